@@ -1,0 +1,197 @@
+//! Received frames and the buffers that they live in.
+//!
+//! A batch is what one worker holds between receiving and sending: frames in the order in which they came, bounded in number
+//! and, because 64 super-frames of 64 KiB would fall out of the L2 cache between read and write, in bytes. Buffers come in
+//! two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one, and a reader that
+//! cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
+
+use crate::Offload;
+
+/// The longest frame that the switch takes: an IP packet of 65,535 bytes behind an Ethernet header with two tags.
+pub const MAX_FRAME: usize = 65_535 + 14 + 8;
+
+/// Bytes that stay free before a received frame, for a tag that the kernel delivers apart from the frame.
+const HEADROOM: usize = 16;
+/// Room for a frame in a small buffer: MTU 1500 with tags, in a buffer of 2 KiB.
+const SMALL: usize = 2048 - HEADROOM;
+
+/// One received frame.
+#[derive(Debug)]
+pub struct Frame {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// What the kernel left to do.
+    pub offload: Offload,
+}
+
+impl Frame {
+    /// The frame from its destination address on, without FCS.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Puts a tag of four bytes behind the two addresses. The kernel takes tags out of what packet sockets read.
+    pub fn insert_tag(&mut self, tag: [u8; 4]) {
+        if self.start < tag.len() || self.end - self.start < 12 {
+            return;
+        }
+        let start = self.start - tag.len();
+        self.buffer.copy_within(self.start..self.start + 12, start);
+        if let Some(place) = self.buffer.get_mut(start + 12..start + 16) {
+            place.copy_from_slice(&tag);
+        }
+        self.start = start;
+        if let crate::Checksum::Partial { start, .. } = &mut self.offload.checksum {
+            *start = start.saturating_add(4);
+        }
+    }
+}
+
+/// The frames of one turn of a worker.
+#[derive(Debug, Default)]
+pub struct Batch {
+    frames: Vec<Frame>,
+    bytes: usize,
+    small: Vec<Box<[u8]>>,
+    large: Vec<Box<[u8]>>,
+}
+
+impl Batch {
+    /// Most frames in a batch.
+    pub const FRAMES: usize = 64;
+    /// Bytes at which a batch is full; the frame that reaches it is still taken.
+    pub const BYTES: usize = 192 * 1024;
+
+    /// An empty batch without buffers; they are made as they are first needed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether it is time to forward before receiving more.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= Self::FRAMES || self.bytes >= Self::BYTES
+    }
+
+    /// The frames, oldest first.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// Forgets the frames and keeps their buffers.
+    pub fn clear(&mut self) {
+        for frame in self.frames.drain(..) {
+            let shelf = if frame.buffer.len() > HEADROOM + SMALL { &mut self.large } else { &mut self.small };
+            shelf.push(frame.buffer);
+        }
+        self.bytes = 0;
+    }
+
+    /// Lets `read` scatter one frame over two buffers, the second continuing the first, and takes it in. `read` returns the
+    /// frame's length and its metadata. Together the buffers hold [`MAX_FRAME`] bytes.
+    ///
+    /// # Errors
+    /// What `read` returns; the batch is then as before.
+    pub fn read<E>(&mut self, read: impl FnOnce(&mut [u8], &mut [u8]) -> Result<(usize, Offload), E>) -> Result<(), E> {
+        let mut small = self.small.pop().unwrap_or_else(|| buffer(SMALL));
+        let mut large = self.large.pop().unwrap_or_else(|| buffer(MAX_FRAME));
+        let result = read(&mut small[HEADROOM..], &mut large[HEADROOM + SMALL..]);
+        let (buffer, length, offload) = match result {
+            Ok((length, offload)) if length > SMALL => {
+                large[HEADROOM..HEADROOM + SMALL].copy_from_slice(&small[HEADROOM..]);
+                self.small.push(small);
+                (large, length.min(MAX_FRAME), offload)
+            }
+            Ok((length, offload)) => {
+                self.large.push(large);
+                (small, length, offload)
+            }
+            Err(error) => {
+                self.small.push(small);
+                self.large.push(large);
+                return Err(error);
+            }
+        };
+        self.bytes += length;
+        self.frames.push(Frame { buffer, start: HEADROOM, end: HEADROOM + length, offload });
+        Ok(())
+    }
+
+    /// Takes in a copy of `bytes`, cut at [`MAX_FRAME`].
+    pub fn push(&mut self, bytes: &[u8], offload: Offload) {
+        let bytes = &bytes[..bytes.len().min(MAX_FRAME)];
+        let read = self.read::<std::convert::Infallible>(|head, tail| {
+            let split = bytes.len().min(head.len());
+            head[..split].copy_from_slice(&bytes[..split]);
+            tail[..bytes.len() - split].copy_from_slice(&bytes[split..]);
+            Ok((bytes.len(), offload))
+        });
+        match read {
+            Ok(()) => {}
+        }
+    }
+
+    /// The frame taken in last, for metadata that comes after it.
+    pub fn last_mut(&mut self) -> Option<&mut Frame> {
+        self.frames.last_mut()
+    }
+}
+
+fn buffer(room: usize) -> Box<[u8]> {
+    vec![0; HEADROOM + room].into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checksum;
+
+    #[test]
+    fn frames_of_every_size_keep_their_bytes() {
+        let mut batch = Batch::new();
+        let lengths = [0, 1, 60, SMALL - 1, SMALL, SMALL + 1, 9014, MAX_FRAME];
+        for (fill, &length) in (1u8..).zip(&lengths) {
+            batch.push(&vec![fill; length], Offload::default());
+        }
+        for ((fill, &length), frame) in (1u8..).zip(&lengths).zip(batch.frames()) {
+            assert_eq!(frame.bytes(), vec![fill; length]);
+        }
+    }
+
+    #[test]
+    fn a_full_batch_is_bounded_and_its_buffers_are_reused() {
+        let mut batch = Batch::new();
+        for _ in 0..10 {
+            while !batch.is_full() {
+                batch.push(&[7; 60_000], Offload::default());
+            }
+            assert!(batch.frames().len() <= Batch::BYTES / 60_000 + 1);
+            batch.clear();
+            while !batch.is_full() {
+                batch.push(&[7; 60], Offload::default());
+            }
+            assert_eq!(batch.frames().len(), Batch::FRAMES);
+            batch.clear();
+        }
+        assert!(batch.large.len() <= Batch::BYTES / 60_000 + 2 && batch.small.len() <= Batch::FRAMES + 1);
+    }
+
+    #[test]
+    fn a_failed_read_changes_nothing() {
+        let mut batch = Batch::new();
+        assert_eq!(batch.read(|_, _| Err("no")), Err("no"));
+        assert!(batch.frames().is_empty() && batch.small.len() == 1 && batch.large.len() == 1);
+    }
+
+    #[test]
+    fn a_tag_goes_behind_the_addresses_and_moves_the_checksum() {
+        let mut batch = Batch::new();
+        let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: None };
+        batch.push(&(0..60).collect::<Vec<u8>>(), offload);
+        batch.last_mut().unwrap().insert_tag([0x81, 0, 0, 10]);
+        let frame = &batch.frames()[0];
+        let expected: Vec<u8> = (0..12).chain([0x81, 0, 0, 10]).chain(12..60).collect();
+        assert_eq!(frame.bytes(), expected);
+        assert_eq!(frame.offload.checksum, Checksum::Partial { start: 38, offset: 16 });
+    }
+}

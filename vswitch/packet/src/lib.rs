@@ -1,0 +1,22 @@
+//! Frames and headers: bytes and nothing else.
+//!
+//! This crate knows what an Ethernet frame looks like, what the kernel's offload metadata beside it means, and how to turn
+//! one frame into many (segmentation) or many into one (coalescing). It does no I/O, has no clock and no state that outlives
+//! a batch, so every function here is tested by properties alone.
+//!
+//! - [`Mac`], [`VlanId`], [`Ethernet`]: the link layer, parsed once a frame.
+//! - [`Offload`]: `struct virtio_net_hdr` in Rust: a checksum left to the receiver, a TCP or UDP super-frame's segment size.
+//! - [`Frame`], [`Batch`]: received bytes and the buffers that they live in.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod ethernet;
+mod mac;
+mod offload;
+mod vlan;
+
+pub use batch::{Batch, Frame, MAX_FRAME};
+pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
+pub use mac::{Mac, MacParseError};
+pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, VNET_HEADER};
+pub use vlan::{VlanId, VlanIdError};

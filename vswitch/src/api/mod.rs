@@ -1,0 +1,15 @@
+//! One vocabulary for `switch.toml`, `vsctl`, HTTP and tests.
+//!
+//! Names and specifications cannot be built wrong: what a [`PortName`] or a [`PortSpec`] holds was checked where it was
+//! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
+//! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
+
+mod name;
+mod reply;
+mod request;
+mod spec;
+
+pub use name::{BridgeName, InterfaceName, NameError, PortName};
+pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
+pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
+pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};

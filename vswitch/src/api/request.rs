@@ -1,0 +1,97 @@
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use packet::{Mac, VlanId};
+use serde::{Deserialize, Serialize};
+
+use super::{BridgeName, BridgeSpec, InterfaceName, Netns, PortKind, PortName, PortSpec};
+
+/// One change to the running switch, or one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Makes a bridge.
+    AddBridge(BridgeSpec),
+    /// Removes a bridge, which must have no ports.
+    DeleteBridge(BridgeName),
+    /// Lists the bridges.
+    ListBridges,
+    /// Makes and attaches a port.
+    AddPort(PortSpec),
+    /// Changes a port.
+    SetPort(PortName, PortChange),
+    /// Detaches a port and removes the device if the switch made it.
+    DeletePort(PortName),
+    /// Lists ports, of one bridge or of all.
+    ListPorts(Option<BridgeName>),
+    /// The whole switch.
+    Show,
+    /// The MAC addresses of a bridge.
+    Fdb(BridgeName),
+    /// Forgets the MAC addresses of a bridge.
+    FlushFdb(BridgeName),
+    /// Counters, of one port or of all.
+    Stats(Option<PortName>),
+    /// Reads the file again and applies the difference.
+    Reload,
+    /// The running switch as a `switch.toml`.
+    Export,
+    /// Ends vswitchd as SIGTERM does.
+    Shutdown,
+}
+
+/// What `vsctl set-port` changes; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct PortChange {
+    /// Another kind of device.
+    pub kind: Option<PortKind>,
+    /// Another namespace.
+    pub netns: Option<Netns>,
+    /// Another name of the device.
+    pub ifname: Option<InterfaceName>,
+    /// Another interface, for a link.
+    pub device: Option<InterfaceName>,
+    /// Another MAC address.
+    pub mac: Option<Mac>,
+    /// Other addresses instead of all that it has.
+    pub addresses: Option<Vec<IpNet>>,
+    /// Other VLANs.
+    pub vlans: Option<VlanChange>,
+    /// The source guard on or off.
+    pub guard: Option<bool>,
+    /// Another storm limit; 0 lifts it.
+    pub broadcast_limit: Option<u32>,
+    /// Offloads on or off.
+    pub offload: Option<bool>,
+}
+
+/// New VLANs of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VlanChange {
+    /// Every VLAN, as when nothing is said.
+    All,
+    /// An access port.
+    Access(VlanId),
+    /// A trunk.
+    Trunk(BTreeSet<VlanId>, Option<VlanId>),
+}
+
+/// What to capture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// The ports; empty means all, also those that are added later.
+    pub ports: Vec<PortName>,
+    /// A classic BPF program over Ethernet frames; empty takes all.
+    pub filter: Vec<Instruction>,
+    /// Stop after so many packets.
+    pub count: Option<u64>,
+    /// Stop after so many seconds.
+    pub seconds: Option<u64>,
+}
+
+/// One instruction of classic BPF, as `struct sock_filter` (linux/filter.h) has it: code, jump if true, jump if false, operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instruction(pub u16, pub u8, pub u8, pub u32);
