@@ -1,1 +1,318 @@
-//! datapath
+//! The one-way path of a frame.
+//!
+//! [`Datapath::forward`] is the whole of it: parse once, find the VLAN, check, learn, look up, queue. It has no clock, no
+//! descriptor, no lock, no randomness, and allocates nothing for a frame once its queues have grown; so it runs whole in a
+//! test, on made-up frames with a hand-moved clock, exactly as it runs in a worker. Each worker owns one.
+//!
+//! Frames are not changed: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
+//! the frame is gathered for sending ([`packet::Egress`]).
+
+mod bridge;
+mod drop;
+mod fdb;
+mod guard;
+mod outputs;
+mod slots;
+mod storm;
+mod vlan;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId, ethertype};
+
+pub use bridge::BridgeSettings;
+pub use drop::{Counters, DropReason};
+pub use fdb::{Fdb, Learned, Row};
+pub use guard::Guard;
+pub use outputs::{Departure, Outputs};
+pub use slots::Slots;
+
+use crate::api::{ControlFrames, VlanMode};
+use bridge::{Bridge, Destination};
+use storm::StormLimit;
+use vlan::PortVlans;
+
+/// A port's number, the same in every worker; reused after the port is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u32);
+
+impl PortId {
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A bridge's number, the same in every worker; reused after the bridge is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BridgeId(pub u32);
+
+/// What the datapath needs to know about a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its VLANs.
+    pub vlans: VlanMode,
+    /// The source guard, if it is on.
+    pub guard: Option<Guard>,
+    /// Most broadcast frames a second into the switch.
+    pub broadcast_limit: Option<u32>,
+}
+
+/// An address that one worker learned and the others should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: Mac,
+    /// Its port.
+    pub port: PortId,
+}
+
+/// A bridge's table, as one worker sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FdbListing {
+    /// The addresses, in no order.
+    pub rows: Vec<Row>,
+    /// Addresses put out because the table was full.
+    pub evictions: u64,
+}
+
+/// All bridges and ports of one worker.
+#[derive(Debug)]
+pub struct Datapath {
+    bridges: Slots<Bridge>,
+    ports: Slots<Port>,
+    /// Second 0 of the tables.
+    epoch: Instant,
+    /// Keeps stations from choosing addresses that collide.
+    seed: u64,
+    news: Vec<News>,
+}
+
+#[derive(Debug)]
+struct Port {
+    bridge: BridgeId,
+    vlans: PortVlans,
+    guard: Option<Guard>,
+    storm: Option<StormLimit>,
+    counters: Counters,
+}
+
+/// A frame that may pass.
+#[derive(Debug, Clone, Copy)]
+struct Parsed {
+    index: usize,
+    ethernet: Ethernet,
+    vlan: VlanId,
+}
+
+impl Datapath {
+    /// A datapath without bridges or ports. `seed` should be random.
+    pub fn new(epoch: Instant, seed: u64) -> Self {
+        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new() }
+    }
+
+    /// Forwards every frame of `batch`, which came in at `ingress`, into `outputs`.
+    pub fn forward(&mut self, now: Instant, ingress: PortId, batch: &Batch, outputs: &mut Outputs) {
+        let second = self.second(now);
+        for (index, frame) in batch.frames().iter().enumerate() {
+            let Some(port) = self.ports.get_mut(ingress.0) else { return };
+            let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { return };
+            port.counters.rx_frames += 1;
+            port.counters.rx_bytes += frame.bytes().len() as u64;
+            let id = port.bridge;
+            let sent = port.admit(index, frame, &bridge.settings, now).and_then(|frame| {
+                let (vlan, mac) = (frame.vlan, frame.ethernet.source);
+                if bridge.learn(vlan, mac, ingress, second) == Learned::News {
+                    self.news.push(News { bridge: id, vlan, mac, port: ingress });
+                }
+                send(bridge, &self.ports, ingress, &frame, outputs)
+            });
+            if let Err(reason) = sent {
+                outputs.drop(index, reason);
+                self.count_drops(ingress, reason, 1);
+            }
+        }
+    }
+
+    /// Forgets what is too old. To be called about once a second.
+    pub fn expire(&mut self, now: Instant) {
+        let second = self.second(now);
+        for bridge in self.bridges.iter_mut() {
+            bridge.fdb.expire(second);
+        }
+    }
+
+    /// Makes a bridge, or changes the one that has this number.
+    pub fn set_bridge(&mut self, now: Instant, id: BridgeId, settings: BridgeSettings) {
+        let second = self.second(now);
+        match self.bridges.get_mut(id.0) {
+            Some(bridge) => bridge.change(settings, second),
+            None => self.bridges.insert(id.0, Bridge::new(settings, self.seed)),
+        }
+    }
+
+    /// Removes a bridge, if no port is on it.
+    pub fn remove_bridge(&mut self, id: BridgeId) {
+        if self.bridges.get(id.0).is_some_and(|bridge| !bridge.has_members()) {
+            self.bridges.remove(id.0);
+        }
+    }
+
+    /// Makes a port, or changes the one that has this number; its counters go on.
+    pub fn set_port(&mut self, now: Instant, id: PortId, settings: &PortSettings) {
+        let counters = self.ports.get(id.0).map(|port| port.counters.clone()).unwrap_or_default();
+        let vlans = PortVlans::from(&settings.vlans);
+        if self.ports.get(id.0).is_some_and(|port| port.bridge != settings.bridge || port.vlans != vlans) {
+            self.leave(id);
+        }
+        let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
+        bridge.join(id);
+        let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
+        self.ports.insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, counters });
+    }
+
+    /// Removes a port and the addresses behind it.
+    pub fn remove_port(&mut self, id: PortId) {
+        self.leave(id);
+        self.ports.remove(id.0);
+        self.news.retain(|news| news.port != id);
+    }
+
+    /// Takes over what another worker learned, if it still makes sense here.
+    pub fn hear(&mut self, now: Instant, news: News) {
+        let second = self.second(now);
+        let current = self.ports.get(news.port.0).is_some_and(|port| port.bridge == news.bridge);
+        if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
+            bridge.learn(news.vlan, news.mac, news.port, second);
+        }
+    }
+
+    /// What this worker learned since it was last asked.
+    pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
+        self.news.drain(..)
+    }
+
+    /// The addresses that a bridge knows.
+    pub fn fdb(&self, now: Instant, id: BridgeId) -> FdbListing {
+        let second = self.second(now);
+        self.bridges
+            .get(id.0)
+            .map(|bridge| FdbListing { rows: bridge.fdb.rows(second), evictions: bridge.fdb.evictions() })
+            .unwrap_or_default()
+    }
+
+    /// Forgets the addresses of a bridge.
+    pub fn flush_fdb(&mut self, id: BridgeId) {
+        if let Some(bridge) = self.bridges.get_mut(id.0) {
+            bridge.fdb.clear();
+        }
+    }
+
+    /// What a port did so far.
+    pub fn counters(&self, id: PortId) -> Option<&Counters> {
+        self.ports.get(id.0).map(|port| &port.counters)
+    }
+
+    /// Counts frames that left at a port.
+    pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.tx_frames += frames;
+            port.counters.tx_bytes += bytes;
+        }
+    }
+
+    /// Counts drops that a device reported.
+    pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.count_drops(reason, frames);
+        }
+    }
+
+    fn leave(&mut self, id: PortId) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.leave(id);
+        }
+    }
+
+    fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Port {
+    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked.
+    fn admit(&mut self, index: usize, frame: &Frame, bridge: &BridgeSettings, now: Instant) -> Result<Parsed, DropReason> {
+        let bytes = frame.bytes();
+        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        if exceeds(bridge.mtu, &ethernet, frame) {
+            return Err(DropReason::Oversized);
+        }
+        let vlan = self.vlans.classify(ethernet.tag)?;
+        if ethernet.source.is_group() || ethernet.source == Mac::ZERO {
+            return Err(DropReason::InvalidSource);
+        }
+        if ethernet.destination.is_link_local_control() && !passes(bridge.control_frames, ethernet.destination) {
+            return Err(DropReason::ControlFrame);
+        }
+        if let Some(guard) = &self.guard {
+            guard.check(&ethernet, bytes)?;
+        }
+        if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
+            && !storm.admit(now)
+        {
+            return Err(DropReason::StormLimit);
+        }
+        Ok(Parsed { index, ethernet, vlan })
+    }
+}
+
+/// Queues a frame where it goes.
+fn send(
+    bridge: &Bridge,
+    ports: &Slots<Port>,
+    ingress: PortId,
+    frame: &Parsed,
+    outputs: &mut Outputs,
+) -> Result<(), DropReason> {
+    match bridge.look_up(frame.vlan, frame.ethernet.destination) {
+        Destination::Port(port) if port == ingress => Err(DropReason::SamePort),
+        Destination::Port(id) => {
+            let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;
+            let edit = port.vlans.egress(frame.vlan, frame.ethernet.tag).ok_or(DropReason::NoDestination)?;
+            outputs.push(id, Departure { frame: frame.index, edit });
+            Ok(())
+        }
+        Destination::Everyone if bridge.flood(ingress, frame, ports, outputs) => Ok(()),
+        Destination::Everyone => Err(DropReason::NoDestination),
+    }
+}
+
+/// Whether a frame, or a segment of a super-frame, is longer than the MTU. A second tag inside the frame has room beside it, as
+/// in the kernel's `is_skb_forwardable`.
+fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
+    let bytes = frame.bytes();
+    let room = usize::from(mtu) + if matches!(ethernet.ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN) { 4 } else { 0 };
+    let length = match (frame.offload.gso, frame.offload.checksum) {
+        (Some(gso), Checksum::Partial { start, offset }) => {
+            // TCP's checksum is at 16 and its header length at 12; UDP's at 6 of 8 bytes.
+            let start = usize::from(start);
+            let transport = if offset == 16 { bytes.get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4) } else { 8 };
+            start + transport + usize::from(gso.size.get())
+        }
+        _ => bytes.len(),
+    };
+    length.min(bytes.len()) > ethernet.payload + room
+}
+
+/// Whether a frame to a link-local control address goes on. PAUSE never does.
+fn passes(control_frames: ControlFrames, destination: Mac) -> bool {
+    control_frames == ControlFrames::Pass && destination.0[5] != 1
+}

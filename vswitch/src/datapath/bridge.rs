@@ -1,0 +1,95 @@
+//! One learning, VLAN-aware bridge: its forwarding database and who is on it.
+
+use packet::{Mac, VlanId};
+
+use super::fdb::{Fdb, Learned};
+use super::{Departure, Outputs, Port, PortId, Slots};
+use crate::api::{BridgeSpec, ControlFrames};
+
+/// What the datapath needs to know about a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BridgeSettings {
+    /// Largest network-layer packet in bytes.
+    pub mtu: u16,
+    /// Seconds that a MAC address is remembered.
+    pub ageing: u32,
+    /// Most MAC addresses.
+    pub max_macs: u32,
+    /// What happens to link-local control frames.
+    pub control_frames: ControlFrames,
+}
+
+impl From<&BridgeSpec> for BridgeSettings {
+    fn from(spec: &BridgeSpec) -> Self {
+        Self {
+            mtu: spec.mtu,
+            ageing: u32::try_from(spec.ageing.as_secs()).unwrap_or(u32::MAX),
+            max_macs: spec.max_macs,
+            control_frames: spec.control_frames,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Bridge {
+    pub(super) settings: BridgeSettings,
+    pub(super) fdb: Fdb,
+    members: Vec<PortId>,
+}
+
+/// Where a frame that may pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    Port(PortId),
+    Everyone,
+}
+
+impl Bridge {
+    pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
+        Self { settings, fdb: Fdb::new(settings.max_macs, settings.ageing, seed), members: Vec::new() }
+    }
+
+    pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
+        self.settings = settings;
+        self.fdb.resize(settings.max_macs, settings.ageing, now);
+    }
+
+    pub(super) fn join(&mut self, port: PortId) {
+        if !self.members.contains(&port) {
+            self.members.push(port);
+        }
+    }
+
+    pub(super) fn leave(&mut self, port: PortId) {
+        self.members.retain(|member| *member != port);
+        self.fdb.forget_port(port);
+    }
+
+    pub(super) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    pub(super) fn learn(&mut self, vlan: VlanId, source: Mac, port: PortId, now: u32) -> Learned {
+        self.fdb.learn(vlan, source, port, now)
+    }
+
+    pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {
+        if destination.is_group() {
+            return Destination::Everyone;
+        }
+        self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Port)
+    }
+
+    /// Puts the frame into the queue of every other port that carries its VLAN; says whether there was one.
+    pub(super) fn flood(&self, ingress: PortId, frame: &super::Parsed, ports: &Slots<Port>, outputs: &mut Outputs) -> bool {
+        let mut reached = false;
+        for &member in self.members.iter().filter(|member| **member != ingress) {
+            let edit = ports.get(member.0).and_then(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag));
+            if let Some(edit) = edit {
+                outputs.push(member, Departure { frame: frame.index, edit });
+                reached = true;
+            }
+        }
+        reached
+    }
+}

@@ -1,0 +1,148 @@
+/// Why a frame went no further. Every drop is one of these, counted per port, and named the same in `vsctl stats`, in captures
+/// and in logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Shorter than its Ethernet header.
+    Runt,
+    /// Longer than the bridge's MTU allows.
+    Oversized,
+    /// Cut short on the way in, or with offload metadata that does not fit it.
+    Malformed,
+    /// The kernel had no room to keep it until the switch read it.
+    MissedByKernel,
+    /// Its source address is a group address or zero.
+    InvalidSource,
+    /// It is in a VLAN that the port does not carry.
+    VlanNotAllowed,
+    /// It goes to a link-local control address (`01:80:c2:00:00:0x`).
+    ControlFrame,
+    /// The source guard does not know its source MAC address.
+    GuardMac,
+    /// The source guard does not know its source IP address.
+    GuardIp,
+    /// The source guard does not know the sender in its ARP message.
+    GuardArp,
+    /// The source guard does not accept its neighbour discovery message.
+    GuardNd,
+    /// The port has sent more broadcast frames than its limit.
+    StormLimit,
+    /// Its destination is on the port that it came from.
+    SamePort,
+    /// No other port carries its VLAN.
+    NoDestination,
+    /// The device takes no more frames now.
+    QueueFull,
+    /// The device is down.
+    DeviceDown,
+    /// The device does not take this frame.
+    Refused,
+    /// The device takes no super-frames, and this one could not be cut into segments.
+    Unsegmentable,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 18] = [
+        Self::Runt,
+        Self::Oversized,
+        Self::Malformed,
+        Self::MissedByKernel,
+        Self::InvalidSource,
+        Self::VlanNotAllowed,
+        Self::ControlFrame,
+        Self::GuardMac,
+        Self::GuardIp,
+        Self::GuardArp,
+        Self::GuardNd,
+        Self::StormLimit,
+        Self::SamePort,
+        Self::NoDestination,
+        Self::QueueFull,
+        Self::DeviceDown,
+        Self::Refused,
+        Self::Unsegmentable,
+    ];
+
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Runt => "runt",
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::MissedByKernel => "missed-by-kernel",
+            Self::InvalidSource => "invalid-source",
+            Self::VlanNotAllowed => "vlan-not-allowed",
+            Self::ControlFrame => "control-frame",
+            Self::GuardMac => "guard-mac",
+            Self::GuardIp => "guard-ip",
+            Self::GuardArp => "guard-arp",
+            Self::GuardNd => "guard-nd",
+            Self::StormLimit => "storm-limit",
+            Self::SamePort => "same-port",
+            Self::NoDestination => "no-destination",
+            Self::QueueFull => "queue-full",
+            Self::DeviceDown => "device-down",
+            Self::Refused => "refused",
+            Self::Unsegmentable => "unsegmentable",
+        }
+    }
+
+    /// Whether frames are dropped for this reason on their way into the switch, not out of it.
+    pub const fn is_ingress(self) -> bool {
+        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable)
+    }
+}
+
+/// What one port did, seen by one worker. Only ever grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames received from the device; a super-frame counts once.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames handed to the device.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    drops: [u64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    /// Counts `frames` drops.
+    pub fn count_drops(&mut self, reason: DropReason, frames: u64) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count += frames;
+        }
+    }
+
+    /// Frames dropped for `reason`.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// Adds what another worker saw on the same port.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_frames += other.rx_frames;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_frames += other.tx_frames;
+        self.tx_bytes += other.tx_bytes;
+        for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
+            *mine += theirs;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_complete_and_in_order() {
+        for (number, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "{}", reason.name());
+        }
+        let names: std::collections::BTreeSet<_> = DropReason::ALL.map(DropReason::name).into_iter().collect();
+        assert_eq!(names.len(), DropReason::ALL.len(), "every name is its own");
+    }
+}

@@ -1,0 +1,441 @@
+//! The forwarding database: which MAC address is behind which port.
+//!
+//! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
+//! port and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
+//!
+//! **What bounds it.** `capacity` entries of 32 bytes, an array of chain heads of the same count, and a list head for each port.
+//! Entries live in a slab that grows to the capacity and is reused; nothing else is allocated.
+//!
+//! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
+//! a busy address moves to the front of its list once a second, not once a frame, and the oldest entries of all are found at
+//! the lists' ends.
+//!
+//! **Fair eviction.** When the table is full, the port with the most entries loses its oldest one. A port that floods random
+//! source addresses soon has the most, and from then on pushes out only its own; a port with a handful of stations keeps them.
+//!
+//! **Hashing** is seeded, so that a station cannot choose addresses that fall into one chain.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use packet::{Mac, VlanId};
+
+use super::PortId;
+
+/// The end of a list or chain.
+const NONE: u32 = u32::MAX;
+
+/// The forwarding database of one bridge.
+#[derive(Debug)]
+pub struct Fdb {
+    seed: FixedState,
+    capacity: u32,
+    /// Seconds after which an unrefreshed entry is forgotten.
+    ageing: u32,
+    /// Chain heads, a power of two of them.
+    heads: Box<[u32]>,
+    entries: Vec<Entry>,
+    /// Unused entries, chained.
+    free: u32,
+    owners: Vec<Owner>,
+    length: u32,
+    evictions: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: u64,
+    port: PortId,
+    /// Second of the last frame.
+    seen: u32,
+    /// Second at which other workers were last told.
+    told: u32,
+    chain: u32,
+    newer: u32,
+    older: u32,
+}
+
+/// The entries of one port.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    count: u32,
+    newest: u32,
+    oldest: u32,
+}
+
+/// What learning an address changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learned {
+    /// Nothing that others need to know.
+    Known,
+    /// The address is new, has moved here, or was last announced a quarter of the ageing time ago: other workers, which may
+    /// never see a frame from it, should hear.
+    News,
+}
+
+/// One address, as listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: Mac,
+    /// Its port.
+    pub port: PortId,
+    /// Seconds since its last frame.
+    pub age: u32,
+}
+
+impl Fdb {
+    /// An empty table for `capacity` addresses (at least 1), forgotten after `ageing` seconds. `seed` should be random.
+    pub fn new(capacity: u32, ageing: u32, seed: u64) -> Self {
+        let capacity = capacity.clamp(1, NONE - 1);
+        Self {
+            seed: FixedState::with_seed(seed),
+            capacity,
+            ageing,
+            heads: vec![NONE; (capacity as usize).next_power_of_two()].into_boxed_slice(),
+            entries: Vec::new(),
+            free: NONE,
+            owners: Vec::new(),
+            length: 0,
+            evictions: 0,
+        }
+    }
+
+    /// Number of addresses.
+    pub const fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Whether it knows no address.
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Addresses put out because the table was full.
+    pub const fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// The port of an address.
+    pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<PortId> {
+        let key = key(vlan, mac);
+        self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.port)
+    }
+
+    /// Notes that a frame from `mac` came from `port` in second `now`.
+    pub fn learn(&mut self, vlan: VlanId, mac: Mac, port: PortId, now: u32) -> Learned {
+        let key = key(vlan, mac);
+        let Some(index) = self.position(key) else {
+            self.insert(key, port, now);
+            return Learned::News;
+        };
+        let entry = &mut self.entries[index as usize];
+        if entry.seen == now && entry.port == port {
+            return Learned::Known;
+        }
+        let news = entry.port != port || now.saturating_sub(entry.told) > self.ageing / 4;
+        if news {
+            entry.told = now;
+        }
+        entry.seen = now;
+        self.unlist(index);
+        self.entries[index as usize].port = port;
+        self.list(index);
+        if news { Learned::News } else { Learned::Known }
+    }
+
+    /// Forgets addresses whose last frame is longer ago than the ageing time.
+    pub fn expire(&mut self, now: u32) {
+        for owner in 0..self.owners.len() {
+            while let Some(entry) = self.entries.get(self.owners[owner].oldest as usize) {
+                if now.saturating_sub(entry.seen) < self.ageing {
+                    break;
+                }
+                self.remove(self.owners[owner].oldest);
+            }
+        }
+    }
+
+    /// Forgets the addresses of a port.
+    pub fn forget_port(&mut self, port: PortId) {
+        while let Some(owner) = self.owners.get(port.index()).filter(|owner| owner.count > 0) {
+            self.remove(owner.oldest);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.heads.fill(NONE);
+        self.entries.clear();
+        self.owners.clear();
+        self.free = NONE;
+        self.length = 0;
+    }
+
+    /// Takes on other limits; the oldest addresses of the largest ports go if there are too many.
+    pub fn resize(&mut self, capacity: u32, ageing: u32, now: u32) {
+        self.ageing = ageing;
+        if capacity == self.capacity {
+            return;
+        }
+        let mut rows = self.rows(now);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.age));
+        let mut fresh = Self { seed: self.seed.clone(), evictions: self.evictions, ..Self::new(capacity, ageing, 0) };
+        for row in rows {
+            fresh.learn(row.vlan, row.mac, row.port, now.saturating_sub(row.age));
+        }
+        *self = fresh;
+    }
+
+    /// All addresses, in no order.
+    pub fn rows(&self, now: u32) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(self.len());
+        for owner in &self.owners {
+            let mut next = owner.newest;
+            while let Some(entry) = self.entries.get(next as usize) {
+                let (vlan, mac) = unkey(entry.key);
+                rows.push(Row { vlan, mac, port: entry.port, age: now.saturating_sub(entry.seen) });
+                next = entry.older;
+            }
+        }
+        rows
+    }
+
+    fn bucket(&self, key: u64) -> usize {
+        // The mask keeps it below the length, which fits.
+        #[allow(clippy::cast_possible_truncation)]
+        let hash = self.seed.hash_one(key) as usize;
+        hash & (self.heads.len() - 1)
+    }
+
+    fn position(&self, key: u64) -> Option<u32> {
+        let mut next = self.heads[self.bucket(key)];
+        while let Some(entry) = self.entries.get(next as usize) {
+            if entry.key == key {
+                return Some(next);
+            }
+            next = entry.chain;
+        }
+        None
+    }
+
+    fn insert(&mut self, key: u64, port: PortId, now: u32) {
+        if self.length == self.capacity {
+            self.evict();
+        }
+        let bucket = self.bucket(key);
+        let entry = Entry { key, port, seen: now, told: now, chain: self.heads[bucket], newer: NONE, older: NONE };
+        let index = match self.entries.get(self.free as usize) {
+            Some(unused) => std::mem::replace(&mut self.free, unused.chain),
+            None => {
+                self.entries.push(entry);
+                u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
+            }
+        };
+        self.entries[index as usize] = entry;
+        self.heads[bucket] = index;
+        self.length += 1;
+        self.list(index);
+    }
+
+    fn evict(&mut self) {
+        if let Some(largest) = self.owners.iter().max_by_key(|owner| owner.count) {
+            self.remove(largest.oldest);
+            self.evictions += 1;
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.unlist(index);
+        let Entry { key, chain, .. } = self.entries[index as usize];
+        let bucket = self.bucket(key);
+        if self.heads[bucket] == index {
+            self.heads[bucket] = chain;
+        } else {
+            let mut before = self.heads[bucket];
+            while self.entries[before as usize].chain != index {
+                before = self.entries[before as usize].chain;
+            }
+            self.entries[before as usize].chain = chain;
+        }
+        self.entries[index as usize].chain = self.free;
+        self.free = index;
+        self.length -= 1;
+    }
+
+    /// Puts an entry at the front of its port's list.
+    fn list(&mut self, index: u32) {
+        let port = self.entries[index as usize].port.index();
+        if port >= self.owners.len() {
+            self.owners.resize(port + 1, Owner { count: 0, newest: NONE, oldest: NONE });
+        }
+        let owner = &mut self.owners[port];
+        let second = std::mem::replace(&mut owner.newest, index);
+        owner.count += 1;
+        if second == NONE {
+            owner.oldest = index;
+        } else {
+            self.entries[second as usize].newer = index;
+        }
+        let entry = &mut self.entries[index as usize];
+        (entry.newer, entry.older) = (NONE, second);
+    }
+
+    /// Takes an entry out of its port's list.
+    fn unlist(&mut self, index: u32) {
+        let Entry { port, newer, older, .. } = self.entries[index as usize];
+        let owner = &mut self.owners[port.index()];
+        owner.count -= 1;
+        if newer == NONE {
+            owner.newest = older;
+        } else {
+            self.entries[newer as usize].older = older;
+        }
+        if older == NONE {
+            owner.oldest = newer;
+        } else {
+            self.entries[older as usize].newer = newer;
+        }
+    }
+}
+
+fn key(vlan: VlanId, mac: Mac) -> u64 {
+    u64::from(vlan.number()) << 48 | mac.to_u64()
+}
+
+fn unkey(key: u64) -> (VlanId, Mac) {
+    let [high, low, ..] = key.to_be_bytes();
+    (VlanId::try_from(u16::from_be_bytes([high, low])).unwrap_or(VlanId::DEFAULT), Mac::from_u64(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const ONE: VlanId = VlanId::DEFAULT;
+
+    fn mac(number: u64) -> Mac {
+        Mac::from_u64(0x0200_0000_0000 + number)
+    }
+
+    fn port(number: u32) -> PortId {
+        PortId(number)
+    }
+
+    #[test]
+    fn an_address_is_found_in_its_vlan_only() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        assert_eq!(fdb.learn(ONE, mac(1), port(3), 0), Learned::News);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(3)));
+        assert_eq!(fdb.find(VlanId::try_from(2).unwrap(), mac(1)), None);
+        assert_eq!(fdb.find(ONE, mac(2)), None);
+    }
+
+    #[test]
+    fn an_address_that_moves_is_relearned_at_once() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(3), 0);
+        assert_eq!(fdb.learn(ONE, mac(1), port(4), 0), Learned::News);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(4)));
+        assert_eq!(fdb.len(), 1);
+        fdb.forget_port(port(3));
+        assert_eq!(fdb.len(), 1, "it no longer belongs to its first port");
+    }
+
+    #[test]
+    fn an_address_ages_from_its_last_frame() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(1), 0);
+        fdb.learn(ONE, mac(2), port(1), 0);
+        fdb.learn(ONE, mac(1), port(1), 200);
+        fdb.expire(299);
+        assert_eq!(fdb.len(), 2);
+        fdb.expire(300);
+        assert_eq!((fdb.find(ONE, mac(1)), fdb.find(ONE, mac(2))), (Some(port(1)), None));
+        fdb.expire(500);
+        assert!(fdb.is_empty());
+    }
+
+    #[test]
+    fn others_hear_again_after_a_quarter_of_the_ageing_time() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(1), 0);
+        assert_eq!(fdb.learn(ONE, mac(1), port(1), 75), Learned::Known);
+        assert_eq!(fdb.learn(ONE, mac(1), port(1), 76), Learned::News);
+        assert_eq!(fdb.learn(ONE, mac(1), port(1), 77), Learned::Known);
+    }
+
+    #[test]
+    fn a_flooding_port_pushes_out_only_its_own() {
+        let mut fdb = Fdb::new(1000, 300, 1);
+        for quiet in 0..10 {
+            for station in 0..20 {
+                fdb.learn(ONE, mac(u64::from(quiet) * 100 + station), port(quiet), 0);
+            }
+        }
+        for random in 0..100_000 {
+            fdb.learn(ONE, mac(1_000_000 + random), port(99), 1);
+        }
+        assert_eq!(fdb.len(), 1000);
+        assert_eq!(fdb.evictions(), 100_200 - 1000);
+        for quiet in 0..10 {
+            for station in 0..20 {
+                assert_eq!(fdb.find(ONE, mac(u64::from(quiet) * 100 + station)), Some(port(quiet)));
+            }
+        }
+        assert!(fdb.entries.len() <= 1000, "memory stays within the cap");
+    }
+
+    #[test]
+    fn a_newcomer_gets_room_from_the_largest_port() {
+        let mut fdb = Fdb::new(10, 300, 1);
+        for station in 0..10 {
+            fdb.learn(ONE, mac(station), port(1), 0);
+        }
+        fdb.learn(ONE, mac(100), port(2), 0);
+        assert_eq!(fdb.find(ONE, mac(100)), Some(port(2)));
+        assert_eq!(fdb.find(ONE, mac(0)), None, "the oldest of the largest went");
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(1)));
+    }
+
+    #[test]
+    fn a_smaller_table_keeps_the_youngest() {
+        let mut fdb = Fdb::new(100, 300, 1);
+        for second in 0..100 {
+            fdb.learn(ONE, mac(second), port(1), u32::try_from(second).unwrap());
+        }
+        fdb.resize(10, 60, 100);
+        assert_eq!(fdb.len(), 10);
+        assert_eq!(fdb.find(ONE, mac(99)), Some(port(1)));
+        assert_eq!(fdb.find(ONE, mac(89)), None);
+        fdb.expire(160);
+        assert!(fdb.is_empty(), "the new ageing time counts");
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u64..40, 0u32..5, 0u32..3, 0u8..20), 0..300)) {
+            let mut fdb = Fdb::new(64, 30, 7);
+            let mut map: HashMap<u64, (u32, u32)> = HashMap::new();
+            let mut now = 0;
+            for (number, owner, seconds, action) in steps {
+                now += seconds;
+                match action {
+                    0 => { fdb.forget_port(port(owner)); map.retain(|_, (at, _)| *at != owner); }
+                    1 => { fdb.expire(now); map.retain(|_, (_, seen)| now - *seen < 30); }
+                    2 => { fdb.clear(); map.clear(); }
+                    _ => { fdb.learn(ONE, mac(number), port(owner), now); map.insert(number, (owner, now)); }
+                }
+                prop_assert_eq!(fdb.len(), map.len());
+                for (&number, &(owner, _)) in &map {
+                    prop_assert_eq!(fdb.find(ONE, mac(number)), Some(port(owner)));
+                }
+                prop_assert_eq!(fdb.rows(now).len(), map.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The datapath as a whole, with made-up frames and a hand-moved clock.
+
+use std::time::Duration;
+
+use packet::{Gso, GsoKind, Offload, Tag, TagEdit};
+use proptest::prelude::*;
+
+use super::*;
+
+const BROADCAST: u64 = 0xffff_ffff_ffff;
+
+struct Lab {
+    datapath: Datapath,
+    now: Instant,
+}
+
+impl Lab {
+    /// One bridge, and a port for each VLAN mode.
+    fn new(ports: &[VlanMode]) -> Self {
+        let now = Instant::now();
+        let mut datapath = Datapath::new(now, 1);
+        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+        datapath.set_bridge(now, BridgeId(0), settings);
+        let mut lab = Self { datapath, now };
+        for (number, vlans) in (0..).zip(ports) {
+            lab.set(number, PortSettings { bridge: BridgeId(0), vlans: vlans.clone(), guard: None, broadcast_limit: None });
+        }
+        lab
+    }
+
+    fn set(&mut self, port: u32, settings: PortSettings) {
+        self.datapath.set_port(self.now, PortId(port), &settings);
+    }
+
+    /// Sends one frame; returns where it left and how, or why it did not.
+    fn send(&mut self, port: u32, frame: &[u8], offload: Offload) -> Result<Vec<(u32, TagEdit)>, DropReason> {
+        let mut batch = Batch::new();
+        batch.push(frame, offload);
+        let mut outputs = Outputs::new();
+        self.datapath.forward(self.now, PortId(port), &batch, &mut outputs);
+        match outputs.dropped() {
+            [(0, reason)] => Err(*reason),
+            _ => Ok(outputs.used().iter().flat_map(|port| outputs.queue(*port).iter().map(|d| (port.0, d.edit))).collect()),
+        }
+    }
+
+    fn from_to(&mut self, port: u32, source: u64, destination: u64) -> Result<Vec<u32>, DropReason> {
+        let sent = self.send(port, &frame(source, destination, None, 46), Offload::default());
+        sent.map(|list| list.into_iter().map(|(port, _)| port).collect())
+    }
+
+    fn drops(&self, port: u32, reason: DropReason) -> u64 {
+        self.datapath.counters(PortId(port)).unwrap().drops(reason)
+    }
+}
+
+fn frame(source: u64, destination: u64, tag: Option<u16>, payload: usize) -> Vec<u8> {
+    let mut bytes = [Mac::from_u64(destination).0, Mac::from_u64(source).0].concat();
+    if let Some(tag) = tag {
+        bytes.extend([0x81, 0]);
+        bytes.extend(tag.to_be_bytes());
+    }
+    bytes.extend([0x08, 0]);
+    bytes.resize(bytes.len() + payload, 0);
+    bytes
+}
+
+fn vlan(number: u16) -> VlanId {
+    VlanId::try_from(number).unwrap()
+}
+
+fn all(count: usize) -> Vec<VlanMode> {
+    vec![VlanMode::All; count]
+}
+
+#[test]
+fn unknown_destinations_flood_and_known_ones_do_not() {
+    let mut lab = Lab::new(&all(4));
+    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![1, 2, 3]));
+    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![0]));
+    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![2]));
+    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![1, 2, 3]));
+    assert_eq!(lab.from_to(0, 2, 0x3333_0000_0001), Ok(vec![1, 2, 3]), "multicast");
+    assert_eq!(lab.from_to(2, 6, 4), Err(DropReason::SamePort));
+}
+
+#[test]
+fn an_address_that_moves_is_followed_at_once() {
+    let mut lab = Lab::new(&all(3));
+    lab.from_to(0, 2, BROADCAST).unwrap();
+    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0]));
+    lab.from_to(2, 2, BROADCAST).unwrap();
+    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![2]));
+}
+
+#[test]
+fn a_quiet_address_is_forgotten() {
+    let mut lab = Lab::new(&all(3));
+    lab.from_to(0, 2, BROADCAST).unwrap();
+    lab.now += Duration::from_secs(299);
+    lab.datapath.expire(lab.now);
+    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0]));
+    lab.now += Duration::from_secs(1);
+    lab.datapath.expire(lab.now);
+    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0, 2]));
+}
+
+#[test]
+fn a_removed_port_takes_its_addresses_and_nothing_else() {
+    let mut lab = Lab::new(&all(3));
+    lab.from_to(0, 2, BROADCAST).unwrap();
+    lab.from_to(1, 4, BROADCAST).unwrap();
+    lab.datapath.remove_port(PortId(0));
+    assert_eq!(lab.from_to(2, 6, 2), Ok(vec![1]), "flooded to who is left");
+    assert_eq!(lab.from_to(2, 6, 4), Ok(vec![1]));
+    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![]), "a port that is gone forwards nothing");
+}
+
+#[test]
+fn bridges_do_not_mix() {
+    let mut lab = Lab::new(&all(2));
+    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 10, control_frames: ControlFrames::Drop };
+    lab.datapath.set_bridge(lab.now, BridgeId(1), settings);
+    for port in [2, 3] {
+        let settings = PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        lab.set(port, settings);
+    }
+    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![1]));
+    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![3]), "the address is known on the other bridge only");
+    lab.datapath.remove_bridge(BridgeId(1));
+    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![3]), "a bridge with ports stays");
+}
+
+#[test]
+fn vlans_are_kept_apart_and_learn_apart() {
+    let access = |number| VlanMode::Access(vlan(number));
+    let trunk = VlanMode::Trunk { allowed: vec![vlan(10), vlan(20)], native: None };
+    let mut lab = Lab::new(&[access(10), access(20), access(10), trunk]);
+    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![2, 3]));
+    let tagged = lab.send(0, &frame(2, BROADCAST, None, 46), Offload::default());
+    assert_eq!(tagged, Ok(vec![(2, TagEdit::Keep), (3, TagEdit::Push(Tag(10)))]));
+    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![3]), "not known in VLAN 20");
+    let untagged = lab.send(3, &frame(6, 2, Some(10), 46), Offload::default());
+    assert_eq!(untagged, Ok(vec![(0, TagEdit::Pop)]));
+    assert_eq!(lab.send(3, &frame(6, 2, Some(30), 46), Offload::default()), Err(DropReason::VlanNotAllowed));
+    assert_eq!(lab.from_to(3, 6, 2), Err(DropReason::VlanNotAllowed), "no native VLAN");
+    assert_eq!(lab.drops(3, DropReason::VlanNotAllowed), 2);
+}
+
+#[test]
+fn a_port_that_changes_its_vlan_is_learned_anew() {
+    let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
+    lab.from_to(0, 2, BROADCAST).unwrap();
+    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::Access(vlan(20)), guard: None, broadcast_limit: None };
+    lab.set(0, settings);
+    assert_eq!(lab.from_to(1, 4, 2), Err(DropReason::NoDestination));
+    assert_eq!(lab.from_to(2, 6, 2), Ok(vec![0]));
+    assert_eq!(lab.datapath.counters(PortId(0)).unwrap().rx_frames, 1, "its counters go on");
+}
+
+#[test]
+fn service_tags_pass_untouched() {
+    let mut lab = Lab::new(&all(2));
+    let mut bytes = frame(2, BROADCAST, Some(100), 1500);
+    bytes[12..14].copy_from_slice(&[0x88, 0xa8]);
+    assert_eq!(lab.send(0, &bytes, Offload::default()), Ok(vec![(1, TagEdit::Keep)]));
+}
+
+#[test]
+fn control_frames_pass_only_where_asked_and_pause_never() {
+    let mut lab = Lab::new(&all(2));
+    assert_eq!(lab.from_to(0, 2, 0x0180_c200_000e), Err(DropReason::ControlFrame));
+    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Pass };
+    lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
+    for last in (0..16).filter(|last| *last != 1) {
+        assert_eq!(lab.from_to(0, 2, 0x0180_c200_0000 + last), Ok(vec![1]));
+    }
+    assert_eq!(lab.from_to(0, 2, 0x0180_c200_0001), Err(DropReason::ControlFrame));
+    assert_eq!(lab.drops(0, DropReason::ControlFrame), 2);
+}
+
+#[test]
+fn bad_frames_are_counted_by_reason() {
+    let mut lab = Lab::new(&all(2));
+    assert_eq!(lab.send(0, &[0; 13], Offload::default()), Err(DropReason::Runt));
+    assert_eq!(lab.send(0, &[], Offload::default()), Err(DropReason::Runt));
+    assert_eq!(lab.from_to(0, 0x0100_0000_0000, 4), Err(DropReason::InvalidSource));
+    assert_eq!(lab.from_to(0, 0, 4), Err(DropReason::InvalidSource));
+    assert_eq!(lab.send(0, &frame(2, 4, None, 1501), Offload::default()), Err(DropReason::Oversized));
+    assert_eq!(lab.send(0, &frame(2, 4, Some(5), 1501), Offload::default()), Err(DropReason::Oversized));
+    assert!(lab.send(0, &frame(2, 4, Some(5), 1500), Offload::default()).is_ok());
+    assert_eq!((lab.drops(0, DropReason::Runt), lab.drops(0, DropReason::Oversized)), (2, 2));
+    assert_eq!(lab.datapath.counters(PortId(0)).unwrap().rx_frames, 7);
+}
+
+#[test]
+fn a_super_frame_is_measured_by_its_segments() {
+    let mut lab = Lab::new(&all(2));
+    let offload = |size: u16| Offload {
+        checksum: Checksum::Partial { start: 34, offset: 16 },
+        gso: Some(Gso { kind: GsoKind::Tcp4, size: size.try_into().unwrap(), ecn: false }),
+    };
+    let mut bytes = frame(2, 4, None, 60_000);
+    bytes[34 + 12] = 8 << 4;
+    assert!(lab.send(0, &bytes, offload(1448)).is_ok());
+    assert_eq!(lab.send(0, &bytes, offload(1449)), Err(DropReason::Oversized));
+}
+
+#[test]
+fn the_storm_limit_is_for_broadcast_only() {
+    let mut lab = Lab::new(&all(2));
+    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: Some(5) };
+    lab.set(0, settings);
+    let passed = (0..10).filter(|_| lab.from_to(0, 2, BROADCAST).is_ok()).count();
+    assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5));
+    assert!(lab.from_to(0, 2, 4).is_ok());
+    lab.now += Duration::from_millis(200);
+    assert!(lab.from_to(0, 2, BROADCAST).is_ok());
+}
+
+#[test]
+fn the_guard_stops_a_frame_before_it_is_learned() {
+    let mut lab = Lab::new(&all(3));
+    lab.from_to(1, 4, BROADCAST).unwrap();
+    let guard = Some(Guard { mac: Mac::from_u64(2), addresses: Vec::new() });
+    lab.set(0, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: None });
+    let mut stolen = frame(4, BROADCAST, None, 46);
+    stolen[12] = 0x90;
+    assert_eq!(lab.send(0, &stolen, Offload::default()), Err(DropReason::GuardMac));
+    assert_eq!(lab.from_to(2, 6, 4), Ok(vec![1]), "the address is still where it was");
+}
+
+#[test]
+fn what_one_worker_learns_another_hears() {
+    let mut first = Lab::new(&all(3));
+    let mut second = Lab::new(&all(3));
+    first.from_to(0, 2, BROADCAST).unwrap();
+    let news: Vec<News> = first.datapath.take_news().collect();
+    assert_eq!(news.len(), 1);
+    for item in news {
+        second.datapath.hear(second.now, item);
+    }
+    assert_eq!(second.from_to(1, 4, 2), Ok(vec![0]));
+    first.from_to(0, 2, BROADCAST).unwrap();
+    assert_eq!(first.datapath.take_news().count(), 0, "said once");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_forwarded_or_counted(
+        frames in prop::collection::vec((0u32..4, prop::collection::vec(any::<u8>(), 0..80), any::<[u8; 10]>()), 1..60),
+    ) {
+        let mut lab = Lab::new(&[
+            VlanMode::All,
+            VlanMode::Access(vlan(1)),
+            VlanMode::Trunk { allowed: vec![vlan(1), vlan(2)], native: Some(vlan(1)) },
+            VlanMode::All,
+        ]);
+        let guard = Some(Guard { mac: Mac::from_u64(2), addresses: vec!["10.0.0.1".parse().unwrap()] });
+        lab.set(3, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: Some(1) });
+        for (port, bytes, header) in frames {
+            let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
+            let before = lab.datapath.counters(PortId(port)).unwrap().clone();
+            let sent = lab.send(port, &bytes, offload);
+            let after = lab.datapath.counters(PortId(port)).unwrap();
+            prop_assert_eq!(after.rx_frames, before.rx_frames + 1);
+            let drops = |counters: &Counters| DropReason::ALL.iter().map(|reason| counters.drops(*reason)).sum::<u64>();
+            prop_assert_eq!(drops(after) - drops(&before), u64::from(sent.is_err()));
+            if let Ok(list) = sent {
+                prop_assert!(!list.is_empty() && list.iter().all(|(egress, _)| *egress != port));
+            }
+        }
+    }
+}
