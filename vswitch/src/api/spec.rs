@@ -344,6 +344,9 @@ impl TryFrom<PortTable> for PortSpec {
         if table.kind == PortKind::Link && !table.addresses.is_empty() {
             return Err(SpecError::NotForLink(name, "addresses"));
         }
+        if table.kind == PortKind::Link && table.guard {
+            return Err(SpecError::NotForLink(name, "guard"));
+        }
         match table.mac {
             Some(_) if table.kind == PortKind::Link => return Err(SpecError::NotForLink(name, "mac")),
             Some(mac) if mac.is_group() || mac == Mac::ZERO => return Err(SpecError::GroupMac(name, mac)),
@@ -377,6 +380,16 @@ impl TryFrom<PortTable> for PortSpec {
             broadcast_limit: table.broadcast_limit,
             offload: table.offload,
         })
+    }
+}
+
+impl PortSpec {
+    /// The same, after the checks that a port from a file went through.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn checked(self) -> Result<Self, SpecError> {
+        PortTable::from(self).try_into()
     }
 }
 

@@ -1,1 +1,316 @@
-//! control
+//! The control side: everything that may block.
+//!
+//! [`Switch`] is the one owner of what the switch *is*: which bridges and ports, who asked for each, what the kernel was found
+//! to offer. It carries out one [`Request`] after the other, on one thread. A change becomes [`Step`](plan::Step)s, and each
+//! step has an inverse: when one fails, those before it are taken back, so a change is all or nothing. Steps act on the kernel
+//! ([`attach`](crate::attach)), then on every worker, then on what the next start must know
+//! ([`state`](crate::config::State)).
+//!
+//! What runs is what `switch.toml` says, and what was changed at run time where the file says nothing. A start and a reload
+//! are the same computation: merge the two, take the difference to what runs, carry it out.
+
+mod answer;
+mod apply;
+mod capture;
+mod error;
+mod plan;
+mod run;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use packet::Mac;
+
+pub use error::ControlError;
+pub use run::run;
+pub use server::{Call, CaptureCall, RequestCall, serve};
+
+use crate::api::{
+    BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange,
+    VlanMode,
+};
+use crate::config::{self, Change, Config, State, StateFile};
+use crate::datapath::{BridgeId, PortId, Slots};
+use crate::worker::{Event, Handle};
+use capture::Captures;
+use plan::{Layout, Step};
+
+/// The running switch.
+pub struct Switch {
+    path: PathBuf,
+    /// The file as it was last read.
+    file: Config,
+    started: Instant,
+    workers: Vec<Handle>,
+    bridges: BTreeMap<BridgeName, Bridge>,
+    ports: BTreeMap<PortName, Port>,
+    bridge_ids: Slots<()>,
+    port_ids: Slots<PortName>,
+    state: State,
+    state_file: StateFile,
+    captures: Captures,
+}
+
+struct Bridge {
+    id: BridgeId,
+    spec: BridgeSpec,
+    origin: Origin,
+}
+
+struct Port {
+    id: PortId,
+    spec: PortSpec,
+    origin: Origin,
+    mac: Option<Mac>,
+    features: Vec<String>,
+    state: PortState,
+    /// Whether its device was there before this start.
+    taken_over: bool,
+}
+
+/// What a start needs to know.
+pub struct Start {
+    /// Where the file is, for reloads.
+    pub path: PathBuf,
+    /// What it said.
+    pub config: Config,
+    /// The data plane.
+    pub workers: Vec<Handle>,
+}
+
+impl Switch {
+    /// Builds the switch that the file and the kept state describe, and says what the user should know about it.
+    ///
+    /// Ports that a killed vswitchd left are taken over as they are; what it left and nobody wants any more is removed. A port
+    /// that was added at run time and cannot be attached now (its container is gone, say) stays, down.
+    ///
+    /// # Errors
+    /// A port of the file cannot be attached, or the state cannot be read or kept. What this call made is removed again;
+    /// what was there before stays.
+    pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
+        let Start { path, config, workers } = start;
+        let (state_file, state) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
+        let mut switch = Self {
+            path,
+            file: config,
+            started: Instant::now(),
+            workers,
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            bridge_ids: Slots::default(),
+            port_ids: Slots::default(),
+            state,
+            state_file,
+            captures: Captures::default(),
+        };
+        let (wanted, mut notes) = switch.wanted();
+        switch.remove_leftovers(&wanted);
+        notes.extend(switch.build(wanted)?);
+        Ok((switch, notes))
+    }
+
+    /// Carries out a request.
+    ///
+    /// # Errors
+    /// Why it was not; nothing of it was done then.
+    pub fn execute(&mut self, request: Request) -> Result<Reply, ControlError> {
+        match request {
+            Request::AddBridge(spec) => self.add_bridge(spec),
+            Request::DeleteBridge(name) => self.delete_bridge(name),
+            Request::AddPort(spec) => self.add_port(spec),
+            Request::SetPort(name, change) => self.set_port(&name, change),
+            Request::DeletePort(name) => self.delete_port(name),
+            Request::Reload => self.reload(),
+            Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos()?)),
+            Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
+            Request::Show => self.show(),
+            Request::Fdb(bridge) => self.fdb(&bridge).map(Reply::Fdb),
+            Request::FlushFdb(bridge) => self.flush_fdb(&bridge),
+            Request::Stats(port) => self.stats(port.as_ref()).map(Reply::Stats),
+            Request::Export => Ok(Reply::Export(self.export())),
+            // The caller ends the process after the answer is on its way.
+            Request::Shutdown => Ok(Reply::Done(Vec::new())),
+        }
+    }
+
+    /// Takes note of what a worker found.
+    pub fn note(&mut self, event: Event) {
+        let Event::DeviceGone(id) = event;
+        let Some(name) = self.port_ids.get(id.0) else { return };
+        if let Some(port) = self.ports.get_mut(name).filter(|port| port.state == PortState::Up) {
+            tracing::warn!(port = %name, "its device is gone");
+            port.state = PortState::Down("its device is gone: remove the port, or reload to make it again".to_owned());
+        }
+    }
+
+    /// Removes every device and namespace that this switch made. What vsctl changed is kept for the next start.
+    pub fn shut_down(mut self) {
+        self.captures.stop_all(&self.workers);
+        let names: Vec<PortName> = self.ports.keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.perform(Step::DeletePort(name)) {
+                tracing::warn!("{error}");
+            }
+        }
+        if let Err(error) = self.state_file.save(&self.state) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn add_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
+        if self.bridges.contains_key(&spec.name) {
+            return Err(ControlError::BridgeExists(spec.name));
+        }
+        let change = Change::Set(spec.clone());
+        self.remember(|state| state.bridges.insert(spec.name.clone(), change), vec![Step::AddBridge(spec.clone(), Origin::Runtime)])
+    }
+
+    fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
+        self.bridge(&name)?;
+        let mut on_it = self.ports.values().filter(|port| port.spec.bridge == name);
+        if let Some(first) = on_it.next() {
+            return Err(ControlError::BridgeInUse(name, 1 + on_it.count(), first.spec.name.clone()));
+        }
+        let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
+        self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
+    }
+
+    fn add_port(&mut self, spec: PortSpec) -> Result<Reply, ControlError> {
+        if let Some(port) = self.ports.get(&spec.name) {
+            return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
+        }
+        let change = Change::Set(spec.clone());
+        self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
+    }
+
+    fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
+        let port = self.port(name)?;
+        let spec = changed(port.spec.clone(), change)?;
+        let kept = Change::Set(spec.clone());
+        self.remember(|state| state.ports.insert(name.clone(), kept), vec![Step::SetPort(spec, Origin::Runtime)])
+    }
+
+    fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
+        self.port(&name)?;
+        let in_file = self.file.ports.iter().any(|spec| spec.name == name);
+        self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
+    }
+
+    fn reload(&mut self) -> Result<Reply, ControlError> {
+        let config = config::load(&self.path).map_err(ControlError::File)?;
+        if let Some(key) = self.file.switch.difference(&config.switch) {
+            return Err(ControlError::NeedsRestart(key));
+        }
+        let before = std::mem::replace(&mut self.file, config);
+        let (wanted, notes) = self.wanted();
+        let mut steps = plan::steps(&self.layout(), &wanted);
+        steps.extend(self.revive(&wanted, &steps));
+        if let Err(error) = self.apply(steps) {
+            self.file = before;
+            return Err(error);
+        }
+        self.state_file.save(&self.state).map_err(ControlError::State)?;
+        Ok(Reply::Done(notes))
+    }
+
+    /// Steps that attach again what is down and does not change.
+    fn revive(&self, wanted: &Layout, steps: &[Step]) -> Vec<Step> {
+        let touched: BTreeSet<&PortName> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::AddPort(spec, _) | Step::SetPort(spec, _) => Some(&spec.name),
+                Step::DeletePort(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| port.state != PortState::Up);
+        let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
+        names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin)).collect()
+    }
+
+    /// Carries out a change of one thing and keeps it for the next start. A change that cannot be kept is not made.
+    fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
+        let before = (self.state.bridges.clone(), self.state.ports.clone());
+        let undo = self.apply(steps)?;
+        keep(&mut self.state);
+        if let Err(error) = self.state_file.save(&self.state) {
+            (self.state.bridges, self.state.ports) = before;
+            self.take_back(undo);
+            return Err(ControlError::State(error));
+        }
+        Ok(Reply::Done(Vec::new()))
+    }
+
+    /// What the file and the changes at run time come to, and what to say about it.
+    fn wanted(&self) -> (Layout, Vec<String>) {
+        let merged = config::merge(&self.file, &self.state);
+        (Layout { bridges: merged.bridges, ports: merged.ports }, merged.notes)
+    }
+
+    fn layout(&self) -> Layout {
+        let bridge = |(name, bridge): (&BridgeName, &Bridge)| (name.clone(), (bridge.spec.clone(), bridge.origin));
+        let port = |(name, port): (&PortName, &Port)| (name.clone(), (port.spec.clone(), port.origin));
+        Layout { bridges: self.bridges.iter().map(bridge).collect(), ports: self.ports.iter().map(port).collect() }
+    }
+
+    fn bridge(&self, name: &BridgeName) -> Result<&Bridge, ControlError> {
+        let names = || self.bridges.keys().map(ToString::to_string).collect();
+        self.bridges.get(name).ok_or_else(|| ControlError::NoBridge(name.clone(), names()))
+    }
+
+    fn port(&self, name: &PortName) -> Result<&Port, ControlError> {
+        let names = || self.ports.keys().map(ToString::to_string).collect();
+        self.ports.get(name).ok_or_else(|| ControlError::NoPort(name.clone(), names()))
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Notes that something was deleted; which matters only if the file names it, for the next start will say so.
+fn forget<N: Ord + Clone, T>(changes: &mut BTreeMap<N, Change<T>>, name: &N, in_file: bool) {
+    if in_file {
+        changes.insert(name.clone(), Change::Deleted);
+    } else {
+        changes.remove(name);
+    }
+}
+
+/// A port's specification with a change made to it.
+fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError> {
+    let vlans = match change.vlans {
+        None => spec.vlans,
+        Some(VlanChange::All) => VlanMode::All,
+        Some(VlanChange::Access(vlan)) => VlanMode::Access(vlan),
+        Some(VlanChange::Trunk(allowed, native)) => VlanMode::Trunk { allowed: allowed.into_iter().collect(), native },
+    };
+    let named = change.ifname.or(change.device);
+    let netns = change.netns.or(spec.netns);
+    let ifname = named.unwrap_or(spec.ifname);
+    let limit = match change.broadcast_limit {
+        None => spec.broadcast_limit,
+        Some(0) => None,
+        limit => limit,
+    };
+    let spec = PortSpec {
+        kind: change.kind.unwrap_or(spec.kind),
+        netns,
+        ifname,
+        mac: change.mac.or(spec.mac),
+        addresses: change.addresses.unwrap_or(spec.addresses),
+        vlans,
+        guard: change.guard.unwrap_or(spec.guard),
+        broadcast_limit: limit,
+        offload: change.offload.unwrap_or(spec.offload),
+        name: spec.name,
+        bridge: spec.bridge,
+    };
+    Ok(spec.checked()?)
+}

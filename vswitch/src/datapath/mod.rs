@@ -145,7 +145,7 @@ impl Datapath {
     /// Forgets what is too old. To be called about once a second.
     pub fn expire(&mut self, now: Instant) {
         let second = self.second(now);
-        for bridge in self.bridges.iter_mut() {
+        for (_, bridge) in self.bridges.iter_mut() {
             bridge.fdb.expire(second);
         }
     }

@@ -39,9 +39,9 @@ impl<T> Slots<T> {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    /// All things, to change.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut().flatten()
+    /// All things with their numbers, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        (0..).zip(&mut self.0).filter_map(|(number, slot)| Some((number, slot.as_mut()?)))
     }
 
     /// All things with their numbers.

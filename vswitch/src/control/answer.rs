@@ -1,0 +1,117 @@
+//! What the switch answers when it is asked about itself.
+
+use std::collections::BTreeMap;
+
+use super::{Bridge, ControlError, Port, Switch};
+use crate::api::{BridgeInfo, BridgeName, FdbEntry, PortInfo, PortName, PortStats, Reply, SwitchInfo};
+use crate::config;
+use crate::datapath::{Counters, DropReason, FdbListing, PortId};
+use crate::worker::{Command, Stopped};
+
+impl Switch {
+    pub(super) fn show(&self) -> Result<Reply, ControlError> {
+        Ok(Reply::Switch(Box::new(SwitchInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            workers: self.workers.len(),
+            config: self.path.display().to_string(),
+            bridges: self.bridge_infos()?,
+            ports: self.port_infos(None)?,
+            captures: self.captures.count(),
+        })))
+    }
+
+    pub(super) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>, ControlError> {
+        let info = |bridge: &Bridge| {
+            let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
+            let table = self.table(bridge)?;
+            Ok(BridgeInfo::new(&bridge.spec, bridge.origin, ports, table.rows.len(), table.evictions))
+        };
+        self.bridges.values().map(info).collect()
+    }
+
+    pub(super) fn port_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<PortInfo>, ControlError> {
+        if let Some(name) = bridge {
+            self.bridge(name)?;
+        }
+        let info = |port: &Port| {
+            PortInfo::new(&port.spec, port.origin, port.mac.or(port.spec.mac), port.state.clone(), port.features.clone())
+        };
+        let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
+        Ok(self.ports.values().filter(on_it).map(info).collect())
+    }
+
+    pub(super) fn fdb(&self, name: &BridgeName) -> Result<Vec<FdbEntry>, ControlError> {
+        let table = self.table(self.bridge(name)?)?;
+        let mut entries: Vec<FdbEntry> = table
+            .rows
+            .into_iter()
+            .filter_map(|row| {
+                let port = self.port_ids.get(row.port.0)?.clone();
+                Some(FdbEntry { mac: row.mac, vlan: row.vlan, port, age_seconds: row.age.into() })
+            })
+            .collect();
+        entries.sort_by_key(|entry| (entry.vlan, entry.mac));
+        Ok(entries)
+    }
+
+    pub(super) fn flush_fdb(&self, name: &BridgeName) -> Result<Reply, ControlError> {
+        let id = self.bridge(name)?.id;
+        self.tell_all(|| Command::FlushFdb(id))?;
+        Ok(Reply::Done(Vec::new()))
+    }
+
+    pub(super) fn stats(&self, name: Option<&PortName>) -> Result<Vec<PortStats>, ControlError> {
+        let ports: Vec<&Port> = match name {
+            Some(name) => vec![self.port(name)?],
+            None => self.ports.values().collect(),
+        };
+        let ids: Vec<PortId> = ports.iter().map(|port| port.id).collect();
+        let mut sums = vec![Counters::default(); ids.len()];
+        for worker in &self.workers {
+            let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
+            sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
+        }
+        Ok(ports.iter().zip(sums).map(|(port, counters)| stats(port, &counters)).collect())
+    }
+
+    pub(super) fn export(&self) -> String {
+        let bridges: Vec<_> = self.bridges.values().map(|bridge| bridge.spec.clone()).collect();
+        let ports: Vec<_> = self.ports.values().map(|port| port.spec.clone()).collect();
+        config::export(&self.file.switch, &bridges, &ports)
+    }
+
+    /// A bridge's addresses, of all workers together: the youngest sight of each.
+    fn table(&self, bridge: &Bridge) -> Result<FdbListing, Stopped> {
+        let mut rows = BTreeMap::new();
+        let mut evictions = 0;
+        for worker in &self.workers {
+            let part = worker.ask(|reply| Command::Fdb(bridge.id, reply))?;
+            evictions += part.evictions;
+            for row in part.rows {
+                let youngest = rows.entry((row.vlan, row.mac)).or_insert(row);
+                if row.age < youngest.age {
+                    *youngest = row;
+                }
+            }
+        }
+        Ok(FdbListing { rows: rows.into_values().collect(), evictions })
+    }
+}
+
+fn stats(port: &Port, counters: &Counters) -> PortStats {
+    let drops = |ingress: bool| {
+        let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
+        reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason))).collect()
+    };
+    PortStats {
+        port: port.spec.name.clone(),
+        rx_frames: counters.rx_frames,
+        rx_bytes: counters.rx_bytes,
+        tx_frames: counters.tx_frames,
+        tx_bytes: counters.tx_bytes,
+        rx_drops: drops(true),
+        tx_drops: drops(false),
+    }
+}

@@ -1,0 +1,323 @@
+//! Steps on the kernel, the workers and the kept state, and their inverses.
+
+use std::collections::BTreeSet;
+
+use super::plan::{self, Layout, Step};
+use super::{Bridge, ControlError, Port, Switch};
+use crate::api::{BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::attach::{self, Attachment, Plan};
+use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
+use crate::worker::{Command, Stopped};
+
+impl Switch {
+    /// Carries out steps in order. If one fails, those before it are taken back. Returns what would take all of them back.
+    pub(super) fn apply(&mut self, steps: Vec<Step>) -> Result<Vec<Step>, ControlError> {
+        let mut undo = Vec::new();
+        for step in steps {
+            match self.perform(step) {
+                Ok(inverse) => undo.push(inverse),
+                Err(error) => {
+                    self.take_back(undo);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(undo)
+    }
+
+    pub(super) fn take_back(&mut self, undo: Vec<Step>) {
+        for step in undo.into_iter().rev() {
+            if let Err(error) = self.perform(step) {
+                tracing::error!("could not be taken back: {error}");
+            }
+        }
+    }
+
+    /// Carries out everything at a start. Every problem of the file is found, not only the first; what is wrong with ports
+    /// that were added at run time becomes a note.
+    pub(super) fn build(&mut self, wanted: Layout) -> Result<Vec<String>, ControlError> {
+        let (mut errors, mut notes, mut undo) = (Vec::new(), Vec::new(), Vec::new());
+        for step in plan::steps(&Layout::default(), &wanted) {
+            match (self.perform(step.clone()), step) {
+                (Ok(inverse), _) => undo.push(inverse),
+                (Err(error), Step::AddPort(spec, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it stays down)"));
+                    self.add_down(spec, &error);
+                }
+                (Err(error), _) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            self.state_file.save(&self.state).map_err(ControlError::State)?;
+            return Ok(notes);
+        }
+        self.abandon(undo);
+        Err(ControlError::Several(errors))
+    }
+
+    /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.
+    fn abandon(&mut self, undo: Vec<Step>) {
+        let undo = undo.into_iter().filter(|step| match step {
+            Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.taken_over),
+            _ => false,
+        });
+        let undo = undo.collect();
+        self.take_back(undo);
+        if let Err(error) = self.state_file.save(&self.state) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Carries out one step and returns its inverse. A step that fails has changed nothing.
+    pub(super) fn perform(&mut self, step: Step) -> Result<Step, ControlError> {
+        match step {
+            Step::AddBridge(spec, origin) => self.make_bridge(spec, origin),
+            Step::SetBridge(spec, origin) => self.change_bridge(spec, origin),
+            Step::DeleteBridge(name) => {
+                let bridge = self.bridges.remove(&name).ok_or_else(|| ControlError::NoBridge(name, Vec::new()))?;
+                self.bridge_ids.remove(bridge.id.0);
+                self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+                Ok(Step::AddBridge(bridge.spec, bridge.origin))
+            }
+            Step::AddPort(spec, origin) => self.make_port(spec, origin),
+            Step::SetPort(spec, origin) => self.change_port(spec, origin),
+            Step::DeletePort(name) => self.drop_port(&name),
+        }
+    }
+
+    fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
+        let id = BridgeId(self.bridge_ids.vacancy());
+        let settings = BridgeSettings::from(&spec);
+        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.bridge_ids.insert(id.0, ());
+        let name = spec.name.clone();
+        self.bridges.insert(name.clone(), Bridge { id, spec, origin });
+        Ok(Step::DeleteBridge(name))
+    }
+
+    fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
+        let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
+        let (id, old, old_origin) = (*id, old.clone(), *old_origin);
+        let settings = BridgeSettings::from(&spec);
+        if spec.mtu != old.mtu {
+            self.change_mtu(&spec, old.mtu)?;
+        }
+        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        Ok(Step::SetBridge(old, old_origin))
+    }
+
+    /// Gives the devices of a bridge another MTU; all or none.
+    fn change_mtu(&mut self, bridge: &BridgeSpec, old: u16) -> Result<(), ControlError> {
+        let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
+        for (done, port) in members().enumerate() {
+            let spec = &port.spec;
+            if let Err(error) = attach::reconfigure(spec, &Plan { spec, mtu: bridge.mtu, queues: self.workers.len(), gateways: &[] }) {
+                for port in members().take(done) {
+                    let spec = &port.spec;
+                    let plan = Plan { spec, mtu: old, queues: self.workers.len(), gateways: &[] };
+                    if let Err(error) = attach::reconfigure(spec, &plan) {
+                        tracing::error!(port = %spec.name, "its MTU could not be set back: {error}");
+                    }
+                }
+                return Err(ControlError::Attach(spec.name.clone(), error));
+            }
+        }
+        Ok(())
+    }
+
+    fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+        let id = PortId(self.port_ids.vacancy());
+        let name = spec.name.clone();
+        let port = self.attach(id, spec, origin)?;
+        self.port_ids.insert(id.0, name.clone());
+        self.captures.add_interface(id, &port.spec);
+        self.ports.insert(name.clone(), port);
+        Ok(Step::DeletePort(name))
+    }
+
+    /// A port without a device.
+    fn add_down(&mut self, spec: PortSpec, error: &ControlError) {
+        let id = PortId(self.port_ids.vacancy());
+        self.port_ids.insert(id.0, spec.name.clone());
+        let state = PortState::Down(error.to_string());
+        let port = Port { id, origin: Origin::Runtime, mac: spec.mac, features: Vec::new(), state, taken_over: true, spec };
+        self.ports.insert(port.spec.name.clone(), port);
+    }
+
+    fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+        let name = spec.name.clone();
+        let port = self.port(&name)?;
+        let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
+        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
+        let inverse = Step::SetPort(old.clone(), old_origin);
+        if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
+            return self.replace_port(spec, origin).map(|()| inverse);
+        }
+        let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
+        let plan = Plan { spec: &spec, mtu, queues: self.workers.len(), gateways: &[] };
+        let mac = if touches_device {
+            attach::reconfigure(&old, &plan).map_err(|error| ControlError::Attach(name.clone(), error))?
+        } else {
+            mac
+        };
+        let settings = self.settings(&spec, mac)?;
+        self.tell_all(|| Command::SetPort(id, settings.clone()))?;
+        self.journal(&spec)?;
+        if let Some(port) = self.ports.get_mut(&name) {
+            (port.spec, port.origin, port.mac) = (spec, origin, mac);
+        }
+        Ok(inverse)
+    }
+
+    /// Takes a port's device away and gives it another; if that fails, the first one comes back.
+    fn replace_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
+        let name = spec.name.clone();
+        self.check_place(&spec)?;
+        let back = self.drop_port(&name)?;
+        if let Err(error) = self.make_port(spec, origin) {
+            if let (Err(again), Step::AddPort(spec, _)) = (self.perform(back.clone()), back) {
+                tracing::error!("could not be taken back: {again}");
+                self.add_down(spec, &again);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn drop_port(&mut self, name: &PortName) -> Result<Step, ControlError> {
+        let port = self.port(name)?;
+        let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
+        for worker in &self.workers {
+            worker.ask(|reply| Command::Detach(id, reply))?;
+        }
+        self.ports.remove(name);
+        self.port_ids.remove(id.0);
+        if let Err(error) = attach::detach(&spec) {
+            tracing::warn!(port = %name, "its device could not be removed: {error}");
+        }
+        self.state.made.ports.remove(name);
+        self.remove_idle_netns(spec.netns.as_ref());
+        Ok(Step::AddPort(spec, origin))
+    }
+
+    /// Opens a port's device and puts a queue of it on each worker; all or nothing.
+    fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
+        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
+        self.check_place(&spec)?;
+        self.journal(&spec)?;
+        let attachment = self.open(&spec, mtu)?;
+        let Attachment { devices, mac, features, made_netns, taken_over, .. } = attachment;
+        if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
+            self.state.made.netns.insert(netns.clone());
+        }
+        let settings = self.settings(&spec, mac)?;
+        for (worker, device) in self.workers.iter().zip(devices) {
+            let attached = worker.ask(|reply| Command::Attach(id, settings.clone(), device, reply));
+            let attached = attached.map_err(ControlError::from);
+            let attached = attached.and_then(|done| done.map_err(|error| ControlError::Poll(spec.name.clone(), error)));
+            if let Err(error) = attached {
+                self.undo_attach(id, &spec, taken_over);
+                return Err(error);
+            }
+        }
+        Ok(Port { id, spec, origin, mac, features, state: PortState::Up, taken_over })
+    }
+
+    fn open(&mut self, spec: &PortSpec, mtu: u16) -> Result<Attachment, ControlError> {
+        let opened = attach::attach(&Plan { spec, mtu, queues: self.workers.len(), gateways: &[] });
+        opened.map_err(|error| {
+            self.state.made.ports.remove(&spec.name);
+            ControlError::Attach(spec.name.clone(), error)
+        })
+    }
+
+    fn undo_attach(&mut self, id: PortId, spec: &PortSpec, taken_over: bool) {
+        for worker in &self.workers {
+            let _ = worker.ask(|reply| Command::Detach(id, reply));
+        }
+        if taken_over {
+            return;
+        }
+        if let Err(error) = attach::detach(spec) {
+            tracing::warn!(port = %spec.name, "its device could not be removed: {error}");
+        }
+        self.state.made.ports.remove(&spec.name);
+        self.remove_idle_netns(spec.netns.as_ref());
+    }
+
+    /// Writes down that a device is about to be made, so that a start after a crash finds it.
+    fn journal(&mut self, spec: &PortSpec) -> Result<(), ControlError> {
+        if spec.kind == PortKind::Link && spec.netns.is_none() {
+            return Ok(());
+        }
+        let known = self.state.made.ports.insert(spec.name.clone(), spec.clone());
+        if known.as_ref() == Some(spec) { Ok(()) } else { self.state_file.save(&self.state).map_err(ControlError::State) }
+    }
+
+    /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.
+    pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
+        let kept = |spec: &PortSpec| {
+            let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
+            wanted.ports.get(&spec.name).is_some_and(|(now, _)| same(now))
+        };
+        let leftovers: Vec<PortSpec> = self.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
+        for spec in leftovers {
+            tracing::info!(port = %spec.name, "removing what an earlier run left");
+            if let Err(error) = attach::detach(&spec) {
+                tracing::warn!(port = %spec.name, "{error}");
+            }
+            self.state.made.ports.remove(&spec.name);
+        }
+        let used: BTreeSet<&Netns> = wanted.ports.values().filter_map(|(spec, _)| spec.netns.as_ref()).collect();
+        let idle = |name: &&String| !used.contains(&Netns::Name((*name).clone()));
+        for name in self.state.made.netns.iter().filter(idle).cloned().collect::<Vec<_>>() {
+            self.remove_netns(&name);
+        }
+    }
+
+    /// Removes the namespace if this switch made it and no port is left in it.
+    fn remove_idle_netns(&mut self, netns: Option<&Netns>) {
+        let Some(Netns::Name(name)) = netns else { return };
+        let in_use = self.ports.values().any(|port| port.spec.netns.as_ref() == netns);
+        if !in_use && self.state.made.netns.contains(name) {
+            self.remove_netns(name);
+        }
+    }
+
+    fn remove_netns(&mut self, name: &str) {
+        match attach::remove_netns(name) {
+            Ok(()) => {
+                self.state.made.netns.remove(name);
+            }
+            Err(error) => tracing::warn!(netns = name, "{error}"),
+        }
+    }
+
+    fn check_place(&self, spec: &PortSpec) -> Result<(), ControlError> {
+        let taken = |port: &&Port| port.spec.name != spec.name && plan::place(&port.spec) == plan::place(spec);
+        match self.ports.values().find(taken) {
+            None => Ok(()),
+            Some(port) => Err(ControlError::PlaceTaken {
+                port: port.spec.name.clone(),
+                ifname: spec.ifname.to_string(),
+                netns: spec.netns.as_ref().map_or_else(|| "the host".to_owned(), |netns| format!("namespace \"{netns}\"")),
+            }),
+        }
+    }
+
+    /// A port as the datapath sees it.
+    fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
+        let guard = mac.or(spec.mac).filter(|_| spec.guard);
+        Ok(PortSettings {
+            bridge: self.bridge(&spec.bridge)?.id,
+            vlans: spec.vlans.clone(),
+            guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
+            broadcast_limit: spec.broadcast_limit,
+        })
+    }
+
+    pub(super) fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
+        self.workers.iter().try_for_each(|worker| worker.tell(command()))
+    }
+}

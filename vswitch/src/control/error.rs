@@ -1,0 +1,70 @@
+use crate::api::{BridgeName, PortName, SpecError};
+use crate::attach::AttachError;
+use crate::config::Problem;
+use crate::worker::Stopped;
+
+/// Why a request was not carried out. Nothing of it was done then.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The name is taken.
+    #[error("bridge \"{0}\" exists already: choose another name")]
+    BridgeExists(BridgeName),
+    /// The name is taken.
+    #[error("port \"{0}\" exists already on bridge \"{1}\": choose another name, or change it with set-port")]
+    PortExists(PortName, BridgeName),
+    /// No such bridge.
+    #[error("there is no bridge \"{0}\"{bridges}", bridges = choices("the bridges are", .1))]
+    NoBridge(BridgeName, Vec<String>),
+    /// No such port.
+    #[error("there is no port \"{0}\"{ports}", ports = choices("the ports are", .1))]
+    NoPort(PortName, Vec<String>),
+    /// The bridge is in use.
+    #[error("bridge \"{0}\" has {1} ports: remove them first, beginning with del-port {2}")]
+    BridgeInUse(BridgeName, usize, PortName),
+    /// Two ports would share a device.
+    #[error("port \"{port}\" has interface \"{ifname}\" of {netns} already: give this one another `ifname` or `netns`")]
+    PlaceTaken {
+        /// The port that has it.
+        port: PortName,
+        /// The interface.
+        ifname: String,
+        /// Where it is.
+        netns: String,
+    },
+    /// The specification contradicts itself.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The kernel did not do it.
+    #[error("port \"{0}\": {1}")]
+    Attach(PortName, #[source] AttachError),
+    /// A worker could not watch the device.
+    #[error("port \"{0}\": the kernel does not let its device be polled: {1}")]
+    Poll(PortName, #[source] std::io::Error),
+    /// The data plane is gone.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The file does not hold.
+    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    File(Vec<Problem>),
+    /// What was changed cannot be kept.
+    #[error("{0}")]
+    State(#[source] crate::config::StateError),
+    /// Too many captures.
+    #[error("{0} captures run already: end one of them first")]
+    Captures(usize),
+    /// A setting that only a start reads.
+    #[error("`{0}` in [switch] differs from the running one: restart vswitchd to change it")]
+    NeedsRestart(&'static str),
+    /// Several things that failed.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<ControlError>),
+}
+
+/// ", the bridges are a, b" or, where there is none, a hint.
+fn choices(what: &str, names: &[String]) -> String {
+    match names {
+        [] => ": there are none yet".to_owned(),
+        names if names.len() <= 8 => format!(": {what} {}", names.join(", ")),
+        names => format!(": {what} {}, and {} more", names[..8].join(", "), names.len() - 8),
+    }
+}

@@ -1,0 +1,104 @@
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::capture::Tap;
+use crate::datapath::{BridgeId, BridgeSettings, Counters, FdbListing, News, PortId, PortSettings};
+use crate::device::Device;
+
+/// What the control side tells a worker. Commands are carried out between batches, in order.
+pub enum Command {
+    /// Make or change a bridge.
+    SetBridge(BridgeId, BridgeSettings),
+    /// Remove a bridge without ports.
+    RemoveBridge(BridgeId),
+    /// Put a device on a port that this makes.
+    Attach(PortId, PortSettings, Box<dyn Device>, Sender<std::io::Result<()>>),
+    /// Change a port.
+    SetPort(PortId, PortSettings),
+    /// Remove a port and close its device.
+    Detach(PortId, Sender<()>),
+    /// List a bridge's addresses.
+    Fdb(BridgeId, Sender<FdbListing>),
+    /// Forget a bridge's addresses.
+    FlushFdb(BridgeId),
+    /// Read the counters of all these ports.
+    Counters(Vec<PortId>, Sender<Vec<Counters>>),
+    /// Offer frames to a capture: those of these ports, or of all.
+    StartCapture(CaptureId, Option<Vec<PortId>>, Tap),
+    /// Offer no more.
+    StopCapture(CaptureId),
+    /// End the thread.
+    Stop,
+}
+
+/// A running capture's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CaptureId(pub u64);
+
+/// What a worker tells the control side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The device of a port is gone; the port stays, without it.
+    DeviceGone(PortId),
+}
+
+/// The data plane has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data plane has stopped: restart vswitchd")]
+pub struct Stopped;
+
+/// Commands that may wait for a worker; the sender waits when there are more.
+const COMMANDS: usize = 256;
+/// Learned addresses that may wait for a worker; more are forgotten, for they will be heard again.
+const NEWS: usize = 4096;
+
+/// The control side's end of a worker.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) commands: Sender<Command>,
+    pub(super) news: Sender<News>,
+    pub(super) waker: Arc<mio::Waker>,
+}
+
+/// The worker's end.
+pub(super) struct Inbox {
+    pub(super) commands: Receiver<Command>,
+    pub(super) news: Receiver<News>,
+}
+
+impl Handle {
+    pub(super) fn new(waker: mio::Waker) -> (Self, Inbox) {
+        let (commands, commands_in) = bounded(COMMANDS);
+        let (news, news_in) = bounded(NEWS);
+        (Self { commands, news, waker: Arc::new(waker) }, Inbox { commands: commands_in, news: news_in })
+    }
+
+    /// Tells the worker something. Waits while 256 commands wait already.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn tell(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).map_err(|_| Stopped)?;
+        self.waker.wake().map_err(|_| Stopped)
+    }
+
+    /// Tells the worker something and waits for the answer.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (sender, answer) = bounded(1);
+        self.tell(command(sender))?;
+        answer.recv().map_err(|_| Stopped)
+    }
+
+    /// Passes on what another worker learned; never waits.
+    pub(super) fn pass_on(&self, news: News) {
+        let was_empty = self.news.is_empty();
+        if self.news.try_send(news).is_ok() && was_empty {
+            // A failed wake-up only delays it until the worker's next turn.
+            let _ = self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One breath of a worker: receive from one port, forward, send to all that got something.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use packet::{Batch, Capabilities, Frame, Offload, Packet, TagEdit};
+
+use super::{Capture, Event, Worker};
+use crate::capture::Direction;
+use crate::datapath::{DropReason, PortId};
+use crate::device::{ReceiveStatus, Received, Sent};
+
+/// What sending a queue came to.
+#[derive(Default)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+    full: u64,
+    down: u64,
+    refused: u64,
+}
+
+impl Worker {
+    /// Serves the port at the head of the queue.
+    pub(super) fn turn(&mut self, now: Instant) {
+        let Some(id) = self.ready.pop_front() else { return };
+        let Some(queue) = self.queues.get_mut(id.0) else { return };
+        queue.ready = false;
+        let Some(device) = &mut queue.device else { return };
+        let captured = queue.captured;
+        let Received { status, malformed, missed } = device.receive(&mut self.batch);
+        self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
+        self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
+        self.datapath.forward(now, id, &self.batch, &mut self.outputs);
+        if captured {
+            self.capture_received(id);
+        }
+        for index in 0..self.outputs.used().len() {
+            if let Some(egress) = self.outputs.used().get(index).copied() {
+                self.send(egress);
+            }
+        }
+        self.outputs.clear();
+        self.batch.clear();
+        match status {
+            ReceiveStatus::More => self.make_ready(id),
+            ReceiveStatus::Drained => {}
+            ReceiveStatus::Gone => {
+                self.close(id);
+                (self.notify)(Event::DeviceGone(id));
+            }
+        }
+    }
+
+    /// Sends the queue of one port.
+    fn send(&mut self, id: PortId) {
+        let departures = self.outputs.queue(id);
+        let mut list: ArrayVec<(&Frame, TagEdit), { Batch::FRAMES }> = ArrayVec::new();
+        for departure in departures {
+            if let Some(frame) = self.batch.frames().get(departure.frame) {
+                let _ = list.try_push((frame, departure.edit));
+            }
+        }
+        let Some(queue) = self.queues.get_mut(id.0) else { return };
+        let captures = if queue.captured { self.captures.as_slice() } else { &[] };
+        let Some(device) = &mut queue.device else {
+            self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
+            return;
+        };
+        let mut tally = Tally::default();
+        let capabilities: Capabilities = device.capabilities();
+        let unsegmentable = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
+            let sent = device.send(packet.parts, packet.offload, packet.headers);
+            tally.count(sent, packet);
+            for capture in captures.iter().filter(|capture| capture.wants(id)) {
+                capture.offer_sent(id, packet, sent);
+            }
+        });
+        self.datapath.count_sent(id, tally.frames, tally.bytes);
+        for (reason, count) in [
+            (DropReason::QueueFull, tally.full),
+            (DropReason::DeviceDown, tally.down),
+            (DropReason::Refused, tally.refused),
+            (DropReason::Unsegmentable, unsegmentable as u64),
+        ] {
+            if count > 0 {
+                self.datapath.count_drops(id, reason, count);
+            }
+        }
+    }
+
+    /// Offers the batch to the captures of the port that it came from.
+    fn capture_received(&self, id: PortId) {
+        let mut dropped = self.outputs.dropped().iter().peekable();
+        for (index, frame) in self.batch.frames().iter().enumerate() {
+            let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
+            for capture in self.captures.iter().filter(|capture| capture.wants(id)) {
+                capture.tap.offer(id.0, Direction::In, verdict, &[IoSlice::new(frame.bytes())], frame.offload);
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, sent: Sent, packet: &Packet<'_>) {
+        match sent {
+            Sent::Done => {
+                self.frames += 1;
+                self.bytes += packet.parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            }
+            Sent::QueueFull => self.full += 1,
+            Sent::Down => self.down += 1,
+            Sent::Refused => self.refused += 1,
+        }
+    }
+}
+
+impl Capture {
+    fn offer_sent(&self, id: PortId, packet: &Packet<'_>, sent: Sent) {
+        let verdict = match sent {
+            Sent::Done => None,
+            Sent::QueueFull => Some(DropReason::QueueFull.name()),
+            Sent::Down => Some(DropReason::DeviceDown.name()),
+            Sent::Refused => Some(DropReason::Refused.name()),
+        };
+        let offload: Offload = packet.offload;
+        self.tap.offer(id.0, Direction::Out, verdict, packet.parts, offload);
+    }
+}
