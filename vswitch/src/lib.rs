@@ -1,4 +1,53 @@
-//! vswitch
+//! vswitch: a userspace virtual switch for containers, namespaces and VMs.
+//!
+//! One process, `vswitchd`, is a learning, VLAN-aware L2 switch; `vsctl` changes and explains it while it runs. The kernel only
+//! lends it devices: TAPs, veth ends, links. This page is the map; each module begins with its own theory of operation.
+//!
+//! # One way through
+//!
+//! ```text
+//!  Device::receive ─ batch ─▶ parse ─▶ VLAN ─▶ checks ─▶ learn ─▶ look up ─▶ outputs ─▶ egress ─▶ Device::send
+//!  (TAP, packet socket)       once             guard,                       (per port)   tag, segment,
+//!                                              storm                                     coalesce, checksum
+//! ```
+//!
+//! There is one path for a frame, and it is short enough to read in one sitting: [`worker`] calls
+//! [`Device::receive`](device::Device::receive), [`Datapath::forward`](datapath::Datapath::forward), [`packet::Egress::run`] and
+//! [`Device::send`](device::Device::send), in this order, for one batch at a time.
+//!
+//! - A frame carries its **offload metadata** ([`packet::Offload`], the kernel's `virtio_net_hdr`) from port to port. TAP to TAP
+//!   passes 64 KiB super-frames whole; a port that cannot take one gets it segmented in software on its way out, with correct
+//!   checksums.
+//! - **Frames are not changed and not copied.** A batch owns its frames. A queue of an output refers to them by number and notes
+//!   what happens to the tag; flooding to 200 ports is 200 small entries. Tags, segments and checksums come about while the
+//!   frame is gathered for sending.
+//! - **Decide, then act.** Why a frame goes nowhere is a [`DropReason`](datapath::DropReason), counted per port and shown by
+//!   `vsctl stats` and in captures.
+//! - **Every table is bounded** and has an expiry and a fair eviction rule ([`datapath::Fdb`]).
+//!
+//! # Two sides
+//!
+//! The **data plane** is N [`worker`]s, run to completion. Worker *i* owns queue *i* of every device and a
+//! [`Datapath`](datapath::Datapath) of its own, so sending crosses no thread and takes no lock. It has the only clock; the datapath is given the
+//! time and runs in tests with a hand-moved one.
+//!
+//! The **control side** may block: it reads the file ([`config`]), serves the socket and carries out requests ([`control`]), makes
+//! namespaces and devices ([`attach`]). It hands open devices to the workers over bounded channels that they drain between
+//! batches, and asks them for counters and tables the same way.
+//!
+//! # Layers, from the outside in
+//!
+//! - [`api`]: `Request` and `Reply`, and names and specifications that cannot be built wrong. One vocabulary for the file, `vsctl`,
+//!   HTTP and tests.
+//! - [`client`]: what `vsctl` is made of.
+//! - [`config`]: `switch.toml`, and what was changed at run time and must survive a restart.
+//! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
+//! - [`attach`]: the kernel's side of a port.
+//! - [`worker`], [`datapath`], [`device`]: the path above.
+//! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
+//! - [`sys`]: every `unsafe` block of the workspace.
+//! - [`packet`]: bytes and nothing else, a crate of its own.
+#![deny(unsafe_code)]
 
 pub mod api;
 pub mod attach;
@@ -8,5 +57,6 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod device;
+#[allow(unsafe_code)]
 pub mod sys;
 pub mod worker;

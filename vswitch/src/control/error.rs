@@ -49,6 +49,12 @@ pub enum ControlError {
     /// What was changed cannot be kept.
     #[error("{0}")]
     State(#[source] crate::config::StateError),
+    /// Not a filter.
+    #[error("the capture filter is not a classic BPF program: {0}")]
+    Filter(#[from] crate::capture::BadProgram),
+    /// No thread for a capture.
+    #[error("the capture's thread cannot start: {0}")]
+    Thread(#[from] std::io::Error),
     /// Too many captures.
     #[error("{0} captures run already: end one of them first")]
     Captures(usize),

@@ -1,10 +1,9 @@
 //! One breath of a worker: receive from one port, forward, send to all that got something.
 
-use std::io::IoSlice;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrayvec::ArrayVec;
-use packet::{Batch, Capabilities, Frame, Offload, Packet, TagEdit};
+use packet::{Batch, Capabilities, Frame, MAX_PARTS, Packet, TagEdit};
 
 use super::{Capture, Event, Worker};
 use crate::capture::Direction;
@@ -63,7 +62,7 @@ impl Worker {
             }
         }
         let Some(queue) = self.queues.get_mut(id.0) else { return };
-        let captures = if queue.captured { self.captures.as_slice() } else { &[] };
+        let captures = if queue.captured { self.captures.as_mut_slice() } else { &mut [] };
         let Some(device) = &mut queue.device else {
             self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
             return;
@@ -73,7 +72,7 @@ impl Worker {
         let unsegmentable = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
             let sent = device.send(packet.parts, packet.offload, packet.headers);
             tally.count(sent, packet);
-            for capture in captures.iter().filter(|capture| capture.wants(id)) {
+            for capture in captures.iter_mut().filter(|capture| capture.wants(id)) {
                 capture.offer_sent(id, packet, sent);
             }
         });
@@ -91,12 +90,13 @@ impl Worker {
     }
 
     /// Offers the batch to the captures of the port that it came from.
-    fn capture_received(&self, id: PortId) {
+    fn capture_received(&mut self, id: PortId) {
+        let at = nanoseconds();
         let mut dropped = self.outputs.dropped().iter().peekable();
         for (index, frame) in self.batch.frames().iter().enumerate() {
             let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
-            for capture in self.captures.iter().filter(|capture| capture.wants(id)) {
-                capture.tap.offer(id.0, Direction::In, verdict, &[IoSlice::new(frame.bytes())], frame.offload);
+            for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
+                capture.tap.offer(at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
             }
         }
     }
@@ -117,14 +117,20 @@ impl Tally {
 }
 
 impl Capture {
-    fn offer_sent(&self, id: PortId, packet: &Packet<'_>, sent: Sent) {
+    fn offer_sent(&mut self, id: PortId, packet: &Packet<'_>, sent: Sent) {
         let verdict = match sent {
             Sent::Done => None,
             Sent::QueueFull => Some(DropReason::QueueFull.name()),
             Sent::Down => Some(DropReason::DeviceDown.name()),
             Sent::Refused => Some(DropReason::Refused.name()),
         };
-        let offload: Offload = packet.offload;
-        self.tap.offer(id.0, Direction::Out, verdict, packet.parts, offload);
+        let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
+        self.tap.offer(nanoseconds(), id.0, Direction::Out, verdict, &parts, packet.offload);
     }
+}
+
+/// Now, since the epoch.
+fn nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,106 @@
+//! Captures: each has a thread that turns what the workers offer into chunks for its reader.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::sync::mpsc;
+
+use super::{ControlError, Port, Switch};
+use crate::api::{CaptureRequest, PortSpec};
+use crate::capture::{self, Interface, Limits, Program, Stream};
+use crate::datapath::PortId;
+use crate::worker::{CaptureId, Command, Handle};
+
+/// Most captures at a time.
+const MOST: usize = 16;
+/// Chunks that wait for the reader, each up to 256 KiB; then the capture waits, and the workers count what they miss.
+const CHUNKS: usize = 4;
+/// How often a quiet capture looks whether its reader is still there.
+const PULSE: Duration = Duration::from_millis(200);
+
+/// The captures that run.
+#[derive(Default)]
+pub(super) struct Captures {
+    running: BTreeMap<CaptureId, Running>,
+    next: u64,
+}
+
+struct Running {
+    control: capture::Control,
+    /// Ports that are captured; `None`: all, also those to come.
+    ports: Option<Vec<PortId>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Captures {
+    pub(super) fn count(&self) -> usize {
+        self.running.values().filter(|capture| !capture.over.load(Ordering::Relaxed)).count()
+    }
+
+    /// Announces a port that was added.
+    pub(super) fn add_interface(&self, id: PortId, spec: &PortSpec) {
+        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
+            capture.control.add_interface(interface(id, spec));
+        }
+    }
+
+    /// Ends all; what was taken is still written to whoever reads.
+    pub(super) fn stop_all(&self, workers: &[Handle]) {
+        for (id, capture) in &self.running {
+            capture.control.stop();
+            workers.iter().for_each(|worker| drop(worker.tell(Command::StopCapture(*id))));
+        }
+    }
+}
+
+impl Switch {
+    /// Begins a capture; its pcapng file comes out of the receiver. Dropping that ends the capture.
+    ///
+    /// # Errors
+    /// No such port, not a filter, or too many captures.
+    pub fn capture(&mut self, request: &CaptureRequest) -> Result<mpsc::Receiver<Bytes>, ControlError> {
+        self.captures.running.retain(|_, capture| !capture.over.load(Ordering::Relaxed));
+        if self.captures.running.len() >= MOST {
+            return Err(ControlError::Captures(MOST));
+        }
+        let program = Program::new(&request.filter)?;
+        let named = request.ports.iter().map(|name| self.port(name)).collect::<Result<Vec<&Port>, _>>()?;
+        let ports = (!named.is_empty()).then(|| named.iter().map(|port| port.id).collect::<Vec<_>>());
+        let shown: Vec<&Port> = if named.is_empty() { self.ports.values().collect() } else { named };
+        let interfaces = shown.iter().map(|port| interface(port.id, &port.spec)).collect();
+        let limits = Limits { count: request.count, seconds: request.seconds };
+        let (tap, control, stream) = capture::open(program, interfaces, limits);
+        let id = CaptureId(self.captures.next);
+        self.captures.next += 1;
+        let over = Arc::new(AtomicBool::new(false));
+        self.captures.running.insert(id, Running { control, ports: ports.clone(), over: Arc::clone(&over) });
+        self.tell_all(|| Command::StartCapture(id, ports.clone(), tap.clone()))?;
+        drop(tap);
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let workers = self.workers.clone();
+        std::thread::Builder::new().name(format!("capture-{}", id.0)).spawn(move || {
+            pump(stream, &sender);
+            workers.iter().for_each(|worker| drop(worker.tell(Command::StopCapture(id))));
+            over.store(true, Ordering::Relaxed);
+        })?;
+        Ok(receiver)
+    }
+}
+
+/// Passes chunks on until the file or its reader ends.
+fn pump(mut stream: Stream, reader: &mpsc::Sender<Bytes>) {
+    while let Some(chunk) = stream.next_chunk(PULSE) {
+        let gone = if chunk.is_empty() { reader.is_closed() } else { reader.blocking_send(chunk.into()).is_err() };
+        if gone {
+            return;
+        }
+    }
+}
+
+fn interface(id: PortId, spec: &PortSpec) -> Interface {
+    let place = spec.netns.as_ref().map_or_else(|| "on the host".to_owned(), |netns| format!("in netns {netns}"));
+    Interface { port: id.0, name: spec.name.to_string(), description: format!("{} {} {place}", spec.kind, spec.ifname) }
+}
