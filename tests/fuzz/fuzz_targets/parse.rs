@@ -1,0 +1,30 @@
+//! Any bytes with any offload metadata through the parsers and out of a port that takes no offloads.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use packet::{Batch, Capabilities, Egress, Ethernet, Layers, Offload, Tag, TagEdit};
+
+fuzz_target!(|input: (u8, [u8; 10], &[u8])| {
+    let (choice, header, bytes) = input;
+    let _ = Ethernet::parse(bytes);
+    let _ = Layers::parse(bytes);
+    let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
+    let mut batch = Batch::new();
+    batch.push(bytes, offload);
+    batch.push(bytes, offload);
+    let edit = match choice & 3 {
+        0 => TagEdit::Keep,
+        1 => TagEdit::Pop,
+        2 => TagEdit::Push(Tag(10)),
+        _ => TagEdit::Set(Tag(10)),
+    };
+    let bit = |number: u8| choice >> number & 1 == 1;
+    let capabilities = Capabilities { checksum: bit(2), tcp4: bit(3), tcp6: bit(4), udp: bit(5) };
+    let queue: Vec<_> = batch.frames().iter().map(|frame| (frame, edit)).collect();
+    let mut sent = 0;
+    Egress::new().run(&queue, capabilities, &mut |packet| {
+        assert!(capabilities.accept(packet.offload), "a port gets only what it takes");
+        sent += packet.parts.iter().map(|part| part.len()).sum::<usize>();
+    });
+    assert!(sent <= 2 * (bytes.len() + 4) * 200, "segmentation does not run away");
+});
