@@ -1,0 +1,259 @@
+//! `AF_PACKET` sockets (packet(7), net/packet/af_packet.c).
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::{check, last_error};
+
+/// What came beside a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reception {
+    /// Bytes read, those of the virtio header among them.
+    pub length: usize,
+    /// Whether the frame was longer than the buffers.
+    pub truncated: bool,
+    /// Whether this host sent the frame.
+    pub outgoing: bool,
+    /// Whether the transport checksum is still to be computed. Without a virtio header nothing says where it goes.
+    pub unfinished: bool,
+    /// The outermost tag, TPID first, which the kernel keeps apart from the frame.
+    pub tag: Option<[u8; 4]>,
+    /// Frames that did not fit the socket's buffer since it was opened, modulo 2^32 (`SO_RXQ_OVFL`); `None`: none.
+    pub overflows: Option<u32>,
+}
+
+/// Opens a nonblocking socket that is bound to nothing and gets nothing, in the network namespace of the calling thread.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_RAW`.
+pub fn open() -> Result<OwnedFd, Errno> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: socket(2) takes no pointer.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Binds the socket to every protocol of one interface.
+///
+/// # Errors
+/// `ENODEV` if the interface is gone. One that is down is not an error.
+pub fn bind(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> {
+    let address = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).map_err(|_| Errno::INVAL)?,
+        sll_protocol: u16::try_from(libc::ETH_P_ALL).map_err(|_| Errno::INVAL)?.to_be(),
+        sll_ifindex: index(interface)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = length_of::<libc::sockaddr_ll>()?;
+    // SAFETY: the descriptor is open; the address is initialised and `length` is its size.
+    check(unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) }).map(drop)
+}
+
+/// Whether the interface that the socket was bound to still exists in its namespace. The kernel tells "removed" from "down" in
+/// the bound index only, which becomes -1 (`packet_notifier`, `NETDEV_UNREGISTER`); both read as `ENETDOWN`.
+pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
+    let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+    let Ok(mut length) = length_of::<libc::sockaddr_ll>() else { return false };
+    // SAFETY: the descriptor is open; the kernel writes at most `length` bytes to `address`.
+    let result = check(unsafe { libc::getsockname(fd.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length) });
+    // SAFETY: all fields are integers, for which the zeroes from the start are valid too.
+    result.is_ok() && unsafe { address.assume_init() }.sll_ifindex > 0
+}
+
+/// Puts a `struct virtio_net_hdr` before each frame, in both directions. Returns whether the kernel knows UDP super-frames:
+/// the option that sets the header's size is newer than they are (Linux 6.5 and 6.2).
+///
+/// # Errors
+/// `ENOPROTOOPT` or `EINVAL` on a kernel without.
+pub fn set_virtio_header(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    if set(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR_SZ, &10).is_ok() {
+        return Ok(true);
+    }
+    set(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1).map(|()| false)
+}
+
+/// Asks for the tags that the kernel takes out of frames, and for the count of lost frames.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_auxiliary_data(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1)
+}
+
+/// Keeps frames that this host sends out of the socket (Linux 4.20); [`Reception::outgoing`] tells them on older kernels.
+///
+/// # Errors
+/// `ENOPROTOOPT` on an older kernel.
+pub fn ignore_outgoing(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1)
+}
+
+/// Takes in frames to every address while the socket is open.
+///
+/// # Errors
+/// `ENODEV` if the interface is gone.
+pub fn set_promiscuous(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> {
+    let mr_type = u16::try_from(libc::PACKET_MR_PROMISC).map_err(|_| Errno::INVAL)?;
+    let request = libc::packet_mreq { mr_ifindex: index(interface)?, mr_type, mr_alen: 0, mr_address: [0; 8] };
+    set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
+/// Asks for room for `bytes` in each direction: beyond the system's limits with `CAP_NET_ADMIN`, else up to them.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_buffers(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
+    let force = |force, plain| {
+        set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes))
+    };
+    force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
+}
+
+/// Founds a group of bound sockets among which the kernel spreads frames by flow; returns its number, for
+/// [`join_group`]. A group has its own filter of outgoing frames, which does not follow the sockets'.
+///
+/// # Errors
+/// `EINVAL` if the socket is not bound or its interface is down.
+pub fn found_group(fd: BorrowedFd<'_>) -> Result<u16, Errno> {
+    let unique = |flags| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &((libc::PACKET_FANOUT_FLAG_UNIQUEID | flags) << 16));
+    unique(libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING).or_else(|_| unique(0))?;
+    let mut group: libc::c_int = 0;
+    let mut length = length_of::<libc::c_int>()?;
+    let value = std::ptr::from_mut(&mut group).cast();
+    // SAFETY: the descriptor is open; the kernel writes at most `length` bytes, the size of an int, to `group`.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_FANOUT, value, &raw mut length) })?;
+    let [a, b, ..] = group.to_le_bytes();
+    Ok(u16::from_le_bytes([a, b]))
+}
+
+/// Joins a group of sockets bound to the same interface.
+///
+/// # Errors
+/// As [`found_group`]; `ENOSPC` for more than 256 sockets.
+pub fn join_group(fd: BorrowedFd<'_>, group: u16) -> Result<(), Errno> {
+    let join = |flags: u32| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &(u32::from(group) | flags << 16));
+    join(libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING).or_else(|_| join(0))
+}
+
+/// Reads one frame into `parts`, one after the other.
+///
+/// # Errors
+/// `EAGAIN` if none waits; `ENETDOWN` once after the interface went down or away; `EINVAL` for a frame that has no virtio
+/// header, which is then lost.
+pub fn receive(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Result<Reception, Errno> {
+    let mut from = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+    let mut control = Control([MaybeUninit::uninit(); CONTROL]);
+    // SAFETY: every field of `msghdr` is an integer or a pointer, for which zero is valid.
+    let mut message = unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() };
+    message.msg_name = from.as_mut_ptr().cast();
+    message.msg_namelen = length_of::<libc::sockaddr_ll>()?;
+    // `IoSliceMut` has the layout of `struct iovec` by its documentation.
+    message.msg_iov = parts.as_mut_ptr().cast();
+    message.msg_iovlen = parts.len() as _;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL as _;
+    // SAFETY: the descriptor is open; name, parts and control are exclusively ours for the call, with their true lengths.
+    let length = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, 0) };
+    let length = usize::try_from(length).map_err(|_| last_error())?;
+    // SAFETY: all fields are integers, for which the zeroes from the start are valid too.
+    let outgoing = unsafe { from.assume_init() }.sll_pkttype == libc::PACKET_OUTGOING;
+    let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
+    let mut reception = Reception { length, truncated, outgoing, ..Reception::default() };
+    read_control(&message, &mut reception);
+    Ok(reception)
+}
+
+/// Room for the two control messages that we ask for, which take 40 and 24 bytes.
+const CONTROL: usize = 128;
+
+/// Aligned as `struct cmsghdr` has to be.
+#[repr(align(8))]
+struct Control([MaybeUninit<u8>; CONTROL]);
+
+fn read_control(message: &libc::msghdr, reception: &mut Reception) {
+    // SAFETY: recvmsg(2) has filled in `message`; its control buffer is still borrowed by the caller.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: the macros return null or a pointer to a whole header inside the control buffer, which the kernel wrote.
+    while let Some(header) = unsafe { next.as_ref() } {
+        // SAFETY: as above; the data begins behind the header.
+        let data = unsafe { libc::CMSG_DATA(header) };
+        let room = header.cmsg_len - (data as usize - std::ptr::from_ref(header) as usize);
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::SOL_PACKET, libc::PACKET_AUXDATA) if room >= size_of::<libc::tpacket_auxdata>() => {
+                // SAFETY: the kernel wrote this structure of integers there, and `room` says that it is whole.
+                let data = unsafe { data.cast::<libc::tpacket_auxdata>().read_unaligned() };
+                reception.unfinished = data.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
+                reception.tag = tag(&data);
+            }
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) if room >= size_of::<u32>() => {
+                // SAFETY: as above, for one integer.
+                reception.overflows = Some(unsafe { data.cast::<u32>().read_unaligned() });
+            }
+            _ => {}
+        }
+        // SAFETY: `message` and `header` are those of this walk.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+}
+
+/// The tag in network byte order. Kernels before 3.14 knew only one TPID and did not say it.
+fn tag(data: &libc::tpacket_auxdata) -> Option<[u8; 4]> {
+    if data.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let said = data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let tpid = if said { data.tp_vlan_tpid } else { 0x8100 };
+    let ([a, b], [c, d]) = (tpid.to_be_bytes(), data.tp_vlan_tci.to_be_bytes());
+    Some([a, b, c, d])
+}
+
+fn set<T: Copy>(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
+    let length = length_of::<T>()?;
+    // SAFETY: the descriptor is open; the kernel reads at most `length` bytes, the size of `value`.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) }).map(drop)
+}
+
+fn length_of<T>() -> Result<libc::socklen_t, Errno> {
+    libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)
+}
+
+fn index(interface: u32) -> Result<libc::c_int, Errno> {
+    libc::c_int::try_from(interface).map_err(|_| Errno::NODEV)
+}
+
+/// Opens a socket bound to `interface` with nothing set; what tests and one-off senders need.
+///
+/// # Errors
+/// As [`open`] and [`bind`].
+pub fn open_bound(interface: u32) -> Result<OwnedFd, Errno> {
+    let fd = open()?;
+    bind(fd.as_fd(), interface)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auxdata(tp_status: u32) -> libc::tpacket_auxdata {
+        let (tp_vlan_tci, tp_vlan_tpid) = (0x600a, 0x88a8);
+        libc::tpacket_auxdata { tp_status, tp_len: 0, tp_snaplen: 0, tp_mac: 0, tp_net: 0, tp_vlan_tci, tp_vlan_tpid }
+    }
+
+    #[test]
+    fn a_tag_is_there_only_where_the_status_says_so() {
+        assert_eq!(tag(&auxdata(0)), None);
+        assert_eq!(tag(&auxdata(libc::TP_STATUS_VLAN_VALID)), Some([0x81, 0, 0x60, 0x0a]));
+        let both = libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID;
+        assert_eq!(tag(&auxdata(both)), Some([0x88, 0xa8, 0x60, 0x0a]));
+    }
+}

@@ -1,0 +1,103 @@
+//! `/dev/net/tun` (Documentation/networking/tuntap.rst, drivers/net/tun.c).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{check, interface_ioctl, request};
+
+/// How the switch opens every queue: Ethernet frames, no packet information, a `virtio_net_hdr` before each frame. Always
+/// multi-queue, because a persistent device can be opened again only with the flags that it was made with, whatever the
+/// number of workers is then.
+const QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+
+/// What the switch can take from a TAP without the kernel working it out first (`TUNSETOFFLOAD`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offloads {
+    /// Partial checksums, TCP and UDP super-frames (Linux 6.2).
+    All,
+    /// Partial checksums and TCP super-frames.
+    Tcp,
+    /// Nothing: finished frames, as on a wire.
+    None,
+}
+
+/// Opens `/dev/net/tun`. The descriptor makes and finds devices in the network namespace of the calling thread, and keeps
+/// that namespace alive.
+///
+/// # Errors
+/// What open(2) says.
+pub fn open() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Makes `fd` a queue of the TAP called `name`, which is made if it does not exist. Returns the name.
+///
+/// # Errors
+/// `EBUSY` for a device that another process holds and that is not multi-queue, `EINVAL` for one that was made with other
+/// flags or is no TAP, `E2BIG` for too many queues, `EPERM` without `CAP_NET_ADMIN`.
+pub fn attach_queue(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let mut request = request(name);
+    // The flags have 16 bits in the kernel too; none of ours is above them.
+    let [low, high, ..] = QUEUE.to_le_bytes();
+    request.ifr_ifru.ifru_flags = libc::c_short::from_le_bytes([low, high]);
+    interface_ioctl(fd, libc::TUNSETIFF, &mut request)
+}
+
+/// The name that the device of a queue has now; it may have been renamed or moved to another namespace.
+///
+/// # Errors
+/// `EBADFD` if the device is gone.
+pub fn name(fd: BorrowedFd<'_>) -> Result<String, Errno> {
+    let mut request = request("");
+    interface_ioctl(fd, libc::TUNGETIFF, &mut request)?;
+    let bytes = request.ifr_name.map(|c| c.to_ne_bytes()[0]);
+    let name = CStr::from_bytes_until_nul(&bytes).map_err(|_| Errno::INVAL)?;
+    name.to_str().map(str::to_owned).map_err(|_| Errno::INVAL)
+}
+
+/// Says what the kernel may leave undone in frames that it hands to the switch. It counts for the whole device.
+///
+/// # Errors
+/// `EINVAL` for an offload that this kernel does not know.
+pub fn set_offloads(fd: BorrowedFd<'_>, offloads: Offloads) -> Result<(), Errno> {
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let bits = match offloads {
+        Offloads::All => tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+        Offloads::Tcp => tcp,
+        Offloads::None => 0,
+    };
+    // SAFETY: the descriptor is open, and TUNSETOFFLOAD takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(bits)) }).map(drop)
+}
+
+/// Sets the length of the header before each frame.
+///
+/// # Errors
+/// `EINVAL` for a length below that of `struct virtio_net_hdr`.
+pub fn set_header_size(fd: BorrowedFd<'_>, size: u8) -> Result<(), Errno> {
+    let size = libc::c_int::from(size);
+    // SAFETY: the descriptor is open, and TUNSETVNETHDRSZ reads one int through the pointer, which outlives the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, std::ptr::from_ref(&size)) }).map(drop)
+}
+
+/// Whether the device stays when its last queue is closed.
+///
+/// # Errors
+/// `EBADFD` if the device is gone.
+pub fn set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> Result<(), Errno> {
+    // SAFETY: the descriptor is open, and TUNSETPERSIST takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persistent)) }).map(drop)
+}
+
+/// Opens a queue of `name` in one go.
+///
+/// # Errors
+/// As [`open`] and [`attach_queue`].
+pub fn queue(name: &str) -> Result<OwnedFd, Errno> {
+    let fd = open()?;
+    attach_queue(fd.as_fd(), name)?;
+    Ok(fd)
+}
