@@ -424,6 +424,16 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_kernel_knows_is_refused() {
+        for expression in ["inbound", "outbound and tcp"] {
+            match pcap::compile(expression) {
+                Err(CompileError::Missing(_)) => return skipped("what_only_the_kernel_knows_is_refused", "no libpcap"),
+                code => assert!(matches!(Program::new(&code.unwrap()), Err(BadProgram::Metadata(_))), "{expression}"),
+            }
+        }
+    }
+
+    #[test]
     fn no_instructions_take_everything() {
         assert_eq!(Program::new(&[]).unwrap().run(&[]), u32::MAX);
     }

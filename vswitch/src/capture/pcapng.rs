@@ -2,8 +2,8 @@
 //!
 //! Own code, because no released crate writes them all: pcap-file 2.0 and 3.0.0-rc1 swap the halves of the Interface
 //! Statistics Block's timestamp on little-endian machines (section 4.6 wants the upper half first), 3.0.0-rc.3, which mends
-//! that, is a pre-release that Cargo sorts before rc1, and pcapng-writer is not kept up. Writing into memory cannot fail, so
-//! nothing here returns an error.
+//! that, is a pre-release that Cargo sorts before rc1, and pcapng-writer stopped at an early draft. Writing into memory cannot
+//! fail, so nothing here returns an error.
 //!
 //! # Checksums that nobody has computed yet
 //! A kernel that hands over a frame may leave its TCP or UDP checksum to the receiver ([`Checksum::Partial`]). Shown as it

@@ -8,7 +8,7 @@ use super::pcapng::{Statistics, Writer};
 use super::tap::Shared;
 use super::{Captured, Interface, Limits};
 
-/// The reader's end of a capture: a pcapng file, chunk by chunk.
+/// The reader's end of a capture: a pcapng file, chunk by chunk. Reading waits, so it belongs on a thread that may.
 #[derive(Debug)]
 pub struct Stream {
     frames: Receiver<Captured>,

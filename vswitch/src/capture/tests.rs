@@ -119,6 +119,19 @@ fn a_slow_reader_misses_and_is_told_how_many() {
 }
 
 #[test]
+fn statistics_have_times_with_the_upper_half_first() {
+    let (tap, _control, mut stream) = open(everything(), vec![interface(0, "a")], Limits::default());
+    drop(tap);
+    let file = rest(&mut stream);
+    let (_, body) = blocks(&file).into_iter().find(|(kind, _)| *kind == 5).unwrap();
+    let time = |bytes: &[u8]| Duration::from_nanos(u64::from(word(bytes, 0)) << 32 | u64::from(word(bytes, 4)));
+    let options = options(&body[12..]);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+    assert!(time(options[&2]) <= time(options[&3]) && time(options[&3]) == time(&body[4..]) && time(&body[4..]) <= now);
+    assert!(now - time(options[&2]) < Duration::from_secs(60));
+}
+
+#[test]
 fn bytes_in_flight_are_bounded_and_given_back() {
     let (mut tap, control, mut stream) = open_bounded(everything(), vec![interface(0, "a")], Limits::default(), 4096, 10_000);
     for _ in 0..3 {
