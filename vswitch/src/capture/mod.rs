@@ -1,1 +1,120 @@
-//! capture
+//! Packet captures: where workers and the reader of a capture meet.
+//!
+//! # Theory of operation
+//! [`open`] makes three ends. Each worker gets a clone of the [`Tap`] and offers it the frames of captured ports, coming in
+//! and going out; a port that is not captured costs one branch. The tap runs the filter, copies the frame and puts the copy
+//! into a bounded channel. The [`Stream`] is read by whoever sends the capture to its user; it turns frames into pcapng,
+//! chunk by chunk. The [`Control`] stays with the control side, which announces ports that are added while the capture runs
+//! and stops it.
+//!
+//! A worker never waits for a reader. The channel is bounded twice, by frames and by bytes (small frames would otherwise be
+//! few, super-frames of 64 KiB too many), and a frame that finds no room is *missed*: it is counted for its port, the next
+//! frame of that port says how many were lost before it (`epb_dropcount`), and the statistics at the end of the file have the
+//! sum. So for every interface: frames that the filter took = frames in the file + frames missed. The newest frames are the
+//! ones that are missed: to make room by throwing out older ones would have two sides take from the channel.
+//!
+//! A capture ends after its count (exactly: never a packet more), after its seconds, when it is stopped, or when every tap is
+//! gone. Frames that wait in the channel are still written, except behind the last of a count. When the stream is dropped the
+//! taps notice and take nothing more; [`Tap::is_over`] lets a worker put its tap away.
+//!
+//! Ports are named by the slot that the datapath knows them by. A slot that is given to another port is announced again and
+//! becomes another interface of the file; frames that still wait in the channel at that moment are shown under the new name.
+//!
+//! Memory: at most [`MOST_FRAMES`] frames and [`MOST_BYTES`] bytes of them, and a chunk, per capture.
+
+mod filter;
+mod operation;
+mod pcapng;
+mod stream;
+mod tap;
+
+use std::sync::Arc;
+
+use packet::Offload;
+
+pub use filter::{BadProgram, Program};
+pub use stream::{Control, Stream};
+pub use tap::Tap;
+
+/// Most frames between workers and the reader.
+pub const MOST_FRAMES: usize = 4096;
+/// Most bytes of frames between workers and the reader.
+pub const MOST_BYTES: usize = 32 * 1024 * 1024;
+
+/// Begins a capture of `interfaces`, whose first bytes can be read at once.
+pub fn open(program: Program, interfaces: Vec<Interface>, limits: Limits) -> (Tap, Control, Stream) {
+    open_bounded(program, interfaces, limits, MOST_FRAMES, MOST_BYTES)
+}
+
+fn open_bounded(
+    program: Program,
+    interfaces: Vec<Interface>,
+    limits: Limits,
+    most_frames: usize,
+    most_bytes: usize,
+) -> (Tap, Control, Stream) {
+    let (sender, frames) = crossbeam_channel::bounded(most_frames);
+    let (commander, commands) = crossbeam_channel::unbounded();
+    let shared = Arc::new(tap::Shared::new(most_bytes));
+    let tap = Tap { program: Arc::new(program), frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
+    (tap, Control { commands: commander }, Stream::new(frames, commands, shared, interfaces, limits))
+}
+
+/// A port as the file shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The port's slot in the datapath.
+    pub port: u32,
+    /// The port's name.
+    pub name: String,
+    /// What the port is, for example "tap eth0 in netns a".
+    pub description: String,
+}
+
+/// When a capture ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// After so many packets.
+    pub count: Option<u64>,
+    /// After so many seconds.
+    pub seconds: Option<u64>,
+}
+
+/// Which way a frame goes, seen from the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received by the switch from the port.
+    In,
+    /// Sent by the switch to the port.
+    Out,
+}
+
+/// One frame as a worker saw it.
+#[derive(Debug)]
+struct Captured {
+    /// Nanoseconds since the epoch.
+    at: u64,
+    port: u32,
+    direction: Direction,
+    /// The name of the drop reason, if the switch dropped the frame.
+    verdict: Option<&'static str>,
+    offload: Offload,
+    /// Bytes of the whole frame.
+    length: u32,
+    /// Frames of this port that were missed so far.
+    missed: u64,
+    /// The frame, cut where the filter says.
+    bytes: Box<[u8]>,
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// A test that needs what this machine lacks says so; where everything must run, it fails.
+    pub(crate) fn skipped(name: &str, reason: &str) {
+        assert!(std::env::var_os("VSWITCH_REQUIRE_ALL").is_none_or(|value| value != "1"), "{name}: {reason}");
+        println!("SKIPPED {name}: {reason}");
+    }
+}

@@ -6,6 +6,7 @@
 pub mod ethtool;
 pub mod netns;
 pub mod packet;
+pub mod pcap;
 pub mod tun;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
