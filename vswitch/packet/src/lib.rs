@@ -7,16 +7,26 @@
 //! - [`Mac`], [`VlanId`], [`Ethernet`]: the link layer, parsed once a frame.
 //! - [`Offload`]: `struct virtio_net_hdr` in Rust: a checksum left to the receiver, a TCP or UDP super-frame's segment size.
 //! - [`Frame`], [`Batch`]: received bytes and the buffers that they live in.
+//! - [`Egress`]: from a port's queue to what its device sends. Tags, segmentation, coalescing and checksums happen here, on lists
+//!   of slices; frames are neither changed nor copied.
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod checksum;
+mod coalesce;
+mod egress;
 mod ethernet;
+mod layers;
 mod mac;
 mod offload;
+mod rewrite;
+mod segment;
 mod vlan;
 
 pub use batch::{Batch, Frame, MAX_FRAME};
+pub use egress::{Egress, MAX_PARTS, Packet};
 pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
+pub use layers::{IpVersion, Layers, Transport};
 pub use mac::{Mac, MacParseError};
 pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, VNET_HEADER};
 pub use vlan::{VlanId, VlanIdError};

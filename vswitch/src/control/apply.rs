@@ -112,7 +112,9 @@ impl Switch {
         let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, &Plan { spec, mtu: bridge.mtu, queues: self.workers.len(), gateways: &[] }) {
+            if let Err(error) =
+                attach::reconfigure(spec, &Plan { spec, mtu: bridge.mtu, queues: self.workers.len(), gateways: &[] })
+            {
                 for port in members().take(done) {
                     let spec = &port.spec;
                     let plan = Plan { spec, mtu: old, queues: self.workers.len(), gateways: &[] };

@@ -51,7 +51,7 @@ impl Captures {
     pub(super) fn stop_all(&self, workers: &[Handle]) {
         for (id, capture) in &self.running {
             capture.control.stop();
-            workers.iter().for_each(|worker| drop(worker.tell(Command::StopCapture(*id))));
+            workers.iter().for_each(|worker| worker.hint(Command::StopCapture(*id)));
         }
     }
 }
@@ -83,7 +83,7 @@ impl Switch {
         let workers = self.workers.clone();
         std::thread::Builder::new().name(format!("capture-{}", id.0)).spawn(move || {
             pump(stream, &sender);
-            workers.iter().for_each(|worker| drop(worker.tell(Command::StopCapture(id))));
+            workers.iter().for_each(|worker| worker.hint(Command::StopCapture(id)));
             over.store(true, Ordering::Relaxed);
         })?;
         Ok(receiver)

@@ -17,9 +17,6 @@ mod plan;
 mod run;
 mod server;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,12 +24,11 @@ use std::time::Instant;
 use packet::Mac;
 
 pub use error::ControlError;
+pub use run::RunError;
 pub use run::run;
-pub use server::{Call, CaptureCall, RequestCall, serve};
 
 use crate::api::{
-    BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange,
-    VlanMode,
+    BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
 };
 use crate::config::{self, Change, Config, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
@@ -167,14 +163,17 @@ impl Switch {
             return Err(ControlError::BridgeExists(spec.name));
         }
         let change = Change::Set(spec.clone());
-        self.remember(|state| state.bridges.insert(spec.name.clone(), change), vec![Step::AddBridge(spec.clone(), Origin::Runtime)])
+        self.remember(
+            |state| state.bridges.insert(spec.name.clone(), change),
+            vec![Step::AddBridge(spec.clone(), Origin::Runtime)],
+        )
     }
 
     fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
         self.bridge(&name)?;
-        let mut on_it = self.ports.values().filter(|port| port.spec.bridge == name);
-        if let Some(first) = on_it.next() {
-            return Err(ControlError::BridgeInUse(name, 1 + on_it.count(), first.spec.name.clone()));
+        let on_it: Vec<&Port> = self.ports.values().filter(|port| port.spec.bridge == name).collect();
+        if let Some(first) = on_it.first() {
+            return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
         }
         let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])

@@ -105,7 +105,9 @@ mod tests {
     fn a_port_in_the_way_goes_before_its_successor() {
         let renamed = TWO.replace("\"a\"", "\"c\"");
         let steps = steps(&layout(TWO), &layout(&renamed));
-        assert!(matches!(&steps[..], [Step::DeletePort(a), Step::AddPort(c, _)] if a.as_str() == "a" && c.name.as_str() == "c"));
+        assert!(
+            matches!(&steps[..], [Step::DeletePort(a), Step::AddPort(c, _)] if a.as_str() == "a" && c.name.as_str() == "c")
+        );
     }
 
     #[test]

@@ -139,7 +139,10 @@ impl DataPlane {
         let mut workers = Vec::new();
         for _ in 0..count {
             let events = events.clone();
-            workers.push(Worker::new(seed, Box::new(move |event| drop(events.try_send(event))))?);
+            let notify = move |event| {
+                let _ = events.try_send(event);
+            };
+            workers.push(Worker::new(seed, Box::new(notify))?);
         }
         let handles: Vec<Handle> = workers.iter().map(|(_, handle)| handle.clone()).collect();
         let mut threads = Vec::new();
@@ -152,7 +155,7 @@ impl DataPlane {
     }
 
     fn stop(self) {
-        self.handles.iter().for_each(|handle| drop(handle.tell(Command::Stop)));
+        self.handles.iter().for_each(|handle| handle.hint(Command::Stop));
         for thread in self.threads {
             let _ = thread.join();
         }

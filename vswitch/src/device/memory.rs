@@ -89,6 +89,11 @@ impl FarEnd {
         room
     }
 
+    /// Whether the switch has fetched every frame.
+    pub fn is_fetched(&self) -> bool {
+        lock(&self.wire).to_switch.is_empty()
+    }
+
     /// Takes the oldest frame that the switch sent.
     pub fn pop(&self) -> Option<(Vec<u8>, Offload)> {
         lock(&self.wire).from_switch.pop_front()

@@ -83,6 +83,11 @@ impl Handle {
         self.waker.wake().map_err(|_| Stopped)
     }
 
+    /// Tells the worker something that does not matter if it has ended.
+    pub fn hint(&self, command: Command) {
+        let _ = self.tell(command);
+    }
+
     /// Tells the worker something and waits for the answer.
     ///
     /// # Errors

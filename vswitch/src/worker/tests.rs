@@ -26,7 +26,7 @@ impl Plane {
         let made: Vec<_> = (0..workers)
             .map(|_| {
                 let sender = sender.clone();
-                Worker::new(1, Box::new(move |event| drop(sender.send(event)))).unwrap()
+                Worker::new(1, Box::new(move |event| sender.send(event).unwrap_or_default())).unwrap()
             })
             .collect();
         let handles: Vec<Handle> = made.iter().map(|(_, handle)| handle.clone()).collect();
@@ -51,8 +51,7 @@ impl Plane {
     }
 
     fn attach(&self, port: u32) -> Vec<FarEnd> {
-        let settings =
-            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
         let attach = |worker: &Handle| {
             let (near, far) = Memory::new(Capabilities::ALL, 1000);
             let reply = worker.ask(|reply| Command::Attach(PortId(port), settings.clone(), Box::new(near), reply));
@@ -77,7 +76,7 @@ impl Plane {
     /// Lets every worker finish what it has received.
     fn settle(&self, ports: &[usize]) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let waiting = || ports.iter().any(|port| self.far[*port].iter().any(|far| far.waiting() > 0));
+        let waiting = || ports.iter().any(|port| self.far[*port].iter().any(|far| !far.is_fetched()));
         while waiting() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -162,7 +161,7 @@ fn a_port_detached_under_load_harms_nobody() {
 #[test]
 fn a_device_that_is_gone_is_reported_once_and_the_port_stays() {
     let plane = Plane::new(1, 2);
-    plane.far[1][0].unplug();
+    plane.far[1][0].remove();
     assert_eq!(plane.events.recv_timeout(Duration::from_secs(10)), Ok(Event::DeviceGone(PortId(1))));
     plane.far[0][0].push(&frame(1, Mac::BROADCAST), Offload::default());
     plane.settle(&[0]);

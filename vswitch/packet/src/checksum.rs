@@ -1,0 +1,141 @@
+//! The Internet checksum (RFC 1071) over bytes that lie in several pieces.
+
+/// A ones' complement sum in progress.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    total: u64,
+    /// Whether an odd number of bytes was added so far, so that the next piece counts shifted by one byte.
+    odd: bool,
+}
+
+impl Sum {
+    /// Nothing added yet.
+    pub const fn new() -> Self {
+        Self { total: 0, odd: false }
+    }
+
+    /// Adds bytes which follow those added before.
+    #[must_use]
+    pub fn add(self, bytes: &[u8]) -> Self {
+        let mut sum = 0_u64;
+        // Four bytes at a time, in any order of lanes: ones' complement addition does not care (RFC 1071, section 2).
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_be_bytes(*word));
+        }
+        let mut last = [0; 4];
+        if let Some(place) = last.get_mut(..rest.len()) {
+            place.copy_from_slice(rest);
+        }
+        sum += u64::from(u32::from_be_bytes(last));
+        let sum = u64::from(fold(sum));
+        let sum = if self.odd { u64::from(fold(sum).swap_bytes()) } else { sum };
+        Self { total: self.total + sum, odd: self.odd ^ (bytes.len() % 2 == 1) }
+    }
+
+    /// Adds a number of 16 bits, as of a pseudo header.
+    #[must_use]
+    pub const fn add_number(self, number: u16) -> Self {
+        Self { total: self.total + number as u64, odd: self.odd }
+    }
+
+    /// The sum, not inverted: what a partial checksum's field holds.
+    pub fn folded(self) -> u16 {
+        fold(self.total)
+    }
+
+    /// The checksum: the sum inverted.
+    pub fn checksum(self) -> u16 {
+        !fold(self.total)
+    }
+}
+
+/// Adds carries back in until 16 bits are left.
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// Offset of the checksum in a UDP header; TCP's is at 16.
+const UDP_FIELD: usize = 6;
+
+/// Completes a partial checksum in place: sums from `start` to the end, with what the field holds, and puts the result into
+/// the field at `start + offset`. A UDP checksum of zero is written as `0xffff` (RFC 768). Returns `None`, and changes nothing,
+/// if the field is not inside `bytes`.
+pub fn complete(bytes: &mut [u8], start: u16, offset: u16) -> Option<()> {
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    let checksum = non_zero(Sum::new().add(bytes.get(start..)?).checksum(), offset);
+    bytes.get_mut(start + offset..start + offset + 2)?.copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}
+
+/// For UDP a checksum of zero means that there is none, so the other zero stands for it.
+pub(crate) const fn non_zero(checksum: u16, offset: usize) -> u16 {
+    if checksum == 0 && offset == UDP_FIELD { 0xffff } else { checksum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition, slowly.
+    fn plain(bytes: &[u8]) -> u16 {
+        let mut sum = 0_u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        u16::try_from(sum).unwrap()
+    }
+
+    /// Ones' complement has two zeros.
+    fn same(one: u16, other: u16) -> bool {
+        one == other || (one % 0xffff == 0 && other % 0xffff == 0)
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_definition_however_the_bytes_are_cut(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            cuts in prop::collection::vec(0usize..200, 0..4),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            cuts.push(bytes.len());
+            let (mut sum, mut from) = (Sum::new(), 0);
+            for cut in cuts {
+                sum = sum.add(&bytes[from..cut]);
+                from = cut;
+            }
+            prop_assert!(same(sum.folded(), plain(&bytes)));
+        }
+
+        #[test]
+        fn a_completed_checksum_verifies(mut bytes in prop::collection::vec(any::<u8>(), 20..100), even in 0u16..5) {
+            let (start, offset) = (even * 2, 6);
+            let field = usize::from(start + offset);
+            let pseudo = Sum::new().add(&[bytes[field], bytes[field + 1]]).folded();
+            complete(&mut bytes, start, offset).unwrap();
+            let all = Sum::new().add(&bytes[usize::from(start)..]).add_number(pseudo);
+            prop_assert!(same(all.folded(), 0xffff));
+            prop_assert!(bytes[field..field + 2] != [0, 0]);
+        }
+    }
+
+    #[test]
+    fn the_longest_frame_does_not_overflow() {
+        assert_eq!(Sum::new().add(&vec![0xff; 1 << 20]).folded(), 0xffff);
+    }
+
+    #[test]
+    fn a_field_outside_is_left_alone() {
+        let mut bytes = [1, 2, 3];
+        assert_eq!(complete(&mut bytes, 0, 2), None);
+        assert_eq!(complete(&mut bytes, 9, 0), None);
+        assert_eq!(bytes, [1, 2, 3]);
+    }
+}

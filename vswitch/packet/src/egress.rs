@@ -1,0 +1,160 @@
+//! From the queue of a port to what its device sends.
+//!
+//! Most frames leave as they came, and cost a look at their metadata. For the others a few headers are copied and changed; the
+//! payload is never copied, and the frame, which other ports may still send, never changes: what goes out is a list of slices.
+
+use std::io::IoSlice;
+
+use arrayvec::ArrayVec;
+
+use crate::checksum::{Sum, non_zero};
+use crate::rewrite::{growth, tagged};
+use crate::{Capabilities, Checksum, Frame, Offload, TagEdit, coalesce, segment};
+
+/// Most slices of a [`Packet`]: headers, and the payloads of a run.
+pub const MAX_PARTS: usize = coalesce::MOST + 2;
+
+/// One frame as a device sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Slices which follow each other; 1 to [`MAX_PARTS`].
+    pub parts: &'a [IoSlice<'a>],
+    /// What is left to do.
+    pub offload: Offload,
+    /// Length of all headers up to the transport's payload in a super-frame, else 0.
+    pub headers: u16,
+    /// Frames of the queue that it stands for; 0 for the segments of one behind its first.
+    pub frames: usize,
+}
+
+/// Sends queues. Holds nothing between two calls.
+#[derive(Debug, Default)]
+pub struct Egress;
+
+impl Egress {
+    /// Ready to send.
+    pub const fn new() -> Self {
+        Self
+    }
+
+    /// Sends a queue, in order, to a device that can do `capabilities`: tags are edited, super-frames cut where the device takes
+    /// none, small segments of a flow merged where it does, checksums completed where they must be. Returns the number of
+    /// frames that could not be cut.
+    pub fn run(
+        &mut self,
+        mut queue: &[(&Frame, TagEdit)],
+        capabilities: Capabilities,
+        send: &mut dyn FnMut(&Packet<'_>),
+    ) -> usize {
+        let mut unsegmentable = 0;
+        while let Some(((frame, edit), rest)) = queue.split_first() {
+            let run = coalesce::run_length(queue, capabilities);
+            if run > 1 && send_run(queue.get(..run).unwrap_or_default(), send).is_some() {
+                queue = queue.get(run..).unwrap_or_default();
+                continue;
+            }
+            queue = rest;
+            if capabilities.accept(frame.offload) {
+                send_as_it_is(frame, *edit, send);
+            } else if frame.offload.gso.is_none() {
+                send_completed(frame, *edit, send);
+            } else if send_segments(frame, *edit, capabilities, send).is_err() {
+                unsegmentable += 1;
+            }
+        }
+        unsegmentable
+    }
+}
+
+fn send_as_it_is(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>)) {
+    let (bytes, offload) = (frame.bytes(), shifted(frame.offload, edit));
+    let headers = header_length(bytes, frame.offload).map_or(0, |length| shift(length, edit));
+    if edit == TagEdit::Keep {
+        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1 });
+    }
+    let (front, tag, rest) = tagged(bytes, edit);
+    let tag = tag.as_ref().map_or(&[][..], |tag| tag);
+    send(&Packet { parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)], offload, headers, frames: 1 });
+}
+
+/// A frame whose partial checksum the device cannot complete.
+fn send_completed(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>)) {
+    let bytes = frame.bytes();
+    let Checksum::Partial { start, offset } = frame.offload.checksum else { return };
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    let field = start + offset;
+    let checksum = non_zero(Sum::new().add(bytes.get(start..).unwrap_or_default()).checksum(), offset).to_be_bytes();
+    let (front, tag, rest) = tagged(bytes, edit);
+    let tag = tag.as_ref().map_or(&[][..], |tag| tag);
+    // The field lies behind the tag unless the metadata is nonsense; then the frame goes as it is.
+    let whole = if edit == TagEdit::Keep { front } else { rest };
+    let before = bytes.len() - whole.len();
+    let inside = field.checked_sub(before).filter(|at| at + 2 <= whole.len());
+    let (head, value, tail) = match inside {
+        Some(at) => (&whole[..at], &checksum[..], &whole[at + 2..]),
+        None => (whole, &[][..], &[][..]),
+    };
+    let offload = Offload { checksum: Checksum::Unverified, gso: None };
+    let front = if edit == TagEdit::Keep { &[][..] } else { front };
+    let parts = [front, tag, head, value, tail].map(IoSlice::new);
+    send(&Packet { parts: &parts, offload, headers: 0, frames: 1 });
+}
+
+fn send_segments(
+    frame: &Frame,
+    edit: TagEdit,
+    capabilities: Capabilities,
+    send: &mut dyn FnMut(&Packet<'_>),
+) -> Result<(), segment::Unsegmentable> {
+    let mut frames = 1;
+    segment::segment(frame.bytes(), frame.offload, edit, capabilities.checksum, &mut |headers, payload, offload| {
+        send(&Packet { parts: &[IoSlice::new(headers), IoSlice::new(payload)], offload, headers: 0, frames });
+        frames = 0;
+    })
+}
+
+/// Sends a run as one super-frame.
+fn send_run(run: &[(&Frame, TagEdit)], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()> {
+    let (headers, offload) = coalesce::merge(run)?;
+    let source = header_length_of_run(run)?;
+    let mut parts: ArrayVec<IoSlice<'_>, MAX_PARTS> = ArrayVec::new();
+    parts.push(IoSlice::new(headers.bytes()));
+    for (frame, _) in run {
+        parts.try_push(IoSlice::new(frame.bytes().get(source..)?)).ok()?;
+    }
+    let length = u16::try_from(headers.bytes().len()).ok()?;
+    send(&Packet { parts: &parts, offload, headers: length, frames: run.len() });
+    Some(())
+}
+
+/// All frames of a run have headers of one length.
+fn header_length_of_run(run: &[(&Frame, TagEdit)]) -> Option<usize> {
+    run.first().and_then(|(frame, _)| crate::Layers::parse(frame.bytes())).map(|layers| layers.payload)
+}
+
+/// The length of a super-frame's headers: the metadata says where the transport begins.
+fn header_length(bytes: &[u8], offload: Offload) -> Option<u16> {
+    let (Some(gso), Checksum::Partial { start, .. }) = (offload.gso, offload.checksum) else { return None };
+    let transport = match gso.kind {
+        crate::GsoKind::Udp => 8,
+        crate::GsoKind::Tcp4 | crate::GsoKind::Tcp6 => u16::from(*bytes.get(usize::from(start) + 12)? >> 4) * 4,
+    };
+    start.checked_add(transport)
+}
+
+/// The metadata of a frame whose tag was edited.
+fn shifted(offload: Offload, edit: TagEdit) -> Offload {
+    match offload.checksum {
+        Checksum::Partial { start, offset } => {
+            Offload { checksum: Checksum::Partial { start: shift(start, edit), offset }, ..offload }
+        }
+        _ => offload,
+    }
+}
+
+fn shift(at: u16, edit: TagEdit) -> u16 {
+    u16::try_from(i32::from(at) + growth(edit)).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests;
