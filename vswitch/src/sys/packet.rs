@@ -111,9 +111,7 @@ pub fn set_promiscuous(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> 
 /// # Errors
 /// What setsockopt(2) says.
 pub fn set_buffers(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
-    let force = |force, plain| {
-        set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes))
-    };
+    let force = |force, plain| set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes));
     force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
