@@ -6,6 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -43,6 +44,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) queue_length: u32,
     pub(super) up: bool,
+    /// Up, with a carrier of which the kernel has taken note.
+    pub(super) running: bool,
     pub(super) loopback: bool,
     pub(super) ethernet: bool,
     pub(super) kind: Option<InfoKind>,
@@ -75,6 +78,18 @@ impl Netlink {
             Err(error) if is(&error, Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits a moment for a link that has just got its carrier. The kernel notes it on a work queue, and until then throws away
+    /// what is sent there (`linkwatch_do_dev`, `dev_activate`).
+    pub(super) fn settle(&self, name: &str) -> io::Result<()> {
+        for _ in 0..100 {
+            if self.link(name)?.is_none_or(|link| link.running) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Applies a message that names its link by index.
@@ -200,6 +215,7 @@ impl From<LinkMessage> for Link {
             mtu: 0,
             queue_length: 0,
             up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             kind: None,

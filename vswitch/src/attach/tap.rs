@@ -86,6 +86,8 @@ impl Opened<'_> {
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
             features.push("speed".to_owned());
         }
+        // A TAP that is opened again was without carrier.
+        self.netlink.settle(self.ifname).doing(NET_ADMIN, || self.doing("wait for", ""))?;
         let link = self.look_up()?;
         tun::set_persistent(first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
         let tap = |fd| Box::new(Tap::new(fd, capabilities)) as Box<dyn Device>;

@@ -122,9 +122,15 @@ impl Pair<'_> {
         marked.doing(NET_ADMIN, || format!("set the alias of \"{name}\""))
     }
 
+    /// The switch listens before the station can speak.
     fn configure(&self) -> Result<Attachment, AttachError> {
-        let far = self.configure_station()?;
         let (devices, features) = self.open_switch_end()?;
+        let far = self.configure_station()?;
+        let name = switch_name(&self.plan.spec.name);
+        let settled = self.switch.with_netlink(|netlink| {
+            netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))
+        });
+        settled?;
         let (ifname, ifindex, mac) = (far.name, far.index, far.mac);
         Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false })
     }
@@ -146,6 +152,7 @@ impl Pair<'_> {
             offload.doing(NET_ADMIN, || format!("set the checksum offload of \"{}\" {place}", link.name))?;
             let wanted = Station::wanted(spec, self.plan.mtu, self.plan.gateways);
             Change { netlink, place, link: &link, known: &[] }.make_or_undo(&wanted)?;
+            netlink.settle(&link.name).doing(NET_ADMIN, || format!("wait for \"{}\" {place}", link.name))?;
             look_up(&link.name)
         })
     }
