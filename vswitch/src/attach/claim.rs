@@ -1,11 +1,16 @@
 //! Whose devices are whose: the alias by which the switch knows its own.
 
+use std::time::Duration;
+
 use netlink_packet_route::link::InfoKind;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place};
 use super::netlink::{Link, Netlink};
 use super::netns::Namespace;
 use crate::api::{Netns, PortName, PortSpec};
+
+/// How often and how long a TAP in use is waited for: a killed vswitchd closes its queues a little later.
+const PATIENCE: (u32, Duration) = (20, Duration::from_millis(25));
 
 /// The alias of a device that was made for a port (`ip link` shows it). It survives renaming and moving.
 pub(super) fn mark(port: &PortName) -> String {
@@ -23,6 +28,17 @@ pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<
 
 /// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed.
 pub(super) fn claim(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
+    let (turns, pause) = PATIENCE;
+    for _ in 1..turns {
+        match claim_now(netlink, spec, kind, place) {
+            Err(AttachError::InUse { .. }) => std::thread::sleep(pause),
+            result => return result,
+        }
+    }
+    claim_now(netlink, spec, kind, place)
+}
+
+fn claim_now(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
     let ifname = spec.ifname.as_str();
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
     if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
@@ -31,12 +47,14 @@ pub(super) fn claim(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: 
     let mut reusable = None;
     for link in marked(netlink, &mark(&spec.name), place)? {
         let right_name = link.name == ifname || is_foreign(spec);
-        let tap = link.kind == Some(InfoKind::Tun);
+        // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
+        // nothing but the number of its queues tells that it is in use.
+        if right_name && link.queues > 0 {
+            return Err(AttachError::InUse { ifname: link.name, place: place.clone() });
+        }
         if right_name && link.kind.as_ref() == Some(kind) && reusable.is_none() {
             reusable = Some(link);
-        } else if tap && link.queues > 0 && right_name {
-            return Err(AttachError::InUse { ifname: link.name, place: place.clone() });
-        } else if right_name || (tap && link.queues == 0) {
+        } else if right_name || (link.kind == Some(InfoKind::Tun) && link.queues == 0) {
             remove(netlink, &link, place)?;
         }
     }

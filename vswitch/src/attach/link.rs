@@ -22,10 +22,17 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
             let (ifname, place) = named();
             return Err(AttachError::NotEthernet { ifname, place });
         }
-        let (devices, features) = sockets::open((ifname, link.index), plan.queues, spec.offload, place)?;
+        // Before the sockets: on an interface that is down they cannot form a group.
         if !link.up {
             netlink.change(netlink::up(link.index)).doing(NET_ADMIN, || format!("set \"{ifname}\" {place} up"))?;
         }
+        let opened = sockets::open((ifname, link.index), plan.queues, spec.offload, place);
+        let (devices, features) = opened.inspect_err(|_| {
+            if !link.up {
+                // The error that counts is the first one.
+                let _ = netlink.change(netlink::change(link.index).down().build());
+            }
+        })?;
         let (ifname, ifindex, mac) = (link.name, link.index, link.mac);
         Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false })
     })

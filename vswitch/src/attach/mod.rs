@@ -57,7 +57,7 @@ pub struct Attachment {
     pub ifindex: u32,
     /// The MAC address of the station's device.
     pub mac: Option<Mac>,
-    /// What the kernel can do for this port: `vnet_hdr`, `checksum`, `tso`, `uso`, `multi_queue`, `persistent`, `vlan_auxdata`,
+    /// What the kernel can do for this port: `vnet_hdr`, `checksum`, `tso`, `uso`, `multi_queue`, `persistent`, `speed`, `vlan_auxdata`,
     /// `fanout`, `stack_isolated`.
     pub features: Vec<String>,
     /// Whether the port's namespace was made for it, and is to be removed after it.

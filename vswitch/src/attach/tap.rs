@@ -1,7 +1,6 @@
 //! TAPs: made in the station's namespace, persistent, multi-queue.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use netlink_packet_route::link::InfoKind;
 use packet::{Capabilities, VNET_HEADER};
@@ -21,30 +20,15 @@ use crate::sys::{ethtool, tun};
 const QUEUE_LENGTH: u32 = 8192;
 /// What the TAP says about its speed, in Mb/s: 10 by default, which routing and spanning tree protocols would believe.
 const SPEED: u32 = 10_000;
-/// How often and how long a TAP in use is waited for: a killed vswitchd closes its queues a little later.
-const PATIENCE: (u32, Duration) = (20, Duration::from_millis(25));
 
 pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
-        let found = claim(netlink, plan, place)?;
+        let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, place)?;
         let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
         let queues = open_queues(ifname, plan.queues, place)?;
         Opened { netlink, place, plan, ifname, reopened: found.is_some() }.finish(queues)
     })
-}
-
-/// A multi-queue TAP lets a second process attach queues of its own and would then share out the frames between both, so
-/// whether one is in use has to be asked.
-fn claim(netlink: &Netlink, plan: &Plan<'_>, place: &Place) -> Result<Option<Link>, AttachError> {
-    let (turns, pause) = PATIENCE;
-    for _ in 0..turns {
-        match claim::claim(netlink, plan.spec, &InfoKind::Tun, place)? {
-            Some(link) if link.queues > 0 => std::thread::sleep(pause),
-            found => return Ok(found),
-        }
-    }
-    Err(AttachError::InUse { ifname: plan.spec.ifname.to_string(), place: place.clone() })
 }
 
 fn open_queues(ifname: &str, count: usize, place: &Place) -> Result<Vec<OwnedFd>, AttachError> {

@@ -180,10 +180,10 @@ fn a_tap_is_made_in_a_new_namespace_as_wanted() {
     assert!(name.ip("link show dev lo").contains("LOOPBACK,UP"));
     assert!(name.exec("ethtool eth0").contains("Speed: 10000Mb/s"));
     assert_eq!(attachment.devices[0].capabilities(), Capabilities::ALL);
-    attachment.devices.truncate(1);
     let socket = station(&spec, attachment.ifindex);
     rustix::io::write(&socket, &frame(None, 7)).unwrap();
-    assert_eq!(received(attachment.devices[0].as_mut(), 1), [frame(None, 7)]);
+    let got: Vec<_> = attachment.devices.iter_mut().flat_map(|device| received(device.as_mut(), 1)).collect();
+    assert_eq!(got, [frame(None, 7)], "on one queue or the other");
     let sent = attachment.devices[0].send(&[IoSlice::new(&frame(None, 8))], Offload::default(), 0);
     assert_eq!((sent, heard(&socket, is_ours)), (Sent::Done, Some((frame(None, 8), None))));
 }
@@ -325,6 +325,7 @@ fn a_link_moves_frames_both_ways_and_is_left_as_it_was() {
     name.ip("link set eth0 up");
     let mut spec = port(PortKind::Link, None);
     spec.ifname = "lan".parse().unwrap();
+    assert_eq!(attach_with(&spec, 1500, 2).unwrap().devices.len(), 2, "though it was down");
     let mut attachment = plain(&spec);
     let mut far = port(PortKind::Link, Some(&name));
     far.mac = None;
@@ -466,4 +467,29 @@ fn namespaces_look_as_those_of_ip_netns() {
     assert!(make_netns(&name.0).unwrap(), "a leftover file is no namespace");
     remove_netns(&name.0).unwrap();
     assert!(!name.exists());
+}
+
+#[test]
+fn missing_privilege_is_explained() {
+    let Some(()) = prepare("missing_privilege_is_explained") else { return };
+    let name = Name::new();
+    make_netns(&name.0).unwrap();
+    let (nobody, new) = (rustix::process::Uid::from_raw(65_534), Name::new());
+    let root = rustix::process::Uid::ROOT;
+    // The saved ID stays root's, for the way back.
+    rustix::thread::set_thread_res_uid(nobody, nobody, root).unwrap();
+    let mut link = port(PortKind::Link, None);
+    link.ifname = "lo".parse().unwrap();
+    let sentence = |spec: &PortSpec| attach_with(spec, 1500, 1).unwrap_err().to_string();
+    for kind in [PortKind::Tap, PortKind::Veth] {
+        let error = sentence(&port(kind, None));
+        assert!(error.ends_with("vswitchd must run as root, or with CAP_NET_ADMIN"), "{error}");
+        for netns in [&name, &new] {
+            let error = sentence(&port(kind, Some(netns)));
+            assert!(error.ends_with("vswitchd must run as root, or with CAP_SYS_ADMIN"), "{error}");
+        }
+    }
+    assert!(sentence(&link).contains("loopback"));
+    assert!(!new.exists());
+    rustix::thread::set_thread_res_uid(root, root, root).unwrap();
 }
