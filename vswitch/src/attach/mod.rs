@@ -1,1 +1,164 @@
-//! attach
+//! The devices of ports: made, found again, changed in place and removed.
+//!
+//! Everything here may block and is called from ordinary threads; what comes out are open descriptors, wrapped as
+//! [`Device`]s, that a worker reads and writes without ever opening anything.
+//!
+//! - A TAP is made inside the namespace of its station, persistent, so that it survives a crash of vswitchd with its
+//!   addresses and routes. A veth pair survives by nature. Both carry an alias (`ip link` shows it), by which the next vswitchd
+//!   finds and reopens them, and without which it touches nothing.
+//! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
+//! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
+
+mod claim;
+mod error;
+mod isolate;
+mod link;
+mod netlink;
+mod netns;
+mod sockets;
+mod station;
+mod tap;
+#[cfg(test)]
+mod tests;
+mod veth;
+
+use ipnet::IpNet;
+use packet::Mac;
+
+use crate::api::{Netns, PortKind, PortSpec};
+use crate::device::Device;
+use claim::mark;
+use netns::Namespace;
+use station::Station;
+
+pub use error::{AttachError, Place};
+pub use netns::{make_netns, netns_warning, remove_netns};
+
+/// What a port needs of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The port.
+    pub spec: &'a PortSpec,
+    /// The MTU of its bridge, which a device made for it gets.
+    pub mtu: u16,
+    /// How many workers want a queue; at least one is opened.
+    pub queues: usize,
+    /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
+    pub gateways: &'a [IpNet],
+}
+
+/// An open port.
+pub struct Attachment {
+    /// Its queues, in no order.
+    pub devices: Vec<Box<dyn Device>>,
+    /// The name of the station's device; other than asked for if a container's runtime renamed it.
+    pub ifname: String,
+    /// The index of the station's device in its namespace.
+    pub ifindex: u32,
+    /// The MAC address of the station's device.
+    pub mac: Option<Mac>,
+    /// What the kernel can do for this port: `vnet_hdr`, `checksum`, `tso`, `uso`, `multi_queue`, `persistent`, `speed`, `vlan_auxdata`,
+    /// `fanout`, `stack_isolated`.
+    pub features: Vec<String>,
+    /// Whether the port's namespace was made for it, and is to be removed after it.
+    pub made_netns: bool,
+    /// Whether the device was found, as a vswitchd that crashed leaves it.
+    pub reopened: bool,
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment")
+            .field("queues", &self.devices.len())
+            .field("ifname", &self.ifname)
+            .field("ifindex", &self.ifindex)
+            .field("mac", &self.mac)
+            .field("features", &self.features)
+            .field("made_netns", &self.made_netns)
+            .field("reopened", &self.reopened)
+            .finish()
+    }
+}
+
+/// Makes or finds the port's device and opens it.
+///
+/// # Errors
+/// One sentence for the user. Nothing that this call made is left behind then.
+pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
+    let netns = plan.spec.netns.as_ref();
+    let namespace = match plan.spec.kind {
+        PortKind::Link => Namespace::open(netns)?,
+        PortKind::Tap | PortKind::Veth => Namespace::open_or_make(netns)?,
+    };
+    let attached = match plan.spec.kind {
+        PortKind::Tap => tap::attach(plan, &namespace),
+        PortKind::Veth => veth::attach(plan, &namespace),
+        PortKind::Link => link::attach(plan, &namespace),
+    };
+    match (&attached, netns) {
+        (Ok(_), _) => attached.map(|attachment| Attachment { made_netns: namespace.made, ..attachment }),
+        (Err(_), Some(Netns::Name(name))) if namespace.made => {
+            // The error that counts is the first one.
+            let _ = remove_netns(name);
+            attached
+        }
+        (Err(_), _) => attached,
+    }
+}
+
+/// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is nothing of ours.
+/// Queues that are still open read as gone afterwards.
+///
+/// # Errors
+/// Mostly a missing `CAP_NET_ADMIN`.
+pub fn detach(spec: &PortSpec) -> Result<(), AttachError> {
+    match spec.kind {
+        PortKind::Tap => claim::delete(spec),
+        PortKind::Veth => veth::delete_switch_end(spec).and_then(|()| claim::delete(spec)),
+        PortKind::Link => Ok(()),
+    }
+}
+
+/// Changes the MAC address, MTU, addresses and default routes of a port's device while frames go on. Whatever else differs
+/// between `old` and `new` and is no matter of the kernel is left to the caller.
+///
+/// # Errors
+/// [`AttachError::NotInPlace`] for what takes another device; else what the kernel said, with everything back as it was.
+pub fn reconfigure(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Result<(), AttachError> {
+    if let Some(what) = needs_another_device(old, new) {
+        return Err(AttachError::NotInPlace(old.name.clone(), what));
+    }
+    match new.kind {
+        PortKind::Link => Ok(()),
+        PortKind::Tap => change_station(old, new, mtu, gateways),
+        PortKind::Veth => {
+            let before = veth::set_switch_mtu(old, mtu.into())?;
+            change_station(old, new, mtu, gateways).inspect_err(|_| {
+                // The error that counts is the first one.
+                let _ = veth::set_switch_mtu(old, before);
+            })
+        }
+    }
+}
+
+fn change_station(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Result<(), AttachError> {
+    let namespace = Namespace::open(old.netns.as_ref())?;
+    let place = &namespace.place;
+    namespace.with_netlink(|netlink| {
+        let link = claim::find(netlink, old, place)?
+            .ok_or_else(|| AttachError::NoInterface { ifname: old.ifname.to_string(), place: place.clone() })?;
+        let wanted = Station::wanted(new, mtu, gateways);
+        station::Change { netlink, place, link: &link, known: &old.addresses }.make_or_undo(&wanted)
+    })
+}
+
+fn needs_another_device(old: &PortSpec, new: &PortSpec) -> Option<&'static str> {
+    let differences = [
+        (old.name != new.name, "name"),
+        (old.kind != new.kind, "kind"),
+        (old.netns != new.netns, "namespace"),
+        (old.ifname != new.ifname, "interface name"),
+        (old.offload != new.offload, "offload"),
+    ];
+    differences.into_iter().find_map(|(differs, what)| differs.then_some(what))
+}

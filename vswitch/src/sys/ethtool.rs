@@ -70,8 +70,8 @@ pub fn speed(interface: &str) -> Result<u32, Errno> {
     Ok(u32::from_le_bytes([a, b, c, d]))
 }
 
-/// Whether the device's stack may leave transport checksums to it. Without them scatter-gather and segmentation offload are
-/// switched off too (`netdev_fix_features`), so that what leaves the device are finished frames.
+/// Whether the device's stack may leave transport checksums to it. Without them the kernel segments super-frames too before it
+/// hands them over (`netdev_fix_features`, `harmonize_features`), so that what leaves the device are finished frames.
 ///
 /// # Errors
 /// `EOPNOTSUPP` for a device whose offload is fixed, `EPERM`, `ENODEV`.

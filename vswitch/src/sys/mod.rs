@@ -1,7 +1,7 @@
 //! System calls that no safe crate wraps: every `unsafe` block of the workspace.
 //!
 //! Each function does one thing, takes what it touches by reference, and reports what the kernel said as an
-//! [`Errno`](rustix::io::Errno). What has a safe wrapper in rustix (`readv`, `writev`, `setns`, `mount`) is called from there.
+//! [`Errno`]. What has a safe wrapper in rustix (`readv`, `writev`, `setns`, `mount`) is called from there.
 
 pub mod ethtool;
 pub mod netns;

@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -111,9 +111,7 @@ pub fn set_promiscuous(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> 
 /// # Errors
 /// What setsockopt(2) says.
 pub fn set_buffers(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
-    let force = |force, plain| {
-        set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes))
-    };
+    let force = |force, plain| set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes));
     force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
@@ -228,16 +226,6 @@ fn length_of<T>() -> Result<libc::socklen_t, Errno> {
 
 fn index(interface: u32) -> Result<libc::c_int, Errno> {
     libc::c_int::try_from(interface).map_err(|_| Errno::NODEV)
-}
-
-/// Opens a socket bound to `interface` with nothing set; what tests and one-off senders need.
-///
-/// # Errors
-/// As [`open`] and [`bind`].
-pub fn open_bound(interface: u32) -> Result<OwnedFd, Errno> {
-    let fd = open()?;
-    bind(fd.as_fd(), interface)?;
-    Ok(fd)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `/dev/net/tun` (Documentation/networking/tuntap.rst, drivers/net/tun.c).
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -33,7 +32,7 @@ pub fn open() -> Result<OwnedFd, Errno> {
     rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Makes `fd` a queue of the TAP called `name`, which is made if it does not exist. Returns the name.
+/// Makes `fd` a queue of the TAP called `name`, which is made if it does not exist.
 ///
 /// # Errors
 /// `EBUSY` for a device that another process holds and that is not multi-queue, `EINVAL` for one that was made with other
@@ -44,18 +43,6 @@ pub fn attach_queue(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     let [low, high, ..] = QUEUE.to_le_bytes();
     request.ifr_ifru.ifru_flags = libc::c_short::from_le_bytes([low, high]);
     interface_ioctl(fd, libc::TUNSETIFF, &mut request)
-}
-
-/// The name that the device of a queue has now; it may have been renamed or moved to another namespace.
-///
-/// # Errors
-/// `EBADFD` if the device is gone.
-pub fn name(fd: BorrowedFd<'_>) -> Result<String, Errno> {
-    let mut request = request("");
-    interface_ioctl(fd, libc::TUNGETIFF, &mut request)?;
-    let bytes = request.ifr_name.map(|c| c.to_ne_bytes()[0]);
-    let name = CStr::from_bytes_until_nul(&bytes).map_err(|_| Errno::INVAL)?;
-    name.to_str().map(str::to_owned).map_err(|_| Errno::INVAL)
 }
 
 /// Says what the kernel may leave undone in frames that it hands to the switch. It counts for the whole device.
@@ -90,14 +77,4 @@ pub fn set_header_size(fd: BorrowedFd<'_>, size: u8) -> Result<(), Errno> {
 pub fn set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> Result<(), Errno> {
     // SAFETY: the descriptor is open, and TUNSETPERSIST takes its argument by value.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persistent)) }).map(drop)
-}
-
-/// Opens a queue of `name` in one go.
-///
-/// # Errors
-/// As [`open`] and [`attach_queue`].
-pub fn queue(name: &str) -> Result<OwnedFd, Errno> {
-    let fd = open()?;
-    attach_queue(fd.as_fd(), name)?;
-    Ok(fd)
 }

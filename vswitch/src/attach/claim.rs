@@ -1,0 +1,95 @@
+//! Whose devices are whose: the alias by which the switch knows its own.
+
+use std::time::Duration;
+
+use netlink_packet_route::link::InfoKind;
+
+use super::error::{AttachError, Doing, NET_ADMIN, Place};
+use super::netlink::{Link, Netlink};
+use super::netns::Namespace;
+use crate::api::{Netns, PortName, PortSpec};
+
+/// How often and how long a TAP in use is waited for: a killed vswitchd closes its queues a little later.
+const PATIENCE: (u32, Duration) = (20, Duration::from_millis(25));
+
+/// The alias of a device that was made for a port (`ip link` shows it). It survives renaming and moving.
+pub(super) fn mark(port: &PortName) -> String {
+    format!("vswitch port {port}")
+}
+
+/// The device of a port in its namespace, by name and mark; in a container's namespace by its mark alone, because the
+/// container's runtime renames it.
+pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<Link>, AttachError> {
+    let ours = marked(netlink, &mark(&spec.name), place)?;
+    let named = ours.iter().find(|link| link.name == spec.ifname.as_str());
+    let renamed = if is_foreign(spec) { ours.first() } else { None };
+    Ok(named.or(renamed).cloned())
+}
+
+/// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed.
+pub(super) fn claim(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
+    let (turns, pause) = PATIENCE;
+    for _ in 1..turns {
+        match claim_now(netlink, spec, kind, place) {
+            Err(AttachError::InUse { .. }) => std::thread::sleep(pause),
+            result => return result,
+        }
+    }
+    claim_now(netlink, spec, kind, place)
+}
+
+fn claim_now(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
+    let ifname = spec.ifname.as_str();
+    let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
+    if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
+        return Err(AttachError::Taken { ifname: ifname.to_owned(), place: place.clone() });
+    }
+    let mut reusable = None;
+    for link in marked(netlink, &mark(&spec.name), place)? {
+        let right_name = link.name == ifname || is_foreign(spec);
+        // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
+        // nothing but the number of its queues tells that it is in use.
+        if right_name && link.queues > 0 {
+            return Err(AttachError::InUse { ifname: link.name, place: place.clone() });
+        }
+        if right_name && link.kind.as_ref() == Some(kind) && reusable.is_none() {
+            reusable = Some(link);
+        } else if right_name || (link.kind == Some(InfoKind::Tun) && link.queues == 0) {
+            remove(netlink, &link, place)?;
+        }
+    }
+    Ok(reusable)
+}
+
+/// Removes the port's device where it should be, or where a container that ended has put it back.
+pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
+    let delete_in = |namespace: &Namespace| {
+        namespace.with_netlink(|netlink| match find(netlink, spec, &namespace.place)? {
+            Some(link) => remove(netlink, &link, &namespace.place).map(|()| true),
+            None => Ok(false),
+        })
+    };
+    let deleted = match Namespace::open(spec.netns.as_ref()).and_then(|namespace| delete_in(&namespace)) {
+        Err(AttachError::NoNetns { .. } | AttachError::NotNetns(_)) => false,
+        result => result?,
+    };
+    if !deleted && is_foreign(spec) {
+        delete_in(&Namespace::own())?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<(), AttachError> {
+    netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
+}
+
+fn marked(netlink: &Netlink, mark: &str, place: &Place) -> Result<Vec<Link>, AttachError> {
+    let mut links = netlink.links().doing(NET_ADMIN, || format!("list interfaces {place}"))?;
+    links.retain(|link| link.alias.as_deref() == Some(mark));
+    Ok(links)
+}
+
+/// Whether somebody else, such as a container's runtime, rules in the port's namespace.
+fn is_foreign(spec: &PortSpec) -> bool {
+    matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_)))
+}

@@ -1,0 +1,194 @@
+//! Network namespaces: finding, making and removing them, and working inside one.
+//!
+//! A thread is in one network namespace, and sockets and TAPs belong to the namespace of the thread that opens them. All work
+//! is done on a thread of its own that ends afterwards, so no thread of a pool is ever left in a foreign namespace.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+
+use super::error::{AttachError, Doing, NET_ADMIN, Place, SYS_ADMIN};
+use super::netlink::Netlink;
+use crate::api::Netns;
+use crate::sys::netns;
+
+/// Where `ip netns` looks for namespaces (ip-netns(8)).
+const DIRECTORY: &str = "/run/netns";
+/// The namespace of the calling thread; `/proc/self` would be that of the process's first thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// An open network namespace.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    /// How it was asked for.
+    pub(super) place: Place,
+    /// `None`: that of vswitchd.
+    file: Option<File>,
+    /// Whether opening it made it.
+    pub(super) made: bool,
+}
+
+impl Namespace {
+    /// That of vswitchd.
+    pub(super) fn own() -> Self {
+        Self { place: Place(None), file: None, made: false }
+    }
+
+    /// One that exists.
+    pub(super) fn open(netns: Option<&Netns>) -> Result<Self, AttachError> {
+        let Some(netns) = netns else { return Ok(Self::own()) };
+        let place = Place(Some(netns.clone()));
+        match File::open(netns.path()) {
+            Ok(file) => Ok(Self { place, file: Some(file), made: false }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                Err(AttachError::NoNetns { netns: netns.clone(), source })
+            }
+            Err(source) => Err(source).doing(SYS_ADMIN, || format!("open {}", netns.path().display())),
+        }
+    }
+
+    /// One that exists or that a name can make.
+    pub(super) fn open_or_make(netns: Option<&Netns>) -> Result<Self, AttachError> {
+        let made = match netns {
+            Some(Netns::Name(name)) => make_netns(name)?,
+            _ => false,
+        };
+        Ok(Self { made, ..Self::open(netns)? })
+    }
+
+    /// A descriptor of it, for moving devices there.
+    pub(super) fn descriptor(&self) -> Result<File, AttachError> {
+        let file = match &self.file {
+            Some(file) => file.try_clone(),
+            None => File::open(OWN),
+        };
+        file.doing(SYS_ADMIN, || "open vswitchd's own network namespace".to_owned())
+    }
+
+    /// Does `work` there, on a thread of its own.
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, AttachError> + Send) -> Result<T, AttachError> {
+        on_own_thread(|| {
+            if let (Some(file), Some(netns)) = (&self.file, &self.place.0) {
+                netns::enter(file.as_fd()).map_err(|errno| match errno {
+                    Errno::INVAL => AttachError::NotNetns(netns.path()),
+                    _ => refused(errno, format!("enter network namespace {netns}")),
+                })?;
+            }
+            work()
+        })
+    }
+
+    /// As [`Namespace::run`], with a netlink socket of that namespace.
+    pub(super) fn with_netlink<T: Send>(
+        &self,
+        work: impl FnOnce(&Netlink) -> Result<T, AttachError> + Send,
+    ) -> Result<T, AttachError> {
+        self.run(|| {
+            let netlink = Netlink::open().doing(NET_ADMIN, || format!("open a netlink socket {}", self.place))?;
+            work(&netlink)
+        })
+    }
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, AttachError> + Send) -> Result<T, AttachError> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("netns".to_owned());
+        let thread = builder.spawn_scoped(scope, work).doing(SYS_ADMIN, || "start a thread".to_owned())?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn refused(errno: Errno, doing: String) -> AttachError {
+    AttachError::Kernel { doing, needs: SYS_ADMIN, source: errno.into() }
+}
+
+/// Makes the network namespace `name` as `ip netns add` does, with its loopback up. Returns whether it had to be made.
+///
+/// # Errors
+/// Mostly a missing `CAP_SYS_ADMIN`. Nothing is left behind then.
+pub fn make_netns(name: &str) -> Result<bool, AttachError> {
+    let path = Path::new(DIRECTORY).join(name);
+    let doing = || format!("make network namespace \"{name}\" at {}", path.display());
+    on_own_thread(|| {
+        let _lock = shared_directory().doing(SYS_ADMIN, || format!("make {DIRECTORY} a place for namespaces"))?;
+        let file = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => file,
+            Err(errno) => return Err(refused(errno, doing())),
+        };
+        if is_namespace(file.as_fd()) {
+            return Ok(false);
+        }
+        let made = netns::unshare().and_then(|()| rustix::mount::mount_bind(OWN, &path)).doing(SYS_ADMIN, doing);
+        let made = made.and_then(|()| loopback_up().doing(NET_ADMIN, || format!("set up the loopback of \"{name}\"")));
+        if made.is_err() {
+            // The error that counts is the first one.
+            let _ = remove_netns(name);
+        }
+        made.map(|()| true)
+    })
+}
+
+/// Removes the namespace's name as `ip netns del` does; the namespace ends with the last process and file that holds it. One
+/// that is gone already is fine.
+///
+/// # Errors
+/// A missing `CAP_SYS_ADMIN`.
+pub fn remove_netns(name: &str) -> Result<(), AttachError> {
+    let path = Path::new(DIRECTORY).join(name);
+    let removed = match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
+        // EINVAL: a plain file, as a crash between making the file and mounting it leaves.
+        Ok(()) | Err(Errno::INVAL) => rustix::fs::unlink(&path),
+        Err(errno) => Err(errno),
+    };
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(refused(errno, format!("remove network namespace \"{name}\" at {}", path.display()))),
+    }
+}
+
+/// A sentence for the user if namespaces that vswitchd makes could not be seen from outside: `ip netns exec` runs its command
+/// in a mount namespace of its own, which new mounts do not leave.
+pub fn netns_warning() -> Option<String> {
+    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let (ours, first) = (mounts("self")?, mounts("1")?);
+    (ours != first).then(|| {
+        "vswitchd runs in a mount namespace of its own (as under `ip netns exec`), so network namespaces that it makes cannot \
+         be seen from outside: make them beforehand with `ip netns add`, or start vswitchd with \
+         `nsenter --net=/run/netns/NAME`, which changes the network namespace only"
+            .to_owned()
+    })
+}
+
+/// Makes the directory a shared mount, so that namespaces made here appear in every mount namespace that shares it. The file
+/// returned holds the lock under which `ip netns` does the same.
+fn shared_directory() -> Result<impl Drop, Errno> {
+    match rustix::fs::mkdir(DIRECTORY, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let directory = rustix::fs::open(DIRECTORY, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    let share = || rustix::mount::mount_change(DIRECTORY, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
+    match share() {
+        // It is not a mount point yet.
+        Err(Errno::INVAL) => rustix::mount::mount_bind_recursive(DIRECTORY, DIRECTORY).and_then(|()| share())?,
+        result => result?,
+    }
+    Ok(directory)
+}
+
+/// Whether the file is on the file system of namespaces (`NSFS_MAGIC`, linux/magic.h).
+fn is_namespace(file: std::os::fd::BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == 0x6e73_6673)
+}
+
+fn loopback_up() -> io::Result<()> {
+    let netlink = Netlink::open()?;
+    // The loopback is the first device of every namespace (`loopback_net_init`).
+    netlink.change(super::netlink::up(1))
+}

@@ -1,0 +1,160 @@
+//! What a station sees of its device: MAC address, MTU, addresses, default routes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use packet::Mac;
+use rustix::io::Errno;
+
+use super::error::{AttachError, Doing, NET_ADMIN, Place, is};
+use super::netlink::{self, Link, Netlink};
+use crate::api::PortSpec;
+
+/// A state of a station's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Station {
+    /// `None`: whatever it is.
+    mac: Option<Mac>,
+    mtu: u32,
+    /// Those that the switch set or should set. Others are their owner's and are left alone.
+    addresses: Vec<IpNet>,
+    gateways: Vec<IpAddr>,
+}
+
+impl Station {
+    pub(super) fn wanted(spec: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Self {
+        let addresses = spec.addresses.clone();
+        let gateways = default_gateways(&addresses, gateways);
+        Self { mac: spec.mac, mtu: mtu.into(), addresses, gateways }
+    }
+}
+
+/// The first gateway of each family that an address can reach directly.
+fn default_gateways(addresses: &[IpNet], gateways: &[IpNet]) -> Vec<IpAddr> {
+    let reachable = |gateway: &IpAddr| {
+        addresses.iter().any(|net| net.contains(gateway)) && addresses.iter().all(|net| net.addr() != *gateway)
+    };
+    let usable: Vec<_> = gateways.iter().map(IpNet::addr).filter(reachable).collect();
+    let first = |v4| usable.iter().copied().find(|gateway| gateway.is_ipv4() == v4);
+    first(true).into_iter().chain(first(false)).collect()
+}
+
+/// A change of one device.
+pub(super) struct Change<'a> {
+    pub(super) netlink: &'a Netlink,
+    pub(super) place: &'a Place,
+    pub(super) link: &'a Link,
+    /// Addresses that the switch set, for kernels that do not remember who did.
+    pub(super) known: &'a [IpNet],
+}
+
+impl Change<'_> {
+    /// Brings the device to the wanted state, or leaves it in the state that it was in.
+    pub(super) fn make_or_undo(&self, wanted: &Station) -> Result<(), AttachError> {
+        let before = self.now()?;
+        self.make(wanted, &before).inspect_err(|_| {
+            if let Ok(now) = self.now() {
+                // The error that counts is the first one.
+                let _ = self.make(&before, &now);
+            }
+        })
+    }
+
+    fn now(&self) -> Result<Station, AttachError> {
+        let addresses = self.addresses()?;
+        let ours = addresses.iter().filter(|(net, ours)| *ours || self.known.contains(net)).map(|(net, _)| *net).collect();
+        let gateways = self.netlink.gateways(self.link.index);
+        let gateways = gateways.doing(NET_ADMIN, || format!("list the routes {}", self.place))?;
+        let link = self.netlink.link(&self.link.name).ok().flatten();
+        let link = link.as_ref().unwrap_or(self.link);
+        Ok(Station { mac: link.mac, mtu: link.mtu, addresses: ours, gateways })
+    }
+
+    fn addresses(&self) -> Result<Vec<(IpNet, bool)>, AttachError> {
+        let addresses = self.netlink.addresses(self.link.index);
+        addresses.doing(NET_ADMIN, || format!("list the addresses of {}", self.whom()))
+    }
+
+    fn make(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+        self.set_link(wanted, now)?;
+        self.set_addresses(wanted, now)?;
+        self.set_routes(wanted)
+    }
+
+    fn set_link(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+        let index = self.link.index;
+        if let Some(mac) = wanted.mac.filter(|_| wanted.mac != now.mac) {
+            let message = netlink::change(index).address(mac.0.to_vec()).build();
+            self.netlink.change(message).doing(NET_ADMIN, || format!("set MAC address {mac} on {}", self.whom()))?;
+        }
+        if wanted.mtu != now.mtu {
+            let message = netlink::change(index).mtu(wanted.mtu).build();
+            self.netlink.change(message).doing(NET_ADMIN, || format!("set MTU {} on {}", wanted.mtu, self.whom()))?;
+        }
+        self.netlink.change(netlink::up(index)).doing(NET_ADMIN, || format!("set {} up", self.whom()))
+    }
+
+    /// Old addresses go first: a new one in the same subnet would be secondary to the old one and vanish with it
+    /// (`inet_del_ifa`, unless `promote_secondaries` is set). What vanished against our will is set again.
+    fn set_addresses(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+        for address in now.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
+            let deleted = self.netlink.delete_address(self.link.index, *address);
+            deleted.doing(NET_ADMIN, || format!("remove address {address} from {}", self.whom()))?;
+        }
+        let present = self.addresses()?;
+        for address in wanted.addresses.iter().filter(|address| !present.iter().any(|(net, _)| net == *address)) {
+            self.add_address(*address)?;
+        }
+        Ok(())
+    }
+
+    fn add_address(&self, address: IpNet) -> Result<(), AttachError> {
+        match self.netlink.add_address(self.link.index, address) {
+            // `inet6_rtm_newaddr` says EACCES where IPv6 is disabled, EOPNOTSUPP where it is missing.
+            Err(source) if matches!(address, IpNet::V6(_)) && (is(&source, Errno::ACCESS) || is(&source, Errno::OPNOTSUPP)) => {
+                let (ifname, place) = (self.link.name.clone(), self.place.clone());
+                Err(AttachError::NoIpv6 { address, ifname, place, source })
+            }
+            result => result.doing(NET_ADMIN, || format!("set address {address} on {}", self.whom())),
+        }
+    }
+
+    /// Read anew: routes vanish with addresses.
+    fn set_routes(&self, wanted: &Station) -> Result<(), AttachError> {
+        let index = self.link.index;
+        let now = self.netlink.gateways(index).doing(NET_ADMIN, || format!("list the routes {}", self.place))?;
+        for gateway in now.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
+            let deleted = self.netlink.delete_default_route(index, *gateway);
+            deleted.doing(NET_ADMIN, || format!("remove the default route by {gateway} on {}", self.whom()))?;
+        }
+        for gateway in wanted.gateways.iter().filter(|gateway| !now.contains(gateway)) {
+            let added = self.netlink.add_default_route(index, *gateway);
+            added.doing(NET_ADMIN, || format!("set the default route by {gateway} on {}", self.whom()))?;
+        }
+        Ok(())
+    }
+
+    fn whom(&self) -> String {
+        format!("\"{}\" {}", self.link.name, self.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|net| net.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_default_route_goes_to_the_first_gateway_in_reach_of_each_family() {
+        let addresses = nets(&["10.1.0.2/24", "fd00::2/64"]);
+        let gateways = nets(&["10.9.0.1/24", "10.1.0.1/24", "10.1.0.254/24", "fd00::1/64"]);
+        let expected: Vec<IpAddr> = vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(default_gateways(&addresses, &gateways), expected);
+        assert_eq!(default_gateways(&addresses, &[]), Vec::<IpAddr>::new());
+        let itself = nets(&["10.9.0.1/24"]);
+        assert_eq!(default_gateways(&itself, &gateways), Vec::<IpAddr>::new(), "not to itself");
+    }
+}

@@ -1,0 +1,129 @@
+//! TAPs: made in the station's namespace, persistent, multi-queue.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use netlink_packet_route::link::InfoKind;
+use packet::{Capabilities, VNET_HEADER};
+use rustix::io::Errno;
+
+use super::error::{Doing, NET_ADMIN};
+use super::netlink::{self, Link, Netlink};
+use super::netns::Namespace;
+use super::station::{Change, Station};
+use super::{AttachError, Attachment, Place, Plan, claim, mark};
+use crate::device::{Device, Tap};
+use crate::sys::tun::Offloads;
+use crate::sys::{ethtool, tun};
+
+/// Frames that wait in each queue: 12 MB at MTU 1500. The kernel's default of 1000 overflows under one TCP connection with a
+/// large window, because a TAP drops what does not fit instead of making the sender wait (`tun_net_xmit`).
+const QUEUE_LENGTH: u32 = 8192;
+/// What the TAP says about its speed, in Mb/s: 10 by default, which routing and spanning tree protocols would believe.
+const SPEED: u32 = 10_000;
+
+pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
+    let place = &namespace.place;
+    namespace.with_netlink(|netlink| {
+        let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, place)?;
+        let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
+        let queues = open_queues(ifname, plan.queues, place)?;
+        Opened { netlink, place, plan, ifname, reopened: found.is_some() }.finish(queues)
+    })
+}
+
+fn open_queues(ifname: &str, count: usize, place: &Place) -> Result<Vec<OwnedFd>, AttachError> {
+    (0..count.max(1)).map(|_| open_queue(ifname, place)).collect()
+}
+
+fn open_queue(ifname: &str, place: &Place) -> Result<OwnedFd, AttachError> {
+    let fd = tun::open().map_err(|errno| match errno {
+        // ENOENT: no device file; ENODEV, ENXIO: no driver behind it.
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => AttachError::NoTun(errno.into()),
+        _ => AttachError::Kernel { doing: "open /dev/net/tun".to_owned(), needs: NET_ADMIN, source: errno.into() },
+    })?;
+    match tun::attach_queue(fd.as_fd(), ifname) {
+        Err(Errno::BUSY) => Err(AttachError::InUse { ifname: ifname.to_owned(), place: place.clone() }),
+        result => result.doing(NET_ADMIN, || format!("open TAP \"{ifname}\" {place}")),
+    }?;
+    tun::set_header_size(fd.as_fd(), 10).doing(NET_ADMIN, || format!("set the header size of TAP \"{ifname}\" {place}"))?;
+    Ok(fd)
+}
+
+/// A TAP whose queues are open.
+struct Opened<'a> {
+    netlink: &'a Netlink,
+    place: &'a Place,
+    plan: &'a Plan<'a>,
+    ifname: &'a str,
+    reopened: bool,
+}
+
+impl Opened<'_> {
+    /// A new TAP is not persistent before everything else has worked, so that a failure takes it away with its queues.
+    fn finish(&self, queues: Vec<OwnedFd>) -> Result<Attachment, AttachError> {
+        let first = queues.first().ok_or_else(|| self.gone())?;
+        let (capabilities, mut features) = self.set_offloads(first)?;
+        let link = self.look_up()?;
+        self.set_properties(&link)?;
+        let wanted = Station::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
+        Change { netlink: self.netlink, place: self.place, link: &link, known: &[] }.make_or_undo(&wanted)?;
+        if ethtool::set_speed(self.ifname, SPEED).is_ok() {
+            features.push("speed".to_owned());
+        }
+        // A TAP that is opened again was without carrier.
+        self.netlink.settle(self.ifname).doing(NET_ADMIN, || self.doing("wait for", ""))?;
+        let link = self.look_up()?;
+        tun::set_persistent(first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
+        let tap = |fd| Box::new(Tap::new(fd, capabilities)) as Box<dyn Device>;
+        Ok(Attachment {
+            devices: queues.into_iter().map(tap).collect(),
+            ifname: link.name,
+            ifindex: link.index,
+            mac: link.mac,
+            features,
+            made_netns: false,
+            reopened: self.reopened,
+        })
+    }
+
+    fn look_up(&self) -> Result<Link, AttachError> {
+        self.netlink.link(self.ifname).doing(NET_ADMIN, || self.doing("look up", ""))?.ok_or_else(|| self.gone())
+    }
+
+    fn gone(&self) -> AttachError {
+        AttachError::NoInterface { ifname: self.ifname.to_owned(), place: self.place.clone() }
+    }
+
+    fn set_properties(&self, link: &Link) -> Result<(), AttachError> {
+        let mut message = netlink::change(link.index).alias(mark(&self.plan.spec.name));
+        if link.queue_length != QUEUE_LENGTH {
+            message = message.txqueuelen(QUEUE_LENGTH);
+        }
+        self.netlink.change(message.build()).doing(NET_ADMIN, || self.doing("set alias and queue length of", ""))
+    }
+
+    /// Asks for the most that the kernel knows. A frame of the switch may be unfinished as soon as the kernel knows the kind.
+    fn set_offloads(&self, queue: &OwnedFd) -> Result<(Capabilities, Vec<String>), AttachError> {
+        let mut features = vec!["vnet_hdr", "multi_queue", "persistent"];
+        let set = |offloads| tun::set_offloads(queue.as_fd(), offloads);
+        let (capabilities, more): (_, &[&str]) = if !self.plan.spec.offload {
+            set(Offloads::None).doing(NET_ADMIN, || self.doing("switch off the offloads of", ""))?;
+            (Capabilities::default(), &[])
+        } else if set(Offloads::All).is_ok() {
+            (Capabilities::ALL, &["checksum", "tso", "uso"])
+        } else if set(Offloads::Tcp).is_ok() {
+            (Capabilities { udp: false, ..Capabilities::ALL }, &["checksum", "tso"])
+        } else {
+            (Capabilities::default(), &[])
+        };
+        features.extend_from_slice(more);
+        Ok((capabilities, features.into_iter().map(str::to_owned).collect()))
+    }
+
+    fn doing(&self, verb: &str, how: &str) -> String {
+        let how = if how.is_empty() { String::new() } else { format!(" {how}") };
+        format!("{verb} TAP \"{}\" {}{how}", self.ifname, self.place)
+    }
+}
+
+const _: () = assert!(VNET_HEADER == 10, "what set_header_size is given");
