@@ -1,1 +1,30 @@
-//! Harness
+//! The harness of the tests that run the built programs against real peers.
+//!
+//! A [`Lab`] is a place of its own: a network namespace in which `vswitchd` runs (so its veth ends and links are nobody else's), a
+//! directory for its file, socket and state, and namespaces for stations whose names begin with the lab's own. Everything is
+//! gone when the lab is dropped, also after a failed test.
+//!
+//! In a lab's `switch.toml` and commands, `@` before a name makes it a namespace of this lab: `netns = "@a"`.
+#![allow(clippy::panic, reason = "a harness fails the test that uses it")]
+
+mod lab;
+mod measure;
+mod require;
+
+pub use lab::{Lab, Outcome};
+pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
+pub use require::missing;
+
+/// Ends the test unless it runs as root and every tool is there: prints `SKIPPED`, its name and the reason, or fails where
+/// `VSWITCH_REQUIRE_ALL=1`.
+#[macro_export]
+macro_rules! needs {
+    ($($tool:literal),* $(,)?) => {
+        if let Some(reason) = $crate::missing(&["ip", "nsenter", $($tool),*]) {
+            let test = std::thread::current().name().unwrap_or("test").to_owned();
+            assert!(std::env::var_os("VSWITCH_REQUIRE_ALL").is_none_or(|value| value != "1"), "{test}: {reason}");
+            eprintln!("SKIPPED {test}: {reason}");
+            return;
+        }
+    };
+}

@@ -1,0 +1,354 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test calls it stuck. Generous: these machines are slow and shared.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended; `None`: by a signal.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its output, if it succeeded.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "it failed: {self:?}");
+        self.stdout
+    }
+
+    /// Its one sentence on stderr, if it failed as a command must: exit 1, nothing on stdout.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[track_caller]
+    pub fn refused(self) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "it should have been refused: {self:?}");
+        let sentence = self.stderr.trim_end().to_owned();
+        assert!(!sentence.is_empty() && !sentence.contains("panicked"), "{self:?}");
+        sentence
+    }
+}
+
+/// A vswitchd in a place of its own.
+pub struct Lab {
+    id: String,
+    directory: tempfile::TempDir,
+    daemon: Option<Child>,
+    background: Vec<Child>,
+}
+
+impl Lab {
+    /// An empty place, in which nothing runs yet.
+    ///
+    /// # Panics
+    /// If namespaces cannot be made.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = format!("vs{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let lab = Self { id, directory, daemon: None, background: Vec::new() };
+        lab.add_netns("host");
+        lab
+    }
+
+    /// A place with a vswitchd that runs `file`, which may use `@` before names of namespaces.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn with(file: &str) -> Self {
+        let mut lab = Self::new();
+        lab.write(file);
+        lab.start();
+        lab
+    }
+
+    /// Writes its `switch.toml`. `[switch]` with the socket and the directory of this lab comes first, unless `file` has one.
+    ///
+    /// # Panics
+    /// If the disk is full.
+    pub fn write(&self, file: &str) {
+        let directory = self.directory.path().display();
+        let head = format!("[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{directory}/state\"\n");
+        let head = if file.contains("[switch]") { String::new() } else { head };
+        std::fs::write(self.file(), format!("{head}{}", self.named(file))).expect("a file written");
+    }
+
+    /// Starts vswitchd and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "vswitchd runs already");
+        let log = self.path("log");
+        let stderr = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
+        let mut command = self.daemon_command();
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("vswitchd started");
+        let stdout = child.stdout.take().expect("a pipe");
+        self.daemon = Some(child);
+        let (sender, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout);
+            let mut line = String::new();
+            let _ = lines.read_line(&mut line);
+            let _ = sender.send(line);
+            let _ = lines.read_to_end(&mut Vec::new());
+        });
+        let line = ready.recv_timeout(PATIENCE).unwrap_or_default();
+        assert_eq!(line, "ready\n", "vswitchd is not ready; it said: {}", self.log());
+    }
+
+    /// Runs vswitchd where it is expected to end by itself, with what else to put on the command line.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn start_refused(&self, more: &[&str]) -> Outcome {
+        run(self.daemon_command().args(more))
+    }
+
+    fn daemon_command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}host", self.id)).arg(program("vswitchd")).arg("--config").arg(self.file());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Ends vswitchd as systemd would, and says how it ended.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        let mut child = self.daemon.take().expect("vswitchd runs");
+        wait(&mut child, "vswitchd")
+    }
+
+    /// Ends vswitchd by SIGKILL.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.daemon.take().expect("vswitchd runs");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+
+    /// Waits until vswitchd ends by itself, as after `vsctl shutdown`.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        wait(&mut self.daemon.take().expect("vswitchd runs"), "vswitchd")
+    }
+
+    /// Sends vswitchd a signal.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the process is a child that was not waited for, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(self.pid().cast_signed(), signal) }, 0);
+    }
+
+    /// vswitchd's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("vswitchd runs").id()
+    }
+
+    /// What vswitchd logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Runs `vsctl` with these words; `@` before a name makes it a namespace of this lab.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn ctl(&self, words: &str) -> Outcome {
+        run(self.ctl_command().args(words.split_whitespace().map(|word| self.named(word))))
+    }
+
+    /// As [`Lab::ctl`] with `--json`: the document.
+    ///
+    /// # Panics
+    /// If it fails or prints something else.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> serde_json::Value {
+        let text = self.ctl(&format!("--json {words}")).ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error} in {text}"))
+    }
+
+    /// A `vsctl` of this lab, to be given arguments and run.
+    pub fn ctl_command(&self) -> Command {
+        let mut command = Command::new(program("vsctl"));
+        command.env("VSWITCH_CONTROL", self.path("control.sock")).stdin(Stdio::null());
+        command
+    }
+
+    /// Makes a namespace of this lab, with its loopback up.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn add_netns(&self, name: &str) {
+        self.sh(&format!("ip netns add @{name} && ip -n @{name} link set lo up")).ok();
+    }
+
+    /// Runs a line of shell outside of any namespace; `@` before a name makes it a namespace of this lab.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn sh(&self, line: &str) -> Outcome {
+        run(Command::new("sh").arg("-c").arg(self.named(line)).stdin(Stdio::null()))
+    }
+
+    /// A line of shell in a namespace of this lab: `host` is where vswitchd runs.
+    pub fn command_in(&self, netns: &str, line: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}{netns}", self.id)).args(["sh", "-c"]).arg(self.named(line));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a line of shell in a namespace of this lab.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn run_in(&self, netns: &str, line: &str) -> Outcome {
+        run(&mut self.command_in(netns, line))
+    }
+
+    /// Runs a line of shell in a namespace of this lab, in the background; it is killed with the lab.
+    ///
+    /// # Panics
+    /// If it cannot start.
+    pub fn spawn_in(&mut self, netns: &str, line: &str) {
+        let mut command = self.command_in(netns, &format!("exec {line}"));
+        self.background.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started"));
+    }
+
+    /// Waits until `what` holds.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < PATIENCE, "not within a minute: {what}; vswitchd said: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its `switch.toml`.
+    pub fn file(&self) -> PathBuf {
+        self.path("switch.toml")
+    }
+
+    /// A file in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The text with the names of namespaces that `@` stands before.
+    pub fn named(&self, text: &str) -> String {
+        text.replace('@', &self.id)
+    }
+
+    /// The namespaces of this lab that exist, `host` included, without the lab's prefix, sorted.
+    ///
+    /// # Panics
+    /// If /run/netns cannot be read.
+    pub fn netns(&self) -> Vec<String> {
+        let entries = std::fs::read_dir("/run/netns").expect("namespaces");
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter_map(|name| name.strip_prefix(&self.id).map(str::to_owned)).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for mut child in self.background.drain(..).chain(self.daemon.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in self.netns() {
+            let _ = Command::new("ip").args(["netns", "del"]).arg(format!("{}{name}", self.id)).status();
+        }
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "vswitchd said: {}", self.log());
+        }
+    }
+}
+
+/// A program that was built with the tests.
+fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("the test's own path");
+    let built = own.parent().and_then(Path::parent).expect("target/PROFILE/deps").join(name);
+    assert!(built.exists(), "{} is not built: run `cargo build --workspace --bins` first, or tests/run", built.display());
+    built
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> Outcome {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program started");
+    let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    let status = wait(&mut child, &format!("{command:?}"));
+    let text = |reader: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&reader.join().expect("read")).into_owned();
+    Outcome { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.expect("a pipe").read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+#[track_caller]
+fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("{what} did not end within a minute");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

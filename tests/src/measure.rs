@@ -1,0 +1,91 @@
+//! Traffic between stations of a lab, and what became of it.
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// What a transfer by iperf3 came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// Bits a second that the receiver saw.
+    pub bits: f64,
+    /// UDP datagrams that the receiver saw, a second.
+    pub packets: f64,
+    /// Share of the UDP datagrams that were lost, 0.0 to 1.0.
+    pub lost: f64,
+}
+
+/// One TCP stream from one station to another for so many seconds; `more` goes to the sending iperf3.
+///
+/// # Panics
+/// If the connection fails or stalls.
+#[track_caller]
+pub fn tcp(lab: &Lab, from: &str, to: &str, address: &str, seconds: f64, more: &str) -> Transfer {
+    let report = iperf3(lab, from, to, address, &format!("-t {seconds} {more}"));
+    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate");
+    Transfer { bits, packets: 0.0, lost: 0.0 }
+}
+
+/// UDP datagrams from one station to another for so many seconds: `-b` and `-l` come from `more`.
+///
+/// # Panics
+/// If the control connection fails.
+#[track_caller]
+pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, seconds: f64, more: &str) -> Transfer {
+    let report = iperf3(lab, from, to, address, &format!("-u -t {seconds} {more}"));
+    let sum = &report["end"]["sum"];
+    let number = |name: &str| sum[name].as_f64().unwrap_or_else(|| panic!("no {name} in {sum}"));
+    let (sent, lost) = (number("packets"), number("lost_packets"));
+    Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
+}
+
+#[track_caller]
+fn iperf3(lab: &Lab, from: &str, to: &str, address: &str, options: &str) -> Value {
+    let mut server =
+        lab.command_in(to, "exec iperf3 -s -1 --forceflush").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
+    lab.until("iperf3 listens", |lab| !lab.run_in(to, "ss -Hltn sport = :5201").ok().is_empty());
+    let outcome = lab.run_in(from, &format!("iperf3 -J -c {address} {options}"));
+    let _ = server.kill();
+    let _ = server.wait();
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    assert!(report["error"].is_null(), "iperf3 from {from} to {to} {options}: {}", report["error"]);
+    report
+}
+
+/// Pings once, at most three times; whether an answer came.
+pub fn ping(lab: &Lab, from: &str, address: &str) -> bool {
+    (0..3).any(|_| lab.run_in(from, &format!("ping -n -c 1 -W 1 {address}")).code == Some(0))
+}
+
+/// How many packets this station received with a bad TCP, UDP or ICMP checksum, ever.
+///
+/// # Panics
+/// If the kernel does not say.
+#[track_caller]
+pub fn checksum_errors(lab: &Lab, netns: &str) -> u64 {
+    let text = lab.run_in(netns, "cat /proc/net/snmp /proc/net/snmp6").ok();
+    let mut total = 0;
+    let mut names: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [name, value] if name.ends_with("InCsumErrors") => total += value.parse::<u64>().expect("a number"),
+            [_, first, ..] if first.parse::<i64>().is_err() => names = words,
+            _ => {
+                let column = names.iter().position(|name| *name == "InCsumErrors");
+                let value = column.and_then(|column| words.get(column)).filter(|_| words.first() == names.first());
+                total += value.map_or(0, |value| value.parse::<u64>().expect("a number"));
+            }
+        }
+    }
+    total
+}
+
+/// The middle one of some figures.
+///
+/// # Panics
+/// If there are none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

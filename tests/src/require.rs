@@ -1,0 +1,16 @@
+use std::path::Path;
+
+/// Why a test that needs root and these tools cannot run here.
+pub fn missing(tools: &[&str]) -> Option<String> {
+    // SAFETY: it has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("it makes namespaces and devices: run it as root".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("there is no /dev/net/tun".to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |tool: &&&str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    let absent = tools.iter().find(|tool| !found(tool))?;
+    Some(format!("there is no {absent}: tests/run installs what is needed"))
+}
