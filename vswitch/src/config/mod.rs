@@ -1,89 +1,106 @@
-//! stub
-#![allow(missing_docs)]
-use crate::api::*;
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-#[derive(Debug)]
-pub struct Problem(String);
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-#[derive(Debug, thiserror::Error)]
-#[error("state")]
-pub struct StateError;
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct SwitchSettings {
-    pub control: PathBuf,
-    pub state_dir: PathBuf,
-    #[serde(default = "one")]
-    pub workers: usize,
-}
-fn one() -> usize {
-    1
-}
-impl SwitchSettings {
-    pub fn difference(&self, _o: &Self) -> Option<&'static str> {
-        None
-    }
-}
+//! What the switch should be: `switch.toml`, and what `vsctl` changed while it ran.
+//!
+//! [`load`] reads the file and reports everything that is wrong with it at once, each problem with its line and column.
+//! [`StateFile`] keeps the changes of the run time, and which devices were made, so that a start after a crash finds them.
+//! [`merge`] puts the two together: where both name the same bridge or port, the file wins. [`export`] is the way back.
+
+mod file;
+mod merge;
+mod problem;
+mod state;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{BridgeSpec, PortSpec};
+
+pub use file::load;
+pub use merge::{Merged, merge};
+pub use problem::Problem;
+pub use state::{Change, Made, State, StateError, StateFile};
+
+/// What a `switch.toml` says.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `[switch]`.
     pub switch: SwitchSettings,
+    /// Every `[[bridge]]`, in order; no name twice.
     pub bridges: Vec<BridgeSpec>,
+    /// Every `[[port]]`, in order; no name and no device twice, each on a bridge of the file.
     pub ports: Vec<PortSpec>,
 }
-#[derive(Deserialize)]
-struct File {
-    switch: SwitchSettings,
-    bridge: Vec<BridgeSpec>,
-    port: Vec<PortSpec>,
+
+/// `[switch]`: what only a start reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct SwitchSettings {
+    /// The control socket.
+    pub control: PathBuf,
+    /// Where [`State`] is kept.
+    pub state_dir: PathBuf,
+    /// Data-plane threads, 1 to 64.
+    pub workers: usize,
 }
-pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
-    let text = std::fs::read_to_string(path).map_err(|e| vec![Problem(e.to_string())])?;
-    let f: File = toml::from_str(&text).map_err(|e| vec![Problem(e.to_string())])?;
-    Ok(Config { switch: f.switch, bridges: f.bridge, ports: f.port })
-}
-pub fn export(_s: &SwitchSettings, _b: &[BridgeSpec], _p: &[PortSpec]) -> String {
-    String::new()
-}
-#[derive(Clone, Debug)]
-pub enum Change<T> {
-    Set(T),
-    Deleted,
-}
-#[derive(Default, Debug)]
-pub struct Made {
-    pub netns: BTreeSet<String>,
-    pub ports: BTreeMap<PortName, PortSpec>,
-}
-#[derive(Default, Debug)]
-pub struct State {
-    pub bridges: BTreeMap<BridgeName, Change<BridgeSpec>>,
-    pub ports: BTreeMap<PortName, Change<PortSpec>>,
-    pub made: Made,
-}
-pub struct StateFile;
-impl StateFile {
-    pub fn open(_d: &Path) -> Result<(Self, State), StateError> {
-        Ok((Self, State::default()))
-    }
-    pub fn save(&self, _s: &State) -> Result<(), StateError> {
-        Ok(())
+
+impl Default for SwitchSettings {
+    fn default() -> Self {
+        Self { control: "/run/vswitch/control.sock".into(), state_dir: "/var/lib/vswitch".into(), workers: 1 }
     }
 }
-pub struct Merged {
-    pub bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
-    pub ports: BTreeMap<PortName, (PortSpec, Origin)>,
-    pub notes: Vec<String>,
+
+impl SwitchSettings {
+    /// The first key that differs from `other`'s.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let keys = [
+            (self.control != other.control, "control"),
+            (self.state_dir != other.state_dir, "state-dir"),
+            (self.workers != other.workers, "workers"),
+        ];
+        keys.into_iter().find_map(|(differs, key)| differs.then_some(key))
+    }
 }
-pub fn merge(c: &Config, _s: &State) -> Merged {
-    Merged {
-        bridges: c.bridges.iter().map(|b| (b.name.clone(), (b.clone(), Origin::File))).collect(),
-        ports: c.ports.iter().map(|b| (b.name.clone(), (b.clone(), Origin::File))).collect(),
-        notes: vec![],
+
+/// A `switch.toml` that says this.
+pub fn export(switch: &SwitchSettings, bridges: &[BridgeSpec], ports: &[PortSpec]) -> String {
+    #[derive(Serialize)]
+    struct File<'a> {
+        switch: &'a SwitchSettings,
+        bridge: &'a [BridgeSpec],
+        port: &'a [PortSpec],
+    }
+    // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
+    toml::to_string(&File { switch, bridge: bridges, port: ports }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_reads_back_the_same() {
+        let text = "[switch]\nworkers = 2\n\
+            [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\n[[bridge]]\nname = \"br1\"\n\
+            [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
+            [[port]]\nname = \"b\"\nbridge = \"br1\"\nkind = \"veth\"\ntrunk = [10, 20]\nnative = 1\noffload = false\n\
+            [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("switch.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = load(&path).unwrap();
+        std::fs::write(&path, export(&config.switch, &config.bridges, &config.ports)).unwrap();
+        let again = load(&path).unwrap();
+        assert_eq!(again.switch, config.switch);
+        assert_eq!(again.bridges, config.bridges);
+        assert_eq!(again.ports, config.ports);
+        assert_eq!((config.bridges.len(), config.ports.len()), (2, 3));
+    }
+
+    #[test]
+    fn a_restart_is_needed_for_what_only_a_start_reads() {
+        let settings = SwitchSettings::default();
+        assert_eq!(settings.difference(&settings), None);
+        assert_eq!(settings.difference(&SwitchSettings { workers: 2, ..settings.clone() }), Some("workers"));
+        assert_eq!(settings.difference(&SwitchSettings { state_dir: "/x".into(), ..settings.clone() }), Some("state-dir"));
     }
 }

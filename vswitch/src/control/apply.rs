@@ -48,6 +48,7 @@ impl Switch {
             }
         }
         if errors.is_empty() {
+            self.state.forget_overruled(&self.file);
             self.state_file.save(&self.state).map_err(ControlError::State)?;
             return Ok(notes);
         }
@@ -58,7 +59,7 @@ impl Switch {
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
-            Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.taken_over),
+            Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.reopened),
             _ => false,
         });
         let undo = undo.collect();
@@ -112,13 +113,10 @@ impl Switch {
         let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) =
-                attach::reconfigure(spec, &Plan { spec, mtu: bridge.mtu, queues: self.workers.len(), gateways: &[] })
-            {
+            if let Err(error) = attach::reconfigure(spec, spec, bridge.mtu, &[]) {
                 for port in members().take(done) {
                     let spec = &port.spec;
-                    let plan = Plan { spec, mtu: old, queues: self.workers.len(), gateways: &[] };
-                    if let Err(error) = attach::reconfigure(spec, &plan) {
+                    if let Err(error) = attach::reconfigure(spec, spec, old, &[]) {
                         tracing::error!(port = %spec.name, "its MTU could not be set back: {error}");
                     }
                 }
@@ -143,7 +141,7 @@ impl Switch {
         let id = PortId(self.port_ids.vacancy());
         self.port_ids.insert(id.0, spec.name.clone());
         let state = PortState::Down(error.to_string());
-        let port = Port { id, origin: Origin::Runtime, mac: spec.mac, features: Vec::new(), state, taken_over: true, spec };
+        let port = Port { id, origin: Origin::Runtime, mac: spec.mac, features: Vec::new(), state, reopened: true, spec };
         self.ports.insert(port.spec.name.clone(), port);
     }
 
@@ -157,12 +155,10 @@ impl Switch {
             return self.replace_port(spec, origin).map(|()| inverse);
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
-        let plan = Plan { spec: &spec, mtu, queues: self.workers.len(), gateways: &[] };
-        let mac = if touches_device {
-            attach::reconfigure(&old, &plan).map_err(|error| ControlError::Attach(name.clone(), error))?
-        } else {
-            mac
-        };
+        if touches_device {
+            attach::reconfigure(&old, &spec, mtu, &[]).map_err(|error| ControlError::Attach(name.clone(), error))?;
+        }
+        let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac)?;
         self.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
@@ -209,7 +205,7 @@ impl Switch {
         self.check_place(&spec)?;
         self.journal(&spec)?;
         let attachment = self.open(&spec, mtu)?;
-        let Attachment { devices, mac, features, made_netns, taken_over, .. } = attachment;
+        let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.state.made.netns.insert(netns.clone());
         }
@@ -219,11 +215,11 @@ impl Switch {
             let attached = attached.map_err(ControlError::from);
             let attached = attached.and_then(|done| done.map_err(|error| ControlError::Poll(spec.name.clone(), error)));
             if let Err(error) = attached {
-                self.undo_attach(id, &spec, taken_over);
+                self.undo_attach(id, &spec, reopened);
                 return Err(error);
             }
         }
-        Ok(Port { id, spec, origin, mac, features, state: PortState::Up, taken_over })
+        Ok(Port { id, spec, origin, mac, features, state: PortState::Up, reopened })
     }
 
     fn open(&mut self, spec: &PortSpec, mtu: u16) -> Result<Attachment, ControlError> {
@@ -234,11 +230,11 @@ impl Switch {
         })
     }
 
-    fn undo_attach(&mut self, id: PortId, spec: &PortSpec, taken_over: bool) {
+    fn undo_attach(&mut self, id: PortId, spec: &PortSpec, reopened: bool) {
         for worker in &self.workers {
             let _ = worker.ask(|reply| Command::Detach(id, reply));
         }
-        if taken_over {
+        if reopened {
             return;
         }
         if let Err(error) = attach::detach(spec) {

@@ -30,6 +30,7 @@ pub use run::run;
 use crate::api::{
     BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
 };
+use crate::attach;
 use crate::config::{self, Change, Config, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
 use crate::worker::{Event, Handle};
@@ -66,7 +67,7 @@ struct Port {
     features: Vec<String>,
     state: PortState,
     /// Whether its device was there before this start.
-    taken_over: bool,
+    reopened: bool,
 }
 
 /// What a start needs to know.
@@ -107,6 +108,7 @@ impl Switch {
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
+        notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))
     }
 
@@ -213,6 +215,7 @@ impl Switch {
             self.file = before;
             return Err(error);
         }
+        self.state.forget_overruled(&self.file);
         self.state_file.save(&self.state).map_err(ControlError::State)?;
         Ok(Reply::Done(notes))
     }

@@ -1,0 +1,360 @@
+//! Reading `switch.toml`. Every problem is found in one go: an entry in which something is wrong is read again without it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Config, Problem, SwitchSettings};
+use crate::api::{BridgeSpec, Netns, PortSpec};
+
+/// Most bytes of a file; 20,000 ports need less.
+const LARGEST: u64 = 4 << 20;
+/// Most data-plane threads.
+const MOST_WORKERS: usize = 64;
+
+const TABLES: &[&str] = &["switch", "bridge", "port"];
+const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
+const BRIDGE_KEYS: &[&str] = &["name", "mtu", "ageing", "max-macs", "control-frames", "isolated"];
+const PORT_KEYS: &[&str] = &[
+    "name", "bridge", "kind", "netns", "ifname", "device", "mac", "addresses", "vlan", "trunk", "native", "guard",
+    "broadcast-limit", "offload",
+];
+
+/// What a later version will know, and this one must not pretend to.
+const TABLES_TO_COME: &[&str] = &["vxlan", "uplink", "forward", "nat", "docker", "cluster"];
+const BRIDGE_KEYS_TO_COME: &[&str] = &["addresses", "dhcp", "uplink", "overlay"];
+
+/// Reads a file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+    let unreadable = |error: std::io::Error| vec![Problem::of_file(path, format!("cannot be read: {error}"))];
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > LARGEST {
+        return Err(vec![Problem::of_file(path, format!("has {} bytes, more than any switch.toml needs", metadata.len()))]);
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|_| vec![Problem::of_file(path, "is not text in UTF-8".to_owned())])?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader { path, text, problems: Vec::new() };
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    for error in syntax {
+        reader.problem(error.span().unwrap_or_default(), sentence_of(error.message()));
+    }
+    // What the parser made up to go on would give problems that nobody wrote.
+    let config = if reader.problems.is_empty() { reader.config(root.into_inner()) } else { None };
+    match config {
+        Some(config) if reader.problems.is_empty() => Ok(config),
+        _ => {
+            reader.problems.sort_by_key(Problem::position);
+            Err(reader.problems)
+        }
+    }
+}
+
+/// One entry, and where its keys are.
+struct Entry<T> {
+    spec: T,
+    keys: HashMap<String, Range<usize>>,
+    start: Range<usize>,
+}
+
+impl<T> Entry<T> {
+    /// Where the value of `key` is, or the entry.
+    fn place(&self, key: &str) -> Range<usize> {
+        self.keys.get(key).unwrap_or(&self.start).clone()
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, span: Range<usize>, sentence: String) {
+        self.problems.push(Problem::at(self.path, self.text, span.start, sentence));
+    }
+
+    fn config(&mut self, root: DeTable<'_>) -> Option<Config> {
+        let (mut switch, mut bridges, mut ports) = (Some(SwitchSettings::default()), Vec::new(), Vec::new());
+        let mut listed = 0;
+        for (key, value) in root {
+            match &**key.get_ref() {
+                "switch" => switch = self.switch(value),
+                "bridge" => {
+                    listed = value.get_ref().as_array().map_or(0, |array| array.len());
+                    bridges = self.entries("bridge", value, BRIDGE_KEYS);
+                }
+                "port" => ports = self.entries("port", value, PORT_KEYS),
+                name if TABLES_TO_COME.contains(&name) => {
+                    let sentence = format!("[{name}] is not built yet: remove it; this version knows [switch], [[bridge]] and [[port]]");
+                    self.problem(key.span(), sentence);
+                }
+                name => self.unknown("table", name, "the file", TABLES, key.span()),
+            }
+        }
+        self.check_names(&bridges);
+        self.check_places(&ports);
+        // A bridge in which something is wrong is none, but it is no news that its ports miss it.
+        if bridges.len() == listed {
+            self.check_members(&bridges, &ports);
+        }
+        let bridges = bridges.into_iter().map(|entry| entry.spec).collect();
+        Some(Config { switch: switch?, bridges, ports: ports.into_iter().map(|entry| entry.spec).collect() })
+    }
+
+    fn switch(&mut self, value: Spanned<DeValue<'_>>) -> Option<SwitchSettings> {
+        let entry: Entry<SwitchSettings> = self.entry("switch", value, SWITCH_KEYS)?;
+        if !(1..=MOST_WORKERS).contains(&entry.spec.workers) {
+            self.problem(entry.place("workers"), format!("`workers` is {}: use 1 to {MOST_WORKERS}", entry.spec.workers));
+        }
+        Some(entry.spec)
+    }
+
+    fn entries<T: DeserializeOwned>(&mut self, table: &str, value: Spanned<DeValue<'_>>, keys: &[&str]) -> Vec<Entry<T>> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().filter_map(|value| self.entry(table, value, keys)).collect(),
+            _ => {
+                self.problem(span, format!("{table} is a list of tables: write [[{table}]] above each"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads a table, noting each problem; `None` if there were any.
+    fn entry<T: DeserializeOwned>(&mut self, table: &str, value: Spanned<DeValue<'_>>, known: &[&str]) -> Option<Entry<T>> {
+        let before = self.problems.len();
+        let start = value.span();
+        let DeValue::Table(mut fields) = value.into_inner() else {
+            self.problem(start, format!("{table} is a table: write its keys below [{table}] or [[{table}]]"));
+            return None;
+        };
+        let keys = fields.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+        let all = std::mem::take(&mut fields);
+        for (key, value) in all {
+            if self.is_known(table, key.get_ref(), key.span(), &value, known) {
+                fields.insert(key, value);
+            }
+        }
+        let spec = loop {
+            let value = Spanned::new(start.clone(), DeValue::Table(fields.clone()));
+            match T::deserialize(value.into_deserializer()) {
+                Ok(spec) => break Some(spec),
+                Err(error) => match culprit(&fields, &error) {
+                    Some((key, span)) => {
+                        self.problem(span, format!("`{key}`: {}", sentence_of(error.message())));
+                        fields.remove(key.as_str());
+                    }
+                    None => {
+                        // Without what was taken out, more may seem to be missing.
+                        if self.problems.len() == before {
+                            self.problem(start.clone(), sentence_of(error.message()));
+                        }
+                        break None;
+                    }
+                },
+            }
+        };
+        let spec = spec.filter(|_| self.problems.len() == before)?;
+        Some(Entry { spec, keys, start })
+    }
+
+    /// Whether a key is for its table's type to read; if it is not, that is noted unless it means nothing.
+    fn is_known(&mut self, table: &str, key: &str, span: Range<usize>, value: &Spanned<DeValue<'_>>, known: &[&str]) -> bool {
+        if table == "bridge" && key == "isolated" {
+            // Nothing routes between bridges yet, so each is isolated.
+            if value.get_ref().as_bool() != Some(true) {
+                self.problem(span, "`isolated` can only be true: routing between bridges is not built yet".to_owned());
+            }
+            return false;
+        }
+        if table == "bridge" && BRIDGE_KEYS_TO_COME.contains(&key) {
+            self.problem(span, format!("`{key}` of a bridge is not built yet: remove it; this version has no gateway"));
+            return false;
+        }
+        if known.contains(&key) {
+            return true;
+        }
+        self.unknown("key", key, &format!("[{table}]"), known, span);
+        false
+    }
+
+    fn unknown(&mut self, what: &str, name: &str, place: &str, known: &[&str], span: Range<usize>) {
+        let near = nearest(name, known.iter().copied());
+        let hint = near.map_or_else(|| format!("use {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+        self.problem(span, format!("unknown {what} `{}` in {place}: {hint}", name.escape_debug()));
+    }
+
+    fn check_names(&mut self, bridges: &[Entry<BridgeSpec>]) {
+        let mut seen = HashMap::new();
+        for entry in bridges {
+            if let Some(first) = seen.insert(&entry.spec.name, entry) {
+                let line = self.line(first.place("name"));
+                self.problem(entry.place("name"), format!("bridge \"{}\" is in line {line} already", entry.spec.name));
+            }
+        }
+    }
+
+    fn check_places(&mut self, ports: &[Entry<PortSpec>]) {
+        let (mut names, mut places) = (HashMap::new(), HashMap::new());
+        for entry in ports {
+            let spec = &entry.spec;
+            if let Some(first) = names.insert(&spec.name, entry) {
+                let line = self.line(first.place("name"));
+                self.problem(entry.place("name"), format!("port \"{}\" is in line {line} already", spec.name));
+            } else if let Some(first) = places.insert((spec.netns.as_ref().map(Netns::path), &spec.ifname), entry) {
+                let key = if entry.keys.contains_key("ifname") { "ifname" } else { "name" };
+                let sentence = format!(
+                    "port \"{}\" wants interface \"{}\", which is that of port \"{}\": give it another `ifname` or `netns`",
+                    spec.name, spec.ifname, first.spec.name
+                );
+                self.problem(entry.place(key), sentence);
+            }
+        }
+    }
+
+    fn check_members(&mut self, bridges: &[Entry<BridgeSpec>], ports: &[Entry<PortSpec>]) {
+        let known: Vec<&str> = bridges.iter().map(|entry| entry.spec.name.as_str()).collect();
+        for entry in ports {
+            let PortSpec { name, bridge, .. } = &entry.spec;
+            if known.contains(&bridge.as_str()) {
+                continue;
+            }
+            let hint = match nearest(bridge.as_str(), known.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("add a [[bridge]] with name = \"{bridge}\""),
+            };
+            let sentence = format!("port \"{name}\" is on bridge \"{bridge}\", which the file does not have: {hint}");
+            self.problem(entry.place("bridge"), sentence);
+        }
+    }
+
+    fn line(&self, span: Range<usize>) -> usize {
+        self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1
+    }
+}
+
+/// The key whose value an error is about, and where that value is wrong.
+fn culprit(fields: &DeTable<'_>, error: &toml::de::Error) -> Option<(String, Range<usize>)> {
+    let at = error.span()?;
+    let holds = |value: &Spanned<DeValue<'_>>| value.span().start <= at.start && at.end <= value.span().end;
+    let (key, _) = fields.iter().find(|(_, value)| holds(value))?;
+    Some((key.get_ref().to_string(), at))
+}
+
+/// What the parser says, on one line.
+fn sentence_of(message: &str) -> String {
+    message.trim().replace('\n', "; ")
+}
+
+/// The name that was probably meant: at most a third of its characters are different.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let (distance, known) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance * 3 <= known.len().max(3)).then_some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(Path::new("f"), text) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn only(text: &str, problem: &str) {
+        let found = problems(text);
+        assert!(found.len() == 1 && found[0].starts_with(problem), "{found:?} instead of {problem:?}");
+    }
+
+    const BRIDGE: &str = "[[bridge]]\nname = \"br0\"\n";
+
+    #[test]
+    fn an_empty_file_is_a_switch() {
+        let config = parse(Path::new("f"), "").unwrap();
+        assert_eq!(config.switch, SwitchSettings::default());
+        assert_eq!((config.bridges.len(), config.ports.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_problem_has_its_line_and_column() {
+        only("[switch\n", "f:1:8: ");
+        only("[switch]\nworkers = \"two\"\n", "f:2:11: `workers`: invalid type: string \"two\", expected usize");
+        only("[switch]\nworkers = 0\n", "f:2:11: `workers` is 0: use 1 to 64");
+        only("[[bridge]]\nname = \"br0\"\ncolour = 1\n", "f:3:1: unknown key `colour` in [bridge]: use name, mtu, ");
+        only("[[bridge]]\nname = \"br0\"\nmax-mac = 1\n", "f:3:1: unknown key `max-mac` in [bridge]: did you mean `max-macs`?");
+        only("[[brigde]]\nname = \"br0\"\n", "f:1:3: unknown table `brigde` in the file: did you mean `bridge`?");
+        only("[bridge]\nname = \"br0\"\n", "f:1:1: bridge is a list of tables: write [[bridge]] above each");
+        only("[[bridge]]\nname = \"a-name-of-18-chars\"\n", "f:2:8: `name`: bridge name \"a-name-of-18-chars\" has 18 characters");
+        only("[[bridge]]\nmtu = 1500\n", "f:1:1: missing field `name`");
+        only("[[bridge]]\nname = \"br0\"\nmtu = 9\n", "f:1:1: MTU 9 of bridge \"br0\" is out of range");
+    }
+
+    #[test]
+    fn every_problem_is_reported_in_order() {
+        let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
+                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[vxlan]\n";
+        let found = problems(text);
+        let starts = ["f:3:7: `mtu`", "f:4:1: unknown key", "f:5:10: `ageing`", "f:9:7: `mac`", "f:10:8: `vlan`", "f:11:2: [vxlan] is not built"];
+        assert_eq!(found.len(), starts.len(), "{found:#?}");
+        for (problem, start) in found.iter().zip(starts) {
+            assert!(problem.starts_with(start), "{problem:?} instead of {start:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_devices_are_used_once() {
+        only(&format!("{BRIDGE}{BRIDGE}"), "f:4:8: bridge \"br0\" is in line 2 already");
+        let port = |name: &str, rest: &str| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\n{rest}");
+        only(&format!("{BRIDGE}{}{}", port("a", ""), port("a", "")), "f:7:8: port \"a\" is in line 4 already");
+        let same = "ifname = \"eth0\"\nnetns = ";
+        let text = format!("{BRIDGE}{}{}", port("a", &format!("{same}\"x\"\n")), port("b", &format!("{same}\"/run/netns/x\"\n")));
+        only(&text, "f:11:10: port \"b\" wants interface \"eth0\", which is that of port \"a\"");
+        let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br1\"\n");
+        only(&text, "f:5:10: port \"a\" is on bridge \"br1\", which the file does not have: did you mean \"br0\"?");
+    }
+
+    #[test]
+    fn what_is_not_built_is_not_pretended() {
+        for (rest, part) in [
+            ("addresses = [\"10.0.0.1/24\"]", "no gateway"),
+            ("dhcp = true", "no gateway"),
+            ("isolated = false", "can only be true"),
+        ] {
+            let found = problems(&format!("{BRIDGE}{rest}\n"));
+            assert!(found.len() == 1 && found[0].contains(part), "{found:?}");
+        }
+        assert_eq!(problems(&format!("{BRIDGE}isolated = true\n")), [""; 0]);
+        for table in TABLES_TO_COME {
+            only(&format!("[[{table}]]\nname = \"x\"\n"), &format!("f:1:3: [{table}] is not built yet"));
+        }
+    }
+
+    /// The lists of keys are those that the types read: a type's own complaint lists them.
+    #[test]
+    fn the_keys_are_those_of_the_types() {
+        fn keys<T: DeserializeOwned>(text: &str) -> Vec<String> {
+            let Err(error) = toml::from_str::<T>(text) else { return Vec::new() };
+            let message = error.message().split_once("expected one of").map(|(_, list)| list.to_owned()).unwrap();
+            message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        }
+        assert_eq!(keys::<SwitchSettings>("x = 1"), SWITCH_KEYS);
+        assert_eq!(keys::<BridgeSpec>("x = 1"), BRIDGE_KEYS[..5]);
+        assert_eq!(keys::<PortSpec>("x = 1"), PORT_KEYS);
+    }
+}
