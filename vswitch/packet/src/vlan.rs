@@ -17,10 +17,10 @@ impl VlanId {
     }
 }
 
-/// A number outside 1 to 4094.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Something other than a number from 1 to 4094.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a VLAN: use a number from 1 to 4094")]
-pub struct VlanIdError(u16);
+pub struct VlanIdError(String);
 
 impl TryFrom<u16> for VlanId {
     type Error = VlanIdError;
@@ -28,8 +28,17 @@ impl TryFrom<u16> for VlanId {
     fn try_from(number: u16) -> Result<Self, Self::Error> {
         match number {
             1..=4094 => Ok(Self(number)),
-            _ => Err(VlanIdError(number)),
+            _ => Err(VlanIdError(number.to_string())),
         }
+    }
+}
+
+impl std::str::FromStr for VlanId {
+    type Err = VlanIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number: u16 = text.parse().map_err(|_| VlanIdError(format!("\"{}\"", text.escape_default())))?;
+        number.try_into()
     }
 }
 
@@ -57,8 +66,12 @@ mod tests {
 
     #[test]
     fn only_1_to_4094_exist() {
-        assert_eq!(VlanId::try_from(0), Err(VlanIdError(0)));
-        assert_eq!(VlanId::try_from(4095), Err(VlanIdError(4095)));
+        for number in [0, 4095, u16::MAX] {
+            assert_eq!(VlanId::try_from(number), Err(VlanIdError(number.to_string())));
+        }
+        for text in ["", "x", "0", "4095", "70000", "-1", "1 "] {
+            assert!(text.parse::<VlanId>().is_err(), "{text:?}");
+        }
         assert_eq!(VlanId::try_from(1).map(VlanId::number), Ok(1));
         assert_eq!(VlanId::try_from(4094).map(VlanId::number), Ok(4094));
     }

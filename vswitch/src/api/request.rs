@@ -32,6 +32,8 @@ pub enum Request {
     FlushFdb(BridgeName),
     /// Counters, of one port or of all.
     Stats(Option<PortName>),
+    /// Ends a capture, by its number; what it took so far still reaches its reader.
+    StopCapture(u64),
     /// Reads the file again and applies the difference.
     Reload,
     /// The running switch as a `switch.toml`.

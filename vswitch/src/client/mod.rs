@@ -1,1 +1,103 @@
-//! client
+//! What `vsctl` is made of: a command line becomes a [`Request`], a [`Reply`] becomes text or JSON.
+//!
+//! Nothing is decided here. `vsctl` speaks HTTP over the control socket, as any script could; the sentences of errors are
+//! vswitchd's.
+
+mod arguments;
+mod blocks;
+mod capture;
+mod connection;
+mod print;
+
+use std::io::{self, Write};
+
+use crate::api::Reply;
+
+use arguments::Action;
+pub use arguments::Arguments;
+use connection::Connection;
+
+/// Why a command failed, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers.
+    #[error(
+        "no vswitchd answers at {path}: {source}; start one with `vswitchd --config switch.toml`, or name its socket with --control"
+    )]
+    Unreachable {
+        /// The control socket.
+        path: String,
+        /// What connecting said.
+        source: io::Error,
+    },
+    /// vswitchd said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The answer was cut off or is not one.
+    #[error("vswitchd's answer cannot be read: {0}")]
+    Answer(String),
+    /// An argument cannot be one.
+    #[error("{0}")]
+    Argument(String),
+    /// Not a filter.
+    #[error(transparent)]
+    Filter(#[from] crate::sys::pcap::CompileError),
+    /// The capture has nowhere to go.
+    #[error("cannot write {what}: {source}")]
+    Write {
+        /// The file or program.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// tcpdump shows captures.
+    #[error("captures are shown by tcpdump, which cannot be run ({0}): install it, or write to a file with -w FILE")]
+    Tcpdump(#[source] io::Error),
+    /// The operating system refused something that every program needs.
+    #[error("{0}: {1}")]
+    System(&'static str, #[source] io::Error),
+}
+
+/// Carries out a command line.
+///
+/// # Errors
+/// Why it could not be; nothing was printed then but, of a capture, what came before.
+pub fn run(arguments: Arguments) -> Result<(), ClientError> {
+    let (control, json) = (arguments.control.clone(), arguments.json);
+    let action = arguments.action()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| ClientError::System("the program's threads cannot start", error))?;
+    runtime.block_on(async {
+        match action {
+            Action::Ask(request) => {
+                let reply = Connection::open(&control).await?.ask(&request).await?;
+                show(&reply, json);
+                Ok(())
+            }
+            Action::Capture(capture) => capture.run(&control).await,
+            Action::Print(text) => {
+                print(&text);
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Prints an answer; its notes go to stderr, so that a script's output holds nothing that was not asked for.
+fn show(reply: &Reply, json: bool) {
+    if let Reply::Done(notes) = reply {
+        notes.iter().for_each(|note| eprintln!("{note}"));
+        return;
+    }
+    let text = if json { print::json(reply) } else { print::text(reply) };
+    print(text.as_bytes());
+}
+
+fn print(text: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    // A reader that has seen enough, as `head` has, is no failure.
+    let _ = stdout.write_all(text).and_then(|()| stdout.flush());
+}

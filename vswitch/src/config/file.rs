@@ -20,8 +20,20 @@ const TABLES: &[&str] = &["switch", "bridge", "port"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] = &["name", "mtu", "ageing", "max-macs", "control-frames", "isolated"];
 const PORT_KEYS: &[&str] = &[
-    "name", "bridge", "kind", "netns", "ifname", "device", "mac", "addresses", "vlan", "trunk", "native", "guard",
-    "broadcast-limit", "offload",
+    "name",
+    "bridge",
+    "kind",
+    "netns",
+    "ifname",
+    "device",
+    "mac",
+    "addresses",
+    "vlan",
+    "trunk",
+    "native",
+    "guard",
+    "broadcast-limit",
+    "offload",
 ];
 
 /// What a later version will know, and this one must not pretend to.
@@ -97,7 +109,8 @@ impl Reader<'_> {
                 }
                 "port" => ports = self.entries("port", value, PORT_KEYS),
                 name if TABLES_TO_COME.contains(&name) => {
-                    let sentence = format!("[{name}] is not built yet: remove it; this version knows [switch], [[bridge]] and [[port]]");
+                    let sentence =
+                        format!("[{name}] is not built yet: remove it; this version knows [switch], [[bridge]] and [[port]]");
                     self.problem(key.span(), sentence);
                 }
                 name => self.unknown("table", name, "the file", TABLES, key.span()),
@@ -300,7 +313,10 @@ mod tests {
         only("[[bridge]]\nname = \"br0\"\nmax-mac = 1\n", "f:3:1: unknown key `max-mac` in [bridge]: did you mean `max-macs`?");
         only("[[brigde]]\nname = \"br0\"\n", "f:1:3: unknown table `brigde` in the file: did you mean `bridge`?");
         only("[bridge]\nname = \"br0\"\n", "f:1:1: bridge is a list of tables: write [[bridge]] above each");
-        only("[[bridge]]\nname = \"a-name-of-18-chars\"\n", "f:2:8: `name`: bridge name \"a-name-of-18-chars\" has 18 characters");
+        only(
+            "[[bridge]]\nname = \"a-name-of-18-chars\"\n",
+            "f:2:8: `name`: bridge name \"a-name-of-18-chars\" has 18 characters",
+        );
         only("[[bridge]]\nmtu = 1500\n", "f:1:1: missing field `name`");
         only("[[bridge]]\nname = \"br0\"\nmtu = 9\n", "f:1:1: MTU 9 of bridge \"br0\" is out of range");
     }
@@ -310,7 +326,14 @@ mod tests {
         let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
                     [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[vxlan]\n";
         let found = problems(text);
-        let starts = ["f:3:7: `mtu`", "f:4:1: unknown key", "f:5:10: `ageing`", "f:9:7: `mac`", "f:10:8: `vlan`", "f:11:2: [vxlan] is not built"];
+        let starts = [
+            "f:3:7: `mtu`",
+            "f:4:1: unknown key",
+            "f:5:10: `ageing`",
+            "f:9:7: `mac`",
+            "f:10:8: `vlan`",
+            "f:11:2: [vxlan] is not built",
+        ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
         for (problem, start) in found.iter().zip(starts) {
             assert!(problem.starts_with(start), "{problem:?} instead of {start:?}");
@@ -323,7 +346,8 @@ mod tests {
         let port = |name: &str, rest: &str| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\n{rest}");
         only(&format!("{BRIDGE}{}{}", port("a", ""), port("a", "")), "f:7:8: port \"a\" is in line 4 already");
         let same = "ifname = \"eth0\"\nnetns = ";
-        let text = format!("{BRIDGE}{}{}", port("a", &format!("{same}\"x\"\n")), port("b", &format!("{same}\"/run/netns/x\"\n")));
+        let text =
+            format!("{BRIDGE}{}{}", port("a", &format!("{same}\"x\"\n")), port("b", &format!("{same}\"/run/netns/x\"\n")));
         only(&text, "f:11:10: port \"b\" wants interface \"eth0\", which is that of port \"a\"");
         let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br1\"\n");
         only(&text, "f:5:10: port \"a\" is on bridge \"br1\", which the file does not have: did you mean \"br0\"?");

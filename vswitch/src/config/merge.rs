@@ -26,7 +26,9 @@ pub fn merge(config: &Config, state: &State) -> Merged {
         let has_bridge = bridges.contains_key(&spec.bridge);
         if !has_bridge {
             let bridge = &spec.bridge;
-            notes.push(format!("port \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"));
+            notes.push(format!(
+                "port \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
+            ));
         }
         has_bridge
     });

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use tokio::sync::mpsc;
 
 use super::{ControlError, Port, Switch};
-use crate::api::{CaptureRequest, PortSpec};
+use crate::api::{CaptureRequest, PortSpec, Reply};
 use crate::capture::{self, Interface, Limits, Program, Stream};
 use crate::datapath::PortId;
 use crate::worker::{CaptureId, Command, Handle};
@@ -57,11 +57,11 @@ impl Captures {
 }
 
 impl Switch {
-    /// Begins a capture; its pcapng file comes out of the receiver. Dropping that ends the capture.
+    /// Begins a capture and returns its number; its pcapng file comes out of the receiver. Dropping that ends the capture.
     ///
     /// # Errors
     /// No such port, not a filter, or too many captures.
-    pub fn capture(&mut self, request: &CaptureRequest) -> Result<mpsc::Receiver<Bytes>, ControlError> {
+    pub fn capture(&mut self, request: &CaptureRequest) -> Result<(u64, mpsc::Receiver<Bytes>), ControlError> {
         self.captures.running.retain(|_, capture| !capture.over.load(Ordering::Relaxed));
         if self.captures.running.len() >= MOST {
             return Err(ControlError::Captures(MOST));
@@ -86,7 +86,13 @@ impl Switch {
             workers.iter().for_each(|worker| worker.hint(Command::StopCapture(id)));
             over.store(true, Ordering::Relaxed);
         })?;
-        Ok(receiver)
+        Ok((id.0, receiver))
+    }
+
+    pub(super) fn stop_capture(&self, number: u64) -> Result<Reply, ControlError> {
+        let capture = self.captures.running.get(&CaptureId(number)).ok_or(ControlError::NoCapture(number))?;
+        capture.control.stop();
+        Ok(Reply::Done(Vec::new()))
     }
 }
 

@@ -58,6 +58,9 @@ pub enum ControlError {
     /// Too many captures.
     #[error("{0} captures run already: end one of them first")]
     Captures(usize),
+    /// No such capture.
+    #[error("there is no capture {0}: it has ended")]
+    NoCapture(u64),
     /// A setting that only a start reads.
     #[error("`{0}` in [switch] differs from the running one: restart vswitchd to change it")]
     NeedsRestart(&'static str),

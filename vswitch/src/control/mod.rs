@@ -26,6 +26,7 @@ use packet::Mac;
 pub use error::ControlError;
 pub use run::RunError;
 pub use run::run;
+pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
     BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
@@ -130,6 +131,7 @@ impl Switch {
             Request::Fdb(bridge) => self.fdb(&bridge).map(Reply::Fdb),
             Request::FlushFdb(bridge) => self.flush_fdb(&bridge),
             Request::Stats(port) => self.stats(port.as_ref()).map(Reply::Stats),
+            Request::StopCapture(number) => self.stop_capture(number),
             Request::Export => Ok(Reply::Export(self.export())),
             // The caller ends the process after the answer is on its way.
             Request::Shutdown => Ok(Reply::Done(Vec::new())),

@@ -1,7 +1,7 @@
 //! The control socket: HTTP on a Unix socket, one JSON request after the other.
 //!
 //! `POST /v1/request` takes a [`Request`] and answers with a [`Reply`]; `POST /v1/capture` takes a [`CaptureRequest`] and answers
-//! with a pcapng stream. What cannot be done is status 4xx with `{"error": "sentence"}`. The server only carries: requests wait in a
+//! with a pcapng stream, whose number for [`Request::StopCapture`] is in its header `vswitch-capture`. What cannot be done is status 4xx with `{"error": "sentence"}`. The server only carries: requests wait in a
 //! bounded queue for the one thread that owns the switch.
 
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -27,6 +27,8 @@ use crate::api::{CaptureRequest, Reply, Request};
 
 /// Longest path of a socket: `sun_path` (unix(7)) less its terminating zero.
 const LONGEST_PATH: usize = 107;
+/// The header that names a capture.
+pub(crate) const CAPTURE_NUMBER: HeaderName = HeaderName::from_static("vswitch-capture");
 /// Largest request. The longest filter has 4096 instructions of at most 30 characters.
 const LARGEST_REQUEST: usize = 1 << 20;
 
@@ -34,8 +36,8 @@ const LARGEST_REQUEST: usize = 1 << 20;
 pub(super) enum Call {
     /// A change or a question.
     Request { request: Request, reply: oneshot::Sender<Result<Reply, String>> },
-    /// A capture, which answers with the chunks of its file.
-    Capture { request: CaptureRequest, reply: oneshot::Sender<Result<mpsc::Receiver<Bytes>, String>> },
+    /// A capture, which answers with its number and the chunks of its file.
+    Capture { request: CaptureRequest, reply: oneshot::Sender<Result<(u64, mpsc::Receiver<Bytes>), String>> },
 }
 
 /// Why there is no control socket.
@@ -143,9 +145,11 @@ async fn capture(State(calls): State<mpsc::Sender<Call>>, body: Bytes) -> Respon
         Err(response) => return *response,
     };
     match ask(&calls, |reply| Call::Capture { request, reply }).await {
-        Ok(chunks) => {
-            let next = async |mut chunks: mpsc::Receiver<Bytes>| chunks.recv().await.map(|chunk| (Ok::<_, Infallible>(chunk), chunks));
-            ([(CONTENT_TYPE, "application/x-pcapng")], Body::from_stream(stream::unfold(chunks, next))).into_response()
+        Ok((number, chunks)) => {
+            let next =
+                async |mut chunks: mpsc::Receiver<Bytes>| chunks.recv().await.map(|chunk| (Ok::<_, Infallible>(chunk), chunks));
+            let headers = [(CONTENT_TYPE, "application/x-pcapng".to_owned()), (CAPTURE_NUMBER, number.to_string())];
+            (headers, Body::from_stream(stream::unfold(chunks, next))).into_response()
         }
         Err(response) => *response,
     }
@@ -155,7 +159,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
     serde_json::from_slice(body).map_err(|wrong| error(StatusCode::BAD_REQUEST, &format!("not a request: {wrong}")).into())
 }
 
-async fn ask<T>(calls: &mpsc::Sender<Call>, call: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Call) -> Result<T, Box<Response>> {
+async fn ask<T>(
+    calls: &mpsc::Sender<Call>,
+    call: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Call,
+) -> Result<T, Box<Response>> {
     let (sender, receiver) = oneshot::channel();
     let ends = || Box::new(error(StatusCode::SERVICE_UNAVAILABLE, "vswitchd is ending"));
     calls.send(call(sender)).await.map_err(|_| ends())?;

@@ -1,0 +1,296 @@
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use ipnet::IpNet;
+use packet::{Mac, VlanId};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::ClientError;
+use super::capture::Capture;
+use crate::api::{BridgeName, InterfaceName, Netns, PortChange, PortKind, PortName, Request, VlanChange};
+
+/// Changes and explains a running vswitchd.
+///
+/// A change is all or nothing and survives a restart of vswitchd. Exit status: 0 done, 1 not done, with the reason on stderr,
+/// 2 not a command.
+#[derive(Debug, Parser)]
+#[command(name = "vsctl", version)]
+pub struct Arguments {
+    /// The control socket of vswitchd.
+    #[arg(long, global = true, value_name = "PATH", env = "VSWITCH_CONTROL", default_value = "/run/vswitch/control.sock")]
+    pub control: PathBuf,
+    /// Prints one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a bridge.
+    AddBr {
+        name: BridgeName,
+        /// Its MTU in bytes, 68 to 65535; 1500 by default.
+        #[arg(long, value_name = "BYTES")]
+        mtu: Option<u32>,
+        /// How long a MAC address is remembered, such as 300s or 5m.
+        #[arg(long, value_name = "TIME")]
+        ageing: Option<String>,
+        /// Most MAC addresses that it remembers, 1 to 1048576; 8192 by default.
+        #[arg(long, value_name = "N")]
+        max_macs: Option<u32>,
+        /// What happens to STP, LACP, LLDP and the like: drop or pass.
+        #[arg(long, value_name = "WHAT")]
+        control_frames: Option<String>,
+        /// An address of the gateway (not built yet).
+        #[arg(long, value_name = "CIDR", hide = true)]
+        address: Vec<IpNet>,
+        /// The uplink for SNAT (not built yet).
+        #[arg(long, value_name = "NAME", hide = true)]
+        uplink: Option<String>,
+    },
+    /// Removes a bridge that has no ports.
+    DelBr { name: BridgeName },
+    /// Lists the bridges.
+    ListBr,
+    /// Makes a port and attaches it to a bridge.
+    AddPort {
+        bridge: BridgeName,
+        name: PortName,
+        #[command(flatten)]
+        options: PortOptions,
+    },
+    /// Changes a port: what is not named stays.
+    SetPort {
+        name: PortName,
+        #[command(flatten)]
+        options: PortOptions,
+        /// All VLANs: neither access port nor trunk.
+        #[arg(long, conflicts_with_all = ["vlan", "trunk"])]
+        all_vlans: bool,
+    },
+    /// Removes a port, and its device unless that is a link.
+    DelPort { name: PortName },
+    /// Lists the ports, of one bridge or of all.
+    ListPorts { bridge: Option<BridgeName> },
+    /// The whole switch on one screen.
+    Show,
+    /// The MAC addresses that a bridge knows.
+    Fdb {
+        bridge: BridgeName,
+        /// Forgets them instead.
+        #[arg(long)]
+        flush: bool,
+    },
+    /// Counters, and drops by reason.
+    Stats { port: Option<PortName> },
+    /// Shows or saves the frames of ports, as pcapng.
+    ///
+    /// Without -w, tcpdump shows them. Ctrl-C ends the capture and its file.
+    Capture {
+        /// A port to capture; all if none is named.
+        #[arg(long, value_name = "NAME")]
+        port: Vec<PortName>,
+        /// What to capture, in tcpdump's language (man pcap-filter).
+        #[arg(long, value_name = "EXPR", default_value = "")]
+        filter: String,
+        /// Ends after so many packets.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Ends after so many seconds.
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+        /// Writes a pcapng file; - is stdout, as for `| wireshark -k -i -`.
+        #[arg(short, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
+    /// Reads switch.toml again and applies the difference.
+    Reload,
+    /// Prints the running switch as a switch.toml that recreates it.
+    Export,
+    /// Ends vswitchd and removes what it made.
+    Shutdown,
+    /// Prints a shell's completions, such as for /etc/bash_completion.d/vsctl.
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+struct PortOptions {
+    /// tap, veth or link (an interface that exists already).
+    #[arg(long)]
+    kind: Option<PortKind>,
+    /// The namespace of its device: a name, a path, or pid:N.
+    #[arg(long, value_name = "NS")]
+    netns: Option<Netns>,
+    /// The name of its device there.
+    #[arg(long, value_name = "IF")]
+    ifname: Option<InterfaceName>,
+    /// The interface that a link takes.
+    #[arg(long, value_name = "IF")]
+    device: Option<InterfaceName>,
+    /// Its device's MAC address.
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// An address to set on its device, such as 10.0.0.2/24; may be repeated.
+    #[arg(long, value_name = "CIDR")]
+    address: Vec<IpNet>,
+    /// Makes it an access port of this VLAN.
+    #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
+    vlan: Option<VlanId>,
+    /// Makes it a trunk of these VLANs, tagged.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    trunk: Vec<VlanId>,
+    /// The VLAN of untagged frames on the trunk.
+    #[arg(long, value_name = "N", requires = "trunk")]
+    native: Option<VlanId>,
+    /// Drops frames whose source is not this port's: on or off.
+    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    guard: Option<bool>,
+    /// Most broadcast frames a second; 0 lifts the limit.
+    #[arg(long, value_name = "N")]
+    broadcast_limit: Option<u32>,
+    /// Exchanges super-frames and partial checksums with the kernel: on or off.
+    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    offload: Option<bool>,
+}
+
+/// What a command line comes to.
+#[derive(Debug)]
+pub(super) enum Action {
+    Ask(Request),
+    Capture(Capture),
+    /// A text to print that needs no vswitchd.
+    Print(Vec<u8>),
+}
+
+impl Arguments {
+    pub(super) fn action(self) -> Result<Action, ClientError> {
+        Ok(Action::Ask(match self.command {
+            Command::AddBr { address, uplink, .. } if !address.is_empty() || uplink.is_some() => {
+                let what = if address.is_empty() { "--uplink" } else { "--address" };
+                return Err(ClientError::Argument(format!("{what} of a bridge is not built yet: this version has no gateway")));
+            }
+            Command::AddBr { name, mtu, ageing, max_macs, control_frames, .. } => Request::AddBridge(spec(json!({
+                "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+            }))?),
+            Command::DelBr { name } => Request::DeleteBridge(name),
+            Command::ListBr => Request::ListBridges,
+            Command::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
+            Command::SetPort { name, options, all_vlans } => Request::SetPort(name, options.change(all_vlans)),
+            Command::DelPort { name } => Request::DeletePort(name),
+            Command::ListPorts { bridge } => Request::ListPorts(bridge),
+            Command::Show => Request::Show,
+            Command::Fdb { bridge, flush: false } => Request::Fdb(bridge),
+            Command::Fdb { bridge, flush: true } => Request::FlushFdb(bridge),
+            Command::Stats { port } => Request::Stats(port),
+            Command::Capture { port, filter, count, seconds, write } => {
+                return Ok(Action::Capture(Capture { ports: port, filter, count, seconds, write }));
+            }
+            Command::Reload => Request::Reload,
+            Command::Export => Request::Export,
+            Command::Shutdown => Request::Shutdown,
+            Command::Completions { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "vsctl", &mut text);
+                return Ok(Action::Print(text));
+            }
+        }))
+    }
+}
+
+impl PortOptions {
+    /// As a `[[port]]` has it, so that one set of rules holds for both.
+    fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
+        let trunk = Some(self.trunk).filter(|trunk| !trunk.is_empty());
+        json!({
+            "name": name, "bridge": bridge, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
+            "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
+            "guard": self.guard, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0), "offload": self.offload,
+        })
+    }
+
+    fn change(self, all_vlans: bool) -> PortChange {
+        let vlans = match (self.vlan, self.trunk.is_empty()) {
+            (Some(vlan), _) => Some(VlanChange::Access(vlan)),
+            (None, false) => Some(VlanChange::Trunk(BTreeSet::from_iter(self.trunk), self.native)),
+            (None, true) => all_vlans.then_some(VlanChange::All),
+        };
+        PortChange {
+            kind: self.kind,
+            netns: self.netns,
+            ifname: self.ifname,
+            device: self.device,
+            mac: self.mac,
+            addresses: Some(self.address).filter(|addresses| !addresses.is_empty()),
+            vlans,
+            guard: self.guard,
+            broadcast_limit: self.broadcast_limit,
+            offload: self.offload,
+        }
+    }
+}
+
+/// Reads a table in which what was not said is null.
+fn spec<T: DeserializeOwned>(table: Value) -> Result<T, ClientError> {
+    let said: Map<String, Value> = match table {
+        Value::Object(map) => map.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
+    };
+    serde_json::from_value(said.into()).map_err(|error| ClientError::Argument(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{BridgeSpec, PortSpec, VlanMode};
+
+    fn action(line: &str) -> Action {
+        let words = std::iter::once("vsctl").chain(line.split_whitespace());
+        Arguments::try_parse_from(words).unwrap().action().unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_port_is_what_the_file_would_make_of_it() {
+        let line = "add-port br0 a --netns x --mac 02:00:00:00:00:0a --address 10.0.0.2/24 --address fd00::2/64 --trunk 20,10 --native 1";
+        let Action::Ask(Request::AddPort(spec)) = action(line) else { panic!("{line}") };
+        let text = "name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"\nmac = \"02:00:00:00:00:0a\"\n\
+                    addresses = [\"10.0.0.2/24\", \"fd00::2/64\"]\ntrunk = [10, 20]\nnative = 1";
+        assert_eq!(spec, toml::from_str::<PortSpec>(text).unwrap());
+        let Action::Ask(Request::AddPort(spec)) = action("add-port br0 a") else { panic!("{line}") };
+        assert_eq!((spec.vlans, spec.guard, spec.offload, spec.ifname.as_str()), (VlanMode::All, false, true, "a"));
+    }
+
+    #[test]
+    fn a_bridge_is_what_the_file_would_make_of_it() {
+        let Action::Ask(Request::AddBridge(spec)) = action("add-br br0 --mtu 9000 --ageing 5m") else { panic!() };
+        assert_eq!(spec, toml::from_str::<BridgeSpec>("name = \"br0\"\nmtu = 9000\nageing = \"300s\"").unwrap());
+    }
+
+    #[test]
+    fn a_change_holds_only_what_was_said() {
+        let Action::Ask(Request::SetPort(_, change)) = action("set-port a --vlan 7 --guard on") else { panic!() };
+        assert_eq!(
+            change,
+            PortChange { vlans: Some(VlanChange::Access(VlanId::try_from(7).unwrap())), guard: Some(true), ..PortChange::default() }
+        );
+        let Action::Ask(Request::SetPort(_, change)) = action("set-port a --all-vlans") else { panic!() };
+        assert_eq!(change, PortChange { vlans: Some(VlanChange::All), ..PortChange::default() });
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_no_command() {
+        for line in ["add-port br0 a --vlan 1 --trunk 2", "add-port br0 a --native 2", "add-port br0", "frobnicate", ""] {
+            let words = std::iter::once("vsctl").chain(line.split_whitespace());
+            assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

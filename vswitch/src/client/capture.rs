@@ -1,0 +1,121 @@
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use http_body_util::BodyExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ClientError;
+use super::blocks::Blocks;
+use super::connection::{Connection, broken};
+use crate::api::{CaptureRequest, PortName, Request};
+use crate::sys::pcap;
+
+/// A capture as the command line asks for it.
+#[derive(Debug)]
+pub(super) struct Capture {
+    pub(super) ports: Vec<PortName>,
+    pub(super) filter: String,
+    pub(super) count: Option<u64>,
+    pub(super) seconds: Option<u64>,
+    /// `-` is stdout; `None`: tcpdump shows it.
+    pub(super) write: Option<PathBuf>,
+}
+
+/// Where the file goes.
+enum Output {
+    File(Box<dyn Write>, String),
+    Tcpdump(Child),
+}
+
+impl Capture {
+    /// Captures until its end, a signal, or until nobody reads any more; then says how much it was.
+    pub(super) async fn run(self, control: &Path) -> Result<(), ClientError> {
+        let request = CaptureRequest {
+            ports: self.ports,
+            filter: pcap::compile(&self.filter)?,
+            count: self.count,
+            seconds: self.seconds,
+        };
+        let (number, mut body) = Connection::open(control).await?.capture(&request).await?;
+        let mut output = Output::open(self.write)?;
+        end_on_signal(control.to_owned(), number)?;
+        let mut blocks = Blocks::default();
+        while let Some(frame) = body.frame().await {
+            let Ok(bytes) = frame.map_err(broken)?.into_data() else { continue };
+            let whole = blocks.push(&bytes).ok_or_else(|| ClientError::Answer("not a capture".to_owned()))?;
+            if !output.write(&whole)? {
+                break;
+            }
+        }
+        output.close()?;
+        eprintln!("{} packets captured, {} missed because the reader was slow", blocks.packets, blocks.missed);
+        Ok(())
+    }
+}
+
+/// Asks vswitchd for the end of the capture at the first signal, so that its file gets one; the second ends the program.
+fn end_on_signal(control: PathBuf, number: u64) -> Result<(), ClientError> {
+    let listen = |kind| signal(kind).map_err(|error| ClientError::System("signals cannot be received", error));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        for time in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let asked = match Connection::open(&control).await {
+                Ok(mut connection) if time == 0 => connection.ask(&Request::StopCapture(number)).await.is_ok(),
+                _ => false,
+            };
+            if !asked {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Output {
+    fn open(path: Option<PathBuf>) -> Result<Self, ClientError> {
+        match path {
+            None => {
+                let mut tcpdump = Command::new("tcpdump");
+                tcpdump.args(["-nn", "-l", "-r", "-"]).stdin(Stdio::piped()).stderr(Stdio::null());
+                // Ctrl-C is for vsctl, which then ends the file that tcpdump reads.
+                std::os::unix::process::CommandExt::process_group(&mut tcpdump, 0);
+                tcpdump.spawn().map(Self::Tcpdump).map_err(ClientError::Tcpdump)
+            }
+            Some(path) if path.as_os_str() == "-" => Ok(Self::File(Box::new(io::stdout()), "to stdout".to_owned())),
+            Some(path) => match File::create(&path) {
+                Ok(file) => Ok(Self::File(Box::new(file), path.display().to_string())),
+                Err(source) => Err(ClientError::Write { what: path.display().to_string(), source }),
+            },
+        }
+    }
+
+    /// Writes, and returns whether anybody reads on.
+    fn write(&mut self, bytes: &[u8]) -> Result<bool, ClientError> {
+        let (written, what) = match self {
+            Self::File(file, what) => (file.write_all(bytes).and_then(|()| file.flush()), what.as_str()),
+            Self::Tcpdump(child) => match &mut child.stdin {
+                Some(stdin) => (stdin.write_all(bytes), "to tcpdump"),
+                None => return Ok(false),
+            },
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(source) => Err(ClientError::Write { what: what.to_owned(), source }),
+        }
+    }
+
+    fn close(self) -> Result<(), ClientError> {
+        if let Self::Tcpdump(mut child) = self {
+            drop(child.stdin.take());
+            child.wait().map_err(ClientError::Tcpdump)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! Replies as text that 80 columns hold, or as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::api::{BridgeInfo, ControlFrames, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
+
+/// One document, without the name of the reply around it.
+pub(super) fn json(reply: &Reply) -> String {
+    fn document(value: &impl Serialize) -> String {
+        let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+    match reply {
+        Reply::Done(notes) => document(notes),
+        Reply::Bridges(bridges) => document(bridges),
+        Reply::Ports(ports) => document(ports),
+        Reply::Switch(switch) => document(switch),
+        Reply::Fdb(entries) => document(entries),
+        Reply::Stats(stats) => document(stats),
+        Reply::Export(text) => document(&json!({ "toml": text })),
+    }
+}
+
+pub(super) fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Done(notes) => notes.iter().fold(String::new(), |text, note| text + note + "\n"),
+        Reply::Bridges(bridges) => list_bridges(bridges),
+        Reply::Ports(ports) => list_ports(ports),
+        Reply::Switch(switch) => show(switch),
+        Reply::Fdb(entries) => fdb(entries),
+        Reply::Stats(ports) => stats(ports),
+        Reply::Export(text) => text.clone(),
+    }
+}
+
+fn list_bridges(bridges: &[BridgeInfo]) -> String {
+    let mut table = Table::new(["BRIDGE", "MTU", "PORTS", "MACS", "MAX MACS", "EVICTED", "AGEING", "CONTROL FRAMES"]);
+    for bridge in bridges {
+        table.row([
+            bridge.name.to_string(),
+            bridge.mtu.to_string(),
+            bridge.ports.to_string(),
+            bridge.macs.to_string(),
+            bridge.max_macs.to_string(),
+            bridge.evictions.to_string(),
+            format!("{}s", bridge.ageing_seconds),
+            control_frames(bridge.control_frames).to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+fn list_ports(ports: &[PortInfo]) -> String {
+    let mut table = Table::new(["PORT", "BRIDGE", "KIND", "DEVICE", "NETNS", "MAC", "VLAN", "STATE"]);
+    for port in ports {
+        table.row([
+            port.name.to_string(),
+            port.bridge.to_string(),
+            port.kind.to_string(),
+            port.ifname.to_string(),
+            port.netns.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            port.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string()),
+            vlans(port),
+            state(port).to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+fn show(switch: &SwitchInfo) -> String {
+    let mut text = String::new();
+    let uptime = humantime::format_duration(std::time::Duration::from_secs(switch.uptime_seconds));
+    // Writing into a string cannot fail.
+    let _ = writeln!(
+        text,
+        "vswitchd {}, process {}, up {uptime}, {}\nfile {}{}",
+        switch.version,
+        switch.pid,
+        count(switch.workers, "worker"),
+        switch.config,
+        if switch.captures > 0 { format!("\n{} running", count(switch.captures, "capture")) } else { String::new() },
+    );
+    for bridge in &switch.bridges {
+        let _ = writeln!(
+            text,
+            "\nbridge {}: mtu {}, {} of {} MACs, ageing {}s, control frames {}{}",
+            bridge.name,
+            bridge.mtu,
+            bridge.macs,
+            bridge.max_macs,
+            bridge.ageing_seconds,
+            control_frames(bridge.control_frames),
+            origin(bridge.origin),
+        );
+        let ports = switch.ports.iter().filter(|port| port.bridge == bridge.name);
+        ports.for_each(|port| show_port(&mut text, port));
+    }
+    text
+}
+
+fn show_port(text: &mut String, port: &PortInfo) {
+    let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
+    let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
+    let _ =
+        writeln!(text, "  {}: {}, {} {}{place}{mac}{}", port.name, state(port), port.kind, port.ifname, origin(port.origin));
+    let mut line = |words: Vec<String>| {
+        if !words.is_empty() {
+            let _ = writeln!(text, "      {}", words.join(" "));
+        }
+    };
+    if let PortState::Down(why) = &port.state {
+        line(vec![why.clone()]);
+    }
+    line(port.addresses.iter().map(ToString::to_string).collect());
+    let mut rules = Vec::new();
+    if vlans(port) != "all" {
+        rules.push(format!("vlan {}", vlans(port)));
+    }
+    if port.guard {
+        rules.push("guard".to_owned());
+    }
+    rules.extend(port.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
+    line(rules);
+    line(port.features.clone());
+}
+
+fn fdb(entries: &[FdbEntry]) -> String {
+    let mut table = Table::new(["MAC", "VLAN", "PORT", "AGE"]);
+    for entry in entries {
+        table.row([entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), format!("{}s", entry.age_seconds)]);
+    }
+    table.text()
+}
+
+fn stats(ports: &[PortStats]) -> String {
+    let mut table = Table::new(["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS"]);
+    let sum = |drops: &BTreeMap<String, u64>| drops.values().sum::<u64>().to_string();
+    for port in ports {
+        table.row([
+            port.port.to_string(),
+            port.rx_frames.to_string(),
+            port.rx_bytes.to_string(),
+            sum(&port.rx_drops),
+            port.tx_frames.to_string(),
+            port.tx_bytes.to_string(),
+            sum(&port.tx_drops),
+        ]);
+    }
+    let mut drops = Table::new(["PORT", "DROPPED", "WAY", "REASON"]);
+    for port in ports {
+        for (way, reasons) in [("in", &port.rx_drops), ("out", &port.tx_drops)] {
+            for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
+                drops.row([port.port.to_string(), count.to_string(), way.to_owned(), reason.clone()]);
+            }
+        }
+    }
+    if drops.is_empty() { table.text() } else { format!("{}\n{}", table.text(), drops.text()) }
+}
+
+fn state(port: &PortInfo) -> &'static str {
+    match port.state {
+        PortState::Up => "up",
+        PortState::Down(_) => "down",
+    }
+}
+
+fn vlans(port: &PortInfo) -> String {
+    match (&port.vlan, &port.trunk, &port.native) {
+        (Some(vlan), ..) => vlan.to_string(),
+        (None, Some(trunk), native) => {
+            let tagged = trunk.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            native.map_or_else(|| format!("{tagged} tagged"), |native| format!("{tagged} tagged, {native} native"))
+        }
+        (None, None, _) => "all".to_owned(),
+    }
+}
+
+fn control_frames(what: ControlFrames) -> &'static str {
+    match what {
+        ControlFrames::Drop => "drop",
+        ControlFrames::Pass => "pass",
+    }
+}
+
+fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::File => "",
+        Origin::Runtime => " (by vsctl)",
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Columns as wide as their widest cell; one that holds only numbers is set to the right.
+struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    fn new(heads: [&str; N]) -> Self {
+        Self { rows: vec![heads.map(str::to_owned)] }
+    }
+
+    fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    fn text(&self) -> String {
+        let column = |index: usize| self.rows.iter().map(move |row| row[index].as_str());
+        let widths: [usize; N] = std::array::from_fn(|index| column(index).map(|cell| cell.chars().count()).max().unwrap_or(0));
+        let numbers: [bool; N] = std::array::from_fn(|index| {
+            let is_number = |cell: &str| cell.trim_end_matches('s').bytes().all(|byte| byte.is_ascii_digit());
+            !self.is_empty() && index > 0 && column(index).skip(1).all(is_number)
+        });
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (index, cell) in row.iter().enumerate() {
+                let width = widths[index];
+                let _ = if numbers[index] { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_at_the_right_and_no_line_ends_in_spaces() {
+        let mut table = Table::new(["PORT", "FRAMES", "STATE"]);
+        table.row(["a".into(), "5".into(), "up".into()]);
+        table.row(["container-12345".into(), "123456789".into(), "down".into()]);
+        assert_eq!(
+            table.text(),
+            "PORT                FRAMES  STATE\na                        5  up\ncontainer-12345  123456789  down\n"
+        );
+    }
+}
