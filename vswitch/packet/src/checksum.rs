@@ -16,7 +16,7 @@ impl Sum {
 
     /// Adds bytes which follow those added before.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn plus(self, bytes: &[u8]) -> Self {
         let mut sum = 0_u64;
         // Four bytes at a time, in any order of lanes: ones' complement addition does not care (RFC 1071, section 2).
         let (words, rest) = bytes.as_chunks::<4>();
@@ -35,7 +35,7 @@ impl Sum {
 
     /// Adds a number of 16 bits, as of a pseudo header.
     #[must_use]
-    pub const fn add_number(self, number: u16) -> Self {
+    pub const fn plus_number(self, number: u16) -> Self {
         Self { total: self.total + number as u64, odd: self.odd }
     }
 
@@ -67,7 +67,7 @@ const UDP_FIELD: usize = 6;
 /// if the field is not inside `bytes`.
 pub fn complete(bytes: &mut [u8], start: u16, offset: u16) -> Option<()> {
     let (start, offset) = (usize::from(start), usize::from(offset));
-    let checksum = non_zero(Sum::new().add(bytes.get(start..)?).checksum(), offset);
+    let checksum = non_zero(Sum::new().plus(bytes.get(start..)?).checksum(), offset);
     bytes.get_mut(start + offset..start + offset + 2)?.copy_from_slice(&checksum.to_be_bytes());
     Some(())
 }
@@ -94,7 +94,7 @@ mod tests {
 
     /// Ones' complement has two zeros.
     fn same(one: u16, other: u16) -> bool {
-        one == other || (one % 0xffff == 0 && other % 0xffff == 0)
+        one == other || [one, other].iter().all(|sum| [0, 0xffff].contains(sum))
     }
 
     proptest! {
@@ -108,7 +108,7 @@ mod tests {
             cuts.push(bytes.len());
             let (mut sum, mut from) = (Sum::new(), 0);
             for cut in cuts {
-                sum = sum.add(&bytes[from..cut]);
+                sum = sum.plus(&bytes[from..cut]);
                 from = cut;
             }
             prop_assert!(same(sum.folded(), plain(&bytes)));
@@ -118,9 +118,9 @@ mod tests {
         fn a_completed_checksum_verifies(mut bytes in prop::collection::vec(any::<u8>(), 20..100), even in 0u16..5) {
             let (start, offset) = (even * 2, 6);
             let field = usize::from(start + offset);
-            let pseudo = Sum::new().add(&[bytes[field], bytes[field + 1]]).folded();
+            let pseudo = Sum::new().plus(&[bytes[field], bytes[field + 1]]).folded();
             complete(&mut bytes, start, offset).unwrap();
-            let all = Sum::new().add(&bytes[usize::from(start)..]).add_number(pseudo);
+            let all = Sum::new().plus(&bytes[usize::from(start)..]).plus_number(pseudo);
             prop_assert!(same(all.folded(), 0xffff));
             prop_assert!(bytes[field..field + 2] != [0, 0]);
         }
@@ -128,7 +128,17 @@ mod tests {
 
     #[test]
     fn the_longest_frame_does_not_overflow() {
-        assert_eq!(Sum::new().add(&vec![0xff; 1 << 20]).folded(), 0xffff);
+        assert_eq!(Sum::new().plus(&vec![0xff; 1 << 20]).folded(), 0xffff);
+    }
+
+    #[test]
+    fn a_zero_sum_is_a_checksum_of_ones_only_for_udp() {
+        let mut bytes = [0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        complete(&mut bytes, 0, 6).unwrap();
+        assert_eq!(bytes[6..], [0xff, 0xff]);
+        let mut bytes = [0, 0, 0xff, 0xff];
+        complete(&mut bytes, 0, 2).unwrap();
+        assert_eq!(bytes[2..], [0, 0]);
     }
 
     #[test]

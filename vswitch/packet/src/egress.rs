@@ -83,7 +83,7 @@ fn send_completed(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>
     let Checksum::Partial { start, offset } = frame.offload.checksum else { return };
     let (start, offset) = (usize::from(start), usize::from(offset));
     let field = start + offset;
-    let checksum = non_zero(Sum::new().add(bytes.get(start..).unwrap_or_default()).checksum(), offset).to_be_bytes();
+    let checksum = non_zero(Sum::new().plus(bytes.get(start..).unwrap_or_default()).checksum(), offset).to_be_bytes();
     let (front, tag, rest) = tagged(bytes, edit);
     let tag = tag.as_ref().map_or(&[][..], |tag| tag);
     // The field lies behind the tag unless the metadata is nonsense; then the frame goes as it is.

@@ -50,7 +50,7 @@ impl Headers {
             IpVersion::V4 => {
                 self.put(layers.network + 2, clamp(self.length - layers.network + payload));
                 self.put(layers.network + 10, 0);
-                let sum = Sum::new().add(self.bytes.get(layers.network..layers.transport).unwrap_or_default());
+                let sum = Sum::new().plus(self.bytes.get(layers.network..layers.transport).unwrap_or_default());
                 self.put(layers.network + 10, sum.checksum());
             }
             IpVersion::V6 => self.put(layers.network + 4, clamp(self.length - layers.network - 40 + payload)),
@@ -69,9 +69,9 @@ impl Headers {
             IpVersion::V6 => (layers.network + 8, 32),
         };
         let pseudo = Sum::new()
-            .add(self.bytes.get(from..from + length).unwrap_or_default())
-            .add_number(layers.transport_kind.protocol().into())
-            .add_number(clamp(self.length - layers.transport + payload));
+            .plus(self.bytes.get(from..from + length).unwrap_or_default())
+            .plus_number(layers.transport_kind.protocol().into())
+            .plus_number(clamp(self.length - layers.transport + payload));
         self.put(self.checksum_field(), pseudo.folded());
     }
 
@@ -79,7 +79,7 @@ impl Headers {
     pub(crate) fn set_whole_checksum(&mut self, payload: &[u8]) {
         self.set_partial_checksum(payload.len());
         let header = self.bytes.get(self.layers.transport..self.length).unwrap_or_default();
-        let sum = Sum::new().add(header).add(payload);
+        let sum = Sum::new().plus(header).plus(payload);
         self.put(self.checksum_field(), non_zero(sum.checksum(), self.layers.transport_kind.checksum_offset()));
     }
 

@@ -16,14 +16,17 @@ const CWR: u8 = 0x80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsegmentable;
 
-/// Cuts `frame` and hands each segment on: its headers, its payload, its metadata. With `partial`, checksums are left to the
+/// What takes a segment: its headers, its payload, its metadata.
+pub(crate) type Emit<'a> = &'a mut dyn FnMut(&[u8], &[u8], Offload);
+
+/// Cuts `frame` and hands each segment on. With `partial`, checksums are left to the
 /// receiver.
 pub(crate) fn segment(
     frame: &[u8],
     offload: Offload,
     edit: TagEdit,
     partial: bool,
-    emit: &mut dyn FnMut(&[u8], &[u8], Offload),
+    emit: Emit<'_>,
 ) -> Result<(), Unsegmentable> {
     let gso = offload.gso.ok_or(Unsegmentable)?;
     let layers = Layers::parse(frame).filter(|layers| fits(layers, gso.kind)).ok_or(Unsegmentable)?;

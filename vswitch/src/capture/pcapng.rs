@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 
+use packet::checksum::complete;
 use packet::{Checksum, GsoKind, Offload};
 
 use super::{Captured, Direction};
@@ -145,26 +146,10 @@ fn finish_checksum(captured: &mut Captured) -> [Option<Cow<'static, str>>; 2] {
     });
     let Checksum::Partial { start, offset } = checksum else { return [segments, None] };
     let whole = captured.length == length(&captured.bytes);
-    if whole && gso.is_none() && complete(&mut captured.bytes, start.into(), offset.into()).is_some() {
+    if whole && gso.is_none() && complete(&mut captured.bytes, start, offset).is_some() {
         return [None, None];
     }
     [segments, Some(Cow::Borrowed("checksum left to the receiver"))]
-}
-
-/// Sums `bytes` from `start` to the end (RFC 1071), with the folded pseudo header that the field holds, and stores the
-/// complement at `start + offset`. Returns nothing if the field is outside.
-fn complete(bytes: &mut [u8], start: usize, offset: usize) -> Option<()> {
-    const UDP_FIELD: usize = 6;
-    let covered = bytes.get_mut(start..)?;
-    let sum: u64 =
-        covered.chunks(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum();
-    let folded = (0..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16));
-    let mut checksum = !u16::try_from(folded).ok()?;
-    if checksum == 0 && offset == UDP_FIELD {
-        checksum = 0xffff; // RFC 768: zero says that there is no checksum.
-    }
-    covered.get_mut(offset..offset + 2)?.copy_from_slice(&checksum.to_be_bytes());
-    Some(())
 }
 
 /// A time, upper half first whatever the byte order.
@@ -225,24 +210,6 @@ mod tests {
         assert_eq!((&out[2..4], out.len()), (&4095u16.to_ne_bytes()[..], 4 + 4096));
     }
 
-    #[test]
-    fn a_zero_sum_is_a_udp_checksum_of_ones_only_for_udp() {
-        let mut bytes = [0, 0, 0, 0, 0, 0, 0xff, 0xff];
-        complete(&mut bytes, 0, 6).unwrap();
-        assert_eq!(bytes[6..], [0xff, 0xff]);
-        let mut bytes = [0, 0, 0xff, 0xff];
-        complete(&mut bytes, 0, 2).unwrap();
-        assert_eq!(bytes[2..], [0, 0]);
-    }
-
-    #[test]
-    fn a_field_outside_is_left_alone() {
-        for (start, offset) in [(9, 0), (0, 7), (0, 8), (8, 0), (65535, 65535)] {
-            let mut bytes = [1; 8];
-            assert_eq!((complete(&mut bytes, start, offset), bytes), (None, [1; 8]), "{start} {offset}");
-        }
-    }
-
     proptest! {
         /// What the sender leaves in the field is the folded sum of the pseudo header; etherparse knows the whole sum.
         #[test]
@@ -263,7 +230,7 @@ mod tests {
             let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
             let whole = frame.clone();
             frame[start + offset..start + offset + 2].copy_from_slice(&folded.to_be_bytes());
-            complete(&mut frame, start, offset).unwrap();
+            complete(&mut frame, u16::try_from(start).unwrap(), u16::try_from(offset).unwrap()).unwrap();
             prop_assert_eq!(frame, whole);
         }
     }

@@ -280,7 +280,11 @@ mod tests {
         let Action::Ask(Request::SetPort(_, change)) = action("set-port a --vlan 7 --guard on") else { panic!() };
         assert_eq!(
             change,
-            PortChange { vlans: Some(VlanChange::Access(VlanId::try_from(7).unwrap())), guard: Some(true), ..PortChange::default() }
+            PortChange {
+                vlans: Some(VlanChange::Access(VlanId::try_from(7).unwrap())),
+                guard: Some(true),
+                ..PortChange::default()
+            }
         );
         let Action::Ask(Request::SetPort(_, change)) = action("set-port a --all-vlans") else { panic!() };
         assert_eq!(change, PortChange { vlans: Some(VlanChange::All), ..PortChange::default() });

@@ -1,9 +1,9 @@
 //! The control side: everything that may block.
 //!
 //! [`Switch`] is the one owner of what the switch *is*: which bridges and ports, who asked for each, what the kernel was found
-//! to offer. It carries out one [`Request`] after the other, on one thread. A change becomes [`Step`](plan::Step)s, and each
+//! to offer. It carries out one [`Request`] after the other, on one thread. A change becomes steps, and each
 //! step has an inverse: when one fails, those before it are taken back, so a change is all or nothing. Steps act on the kernel
-//! ([`attach`](crate::attach)), then on every worker, then on what the next start must know
+//! ([`attach`]), then on every worker, then on what the next start must know
 //! ([`state`](crate::config::State)).
 //!
 //! What runs is what `switch.toml` says, and what was changed at run time where the file says nothing. A start and a reload

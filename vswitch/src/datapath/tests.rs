@@ -44,7 +44,7 @@ impl Lab {
         }
     }
 
-    fn from_to(&mut self, port: u32, source: u64, destination: u64) -> Result<Vec<u32>, DropReason> {
+    fn carry(&mut self, port: u32, source: u64, destination: u64) -> Result<Vec<u32>, DropReason> {
         let sent = self.send(port, &frame(source, destination, None, 46), Offload::default());
         sent.map(|list| list.into_iter().map(|(port, _)| port).collect())
     }
@@ -76,44 +76,44 @@ fn all(count: usize) -> Vec<VlanMode> {
 #[test]
 fn unknown_destinations_flood_and_known_ones_do_not() {
     let mut lab = Lab::new(&all(4));
-    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![1, 2, 3]));
-    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![0]));
-    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![2]));
-    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![1, 2, 3]));
-    assert_eq!(lab.from_to(0, 2, 0x3333_0000_0001), Ok(vec![1, 2, 3]), "multicast");
-    assert_eq!(lab.from_to(2, 6, 4), Err(DropReason::SamePort));
+    assert_eq!(lab.carry(0, 2, 4), Ok(vec![1, 2, 3]));
+    assert_eq!(lab.carry(2, 4, 2), Ok(vec![0]));
+    assert_eq!(lab.carry(0, 2, 4), Ok(vec![2]));
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1, 2, 3]));
+    assert_eq!(lab.carry(0, 2, 0x3333_0000_0001), Ok(vec![1, 2, 3]), "multicast");
+    assert_eq!(lab.carry(2, 6, 4), Err(DropReason::SamePort));
 }
 
 #[test]
 fn an_address_that_moves_is_followed_at_once() {
     let mut lab = Lab::new(&all(3));
-    lab.from_to(0, 2, BROADCAST).unwrap();
-    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0]));
-    lab.from_to(2, 2, BROADCAST).unwrap();
-    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![2]));
+    lab.carry(0, 2, BROADCAST).unwrap();
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
+    lab.carry(2, 2, BROADCAST).unwrap();
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![2]));
 }
 
 #[test]
 fn a_quiet_address_is_forgotten() {
     let mut lab = Lab::new(&all(3));
-    lab.from_to(0, 2, BROADCAST).unwrap();
+    lab.carry(0, 2, BROADCAST).unwrap();
     lab.now += Duration::from_secs(299);
     lab.datapath.expire(lab.now);
-    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0]));
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
     lab.now += Duration::from_secs(1);
     lab.datapath.expire(lab.now);
-    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![0, 2]));
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![0, 2]));
 }
 
 #[test]
 fn a_removed_port_takes_its_addresses_and_nothing_else() {
     let mut lab = Lab::new(&all(3));
-    lab.from_to(0, 2, BROADCAST).unwrap();
-    lab.from_to(1, 4, BROADCAST).unwrap();
+    lab.carry(0, 2, BROADCAST).unwrap();
+    lab.carry(1, 4, BROADCAST).unwrap();
     lab.datapath.remove_port(PortId(0));
-    assert_eq!(lab.from_to(2, 6, 2), Ok(vec![1]), "flooded to who is left");
-    assert_eq!(lab.from_to(2, 6, 4), Ok(vec![1]));
-    assert_eq!(lab.from_to(0, 2, 4), Ok(vec![]), "a port that is gone forwards nothing");
+    assert_eq!(lab.carry(2, 6, 2), Ok(vec![1]), "flooded to who is left");
+    assert_eq!(lab.carry(2, 6, 4), Ok(vec![1]));
+    assert_eq!(lab.carry(0, 2, 4), Ok(vec![]), "a port that is gone forwards nothing");
 }
 
 #[test]
@@ -125,10 +125,10 @@ fn bridges_do_not_mix() {
         let settings = PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None };
         lab.set(port, settings);
     }
-    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![1]));
-    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![3]), "the address is known on the other bridge only");
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1]));
+    assert_eq!(lab.carry(2, 4, 2), Ok(vec![3]), "the address is known on the other bridge only");
     lab.datapath.remove_bridge(BridgeId(1));
-    assert_eq!(lab.from_to(2, 4, 2), Ok(vec![3]), "a bridge with ports stays");
+    assert_eq!(lab.carry(2, 4, 2), Ok(vec![3]), "a bridge with ports stays");
 }
 
 #[test]
@@ -136,25 +136,25 @@ fn vlans_are_kept_apart_and_learn_apart() {
     let access = |number| VlanMode::Access(vlan(number));
     let trunk = VlanMode::Trunk { allowed: vec![vlan(10), vlan(20)], native: None };
     let mut lab = Lab::new(&[access(10), access(20), access(10), trunk]);
-    assert_eq!(lab.from_to(0, 2, BROADCAST), Ok(vec![2, 3]));
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![2, 3]));
     let tagged = lab.send(0, &frame(2, BROADCAST, None, 46), Offload::default());
     assert_eq!(tagged, Ok(vec![(2, TagEdit::Keep), (3, TagEdit::Push(Tag(10)))]));
-    assert_eq!(lab.from_to(1, 4, 2), Ok(vec![3]), "not known in VLAN 20");
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![3]), "not known in VLAN 20");
     let untagged = lab.send(3, &frame(6, 2, Some(10), 46), Offload::default());
     assert_eq!(untagged, Ok(vec![(0, TagEdit::Pop)]));
     assert_eq!(lab.send(3, &frame(6, 2, Some(30), 46), Offload::default()), Err(DropReason::VlanNotAllowed));
-    assert_eq!(lab.from_to(3, 6, 2), Err(DropReason::VlanNotAllowed), "no native VLAN");
+    assert_eq!(lab.carry(3, 6, 2), Err(DropReason::VlanNotAllowed), "no native VLAN");
     assert_eq!(lab.drops(3, DropReason::VlanNotAllowed), 2);
 }
 
 #[test]
 fn a_port_that_changes_its_vlan_is_learned_anew() {
     let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
-    lab.from_to(0, 2, BROADCAST).unwrap();
+    lab.carry(0, 2, BROADCAST).unwrap();
     let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::Access(vlan(20)), guard: None, broadcast_limit: None };
     lab.set(0, settings);
-    assert_eq!(lab.from_to(1, 4, 2), Err(DropReason::NoDestination));
-    assert_eq!(lab.from_to(2, 6, 2), Ok(vec![0]));
+    assert_eq!(lab.carry(1, 4, 2), Err(DropReason::NoDestination));
+    assert_eq!(lab.carry(2, 6, 2), Ok(vec![0]));
     assert_eq!(lab.datapath.counters(PortId(0)).unwrap().rx_frames, 1, "its counters go on");
 }
 
@@ -169,13 +169,13 @@ fn service_tags_pass_untouched() {
 #[test]
 fn control_frames_pass_only_where_asked_and_pause_never() {
     let mut lab = Lab::new(&all(2));
-    assert_eq!(lab.from_to(0, 2, 0x0180_c200_000e), Err(DropReason::ControlFrame));
+    assert_eq!(lab.carry(0, 2, 0x0180_c200_000e), Err(DropReason::ControlFrame));
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Pass };
     lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
     for last in (0..16).filter(|last| *last != 1) {
-        assert_eq!(lab.from_to(0, 2, 0x0180_c200_0000 + last), Ok(vec![1]));
+        assert_eq!(lab.carry(0, 2, 0x0180_c200_0000 + last), Ok(vec![1]));
     }
-    assert_eq!(lab.from_to(0, 2, 0x0180_c200_0001), Err(DropReason::ControlFrame));
+    assert_eq!(lab.carry(0, 2, 0x0180_c200_0001), Err(DropReason::ControlFrame));
     assert_eq!(lab.drops(0, DropReason::ControlFrame), 2);
 }
 
@@ -184,8 +184,8 @@ fn bad_frames_are_counted_by_reason() {
     let mut lab = Lab::new(&all(2));
     assert_eq!(lab.send(0, &[0; 13], Offload::default()), Err(DropReason::Runt));
     assert_eq!(lab.send(0, &[], Offload::default()), Err(DropReason::Runt));
-    assert_eq!(lab.from_to(0, 0x0100_0000_0000, 4), Err(DropReason::InvalidSource));
-    assert_eq!(lab.from_to(0, 0, 4), Err(DropReason::InvalidSource));
+    assert_eq!(lab.carry(0, 0x0100_0000_0000, 4), Err(DropReason::InvalidSource));
+    assert_eq!(lab.carry(0, 0, 4), Err(DropReason::InvalidSource));
     assert_eq!(lab.send(0, &frame(2, 4, None, 1501), Offload::default()), Err(DropReason::Oversized));
     assert_eq!(lab.send(0, &frame(2, 4, Some(5), 1501), Offload::default()), Err(DropReason::Oversized));
     assert!(lab.send(0, &frame(2, 4, Some(5), 1500), Offload::default()).is_ok());
@@ -211,37 +211,37 @@ fn the_storm_limit_is_for_broadcast_only() {
     let mut lab = Lab::new(&all(2));
     let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: Some(5) };
     lab.set(0, settings);
-    let passed = (0..10).filter(|_| lab.from_to(0, 2, BROADCAST).is_ok()).count();
+    let passed = (0..10).filter(|_| lab.carry(0, 2, BROADCAST).is_ok()).count();
     assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5));
-    assert!(lab.from_to(0, 2, 4).is_ok());
+    assert!(lab.carry(0, 2, 4).is_ok());
     lab.now += Duration::from_millis(200);
-    assert!(lab.from_to(0, 2, BROADCAST).is_ok());
+    assert!(lab.carry(0, 2, BROADCAST).is_ok());
 }
 
 #[test]
 fn the_guard_stops_a_frame_before_it_is_learned() {
     let mut lab = Lab::new(&all(3));
-    lab.from_to(1, 4, BROADCAST).unwrap();
+    lab.carry(1, 4, BROADCAST).unwrap();
     let guard = Some(Guard { mac: Mac::from_u64(2), addresses: Vec::new() });
     lab.set(0, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: None });
     let mut stolen = frame(4, BROADCAST, None, 46);
     stolen[12] = 0x90;
     assert_eq!(lab.send(0, &stolen, Offload::default()), Err(DropReason::GuardMac));
-    assert_eq!(lab.from_to(2, 6, 4), Ok(vec![1]), "the address is still where it was");
+    assert_eq!(lab.carry(2, 6, 4), Ok(vec![1]), "the address is still where it was");
 }
 
 #[test]
 fn what_one_worker_learns_another_hears() {
     let mut first = Lab::new(&all(3));
     let mut second = Lab::new(&all(3));
-    first.from_to(0, 2, BROADCAST).unwrap();
+    first.carry(0, 2, BROADCAST).unwrap();
     let news: Vec<News> = first.datapath.take_news().collect();
     assert_eq!(news.len(), 1);
     for item in news {
         second.datapath.hear(second.now, item);
     }
-    assert_eq!(second.from_to(1, 4, 2), Ok(vec![0]));
-    first.from_to(0, 2, BROADCAST).unwrap();
+    assert_eq!(second.carry(1, 4, 2), Ok(vec![0]));
+    first.carry(0, 2, BROADCAST).unwrap();
     assert_eq!(first.datapath.take_news().count(), 0, "said once");
 }
 

@@ -8,10 +8,10 @@
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
 //!
 //! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker that finds no
-//! work looks again for [`SPIN`] before it sleeps: a wake-up costs more than the gap between two bursts of a busy stream. An
+//! work looks again for 50 µs before it sleeps: a wake-up costs more than the gap between two bursts of a busy stream. An
 //! idle worker wakes once a second to expire.
 //!
-//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`News`]).
+//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
 
 mod command;
 mod turn;
