@@ -305,6 +305,9 @@ impl Drop for Lab {
             let _ = child.wait();
         }
         for name in self.netns() {
+            // Whatever a failed test left running there.
+            let line = format!("ip netns pids {0}{name} | xargs -r kill -9", self.id);
+            let _ = Command::new("sh").args(["-c", &line]).status();
             let _ = Command::new("ip").args(["netns", "del"]).arg(format!("{}{name}", self.id)).status();
         }
         if std::thread::panicking() {

@@ -15,24 +15,25 @@ pub struct Transfer {
     pub lost: f64,
 }
 
-/// One TCP stream from one station to another for so many seconds; `more` goes to the sending iperf3.
+/// One TCP stream from one station to another. `extent` and what else the sending iperf3 should be told: `-n 64M`, `-t 5`
+/// (whole seconds).
 ///
 /// # Panics
 /// If the connection fails or stalls.
 #[track_caller]
-pub fn tcp(lab: &Lab, from: &str, to: &str, address: &str, seconds: f64, more: &str) -> Transfer {
-    let report = iperf3(lab, from, to, address, &format!("-t {seconds} {more}"));
+pub fn tcp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Transfer {
+    let report = iperf3(lab, from, to, address, extent);
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate");
     Transfer { bits, packets: 0.0, lost: 0.0 }
 }
 
-/// UDP datagrams from one station to another for so many seconds: `-b` and `-l` come from `more`.
+/// UDP datagrams from one station to another; `extent` says how many, how fast (`-b`) and how long (`-l`).
 ///
 /// # Panics
 /// If the control connection fails.
 #[track_caller]
-pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, seconds: f64, more: &str) -> Transfer {
-    let report = iperf3(lab, from, to, address, &format!("-u -t {seconds} {more}"));
+pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Transfer {
+    let report = iperf3(lab, from, to, address, &format!("-u {extent}"));
     let sum = &report["end"]["sum"];
     let number = |name: &str| sum[name].as_f64().unwrap_or_else(|| panic!("no {name} in {sum}"));
     let (sent, lost) = (number("packets"), number("lost_packets"));

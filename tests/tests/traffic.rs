@@ -1,0 +1,218 @@
+//! Real network stacks through the switch: every kind of port to every other, offloads on and off.
+
+use vswitch_tests::{Lab, checksum_errors, needs, ping, tcp, udp};
+
+/// Less than any combination reaches on a slow machine, more than one that loses its super-frames or checksums gets: TCP then
+/// lives on retransmitted timeouts.
+const FLOWING: f64 = 50e6;
+
+/// A port on `br0`, and the station behind it at 10.0.0.N and fd00::N.
+struct Station {
+    name: &'static str,
+    kind: &'static str,
+    number: u8,
+    more: &'static str,
+}
+
+impl Station {
+    const fn new(name: &'static str, kind: &'static str, number: u8) -> Self {
+        Self { name, kind, number, more: "" }
+    }
+
+    fn address(&self) -> String {
+        format!("10.0.0.{}", self.number)
+    }
+
+    fn toml(&self) -> String {
+        let Self { name, kind, number, more } = self;
+        let place = match *kind {
+            "link" => format!("device = \"{name}\"\n"),
+            _ => format!("netns = \"@{name}\"\naddresses = [\"10.0.0.{number}/24\", \"fd00::{number}/64\"]\n"),
+        };
+        format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nkind = \"{kind}\"\n{place}{more}")
+    }
+
+    /// A link is somebody's veth end; its station is on the other one.
+    fn make_link(&self, lab: &Lab, mtu: u16) {
+        let Self { name, number, .. } = self;
+        lab.add_netns(name);
+        lab.sh(&format!(
+            "ip -n @host link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns @{name} && \
+             ip -n @host link set {name} up && ip -n @{name} link set eth0 up && \
+             ip -n @{name} addr add 10.0.0.{number}/24 dev eth0 && ip -n @{name} addr add fd00::{number}/64 dev eth0 nodad"
+        ))
+        .ok();
+    }
+}
+
+fn lab(mtu: u16, stations: &[Station]) -> Lab {
+    let mut lab = Lab::new();
+    for station in stations.iter().filter(|station| station.kind == "link") {
+        station.make_link(&lab, mtu);
+    }
+    let ports: String = stations.iter().map(Station::toml).collect();
+    lab.write(&format!("[[bridge]]\nname = \"br0\"\nmtu = {mtu}\n{ports}"));
+    lab.start();
+    lab
+}
+
+/// What a station's own stack leaves to its device.
+fn offloads(lab: &Lab, station: &Station, on: bool) {
+    let word = if on { "on" } else { "off" };
+    // Some devices have only some of them; what cannot be changed is no matter.
+    lab.run_in(
+        station.name,
+        &format!("for what in tx rx tso gso gro tx-udp-segmentation; do ethtool -K eth0 $what {word}; done"),
+    );
+}
+
+/// Bulk TCP from one to the other, with every packet whole at the receiver.
+#[track_caller]
+fn flows(lab: &Lab, from: &Station, to: &Station, what: &str) {
+    let before = checksum_errors(lab, to.name) + checksum_errors(lab, from.name);
+    let transfer = tcp(lab, from.name, to.name, &to.address(), "-n 64M");
+    eprintln!("{what}: {} {} to {} {}: {:.0} Mbit/s", from.kind, from.name, to.kind, to.name, transfer.bits / 1e6);
+    assert!(transfer.bits > FLOWING, "{what}: {} to {}: {transfer:?}", from.name, to.name);
+    assert_eq!(checksum_errors(lab, to.name) + checksum_errors(lab, from.name), before, "{what}: {} to {}", from.name, to.name);
+}
+
+fn every_protocol_crosses(mtu: u16) {
+    let (a, b) = (Station::new("a", "tap", 1), Station::new("b", "tap", 2));
+    let stations = [a, b];
+    let lab = lab(mtu, &stations);
+    let [a, b] = &stations;
+    assert!(ping(&lab, "a", "10.0.0.2") && ping(&lab, "b", "10.0.0.1"));
+    lab.until("IPv6 addresses are no longer tentative", |lab| ping(lab, "a", "fd00::2"));
+    let whole = mtu - 28;
+    lab.run_in("a", &format!("ping -n -c 1 -W 2 -M do -s {whole} 10.0.0.2")).ok();
+    let too_long = lab.run_in("a", &format!("ping -n -c 1 -W 1 -M do -s {} 10.0.0.2", whole + 1));
+    assert_ne!(too_long.code, Some(0), "{too_long:?}");
+    lab.run_in("a", "ping -n -c 1 -W 2 -s 20000 10.0.0.2").ok();
+    lab.run_in("a", "ping -n -c 1 -W 2 -s 20000 fd00::2").ok();
+    flows(&lab, a, b, "IPv4");
+    flows(&lab, b, a, "IPv4");
+    for (from, to, address) in [("a", "b", "fd00::2"), ("b", "a", "fd00::1")] {
+        assert!(tcp(&lab, from, to, address, "-n 64M").bits > FLOWING, "{from} to {address}");
+    }
+    for (from, to, address) in [("a", "b", "10.0.0.2"), ("b", "a", "10.0.0.1"), ("a", "b", "fd00::2")] {
+        let transfer = udp(&lab, from, to, address, "-n 8M -b 100M");
+        assert!(transfer.bits > 80e6 && transfer.lost < 0.05, "{from} to {address}: {transfer:?}");
+    }
+    assert_eq!(checksum_errors(&lab, "a") + checksum_errors(&lab, "b"), 0);
+}
+
+#[test]
+fn every_protocol_crosses_at_mtu_1500() {
+    needs!("ping", "iperf3");
+    every_protocol_crosses(1500);
+}
+
+#[test]
+fn every_protocol_crosses_at_mtu_9000() {
+    needs!("ping", "iperf3");
+    every_protocol_crosses(9000);
+}
+
+#[test]
+fn any_kind_sends_to_any_other_with_offloads_on_and_off() {
+    needs!("ping", "iperf3", "ethtool");
+    let stations = [
+        Station::new("t1", "tap", 1),
+        Station::new("t2", "tap", 2),
+        Station::new("v1", "veth", 3),
+        Station::new("v2", "veth", 4),
+        Station::new("l1", "link", 5),
+        Station::new("l2", "link", 6),
+    ];
+    let lab = lab(1500, &stations);
+    let [t1, t2, v1, v2, l1, l2] = &stations;
+    let pairs = [(t1, t2), (t1, v1), (t1, l1), (v1, l1), (v1, v2), (l1, l2)];
+    for (here, there) in [(true, true), (true, false), (false, true), (false, false)] {
+        for (one, other) in pairs {
+            offloads(&lab, one, here);
+            offloads(&lab, other, there);
+            let what = format!("offloads {here} {there}");
+            flows(&lab, one, other, &what);
+            flows(&lab, other, one, &what);
+        }
+    }
+}
+
+#[test]
+fn ports_without_offload_get_frames_as_on_a_wire() {
+    needs!("ping", "iperf3", "ethtool");
+    let wire = |name, kind, number| Station { more: "offload = false\n", ..Station::new(name, kind, number) };
+    let stations = [Station::new("t1", "tap", 1), wire("t2", "tap", 2), wire("v1", "veth", 3), wire("l1", "link", 4)];
+    let lab = lab(1500, &stations);
+    let [tap, others @ ..] = &stations;
+    for other in others {
+        flows(&lab, tap, other, "offload = false");
+        flows(&lab, other, tap, "offload = false");
+    }
+    flows(&lab, &stations[1], &stations[3], "offload = false on both");
+    flows(&lab, &stations[3], &stations[1], "offload = false on both");
+}
+
+/// Sends `count` datagrams of `size` bytes by one `UDP_SEGMENT` send each, and prints how many arrived whole.
+const UDP_SEGMENTS: &str = r#"
+import socket, sys, struct
+role, address, size, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if role == "send":
+    s.setsockopt(17, 103, size)  # SOL_UDP, UDP_SEGMENT
+    data = b"".join(struct.pack(">I", n) * (size // 4) for n in range(count))
+    s.sendto(data + b"end", (address, 7000))
+else:
+    s.bind((address, 7000)); s.settimeout(10)
+    print("bound", flush=True)
+    got = []
+    while True:
+        d = s.recv(65535)
+        if d == b"end": break
+        got.append(d)
+    assert got == [struct.pack(">I", n) * (size // 4) for n in range(count)], got
+    print(len(got))
+"#;
+
+#[test]
+fn datagrams_sent_as_one_super_frame_arrive_one_by_one() {
+    needs!("python3");
+    let stations = [
+        Station::new("t1", "tap", 1),
+        Station::new("t2", "tap", 2),
+        Station::new("v1", "veth", 3),
+        Station::new("l1", "link", 4),
+        Station { more: "offload = false\n", ..Station::new("t3", "tap", 5) },
+    ];
+    let lab = lab(1500, &stations);
+    std::fs::write(lab.path("udp.py"), UDP_SEGMENTS).unwrap();
+    let script = lab.path("udp.py").display().to_string();
+    let [t1, others @ ..] = &stations;
+    for (from, to) in others.iter().map(|other| (t1, other)).chain(others.iter().map(|other| (other, t1))) {
+        let before = checksum_errors(&lab, to.name);
+        let log = lab.path(&format!("{}-to-{}", from.name, to.name));
+        let line = format!("python3 {script} receive {} 1000 40 > {} 2>&1", to.address(), log.display());
+        let mut receiver = lab.command_in(to.name, &line).spawn().unwrap();
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        lab.until("the receiver is bound", |_| said().contains("bound"));
+        assert!(ping(&lab, from.name, &to.address()));
+        lab.run_in(from.name, &format!("python3 {script} send {} 1000 40", to.address())).ok();
+        let what = format!("{} to {}", from.name, to.name);
+        assert!(receiver.wait().unwrap().success(), "{what}: {}", said());
+        assert_eq!(said().trim_end(), "bound\n40", "{what}");
+        assert_eq!(checksum_errors(&lab, to.name), before, "{what}");
+    }
+}
+
+#[test]
+fn fragments_cross_every_kind_of_port() {
+    needs!("ping", "iperf3");
+    let stations = [Station::new("t1", "tap", 1), Station::new("v1", "veth", 2), Station::new("l1", "link", 3)];
+    let lab = lab(1500, &stations);
+    let [t1, v1, l1] = &stations;
+    for (from, to) in [(t1, v1), (v1, t1), (t1, l1), (l1, t1)] {
+        assert!(ping(&lab, from.name, &to.address()));
+        let transfer = udp(&lab, from.name, to.name, &to.address(), "-n 4M -b 50M -l 8000");
+        assert!(transfer.bits > 40e6 && transfer.lost < 0.05, "{} to {}: {transfer:?}", from.name, to.name);
+    }
+}
