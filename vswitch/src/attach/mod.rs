@@ -39,6 +39,8 @@ pub use netns::{make_netns, netns_warning, remove_netns};
 pub struct Plan<'a> {
     /// The port.
     pub spec: &'a PortSpec,
+    /// The MAC address of a device that has to be made, where the port is given none; `None`: the kernel's choice.
+    pub first_mac: Option<Mac>,
     /// The MTU of its bridge, which a device made for it gets.
     pub mtu: u16,
     /// How many workers want a queue; at least one is opened.

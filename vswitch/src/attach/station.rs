@@ -14,7 +14,7 @@ use crate::api::PortSpec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Station {
     /// `None`: whatever it is.
-    mac: Option<Mac>,
+    pub(super) mac: Option<Mac>,
     mtu: u32,
     /// Those that the switch set or should set. Others are their owner's and are left alone.
     addresses: Vec<IpNet>,

@@ -65,7 +65,10 @@ impl Opened<'_> {
         let (capabilities, mut features) = self.set_offloads(first)?;
         let link = self.look_up()?;
         self.set_properties(&link)?;
-        let wanted = Station::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
+        let mut wanted = Station::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
+        if !self.reopened {
+            wanted.mac = wanted.mac.or(self.plan.first_mac);
+        }
         Change { netlink: self.netlink, place: self.place, link: &link, known: &[] }.make_or_undo(&wanted)?;
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
             features.push("speed".to_owned());

@@ -106,7 +106,8 @@ impl Pair<'_> {
         let name = switch_name(&spec.name);
         let namespace = self.station.descriptor()?;
         self.switch.with_netlink(|netlink| {
-            let made = netlink.add_veth(&name, spec.ifname.as_str(), spec.mac, namespace.as_fd());
+            let mac = spec.mac.or(self.plan.first_mac);
+            let made = netlink.add_veth(&name, spec.ifname.as_str(), mac, namespace.as_fd());
             made.doing(NET_ADMIN, || format!("make the veth pair \"{name}\" and \"{}\" {}", spec.ifname, self.station.place))?;
             self.set_switch_mark(netlink, &name).inspect_err(|_| {
                 // Unmarked, nobody would find it. The error that counts is the first one.

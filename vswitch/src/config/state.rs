@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use packet::Mac;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +13,12 @@ use super::Config;
 use crate::api::{BridgeName, BridgeSpec, PortName, PortSpec};
 
 /// What a start must know besides `switch.toml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
+    /// From which the addresses of stations that were given none are derived, so that they stay.
+    #[serde(default = "random")]
+    pub seed: u64,
     /// Bridges that vsctl set or deleted.
     pub bridges: BTreeMap<BridgeName, Change<BridgeSpec>>,
     /// Ports that vsctl set or deleted.
@@ -42,7 +47,26 @@ pub struct Made {
     pub ports: BTreeMap<PortName, PortSpec>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { seed: random(), bridges: BTreeMap::new(), ports: BTreeMap::new(), made: Made::default() }
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
+
 impl State {
+    /// The MAC address of a port's station that was given none: locally administered, and the same whenever its device is made
+    /// again, for the others remember it in their neighbour tables (FNV-1a).
+    pub fn station_mac(&self, port: &PortName) -> Mac {
+        let bytes = self.seed.to_le_bytes().into_iter().chain(port.as_str().bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
+        Mac([0x02, a ^ f, b ^ g, c ^ h, d, e])
+    }
+
     /// Drops the changes to what the file names: it has won, and its user was told.
     pub fn forget_overruled(&mut self, config: &Config) {
         self.bridges.retain(|name, _| config.bridges.iter().all(|spec| spec.name != *name));
@@ -169,10 +193,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/when/missing");
         let (file, state) = StateFile::open(&path).unwrap();
-        assert_eq!(state, State::default());
-        file.save(&some()).unwrap();
+        assert_eq!((state.bridges.len(), state.ports.len(), &state.made), (0, 0, &Made::default()));
+        let some = some();
+        file.save(&some).unwrap();
         drop(file);
-        assert_eq!(StateFile::open(&path).unwrap().1, some());
+        assert_eq!(StateFile::open(&path).unwrap().1, some);
+    }
+
+    #[test]
+    fn a_station_keeps_its_address_and_shares_it_with_nobody() {
+        let state = State::default();
+        let macs: BTreeSet<Mac> = (0..1000).map(|n| state.station_mac(&format!("p{n}").parse().unwrap())).collect();
+        assert_eq!(macs.len(), 1000);
+        assert!(macs.iter().all(|mac| !mac.is_group()));
+        let a: PortName = "a".parse().unwrap();
+        assert_eq!(state.station_mac(&a), state.clone().station_mac(&a));
+        assert_ne!(state.station_mac(&a), State { seed: state.seed + 1, ..state.clone() }.station_mac(&a));
     }
 
     #[test]

@@ -223,7 +223,8 @@ impl Switch {
     }
 
     fn open(&mut self, spec: &PortSpec, mtu: u16) -> Result<Attachment, ControlError> {
-        let opened = attach::attach(&Plan { spec, mtu, queues: self.workers.len(), gateways: &[] });
+        let first_mac = Some(self.state.station_mac(&spec.name));
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues: self.workers.len(), gateways: &[] });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)

@@ -17,13 +17,15 @@ pub struct PacketSocket {
     virtio_header: bool,
     /// The kernel's count of lost frames when it was last read.
     overflows: u32,
+    /// Whether the interface went down since the last frame.
+    down: bool,
 }
 
 impl PacketSocket {
     /// Takes a nonblocking socket as [`sys::packet`](crate::sys::packet) opens it, bound to one interface, with auxiliary data
     /// switched on, and with virtio headers if `virtio_header` says so.
     pub fn new(fd: OwnedFd, capabilities: Capabilities, virtio_header: bool) -> Self {
-        Self { fd, capabilities, virtio_header, overflows: 0 }
+        Self { fd, capabilities, virtio_header, overflows: 0, down: false }
     }
 
     fn read(&mut self, batch: &mut Batch) -> Result<(), Unread> {
@@ -42,7 +44,7 @@ impl PacketSocket {
         Ok(())
     }
 
-    fn read_with_header(&self, small: &mut [u8], large: &mut [u8]) -> Result<(packet::Reception, Offload), Unread> {
+    fn read_with_header(&mut self, small: &mut [u8], large: &mut [u8]) -> Result<(packet::Reception, Offload), Unread> {
         let mut header = [0; VNET_HEADER];
         let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(small), IoSliceMut::new(large)];
         let mut reception = self.usable(packet::receive(self.fd.as_fd(), parts))?;
@@ -52,21 +54,23 @@ impl PacketSocket {
     }
 
     /// Without headers nothing says how an unfinished checksum is finished.
-    fn read_bare(&self, small: &mut [u8], large: &mut [u8]) -> Result<(packet::Reception, Offload), Unread> {
+    fn read_bare(&mut self, small: &mut [u8], large: &mut [u8]) -> Result<(packet::Reception, Offload), Unread> {
         let parts = &mut [IoSliceMut::new(small), IoSliceMut::new(large)];
         let reception = self.usable(packet::receive(self.fd.as_fd(), parts))?;
         if reception.unfinished { Err(Unread::Malformed) } else { Ok((reception, Offload::default())) }
     }
 
-    fn usable(&self, reception: Result<packet::Reception, Errno>) -> Result<packet::Reception, Unread> {
+    /// The kernel reports a link that went down once, before the frames that still wait. If it is removed after that, it says
+    /// nothing more (`packet_notifier`), but the socket is bound to nothing then.
+    fn usable(&mut self, reception: Result<packet::Reception, Errno>) -> Result<packet::Reception, Unread> {
+        self.down = matches!(reception, Err(Errno::NETDOWN)) || self.down && reception.is_err();
         match reception {
             Ok(frame) if frame.outgoing => Err(Unread::Ignored),
             Ok(frame) if frame.truncated => Err(Unread::Malformed),
             Ok(frame) => Ok(frame),
             // A frame whose offload has no place in a virtio header (`packet_rcv_vnet`) is lost.
             Err(Errno::INVAL) => Err(Unread::Malformed),
-            Err(Errno::AGAIN) => Err(Unread::Drained),
-            // The kernel reports a link that went down once, before the frames that still wait; a removed one looks the same.
+            Err(Errno::AGAIN) if !self.down => Err(Unread::Drained),
             Err(Errno::NETDOWN) if packet::is_bound(self.fd.as_fd()) => Err(Unread::Ignored),
             Err(_) if packet::is_bound(self.fd.as_fd()) => Err(Unread::Drained),
             Err(_) => Err(Unread::Gone),

@@ -121,6 +121,8 @@ impl Worker {
             }
             if now >= expiry {
                 self.datapath.expire(now);
+                // Not every device announces that it has gone.
+                self.make_all_ready();
                 expiry = now + EXPIRY;
             }
             let round = self.ready.len();
@@ -157,6 +159,11 @@ impl Worker {
             queue.ready = true;
             self.ready.push_back(id);
         }
+    }
+
+    fn make_all_ready(&mut self) {
+        let ids: Vec<PortId> = self.queues.iter().map(|(number, _)| PortId(number)).collect();
+        ids.into_iter().for_each(|id| self.make_ready(id));
     }
 
     /// Devices that nothing announces are asked every turn; says whether there are any.

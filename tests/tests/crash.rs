@@ -1,0 +1,153 @@
+//! Ends of vswitchd, wanted and unwanted, and what they leave.
+
+use vswitch_tests::{Lab, needs, ping, tcp};
+
+const TWO: &str = r#"
+[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+netns = "@a"
+addresses = ["10.0.0.1/24", "fd00::1/64"]
+[[port]]
+name = "b"
+bridge = "br0"
+netns = "@b"
+kind = "veth"
+addresses = ["10.0.0.2/24"]
+"#;
+
+/// What a station would notice: index, address and addresses of its device.
+fn device(lab: &Lab, netns: &str) -> String {
+    let text = lab.run_in(netns, "ip -o link show eth0; ip -o addr show eth0; ip route").ok();
+    // Whether carrier and duplicate address detection have come round at this moment is not the point.
+    let changing = |word: &&str| word.contains("UP") || ["state", "DOWN", "UNKNOWN", "mode", "tentative"].contains(word);
+    text.split_whitespace().filter(|word| !changing(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_killed_switch_is_taken_over_without_touching_the_containers() {
+    needs!("ping", "iperf3");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.ctl("add-port br0 c --netns @c --address 10.0.0.3/24").ok();
+    assert!(ping(&lab, "a", "10.0.0.3"));
+    let before: Vec<String> = ["a", "b", "c"].iter().map(|netns| device(&lab, netns)).collect();
+    for netns in ["b", "c"] {
+        lab.spawn_in(netns, "iperf3 -s");
+    }
+    // One connection lives through every crash.
+    let (count, log) = (200_u32, lab.path("long").display().to_string());
+    lab.until("iperf3 listens", |lab| !lab.run_in("b", "ss -Hltn sport = :5201").ok().is_empty());
+    let mut long = lab.command_in("a", &format!("iperf3 -c 10.0.0.2 -b 20M -t 8 > {log} 2>&1")).spawn().unwrap();
+    lab.until("traffic flows", |lab| lab.json("stats b")[0]["tx_frames"].as_u64().unwrap() > u64::from(count));
+    for _ in 0..3 {
+        lab.kill();
+        lab.start();
+        assert!(ping(&lab, "a", "10.0.0.2") && ping(&lab, "a", "10.0.0.3") && ping(&lab, "c", "10.0.0.2"));
+    }
+    let after: Vec<String> = ["a", "b", "c"].iter().map(|netns| device(&lab, netns)).collect();
+    assert_eq!(after, before);
+    assert!(long.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
+    assert!(lab.stop().success());
+    assert_eq!(lab.netns(), ["host"]);
+}
+
+#[test]
+fn the_end_removes_what_was_made_and_nothing_else() {
+    needs!("ping");
+    let mut lab = Lab::new();
+    lab.add_netns("b");
+    lab.sh("ip -n @b link add mine type veth peer name mine2").ok();
+    lab.sh("ip -n @host link add lan type veth peer name lan2 && ip -n @host link set lan up").ok();
+    lab.write(&format!("{TWO}[[port]]\nname = \"lan\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"lan\"\n"));
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        lab.start();
+        assert_eq!(lab.netns(), ["a", "b", "host"]);
+        lab.signal(signal);
+        assert!(lab.ended().success());
+        assert_eq!(lab.netns(), ["b", "host"]);
+        assert_eq!(lab.sh("ip -n @b -o link | wc -l").ok(), "3\n");
+        assert_eq!(lab.sh("ip -n @host -o link | wc -l").ok(), "3\n");
+        assert!(!lab.path("control.sock").exists());
+    }
+}
+
+#[test]
+fn what_a_crash_left_and_nobody_wants_is_removed_at_the_next_start() {
+    needs!("ping");
+    let mut lab = Lab::with(TWO);
+    lab.kill();
+    assert_eq!(lab.netns(), ["a", "b", "host"]);
+    lab.write(&TWO.replace("\"b\"", "\"c\"").replace("@b", "@c").replace(".0.2", ".0.3"));
+    lab.start();
+    assert_eq!(lab.netns(), ["a", "c", "host"]);
+    assert!(ping(&lab, "a", "10.0.0.3"));
+    assert_eq!(lab.json("list-ports").as_array().unwrap().len(), 2);
+    assert!(lab.stop().success());
+    assert_eq!(lab.netns(), ["host"]);
+    assert_eq!(lab.sh("ip -n @host -br link | wc -l").ok(), "1\n");
+}
+
+#[test]
+fn a_second_switch_leaves_the_first_alone() {
+    needs!("ping");
+    let mut lab = Lab::with(TWO);
+    let sentence = lab.start_refused(&[]).refused();
+    assert!(sentence.contains("another vswitchd serves it"), "{sentence}");
+    // Another socket, but the same directory.
+    let other = lab.path("other.sock").display().to_string();
+    let state = lab.path("state").display().to_string();
+    lab.write(&format!("[switch]\ncontrol = \"{other}\"\nstate-dir = \"{state}\"\n{TWO}"));
+    let sentence = lab.start_refused(&[]).refused();
+    assert!(sentence.contains(&format!("process {}", lab.pid())), "{sentence}");
+    assert!(!lab.path("other.sock").exists());
+    // Another directory too, but the same devices.
+    let state = lab.path("state2").display().to_string();
+    lab.write(&format!("[switch]\ncontrol = \"{other}\"\nstate-dir = \"{state}\"\n{TWO}"));
+    let outcome = lab.start_refused(&[]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.lines().all(|line| line.contains("in use by another process") || line.contains("exists already")),
+        "{outcome:?}"
+    );
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    assert!(lab.stop().success());
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    needs!();
+    let lab = Lab::new();
+    lab.sh("ip -n @host link add taken type veth peer name taken2").ok();
+    let bad = "[[port]]\nname = \"x\"\nbridge = \"br0\"\nnetns = \"/run/netns/none\"\n\
+               [[port]]\nname = \"taken\"\nbridge = \"br0\"\n[[port]]\nname = \"lan\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"nolan\"\n";
+    lab.write(&format!("{TWO}{bad}"));
+    let sentence = lab.start_refused(&[]).refused();
+    assert_eq!(sentence.lines().count(), 3, "{sentence}");
+    for part in ["/run/netns/none", "\"taken\" exists already", "no interface \"nolan\""] {
+        assert!(sentence.contains(part), "{part}: {sentence}");
+    }
+    assert_eq!(lab.netns(), ["host"]);
+    assert_eq!(lab.sh("ip -n @host -br link | wc -l").ok(), "3\n");
+    assert!(!lab.path("control.sock").exists());
+}
+
+#[test]
+fn a_device_that_goes_away_takes_only_its_port_down() {
+    needs!("ping", "iperf3");
+    let lab =
+        Lab::with(&format!("{TWO}[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\naddresses = [\"10.0.0.3/24\"]\n"));
+    assert!(ping(&lab, "a", "10.0.0.3"));
+    lab.sh("ip -n @c link del eth0").ok();
+    lab.until("the port is down", |lab| lab.json("list-ports")[2]["state"].is_object());
+    assert!(lab.ctl("show").ok().contains("its device is gone"));
+    assert!(tcp(&lab, "a", "b", "10.0.0.2", "-n 64M").bits > 50e6);
+    // A veth loses its other end with it.
+    lab.sh("ip -n @b link del eth0").ok();
+    lab.until("the port is down", |lab| lab.json("list-ports")[1]["state"].is_object());
+    lab.ctl("reload").ok();
+    // The new devices have addresses of their own, which a's stack takes a moment to ask for.
+    lab.until("they are back", |lab| ping(lab, "a", "10.0.0.3") && ping(lab, "a", "10.0.0.2"));
+}
