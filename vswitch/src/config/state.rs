@@ -59,12 +59,15 @@ fn random() -> u64 {
 
 impl State {
     /// The MAC address of a port's station that was given none: locally administered, and the same whenever its device is made
-    /// again, for the others remember it in their neighbour tables (FNV-1a).
+    /// again, for the others remember it in their neighbour tables (FNV-1a, then the finalizer of SplitMix64, without which names
+    /// that differ in their last character collide).
     pub fn station_mac(&self, port: &PortName) -> Mac {
         let bytes = self.seed.to_le_bytes().into_iter().chain(port.as_str().bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        let [a, b, c, d, e, f, g, h] = hash.to_le_bytes();
-        Mac([0x02, a ^ f, b ^ g, c ^ h, d, e])
+        let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let [a, b, c, d, e, ..] = (mixed ^ (mixed >> 31)).to_le_bytes();
+        Mac([0x02, a, b, c, d, e])
     }
 
     /// Drops the changes to what the file names: it has won, and its user was told.
