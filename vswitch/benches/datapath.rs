@@ -37,8 +37,9 @@ fn bridge(now: Instant, stations: u64) -> Datapath {
     }
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
     for number in 0..stations {
+        batch.set_ingress(port_of(number).0);
         batch.push(&frame(station(number), Mac([0x33, 0x33, 0, 0, 0, 1])), Offload::default());
-        datapath.forward(now, port_of(number), &batch, &mut outputs);
+        datapath.forward(now, &mut batch, &mut outputs);
         outputs.clear();
         batch.clear();
     }
@@ -51,7 +52,7 @@ fn port_of(number: u64) -> PortId {
 }
 
 /// Batches of frames from the stations of one port to stations of others, in no order.
-fn batches(stations: u64, count: usize) -> Vec<(PortId, Batch)> {
+fn batches(stations: u64, count: usize) -> Vec<Batch> {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         random ^= random << 13;
@@ -63,6 +64,7 @@ fn batches(stations: u64, count: usize) -> Vec<(PortId, Batch)> {
         .map(|_| {
             let ingress = next() % u64::from(PORTS);
             let mut batch = Batch::new();
+            batch.set_ingress(port_of(ingress).0);
             while !batch.is_full() {
                 let per_port = stations / u64::from(PORTS);
                 let source = ingress + next() % per_port.max(1) * u64::from(PORTS);
@@ -71,14 +73,14 @@ fn batches(stations: u64, count: usize) -> Vec<(PortId, Batch)> {
                     batch.push(&frame(station(source), station(destination)), Offload::default());
                 }
             }
-            (port_of(ingress), batch)
+            batch
         })
         .collect()
 }
 
 /// Forwards a batch and gathers every frame for its device.
-fn breathe(datapath: &mut Datapath, now: Instant, from: PortId, batch: &Batch, outputs: &mut Outputs, egress: &mut Egress) {
-    datapath.forward(now, from, batch, outputs);
+fn breathe(datapath: &mut Datapath, now: Instant, batch: &mut Batch, outputs: &mut Outputs, egress: &mut Egress) {
+    datapath.forward(now, batch, outputs);
     let mut queue = Vec::with_capacity(Batch::FRAMES);
     for port in outputs.used() {
         queue.clear();
@@ -96,14 +98,13 @@ fn unicast(criterion: &mut Criterion) {
     for stations in [100, 1_000, 10_000, 100_000] {
         let now = Instant::now();
         let mut datapath = bridge(now, stations);
-        let batches = batches(stations, 512);
+        let mut batches = batches(stations, 512);
         let (mut outputs, mut egress) = (Outputs::new(), Egress::new());
         let mut turn = 0;
         group.bench_function(BenchmarkId::from_parameter(stations), |bencher| {
             bencher.iter(|| {
-                let (from, batch) = &batches[turn % batches.len()];
-                turn += 1;
-                breathe(&mut datapath, now, *from, batch, &mut outputs, &mut egress);
+                turn = (turn + 1) % batches.len();
+                breathe(&mut datapath, now, &mut batches[turn], &mut outputs, &mut egress);
             });
         });
     }
@@ -114,10 +115,11 @@ fn flood(criterion: &mut Criterion) {
     let now = Instant::now();
     let mut datapath = bridge(now, 100);
     let mut batch = Batch::new();
+    batch.set_ingress(1);
     batch.push(&frame(station(1), Mac::BROADCAST), Offload::default());
     let (mut outputs, mut egress) = (Outputs::new(), Egress::new());
     criterion.bench_function("flood", |bencher| {
-        bencher.iter(|| breathe(&mut datapath, now, PortId(1), &batch, &mut outputs, &mut egress));
+        bencher.iter(|| breathe(&mut datapath, now, &mut batch, &mut outputs, &mut egress));
     });
 }
 

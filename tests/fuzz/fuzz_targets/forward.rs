@@ -27,10 +27,11 @@ fuzz_target!(|steps: Vec<Step>| {
     for step in steps {
         match step {
             Step::Frames(port, frames) => {
+                batch.set_ingress(port.into());
                 for (bytes, header) in frames.iter().take(Batch::FRAMES) {
                     batch.push(bytes, Offload::decode(*header, bytes.len()).unwrap_or_default());
                 }
-                datapath.forward(now, PortId(port.into()), &batch, &mut outputs);
+                datapath.forward(now, &mut batch, &mut outputs);
                 for egress in outputs.used() {
                     assert_ne!(*egress, PortId(port.into()), "nothing goes back");
                     assert!(outputs.queue(*egress).len() <= batch.frames().len());

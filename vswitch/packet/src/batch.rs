@@ -23,6 +23,10 @@ pub struct Frame {
     end: usize,
     /// What the kernel left to do.
     pub offload: Offload,
+    /// The number of the port that it came in at.
+    pub ingress: u32,
+    /// Which of the peers behind that port sent it, where the port is a tunnel; 0 for every other port.
+    pub peer: u16,
 }
 
 impl Frame {
@@ -53,6 +57,7 @@ impl Frame {
 pub struct Batch {
     frames: Vec<Frame>,
     bytes: usize,
+    ingress: u32,
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
 }
@@ -66,6 +71,11 @@ impl Batch {
     /// An empty batch without buffers; they are made as they are first needed.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says at which port the frames to come are received.
+    pub fn set_ingress(&mut self, port: u32) {
+        self.ingress = port;
     }
 
     /// Whether it is time to forward before receiving more.
@@ -113,7 +123,7 @@ impl Batch {
             }
         };
         self.bytes += length;
-        self.frames.push(Frame { buffer, start: HEADROOM, end: HEADROOM + length, offload });
+        self.frames.push(Frame { buffer, start: HEADROOM, end: HEADROOM + length, offload, ingress: self.ingress, peer: 0 });
         Ok(())
     }
 

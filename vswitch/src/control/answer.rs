@@ -48,7 +48,7 @@ impl Switch {
             .rows
             .into_iter()
             .filter_map(|row| {
-                let port = self.port_ids.get(row.port.0)?.clone();
+                let port = self.port_ids.get(row.place.port.0)?.clone();
                 Some(FdbEntry { mac: row.mac, vlan: row.vlan, port, age_seconds: row.age.into() })
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use packet::{Mac, VlanId};
 
-use super::fdb::{Fdb, Learned};
+use super::fdb::{Fdb, Learned, Place};
 use super::{Departure, Outputs, Port, PortId, Slots};
 use crate::api::{BridgeSpec, ControlFrames};
 
@@ -40,7 +40,7 @@ pub(super) struct Bridge {
 /// Where a frame that may pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    Port(PortId),
+    Place(Place),
     Everyone,
 }
 
@@ -69,15 +69,15 @@ impl Bridge {
         !self.members.is_empty()
     }
 
-    pub(super) fn learn(&mut self, vlan: VlanId, source: Mac, port: PortId, now: u32) -> Learned {
-        self.fdb.learn(vlan, source, port, now)
+    pub(super) fn learn(&mut self, vlan: VlanId, source: Mac, place: Place, now: u32) -> Learned {
+        self.fdb.learn(vlan, source, place, now)
     }
 
     pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {
         if destination.is_group() {
             return Destination::Everyone;
         }
-        self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Port)
+        self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Place)
     }
 
     /// Puts the frame into the queue of every other port that carries its VLAN; says whether there was one.
@@ -86,7 +86,7 @@ impl Bridge {
         for &member in self.members.iter().filter(|member| **member != ingress) {
             let edit = ports.get(member.0).and_then(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag));
             if let Some(edit) = edit {
-                outputs.push(member, Departure { frame: frame.index, edit });
+                outputs.push(member, Departure { frame: frame.index, edit, peer: 0 });
                 reached = true;
             }
         }

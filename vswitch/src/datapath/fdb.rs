@@ -1,9 +1,9 @@
 //! The forwarding database: which MAC address is behind which port.
 //!
 //! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
-//! port and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
+//! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
 //!
-//! **What bounds it.** `capacity` entries of 32 bytes, an array of chain heads of the same count, and a list head for each port.
+//! **What bounds it.** `capacity` entries of 40 bytes, an array of chain heads of the same count, and a list head for each port.
 //! Entries live in a slab that grows to the capacity and is reused; nothing else is allocated.
 //!
 //! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
@@ -42,10 +42,25 @@ pub struct Fdb {
     evictions: u64,
 }
 
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The port.
+    pub port: PortId,
+    /// Which of the peers behind that port, where it is a tunnel; 0 for every other port.
+    pub peer: u16,
+}
+
+impl From<PortId> for Place {
+    fn from(port: PortId) -> Self {
+        Self { port, peer: 0 }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     key: u64,
-    port: PortId,
+    place: Place,
     /// Second of the last frame.
     seen: u32,
     /// Second at which other workers were last told.
@@ -80,8 +95,8 @@ pub struct Row {
     pub vlan: VlanId,
     /// The address.
     pub mac: Mac,
-    /// Its port.
-    pub port: PortId,
+    /// Where it is.
+    pub place: Place,
     /// Seconds since its last frame.
     pub age: u32,
 }
@@ -118,30 +133,30 @@ impl Fdb {
         self.evictions
     }
 
-    /// The port of an address.
-    pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<PortId> {
+    /// Where an address is.
+    pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<Place> {
         let key = key(vlan, mac);
-        self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.port)
+        self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.place)
     }
 
-    /// Notes that a frame from `mac` came from `port` in second `now`.
-    pub fn learn(&mut self, vlan: VlanId, mac: Mac, port: PortId, now: u32) -> Learned {
+    /// Notes that a frame from `mac` came from `place` in second `now`.
+    pub fn learn(&mut self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
         let key = key(vlan, mac);
         let Some(index) = self.position(key) else {
-            self.insert(key, port, now);
+            self.insert(key, place, now);
             return Learned::News;
         };
         let entry = &mut self.entries[index as usize];
-        if entry.seen == now && entry.port == port {
+        if entry.seen == now && entry.place == place {
             return Learned::Known;
         }
-        let news = entry.port != port || now.saturating_sub(entry.told) > self.ageing / 4;
+        let news = entry.place != place || now.saturating_sub(entry.told) > self.ageing / 4;
         if news {
             entry.told = now;
         }
         entry.seen = now;
         self.unlist(index);
-        self.entries[index as usize].port = port;
+        self.entries[index as usize].place = place;
         self.list(index);
         if news { Learned::News } else { Learned::Known }
     }
@@ -184,7 +199,7 @@ impl Fdb {
         rows.sort_by_key(|row| std::cmp::Reverse(row.age));
         let mut fresh = Self { seed: self.seed.clone(), evictions: self.evictions, ..Self::new(capacity, ageing, 0) };
         for row in rows {
-            fresh.learn(row.vlan, row.mac, row.port, now.saturating_sub(row.age));
+            fresh.learn(row.vlan, row.mac, row.place, now.saturating_sub(row.age));
         }
         *self = fresh;
     }
@@ -196,7 +211,7 @@ impl Fdb {
             let mut next = owner.newest;
             while let Some(entry) = self.entries.get(next as usize) {
                 let (vlan, mac) = unkey(entry.key);
-                rows.push(Row { vlan, mac, port: entry.port, age: now.saturating_sub(entry.seen) });
+                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen) });
                 next = entry.older;
             }
         }
@@ -221,12 +236,12 @@ impl Fdb {
         None
     }
 
-    fn insert(&mut self, key: u64, port: PortId, now: u32) {
+    fn insert(&mut self, key: u64, place: Place, now: u32) {
         if self.length == self.capacity {
             self.evict();
         }
         let bucket = self.bucket(key);
-        let entry = Entry { key, port, seen: now, told: now, chain: self.heads[bucket], newer: NONE, older: NONE };
+        let entry = Entry { key, place, seen: now, told: now, chain: self.heads[bucket], newer: NONE, older: NONE };
         let index = match self.entries.get(self.free as usize) {
             Some(unused) => std::mem::replace(&mut self.free, unused.chain),
             None => {
@@ -267,7 +282,7 @@ impl Fdb {
 
     /// Puts an entry at the front of its port's list.
     fn list(&mut self, index: u32) {
-        let port = self.entries[index as usize].port.index();
+        let port = self.entries[index as usize].place.port.index();
         if port >= self.owners.len() {
             self.owners.resize(port + 1, Owner { count: 0, newest: NONE, oldest: NONE });
         }
@@ -285,8 +300,8 @@ impl Fdb {
 
     /// Takes an entry out of its port's list.
     fn unlist(&mut self, index: u32) {
-        let Entry { port, newer, older, .. } = self.entries[index as usize];
-        let owner = &mut self.owners[port.index()];
+        let Entry { place, newer, older, .. } = self.entries[index as usize];
+        let owner = &mut self.owners[place.port.index()];
         owner.count -= 1;
         if newer == NONE {
             owner.newest = older;
@@ -322,8 +337,8 @@ mod tests {
         Mac::from_u64(0x0200_0000_0000 + number)
     }
 
-    fn port(number: u32) -> PortId {
-        PortId(number)
+    fn port(number: u32) -> Place {
+        PortId(number).into()
     }
 
     #[test]
@@ -342,7 +357,7 @@ mod tests {
         assert_eq!(fdb.learn(ONE, mac(1), port(4), 0), Learned::News);
         assert_eq!(fdb.find(ONE, mac(1)), Some(port(4)));
         assert_eq!(fdb.len(), 1);
-        fdb.forget_port(port(3));
+        fdb.forget_port(PortId(3));
         assert_eq!(fdb.len(), 1, "it no longer belongs to its first port");
     }
 
@@ -425,7 +440,7 @@ mod tests {
             for (number, owner, seconds, action) in steps {
                 now += seconds;
                 match action {
-                    0 => { fdb.forget_port(port(owner)); map.retain(|_, (at, _)| *at != owner); }
+                    0 => { fdb.forget_port(PortId(owner)); map.retain(|_, (at, _)| *at != owner); }
                     1 => { fdb.expire(now); map.retain(|_, (_, seen)| now - *seen < 30); }
                     2 => { fdb.clear(); map.clear(); }
                     _ => { fdb.learn(ONE, mac(number), port(owner), now); map.insert(number, (owner, now)); }

@@ -25,7 +25,7 @@ use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId, ethertype};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
-pub use fdb::{Fdb, Learned, Row};
+pub use fdb::{Fdb, Learned, Place, Row};
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
 pub use slots::Slots;
@@ -71,8 +71,8 @@ pub struct News {
     pub vlan: VlanId,
     /// The address.
     pub mac: Mac,
-    /// Its port.
-    pub port: PortId,
+    /// Where it is.
+    pub place: Place,
 }
 
 /// A bridge's table, as one worker sees it.
@@ -119,19 +119,21 @@ impl Datapath {
         Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new() }
     }
 
-    /// Forwards every frame of `batch`, which came in at `ingress`, into `outputs`.
-    pub fn forward(&mut self, now: Instant, ingress: PortId, batch: &Batch, outputs: &mut Outputs) {
+    /// Forwards every frame of `batch` into `outputs`.
+    pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
         let second = self.second(now);
         for (index, frame) in batch.frames().iter().enumerate() {
-            let Some(port) = self.ports.get_mut(ingress.0) else { return };
-            let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { return };
+            let place = Place { port: PortId(frame.ingress), peer: frame.peer };
+            let ingress = place.port;
+            let Some(port) = self.ports.get_mut(ingress.0) else { continue };
+            let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { continue };
             port.counters.rx_frames += 1;
             port.counters.rx_bytes += frame.bytes().len() as u64;
             let id = port.bridge;
             let sent = port.admit(index, frame, &bridge.settings, now).and_then(|frame| {
                 let (vlan, mac) = (frame.vlan, frame.ethernet.source);
-                if bridge.learn(vlan, mac, ingress, second) == Learned::News {
-                    self.news.push(News { bridge: id, vlan, mac, port: ingress });
+                if bridge.learn(vlan, mac, place, second) == Learned::News {
+                    self.news.push(News { bridge: id, vlan, mac, place });
                 }
                 send(bridge, &self.ports, ingress, &frame, outputs)
             });
@@ -183,15 +185,15 @@ impl Datapath {
     pub fn remove_port(&mut self, id: PortId) {
         self.leave(id);
         self.ports.remove(id.0);
-        self.news.retain(|news| news.port != id);
+        self.news.retain(|news| news.place.port != id);
     }
 
     /// Takes over what another worker learned, if it still makes sense here.
     pub fn hear(&mut self, now: Instant, news: News) {
         let second = self.second(now);
-        let current = self.ports.get(news.port.0).is_some_and(|port| port.bridge == news.bridge);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge);
         if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
-            bridge.learn(news.vlan, news.mac, news.port, second);
+            bridge.learn(news.vlan, news.mac, news.place, second);
         }
     }
 
@@ -283,11 +285,11 @@ fn send(
     outputs: &mut Outputs,
 ) -> Result<(), DropReason> {
     match bridge.look_up(frame.vlan, frame.ethernet.destination) {
-        Destination::Port(port) if port == ingress => Err(DropReason::SamePort),
-        Destination::Port(id) => {
+        Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
+        Destination::Place(Place { port: id, peer }) => {
             let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;
             let edit = port.vlans.egress(frame.vlan, frame.ethernet.tag).ok_or(DropReason::NoDestination)?;
-            outputs.push(id, Departure { frame: frame.index, edit });
+            outputs.push(id, Departure { frame: frame.index, edit, peer });
             Ok(())
         }
         Destination::Everyone if bridge.flood(ingress, frame, ports, outputs) => Ok(()),

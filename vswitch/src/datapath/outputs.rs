@@ -20,6 +20,8 @@ pub struct Departure {
     pub frame: usize,
     /// What happens to its tag.
     pub edit: TagEdit,
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    pub peer: u16,
 }
 
 impl Outputs {

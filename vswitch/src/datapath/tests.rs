@@ -35,9 +35,10 @@ impl Lab {
     /// Sends one frame; returns where it left and how, or why it did not.
     fn send(&mut self, port: u32, frame: &[u8], offload: Offload) -> Result<Vec<(u32, TagEdit)>, DropReason> {
         let mut batch = Batch::new();
+        batch.set_ingress(port);
         batch.push(frame, offload);
         let mut outputs = Outputs::new();
-        self.datapath.forward(self.now, PortId(port), &batch, &mut outputs);
+        self.datapath.forward(self.now, &mut batch, &mut outputs);
         match outputs.dropped() {
             [(0, reason)] => Err(*reason),
             _ => Ok(outputs.used().iter().flat_map(|port| outputs.queue(*port).iter().map(|d| (port.0, d.edit))).collect()),

@@ -28,10 +28,11 @@ impl Worker {
         queue.ready = false;
         let Some(device) = &mut queue.device else { return };
         let captured = queue.captured;
+        self.batch.set_ingress(id.0);
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
-        self.datapath.forward(now, id, &self.batch, &mut self.outputs);
+        self.datapath.forward(now, &mut self.batch, &mut self.outputs);
         if captured {
             self.capture_received(id);
         }
