@@ -35,6 +35,11 @@ impl Frame {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
+    /// As [`Frame::bytes`], to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
     /// Puts a tag of four bytes behind the two addresses. The kernel takes tags out of what packet sockets read.
     pub fn insert_tag(&mut self, tag: [u8; 4]) {
         if self.start < tag.len() || self.end - self.start < 12 {
@@ -68,6 +73,11 @@ impl Batch {
     /// Bytes at which a batch is full; the frame that reaches it is still taken.
     pub const BYTES: usize = 192 * 1024;
 
+    /// Most frames that the switch may put behind those which it received.
+    pub const ANSWERS: usize = 192;
+    /// Most frames of both kinds.
+    pub const MOST: usize = Self::FRAMES + Self::ANSWERS;
+
     /// An empty batch without buffers; they are made as they are first needed.
     pub fn new() -> Self {
         Self::default()
@@ -86,6 +96,16 @@ impl Batch {
     /// The frames, oldest first.
     pub fn frames(&self) -> &[Frame] {
         &self.frames
+    }
+
+    /// The frames, to change.
+    pub fn frames_mut(&mut self) -> &mut [Frame] {
+        &mut self.frames
+    }
+
+    /// Whether one more frame of the switch's own may go behind those received.
+    pub fn has_room(&self) -> bool {
+        self.frames.len() < Self::MOST
     }
 
     /// Forgets the frames and keeps their buffers.

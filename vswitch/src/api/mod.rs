@@ -8,8 +8,13 @@ mod name;
 mod reply;
 mod request;
 mod spec;
+mod uplink;
 
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
 pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};
+pub use uplink::{
+    ForwardKey, ForwardSpec, UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec, protocol_name,
+};
+pub(crate) use uplink::is_host;

@@ -24,6 +24,16 @@ pub struct BridgeSpec {
     pub max_macs: u32,
     /// What happens to frames to `01:80:c2:00:00:0x`.
     pub control_frames: ControlFrames,
+    /// Addresses of its gateway, the switch itself; none: no gateway.
+    pub addresses: Vec<IpNet>,
+    /// The VLAN of its gateway; 1 by default, that of untagged frames.
+    pub gateway_vlan: VlanId,
+    /// Whether its gateway gives addresses by DHCP.
+    pub dhcp: bool,
+    /// The uplink by which its stations reach the rest of the world.
+    pub uplink: Option<PortName>,
+    /// Whether nothing is routed between it and other bridges.
+    pub isolated: bool,
 }
 
 /// What a bridge does with link-local control frames: STP, LACP, LLDP and the rest of `01:80:c2:00:00:0x`. PAUSE frames
@@ -206,6 +216,18 @@ pub enum SpecError {
     /// MAC limit out of range.
     #[error("max-macs {0} of bridge \"{1}\" is out of range: use 1 to 1048576")]
     MaxMacs(u32, BridgeName),
+    /// An address that no gateway may have.
+    #[error("bridge \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it")]
+    NotAHost(BridgeName, IpNet),
+    /// Two subnets of one bridge overlap.
+    #[error("addresses {1} and {2} of bridge \"{0}\" are in one subnet: give it one address in each")]
+    SameSubnet(BridgeName, IpNet, IpNet),
+    /// DHCP without a subnet.
+    #[error("bridge \"{0}\" has `dhcp` but no address to serve a subnet of: give it `addresses`")]
+    DhcpWithoutAddress(BridgeName),
+    /// An uplink without a gateway to it.
+    #[error("bridge \"{0}\" has `uplink` but no address: give it `addresses`, its gateway's")]
+    UplinkWithoutAddress(BridgeName),
     /// Both access and trunk.
     #[error("port \"{0}\" has both `vlan` and `trunk`: an access port has `vlan`, a trunk has `trunk` and may have `native`")]
     AccessAndTrunk(PortName),
@@ -244,6 +266,16 @@ struct BridgeTable {
     max_macs: Option<u32>,
     #[serde(default)]
     control_frames: ControlFrames,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway_vlan: Option<VlanId>,
+    #[serde(default)]
+    dhcp: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uplink: Option<PortName>,
+    #[serde(default = "yes")]
+    isolated: bool,
 }
 
 mod ageing {
@@ -268,7 +300,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
     type Error = SpecError;
 
     fn try_from(table: BridgeTable) -> Result<Self, SpecError> {
-        let BridgeTable { name, mtu, ageing, max_macs, control_frames } = table;
+        let BridgeTable { name, mtu, ageing, max_macs, control_frames, addresses, .. } = table;
         let mtu = match mtu.unwrap_or(1500) {
             number @ 68..=65_535 => u16::try_from(number).map_err(|_| SpecError::Mtu(number, name.clone()))?,
             number => return Err(SpecError::Mtu(number, name)),
@@ -281,14 +313,55 @@ impl TryFrom<BridgeTable> for BridgeSpec {
         if !(1..=1 << 20).contains(&max_macs) {
             return Err(SpecError::MaxMacs(max_macs, name));
         }
-        Ok(Self { name, mtu, ageing: Duration::from_secs(ageing.as_secs()), max_macs, control_frames })
+        check_gateway(&name, &addresses)?;
+        if table.dhcp && addresses.is_empty() {
+            return Err(SpecError::DhcpWithoutAddress(name));
+        }
+        if table.uplink.is_some() && addresses.is_empty() {
+            return Err(SpecError::UplinkWithoutAddress(name));
+        }
+        Ok(Self {
+            name,
+            mtu,
+            ageing: Duration::from_secs(ageing.as_secs()),
+            max_macs,
+            control_frames,
+            addresses,
+            gateway_vlan: table.gateway_vlan.unwrap_or(VlanId::DEFAULT),
+            dhcp: table.dhcp,
+            uplink: table.uplink,
+            isolated: table.isolated,
+        })
     }
+}
+
+fn check_gateway(name: &BridgeName, addresses: &[IpNet]) -> Result<(), SpecError> {
+    for (number, net) in addresses.iter().enumerate() {
+        if !super::is_host(net) {
+            return Err(SpecError::NotAHost(name.clone(), *net));
+        }
+        let same = |other: &&IpNet| net.contains(&other.network()) || other.contains(&net.network());
+        if let Some(other) = addresses[..number].iter().find(same) {
+            return Err(SpecError::SameSubnet(name.clone(), *other, *net));
+        }
+    }
+    Ok(())
 }
 
 impl From<BridgeSpec> for BridgeTable {
     fn from(spec: BridgeSpec) -> Self {
-        let BridgeSpec { name, mtu, ageing, max_macs, control_frames } = spec;
-        Self { name, mtu: Some(mtu.into()), ageing: Some(ageing), max_macs: Some(max_macs), control_frames }
+        Self {
+            name: spec.name,
+            mtu: Some(spec.mtu.into()),
+            ageing: Some(spec.ageing),
+            max_macs: Some(spec.max_macs),
+            control_frames: spec.control_frames,
+            gateway_vlan: Some(spec.gateway_vlan).filter(|_| !spec.addresses.is_empty()),
+            addresses: spec.addresses,
+            dhcp: spec.dhcp,
+            uplink: spec.uplink,
+            isolated: spec.isolated,
+        }
     }
 }
 

@@ -140,7 +140,7 @@ impl Switch {
 
     /// Takes note of what a worker found.
     pub fn note(&mut self, event: Event) {
-        let Event::DeviceGone(id) = event;
+        let Event::DeviceGone(id) = event else { return };
         let Some(name) = self.port_ids.get(id.0) else { return };
         if let Some(port) = self.ports.get_mut(name).filter(|port| port.state == PortState::Up) {
             tracing::warn!(port = %name, "its device is gone");

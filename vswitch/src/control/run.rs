@@ -149,6 +149,9 @@ impl DataPlane {
         for (number, (mut worker, _)) in workers.into_iter().enumerate() {
             let others = handles.iter().enumerate().filter(|(other, _)| *other != number);
             worker.set_peers(others.map(|(_, handle)| handle.clone()).collect());
+            if let Some(router) = handles.first().filter(|_| number > 0) {
+                worker.set_router(router.clone());
+            }
             threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?);
         }
         Ok(Self { handles, threads })

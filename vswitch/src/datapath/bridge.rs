@@ -1,6 +1,6 @@
 //! One learning, VLAN-aware bridge: its forwarding database and who is on it.
 
-use packet::{Mac, VlanId};
+use packet::{Mac, Tag, VlanId};
 
 use super::fdb::{Fdb, Learned, Place};
 use super::{Departure, Outputs, Port, PortId, Slots};
@@ -80,13 +80,19 @@ impl Bridge {
         self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Place)
     }
 
-    /// Puts the frame into the queue of every other port that carries its VLAN; says whether there was one.
-    pub(super) fn flood(&self, ingress: PortId, frame: &super::Parsed, ports: &Slots<Port>, outputs: &mut Outputs) -> bool {
+    /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN; says whether there was one.
+    pub(super) fn flood(
+        &self,
+        ingress: Option<PortId>,
+        index: usize,
+        (vlan, tag): (VlanId, Option<Tag>),
+        ports: &Slots<Port>,
+        outputs: &mut Outputs,
+    ) -> bool {
         let mut reached = false;
-        for &member in self.members.iter().filter(|member| **member != ingress) {
-            let edit = ports.get(member.0).and_then(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag));
-            if let Some(edit) = edit {
-                outputs.push(member, Departure { frame: frame.index, edit, peer: 0 });
+        for &member in self.members.iter().filter(|member| Some(**member) != ingress) {
+            if let Some(edit) = ports.get(member.0).and_then(|port| port.vlans.egress(vlan, tag)) {
+                outputs.push(member, Departure { frame: index, edit, peer: 0 });
                 reached = true;
             }
         }

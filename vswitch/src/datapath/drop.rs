@@ -31,6 +31,24 @@ pub enum DropReason {
     SamePort,
     /// No other port carries its VLAN.
     NoDestination,
+    /// The gateway cannot be spoken to from this source address: a group, its own, or one that is not of the subnet.
+    MartianSource,
+    /// Its hop limit is used up.
+    HopLimit,
+    /// It is longer than the MTU of the way on, and may not be cut.
+    PacketTooBig,
+    /// There is no route to its destination.
+    NoRoute,
+    /// Its destination is on a bridge that is isolated from this one.
+    Isolated,
+    /// The next hop does not say its MAC address.
+    NeighborUnresolved,
+    /// It is for the gateway, where nobody listens.
+    NoService,
+    /// It is a fragment, and for the gateway itself, which puts none together.
+    FragmentForGateway,
+    /// It came in by an uplink and belongs to no session and no published port.
+    NoSession,
     /// The device takes no more frames now.
     QueueFull,
     /// The device is down.
@@ -43,7 +61,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 27] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -58,6 +76,15 @@ impl DropReason {
         Self::StormLimit,
         Self::SamePort,
         Self::NoDestination,
+        Self::MartianSource,
+        Self::HopLimit,
+        Self::PacketTooBig,
+        Self::NoRoute,
+        Self::Isolated,
+        Self::NeighborUnresolved,
+        Self::NoService,
+        Self::FragmentForGateway,
+        Self::NoSession,
         Self::QueueFull,
         Self::DeviceDown,
         Self::Refused,
@@ -81,6 +108,15 @@ impl DropReason {
             Self::StormLimit => "storm-limit",
             Self::SamePort => "same-port",
             Self::NoDestination => "no-destination",
+            Self::MartianSource => "martian-source",
+            Self::HopLimit => "hop-limit",
+            Self::PacketTooBig => "packet-too-big",
+            Self::NoRoute => "no-route",
+            Self::Isolated => "isolated",
+            Self::NeighborUnresolved => "neighbor-unresolved",
+            Self::NoService => "no-service",
+            Self::FragmentForGateway => "fragment-for-gateway",
+            Self::NoSession => "no-session",
             Self::QueueFull => "queue-full",
             Self::DeviceDown => "device-down",
             Self::Refused => "refused",
@@ -146,3 +182,4 @@ mod tests {
         assert_eq!(names.len(), DropReason::ALL.len(), "every name is its own");
     }
 }
+impl From<nat::Denied> for DropReason { fn from(_: nat::Denied) -> Self { Self::NoSession } }

@@ -12,6 +12,7 @@ mod drop;
 mod fdb;
 mod guard;
 mod outputs;
+mod router;
 mod slots;
 mod storm;
 mod vlan;
@@ -28,10 +29,12 @@ pub use drop::{Counters, DropReason};
 pub use fdb::{Fdb, Learned, Place, Row};
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
+pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;
 
 use crate::api::{ControlFrames, VlanMode};
 use bridge::{Bridge, Destination};
+use router::{Arrival, Attention, Paths, Router};
 use storm::StormLimit;
 use vlan::PortVlans;
 
@@ -94,6 +97,9 @@ pub struct Datapath {
     /// Keeps stations from choosing addresses that collide.
     seed: u64,
     news: Vec<News>,
+    router: Router,
+    /// Whether this worker routes; else it hands over what is to be routed.
+    routes: bool,
 }
 
 #[derive(Debug)]
@@ -116,39 +122,146 @@ struct Parsed {
 impl Datapath {
     /// A datapath without bridges or ports. `seed` should be random.
     pub fn new(epoch: Instant, seed: u64) -> Self {
-        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new() }
+        let router = Router::new(epoch, seed);
+        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new(), router, routes: true }
     }
 
-    /// Forwards every frame of `batch` into `outputs`.
+    /// Leaves routing to another worker: frames to gateways end up in [`Outputs::handed_over`].
+    pub fn leave_routing(&mut self) {
+        self.routes = false;
+    }
+
+    /// Forwards every frame of `batch` into `outputs`. What the router has to say is put behind them.
     pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
-        let second = self.second(now);
-        for (index, frame) in batch.frames().iter().enumerate() {
-            let place = Place { port: PortId(frame.ingress), peer: frame.peer };
-            let ingress = place.port;
+        for index in 0..batch.frames().len() {
+            let Some(frame) = batch.frames().get(index) else { return };
+            let (ingress, length) = (PortId(frame.ingress), frame.bytes().len() as u64);
             let Some(port) = self.ports.get_mut(ingress.0) else { continue };
-            let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { continue };
             port.counters.rx_frames += 1;
-            port.counters.rx_bytes += frame.bytes().len() as u64;
-            let id = port.bridge;
-            let sent = port.admit(index, frame, &bridge.settings, now).and_then(|frame| {
-                let (vlan, mac) = (frame.vlan, frame.ethernet.source);
-                if bridge.learn(vlan, mac, place, second) == Learned::News {
-                    self.news.push(News { bridge: id, vlan, mac, place });
-                }
-                send(bridge, &self.ports, ingress, &frame, outputs)
-            });
-            if let Err(reason) = sent {
+            port.counters.rx_bytes += length;
+            if let Err(reason) = self.forward_one(index, now, batch, outputs) {
                 outputs.drop(index, reason);
                 self.count_drops(ingress, reason, 1);
             }
         }
+        self.count_late_drops();
     }
 
-    /// Forgets what is too old. To be called about once a second.
-    pub fn expire(&mut self, now: Instant) {
+    fn forward_one(
+        &mut self,
+        index: usize,
+        now: Instant,
+        batch: &mut Batch,
+        outputs: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        let second = self.second(now);
+        let frame = batch.frames().get(index).ok_or(DropReason::Malformed)?;
+        let place = Place { port: PortId(frame.ingress), peer: frame.peer };
+        let port = self.ports.get_mut(place.port.0).ok_or(DropReason::NoDestination)?;
+        let id = port.bridge;
+        let bridge = self.bridges.get_mut(id.0).ok_or(DropReason::NoDestination)?;
+        let frame = port.admit(index, frame, &bridge.settings, now)?;
+        let Parsed { ethernet, vlan, .. } = frame;
+        if self.router.has_mac(id, ethernet.source) {
+            return Err(DropReason::InvalidSource);
+        }
+        if bridge.learn(vlan, ethernet.source, place, second) == Learned::News {
+            self.news.push(News { bridge: id, vlan, mac: ethernet.source, place });
+        }
+        let attention = self.router.attention(id, vlan, ethernet.destination);
+        if attention != Attention::None && !self.routes {
+            outputs.hand_over(index);
+        }
+        match attention {
+            Attention::None => send(bridge, &self.ports, place.port, &frame, outputs),
+            Attention::Mine if !self.routes => Ok(()),
+            Attention::Mine => {
+                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
+                let (bridges, ports) = (&self.bridges, &self.ports);
+                self.router.receive(&at, &mut Paths { bridges, ports, batch, outputs })
+            }
+            Attention::Also => {
+                // Where there is nobody else, the gateway is who hears it.
+                let _ = send(bridge, &self.ports, place.port, &frame, outputs);
+                if !self.routes {
+                    return Ok(());
+                }
+                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
+                let (bridges, ports) = (&self.bridges, &self.ports);
+                self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs })
+            }
+        }
+    }
+
+    /// Routes the frames of `batch`, which another worker received, bridged and handed over.
+    pub fn route(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
+        let second = self.second(now);
+        for index in 0..batch.frames().len() {
+            let Some(frame) = batch.frames().get(index) else { return };
+            let port = PortId(frame.ingress);
+            let Some(bridge) = self.ports.get(port.0).map(|port| port.bridge) else { continue };
+            let Ok(ethernet) = Ethernet::parse(frame.bytes()) else { continue };
+            let at = Arrival { index, port, bridge, ethernet, now, second };
+            let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
+            let routed = if ethernet.destination.is_group() {
+                self.router.hear(&at, &mut paths)
+            } else {
+                self.router.receive(&at, &mut paths)
+            };
+            if let Err(reason) = routed {
+                self.count_drops(port, reason, 1);
+            }
+        }
+        self.count_late_drops();
+    }
+
+    /// Sends a frame that the services of a bridge's gateway made.
+    pub fn emit(&mut self, bridge: BridgeId, frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
+        let Some(vlan) = self.router.vlan(bridge) else { return };
+        // Whoever waits for it asks again.
+        let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs }.emit(bridge, vlan, frame);
+    }
+
+    /// Forgets what is too old, and lets the router do what is due. To be called about once a second, with an empty batch.
+    pub fn expire(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
         let second = self.second(now);
         for (_, bridge) in self.bridges.iter_mut() {
             bridge.fdb.expire(second);
+        }
+        self.router.tick(now, second, &mut Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs });
+        self.count_late_drops();
+    }
+
+    /// Gives a bridge a gateway, changes it, or takes it away.
+    pub fn set_gateway(&mut self, id: BridgeId, settings: Option<GatewaySettings>) {
+        self.router.set_gateway(id, settings);
+    }
+
+    /// Sets the published ports of an uplink that translates.
+    pub fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
+        self.router.set_forwards(uplink, forwards);
+    }
+
+    /// The sessions of an uplink that translates.
+    pub fn nat(&self, uplink: BridgeId) -> Option<&nat::Nat> {
+        self.router.nat(uplink)
+    }
+
+    /// The neighbours of a bridge's gateway, in no order.
+    pub fn neighbors(&self, now: Instant, bridge: BridgeId) -> Vec<NeighborRow> {
+        self.router.neighbors(bridge, self.second(now))
+    }
+
+    /// Frames for the services of gateways.
+    pub fn take_punts(&mut self) -> std::vec::Drain<'_, Punt> {
+        self.router.take_punts()
+    }
+
+    fn count_late_drops(&mut self) {
+        for (port, reason) in self.router.take_late_drops() {
+            if let Some(port) = self.ports.get_mut(port.0) {
+                port.counters.count_drops(reason, 1);
+            }
         }
     }
 
@@ -165,6 +278,7 @@ impl Datapath {
     pub fn remove_bridge(&mut self, id: BridgeId) {
         if self.bridges.get(id.0).is_some_and(|bridge| !bridge.has_members()) {
             self.bridges.remove(id.0);
+            self.router.set_gateway(id, None);
         }
     }
 
@@ -292,7 +406,9 @@ fn send(
             outputs.push(id, Departure { frame: frame.index, edit, peer });
             Ok(())
         }
-        Destination::Everyone if bridge.flood(ingress, frame, ports, outputs) => Ok(()),
+        Destination::Everyone if bridge.flood(Some(ingress), frame.index, (frame.vlan, frame.ethernet.tag), ports, outputs) => {
+            Ok(())
+        }
         Destination::Everyone => Err(DropReason::NoDestination),
     }
 }

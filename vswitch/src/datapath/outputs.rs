@@ -1,5 +1,6 @@
-use packet::TagEdit;
+use packet::{Batch, TagEdit};
 
+use super::router::Hop;
 use super::{DropReason, PortId};
 
 /// What a batch turned into: for each port, which of the batch's frames leave there, in order, and with which tag.
@@ -11,6 +12,8 @@ pub struct Outputs {
     queues: Vec<Vec<Departure>>,
     used: Vec<PortId>,
     dropped: Vec<(usize, DropReason)>,
+    hops: Vec<(usize, Hop)>,
+    handed_over: Vec<usize>,
 }
 
 /// A frame on its way out of one port.
@@ -41,6 +44,30 @@ impl Outputs {
         queue.push(departure);
     }
 
+    /// Notes what happens to a routed frame.
+    pub(super) fn rewrite(&mut self, frame: usize, hop: Hop) {
+        self.hops.push((frame, hop));
+    }
+
+    /// Notes that a frame is for the worker that routes.
+    pub(super) fn hand_over(&mut self, frame: usize) {
+        self.handed_over.push(frame);
+    }
+
+    /// Changes the frames that were routed. To be called once, after captures have seen what came in and before anything is sent.
+    pub fn act(&mut self, batch: &mut Batch) {
+        for (index, hop) in self.hops.drain(..) {
+            if let Some(frame) = batch.frames_mut().get_mut(index) {
+                hop.apply(frame);
+            }
+        }
+    }
+
+    /// Frames of the batch that the worker which routes should see, in order.
+    pub fn handed_over(&self) -> &[usize] {
+        &self.handed_over
+    }
+
     pub(super) fn drop(&mut self, frame: usize, reason: DropReason) {
         self.dropped.push((frame, reason));
     }
@@ -68,5 +95,7 @@ impl Outputs {
             }
         }
         self.dropped.clear();
+        self.hops.clear();
+        self.handed_over.clear();
     }
 }

@@ -28,6 +28,15 @@ impl<T> Slots<T> {
         self.0[index] = Some(thing);
     }
 
+    /// The thing with this number, made if there is none.
+    pub fn get_or_insert_with(&mut self, number: u32, make: impl FnOnce() -> T) -> &mut T {
+        let index = number as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index].get_or_insert_with(make)
+    }
+
     /// Takes a thing out.
     pub fn remove(&mut self, number: u32) -> Option<T> {
         self.0.get_mut(number as usize)?.take()

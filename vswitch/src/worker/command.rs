@@ -1,9 +1,12 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use packet::Offload;
 
 use crate::capture::Tap;
-use crate::datapath::{BridgeId, BridgeSettings, Counters, FdbListing, News, PortId, PortSettings};
+use crate::datapath::{
+    BridgeId, BridgeSettings, Counters, FdbListing, GatewaySettings, NeighborRow, News, PortId, PortSettings, Punt,
+};
 use crate::device::Device;
 
 /// What the control side tells a worker. Commands are carried out between batches, in order.
@@ -24,6 +27,16 @@ pub enum Command {
     FlushFdb(BridgeId),
     /// Read the counters of all these ports.
     Counters(Vec<PortId>, Sender<Vec<Counters>>),
+    /// Give a bridge a gateway, change it, or take it away.
+    SetGateway(BridgeId, Option<GatewaySettings>),
+    /// Set the published ports of an uplink.
+    SetForwards(BridgeId, Vec<nat::Forward>),
+    /// List the sessions of an uplink. Only the worker that routes has any.
+    Sessions(BridgeId, Sender<Sessions>),
+    /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
+    Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
+    /// Send a frame that the services of a bridge's gateway made.
+    Emit(BridgeId, Vec<u8>),
     /// Offer frames to a capture: those of these ports, or of all.
     StartCapture(CaptureId, Option<Vec<PortId>>, Tap),
     /// Offer no more.
@@ -36,11 +49,31 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CaptureId(pub u64);
 
+/// The sessions of an uplink.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    /// The sessions, in no order.
+    pub rows: Vec<nat::Row>,
+    /// What became of packets and sessions so far.
+    pub counters: nat::Counters,
+}
+
 /// What a worker tells the control side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The device of a port is gone; the port stays, without it.
     DeviceGone(PortId),
+    /// A frame for the services of a gateway.
+    Punt(Punt),
+}
+
+/// A frame on its way to the worker that routes.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) bytes: Vec<u8>,
+    pub(super) offload: Offload,
+    pub(super) ingress: u32,
+    pub(super) peer: u16,
 }
 
 /// The data plane has stopped.
@@ -52,12 +85,15 @@ pub struct Stopped;
 const COMMANDS: usize = 256;
 /// Learned addresses that may wait for a worker; more are forgotten, for they will be heard again.
 const NEWS: usize = 4096;
+/// Frames that may wait for the worker that routes; more are dropped.
+const HANDOVERS: usize = 1024;
 
 /// The control side's end of a worker.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) commands: Sender<Command>,
     pub(super) news: Sender<News>,
+    pub(super) handovers: Sender<Handover>,
     pub(super) waker: Arc<mio::Waker>,
 }
 
@@ -65,13 +101,16 @@ pub struct Handle {
 pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
     pub(super) news: Receiver<News>,
+    pub(super) handovers: Receiver<Handover>,
 }
 
 impl Handle {
     pub(super) fn new(waker: mio::Waker) -> (Self, Inbox) {
         let (commands, commands_in) = bounded(COMMANDS);
         let (news, news_in) = bounded(NEWS);
-        (Self { commands, news, waker: Arc::new(waker) }, Inbox { commands: commands_in, news: news_in })
+        let (handovers, handovers_in) = bounded(HANDOVERS);
+        let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in };
+        (Self { commands, news, handovers, waker: Arc::new(waker) }, inbox)
     }
 
     /// Tells the worker something. Waits while 256 commands wait already.
@@ -96,6 +135,17 @@ impl Handle {
         let (sender, answer) = bounded(1);
         self.tell(command(sender))?;
         answer.recv().map_err(|_| Stopped)
+    }
+
+    /// Hands over a frame; says whether there was room.
+    pub(super) fn hand_over(&self, frame: Handover) -> bool {
+        let was_empty = self.handovers.is_empty();
+        let taken = self.handovers.try_send(frame).is_ok();
+        if taken && was_empty {
+            // A failed wake-up only delays it until the worker's next turn.
+            let _ = self.waker.wake();
+        }
+        taken
     }
 
     /// Passes on what another worker learned; never waits.

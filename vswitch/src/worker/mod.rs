@@ -11,6 +11,9 @@
 //! work looks again for 50 µs before it sleeps: a wake-up costs more than the gap between two bursts of a busy stream. An
 //! idle worker wakes once a second to expire.
 //!
+//! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
+//! get.
+//!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
 
 mod command;
@@ -27,7 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use packet::{Batch, Egress};
 
-pub use command::{CaptureId, Command, Event, Handle, Stopped};
+pub use command::{CaptureId, Command, Event, Handle, Sessions, Stopped};
 
 use crate::capture::Tap;
 use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
@@ -49,6 +52,8 @@ pub struct Worker {
     inbox: Inbox,
     /// The other workers.
     peers: Vec<Handle>,
+    /// The worker that routes, if it is another one.
+    router: Option<Handle>,
     notify: Box<dyn FnMut(Event) + Send>,
     datapath: Datapath,
     queues: Slots<Queue>,
@@ -91,6 +96,7 @@ impl Worker {
             poll,
             inbox,
             peers: Vec::new(),
+            router: None,
             notify,
             datapath: Datapath::new(Instant::now(), seed),
             queues: Slots::default(),
@@ -109,6 +115,12 @@ impl Worker {
         self.peers = peers;
     }
 
+    /// Names the worker that routes instead of this one.
+    pub fn set_router(&mut self, router: Handle) {
+        self.datapath.leave_routing();
+        self.router = Some(router);
+    }
+
     /// Runs until [`Command::Stop`], or until every handle is gone.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(256);
@@ -120,7 +132,8 @@ impl Worker {
                 return;
             }
             if now >= expiry {
-                self.datapath.expire(now);
+                self.datapath.expire(now, &mut self.batch, &mut self.outputs);
+                self.flush();
                 // Not every device announces that it has gone.
                 self.make_all_ready();
                 expiry = now + EXPIRY;
@@ -129,11 +142,13 @@ impl Worker {
             for _ in 0..round {
                 self.turn(now);
             }
+            let routed = self.route(now);
             self.tell_news();
-            if round > 0 {
+            self.tell_punts();
+            if round > 0 || routed {
                 busy = now;
             }
-            let spinning = round > 0 || now.saturating_duration_since(busy) < SPIN;
+            let spinning = round > 0 || routed || now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             self.wait(&mut events, patience);
         }
@@ -219,6 +234,20 @@ impl Worker {
                 self.captures.retain(|capture| capture.id != id);
                 self.mark_captured();
             }
+            Command::SetGateway(id, settings) => self.datapath.set_gateway(id, settings),
+            Command::SetForwards(uplink, forwards) => self.datapath.set_forwards(uplink, forwards),
+            Command::Sessions(uplink, reply) => {
+                let nat = self.datapath.nat(uplink);
+                let sessions = nat.map(|nat| Sessions { rows: nat.sessions(now).collect(), counters: nat.counters() });
+                let _ = reply.send(sessions.unwrap_or_default());
+            }
+            Command::Neighbors(id, reply) => {
+                let _ = reply.send(self.datapath.neighbors(now, id));
+            }
+            Command::Emit(id, frame) => {
+                self.datapath.emit(id, &frame, &mut self.batch, &mut self.outputs);
+                self.flush();
+            }
             Command::Stop => {}
         }
     }
@@ -266,6 +295,12 @@ impl Worker {
         let captures = &self.captures;
         for (id, queue) in self.queues.iter_mut() {
             queue.captured = captures.iter().any(|capture| capture.wants(PortId(id)));
+        }
+    }
+
+    fn tell_punts(&mut self) {
+        for punt in self.datapath.take_punts() {
+            (self.notify)(Event::Punt(punt));
         }
     }
 

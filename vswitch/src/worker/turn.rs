@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arrayvec::ArrayVec;
 use packet::{Batch, Capabilities, Frame, MAX_PARTS, Packet, TagEdit};
 
+use super::command::Handover;
 use super::{Capture, Event, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, PortId};
@@ -32,17 +33,13 @@ impl Worker {
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
+        let count = self.batch.frames().len();
         self.datapath.forward(now, &mut self.batch, &mut self.outputs);
         if captured {
-            self.capture_received(id);
+            self.capture_received(id, count);
         }
-        for index in 0..self.outputs.used().len() {
-            if let Some(egress) = self.outputs.used().get(index).copied() {
-                self.send(egress);
-            }
-        }
-        self.outputs.clear();
-        self.batch.clear();
+        self.hand_over();
+        self.flush();
         match status {
             ReceiveStatus::More => self.make_ready(id),
             ReceiveStatus::Drained => {}
@@ -53,10 +50,52 @@ impl Worker {
         }
     }
 
+    /// Routes frames that other workers received; says whether there were any.
+    pub(super) fn route(&mut self, now: Instant) -> bool {
+        while !self.batch.is_full() {
+            let Ok(frame) = self.inbox.handovers.try_recv() else { break };
+            self.batch.set_ingress(frame.ingress);
+            self.batch.push(&frame.bytes, frame.offload);
+            if let Some(last) = self.batch.last_mut() {
+                last.peer = frame.peer;
+            }
+        }
+        let any = !self.batch.frames().is_empty();
+        if any {
+            self.datapath.route(now, &mut self.batch, &mut self.outputs);
+            self.flush();
+        }
+        any
+    }
+
+    /// Hands frames for gateways to the worker that routes.
+    fn hand_over(&mut self) {
+        let Some(router) = &self.router else { return };
+        for index in self.outputs.handed_over() {
+            let Some(frame) = self.batch.frames().get(*index) else { continue };
+            let (bytes, offload) = (frame.bytes().to_vec(), frame.offload);
+            if !router.hand_over(Handover { bytes, offload, ingress: frame.ingress, peer: frame.peer }) {
+                self.datapath.count_drops(PortId(frame.ingress), DropReason::QueueFull, 1);
+            }
+        }
+    }
+
+    /// Sends what the outputs hold, and empties them and the batch.
+    pub(super) fn flush(&mut self) {
+        self.outputs.act(&mut self.batch);
+        for index in 0..self.outputs.used().len() {
+            if let Some(egress) = self.outputs.used().get(index).copied() {
+                self.send(egress);
+            }
+        }
+        self.outputs.clear();
+        self.batch.clear();
+    }
+
     /// Sends the queue of one port.
     fn send(&mut self, id: PortId) {
         let departures = self.outputs.queue(id);
-        let mut list: ArrayVec<(&Frame, TagEdit), { Batch::FRAMES }> = ArrayVec::new();
+        let mut list: ArrayVec<(&Frame, TagEdit), { Batch::MOST }> = ArrayVec::new();
         for departure in departures {
             if let Some(frame) = self.batch.frames().get(departure.frame) {
                 let _ = list.try_push((frame, departure.edit));
@@ -90,11 +129,11 @@ impl Worker {
         }
     }
 
-    /// Offers the batch to the captures of the port that it came from.
-    fn capture_received(&mut self, id: PortId) {
+    /// Offers the first `count` frames of the batch, as they were received, to the captures of the port that they came from.
+    fn capture_received(&mut self, id: PortId, count: usize) {
         let at = nanoseconds();
         let mut dropped = self.outputs.dropped().iter().peekable();
-        for (index, frame) in self.batch.frames().iter().enumerate() {
+        for (index, frame) in self.batch.frames().iter().take(count).enumerate() {
             let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
             for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
                 capture.tap.offer(at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);

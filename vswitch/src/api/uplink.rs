@@ -1,0 +1,489 @@
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use nat::{Forward, PortRange, Protocol};
+use packet::Mac;
+use serde::{Deserialize, Serialize};
+
+use super::{InterfaceName, PortName};
+
+/// A way to the rest of the world, as `switch.toml` describes it. Its name is that of a port too: captures and counters know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UplinkTable", into = "UplinkTable")]
+pub struct UplinkSpec {
+    /// Its name.
+    pub name: PortName,
+    /// What it is made of.
+    pub kind: UplinkKind,
+}
+
+/// What an uplink is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UplinkKind {
+    /// Addresses of the switch's own on a real interface.
+    Link {
+        /// The interface.
+        device: InterfaceName,
+        /// Where its addresses come from.
+        address: UplinkAddress,
+        /// Who routes on from there; at most one of each family.
+        gateways: Vec<IpAddr>,
+        /// Its MAC address; `None`: one of the switch's own.
+        mac: Option<Mac>,
+    },
+    /// The host's own sockets.
+    Host,
+}
+
+/// Where the addresses of an uplink come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UplinkAddress {
+    /// They are given.
+    Static(Vec<IpNet>),
+    /// DHCP (RFC 2131), which gives the gateway too.
+    Dhcp,
+}
+
+/// The name of an uplink's kind, on the command line and in replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UplinkKindName {
+    /// [`UplinkKind::Link`].
+    Link,
+    /// [`UplinkKind::Host`].
+    Host,
+}
+
+impl fmt::Display for UplinkKindName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Link => "link",
+            Self::Host => "host",
+        })
+    }
+}
+
+impl FromStr for UplinkKindName {
+    type Err = UplinkError;
+
+    fn from_str(text: &str) -> Result<Self, UplinkError> {
+        match text {
+            "link" => Ok(Self::Link),
+            "host" => Ok(Self::Host),
+            _ => Err(UplinkError::Kind(text.to_owned())),
+        }
+    }
+}
+
+impl UplinkSpec {
+    /// The name of its kind.
+    pub const fn kind_name(&self) -> UplinkKindName {
+        match self.kind {
+            UplinkKind::Link { .. } => UplinkKindName::Link,
+            UplinkKind::Host => UplinkKindName::Host,
+        }
+    }
+
+    /// Its addresses, where they are given.
+    pub fn addresses(&self) -> &[IpNet] {
+        match &self.kind {
+            UplinkKind::Link { address: UplinkAddress::Static(addresses), .. } => addresses,
+            _ => &[],
+        }
+    }
+}
+
+/// What contradicts itself about an uplink or a forward.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UplinkError {
+    /// An unknown kind.
+    #[error("\"{0}\" is not a kind of uplink: use link or host")]
+    Kind(String),
+    /// A link without a device.
+    #[error("uplink \"{0}\" of kind link needs `device`, the interface that it takes")]
+    NoDevice(PortName),
+    /// A link without addresses.
+    #[error("uplink \"{0}\" of kind link needs `address`: write \"192.0.2.10/24\" or \"dhcp\"")]
+    NoAddress(PortName),
+    /// Something that the host's sockets have no use for.
+    #[error("uplink \"{0}\" of kind host uses the host's own sockets: leave out `{1}`")]
+    NotForHost(PortName, &'static str),
+    /// Not an address.
+    #[error("`address` of uplink \"{0}\" is \"{1}\": write an address with its prefix, such as \"192.0.2.10/24\", or \"dhcp\"")]
+    Address(PortName, String),
+    /// An address that no host may have.
+    #[error("uplink \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody")]
+    NotAHost(PortName, IpNet),
+    /// More addresses than NAT uses.
+    #[error("uplink \"{0}\" has more than one {1} address: give it one")]
+    TooMany(PortName, &'static str),
+    /// A gateway that cannot be reached.
+    #[error("gateway {1} of uplink \"{0}\" is not in the subnet of its address: use one that is")]
+    GatewayOutside(PortName, IpAddr),
+    /// A gateway that is the uplink itself.
+    #[error("gateway {1} of uplink \"{0}\" is its own address: use that of the router there")]
+    GatewayIsSelf(PortName, IpAddr),
+    /// A gateway beside DHCP.
+    #[error("uplink \"{0}\" gets its gateway by DHCP: leave out `gateway`, or give it an `address`")]
+    GatewayWithDhcp(PortName),
+    /// A MAC address that no station may have.
+    #[error("MAC address {1} of uplink \"{0}\" is a group address or zero: use a unicast one, such as 02:00:00:00:00:0a")]
+    GroupMac(PortName, Mac),
+    /// A transport protocol without ports.
+    #[error("\"{0}\" is not a protocol to forward: use tcp or udp")]
+    Protocol(String),
+    /// Ports that do not fit.
+    #[error(transparent)]
+    Ports(#[from] nat::ForwardError),
+    /// Not a target.
+    #[error("\"{0}\" is not an address with a port: write 10.10.0.2:80 or [fd10::2]:80")]
+    Target(String),
+}
+
+/// One text or several.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn list(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::More(texts) => texts,
+        }
+    }
+
+    fn of(texts: Vec<String>) -> Option<Self> {
+        match <[String; 1]>::try_from(texts) {
+            Ok([one]) => Some(Self::One(one)),
+            Err(texts) => (!texts.is_empty()).then_some(Self::More(texts)),
+        }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UplinkTable {
+    name: PortName,
+    kind: UplinkKindName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<InterfaceName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<OneOrMore>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<OneOrMore>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<Mac>,
+}
+
+impl TryFrom<UplinkTable> for UplinkSpec {
+    type Error = UplinkError;
+
+    fn try_from(table: UplinkTable) -> Result<Self, UplinkError> {
+        let UplinkTable { name, kind, device, address, gateway, mac } = table;
+        if kind == UplinkKindName::Host {
+            let given = [(device.is_some(), "device"), (address.is_some(), "address"), (gateway.is_some(), "gateway"), (mac.is_some(), "mac")];
+            return match given.into_iter().find(|(given, _)| *given) {
+                Some((_, key)) => Err(UplinkError::NotForHost(name, key)),
+                None => Ok(Self { name, kind: UplinkKind::Host }),
+            };
+        }
+        let device = device.ok_or_else(|| UplinkError::NoDevice(name.clone()))?;
+        let address = addresses(&name, address.ok_or_else(|| UplinkError::NoAddress(name.clone()))?.list())?;
+        let gateways = gateway.map(OneOrMore::list).unwrap_or_default();
+        let gateways = gateways_of(&name, &address, &gateways)?;
+        if let Some(mac) = mac.filter(|mac| mac.is_group() || *mac == Mac::ZERO) {
+            return Err(UplinkError::GroupMac(name, mac));
+        }
+        Ok(Self { name, kind: UplinkKind::Link { device, address, gateways, mac } })
+    }
+}
+
+fn addresses(name: &PortName, texts: Vec<String>) -> Result<UplinkAddress, UplinkError> {
+    if matches!(&texts[..], [only] if only == "dhcp") {
+        return Ok(UplinkAddress::Dhcp);
+    }
+    if texts.is_empty() {
+        return Err(UplinkError::NoAddress(name.clone()));
+    }
+    let parse = |text: String| text.parse::<IpNet>().map_err(|_| UplinkError::Address(name.clone(), text));
+    let nets = texts.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    if let Some(bad) = nets.iter().find(|net| !is_host(net)) {
+        return Err(UplinkError::NotAHost(name.clone(), *bad));
+    }
+    for (family, v4) in [("IPv4", true), ("IPv6", false)] {
+        if nets.iter().filter(|net| net.addr().is_ipv4() == v4).count() > 1 {
+            return Err(UplinkError::TooMany(name.clone(), family));
+        }
+    }
+    Ok(UplinkAddress::Static(nets))
+}
+
+/// Whether a host may have the address.
+pub(crate) fn is_host(net: &IpNet) -> bool {
+    let address = net.addr();
+    let bad = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    let edge = match net {
+        IpNet::V4(net) => net.prefix_len() < 31 && (net.addr() == net.network() || net.addr() == net.broadcast()),
+        IpNet::V6(net) => net.prefix_len() < 127 && net.addr() == net.network(),
+    };
+    !bad && !edge
+}
+
+fn gateways_of(name: &PortName, address: &UplinkAddress, texts: &[String]) -> Result<Vec<IpAddr>, UplinkError> {
+    let nets = match address {
+        UplinkAddress::Dhcp if texts.is_empty() => return Ok(Vec::new()),
+        UplinkAddress::Dhcp => return Err(UplinkError::GatewayWithDhcp(name.clone())),
+        UplinkAddress::Static(nets) => nets,
+    };
+    let gateway = |text: &String| {
+        let gateway: IpAddr = text.parse().map_err(|_| UplinkError::Address(name.clone(), text.clone()))?;
+        if nets.iter().any(|net| net.addr() == gateway) {
+            return Err(UplinkError::GatewayIsSelf(name.clone(), gateway));
+        }
+        let link_local = matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
+        if !link_local && !nets.iter().any(|net| net.contains(&gateway)) {
+            return Err(UplinkError::GatewayOutside(name.clone(), gateway));
+        }
+        Ok(gateway)
+    };
+    let gateways = texts.iter().map(gateway).collect::<Result<Vec<_>, _>>()?;
+    for (family, v4) in [("IPv4 gateway", true), ("IPv6 gateway", false)] {
+        if gateways.iter().filter(|gateway| gateway.is_ipv4() == v4).count() > 1 {
+            return Err(UplinkError::TooMany(name.clone(), family));
+        }
+    }
+    Ok(gateways)
+}
+
+impl From<UplinkSpec> for UplinkTable {
+    fn from(spec: UplinkSpec) -> Self {
+        let name = spec.name.clone();
+        let kind = spec.kind_name();
+        match spec.kind {
+            UplinkKind::Host => Self { name, kind, device: None, address: None, gateway: None, mac: None },
+            UplinkKind::Link { device, address, gateways, mac } => {
+                let address = match address {
+                    UplinkAddress::Dhcp => Some(OneOrMore::One("dhcp".to_owned())),
+                    UplinkAddress::Static(nets) => OneOrMore::of(nets.iter().map(ToString::to_string).collect()),
+                };
+                let gateway = OneOrMore::of(gateways.iter().map(ToString::to_string).collect());
+                Self { name, kind, device: Some(device), address, gateway, mac }
+            }
+        }
+    }
+}
+
+/// A published port: destination NAT on an uplink, as `switch.toml` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ForwardTable", into = "ForwardTable")]
+pub struct ForwardSpec {
+    /// Where it is published.
+    pub key: ForwardKey,
+    /// Where the first of its ports goes; the others go to those that follow.
+    pub to: SocketAddr,
+}
+
+/// Where a port is published; no two forwards share a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "KeyTable", into = "KeyTable")]
+pub struct ForwardKey {
+    /// The uplink.
+    pub uplink: PortName,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The ports on the uplink.
+    pub ports: PortRange,
+}
+
+impl ForwardSpec {
+    /// As NAT knows it.
+    pub fn rule(&self) -> Result<Forward, UplinkError> {
+        Ok(Forward::new(self.key.protocol, self.key.ports, self.to)?)
+    }
+}
+
+impl fmt::Display for ForwardKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.uplink, protocol_name(self.protocol), self.ports)
+    }
+}
+
+impl ForwardKey {
+    /// Reads `tcp/8080` or `udp/5000-5100`.
+    ///
+    /// # Errors
+    /// Neither.
+    pub fn parse(uplink: PortName, text: &str) -> Result<Self, UplinkError> {
+        let (protocol, ports) = text.split_once('/').unwrap_or((text, ""));
+        Ok(Self { uplink, protocol: protocol_of(protocol)?, ports: ports.parse()? })
+    }
+
+    /// Whether both have a port in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.uplink == other.uplink && self.protocol == other.protocol && self.ports.overlaps(other.ports)
+    }
+}
+
+/// The name of a protocol.
+pub const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn protocol_of(text: &str) -> Result<Protocol, UplinkError> {
+    match text {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err(UplinkError::Protocol(text.to_owned())),
+    }
+}
+
+/// A port, as a number or a text.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Ports {
+    Number(u16),
+    Text(String),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ForwardTable {
+    uplink: PortName,
+    protocol: String,
+    port: Ports,
+    to: String,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct KeyTable {
+    uplink: PortName,
+    protocol: String,
+    port: Ports,
+}
+
+impl TryFrom<KeyTable> for ForwardKey {
+    type Error = UplinkError;
+
+    fn try_from(table: KeyTable) -> Result<Self, UplinkError> {
+        let ports = match table.port {
+            Ports::Number(port) => port.to_string(),
+            Ports::Text(text) => text,
+        };
+        Ok(Self { uplink: table.uplink, protocol: protocol_of(&table.protocol)?, ports: ports.parse()? })
+    }
+}
+
+impl From<ForwardKey> for KeyTable {
+    fn from(key: ForwardKey) -> Self {
+        let protocol = protocol_name(key.protocol).to_owned();
+        Self { uplink: key.uplink, protocol, port: Ports::Text(key.ports.to_string()) }
+    }
+}
+
+impl TryFrom<ForwardTable> for ForwardSpec {
+    type Error = UplinkError;
+
+    fn try_from(table: ForwardTable) -> Result<Self, UplinkError> {
+        let ForwardTable { uplink, protocol, port, to } = table;
+        let key = KeyTable { uplink, protocol, port }.try_into()?;
+        let to = to.parse().map_err(|_| UplinkError::Target(to))?;
+        let spec = Self { key, to };
+        spec.rule()?;
+        Ok(spec)
+    }
+}
+
+impl From<ForwardSpec> for ForwardTable {
+    fn from(spec: ForwardSpec) -> Self {
+        let KeyTable { uplink, protocol, port } = spec.key.into();
+        Self { uplink, protocol, port, to: spec.to.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uplink(rest: &str) -> Result<UplinkSpec, String> {
+        toml::from_str(&format!("name = \"wan\"\n{rest}")).map_err(|error| error.message().to_owned())
+    }
+
+    fn forward(rest: &str) -> Result<ForwardSpec, String> {
+        toml::from_str(&format!("uplink = \"wan\"\n{rest}")).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn contradictions_of_uplinks_are_named() {
+        let link = "kind = \"link\"\ndevice = \"eth0\"\n";
+        for (rest, part) in [
+            ("kind = \"wifi\"".to_owned(), "unknown variant `wifi`"),
+            ("kind = \"link\"".to_owned(), "needs `device`"),
+            (link.to_owned(), "needs `address`"),
+            (format!("{link}address = \"192.0.2.10\""), "write an address with its prefix"),
+            (format!("{link}address = \"192.0.2.0/24\""), "cannot have the address"),
+            (format!("{link}address = \"192.0.2.255/24\""), "cannot have the address"),
+            (format!("{link}address = [\"192.0.2.1/24\", \"192.0.2.2/24\"]"), "more than one IPv4 address"),
+            (format!("{link}address = \"192.0.2.10/24\"\ngateway = \"192.0.3.1\""), "not in the subnet"),
+            (format!("{link}address = \"192.0.2.10/24\"\ngateway = \"192.0.2.10\""), "its own address"),
+            (format!("{link}address = \"dhcp\"\ngateway = \"192.0.2.1\""), "by DHCP"),
+            (format!("{link}address = \"dhcp\"\nmac = \"01:00:00:00:00:00\""), "group address"),
+            ("kind = \"host\"\ndevice = \"eth0\"".to_owned(), "leave out `device`"),
+        ] {
+            let error = uplink(&rest).unwrap_err();
+            assert!(error.contains(part), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn contradictions_of_forwards_are_named() {
+        for (rest, part) in [
+            ("protocol = \"icmp\"\nport = 1\nto = \"10.0.0.2:80\"", "use tcp or udp"),
+            ("protocol = \"tcp\"\nport = \"0\"\nto = \"10.0.0.2:80\"", "not a port"),
+            ("protocol = \"tcp\"\nport = \"5-1\"\nto = \"10.0.0.2:80\"", "not a port"),
+            ("protocol = \"tcp\"\nport = \"1-10\"\nto = \"10.0.0.2:65530\"", "beyond 65535"),
+            ("protocol = \"tcp\"\nport = \"1\"\nto = \"10.0.0.2\"", "not an address with a port"),
+        ] {
+            let error = forward(rest).unwrap_err();
+            assert!(error.contains(part), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        for rest in [
+            "kind = \"host\"",
+            "kind = \"link\"\ndevice = \"eth0\"\naddress = \"dhcp\"",
+            "kind = \"link\"\ndevice = \"eth0\"\naddress = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\ngateway = \"192.0.2.1\"",
+            "kind = \"link\"\ndevice = \"eth0\"\naddress = \"2001:db8::10/64\"\ngateway = \"fe80::1\"\nmac = \"02:00:00:00:00:01\"",
+        ] {
+            let spec = uplink(rest).unwrap();
+            assert_eq!(toml::from_str::<UplinkSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+            assert_eq!(serde_json::from_str::<UplinkSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
+        }
+        for rest in ["protocol = \"tcp\"\nport = 8080\nto = \"10.0.0.2:80\"", "protocol = \"udp\"\nport = \"5-9\"\nto = \"[fd00::2]:5\""] {
+            let spec = forward(rest).unwrap();
+            assert_eq!(toml::from_str::<ForwardSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+            let key = serde_json::to_string(&spec.key).unwrap();
+            assert_eq!(serde_json::from_str::<ForwardKey>(&key).unwrap(), spec.key);
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_as_the_command_line_has_it() {
+        let key = |text| ForwardKey::parse("wan".parse().unwrap(), text);
+        assert_eq!(key("tcp/8080").unwrap().to_string(), "wan tcp/8080");
+        assert!(key("udp/5-9").unwrap().overlaps(&key("udp/9-10").unwrap()));
+        assert!(!key("udp/5-9").unwrap().overlaps(&key("tcp/5-9").unwrap()));
+        assert!(key("8080").is_err() && key("tcp/x").is_err() && key("tcp").is_err());
+    }
+}

@@ -1,0 +1,213 @@
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nat::Nat;
+use packet::{IpVersion, Mac, VlanId};
+
+use super::Refusal;
+use crate::datapath::{BridgeId, Slots};
+
+/// A bridge's gateway as the datapath needs to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewaySettings {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The VLAN that it is in.
+    pub vlan: VlanId,
+    /// Its addresses and subnets. No two gateways have subnets that overlap.
+    pub addresses: Vec<IpNet>,
+    /// What lies behind it.
+    pub side: Side,
+}
+
+/// Which side of the router a bridge is on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Side {
+    /// Stations of the switch.
+    Inside {
+        /// The uplink that they reach the rest of the world by.
+        uplink: Option<BridgeId>,
+        /// Whether nothing is routed between this bridge and others.
+        isolated: bool,
+    },
+    /// The rest of the world.
+    Outside {
+        /// Who routes on from here.
+        gateways: Vec<IpAddr>,
+        /// How stations appear there.
+        translation: Translation,
+    },
+}
+
+/// How the stations of bridges appear at an uplink.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Translation {
+    /// Behind the uplink's own addresses.
+    Nat(Box<nat::Settings>),
+    /// As they are, to a far end with this MAC address, which does the rest: the host's own sockets.
+    Host(Mac),
+}
+
+/// One bridge's gateway.
+#[derive(Debug)]
+pub(super) struct Interface {
+    pub(super) settings: GatewaySettings,
+    pub(super) link_local: Ipv6Addr,
+    /// Sessions, at an uplink that translates.
+    pub(super) nat: Option<Box<Nat>>,
+}
+
+impl Interface {
+    pub(super) fn new(settings: GatewaySettings, nat: Option<Box<Nat>>) -> Self {
+        Self { link_local: settings.mac.link_local(), settings, nat }
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.settings.addresses.iter().map(IpNet::addr)
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        address == IpAddr::V6(self.link_local) || self.addresses().any(|own| own == address)
+    }
+
+    /// Whether the address is in one of its subnets, or link-local.
+    pub(super) fn is_on_link(&self, address: IpAddr) -> bool {
+        let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        link_local || self.settings.addresses.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether the address means every station of one of its IPv4 subnets.
+    pub(super) fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.settings.addresses.iter().any(|net| match net {
+            IpNet::V4(net) => net.prefix_len() < 31 && address == IpAddr::V4(net.broadcast()),
+            IpNet::V6(_) => false,
+        })
+    }
+
+    /// The own address to speak from to a station: one in its subnet, or any of its family.
+    pub(super) fn source_towards(&self, station: IpAddr) -> Option<IpAddr> {
+        if let IpAddr::V6(station) = station
+            && station.is_unicast_link_local()
+        {
+            return Some(self.link_local.into());
+        }
+        let in_subnet = self.settings.addresses.iter().find(|net| net.contains(&station)).map(IpNet::addr);
+        let fallback = station.is_ipv6().then_some(self.link_local.into());
+        in_subnet.or_else(|| self.addresses().find(|own| own.is_ipv4() == station.is_ipv4())).or(fallback)
+    }
+
+    /// The own IPv4 address to ask for another by ARP.
+    pub(super) fn arp_source(&self, target: Ipv4Addr) -> Option<Ipv4Addr> {
+        match self.source_towards(target.into()) {
+            Some(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        }
+    }
+}
+
+/// Where a packet goes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) egress: BridgeId,
+    pub(super) next_hop: IpAddr,
+}
+
+/// Every bridge's gateway, and which subnet is where.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces {
+    by_bridge: Slots<Interface>,
+    /// By their first address; they do not overlap, so the one that starts nearest below an address is the only one that may hold it.
+    subnets: BTreeMap<IpAddr, (IpNet, BridgeId)>,
+}
+
+impl Interfaces {
+    pub(super) fn get(&self, bridge: BridgeId) -> Option<&Interface> {
+        self.by_bridge.get(bridge.0)
+    }
+
+    pub(super) fn get_mut(&mut self, bridge: BridgeId) -> Option<&mut Interface> {
+        self.by_bridge.get_mut(bridge.0)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Interface> {
+        self.by_bridge.iter_mut().map(|(_, interface)| interface)
+    }
+
+    pub(super) fn insert(&mut self, bridge: BridgeId, interface: Interface) {
+        self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        for net in &interface.settings.addresses {
+            self.subnets.insert(net.network(), (*net, bridge));
+        }
+        self.by_bridge.insert(bridge.0, interface);
+    }
+
+    pub(super) fn remove(&mut self, bridge: BridgeId) -> Option<Interface> {
+        self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        self.by_bridge.remove(bridge.0)
+    }
+
+    /// The bridge whose subnet holds the address.
+    fn connected(&self, address: IpAddr) -> Option<BridgeId> {
+        let (_, (net, bridge)) = self.subnets.range(..=address).next_back()?;
+        net.contains(&address).then_some(*bridge)
+    }
+
+    /// The way of a packet from a station of bridge `from` to `destination`.
+    pub(super) fn route(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
+        let Side::Inside { uplink, isolated } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
+            return self.route_inwards(from, destination);
+        };
+        let Some(bridge) = self.connected(destination) else {
+            return self.default_way(uplink.ok_or(Refusal::NoRoute)?, destination);
+        };
+        let open = bridge == from
+            || match self.get(bridge).map(|interface| &interface.settings.side) {
+                Some(Side::Inside { isolated: theirs, .. }) => !isolated && !theirs,
+                Some(Side::Outside { .. }) => uplink == Some(bridge),
+                None => false,
+            };
+        if open { Ok(Way { egress: bridge, next_hop: destination }) } else { Err(Refusal::Isolated) }
+    }
+
+    /// The way of a packet that came in by the uplink `from`, after its translation.
+    fn route_inwards(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
+        let bridge = self.connected(destination).ok_or(Refusal::NoSession)?;
+        match self.get(bridge).map(|interface| &interface.settings.side) {
+            Some(Side::Inside { uplink: Some(uplink), .. }) if *uplink == from => {
+                Ok(Way { egress: bridge, next_hop: destination })
+            }
+            _ => Err(Refusal::NoSession),
+        }
+    }
+
+    /// The way to what is on no subnet of the switch.
+    fn default_way(&self, uplink: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
+        let interface = self.get(uplink).ok_or(Refusal::NoRoute)?;
+        let Side::Outside { gateways, translation } = &interface.settings.side else { return Err(Refusal::NoRoute) };
+        let next_hop = match translation {
+            Translation::Host(_) => Some(&destination),
+            Translation::Nat(_) => gateways.iter().find(|gateway| gateway.is_ipv4() == destination.is_ipv4()),
+        };
+        next_hop.map(|next_hop| Way { egress: uplink, next_hop: *next_hop }).ok_or(Refusal::NoRoute)
+    }
+
+    /// Whether a packet from bridge `from` to `address` is for the router itself.
+    pub(super) fn is_own(&self, from: BridgeId, address: IpAddr) -> bool {
+        let Some(interface) = self.get(from) else { return false };
+        if interface.has(address) || interface.is_broadcast(address) {
+            return true;
+        }
+        // Another gateway's address answers where packets to its subnet would be let through.
+        self.route(from, address)
+            .is_ok_and(|way| way.next_hop == address && self.get(way.egress).is_some_and(|interface| interface.has(address)))
+    }
+}
+
+/// The family of an address.
+pub(super) const fn version(address: IpAddr) -> IpVersion {
+    match address {
+        IpAddr::V4(_) => IpVersion::V4,
+        IpAddr::V6(_) => IpVersion::V6,
+    }
+}

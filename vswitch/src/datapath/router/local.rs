@@ -1,0 +1,313 @@
+//! Packets for the router itself: neighbours are learned and answered, pings answered, services punted, the rest refused.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use packet::{Ethernet, IpPacket, Mac, protocol};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Packet, Icmpv6Message, NdiscNeighborFlags, NdiscRepr};
+
+use super::message::{self, Envelope, Problem};
+use super::neighbor::Pending;
+use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side, Translation};
+use super::interface::Way;
+
+/// A frame for the services of a gateway, which run on the control side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Punt {
+    /// The bridge of the gateway.
+    pub bridge: BridgeId,
+    /// The port that it came in at.
+    pub port: PortId,
+    /// The frame, with its tag if it had one.
+    pub frame: Vec<u8>,
+}
+
+/// Most frames punted in one batch; a station that sends more waits for its answers.
+const MOST_PUNTS: usize = 32;
+
+/// UDP ports of the services: DNS, DHCP server and client, DHCPv6 server (RFC 1035, RFC 2131, RFC 8415).
+const UDP_SERVICES: [u16; 4] = [53, 67, 68, 547];
+/// TCP ports of the services: DNS.
+const TCP_SERVICES: [u16; 1] = [53];
+
+impl Router {
+    /// ARP (RFC 826): who asks for the gateway is learned and answered; who answers it is learned.
+    pub(super) fn receive_arp(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let payload = paths.bytes(at.index).get(at.ethernet.payload..).unwrap_or_default();
+        let message = ArpPacket::new_checked(payload).and_then(|packet| ArpRepr::parse(&packet));
+        let Ok(ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. }) =
+            message
+        else {
+            return Err(DropReason::Malformed);
+        };
+        let Some(interface) = self.interfaces.get(at.bridge) else { return Ok(()) };
+        let (mac, sender) = (Mac(source_hardware_addr.0), source_protocol_addr);
+        let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
+        let asked = interface.has(target_protocol_addr.into());
+        let sane = interface.is_on_link(sender.into()) && !interface.has(sender.into()) && !mac.is_group();
+        if sane {
+            self.heard(at, sender.into(), mac, asked, paths);
+        }
+        // A probe (RFC 5227) comes from nobody, and is answered all the same: the address is taken.
+        if operation == ArpOperation::Request && asked && (sane || sender.is_unspecified()) {
+            message::arp(&mut self.scratch, true, Envelope { from: (own, target_protocol_addr), to: (mac, sender) });
+            paths.emit(at.bridge, vlan, &self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Learns a neighbour and sends what waited for it.
+    fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_>) {
+        if let Some(pending) = self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
+            self.release(&pending, mac, paths);
+        }
+    }
+
+    /// A packet to a group, which the router belongs to or does not.
+    pub(super) fn hear_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        if packet.fragment.is_some() {
+            return Ok(());
+        }
+        let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
+        match packet.protocol {
+            protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
+            protocol::UDP if destination_port(transport).is_some_and(|port| UDP_SERVICES[1..].contains(&port)) => {
+                self.punt(at, paths)
+            }
+            // Linux answers a ping to the broadcast address of a subnet no more (icmp_echo_ignore_broadcasts).
+            _ => Ok(()),
+        }
+    }
+
+    /// A packet to one of the router's own addresses.
+    pub(super) fn receive_local(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        if packet.fragment.is_some() {
+            return Err(DropReason::FragmentForGateway);
+        }
+        let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
+        match packet.protocol {
+            protocol::ICMP => self.receive_icmp(at, packet, paths),
+            protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
+            protocol::UDP if destination_port(transport).is_some_and(|port| UDP_SERVICES.contains(&port)) => {
+                self.punt(at, paths)
+            }
+            protocol::TCP if destination_port(transport).is_some_and(|port| TCP_SERVICES.contains(&port)) => {
+                self.punt(at, paths)
+            }
+            protocol::UDP | protocol::TCP if self.has_host_behind(uplink) => self.send_to_host(at, packet, uplink, paths),
+            protocol::UDP => self.refuse(at, packet, Problem::PortUnreachable, paths),
+            protocol::TCP => {
+                let between = reply_to(at, packet);
+                let answered = self.answer(at, paths, |out, bytes| {
+                    message::reset(out, between, bytes.get(packet.transport..packet.end).unwrap_or_default())
+                });
+                answered.and(Err(DropReason::NoService))
+            }
+            _ => self.refuse(at, packet, Problem::ProtocolUnreachable, paths),
+        }
+    }
+
+    fn receive_icmp(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let bytes = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
+        match Icmpv4Packet::new_checked(bytes) {
+            Ok(message) if !message.verify_checksum() => Err(DropReason::Malformed),
+            Ok(message) if message.msg_type() == smoltcp::wire::Icmpv4Message::EchoRequest => self.pong(at, packet, paths),
+            Ok(_) => Ok(()),
+            Err(_) => Err(DropReason::Malformed),
+        }
+    }
+
+    fn receive_icmp6(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
+            return Err(DropReason::Malformed);
+        };
+        let bytes = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
+        let message = Icmpv6Packet::new_checked(bytes).map_err(|_| DropReason::Malformed)?;
+        if !message.verify_checksum(&source, &destination) {
+            return Err(DropReason::Malformed);
+        }
+        match message.msg_type() {
+            Icmpv6Message::EchoRequest if !destination.is_multicast() => self.pong(at, packet, paths),
+            // Those below say that they were never routed by their hop limit (RFC 4861, sections 6.1 and 7.1).
+            kind if kind.is_ndisc() && packet.hop_limit != 255 => Err(DropReason::Malformed),
+            Icmpv6Message::RouterSolicit => self.punt(at, paths),
+            Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
+                let Ok(message) = NdiscRepr::parse(&Icmpv6Packet::new_unchecked(bytes)) else {
+                    return Err(DropReason::Malformed);
+                };
+                match message {
+                    NdiscRepr::NeighborSolicit { target_addr, lladdr } => {
+                        let mac = lladdr.and_then(mac_of);
+                        self.receive_solicitation(at, source, target_addr, mac, paths)
+                    }
+                    NdiscRepr::NeighborAdvert { target_addr, lladdr, flags } => {
+                        let mac = lladdr.and_then(mac_of).unwrap_or(at.ethernet.source);
+                        let known = flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
+                        if known && !mac.is_group() {
+                            self.heard(at, target_addr.into(), mac, false, paths);
+                        }
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A neighbour solicitation (RFC 4861, section 7.2.3): who asks for the gateway is learned and answered.
+    fn receive_solicitation(
+        &mut self,
+        at: &Arrival,
+        source: std::net::Ipv6Addr,
+        target: std::net::Ipv6Addr,
+        mac: Option<Mac>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(interface) = self.interfaces.get(at.bridge).filter(|interface| interface.has(target.into())) else {
+            return Ok(());
+        };
+        let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
+        let sane = interface.is_on_link(source.into()) && !interface.has(source.into());
+        // Duplicate address detection comes from nobody and is answered to all (RFC 4861, section 7.2.4).
+        let probe = source.is_unspecified();
+        if !probe && !sane {
+            return Err(DropReason::MartianSource);
+        }
+        let all_nodes = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let to = if probe {
+            (message::multicast_mac(all_nodes), all_nodes)
+        } else {
+            let mac = mac.filter(|mac| !mac.is_group()).unwrap_or(at.ethernet.source);
+            self.heard(at, source.into(), mac, true, paths);
+            (mac, source)
+        };
+        message::advertisement(&mut self.scratch, Envelope { from: (own, target), to }, target, !probe);
+        paths.emit(at.bridge, vlan, &self.scratch)
+    }
+
+    fn pong(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let between = reply_to(at, packet);
+        self.answer(at, paths, |out, bytes| {
+            message::echo_reply(out, between, bytes.get(packet.transport..packet.end).unwrap_or_default());
+            true
+        })
+    }
+
+    /// Hands the frame to the services.
+    fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
+        if self.punts.len() >= MOST_PUNTS {
+            return Err(DropReason::QueueFull);
+        }
+        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: paths.bytes(at.index).to_vec() });
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        problem: Problem,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        self.complain(at, packet, problem, paths);
+        Err(DropReason::NoService)
+    }
+
+    /// Whether an uplink's far end is the host's own sockets. A client on the host appears to stations under the gateway's address, so
+    /// what they answer is for it.
+    fn has_host_behind(&self, uplink: Option<BridgeId>) -> bool {
+        let side = uplink.and_then(|uplink| self.interfaces.get(uplink)).map(|uplink| &uplink.settings.side);
+        matches!(side, Some(Side::Outside { translation: Translation::Host(_), .. }))
+    }
+
+    /// Sends a packet to the host's end as it is.
+    fn send_to_host(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let egress = uplink.ok_or(DropReason::NoRoute)?;
+        let plan = Plan { port: at.port, from: at.bridge, way: Way { egress, next_hop: packet.destination }, nat: None };
+        self.resolve(at.index, plan, packet, at.second, paths)
+    }
+
+    /// Tells the sender of a packet what became of it, if that is allowed and there is no flood of such messages (RFC 1122, section
+    /// 3.2.2; RFC 4443, section 2.4).
+    pub(super) fn complain(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) {
+        let Some(interface) = self.interfaces.get(at.bridge) else { return };
+        let Some(source) = interface.source_towards(packet.source) else { return };
+        let quotable = packet.has_transport() && !at.ethernet.destination.is_group() && !is_group(packet.destination);
+        if !quotable || is_icmp_error(packet, paths.bytes(at.index)) || !self.errors.admit(at.now) {
+            return;
+        }
+        let from = (interface.settings.mac, source);
+        let between = Envelope { from, to: (at.ethernet.source, packet.source) };
+        // The packet is dropped, and counted, whether this can be said or not.
+        let _ = self.answer(at, paths, |out, bytes| {
+            message::error(out, between, problem, packet, bytes);
+            true
+        });
+    }
+
+    /// Tells the sender of a packet that its next hop does not answer.
+    pub(super) fn complain_late(&mut self, pending: &Pending, now: Instant, paths: &mut Paths<'_>) {
+        let Ok(ethernet) = Ethernet::parse(&pending.bytes) else { return };
+        let Some(packet) = IpPacket::parse(&pending.bytes, &ethernet) else { return };
+        let Ok(index) = paths.push(&pending.bytes, pending.offload) else { return };
+        let Plan { port, from: bridge, .. } = pending.plan;
+        let at = Arrival { index, port, bridge, ethernet, now, second: 0 };
+        self.complain(&at, &packet, Problem::HostUnreachable, paths);
+    }
+
+    /// Writes a frame about one of the batch and sends it into the bridge that that came from.
+    fn answer(
+        &mut self,
+        at: &Arrival,
+        paths: &mut Paths<'_>,
+        write: impl FnOnce(&mut Vec<u8>, &[u8]) -> bool,
+    ) -> Result<(), DropReason> {
+        let Some(vlan) = self.vlan(at.bridge) else { return Ok(()) };
+        if !write(&mut self.scratch, paths.bytes(at.index)) {
+            return Ok(());
+        }
+        paths.emit(at.bridge, vlan, &self.scratch)
+    }
+}
+
+/// From the address that a packet was sent to, back to where it came from.
+fn reply_to(at: &Arrival, packet: &IpPacket) -> Envelope<IpAddr> {
+    Envelope { from: (at.ethernet.destination, packet.destination), to: (at.ethernet.source, packet.source) }
+}
+
+fn mac_of(address: smoltcp::wire::RawHardwareAddress) -> Option<Mac> {
+    <[u8; 6]>::try_from(address.as_bytes()).ok().map(Mac)
+}
+
+fn destination_port(transport: &[u8]) -> Option<u16> {
+    transport.get(2..4).and_then(|bytes| bytes.first_chunk()).map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether the packet is an ICMP error, about which there is none.
+fn is_icmp_error(packet: &IpPacket, bytes: &[u8]) -> bool {
+    let kind = bytes.get(packet.transport).copied();
+    match packet.protocol {
+        // Destination unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792).
+        protocol::ICMP => matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
+        // Errors have the high bit clear (RFC 4443, section 2.1); redirects too are not answered (section 2.4 (e)).
+        protocol::ICMP6 => kind.is_none_or(|kind| kind < 128 || kind == 137),
+        _ => false,
+    }
+}

@@ -1,0 +1,496 @@
+//! The router: the gateway of each bridge that has one, and the uplinks.
+//!
+//! **What it holds.** For each bridge with a gateway its MAC address, addresses and side ([`GatewaySettings`]); the neighbours
+//! ([`neighbor`]); for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one port and a gateway: the
+//! router looks the same from all sides.
+//!
+//! **Who calls it.** [`Datapath::forward`](super::Datapath::forward), with frames to a gateway's MAC address ([`Router::receive`]), and
+//! with broadcast and multicast frames, which also go their way across the bridge ([`Router::hear`]). Only the first worker
+//! routes; others hand such frames over to it, so that sessions and neighbours have one owner.
+//!
+//! **The way of a packet.** Is it for the router itself? Then it is answered here ([`local`]), or punted to the services on the control
+//! side. Else: hop limit, route, NAT, MTU, neighbour. What is decided is a [`Hop`], kept in the outputs beside the frame, which
+//! changes when every decision of the batch is made and a capture has seen the frame as it came in. The frame is then queued at the
+//! port where its next hop is; it never enters the bridge again, so that nothing can go round in circles.
+//!
+//! **Answers.** What the router says itself (ARP, neighbour discovery, ICMP, resets) is a frame of its own, put behind those of the
+//! batch. At most [`packet::Batch::ANSWERS`] fit; ICMP errors have a rate limit too (RFC 1812, section 4.3.2.8). It never answers
+//! for a host that is not there.
+
+mod fragment;
+mod hop;
+mod interface;
+mod local;
+mod message;
+mod neighbor;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use nat::Nat;
+use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, VlanId, ethertype};
+
+pub use interface::{GatewaySettings, Side, Translation};
+pub use local::Punt;
+pub use neighbor::NeighborRow;
+
+pub(super) use hop::Hop;
+pub(super) use paths::Paths;
+
+use super::storm::StormLimit;
+use super::{BridgeId, DropReason, PortId};
+use interface::{Interface, Interfaces, Way};
+use message::{Envelope, Problem};
+use neighbor::{Due, Neighbors, Pending};
+
+/// Most ICMP errors a second; `icmp_msgs_per_sec` of Linux.
+const ERRORS: u32 = 1000;
+
+/// Every gateway of the switch.
+#[derive(Debug)]
+pub(super) struct Router {
+    interfaces: Interfaces,
+    neighbors: Neighbors,
+    errors: StormLimit,
+    punts: Vec<Punt>,
+    /// Packets that waited for a neighbour in vain, by the port that they came in at.
+    late_drops: Vec<(PortId, DropReason)>,
+    due: Vec<Due>,
+    /// Where an answer is written before it goes into the batch.
+    scratch: Vec<u8>,
+    seed: u64,
+}
+
+/// A frame that the router looks at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Its place in the batch.
+    pub(super) index: usize,
+    /// The port that it came in at.
+    pub(super) port: PortId,
+    /// The bridge of that port.
+    pub(super) bridge: BridgeId,
+    pub(super) ethernet: Ethernet,
+    pub(super) now: Instant,
+    /// Now, in seconds of the tables.
+    pub(super) second: u32,
+}
+
+/// What is to become of a packet, but for the MAC address of its next hop.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// The port and bridge that it came in at.
+    port: PortId,
+    from: BridgeId,
+    way: Way,
+    nat: Option<nat::Rewrite>,
+}
+
+/// Whether the gateway of a bridge wants a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// It is for others.
+    None,
+    /// It is for the gateway alone.
+    Mine,
+    /// It is for all, the gateway among them.
+    Also,
+}
+
+/// Why a packet is not routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    NoRoute,
+    Isolated,
+    NoSession,
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRoute => Self::NoRoute,
+            Refusal::Isolated => Self::Isolated,
+            Refusal::NoSession => Self::NoSession,
+        }
+    }
+}
+
+impl Router {
+    pub(super) fn new(now: Instant, seed: u64) -> Self {
+        Self {
+            interfaces: Interfaces::default(),
+            neighbors: Neighbors::new(seed),
+            errors: StormLimit::new(ERRORS, now),
+            punts: Vec::new(),
+            late_drops: Vec::new(),
+            due: Vec::new(),
+            scratch: Vec::new(),
+            seed,
+        }
+    }
+
+    /// Gives a bridge a gateway, changes it, or takes it away. Sessions go on where they still make sense.
+    pub(super) fn set_gateway(&mut self, bridge: BridgeId, settings: Option<GatewaySettings>) {
+        let before = self.interfaces.remove(bridge);
+        let Some(settings) = settings else {
+            return self.neighbors.forget_bridge(bridge);
+        };
+        if before.as_ref().is_some_and(|before| before.settings.addresses != settings.addresses) {
+            self.neighbors.forget_bridge(bridge);
+        }
+        let same_nat = before.as_ref().is_some_and(|before| before.settings.side == settings.side);
+        let nat = match (&settings.side, before.and_then(|before| before.nat)) {
+            (Side::Outside { translation: Translation::Nat(_), .. }, Some(nat)) if same_nat => Some(nat),
+            (Side::Outside { translation: Translation::Nat(rules), .. }, nat) => {
+                let forwards = nat.map(|nat| nat.forwards().to_vec()).unwrap_or_default();
+                let mut nat = Box::new(Nat::new((**rules).clone(), self.seed));
+                nat.set_forwards(forwards);
+                Some(nat)
+            }
+            _ => None,
+        };
+        let mut interface = Interface::new(settings, nat);
+        let addresses: Vec<IpAddr> = interface.addresses().collect();
+        if let Some(nat) = &mut interface.nat {
+            nat.set_addresses(&addresses);
+        }
+        self.interfaces.insert(bridge, interface);
+    }
+
+    /// Sets the published ports of an uplink.
+    pub(super) fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
+        if let Some(nat) = self.nat_mut(uplink) {
+            nat.set_forwards(forwards);
+        }
+    }
+
+    /// The sessions of an uplink.
+    pub(super) fn nat(&self, uplink: BridgeId) -> Option<&Nat> {
+        self.interfaces.get(uplink)?.nat.as_deref()
+    }
+
+    fn nat_mut(&mut self, uplink: BridgeId) -> Option<&mut Nat> {
+        self.interfaces.get_mut(uplink)?.nat.as_deref_mut()
+    }
+
+    /// The neighbours of a bridge.
+    pub(super) fn neighbors(&self, bridge: BridgeId, second: u32) -> Vec<NeighborRow> {
+        self.neighbors.rows(bridge, second)
+    }
+
+    /// Whether the gateway of a bridge wants a frame in this VLAN to this address.
+    pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, destination: Mac) -> Attention {
+        match self.interfaces.get(bridge) {
+            Some(interface) if interface.settings.vlan == vlan => {
+                if destination == interface.settings.mac {
+                    Attention::Mine
+                } else if destination.is_group() {
+                    Attention::Also
+                } else {
+                    Attention::None
+                }
+            }
+            _ => Attention::None,
+        }
+    }
+
+    /// Whether a bridge's gateway has this MAC address, so that nobody else may.
+    pub(super) fn has_mac(&self, bridge: BridgeId, mac: Mac) -> bool {
+        self.interfaces.get(bridge).is_some_and(|interface| interface.settings.mac == mac)
+    }
+
+    /// Takes a frame to a gateway's MAC address.
+    pub(super) fn receive(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        match at.ethernet.ethertype {
+            ethertype::ARP => self.receive_arp(at, paths),
+            ethertype::IPV4 | ethertype::IPV6 => {
+                let packet = IpPacket::parse(paths.bytes(at.index), &at.ethernet).ok_or(DropReason::Malformed)?;
+                self.receive_packet(at, &packet, paths)
+            }
+            _ => Err(DropReason::NoService),
+        }
+    }
+
+    /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
+    /// others.
+    pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        match at.ethernet.ethertype {
+            ethertype::ARP => self.receive_arp(at, paths),
+            ethertype::IPV4 | ethertype::IPV6 => match IpPacket::parse(paths.bytes(at.index), &at.ethernet) {
+                Some(packet) => self.hear_packet(at, &packet, paths),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        if is_martian(packet.source) || self.interfaces.is_own(at.bridge, packet.source) {
+            return Err(DropReason::MartianSource);
+        }
+        let side = self.interfaces.get(at.bridge).map(|interface| interface.settings.side.clone());
+        match side {
+            Some(Side::Inside { uplink, .. }) => self.receive_inside(at, packet, uplink, paths),
+            Some(Side::Outside { .. }) => self.receive_outside(at, packet, paths),
+            None => Err(DropReason::NoRoute),
+        }
+    }
+
+    fn receive_inside(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        if self.interfaces.is_own(at.bridge, packet.destination) {
+            return match self.hairpin(at, packet, uplink, paths)? {
+                Some(nat) => self.send_on(at, packet, Some(nat), paths),
+                None => self.receive_local(at, packet, uplink, paths),
+            };
+        }
+        self.send_on(at, packet, None, paths)
+    }
+
+    fn receive_outside(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let own = self.interfaces.get(at.bridge).is_some_and(|interface| interface.has(packet.destination));
+        let frame = paths.bytes(at.index);
+        match self.nat_mut(at.bridge) {
+            Some(nat) if own => match nat.inbound(at.now, packet, frame)? {
+                Some(nat) => self.send_on(at, packet, Some(nat), paths),
+                None => self.receive_local(at, packet, None, paths),
+            },
+            Some(_) => Err(DropReason::NoSession),
+            None => self.send_on(at, packet, None, paths),
+        }
+    }
+
+    /// What becomes of a packet from inside to an uplink's own address: a station that reaches a published port, its own or another's
+    /// (RFC 4787, REQ-9).
+    fn hairpin(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &Paths<'_>,
+    ) -> Result<Option<nat::Rewrite>, DropReason> {
+        let Some(uplink) = uplink else { return Ok(None) };
+        let external = self.interfaces.get(uplink).is_some_and(|interface| interface.has(packet.destination));
+        match self.nat_mut(uplink).filter(|_| external) {
+            Some(nat) => Ok(nat.hairpin(at.now, packet, paths.bytes(at.index))?),
+            None => Ok(None),
+        }
+    }
+
+    /// Sends a packet to its next hop; `nat` is what was decided about its addresses so far.
+    fn send_on(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        nat: Option<nat::Rewrite>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        if packet.hop_limit <= 1 {
+            self.complain(at, packet, Problem::HopLimit, paths);
+            return Err(DropReason::HopLimit);
+        }
+        let destination = nat.as_ref().and_then(nat::Rewrite::destination).unwrap_or(packet.destination);
+        let way = match self.interfaces.route(at.bridge, destination) {
+            Ok(way) if is_routable(packet.source) && is_routable(destination) => way,
+            Ok(_) => return Err(DropReason::NoRoute),
+            Err(refusal) => {
+                if refusal == Refusal::NoRoute {
+                    self.complain(at, packet, Problem::NoRoute, paths);
+                }
+                return Err(refusal.into());
+            }
+        };
+        let mtu = paths.mtu(way.egress);
+        let length = paths.frame(at.index).map_or(0, |frame| longest_part(frame, packet));
+        let too_long = length > usize::from(mtu);
+        if too_long && (packet.dont_fragment || paths.frame(at.index).is_some_and(|frame| frame.offload.gso.is_some())) {
+            self.complain(at, packet, Problem::TooBig(mtu), paths);
+            return Err(DropReason::PacketTooBig);
+        }
+        let nat = match nat {
+            None => self.translate_outbound(at, packet, way, paths)?,
+            decided => decided,
+        };
+        let plan = Plan { port: at.port, from: at.bridge, way, nat };
+        if too_long {
+            return self.send_in_fragments(at, packet, plan, mtu, paths);
+        }
+        self.resolve(at.index, plan, packet, at.second, paths)
+    }
+
+    /// What an uplink does to the addresses of a packet that leaves by it.
+    fn translate_outbound(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        way: Way,
+        paths: &Paths<'_>,
+    ) -> Result<Option<nat::Rewrite>, DropReason> {
+        // Only a station of the bridge has sessions: what it says to be counts.
+        let stranger = !self.interfaces.get(at.bridge).is_some_and(|interface| interface.is_on_link(packet.source));
+        match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
+            Some(_) if stranger => Err(DropReason::MartianSource),
+            Some(nat) => Ok(Some(nat.outbound(at.now, packet, paths.bytes(at.index))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Queues a frame of the batch for its next hop, or lets it wait until that has a MAC address.
+    fn resolve(
+        &mut self,
+        index: usize,
+        plan: Plan,
+        packet: &IpPacket,
+        second: u32,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let Way { egress, next_hop } = plan.way;
+        match self.mac_of(egress, next_hop, second) {
+            Some(mac) => self.launch(index, plan, packet, mac, paths),
+            None => {
+                let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
+                let pending = Pending { bytes: frame.bytes().to_vec(), offload: frame.offload, plan };
+                let asked = self.neighbors.ask(egress, next_hop, pending, second);
+                self.late_drops.extend(asked.displaced.map(|packet| (packet.plan.port, DropReason::NeighborUnresolved)));
+                if asked.solicit {
+                    self.solicit(egress, next_hop, None, paths);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32) -> Option<Mac> {
+        match self.interfaces.get(egress)?.settings.side {
+            Side::Outside { translation: Translation::Host(mac), .. } => Some(mac),
+            _ => self.neighbors.find(egress, next_hop, second),
+        }
+    }
+
+    fn launch(
+        &self,
+        index: usize,
+        plan: Plan,
+        packet: &IpPacket,
+        destination: Mac,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let settings = &self.interfaces.get(plan.way.egress).ok_or(DropReason::NoRoute)?.settings;
+        let (source, network, version) = (settings.mac, packet.network, packet.version);
+        paths.deliver(plan.way.egress, settings.vlan, index, destination)?;
+        paths.outputs.rewrite(index, Hop { source, destination, network, version, nat: plan.nat });
+        Ok(())
+    }
+
+    /// Sends the packet that waited for a neighbour.
+    fn release(&mut self, pending: &Pending, mac: Mac, paths: &mut Paths<'_>) {
+        let plan = pending.plan;
+        let packet = Ethernet::parse(&pending.bytes).ok().and_then(|ethernet| IpPacket::parse(&pending.bytes, &ethernet));
+        let sent = match (packet, paths.push(&pending.bytes, pending.offload)) {
+            (Some(packet), Ok(index)) => self.launch(index, plan, &packet, mac, paths),
+            (None, _) => Err(DropReason::Malformed),
+            (_, Err(reason)) => Err(reason),
+        };
+        if let Err(reason) = sent {
+            self.late_drops.push((plan.port, reason));
+        }
+    }
+
+    /// Asks for the MAC address of a neighbour, by ARP or neighbour discovery.
+    fn solicit(&mut self, bridge: BridgeId, address: IpAddr, known: Option<Mac>, paths: &mut Paths<'_>) {
+        let Some(interface) = self.interfaces.get(bridge) else { return };
+        let (mac, vlan) = (interface.settings.mac, interface.settings.vlan);
+        match address {
+            IpAddr::V4(target) => {
+                let Some(source) = interface.arp_source(target) else { return };
+                let to = (known.unwrap_or(Mac::BROADCAST), target);
+                message::arp(&mut self.scratch, false, Envelope { from: (mac, source), to });
+            }
+            IpAddr::V6(target) => {
+                let Some(IpAddr::V6(source)) = interface.source_towards(address) else { return };
+                message::solicitation(&mut self.scratch, (mac, source), target, known);
+            }
+        }
+        // A question that does not fit into the batch is asked again in a second.
+        let _ = paths.emit(bridge, vlan, &self.scratch);
+    }
+
+    /// Does what is due in this second. To be called once a second.
+    pub(super) fn tick(&mut self, now: Instant, second: u32, paths: &mut Paths<'_>) {
+        for interface in self.interfaces.iter_mut() {
+            if let Some(nat) = &mut interface.nat {
+                nat.expire(now, EXPIRY_BUDGET);
+            }
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.neighbors.tick(second, &mut due);
+        for item in due.drain(..) {
+            match item {
+                Due::Solicit(bridge, address, known) => self.solicit(bridge, address, known, paths),
+                Due::Unreachable(pending) => {
+                    self.late_drops.push((pending.plan.port, DropReason::NeighborUnresolved));
+                    self.complain_late(&pending, now, paths);
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    /// Packets that were dropped after they had waited.
+    pub(super) fn take_late_drops(&mut self) -> std::vec::Drain<'_, (PortId, DropReason)> {
+        self.late_drops.drain(..)
+    }
+
+    /// What the services should see.
+    pub(super) fn take_punts(&mut self) -> std::vec::Drain<'_, Punt> {
+        self.punts.drain(..)
+    }
+
+    /// The VLAN of a bridge's gateway, for what the services say there.
+    pub(super) fn vlan(&self, bridge: BridgeId) -> Option<VlanId> {
+        self.interfaces.get(bridge).map(|interface| interface.settings.vlan)
+    }
+}
+
+/// Most sessions that are looked at in one second's tick.
+const EXPIRY_BUDGET: usize = 100_000;
+
+/// Whether no packet may come from this address (RFC 1812, section 5.3.7; RFC 4291, section 2).
+fn is_martian(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_multicast() || address.is_broadcast() || address.octets()[0] == 0
+        }
+        IpAddr::V6(address) => address.is_loopback() || address.is_multicast() || address.is_unspecified(),
+    }
+}
+
+/// Whether packets from or to this address may pass a router (RFC 3927, section 7; RFC 4291, section 2.5.6).
+fn is_routable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !(address.is_link_local() || address.is_multicast() || address.is_broadcast() || address.is_loopback()),
+        IpAddr::V6(address) => !(address.is_unicast_link_local() || address.is_multicast() || address.is_loopback()),
+    }
+}
+
+/// Length of the packet, or of the longest segment of a super-frame.
+fn longest_part(frame: &Frame, packet: &IpPacket) -> usize {
+    match frame.offload {
+        Offload { gso: Some(gso), checksum: Checksum::Partial { start, offset } } => {
+            let start = usize::from(start);
+            let tcp = || frame.bytes().get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4);
+            // TCP's checksum is at 16, UDP's at 6 of 8 bytes.
+            let transport = if offset == 16 { tcp() } else { 8 };
+            (start + transport + usize::from(gso.size.get())).saturating_sub(packet.network).min(packet.length())
+        }
+        _ => packet.length(),
+    }
+}

@@ -1,0 +1,359 @@
+//! The neighbour table: which MAC address an IP address of a bridge has (ARP, RFC 826; neighbour discovery, RFC 4861).
+//!
+//! **What it holds.** For each bridge with a gateway, one entry for an address that the router wanted to reach or that asked for the
+//! gateway. An entry is *unresolved*, with the last packet that waits for it (RFC 4861, section 7.2.2 asks for one), or
+//! *known*, with its MAC address.
+//!
+//! **Who calls it.** The router, for each packet that it sends on ([`Neighbors::find`], [`Neighbors::ask`]), for each ARP and
+//! neighbour discovery message ([`Neighbors::learn`]), and once a second ([`Neighbors::tick`]).
+//!
+//! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge. When the unresolved ones are full, the oldest goes: a
+//! station that scans a subnet pushes out its own dead addresses, and one that lives answers long before it is pushed
+//! out. When the known ones are full, the one that was used longest ago goes.
+//!
+//! **Expiry.** An unresolved address is asked for three times, a second apart, and then given up, as Linux does
+//! (`mcast_solicit`, `retrans_time`). A known one that is used is confirmed after [`CONFIRMED`] seconds, by asking it directly, and
+//! given up after three more; one that is not used is forgotten after [`UNUSED`] seconds.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use packet::{Mac, Offload};
+
+use super::Plan;
+use crate::datapath::{BridgeId, Slots};
+
+/// Most unresolved addresses of a bridge.
+const MOST_UNRESOLVED: usize = 128;
+/// Most known addresses of a bridge.
+const MOST_KNOWN: usize = 4096;
+/// Seconds for which an address is known without doubt; `REACHABLE_TIME` of RFC 4861, section 10.
+const CONFIRMED: u32 = 30;
+/// Seconds after which an address is forgotten that nothing was sent to.
+const UNUSED: u32 = 600;
+/// How often an address is asked for, a second apart; `MAX_MULTICAST_SOLICIT` of RFC 4861, section 10.
+const TRIES: u8 = 3;
+
+/// The addresses of all bridges.
+#[derive(Debug)]
+pub(super) struct Neighbors {
+    tables: Slots<Table>,
+    seed: u64,
+}
+
+/// A packet that waits for its next hop's MAC address: as it came in, with its Ethernet header.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) bytes: Vec<u8>,
+    pub(super) offload: Offload,
+    /// What is to become of it.
+    pub(super) plan: Plan,
+}
+
+/// The neighbours on one bridge; an address is in one of the two at most.
+#[derive(Debug)]
+struct Table {
+    unresolved: Map<Unresolved>,
+    known: Map<Known>,
+}
+
+type Map<T> = HashMap<IpAddr, T, FixedState>;
+
+#[derive(Debug)]
+struct Unresolved {
+    since: u32,
+    tries: u8,
+    pending: Box<Pending>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    mac: Mac,
+    /// Second in which it was last heard of.
+    confirmed: u32,
+    /// Second of the last packet to it.
+    used: u32,
+    /// Times that it was asked since it was last heard of.
+    tries: u8,
+}
+
+/// What [`Neighbors::ask`] wants the router to do.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Whether to ask for the address now.
+    pub(super) solicit: bool,
+    /// A packet that waited and lost its place.
+    pub(super) displaced: Option<Box<Pending>>,
+}
+
+/// What is due.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// Ask for an address: whoever has it, or the one that had it.
+    Solicit(BridgeId, IpAddr, Option<Mac>),
+    /// Nobody answered; this packet goes nowhere.
+    Unreachable(Box<Pending>),
+}
+
+/// One address, as listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighborRow {
+    /// The address.
+    pub address: IpAddr,
+    /// Its MAC address; `None`: it does not answer.
+    pub mac: Option<Mac>,
+    /// Seconds since it was last heard of, or first asked for.
+    pub age: u32,
+}
+
+impl Neighbors {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { tables: Slots::default(), seed }
+    }
+
+    /// The MAC address of a neighbour that a packet is about to be sent to, if it is known.
+    pub(super) fn find(&mut self, bridge: BridgeId, address: IpAddr, now: u32) -> Option<Mac> {
+        let known = self.tables.get_mut(bridge.0)?.known.get_mut(&address)?;
+        known.used = now;
+        Some(known.mac)
+    }
+
+    /// Lets a packet wait for a neighbour that [`Neighbors::find`] does not know.
+    pub(super) fn ask(&mut self, bridge: BridgeId, address: IpAddr, packet: Pending, now: u32) -> Asked {
+        let unresolved = &mut self.table(bridge).unresolved;
+        let packet = Box::new(packet);
+        if let Some(entry) = unresolved.get_mut(&address) {
+            return Asked { solicit: false, displaced: Some(std::mem::replace(&mut entry.pending, packet)) };
+        }
+        let displaced = if unresolved.len() < MOST_UNRESOLVED { None } else { take_oldest(unresolved) };
+        unresolved.insert(address, Unresolved { since: now, tries: 1, pending: packet });
+        Asked { solicit: true, displaced }
+    }
+
+    /// Notes what a neighbour said about itself, and returns the packet that waited for it. One that nobody asked for is noted
+    /// only if `welcome`.
+    pub(super) fn learn(
+        &mut self,
+        bridge: BridgeId,
+        address: IpAddr,
+        mac: Mac,
+        welcome: bool,
+        now: u32,
+    ) -> Option<Box<Pending>> {
+        let table = self.table(bridge);
+        if let Some(known) = table.known.get_mut(&address) {
+            (known.mac, known.confirmed, known.tries) = (mac, now, 0);
+            return None;
+        }
+        let waited = table.unresolved.remove(&address);
+        if waited.is_some() || welcome {
+            if table.known.len() >= MOST_KNOWN {
+                forget_least_used(&mut table.known);
+            }
+            table.known.insert(address, Known { mac, confirmed: now, used: now, tries: 0 });
+        }
+        waited.map(|entry| entry.pending)
+    }
+
+    /// Forgets all neighbours of a bridge.
+    pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
+        self.tables.remove(bridge.0);
+    }
+
+    /// Finds what is due in this second. To be called once a second.
+    pub(super) fn tick(&mut self, now: u32, due: &mut Vec<Due>) {
+        for (number, table) in self.tables.iter_mut() {
+            let bridge = BridgeId(number);
+            let given_up = table.unresolved.extract_if(|address, entry| {
+                if now <= entry.since {
+                    return false;
+                }
+                if entry.tries < TRIES {
+                    entry.tries += 1;
+                    due.push(Due::Solicit(bridge, *address, None));
+                    return false;
+                }
+                true
+            });
+            let given_up: Vec<Due> = given_up.map(|(_, entry)| Due::Unreachable(entry.pending)).collect();
+            due.extend(given_up);
+            table.known.retain(|address, known| known.tick(bridge, *address, now, due));
+        }
+    }
+
+    /// All addresses on a bridge, in no order.
+    pub(super) fn rows(&self, bridge: BridgeId, now: u32) -> Vec<NeighborRow> {
+        let Some(table) = self.tables.get(bridge.0) else { return Vec::new() };
+        let age = |since: u32| now.saturating_sub(since);
+        let known = table.known.iter();
+        let known = known.map(|(at, known)| NeighborRow { address: *at, mac: Some(known.mac), age: age(known.confirmed) });
+        let unresolved = table.unresolved.iter();
+        let unresolved = unresolved.map(|(at, entry)| NeighborRow { address: *at, mac: None, age: age(entry.since) });
+        known.chain(unresolved).collect()
+    }
+
+    fn table(&mut self, bridge: BridgeId) -> &mut Table {
+        let seed = FixedState::with_seed(self.seed);
+        self.tables.get_or_insert_with(bridge.0, || Table {
+            unresolved: HashMap::with_hasher(seed.clone()),
+            known: HashMap::with_hasher(seed),
+        })
+    }
+}
+
+impl Known {
+    /// Whether the address stays known.
+    fn tick(&mut self, bridge: BridgeId, address: IpAddr, now: u32, due: &mut Vec<Due>) -> bool {
+        if now.saturating_sub(self.used) >= UNUSED {
+            return false;
+        }
+        let in_doubt = now.saturating_sub(self.confirmed) >= CONFIRMED;
+        let in_use = self.tries > 0 || self.used > self.confirmed;
+        if !(in_doubt && in_use) {
+            return true;
+        }
+        if self.tries >= TRIES {
+            return false;
+        }
+        self.tries += 1;
+        due.push(Due::Solicit(bridge, address, Some(self.mac)));
+        true
+    }
+}
+
+/// Takes out the oldest address, the one asked for most often among those of one second.
+fn take_oldest(unresolved: &mut Map<Unresolved>) -> Option<Box<Pending>> {
+    let age = |entry: &Unresolved| (entry.since, std::cmp::Reverse(entry.tries));
+    let (_, oldest) = unresolved.iter().map(|(address, entry)| (age(entry), *address)).min()?;
+    unresolved.remove(&oldest).map(|entry| entry.pending)
+}
+
+fn forget_least_used(known: &mut Map<Known>) {
+    if let Some((_, address)) = known.iter().map(|(address, entry)| (entry.used, *address)).min() {
+        known.remove(&address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PortId, Way};
+    use super::*;
+
+    const BRIDGE: BridgeId = BridgeId(0);
+
+    fn address(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(0x0a00_0000 + number).into()
+    }
+
+    fn mac(number: u64) -> Mac {
+        Mac::from_u64(0x0200_0000_0000 + number)
+    }
+
+    fn packet(marker: u8) -> Pending {
+        let way = Way { egress: BRIDGE, next_hop: address(2) };
+        let plan = Plan { port: PortId(0), from: BRIDGE, way, nat: None };
+        Pending { bytes: vec![marker], offload: Offload::default(), plan }
+    }
+
+    fn count(table: &Neighbors) -> usize {
+        table.rows(BRIDGE, 0).len()
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Asked(IpAddr, Option<Mac>),
+        GivenUp(Vec<u8>),
+    }
+
+    fn due(table: &mut Neighbors, now: u32) -> Vec<Seen> {
+        let mut due = Vec::new();
+        table.tick(now, &mut due);
+        let seen = due.into_iter().map(|due| match due {
+            Due::Solicit(_, address, known) => Seen::Asked(address, known),
+            Due::Unreachable(pending) => Seen::GivenUp(pending.bytes),
+        });
+        seen.collect()
+    }
+
+    #[test]
+    fn a_packet_waits_for_its_neighbour_and_then_goes() {
+        let mut table = Neighbors::new(1);
+        assert_eq!(table.find(BRIDGE, address(2), 0), None);
+        let first = table.ask(BRIDGE, address(2), packet(1), 0);
+        assert!(first.solicit && first.displaced.is_none());
+        let again = table.ask(BRIDGE, address(2), packet(2), 0);
+        assert_eq!((again.solicit, again.displaced.map(|packet| packet.bytes)), (false, Some(vec![1])), "the newest one waits");
+        let waited = table.learn(BRIDGE, address(2), mac(2), false, 0).unwrap();
+        assert_eq!(waited.bytes, [2]);
+        assert_eq!(table.find(BRIDGE, address(2), 0), Some(mac(2)));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_asked_three_times_and_given_up() {
+        let mut table = Neighbors::new(1);
+        table.ask(BRIDGE, address(2), packet(1), 10);
+        let asked = || vec![Seen::Asked(address(2), None)];
+        assert_eq!([10, 11, 12].map(|now| due(&mut table, now)), [vec![], asked(), asked()]);
+        assert_eq!(due(&mut table, 13), [Seen::GivenUp(vec![1])]);
+        assert_eq!(count(&table), 0);
+    }
+
+    #[test]
+    fn a_known_neighbour_in_use_is_confirmed_and_a_silent_one_forgotten() {
+        let mut table = Neighbors::new(1);
+        table.learn(BRIDGE, address(2), mac(2), true, 0);
+        table.find(BRIDGE, address(2), 20);
+        assert_eq!(due(&mut table, 29), []);
+        let asked = || vec![Seen::Asked(address(2), Some(mac(2)))];
+        assert_eq!(due(&mut table, 30), asked());
+        table.learn(BRIDGE, address(2), mac(2), false, 30);
+        table.find(BRIDGE, address(2), 50);
+        assert_eq!([60, 61, 62, 63].map(|now| due(&mut table, now)), [asked(), asked(), asked(), vec![]]);
+        assert_eq!(table.find(BRIDGE, address(2), 63), None, "it did not answer");
+        table.learn(BRIDGE, address(3), mac(3), true, 100);
+        assert_eq!(due(&mut table, 699), [], "nothing is asked of one that nobody uses");
+        assert_eq!(count(&table), 1);
+        due(&mut table, 700);
+        assert_eq!(count(&table), 0);
+    }
+
+    #[test]
+    fn nobody_is_noted_who_was_not_asked_for_and_is_not_welcome() {
+        let mut table = Neighbors::new(1);
+        table.learn(BRIDGE, address(2), mac(2), false, 0);
+        assert_eq!(count(&table), 0);
+    }
+
+    #[test]
+    fn a_scan_of_dead_addresses_pushes_out_only_the_unresolved() {
+        let mut table = Neighbors::new(1);
+        for number in 0..100 {
+            table.learn(BRIDGE, address(number), mac(number.into()), true, 0);
+        }
+        for number in 1000..11_000 {
+            table.ask(BRIDGE, address(number), packet(0), number);
+        }
+        let rows = table.rows(BRIDGE, 11_000);
+        assert_eq!(rows.iter().filter(|row| row.mac.is_some()).count(), 100);
+        assert_eq!(rows.len(), 100 + MOST_UNRESOLVED);
+        assert_eq!(table.find(BRIDGE, address(5), 11_000), Some(mac(5)));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_one_used_longest_ago() {
+        let mut table = Neighbors::new(1);
+        let full = u32::try_from(MOST_KNOWN).unwrap();
+        for number in 0..full {
+            table.learn(BRIDGE, address(number), mac(number.into()), true, 0);
+        }
+        for number in (0..full).filter(|number| *number != 77) {
+            table.find(BRIDGE, address(number), 1);
+        }
+        table.learn(BRIDGE, address(full), mac(full.into()), true, 1);
+        assert_eq!(table.find(BRIDGE, address(77), 1), None);
+        assert_eq!(count(&table), MOST_KNOWN);
+        table.forget_bridge(BRIDGE);
+        assert_eq!(count(&table), 0);
+    }
+}

@@ -1,0 +1,65 @@
+use packet::{Batch, Ethernet, Frame, Mac, Offload, VlanId};
+
+use crate::datapath::bridge::{Bridge, Destination};
+use crate::datapath::{BridgeId, Departure, DropReason, Outputs, Place, Port, Slots};
+
+/// What the router uses of the rest of the datapath: the batch, and the ways out.
+pub(in crate::datapath) struct Paths<'a> {
+    pub(in crate::datapath) bridges: &'a Slots<Bridge>,
+    pub(in crate::datapath) ports: &'a Slots<Port>,
+    pub(in crate::datapath) batch: &'a mut Batch,
+    pub(in crate::datapath) outputs: &'a mut Outputs,
+}
+
+impl Paths<'_> {
+    pub(super) fn frame(&self, index: usize) -> Option<&Frame> {
+        self.batch.frames().get(index)
+    }
+
+    pub(super) fn bytes(&self, index: usize) -> &[u8] {
+        self.frame(index).map_or(&[], Frame::bytes)
+    }
+
+    /// The MTU of a bridge, in bytes.
+    pub(super) fn mtu(&self, bridge: BridgeId) -> u16 {
+        self.bridges.get(bridge.0).map_or(u16::MAX, |bridge| bridge.settings.mtu)
+    }
+
+    /// Puts a frame behind those of the batch and returns its place.
+    pub(super) fn push(&mut self, bytes: &[u8], offload: Offload) -> Result<usize, DropReason> {
+        if !self.batch.has_room() {
+            return Err(DropReason::QueueFull);
+        }
+        self.batch.push(bytes, offload);
+        Ok(self.batch.frames().len() - 1)
+    }
+
+    /// Sends a frame that the gateway of a bridge made, in the gateway's VLAN.
+    pub(in crate::datapath) fn emit(&mut self, bridge: BridgeId, vlan: VlanId, bytes: &[u8]) -> Result<(), DropReason> {
+        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        let index = self.push(bytes, Offload::default())?;
+        self.deliver(bridge, vlan, index, ethernet.destination)
+    }
+
+    /// Queues a frame of the batch, coming from the gateway of a bridge, where its destination is on that bridge; at every port if
+    /// that is not known.
+    pub(super) fn deliver(
+        &mut self,
+        bridge: BridgeId,
+        vlan: VlanId,
+        index: usize,
+        destination: Mac,
+    ) -> Result<(), DropReason> {
+        let bridge = self.bridges.get(bridge.0).ok_or(DropReason::NoRoute)?;
+        let bytes = self.batch.frames().get(index).map_or(&[][..], Frame::bytes);
+        let tag = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?.tag;
+        if let Destination::Place(Place { port: id, peer }) = bridge.look_up(vlan, destination) {
+            let port = self.ports.get(id.0).ok_or(DropReason::NoDestination)?;
+            let edit = port.vlans.egress(vlan, tag).ok_or(DropReason::NoDestination)?;
+            self.outputs.push(id, Departure { frame: index, edit, peer });
+            return Ok(());
+        }
+        let reached = bridge.flood(None, index, (vlan, tag), self.ports, self.outputs);
+        if reached { Ok(()) } else { Err(DropReason::NoDestination) }
+    }
+}
