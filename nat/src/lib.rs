@@ -1,140 +1,186 @@
 //! NAT and connection tracking without I/O.
 //!
-//! So far this crate holds the vocabulary of destination NAT: a [`Forward`] maps a [`PortRange`] of an uplink to ports of a
-//! container. Sessions and translation come with the gateway; `vswitchd` says so when a file asks for a forward.
+//! # Theory of operation
+//!
+//! A [`Nat`] is one uplink's translation between containers and the outside. The router asks it about a packet, in one of three
+//! ways: [`Nat::outbound`] for a packet that leaves, [`Nat::inbound`] for one that came to an external address, [`Nat::hairpin`]
+//! for one from inside to an external address. The answer is a [`Rewrite`], a small value that says what changes, or a [`Denied`].
+//! Only [`Rewrite::apply`] changes bytes. There is no clock (`now` is an argument), no I/O, no lock, and no allocation once
+//! the table has been as full as it gets.
+//!
+//! **A session** is a container's port, a remote's port and the external port between them, in a [table](table) that finds it
+//! from both sides. It begins with a packet from inside, with one from outside that a [`Forward`] covers, or with one from outside
+//! to a port that a container has opened and that [filtering](Filtering) lets in. **A mapping** is all sessions of one container port:
+//! they share the external port ([`Mapping`]), which is free again when the last one ends. A container's port that a forward
+//! leads to has the forward's external port for what it sends as well, so a server's peers see one address.
+//!
+//! **Hairpins** are nothing special: the packet is translated on its way out and then on its way in, by two sessions, in one
+//! [`Rewrite`]. So the other container sees the external address (RFC 4787, REQ-9), and replies come back the same way.
+//!
+//! **ICMP errors** belong to the session of the packet that they quote, and are translated outside and inside; they neither keep
+//! a session alive nor end it (RFC 5508, REQ-6).
+//!
+//! **What bounds it.** [`Settings::sessions`] in all, [`Settings::sessions_per_source`] for one container; 2048 packets in fragments; 65,536 ports
+//! for each protocol. **Who goes first**: a container at its own bound loses its oldest session that is not established; when the
+//! table is full, the container with the most sessions loses its oldest one that is not established, or else a long idle one, but no
+//! container's established session ends for a new one of its own. So whoever opens a flood of sessions competes with itself. **When they end**: every state has
+//! [a timeout](Timeouts), exact to the second, and [`Nat::expire`] frees what is over.
+//!
+//! What is asked for by the RFCs, and what is done, is listed in `docs/nat-conformance.md`.
+//!
+//! # Reading on
+//!
+//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `rings`, `wheel`, `sources` and `ports`:
+//! where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`: bytes.
 #![forbid(unsafe_code)]
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+mod counters;
+mod fragments;
+mod icmp;
+mod key;
+mod ports;
+mod read;
+mod rewrite;
+mod rings;
+mod rules;
+mod session;
+mod settings;
+mod sources;
+mod table;
+mod tcp;
+mod translate;
+mod wheel;
 
-/// The transport protocols that have ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
+use std::net::IpAddr;
+use std::time::Instant;
+
+pub use counters::{Counters, Denied};
+pub use key::Transport;
+pub use rewrite::Rewrite;
+pub use rules::{Forward, ForwardError, PortRange, Protocol};
+pub use session::{Direction, SessionRow, State, Traffic};
+pub use settings::{Filtering, Mapping, Settings, Timeouts};
+
+use fragments::Fragments;
+use packet::IpVersion;
+use ports::Random;
+use rules::Forwards;
+use session::{Binding, Session};
+use table::Table;
+
+/// The translation of one uplink.
+#[derive(Debug)]
+pub struct Nat {
+    settings: Settings,
+    /// By [`IpVersion`].
+    addresses: [Option<IpAddr>; 2],
+    rules: Vec<Forward>,
+    forwards: Forwards,
+    table: Table,
+    fragments: Fragments,
+    random: Random,
+    /// Second 0.
+    began: Option<Instant>,
 }
 
-/// One port, or several that follow each other. Port 0 is in none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-/// Destination NAT of a range of ports, `docker run -p 5000-5100:80-180` in one rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The ports on the uplink.
-    pub ports: PortRange,
-    address: IpAddr,
-    first: u16,
-}
-
-/// A forward that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForwardError {
-    /// Not a range of ports.
-    #[error("\"{0}\" is not a port or a range of ports: write 8080 or 5000-5100, from 1 to 65535")]
-    Ports(String),
-    /// The last ports of the range would be beyond 65,535.
-    #[error("{0} ports from {1} on go beyond 65535: choose a lower port")]
-    BeyondLast(u32, u16),
-    /// Not an address with a port.
-    #[error("\"{0}\" is not an address with a port: write 10.10.0.2:80 or [fd10::2]:80")]
-    Target(String),
-}
-
-impl PortRange {
-    /// Number of ports, 1 to 65,535.
-    pub const fn count(self) -> u32 {
-        self.last as u32 - self.first as u32 + 1
-    }
-
-    /// Whether the port is one of them.
-    pub const fn contains(self, port: u16) -> bool {
-        self.first <= port && port <= self.last
-    }
-}
-
-impl FromStr for PortRange {
-    type Err = ForwardError;
-
-    fn from_str(text: &str) -> Result<Self, ForwardError> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && !text.starts_with('+'));
-        match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(ForwardError::Ports(text.to_owned())),
+impl Nat {
+    /// A NAT without addresses. `seed` should be random: it chooses ports and protects the tables' hashes.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            table: Table::new(&settings, seed),
+            settings,
+            addresses: [None; 2],
+            rules: Vec::new(),
+            forwards: Forwards::default(),
+            fragments: Fragments::new(seed),
+            random: Random(seed),
+            began: None,
         }
     }
-}
 
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
+    /// The external addresses from now on: the first of each IP version. Sessions of an address that went end.
+    pub fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        let first = |version| addresses.iter().copied().find(|address| key::version(*address) == version);
+        let addresses = [first(IpVersion::V4), first(IpVersion::V6)];
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        if before != addresses {
+            let same = |version: IpVersion| before[version as usize] == addresses[version as usize];
+            self.table.retain(|session| same(session.kind.version));
+            self.fragments.clear();
+            self.resolve_forwards();
+        }
+    }
+
+    /// The forwards from now on; where two have the same port, the first has it. Sessions by a forward go on if one still says the
+    /// same, and end otherwise. All others stay, even on a port that now is a forward's.
+    pub fn set_forwards(&mut self, forwards: Vec<Forward>) {
+        self.rules = forwards;
+        self.resolve_forwards();
+    }
+
+    fn resolve_forwards(&mut self) {
+        self.forwards = Forwards::new(&self.rules, self.addresses);
+        let forwards = &self.forwards;
+        let is_justified = |session: &Session| forwards.target(session.kind, session.port) == Some(session.inside());
+        self.table.retain(|session| session.binding != Binding::Forwarded || is_justified(session));
+    }
+
+    /// Ends at most `budget` sessions whose time is over, and returns how many: less than `budget` means that none is left.
+    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        let now = self.second(now);
+        self.table.expire(now, budget)
+    }
+
+    /// All sessions, in no order.
+    pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionRow> {
+        let now = self.seconds_since(now);
+        self.table.iter().filter(move |session| session.deadline > now).map(move |session| self.row(now, session))
+    }
+
+    /// Ends the sessions that `filter` picks, and returns how many.
+    pub fn flush(&mut self, now: Instant, mut filter: impl FnMut(&SessionRow) -> bool) -> usize {
+        let now = self.seconds_since(now);
+        let addresses = self.addresses;
+        self.table.retain(|session| !filter(&row(addresses, now, session)))
+    }
+
+    /// What it did and has.
+    pub fn counters(&self) -> Counters {
+        Counters { sessions: self.table.len() as u64, ports_in_use: self.table.ports.count(), ..self.table.counters }
+    }
+
+    fn row(&self, now: u32, session: &Session) -> SessionRow {
+        row(self.addresses, now, session)
+    }
+
+    /// The second that it is, counted from the first packet.
+    fn second(&mut self, now: Instant) -> u32 {
+        self.began.get_or_insert(now);
+        self.seconds_since(now)
+    }
+
+    fn seconds_since(&self, now: Instant) -> u32 {
+        let seconds = self.began.map_or(0, |began| now.saturating_duration_since(began).as_secs());
+        u32::try_from(seconds).unwrap_or(u32::MAX)
     }
 }
 
-impl Forward {
-    /// A forward of `ports` to as many ports from that of `target` on.
-    ///
-    /// # Errors
-    /// The target's ports would go beyond 65,535, or its port is 0.
-    pub fn new(protocol: Protocol, ports: PortRange, target: SocketAddr) -> Result<Self, ForwardError> {
-        if target.port() == 0 {
-            return Err(ForwardError::Target(target.to_string()));
-        }
-        if u32::from(target.port()) + ports.count() - 1 > u32::from(u16::MAX) {
-            return Err(ForwardError::BeyondLast(ports.count(), target.port()));
-        }
-        Ok(Self { protocol, ports, address: target.ip(), first: target.port() })
-    }
-
-    /// Where a packet to `port` of the uplink goes; `None` if this forward does not cover it.
-    pub fn target(&self, port: u16) -> Option<SocketAddr> {
-        let inside = self.ports.contains(port).then(|| port - self.ports.first)?;
-        Some(SocketAddr::new(self.address, self.first + inside))
+fn row(addresses: [Option<IpAddr>; 2], now: u32, session: &Session) -> SessionRow {
+    let version = session.kind.version;
+    let unspecified = || key::address(version, 0);
+    SessionRow {
+        transport: session.kind.transport,
+        initiator: session.initiator,
+        inside: session.inside().socket(version),
+        external: (addresses[version as usize].unwrap_or_else(unspecified), session.port).into(),
+        remote: session.remote().socket(version),
+        state: session.state(),
+        forwarded: session.binding == Binding::Forwarded,
+        seconds_left: session.deadline.saturating_sub(now),
+        outbound: session.traffic[Direction::Outbound as usize],
+        inbound: session.traffic[Direction::Inbound as usize],
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn ranges_are_parsed_or_named() {
-        assert_eq!("8080".parse::<PortRange>().unwrap().count(), 1);
-        assert_eq!("5000-5100".parse::<PortRange>().unwrap().to_string(), "5000-5100");
-        for bad in ["", "0", "0-5", "5-4", "1-65536", "a", "1-2-3", "+80", "-5"] {
-            assert_eq!(bad.parse::<PortRange>(), Err(ForwardError::Ports(bad.to_owned())));
-        }
-    }
-
-    #[test]
-    fn a_range_that_does_not_fit_is_refused() {
-        let target = "10.0.0.2:65530".parse().unwrap();
-        let error = Forward::new(Protocol::Tcp, "1-10".parse().unwrap(), target).unwrap_err();
-        assert_eq!(error, ForwardError::BeyondLast(10, 65530));
-    }
-
-    proptest! {
-        #[test]
-        fn ports_map_one_to_one(first in 1u16.., count in 0u16..200, to in 1u16.., port: u16) {
-            let last = first.saturating_add(count);
-            let ports = PortRange { first, last };
-            let target = SocketAddr::new([10, 0, 0, 2].into(), to);
-            if let Ok(forward) = Forward::new(Protocol::Udp, ports, target) {
-                let expected = ports.contains(port).then(|| SocketAddr::new([10, 0, 0, 2].into(), to + (port - first)));
-                prop_assert_eq!(forward.target(port), expected);
-            } else {
-                prop_assert!(u32::from(to) + ports.count() > 65536);
-            }
-        }
-    }
-}
+mod tests;

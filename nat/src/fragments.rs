@@ -1,0 +1,115 @@
+//! Fragments: only the first of a packet has ports, so what it became is remembered for those that follow.
+//!
+//! **What bounds it.** 2048 packets in 128 rows; which row a packet is in depends on its source alone, hashed with a seed. A full row loses its
+//! oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the few that share its
+//! row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
+//!
+//! A later fragment that comes before the first is denied; nothing is kept of it. Senders of today send the first one first.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use packet::{IpPacket, IpVersion};
+
+use crate::key::bits;
+use crate::rewrite::Rewrite;
+
+const ROWS: usize = 128;
+const PER_ROW: usize = 16;
+/// Seconds.
+const LIFETIME: u32 = 30;
+
+#[derive(Debug)]
+pub(crate) struct Fragments {
+    seed: FixedState,
+    /// Rows, once the first fragment has come.
+    entries: Vec<Option<Entry>>,
+}
+
+/// Where a packet was going when its first fragment came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Outbound,
+    Inbound,
+    Hairpin,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: Key,
+    /// It is for the switch itself.
+    is_ours: bool,
+    source: Option<u128>,
+    destination: Option<u128>,
+    /// The first second in which it is no more.
+    deadline: u32,
+}
+
+/// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    way: Way,
+    version: IpVersion,
+    source: u128,
+    destination: u128,
+    protocol: u8,
+    identification: u32,
+}
+
+impl Key {
+    fn of(way: Way, packet: &IpPacket) -> Option<Self> {
+        Some(Self {
+            way,
+            version: packet.version,
+            source: bits(packet.source),
+            destination: bits(packet.destination),
+            protocol: if packet.version == IpVersion::V4 { packet.protocol } else { 0 },
+            identification: packet.fragment?.identification,
+        })
+    }
+}
+
+impl Fragments {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed: FixedState::with_seed(seed), entries: Vec::new() }
+    }
+
+    /// Remembers what becomes of a packet, if this is its first fragment.
+    pub(crate) fn remember(&mut self, now: u32, way: Way, packet: &IpPacket, rewrite: Option<&Rewrite>) {
+        let Some(key) = Key::of(way, packet) else { return };
+        if self.entries.is_empty() {
+            self.entries = vec![None; ROWS * PER_ROW];
+        }
+        let row = self.row(&key);
+        let row = self.entries.get_mut(row).unwrap_or_default();
+        let again = row.iter().position(|entry| entry.is_some_and(|entry| entry.key == key));
+        let oldest =
+            || row.iter().enumerate().min_by_key(|(_, entry)| entry.map_or(0, |entry| entry.deadline)).map(|(place, _)| place);
+        let source = rewrite.and_then(Rewrite::source).map(bits);
+        let destination = rewrite.and_then(Rewrite::destination).map(bits);
+        let entry = Entry { key, is_ours: rewrite.is_none(), source, destination, deadline: now.saturating_add(LIFETIME) };
+        if let Some(place) = again.or_else(oldest).and_then(|place| row.get_mut(place)) {
+            *place = Some(entry);
+        }
+    }
+
+    /// What becomes of a later fragment: the same as of the first, if that is known.
+    pub(crate) fn find(&self, now: u32, way: Way, packet: &IpPacket) -> Option<Option<Rewrite>> {
+        let key = Key::of(way, packet)?;
+        let row = self.entries.get(self.row(&key))?;
+        let entry = row.iter().flatten().find(|entry| entry.key == key && entry.deadline > now)?;
+        Some((!entry.is_ours).then(|| Rewrite::fragment(packet, entry.source, entry.destination)))
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.entries.fill(None);
+    }
+
+    fn row(&self, key: &Key) -> std::ops::Range<usize> {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write_u128(key.source);
+        let row = usize::try_from(hasher.finish() % ROWS as u64).unwrap_or_default();
+        row * PER_ROW..(row + 1) * PER_ROW
+    }
+}

@@ -1,0 +1,390 @@
+//! The session table: a slab, four indexes, and the rings through it.
+//!
+//! A packet costs one look-up: by container and remote on its way out, by external port and remote on its way in. The other two
+//! indexes serve a flow's first packet: the mapping of a container's port, and whom that mapping has sent to. All are hashed
+//! with a seed. Slab and indexes are made for their full size at once, which is address space until it is used, so nothing grows, moves or
+//! is rehashed under traffic.
+//!
+//! A session whose deadline has passed is no more, whether or not [`Table::expire`] got to it: a look-up that finds it removes it.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use crate::counters::{Counters, Denied};
+use crate::key::{Endpoint, Kind, Transport};
+use crate::ports::Ports;
+use crate::rings::{self, NONE};
+use crate::session::{Binding, Class, Direction, Session, ring};
+use crate::settings::{Filtering, Settings};
+use crate::sources::Sources;
+use crate::tcp::Flags;
+use crate::wheel::Wheel;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    seed: FixedState,
+    sessions: Vec<Session>,
+    free: Vec<u32>,
+    /// By container and remote.
+    inside: HashTable<u32>,
+    /// By external port and remote.
+    outside: HashTable<u32>,
+    /// Heads of the mappings' rings, by container.
+    mappings: HashTable<u32>,
+    /// Heads of the peers' rings, by external port and remote address.
+    peers: HashTable<u32>,
+    wheel: Wheel,
+    sources: Sources,
+    pub(crate) ports: Ports,
+    pub(crate) counters: Counters,
+    limits: Limits,
+}
+
+/// What the table needs of the settings.
+#[derive(Debug)]
+struct Limits {
+    sessions: usize,
+    per_source: u32,
+    /// By [`Class`].
+    seconds: [u32; Class::ALL.len()],
+    inbound_refresh: bool,
+    /// Whether any remote is a peer of a mapping.
+    open: bool,
+}
+
+impl Table {
+    pub(crate) fn new(settings: &Settings, seed: u64) -> Self {
+        let seed = FixedState::with_seed(seed);
+        let sessions = settings.sessions.clamp(1, Settings::MOST_SESSIONS) as usize;
+        let index = || HashTable::with_capacity(sessions);
+        Self {
+            sources: Sources::new(settings.sources.max(1), seed.clone()),
+            seed,
+            sessions: Vec::with_capacity(sessions),
+            free: Vec::new(),
+            inside: index(),
+            outside: index(),
+            mappings: index(),
+            peers: index(),
+            wheel: Wheel::new(),
+            ports: Ports::new(),
+            counters: Counters::default(),
+            limits: Limits {
+                sessions,
+                per_source: settings.per_source(),
+                seconds: Class::ALL.map(|class| settings.timeouts.seconds(class)),
+                inbound_refresh: settings.inbound_refresh,
+                open: settings.filtering == Filtering::EndpointIndependent,
+            },
+        }
+    }
+
+    /// Seconds that an idle session of a class is kept.
+    pub(crate) const fn seconds(&self, class: Class) -> u32 {
+        self.limits.seconds[class as usize]
+    }
+
+    pub(crate) fn session(&self, index: u32) -> &Session {
+        &self.sessions[index as usize]
+    }
+
+    /// The session of a container's port with a remote.
+    pub(crate) fn find_inside(&mut self, now: u32, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
+        let same = |index: &u32| {
+            let session = &self.sessions[*index as usize];
+            session.kind == kind && session.inside() == inside && session.remote() == remote
+        };
+        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same).copied();
+        self.alive(now, found?)
+    }
+
+    /// The session of an external port with a remote.
+    pub(crate) fn find_outside(&mut self, now: u32, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
+        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).copied();
+        self.alive(now, found?)
+    }
+
+    /// Whether an external port has a session with a remote, were it over or not.
+    pub(crate) fn is_taken(&self, kind: Kind, port: u16, remote: Endpoint) -> bool {
+        self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).is_some()
+    }
+
+    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(&u32) -> bool {
+        move |index| {
+            let session = &self.sessions[*index as usize];
+            session.kind == kind && session.port == port && session.remote() == remote
+        }
+    }
+
+    /// A session of the mapping of a container's port.
+    pub(crate) fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<&Session> {
+        loop {
+            let same =
+                |index: &u32| self.sessions[*index as usize].kind == kind && self.sessions[*index as usize].inside() == inside;
+            let found = self.mappings.find(mapping_hash(&self.seed, kind, inside), same).copied()?;
+            if self.alive(now, found).is_some() {
+                return Some(self.session(found));
+            }
+        }
+    }
+
+    /// A session of the mapping with an external port whose remote, for all that filtering cares, is `address`.
+    pub(crate) fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<&Session> {
+        let address = self.limits.peer(address);
+        loop {
+            let same = |index: &u32| {
+                let session = &self.sessions[*index as usize];
+                session.kind == kind && session.port == port && self.limits.peer(session.remote_address) == address
+            };
+            let found = self.peers.find(peer_hash(&self.seed, kind, port, address), same).copied()?;
+            if self.alive(now, found).is_some() {
+                return Some(self.session(found));
+            }
+        }
+    }
+
+    fn alive(&mut self, now: u32, index: u32) -> Option<u32> {
+        if self.session(index).deadline > now {
+            return Some(index);
+        }
+        self.counters.expired += 1;
+        self.remove(index);
+        None
+    }
+
+    /// Sees to it that a container may have one more session, if need be by the end of another.
+    pub(crate) fn make_room(&mut self, kind: Kind, inside: u128) -> Result<(), Denied> {
+        let source = self.sources.find(kind.version, inside);
+        let (victim, denied) = if source.is_some_and(|source| self.sources.count(source) >= self.limits.per_source) {
+            (source.and_then(|source| self.sources.transitory(source)), Denied::SourceCap)
+        } else if self.outside.len() >= self.limits.sessions {
+            (self.victim(source), Denied::SessionCap)
+        } else {
+            return Ok(());
+        };
+        self.remove(victim.ok_or(denied)?);
+        self.counters.evicted += 1;
+        Ok(())
+    }
+
+    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or else,
+    /// if the room is for somebody who has fewer, one that is idle for long.
+    fn victim(&mut self, source: Option<u32>) -> Option<u32> {
+        let largest = self.sources.largest(source);
+        let seconds = self.limits.seconds;
+        // The deadline less the timeout is when it was last used; the earlier the better.
+        let idle = move |session: &Session| u32::MAX - (session.deadline.saturating_sub(seconds[session.class as usize]));
+        self.sources.transitory(largest).or_else(|| {
+            if source == Some(largest) {
+                return None;
+            }
+            self.sources.lasting(&mut self.sessions, largest, idle)
+        })
+    }
+
+    /// Adds a session. There is room, and no other session has its ports.
+    pub(crate) fn insert(&mut self, session: Session) -> u32 {
+        let source = self.sources.find_or_add(session.kind.version, session.inside_address);
+        let session = Session { source, ..session };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.sessions.push(session);
+            u32::try_from(self.sessions.len() - 1).unwrap_or(NONE)
+        });
+        self.sessions[index as usize] = session;
+        let (sessions, seed) = (&self.sessions, &self.seed);
+        self.inside.insert_unique(session.inside_hash(seed), index, |index| sessions[*index as usize].inside_hash(seed));
+        self.outside.insert_unique(session.outside_hash(seed), index, |index| sessions[*index as usize].outside_hash(seed));
+        if session.binding == Binding::Mapped {
+            self.join_mapping(index);
+        }
+        self.wheel.insert(&mut self.sessions, index);
+        self.sources.join(&mut self.sessions, index);
+        self.counters.created += 1;
+        index
+    }
+
+    /// Ends a session.
+    pub(crate) fn remove(&mut self, index: u32) {
+        let session = *self.session(index);
+        for (table, hash) in
+            [(&mut self.inside, session.inside_hash(&self.seed)), (&mut self.outside, session.outside_hash(&self.seed))]
+        {
+            if let Ok(entry) = table.find_entry(hash, |other| *other == index) {
+                entry.remove();
+            }
+        }
+        if session.binding == Binding::Mapped {
+            self.leave_mapping(index);
+        }
+        self.wheel.remove(&mut self.sessions, index);
+        self.sources.leave(&mut self.sessions, index);
+        self.free.push(index);
+    }
+
+    fn join_mapping(&mut self, index: u32) {
+        let session = *self.session(index);
+        let (seed, limits) = (&self.seed, &self.limits);
+        let hash = mapping_hash(seed, session.kind, session.inside());
+        join(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash, |one, other| {
+            one.kind == other.kind && one.inside() == other.inside()
+        });
+        let address = limits.peer(session.remote_address);
+        let hash = peer_hash(seed, session.kind, session.port, address);
+        join(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash, |one, other| {
+            one.kind == other.kind
+                && one.port == other.port
+                && limits.peer(one.remote_address) == limits.peer(other.remote_address)
+        });
+        self.ports.take(session.kind, session.port);
+    }
+
+    fn leave_mapping(&mut self, index: u32) {
+        let session = *self.session(index);
+        let address = self.limits.peer(session.remote_address);
+        let hash = peer_hash(&self.seed, session.kind, session.port, address);
+        leave(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash);
+        let hash = mapping_hash(&self.seed, session.kind, session.inside());
+        if leave(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash) {
+            self.ports.release(session.kind, session.port);
+        }
+    }
+
+    /// Notes a packet of a session.
+    pub(crate) fn pass(&mut self, now: u32, index: u32, direction: Direction, flags: Flags, bytes: usize) {
+        let before = *self.session(index);
+        let session = &mut self.sessions[index as usize];
+        session.count(direction, bytes);
+        let class = session.follow(direction, flags);
+        let refreshed = direction == Direction::Outbound
+            || session.kind.transport == Transport::Tcp
+            || session.binding == Binding::Forwarded
+            || self.limits.inbound_refresh;
+        let seconds = self.limits.seconds[class as usize];
+        if refreshed {
+            session.deadline = now.saturating_add(seconds);
+        } else if class != before.class {
+            let used = before.deadline.saturating_sub(self.limits.seconds[before.class as usize]);
+            session.deadline = used.saturating_add(seconds);
+        }
+        if class.is_transitory() != before.class.is_transitory() {
+            self.sources.unring(&mut self.sessions, index);
+            self.sessions[index as usize].class = class;
+            self.sources.ring(&mut self.sessions, index);
+        }
+        self.sessions[index as usize].class = class;
+        self.wheel.advance(&mut self.sessions, index);
+    }
+
+    /// Ends at most `budget` sessions whose time is over. Returns how many.
+    pub(crate) fn expire(&mut self, now: u32, budget: usize) -> usize {
+        for ended in 0..budget {
+            let Some(index) = self.wheel.due(&mut self.sessions, now) else { return ended };
+            self.remove(index);
+            self.counters.expired += 1;
+        }
+        budget
+    }
+
+    /// Ends the sessions that `keep` does not want. Returns how many.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Session) -> bool) -> usize {
+        let gone: Vec<u32> = self.inside.iter().copied().filter(|index| !keep(self.session(*index))).collect();
+        for index in &gone {
+            self.remove(*index);
+        }
+        self.counters.removed += gone.len() as u64;
+        gone.len()
+    }
+
+    /// All sessions, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.outside.iter().map(|index| self.session(*index))
+    }
+
+    /// Number of sessions.
+    pub(crate) fn len(&self) -> usize {
+        self.outside.len()
+    }
+}
+
+impl Limits {
+    /// What filtering sees of a remote address.
+    const fn peer(&self, address: u128) -> u128 {
+        if self.open { 0 } else { address }
+    }
+}
+
+impl Session {
+    fn inside_hash(&self, seed: &FixedState) -> u64 {
+        inside_hash(seed, self.kind, self.inside(), self.remote())
+    }
+
+    fn outside_hash(&self, seed: &FixedState) -> u64 {
+        outside_hash(seed, self.kind, self.port, self.remote())
+    }
+}
+
+/// Puts a session into the ring of the one in `table` that is `same`, or begins a ring.
+fn join(
+    table: &mut HashTable<u32>,
+    sessions: &mut [Session],
+    ring: usize,
+    index: u32,
+    hash: u64,
+    same: impl Fn(&Session, &Session) -> bool,
+) {
+    let session = sessions[index as usize];
+    if let Some(head) = table.find_mut(hash, |head| same(&sessions[*head as usize], &session)) {
+        rings::append(sessions, ring, head, index);
+    } else {
+        rings::append(sessions, ring, &mut { NONE }, index);
+        // It was made for as many as there can be, so it never has to hash anew.
+        table.insert_unique(hash, index, |_| hash);
+    }
+}
+
+/// Takes a session out of its ring; true if that was the end of the ring.
+fn leave(table: &mut HashTable<u32>, sessions: &mut [Session], ring: usize, index: u32, hash: u64) -> bool {
+    let mut head = index;
+    let behind = rings::next(sessions, ring, index);
+    rings::take(sessions, ring, &mut head, index);
+    match table.find_entry(hash, |other| *other == index) {
+        Ok(entry) if behind == index => {
+            entry.remove();
+        }
+        Ok(mut entry) => *entry.get_mut() = behind,
+        Err(_) => {}
+    }
+    behind == index
+}
+
+fn inside_hash(seed: &FixedState, kind: Kind, inside: Endpoint, remote: Endpoint) -> u64 {
+    let mut hasher = seed.build_hasher();
+    hasher.write_u128(inside.address);
+    hasher.write_u128(remote.address);
+    hasher.write_u64(numbers(kind, inside.port, remote.port));
+    hasher.finish()
+}
+
+fn outside_hash(seed: &FixedState, kind: Kind, port: u16, remote: Endpoint) -> u64 {
+    let mut hasher = seed.build_hasher();
+    hasher.write_u128(remote.address);
+    hasher.write_u64(numbers(kind, port, remote.port));
+    hasher.finish()
+}
+
+fn mapping_hash(seed: &FixedState, kind: Kind, inside: Endpoint) -> u64 {
+    outside_hash(seed, kind, 0, inside)
+}
+
+fn peer_hash(seed: &FixedState, kind: Kind, port: u16, address: u128) -> u64 {
+    outside_hash(seed, kind, port, Endpoint { address, port: 0 })
+}
+
+fn numbers(kind: Kind, one: u16, other: u16) -> u64 {
+    (kind.index() as u64) << 32 | u64::from(one) << 16 | u64::from(other)
+}
+
+#[cfg(test)]
+mod tests;
