@@ -98,6 +98,11 @@ impl Nat {
         }
     }
 
+    /// The settings that it was made with.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The external addresses from now on: the first of each IP version. Sessions of an address that went end.
     pub fn set_addresses(&mut self, addresses: &[IpAddr]) {
         let first = |version| addresses.iter().copied().find(|address| key::version(*address) == version);

@@ -66,6 +66,11 @@ impl PortRange {
         self.last as u32 - self.first as u32 + 1
     }
 
+    /// Whether both have a port in common.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// Whether the port is one of them.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last

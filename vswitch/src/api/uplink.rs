@@ -291,7 +291,7 @@ pub struct ForwardSpec {
 
 /// Where a port is published; no two forwards share a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "KeyTable", into = "KeyTable")]
+#[serde(try_from = "String", into = "String")]
 pub struct ForwardKey {
     /// The uplink.
     pub uplink: PortName,
@@ -363,30 +363,19 @@ struct ForwardTable {
     to: String,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct KeyTable {
-    uplink: PortName,
-    protocol: String,
-    port: Ports,
-}
-
-impl TryFrom<KeyTable> for ForwardKey {
+impl TryFrom<String> for ForwardKey {
     type Error = UplinkError;
 
-    fn try_from(table: KeyTable) -> Result<Self, UplinkError> {
-        let ports = match table.port {
-            Ports::Number(port) => port.to_string(),
-            Ports::Text(text) => text,
-        };
-        Ok(Self { uplink: table.uplink, protocol: protocol_of(&table.protocol)?, ports: ports.parse()? })
+    fn try_from(text: String) -> Result<Self, UplinkError> {
+        let (uplink, rest) = text.split_once(' ').ok_or_else(|| UplinkError::Protocol(text.clone()))?;
+        let uplink = uplink.parse().map_err(|_| UplinkError::Protocol(text.clone()))?;
+        Self::parse(uplink, rest)
     }
 }
 
-impl From<ForwardKey> for KeyTable {
+impl From<ForwardKey> for String {
     fn from(key: ForwardKey) -> Self {
-        let protocol = protocol_name(key.protocol).to_owned();
-        Self { uplink: key.uplink, protocol, port: Ports::Text(key.ports.to_string()) }
+        key.to_string()
     }
 }
 
@@ -395,7 +384,11 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 
     fn try_from(table: ForwardTable) -> Result<Self, UplinkError> {
         let ForwardTable { uplink, protocol, port, to } = table;
-        let key = KeyTable { uplink, protocol, port }.try_into()?;
+        let ports = match port {
+            Ports::Number(port) => port.to_string(),
+            Ports::Text(text) => text,
+        };
+        let key = ForwardKey { uplink, protocol: protocol_of(&protocol)?, ports: ports.parse()? };
         let to = to.parse().map_err(|_| UplinkError::Target(to))?;
         let spec = Self { key, to };
         spec.rule()?;
@@ -405,8 +398,9 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 
 impl From<ForwardSpec> for ForwardTable {
     fn from(spec: ForwardSpec) -> Self {
-        let KeyTable { uplink, protocol, port } = spec.key.into();
-        Self { uplink, protocol, port, to: spec.to.to_string() }
+        let ForwardKey { uplink, protocol, ports } = spec.key;
+        let port = Ports::Text(ports.to_string());
+        Self { uplink, protocol: protocol_name(protocol).to_owned(), port, to: spec.to.to_string() }
     }
 }
 

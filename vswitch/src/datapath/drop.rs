@@ -1,3 +1,5 @@
+use nat::Denied;
+
 /// Why a frame went no further. Every drop is one of these, counted per port, and named the same in `vsctl stats`, in captures
 /// and in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +51,28 @@ pub enum DropReason {
     FragmentForGateway,
     /// It came in by an uplink and belongs to no session and no published port.
     NoSession,
+    /// The uplink has no address of its IP version.
+    NatNoAddress,
+    /// It claims transport headers that it does not have.
+    NatMalformed,
+    /// NAT knows neither TCP nor UDP nor a query or an error of ICMP in it.
+    NatUntrackedProtocol,
+    /// It is an ICMP error with a wrong checksum, or about no packet of a session.
+    NatStrayError,
+    /// It is a reset or a reply to nothing.
+    NatNoSession,
+    /// It came in by an uplink, and nobody inside asked for it.
+    NatFiltered,
+    /// It is a later fragment of a packet whose first one has not been seen.
+    NatFragmentBeforeFirst,
+    /// Every external port is in use.
+    NatNoPort,
+    /// The session table is full, and of the source's own sessions none could go.
+    NatSessionCap,
+    /// Its source has all the sessions that it may have.
+    NatSourceCap,
+    /// Its two ends have a session already, by another external port.
+    NatClash,
     /// The device takes no more frames now.
     QueueFull,
     /// The device is down.
@@ -61,7 +85,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 38] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -85,6 +109,17 @@ impl DropReason {
         Self::NoService,
         Self::FragmentForGateway,
         Self::NoSession,
+        Self::NatNoAddress,
+        Self::NatMalformed,
+        Self::NatUntrackedProtocol,
+        Self::NatStrayError,
+        Self::NatNoSession,
+        Self::NatFiltered,
+        Self::NatFragmentBeforeFirst,
+        Self::NatNoPort,
+        Self::NatSessionCap,
+        Self::NatSourceCap,
+        Self::NatClash,
         Self::QueueFull,
         Self::DeviceDown,
         Self::Refused,
@@ -117,6 +152,17 @@ impl DropReason {
             Self::NoService => "no-service",
             Self::FragmentForGateway => "fragment-for-gateway",
             Self::NoSession => "no-session",
+            Self::NatNoAddress => Denied::NoAddress.name(),
+            Self::NatMalformed => Denied::Malformed.name(),
+            Self::NatUntrackedProtocol => Denied::UntrackedProtocol.name(),
+            Self::NatStrayError => Denied::StrayError.name(),
+            Self::NatNoSession => Denied::NoSession.name(),
+            Self::NatFiltered => Denied::Filtered.name(),
+            Self::NatFragmentBeforeFirst => Denied::FragmentBeforeFirst.name(),
+            Self::NatNoPort => Denied::NoPort.name(),
+            Self::NatSessionCap => Denied::SessionCap.name(),
+            Self::NatSourceCap => Denied::SourceCap.name(),
+            Self::NatClash => Denied::Clash.name(),
             Self::QueueFull => "queue-full",
             Self::DeviceDown => "device-down",
             Self::Refused => "refused",
@@ -130,8 +176,26 @@ impl DropReason {
     }
 }
 
+impl From<Denied> for DropReason {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NoAddress => Self::NatNoAddress,
+            Denied::Malformed => Self::NatMalformed,
+            Denied::UntrackedProtocol => Self::NatUntrackedProtocol,
+            Denied::StrayError => Self::NatStrayError,
+            Denied::NoSession => Self::NatNoSession,
+            Denied::Filtered => Self::NatFiltered,
+            Denied::FragmentBeforeFirst => Self::NatFragmentBeforeFirst,
+            Denied::NoPort => Self::NatNoPort,
+            Denied::SessionCap => Self::NatSessionCap,
+            Denied::SourceCap => Self::NatSourceCap,
+            Denied::Clash => Self::NatClash,
+        }
+    }
+}
+
 /// What one port did, seen by one worker. Only ever grows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Frames received from the device; a super-frame counts once.
     pub rx_frames: u64,
@@ -142,6 +206,12 @@ pub struct Counters {
     /// Their bytes.
     pub tx_bytes: u64,
     drops: [u64; DropReason::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::ALL.len()] }
+    }
 }
 
 impl Counters {
@@ -182,4 +252,3 @@ mod tests {
         assert_eq!(names.len(), DropReason::ALL.len(), "every name is its own");
     }
 }
-impl From<nat::Denied> for DropReason { fn from(_: nat::Denied) -> Self { Self::NoSession } }

@@ -99,10 +99,10 @@ fn a_quiet_address_is_forgotten() {
     let mut lab = Lab::new(&all(3));
     lab.carry(0, 2, BROADCAST).unwrap();
     lab.now += Duration::from_secs(299);
-    lab.datapath.expire(lab.now);
+    lab.datapath.expire(lab.now, &mut Batch::new(), &mut Outputs::new());
     assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
     lab.now += Duration::from_secs(1);
-    lab.datapath.expire(lab.now);
+    lab.datapath.expire(lab.now, &mut Batch::new(), &mut Outputs::new());
     assert_eq!(lab.carry(1, 4, 2), Ok(vec![0, 2]));
 }
 

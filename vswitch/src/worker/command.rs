@@ -53,7 +53,7 @@ pub struct CaptureId(pub u64);
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
     /// The sessions, in no order.
-    pub rows: Vec<nat::Row>,
+    pub rows: Vec<nat::SessionRow>,
     /// What became of packets and sessions so far.
     pub counters: nat::Counters,
 }

@@ -20,10 +20,10 @@ impl Router {
     ) -> Result<(), DropReason> {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
         let mut whole = frame.bytes().to_vec();
-        let mut offload = frame.offload;
+        let offload = frame.offload;
         whole.truncate(packet.end);
         if let Some(nat) = plan.nat {
-            nat.apply(&mut whole, packet.network, &mut offload);
+            nat.apply(&mut whole, packet.network, &offload);
         }
         // A checksum covers all fragments, so the first cannot leave it to the receiver.
         if let Checksum::Partial { start, offset } = offload.checksum {

@@ -14,7 +14,7 @@ pub(in crate::datapath) struct Hop {
 impl Hop {
     /// Changes the frame.
     pub(in crate::datapath) fn apply(&self, frame: &mut Frame) {
-        let mut offload = frame.offload;
+        let offload = frame.offload;
         let bytes = frame.bytes_mut();
         if let Some(addresses) = bytes.get_mut(..12) {
             addresses[..6].copy_from_slice(&self.destination.0);
@@ -25,9 +25,8 @@ impl Hop {
             IpVersion::V6 => count_down_v6(bytes.get_mut(self.network..).unwrap_or_default()),
         }
         if let Some(nat) = &self.nat {
-            nat.apply(bytes, self.network, &mut offload);
+            nat.apply(bytes, self.network, &offload);
         }
-        frame.offload = offload;
     }
 }
 

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use nat::Nat;
-use packet::{IpVersion, Mac, VlanId};
+use packet::{Mac, VlanId};
 
 use super::Refusal;
 use crate::datapath::{BridgeId, Slots};
@@ -201,13 +201,5 @@ impl Interfaces {
         // Another gateway's address answers where packets to its subnet would be let through.
         self.route(from, address)
             .is_ok_and(|way| way.next_hop == address && self.get(way.egress).is_some_and(|interface| interface.has(address)))
-    }
-}
-
-/// The family of an address.
-pub(super) const fn version(address: IpAddr) -> IpVersion {
-    match address {
-        IpAddr::V4(_) => IpVersion::V4,
-        IpAddr::V6(_) => IpVersion::V6,
     }
 }

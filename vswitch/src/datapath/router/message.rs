@@ -32,6 +32,8 @@ pub(super) enum Problem {
     PortUnreachable,
     /// The gateway does not speak the protocol.
     ProtocolUnreachable,
+    /// The router has nothing left to send it on with (RFC 5508, REQ-8).
+    Prohibited,
     /// It is longer than the MTU of the way on, in bytes.
     TooBig(u16),
 }
@@ -54,6 +56,7 @@ impl Problem {
             Self::HostUnreachable => (Icmpv4Message::DstUnreachable, 1, 0),
             Self::ProtocolUnreachable => (Icmpv4Message::DstUnreachable, 2, 0),
             Self::PortUnreachable => (Icmpv4Message::DstUnreachable, 3, 0),
+            Self::Prohibited => (Icmpv4Message::DstUnreachable, 13, 0),
             Self::TooBig(mtu) => (Icmpv4Message::DstUnreachable, 4, mtu),
         }
     }
@@ -67,6 +70,7 @@ impl Problem {
             Self::HostUnreachable => (Icmpv6Message::DstUnreachable, 3, 0),
             Self::PortUnreachable => (Icmpv6Message::DstUnreachable, 4, 0),
             Self::ProtocolUnreachable => (Icmpv6Message::ParamProblem, 1, 6),
+            Self::Prohibited => (Icmpv6Message::DstUnreachable, 1, 0),
             Self::TooBig(mtu) => (Icmpv6Message::PktTooBig, 0, mtu as u32),
         }
     }
@@ -268,6 +272,14 @@ mod tests {
         }
     }
 
+    /// Ports, RST and ACK, sequence and acknowledgment numbers.
+    fn tcp(frame: &[u8]) -> ((u16, u16), (bool, bool), u32, u32) {
+        let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else { panic!("no TCP") };
+        let ports = (tcp.source_port(), tcp.destination_port());
+        (ports, (tcp.rst(), tcp.ack()), tcp.sequence_number(), tcp.acknowledgment_number())
+    }
+
     #[test]
     fn an_error_quotes_what_came_and_stays_short() {
         for (version, longest, too_big) in [(4, 576, (3, 4)), (6, 1280, (2, 0))] {
@@ -301,6 +313,7 @@ mod tests {
             (Problem::HostUnreachable, (3, 1), (1, 3)),
             (Problem::PortUnreachable, (3, 3), (1, 4)),
             (Problem::ProtocolUnreachable, (3, 2), (4, 1)),
+            (Problem::Prohibited, (3, 13), (1, 1)),
         ] {
             assert_eq!((codes(4, problem), codes(6, problem)), (v4, v6), "{problem:?}");
         }
@@ -336,16 +349,13 @@ mod tests {
             let mut out = Vec::new();
             let mut syn = vec![0, 80, 1, 0, 0, 0, 0, 9, 0, 0, 0, 0, 5 << 4, 2, 0, 0, 0, 0, 0, 0];
             assert!(reset(&mut out, between(version), &syn));
-            let sliced = SlicedPacket::from_ethernet(&out).unwrap();
-            let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else { panic!() };
-            assert_eq!((tcp.rst(), tcp.ack(), tcp.acknowledgment_number(), tcp.sequence_number()), (true, true, 10, 0));
-            assert_eq!((tcp.source_port(), tcp.destination_port()), (256, 80));
+            let (ports, flags, sequence, acknowledgment) = tcp(&out);
+            assert_eq!((ports, flags, sequence, acknowledgment), ((256, 80), (true, true), 0, 10));
             syn[13] = 0x10;
             syn[11] = 77;
             assert!(reset(&mut out, between(version), &syn));
-            let sliced = SlicedPacket::from_ethernet(&out).unwrap();
-            let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else { panic!() };
-            assert_eq!((tcp.rst(), tcp.ack(), tcp.sequence_number()), (true, false, 77));
+            let (_, flags, sequence, _) = tcp(&out);
+            assert_eq!((flags, sequence), ((true, false), 77));
             syn[13] = 4;
             assert!(!reset(&mut out, between(version), &syn));
             assert!(!reset(&mut out, between(version), &syn[..19]));

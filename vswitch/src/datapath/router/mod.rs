@@ -132,7 +132,8 @@ impl Router {
         }
     }
 
-    /// Gives a bridge a gateway, changes it, or takes it away. Sessions go on where they still make sense.
+    /// Gives a bridge a gateway, changes it, or takes it away. Sessions of an uplink go on unless the rules of its NAT change; then its
+    /// forwards have to be set again too.
     pub(super) fn set_gateway(&mut self, bridge: BridgeId, settings: Option<GatewaySettings>) {
         let before = self.interfaces.remove(bridge);
         let Some(settings) = settings else {
@@ -141,14 +142,10 @@ impl Router {
         if before.as_ref().is_some_and(|before| before.settings.addresses != settings.addresses) {
             self.neighbors.forget_bridge(bridge);
         }
-        let same_nat = before.as_ref().is_some_and(|before| before.settings.side == settings.side);
-        let nat = match (&settings.side, before.and_then(|before| before.nat)) {
-            (Side::Outside { translation: Translation::Nat(_), .. }, Some(nat)) if same_nat => Some(nat),
-            (Side::Outside { translation: Translation::Nat(rules), .. }, nat) => {
-                let forwards = nat.map(|nat| nat.forwards().to_vec()).unwrap_or_default();
-                let mut nat = Box::new(Nat::new((**rules).clone(), self.seed));
-                nat.set_forwards(forwards);
-                Some(nat)
+        let nat = match &settings.side {
+            Side::Outside { translation: Translation::Nat(rules), .. } => {
+                let kept = before.and_then(|before| before.nat).filter(|nat| *nat.settings() == **rules);
+                Some(kept.unwrap_or_else(|| Box::new(Nat::new((**rules).clone(), self.seed))))
             }
             _ => None,
         };
@@ -332,13 +329,21 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         way: Way,
-        paths: &Paths<'_>,
+        paths: &mut Paths<'_>,
     ) -> Result<Option<nat::Rewrite>, DropReason> {
         // Only a station of the bridge has sessions: what it says to be counts.
         let stranger = !self.interfaces.get(at.bridge).is_some_and(|interface| interface.is_on_link(packet.source));
         match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
             Some(_) if stranger => Err(DropReason::MartianSource),
-            Some(nat) => Ok(Some(nat.outbound(at.now, packet, paths.bytes(at.index))?)),
+            Some(nat) => match nat.outbound(at.now, packet, paths.bytes(at.index)) {
+                Ok(rewrite) => Ok(Some(rewrite)),
+                Err(denied) => {
+                    if denied.is_shortage() {
+                        self.complain(at, packet, Problem::Prohibited, paths);
+                    }
+                    Err(denied.into())
+                }
+            },
             None => Ok(None),
         }
     }

@@ -1,0 +1,482 @@
+//! The router between bridges and an uplink, frame by frame.
+
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use ipnet::IpNet;
+use packet::{Batch, Checksum, Gso, GsoKind, Offload};
+
+use super::*;
+use crate::api::{ControlFrames, VlanMode};
+use crate::datapath::{BridgeSettings, Datapath, Outputs, PortSettings};
+
+const A: PortId = PortId(0);
+const B: PortId = PortId(1);
+const C: PortId = PortId(2);
+const WAN: PortId = PortId(9);
+const UPLINK: BridgeId = BridgeId(9);
+
+/// Bridges 0 (ports A and B, 10.0.0.1/24) and 1 (port C, 10.0.1.1/24), and an uplink (192.0.2.10/24 by 192.0.2.1).
+struct Lab {
+    datapath: Datapath,
+    batch: Batch,
+    outputs: Outputs,
+    now: Instant,
+}
+
+/// A frame that left, and where.
+#[derive(Debug, PartialEq, Eq)]
+struct Left(PortId, Vec<u8>);
+
+fn gateway(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 1, number])
+}
+
+fn station(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, number])
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn inside(number: u8, isolated: bool) -> GatewaySettings {
+    GatewaySettings {
+        mac: gateway(number),
+        vlan: VlanId::DEFAULT,
+        addresses: nets(&[&format!("10.0.{number}.1/24"), &format!("fd0{number}::1/64")]),
+        side: Side::Inside { uplink: Some(UPLINK), isolated },
+    }
+}
+
+fn outside(translation: Translation) -> GatewaySettings {
+    GatewaySettings {
+        mac: gateway(9),
+        vlan: VlanId::DEFAULT,
+        addresses: nets(&["192.0.2.10/24", "2001:db8::10/64"]),
+        side: Side::Outside { gateways: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()], translation },
+    }
+}
+
+fn nat() -> Translation {
+    Translation::Nat(Box::default())
+}
+
+impl Lab {
+    fn new(isolated: bool, translation: Translation) -> Self {
+        let now = Instant::now();
+        let mut datapath = Datapath::new(now, 1);
+        for (bridge, mtu) in [(0, 1500), (1, 1500), (9, 1400)] {
+            let settings = BridgeSettings { mtu, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+            datapath.set_bridge(now, BridgeId(bridge), settings);
+        }
+        for (port, bridge) in [(A, 0), (B, 0), (C, 1), (WAN, 9)] {
+            let bridge = BridgeId(bridge);
+            let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None };
+            datapath.set_port(now, port, &settings);
+        }
+        datapath.set_gateway(BridgeId(0), Some(inside(0, isolated)));
+        datapath.set_gateway(BridgeId(1), Some(inside(1, isolated)));
+        datapath.set_gateway(UPLINK, Some(outside(translation)));
+        Self { datapath, batch: Batch::new(), outputs: Outputs::new(), now }
+    }
+
+    fn send_with(&mut self, port: PortId, frame: &[u8], offload: Offload) -> Vec<Left> {
+        self.batch.set_ingress(port.0);
+        self.batch.push(frame, offload);
+        self.datapath.forward(self.now, &mut self.batch, &mut self.outputs);
+        self.collect()
+    }
+
+    fn send(&mut self, port: PortId, frame: &[u8]) -> Vec<Left> {
+        self.send_with(port, frame, Offload::default())
+    }
+
+    fn collect(&mut self) -> Vec<Left> {
+        self.outputs.act(&mut self.batch);
+        let mut left = Vec::new();
+        for port in self.outputs.used() {
+            for departure in self.outputs.queue(*port) {
+                left.push(Left(*port, self.batch.frames()[departure.frame].bytes().to_vec()));
+            }
+        }
+        self.outputs.clear();
+        self.batch.clear();
+        left
+    }
+
+    fn tick(&mut self) -> Vec<Left> {
+        self.now += Duration::from_secs(1);
+        self.datapath.expire(self.now, &mut self.batch, &mut self.outputs);
+        self.collect()
+    }
+
+    /// The stations that the router may have to ask for have told it who they are.
+    fn introduce(&mut self) {
+        for (port, number, address, target) in [
+            (A, 1, [10, 0, 0, 11], [10, 0, 0, 1]),
+            (B, 2, [10, 0, 0, 12], [10, 0, 0, 1]),
+            (C, 3, [10, 0, 1, 13], [10, 0, 1, 1]),
+            (WAN, 4, [192, 0, 2, 1], [192, 0, 2, 10]),
+        ] {
+            let frame = arp(ArpOperation::REQUEST, station(number), Mac::BROADCAST, address, target);
+            assert!(!self.send(port, &frame).is_empty(), "the gateway answers {address:?}");
+        }
+    }
+
+    fn drops(&self, port: PortId, reason: DropReason) -> u64 {
+        self.datapath.counters(port).unwrap().drops(reason)
+    }
+}
+
+fn arp(operation: ArpOperation, from: Mac, to: Mac, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let packet =
+        ArpPacket::new(ArpHardwareId::ETHERNET, EtherType::IPV4, operation, &from.0, &sender, &[0; 6], &target).unwrap();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(from.0, to.0).arp(packet).write(&mut frame).unwrap();
+    frame
+}
+
+fn udp(from: (Mac, [u8; 4], u16), to: (Mac, [u8; 4], u16), ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(from.0.0, to.0.0).ipv4(from.1, to.1, ttl);
+    builder.udp(from.2, to.2).write(&mut frame, payload).unwrap();
+    frame
+}
+
+fn ping(from: (Mac, [u8; 4]), to: (Mac, [u8; 4])) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(from.0.0, to.0.0).ipv4(from.1, to.1, 64);
+    builder.icmpv4_echo_request(7, 1).write(&mut frame, b"hello").unwrap();
+    frame
+}
+
+/// Addresses, ports and TTL of a UDP packet.
+fn flow(frame: &[u8]) -> ([u8; 4], u16, [u8; 4], u16, u8) {
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (&sliced.net, &sliced.transport) else {
+        panic!("no UDP in {frame:?}");
+    };
+    let header = ip.header();
+    (header.source(), udp.source_port(), header.destination(), udp.destination_port(), header.ttl())
+}
+
+/// Destination, type and code of an ICMP message.
+fn icmp(frame: &[u8]) -> ([u8; 4], u8, u8) {
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) = (&sliced.net, &sliced.transport) else {
+        panic!("no ICMP in {frame:?}");
+    };
+    (ip.header().destination(), icmp.type_u8(), icmp.code_u8())
+}
+
+const HOST: [u8; 4] = [198, 51, 100, 7];
+
+fn out(ttl: u8, payload: &[u8]) -> Vec<u8> {
+    udp((station(1), [10, 0, 0, 11], 5000), (gateway(0), HOST, 53), ttl, payload)
+}
+
+#[test]
+fn the_gateway_answers_arp_for_itself_and_nobody_else() {
+    let mut lab = Lab::new(true, nat());
+    let ask = |target| arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], target);
+    let left = lab.send(A, &ask([10, 0, 0, 1]));
+    let [Left(B, flooded), Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(*flooded, ask([10, 0, 0, 1]));
+    assert_eq!((&answer[..6], &answer[22..28]), (&station(1).0[..], &gateway(0).0[..]));
+    assert_eq!(lab.send(A, &ask([10, 0, 0, 77])).len(), 1, "flooded, and not answered");
+    assert_eq!(lab.send(A, &ask([10, 0, 1, 1])).len(), 1, "another bridge's gateway is not here");
+}
+
+#[test]
+fn the_gateway_answers_pings() {
+    let mut lab = Lab::new(true, nat());
+    let left = lab.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 0, 1])));
+    let [Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(icmp(answer), ([10, 0, 0, 11], 0, 0));
+    // The other gateway's address is that of an isolated bridge.
+    assert_eq!(lab.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 1, 1]))), []);
+    assert_eq!(lab.drops(A, DropReason::Isolated), 1);
+    let mut open = Lab::new(false, nat());
+    assert_eq!(open.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 1, 1]))).len(), 1);
+}
+
+#[test]
+fn a_packet_leaves_by_the_uplink_and_its_answer_comes_back() {
+    let mut lab = Lab::new(true, nat());
+    let left = lab.send(A, &out(64, b"query"));
+    let [Left(WAN, question)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((&question[12..14], &question[38..42]), (&[8, 6][..], &[192, 0, 2, 1][..]), "it asks for the next hop");
+    let answer = arp(ArpOperation::REPLY, station(4), gateway(9), [192, 0, 2, 1], [192, 0, 2, 10]);
+    let left = lab.send(WAN, &answer);
+    let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), ([192, 0, 2, 10], 5000, HOST, 53, 63));
+    assert_eq!((&packet[..6], &packet[6..12]), (&station(4).0[..], &gateway(9).0[..]));
+
+    let back = udp((station(4), HOST, 53), (gateway(9), [192, 0, 2, 10], 5000), 60, b"answer");
+    let left = lab.send(WAN, &back);
+    let [Left(A, question), Left(B, _)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(&question[38..42], [10, 0, 0, 11]);
+    let answer = arp(ArpOperation::REPLY, station(1), gateway(0), [10, 0, 0, 11], [10, 0, 0, 1]);
+    let left = lab.send(A, &answer);
+    let [Left(A, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), (HOST, 53, [10, 0, 0, 11], 5000, 59));
+    assert_eq!(lab.datapath.nat(UPLINK).unwrap().sessions(lab.now).count(), 1);
+
+    let stray = udp((station(4), [198, 51, 100, 8], 53), (gateway(9), [192, 0, 2, 10], 5000), 60, b"spoof");
+    assert_eq!(lab.send(WAN, &stray), []);
+    assert_eq!(lab.drops(WAN, DropReason::NatFiltered), 1);
+}
+
+#[test]
+fn a_published_port_reaches_a_station_from_outside_and_by_hairpin() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let to = "10.0.0.12:80".parse().unwrap();
+    let forward = nat::Forward::new(nat::Protocol::Udp, "8080".parse().unwrap(), to).unwrap();
+    lab.datapath.set_forwards(UPLINK, vec![forward]);
+    let left = lab.send(WAN, &udp((station(4), HOST, 999), (gateway(9), [192, 0, 2, 10], 8080), 60, b"in"));
+    let [Left(B, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), (HOST, 999, [10, 0, 0, 12], 80, 59));
+    let left = lab.send(B, &udp((station(2), [10, 0, 0, 12], 80), (gateway(0), HOST, 999), 64, b"out"));
+    let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), ([192, 0, 2, 10], 8080, HOST, 999, 63));
+
+    for (port, number, source) in [(A, 1, [10, 0, 0, 11]), (B, 2, [10, 0, 0, 12])] {
+        let sent = udp((station(number), source, 700), (gateway(0), [192, 0, 2, 10], 8080), 64, b"hairpin");
+        let left = lab.send(port, &sent);
+        let [Left(B, packet)] = &left[..] else { panic!("{left:?}") };
+        let (from, from_port, to, to_port, _) = flow(packet);
+        assert_eq!((from, to, to_port), ([192, 0, 2, 10], [10, 0, 0, 12], 80));
+        let answer = udp((station(2), [10, 0, 0, 12], 80), (gateway(0), from, from_port), 64, b"back");
+        let left = lab.send(B, &answer);
+        let [Left(back, packet)] = &left[..] else { panic!("{left:?}") };
+        assert_eq!((*back, flow(packet)), (port, ([192, 0, 2, 10], 8080, source, 700, 63)));
+    }
+}
+
+#[test]
+fn bridges_are_isolated_unless_both_are_open() {
+    let across = || udp((station(1), [10, 0, 0, 11], 1), (gateway(0), [10, 0, 1, 13], 2), 64, b"x");
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    assert_eq!(lab.send(A, &across()), []);
+    assert_eq!(lab.drops(A, DropReason::Isolated), 1);
+    lab.datapath.set_gateway(BridgeId(0), Some(inside(0, false)));
+    assert_eq!(lab.send(A, &across()), [], "the other one is still isolated");
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    let left = lab.send(A, &across());
+    let [Left(C, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), ([10, 0, 0, 11], 1, [10, 0, 1, 13], 2, 63));
+}
+
+#[test]
+fn the_sender_hears_why_a_packet_goes_no_further() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    for (frame, reason, answer) in [
+        (out(1, b""), DropReason::HopLimit, (11, 0)),
+        (out(64, &[7; 1400]), DropReason::PacketTooBig, (3, 4)),
+        (udp((station(1), [10, 0, 0, 11], 5), (gateway(0), [10, 0, 0, 1], 7), 64, b""), DropReason::NoService, (3, 3)),
+    ] {
+        let left = lab.send(A, &frame);
+        let [Left(A, packet)] = &left[..] else { panic!("{reason:?}: {left:?}") };
+        assert_eq!(icmp(packet), ([10, 0, 0, 11], answer.0, answer.1), "{reason:?}");
+        assert_eq!(lab.drops(A, reason), 1);
+    }
+    lab.datapath.set_gateway(UPLINK, None);
+    let left = lab.send(A, &out(64, b""));
+    assert_eq!(icmp(&left[0].1), ([10, 0, 0, 11], 3, 0), "no route");
+}
+
+#[test]
+fn the_sender_hears_that_a_station_is_not_there() {
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    let lost = udp((station(1), [10, 0, 0, 11], 1), (gateway(0), [10, 0, 1, 99], 2), 64, b"x");
+    let asks = |left: &[Left]| left.iter().all(|Left(port, frame)| *port == C && frame[12..14] == [8, 6]);
+    let left = lab.send(A, &lost);
+    assert!(left.len() == 1 && asks(&left), "{left:?}");
+    for _ in 0..2 {
+        let left = lab.tick();
+        assert!(left.len() == 1 && asks(&left), "{left:?}");
+    }
+    let left = lab.tick();
+    let [Left(A, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(icmp(packet), ([10, 0, 0, 11], 3, 1));
+    assert_eq!(lab.drops(A, DropReason::NeighborUnresolved), 1);
+}
+
+#[test]
+fn icmp_errors_have_a_limit_and_are_not_sent_about_errors() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let answers = (0..2000).map(|_| lab.send(A, &out(1, b"")).len()).sum::<usize>();
+    assert_eq!(answers, ERRORS as usize);
+    lab.now += Duration::from_secs(1);
+    let mut error = ping((station(1), [10, 0, 0, 11]), (gateway(0), HOST));
+    (error[34], error[22]) = (11, 1);
+    error[24..26].fill(0);
+    let sum = packet::checksum::Sum::new().plus(&error[14..34]).checksum();
+    error[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(lab.send(A, &error), []);
+    assert_eq!(lab.drops(A, DropReason::HopLimit), 2001);
+}
+
+#[test]
+fn a_packet_that_may_be_cut_is() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let mut frame = out(64, &[7; 1472]);
+    // Without DF.
+    frame[20] = 0;
+    frame[24..26].fill(0);
+    let sum = packet::checksum::Sum::new().plus(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let left = lab.send(A, &frame);
+    assert_eq!(left.len(), 2);
+    let parse = |frame: &[u8]| IpPacket::parse(frame, &Ethernet::parse(frame).unwrap()).unwrap();
+    for Left(port, frame) in &left {
+        let packet = parse(frame);
+        assert_eq!((*port, packet.source, packet.hop_limit), (WAN, [192, 0, 2, 10].into(), 63));
+        assert!(packet.length() <= 1400 && packet.fragment.is_some());
+    }
+}
+
+#[test]
+fn a_super_frame_is_routed_whole_with_its_checksum_left_open() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0).ipv4([10, 0, 0, 11], HOST, 64);
+    builder.tcp(5000, 80, 1, 100).write(&mut frame, &[7; 30_000]).unwrap();
+    // What the kernel leaves in the field: the sum of the pseudo header.
+    let pseudo = |frame: &[u8]| {
+        let length = u16::try_from(frame.len() - 34).unwrap();
+        packet::checksum::Sum::new().plus(&frame[26..34]).plus_number(6).plus_number(length).folded()
+    };
+    let sum = pseudo(&frame);
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+    let gso = Gso { kind: GsoKind::Tcp4, size: NonZeroU16::new(1360).unwrap(), ecn: false };
+    let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
+    let left = lab.send_with(A, &frame, offload);
+    let [Left(WAN, packet)] = &left[..] else { panic!("{} frames", left.len()) };
+    assert_eq!(packet.len(), frame.len());
+    assert_eq!(packet[50..52], pseudo(packet).to_be_bytes());
+    let gso = Gso { size: NonZeroU16::new(1361).unwrap(), ..gso };
+    let left = lab.send_with(A, &frame, Offload { gso: Some(gso), ..offload });
+    assert_eq!(icmp(&left[0].1), ([10, 0, 0, 11], 3, 4), "its segments are too long");
+}
+
+#[test]
+fn spoofed_sources_are_dropped() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    for source in [[10, 0, 0, 1], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255], [203, 0, 113, 5]] {
+        let left = lab.send(A, &udp((station(1), source, 1), (gateway(0), HOST, 2), 64, b""));
+        assert_eq!(left, [], "{source:?}");
+    }
+    assert_eq!(lab.drops(A, DropReason::MartianSource), 5);
+    let left = lab.send(A, &udp((gateway(0), [10, 0, 0, 11], 1), (gateway(0), HOST, 2), 64, b""));
+    assert_eq!((left, lab.drops(A, DropReason::InvalidSource)), (vec![], 1), "nobody else has the gateway's MAC address");
+}
+
+#[test]
+fn services_get_what_is_for_them() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let discover = udp((station(1), [0, 0, 0, 0], 68), (Mac::BROADCAST, [255; 4], 67), 64, b"dhcp");
+    assert_eq!(lab.send(A, &discover), [Left(B, discover.clone())]);
+    let query = udp((station(1), [10, 0, 0, 11], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"dns");
+    assert_eq!(lab.send(A, &query), []);
+    let punts: Vec<Punt> = lab.datapath.take_punts().collect();
+    let punt = |frame: &[u8]| Punt { bridge: BridgeId(0), port: A, frame: frame.to_vec() };
+    assert_eq!(punts, [punt(&discover), punt(&query)]);
+    let answer = udp((gateway(0), [10, 0, 0, 1], 53), (station(1), [10, 0, 0, 11], 9), 64, b"answer");
+    lab.datapath.emit(BridgeId(0), &answer, &mut lab.batch, &mut lab.outputs);
+    assert_eq!(lab.collect(), [Left(A, answer)]);
+}
+
+#[test]
+fn a_tcp_segment_to_the_gateway_is_refused() {
+    let mut lab = Lab::new(true, nat());
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0).ipv4([10, 0, 0, 11], [10, 0, 0, 1], 64);
+    builder.tcp(5000, 22, 1, 100).syn().write(&mut frame, &[]).unwrap();
+    let left = lab.send(A, &frame);
+    let [Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+    let sliced = SlicedPacket::from_ethernet(answer).unwrap();
+    let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { panic!() };
+    assert!(tcp.rst() && tcp.ack() && tcp.acknowledgment_number() == 2);
+}
+
+#[test]
+fn the_host_s_sockets_get_packets_as_they_are() {
+    let far = station(8);
+    let mut lab = Lab::new(true, Translation::Host(far));
+    lab.introduce();
+    let left = lab.send(A, &out(64, b"query"));
+    let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((&packet[..6], flow(packet)), (&far.0[..], ([10, 0, 0, 11], 5000, HOST, 53, 63)));
+    let left = lab.send(WAN, &udp((far, HOST, 53), (gateway(9), [10, 0, 0, 11], 5000), 64, b"answer"));
+    let [Left(A, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), (HOST, 53, [10, 0, 0, 11], 5000, 63));
+    // A client on the host appears under the gateway's address; what is sent to it goes there.
+    let left = lab.send(A, &udp((station(1), [10, 0, 0, 11], 80), (gateway(0), [10, 0, 0, 1], 4000), 64, b"back"));
+    let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet).2, [10, 0, 0, 1]);
+}
+
+#[test]
+fn a_worker_that_does_not_route_hands_over() {
+    let mut first = Lab::new(true, nat());
+    first.introduce();
+    let mut second = Lab::new(true, nat());
+    second.datapath.leave_routing();
+    second.batch.set_ingress(A.0);
+    second.batch.push(&out(64, b"query"), Offload::default());
+    second.batch.push(&arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 1]), Offload::default());
+    second.datapath.forward(second.now, &mut second.batch, &mut second.outputs);
+    assert_eq!(second.outputs.handed_over(), [0, 1]);
+    assert_eq!(second.outputs.used(), [B], "the broadcast is flooded by whoever received it");
+    first.batch.set_ingress(A.0);
+    for index in [0, 1] {
+        first.batch.push(second.batch.frames()[index].bytes(), Offload::default());
+    }
+    first.datapath.route(first.now, &mut first.batch, &mut first.outputs);
+    let left = first.collect();
+    let [Left(WAN, packet), Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), ([192, 0, 2, 10], 5000, HOST, 53, 63));
+    assert_eq!(answer[12..14], [8, 6]);
+}
+
+#[test]
+fn ipv6_neighbours_are_found_and_answered() {
+    let mut lab = Lab::new(true, nat());
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0);
+    let source: std::net::Ipv6Addr = "fd00::11".parse().unwrap();
+    let target: std::net::Ipv6Addr = "2001:db8:1::7".parse().unwrap();
+    builder.ipv6(source.octets(), target.octets(), 64).udp(5000, 53).write(&mut frame, b"query").unwrap();
+    let left = lab.send(A, &frame);
+    let [Left(WAN, question)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((&question[..6], question[54]), (&[0x33, 0x33, 0xff, 0, 0, 1][..], 135));
+    let (own, router) = ("2001:db8::10".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    let mut answer = Vec::new();
+    message::advertisement(&mut answer, Envelope { from: (station(4), router), to: (gateway(9), own) }, router, true);
+    let left = lab.send(WAN, &answer);
+    let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
+    let parsed = IpPacket::parse(packet, &Ethernet::parse(packet).unwrap()).unwrap();
+    assert_eq!((parsed.source, parsed.hop_limit), ("2001:db8::10".parse().unwrap(), 63));
+
+    // The gateway's global and link-local addresses are answered for, to an asker and to a probe.
+    for (asked, asker) in [("fd00::1", source), ("fe80::ff:fe00:100", source), ("fd00::1", "::".parse().unwrap())] {
+        let mut solicit = Vec::new();
+        message::solicitation(&mut solicit, (station(1), asker), asked.parse().unwrap(), None);
+        let left = lab.send(A, &solicit);
+        let answer = left.iter().find(|Left(_, frame)| frame[6..12] == gateway(0).0).expect(asked);
+        assert_eq!(answer.1[54], 136, "{asked}");
+    }
+}
