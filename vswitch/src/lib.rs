@@ -57,6 +57,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod device;
+pub mod host;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod worker;

@@ -1,0 +1,167 @@
+//! What the sessions of all protocols share.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use packet::{Checksum, IpPacket, Offload};
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+
+use super::outbox::{Outbox, Unreachable, pseudo};
+use super::report::Counters;
+use crate::sys::datagram::{Origin, QueuedError};
+
+/// The way to the switch, the kernel's ear, and the counters.
+pub(super) struct Common {
+    pub(super) outbox: Outbox,
+    pub(super) registry: Registry,
+    /// The gateway's addresses.
+    pub(super) local: Vec<IpAddr>,
+    pub(super) counters: Counters,
+}
+
+impl Common {
+    /// Asks to be told when a socket becomes ready; says whether the kernel agreed.
+    pub(super) fn watch(&self, descriptor: RawFd, token: Token) -> bool {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut SourceFd(&descriptor), token, both).is_ok()
+    }
+
+    /// Who says that `destination` cannot be reached: the gateway, if it has an address of that version.
+    pub(super) fn voice(&self, destination: IpAddr) -> IpAddr {
+        self.own(destination).unwrap_or(destination)
+    }
+
+    /// The gateway's address of the version of `like`.
+    pub(super) fn own(&self, like: IpAddr) -> Option<IpAddr> {
+        self.local.iter().copied().find(|address| address.is_ipv4() == like.is_ipv4())
+    }
+
+    /// Tells a container what became of its packet. Nobody answers a packet that was for many (RFC 1122, section 3.2.2).
+    pub(super) fn unreachable(&mut self, what: Unreachable, arrival: &Arrival<'_>) {
+        let for_many = arrival.ip.destination.is_multicast() || arrival.ip.destination == Ipv4Addr::BROADCAST;
+        if for_many || arrival.ip.source.is_unspecified() {
+            return;
+        }
+        let voice = self.voice(arrival.ip.destination);
+        self.outbox.unreachable(what, voice, arrival.ip.source, arrival.packet());
+    }
+
+    /// How `client` is shown to `container`: by its own address, unless that means nothing there. A client on this host, or of the
+    /// other version, speaks from the gateway's address.
+    pub(super) fn seen(&self, client: SocketAddr, accepted_at: Option<IpAddr>, container: IpAddr) -> Option<SocketAddr> {
+        let is_here = client.ip().is_loopback() || accepted_at == Some(client.ip()) || is_link_local(client.ip());
+        let address = if is_here || client.is_ipv4() != container.is_ipv4() { self.own(container)? } else { client.ip() };
+        Some(SocketAddr::new(address, client.port()))
+    }
+}
+
+/// A packet of a container.
+pub(super) struct Arrival<'a> {
+    pub(super) frame: &'a [u8],
+    pub(super) ip: IpPacket,
+    pub(super) offload: Offload,
+    /// Whether it came in fragments.
+    pub(super) was_fragmented: bool,
+}
+
+impl Arrival<'_> {
+    /// It from its IP header on.
+    pub(super) fn packet(&self) -> &[u8] {
+        self.frame.get(self.ip.network..self.ip.end).unwrap_or_default()
+    }
+
+    /// It from its transport header on.
+    pub(super) fn transport(&self) -> &[u8] {
+        self.frame.get(self.ip.transport..self.ip.end).unwrap_or_default()
+    }
+
+    /// Whether its checksum is right, or was found so, or is still to be made because the packet never left this machine.
+    /// `protocol` is that of the pseudo header, 0 if there is none.
+    pub(super) fn is_intact(&self, protocol: u8) -> bool {
+        let bytes = self.transport();
+        let Ok(length) = u16::try_from(bytes.len()) else { return false };
+        let pseudo = || match protocol {
+            0 => packet::checksum::Sum::new(),
+            _ => pseudo(self.ip.source, self.ip.destination, protocol, length),
+        };
+        self.offload.checksum != Checksum::Unverified || pseudo().plus(bytes).folded() == 0xffff
+    }
+
+    /// Whether it goes on in fragments where it must.
+    pub(super) fn may_fragment(&self) -> bool {
+        self.was_fragmented || !self.ip.dont_fragment
+    }
+}
+
+/// Addresses that no container reaches by the host: an operating system takes some of them for itself, whoever asks. IPv4 in
+/// IPv6's clothes would be one of those (RFC 4291, section 2.5.5.2).
+pub(super) fn is_refused(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.octets()[0] == 0 || address.is_multicast() || address.is_broadcast() || address.is_link_local()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.to_ipv4().is_some()
+                || is_link_local(address)
+        }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// How a flow of datagrams leaves the host: as the container wished for its last one. Changed only when it changes.
+#[derive(Default)]
+pub(super) struct Manner {
+    may_fragment: Option<bool>,
+    hops: Option<u8>,
+}
+
+impl Manner {
+    /// Makes the socket send as the container sent `arrival`. A kernel that does not do so sends in its own way.
+    pub(super) fn follow(&mut self, fd: &OwnedFd, arrival: &Arrival<'_>) {
+        let (may, hops, v6) = (arrival.may_fragment(), arrival.ip.hop_limit.max(1), arrival.ip.source.is_ipv6());
+        if self.may_fragment.replace(may) != Some(may) {
+            let _ = match (v6, may) {
+                (true, true) => sockopt::set_ipv6_mtu_discover(fd, Ipv6PathMtuDiscovery::DONT),
+                (true, false) => sockopt::set_ipv6_mtu_discover(fd, Ipv6PathMtuDiscovery::DO),
+                (false, true) => sockopt::set_ip_mtu_discover(fd, Ipv4PathMtuDiscovery::DONT),
+                (false, false) => sockopt::set_ip_mtu_discover(fd, Ipv4PathMtuDiscovery::DO),
+            };
+        }
+        if self.hops.replace(hops) != Some(hops) {
+            let _ = if v6 { sockopt::set_ipv6_unicast_hops(fd, Some(hops)) } else { sockopt::set_ip_ttl(fd, hops.into()) };
+        }
+    }
+}
+
+/// What a container is told about an error that the kernel had with a datagram, or that came back for it, and by whom.
+pub(super) fn passed_on(error: &QueuedError) -> Option<(Unreachable, Option<IpAddr>)> {
+    match error.origin {
+        // The kernel's `info` is the MTU where the message had one.
+        Origin::Icmp(kind, code, offender) => Some((Unreachable::Said(kind, code, error.info), offender)),
+        Origin::Local if error.errno == Errno::MSGSIZE => Some((Unreachable::TooBig(error.info), None)),
+        Origin::Local => unsendable(error.errno).map(|what| (what, None)),
+        Origin::Other => None,
+    }
+}
+
+/// What a container is told about a datagram that the kernel refused to send.
+pub(super) const fn unsendable(error: Errno) -> Option<Unreachable> {
+    match error {
+        Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL => Some(Unreachable::Network),
+        Errno::HOSTUNREACH | Errno::HOSTDOWN => Some(Unreachable::Host),
+        Errno::ACCESS | Errno::PERM => Some(Unreachable::Prohibited),
+        _ => None,
+    }
+}

@@ -1,0 +1,257 @@
+//! One TCP connection, spliced from a container to a socket of the host.
+//!
+//! The container's half is `smoltcp`'s, with a buffer in each direction; the other half is the kernel's. Bytes move when one side
+//! has some and the other takes some, so a slow reader closes the window of its peer, whichever it is. What ends one half ends the
+//! same half of the other: FIN for FIN, reset for reset.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown};
+use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::tcp::{self, State};
+
+use super::outbox::Outbox;
+use super::stack::{Stack, Syn};
+
+/// How long a container may take to complete a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+/// How long a finished connection answers a repeated FIN. The peer is a bridge away, not the two maximum segment lifetimes of
+/// RFC 9293, and its timers begin at 200 ms.
+const LINGER: Duration = Duration::from_secs(2);
+/// A silent container is probed this often, and given up after so long without any answer.
+const PROBE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
+const PATIENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(600);
+
+/// What became of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on.
+    Open,
+    /// Both sides are done.
+    Finished,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    /// The host's half; `None` once nothing more is to be done with it.
+    fd: Option<OwnedFd>,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    /// The container's MSS.
+    pub(super) mss: u16,
+    /// What the kernel last said about its half; edges, as epoll tells them.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// Whether the host's peer has finished, and the container has.
+    host_finished: bool,
+    container_finished: bool,
+    /// Whether the kernel has been told that the container has finished.
+    shut: bool,
+    /// When patience with a handshake, or with the last FIN, ends.
+    ends: Option<Instant>,
+    /// Bytes from the container, and to it.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
+impl Connection {
+    /// Answers a container's SYN, now that the host's socket is connected.
+    pub(super) fn accept(fd: OwnedFd, syn: &Syn, to: SocketAddr, room: usize, now: Instant) -> Option<Self> {
+        let mut connection = Self::new(fd, syn.mss, room, now);
+        connection.socket().listen(to).ok()?;
+        Some(connection)
+    }
+
+    /// Calls a container for a client whose connection the host has accepted.
+    pub(super) fn connect(fd: OwnedFd, stack: &mut Stack, mss: u16, path: (SocketAddr, SocketAddr), room: usize, now: Instant) -> Option<Self> {
+        let mut connection = Self::new(fd, mss, room, now);
+        let (from, to) = path;
+        stack.connect(connection.socket(), from, to).ok()?;
+        Some(connection)
+    }
+
+    fn new(fd: OwnedFd, mss: u16, room: usize, now: Instant) -> Self {
+        let buffer = || tcp::SocketBuffer::new(vec![0; room]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_nagle_enabled(false);
+        // One acknowledgement for all that the switch delivered at once; see `Tcp::pump`.
+        socket.set_ack_delay(None);
+        socket.set_keep_alive(Some(PROBE));
+        socket.set_timeout(Some(PATIENCE));
+        let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
+        let handle = sockets.add(socket);
+        Self {
+            fd: Some(fd),
+            sockets,
+            handle,
+            mss,
+            readable: true,
+            writable: true,
+            host_finished: false,
+            container_finished: false,
+            shut: false,
+            ends: Some(now + HANDSHAKE),
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    fn socket(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    fn state(&self) -> State {
+        self.sockets.get::<tcp::Socket<'_>>(self.handle).state()
+    }
+
+    /// Whether a new SYN of the same addresses begins a new connection (RFC 9293, section 3.6.1, on TIME-WAIT).
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state(), State::TimeWait | State::Closed)
+    }
+
+    /// Whether the container has not answered yet.
+    pub(super) fn is_calling(&self) -> bool {
+        self.state() == State::SynSent
+    }
+
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.fd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// A word for people.
+    pub(super) fn describe(&self) -> &'static str {
+        match self.state() {
+            State::Listen | State::SynReceived | State::SynSent => "opening",
+            State::Established => "established",
+            State::FinWait1 | State::FinWait2 => "host finished",
+            State::CloseWait => "container finished",
+            State::Closing | State::LastAck | State::TimeWait | State::Closed => "closing",
+        }
+    }
+
+    /// Gives it a packet of its container.
+    pub(super) fn receive(&mut self, stack: &mut Stack, packet: &[u8], outbox: &mut Outbox, now: Instant) {
+        stack.receive(now, &mut self.sockets, packet, self.mss, outbox);
+    }
+
+    /// Moves what can be moved, and says how it stands.
+    pub(super) fn pump(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
+        self.watch(now);
+        let intact = self.to_host().and_then(|()| self.to_container());
+        if intact.is_err() {
+            return self.abort(stack, outbox, now);
+        }
+        stack.send(now, &mut self.sockets, self.mss, outbox);
+        let patient = self.ends.is_none_or(|ends| now < ends);
+        match self.state() {
+            // Everything was said and acknowledged.
+            State::Closed if self.host_finished && self.container_finished => self.close(),
+            // The container reset it, or a SYN+ACK of ours, or has been silent for too long.
+            State::Closed | State::Listen => self.reset(),
+            State::TimeWait if patient => Fate::Open,
+            State::TimeWait => self.close(),
+            _ if patient => Fate::Open,
+            _ => self.abort(stack, outbox, now),
+        }
+    }
+
+    /// Notes what the container's half came to.
+    fn watch(&mut self, now: Instant) {
+        match self.state() {
+            State::Listen | State::SynReceived | State::SynSent => {}
+            State::TimeWait => {
+                self.container_finished = true;
+                if self.shut && self.fd.take().is_some() {
+                    self.ends = Some(now + LINGER);
+                }
+            }
+            State::CloseWait | State::LastAck | State::Closing => {
+                self.container_finished = true;
+                self.ends = None;
+            }
+            State::Established | State::FinWait1 | State::FinWait2 | State::Closed => self.ends = None,
+        }
+    }
+
+    fn to_host(&mut self) -> Result<(), Errno> {
+        let Some(fd) = &self.fd else { return Ok(()) };
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
+        while self.writable && socket.can_recv() {
+            let written = socket.recv(|bytes| match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+                Ok(count) => (count, Ok(count)),
+                Err(error) => (0, Err(error)),
+            });
+            match written {
+                Ok(Ok(count)) => self.sent += count as u64,
+                Ok(Err(Errno::AGAIN)) => self.writable = false,
+                Ok(Err(Errno::INTR)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        if self.container_finished && !self.shut && !socket.can_recv() {
+            self.shut = true;
+            rustix::net::shutdown(fd, Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    fn to_container(&mut self) -> Result<(), Errno> {
+        let Some(fd) = &self.fd else { return Ok(()) };
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
+        while self.readable && socket.can_send() {
+            let read = socket.send(|place| match rustix::io::read(fd, place) {
+                Ok(count) => (count, Ok(count)),
+                Err(error) => (0, Err(error)),
+            });
+            match read {
+                Ok(Ok(0)) => {
+                    self.readable = false;
+                    self.host_finished = true;
+                    socket.close();
+                }
+                Ok(Ok(count)) => self.received += count as u64,
+                Ok(Err(Errno::AGAIN)) => self.readable = false,
+                Ok(Err(Errno::INTR)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Resets both halves.
+    pub(super) fn abort(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
+        self.socket().abort();
+        stack.send(now, &mut self.sockets, self.mss, outbox);
+        self.reset()
+    }
+
+    /// Closes the host's half with a reset.
+    pub(super) fn reset(&mut self) -> Fate {
+        if let Some(fd) = self.fd.take() {
+            close_with_reset(&fd);
+        }
+        Fate::Finished
+    }
+
+    fn close(&mut self) -> Fate {
+        self.fd = None;
+        Fate::Finished
+    }
+
+    /// When it has to be pumped again, if nothing happens before.
+    pub(super) fn deadline(&mut self, stack: &mut Stack, now: Instant) -> Option<Instant> {
+        let stack = stack.deadline(now, &self.sockets);
+        [stack, self.ends].into_iter().flatten().min()
+    }
+}
+
+/// A socket that is closed after this sends a reset (tcp(7), `SO_LINGER`).
+pub(super) fn close_with_reset(fd: &OwnedFd) {
+    // It fails for nothing that is a socket.
+    let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+}

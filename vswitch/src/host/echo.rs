@@ -1,0 +1,224 @@
+//! ICMP echo: a container's ping, sent by a ping socket of the host (icmp(7), `ping_group_range`), or by a raw one where the group
+//! may not ping but vswitchd may do more.
+//!
+//! A container's identifier and target have a socket, connected to the target so that it hears nobody else. What comes back for a
+//! request, an answer or an ICMP error, the container gets with its own identifier. Since the hop limit goes along, `traceroute -I`
+//! works, as does that with UDP.
+//!
+//! **Bounds.** `capacity` flows, forgotten after 30 s without a request; [`Table`] says who loses one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use packet::{IpPacket, checksum::Sum, protocol};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+
+use super::common::{Arrival, Common, Manner, is_refused, passed_on, unsendable};
+use super::engine::{self, PATIENCE};
+use super::outbox::{Unreachable, rebuilt};
+use super::report::{Direction, Protocol, Session};
+use super::table::Table;
+use crate::sys::datagram;
+
+const IDLE: Duration = Duration::from_secs(30);
+const HEADER: usize = 8;
+/// Echo request and reply (RFC 792; RFC 4443, section 4).
+const ECHO: [u8; 2] = [8, 0];
+const ECHO6: [u8; 2] = [128, 129];
+
+/// A container, its target, its identifier.
+type Key = (IpAddr, IpAddr, u16);
+
+/// Every flow of echo requests.
+pub(super) struct Echo {
+    flows: Table<Key, Ping>,
+    buffer: Vec<u8>,
+}
+
+struct Ping {
+    fd: OwnedFd,
+    manner: Manner,
+    /// The identifier on a raw socket; a ping socket has the kernel's.
+    raw: Option<u16>,
+    sent: u64,
+    received: u64,
+}
+
+impl Echo {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { flows: Table::new(capacity), buffer: vec![0; 65_536] }
+    }
+
+    /// Takes in an echo request of a container; says whether it is one.
+    pub(super) fn receive(&mut self, common: &mut Common, arrival: &Arrival<'_>, now: Instant) -> bool {
+        let IpPacket { source, destination, .. } = arrival.ip;
+        let Some((identifier, message)) = request(arrival) else { return false };
+        if is_refused(destination) {
+            common.counters.refused_addresses += 1;
+            common.unreachable(Unreachable::Prohibited, arrival);
+            return true;
+        }
+        let key = (source, destination, identifier);
+        let found = self.flows.find(&key).map_or_else(|| self.begin(common, key, now), Ok);
+        let sent = found.and_then(|number| {
+            let row = self.flows.get_mut(number).ok_or(Errno::NOENT)?;
+            (row.used, row.value.sent) = (now, row.value.sent + message.len() as u64);
+            row.value.manner.follow(&row.value.fd, arrival);
+            match row.value.send(message) {
+                // It may be one that a request before this one met.
+                Err(_) if drain_errors(common, row.key, &row.value.fd, &mut self.buffer) => row.value.send(message),
+                result => result,
+            }
+        });
+        if let Err(error) = sent {
+            common.counters.unsent += 1;
+            if let Some(what) = unsendable(error) {
+                common.unreachable(what, arrival);
+            }
+        }
+        true
+    }
+
+    fn begin(&mut self, common: &mut Common, key: Key, now: Instant) -> Result<usize, Errno> {
+        if let Some(victim) = self.flows.victim() {
+            common.counters.flows_evicted += 1;
+            self.flows.remove(victim);
+        }
+        let (container, target, identifier) = key;
+        let (fd, is_raw) = open(target)?;
+        let descriptor = fd.as_raw_fd();
+        let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
+        let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
+        let number = self.flows.insert(key, container, now, ping);
+        if !common.watch(descriptor, engine::Source::Echo.token(number)) {
+            self.flows.remove(number);
+            return Err(Errno::NOMEM);
+        }
+        Ok(number)
+    }
+
+    /// Reads what waits at a flow's socket; says whether more may wait.
+    pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
+        let Some(row) = self.flows.get_mut(number) else { return false };
+        drain_errors(common, row.key, &row.value.fd, &mut self.buffer);
+        let (container, target, identifier) = row.key;
+        for _ in 0..PATIENCE {
+            match datagram::receive(row.value.fd.as_fd(), &mut self.buffer) {
+                Ok(received) => {
+                    let bytes = self.buffer.get_mut(..received.length).unwrap_or_default();
+                    let Some(message) = reply(bytes, target, row.value.raw) else { continue };
+                    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+                    message[2..4].fill(0);
+                    row.value.received += message.len() as u64;
+                    common.outbox.icmp(target, container, message);
+                }
+                Err(Errno::AGAIN) => return false,
+                Err(_) => {
+                    drain_errors(common, row.key, &row.value.fd, &mut self.buffer);
+                }
+            }
+        }
+        true
+    }
+
+    /// Forgets flows that are idle.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for number in self.flows.which(|row| now.saturating_duration_since(row.used) >= IDLE) {
+            self.flows.remove(number);
+        }
+    }
+
+    /// Lists the flows.
+    pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
+        let session = |(_, row): (_, &super::table::Row<Key, Ping>)| {
+            let (container, target, identifier) = row.key;
+            Session {
+                protocol: Protocol::Echo,
+                direction: Direction::Out,
+                container: SocketAddr::new(container, identifier),
+                remote: SocketAddr::new(target, identifier),
+                state: "open",
+                sent: row.value.sent,
+                received: row.value.received,
+                idle: now.saturating_duration_since(row.used),
+            }
+        };
+        self.flows.iter().map(session).collect()
+    }
+}
+
+impl Ping {
+    /// A ping socket writes identifier and checksum itself, a raw IPv6 one the checksum.
+    fn send(&self, message: &[u8]) -> Result<(), Errno> {
+        let Some(identifier) = self.raw else {
+            return rustix::net::send(&self.fd, message, SendFlags::NOSIGNAL).map(drop);
+        };
+        let mut message = message.to_vec();
+        message[2..4].fill(0);
+        message[4..6].copy_from_slice(&identifier.to_be_bytes());
+        let checksum = Sum::new().plus(&message).checksum();
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        rustix::net::send(&self.fd, &message, SendFlags::NOSIGNAL).map(drop)
+    }
+}
+
+/// The identifier of an echo request whose checksum is right, and the whole message.
+fn request<'a>(arrival: &'a Arrival<'_>) -> Option<(u16, &'a [u8])> {
+    let message = arrival.transport();
+    let [kind, code, _, _, i0, i1, ..] = *message.first_chunk::<HEADER>()?;
+    let (expected, pseudo) = if arrival.ip.source.is_ipv4() { (ECHO[0], 0) } else { (ECHO6[0], protocol::ICMP6) };
+    let is_one = kind == expected && code == 0 && arrival.is_intact(pseudo);
+    is_one.then_some((u16::from_be_bytes([i0, i1]), message))
+}
+
+/// The echo reply in what a socket read. A raw IPv4 socket reads the IP header too.
+fn reply(bytes: &mut [u8], target: IpAddr, raw: Option<u16>) -> Option<&mut [u8]> {
+    let header = if raw.is_some() && target.is_ipv4() { usize::from(bytes.first()? & 0x0f) * 4 } else { 0 };
+    let message = bytes.get_mut(header..).filter(|message| message.len() >= HEADER)?;
+    let expected = if target.is_ipv4() { ECHO[1] } else { ECHO6[1] };
+    let ours = raw.is_none_or(|identifier| message[4..6] == identifier.to_be_bytes());
+    (message[0] == expected && ours).then_some(message)
+}
+
+/// A socket that pings `target`, and whether it is a raw one.
+fn open(target: IpAddr) -> Result<(OwnedFd, bool), Errno> {
+    let (family, protocol) = match target {
+        IpAddr::V4(_) => (AddressFamily::INET, rustix::net::ipproto::ICMP),
+        IpAddr::V6(_) => (AddressFamily::INET6, rustix::net::ipproto::ICMPV6),
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = |kind| rustix::net::socket_with(family, kind, flags, Some(protocol));
+    let (fd, is_raw) = match socket(SocketType::DGRAM) {
+        Ok(fd) => (fd, false),
+        Err(Errno::ACCESS | Errno::PERM | Errno::PROTONOSUPPORT) => (socket(SocketType::RAW)?, true),
+        Err(error) => return Err(error),
+    };
+    if is_raw {
+        datagram::only_echo_replies(fd.as_fd(), target.is_ipv6())?;
+    }
+    datagram::ask_for_errors(fd.as_fd(), target.is_ipv6())?;
+    rustix::net::connect(&fd, &SocketAddr::new(target, 0))?;
+    Ok((fd, is_raw))
+}
+
+/// Tells a container what its requests met; says whether there was anything.
+fn drain_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -> bool {
+    let (container, target, identifier) = key;
+    let mut some = false;
+    for _ in 0..PATIENCE {
+        let Ok(error) = datagram::receive_error(fd.as_fd(), buffer) else { break };
+        some = true;
+        let Some((what, offender)) = passed_on(&error) else { continue };
+        let message = buffer.get_mut(..error.length).unwrap_or_default();
+        if let Some(place) = message.get_mut(4..6) {
+            place.copy_from_slice(&identifier.to_be_bytes());
+        }
+        let kind = if target.is_ipv4() { protocol::ICMP } else { protocol::ICMP6 };
+        let original = rebuilt(container, target, kind, message);
+        let voice = offender.filter(|address| !is_refused(*address)).unwrap_or_else(|| common.voice(target));
+        common.outbox.unreachable(what, voice, container, &original);
+    }
+    some
+}

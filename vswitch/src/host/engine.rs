@@ -1,0 +1,285 @@
+//! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to whom it is for.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use mio::{Events, Poll, Token};
+use nat::Protocol;
+use packet::{Ethernet, IpPacket, ethertype, protocol};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::common::{Arrival, Common};
+use super::echo::Echo;
+use super::forward::{Forward, Listeners};
+use super::link::Slot;
+use super::outbox::Unreachable;
+use super::reassembly::Reassembly;
+use super::report::{Counters, Session};
+use super::tcp::Tcp;
+use super::udp::Udp;
+use super::{Capacity, HostError};
+
+/// Most datagrams, clients or errors taken from one socket before the others have their turn.
+pub(super) const PATIENCE: usize = 64;
+/// Most frames taken from the switch before the sockets have their turn.
+const FRAMES: usize = 128;
+/// How often idle sessions are looked for.
+const TICK: Duration = Duration::from_secs(1);
+pub(super) const WAKER: Token = Token(usize::MAX);
+/// Where a token holds what kind of thing it stands for, above its number.
+const KIND: u32 = 32;
+
+/// What the control side wants.
+pub(super) enum Command {
+    SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
+    Sessions(Sender<Vec<Session>>),
+    Counters(Sender<Counters>),
+    Stop,
+}
+
+/// What becomes ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Tcp,
+    Udp,
+    Echo,
+    Listener,
+}
+
+impl Source {
+    pub(super) const fn token(self, number: usize) -> Token {
+        Token((self as usize) << KIND | number)
+    }
+
+    fn of(token: Token) -> Option<(Self, usize)> {
+        let all = [Self::Tcp, Self::Udp, Self::Echo, Self::Listener];
+        let source = all.into_iter().find(|source| *source as usize == token.0 >> KIND)?;
+        Some((source, token.0 & ((1 << KIND) - 1)))
+    }
+}
+
+/// All that the thread owns.
+pub(super) struct Engine {
+    poll: Poll,
+    commands: Receiver<Command>,
+    common: Common,
+    tcp: Tcp,
+    udp: Udp,
+    echo: Echo,
+    reassembly: Reassembly,
+    listeners: Listeners,
+    /// Sockets where more may wait, for which the kernel shows no new edge.
+    again: VecDeque<Token>,
+}
+
+impl Engine {
+    pub(super) fn new(poll: Poll, commands: Receiver<Command>, common: Common, capacity: Capacity) -> Self {
+        Self {
+            poll,
+            commands,
+            common,
+            tcp: Tcp::new(Instant::now(), capacity.tcp),
+            udp: Udp::new(capacity.udp),
+            echo: Echo::new(capacity.echo),
+            reassembly: Reassembly::new(),
+            listeners: Listeners::default(),
+            again: VecDeque::new(),
+        }
+    }
+
+    /// Runs until it is told to stop, or nobody is left to tell it.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut tick = Instant::now() + TICK;
+        loop {
+            let now = Instant::now();
+            if self.listen(now).is_break() {
+                return;
+            }
+            let more = self.take_frames(now);
+            self.tcp.pump(&mut self.common, now);
+            if now >= tick {
+                self.expire(now);
+                tick = now + TICK;
+            }
+            let until = self.tcp.deadline().map_or(tick, |at| at.min(tick));
+            let idle = !more && self.again.is_empty() && self.common.outbox.link.may_sleep();
+            let patience = if idle { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            // Only EINTR happens here; the loop comes round again.
+            let polled = self.poll.poll(&mut events, Some(patience));
+            self.common.outbox.link.is_awake();
+            let now = Instant::now();
+            for _ in 0..self.again.len() {
+                if let Some(token) = self.again.pop_front() {
+                    self.ready(token, true, false, now);
+                }
+            }
+            if polled.is_ok() {
+                for event in &events {
+                    let broken = event.is_error() || event.is_read_closed() && event.is_write_closed();
+                    let readable = event.is_readable() || event.is_read_closed() || broken;
+                    self.ready(event.token(), readable, event.is_writable() || broken, now);
+                }
+            }
+        }
+    }
+
+    fn listen(&mut self, now: Instant) -> std::ops::ControlFlow<()> {
+        loop {
+            match self.commands.try_recv() {
+                // Whoever asked may have gone away; an answer that nobody hears is no error.
+                Ok(Command::SetForwards(forwards, reply)) => {
+                    let _ = reply.send(self.set_forwards(&forwards));
+                }
+                Ok(Command::Sessions(reply)) => {
+                    let _ = reply.send(self.sessions(now));
+                }
+                Ok(Command::Counters(reply)) => {
+                    let (queue_full, fragments_dropped) = (self.common.outbox.full, self.reassembly.dropped);
+                    let _ = reply.send(Counters { queue_full, fragments_dropped, ..self.common.counters });
+                }
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return std::ops::ControlFlow::Break(()),
+                Err(TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    fn sessions(&self, now: Instant) -> Vec<Session> {
+        [self.tcp.sessions(now), self.udp.sessions(now), self.echo.sessions(now)].concat()
+    }
+
+    fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
+        let common = &self.common;
+        self.listeners.set(forwards, |listener, number| common.watch(listener.descriptor(), Source::Listener.token(number)))?;
+        let listeners = &self.listeners;
+        self.udp.retain(|socket, to| listeners.has(socket, to));
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.udp.expire(now);
+        self.echo.expire(now);
+        self.reassembly.expire(now);
+        // Clients that could not be accepted for want of descriptors raise no new edge.
+        for number in 0..self.listeners.open.len() {
+            self.ready(Source::Listener.token(number), true, false, now);
+        }
+    }
+
+    /// Takes frames from the switch; says whether more wait.
+    fn take_frames(&mut self, now: Instant) -> bool {
+        for _ in 0..FRAMES {
+            let Some(slot) = self.common.outbox.link.next() else { return false };
+            self.take(&slot, now);
+            self.common.outbox.link.give_back(slot);
+        }
+        true
+    }
+
+    fn take(&mut self, slot: &Slot, now: Instant) {
+        let frame = slot.bytes();
+        let Ok(ethernet) = Ethernet::parse(frame) else { return };
+        if !matches!(ethernet.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+            return;
+        }
+        let Some(ip) = IpPacket::parse(frame, &ethernet) else {
+            self.common.counters.malformed += 1;
+            return;
+        };
+        match ip.fragment {
+            None => self.dispatch(&Arrival { frame, ip, offload: slot.offload, was_fragmented: false }, now),
+            Some(fragment) => {
+                if let Some((frame, ip)) = self.reassembly.add(frame, &ip, fragment, now) {
+                    let arrival = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: true };
+                    self.dispatch(&arrival, now);
+                }
+            }
+        }
+    }
+
+    fn dispatch(&mut self, arrival: &Arrival<'_>, now: Instant) {
+        let common = &mut self.common;
+        match (arrival.ip.protocol, arrival.ip.source) {
+            (protocol::TCP, _) => self.tcp.receive(common, arrival, now),
+            (protocol::UDP, _) => self.udp.receive(common, arrival, now),
+            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMP6, IpAddr::V6(_)) => {
+                if !self.echo.receive(common, arrival, now) {
+                    self.hear_error(arrival, now);
+                }
+            }
+            _ => {
+                common.counters.unknown_protocols += 1;
+                common.unreachable(Unreachable::Protocol, arrival);
+            }
+        }
+    }
+
+    /// An ICMP error about a packet of ours, from a container or the router. Only TCP can do something with it; there is no way
+    /// to pass one on to a peer of the host's sockets.
+    fn hear_error(&mut self, arrival: &Arrival<'_>, now: Instant) {
+        let message = arrival.transport();
+        let Some([kind, code, _, _, m0, m1, m2, m3]) = message.first_chunk::<8>().copied() else { return };
+        let more = u32::from_be_bytes([m0, m1, m2, m3]);
+        let mtu = match (arrival.ip.source, kind, code) {
+            (IpAddr::V4(_), 3, 4) => Some(more & 0xffff),
+            (IpAddr::V6(_), 2, _) => Some(more),
+            (IpAddr::V4(_), 3, _) | (IpAddr::V6(_), 1, _) => None,
+            _ => return,
+        };
+        let Some(inner) = IpPacket::parse_embedded(message, 8).filter(|inner| inner.protocol == protocol::TCP) else { return };
+        let Some([s0, s1, d0, d1]) = message.get(inner.transport..).and_then(|bytes| bytes.first_chunk::<4>()).copied() else {
+            return;
+        };
+        let remote = SocketAddr::new(inner.source, u16::from_be_bytes([s0, s1]));
+        let container = SocketAddr::new(inner.destination, u16::from_be_bytes([d0, d1]));
+        self.tcp.failed(&mut self.common, (container, remote), mtu, now);
+    }
+
+    fn ready(&mut self, token: Token, readable: bool, writable: bool, now: Instant) {
+        let Some((source, number)) = Source::of(token).filter(|_| token != WAKER) else { return };
+        let common = &mut self.common;
+        let more = match source {
+            Source::Tcp => {
+                self.tcp.ready(common, number, readable, writable, now);
+                false
+            }
+            Source::Udp => self.udp.ready(common, number),
+            Source::Echo => self.echo.ready(common, number),
+            Source::Listener => self.serve(number, now),
+        };
+        if more && !self.again.contains(&token) {
+            self.again.push_back(token);
+        }
+    }
+
+    /// Takes what clients brought to a forward; says whether more may wait.
+    fn serve(&mut self, number: usize, now: Instant) -> bool {
+        let Some(listener) = self.listeners.get(number) else { return false };
+        let (socket, to) = (Arc::clone(&listener.socket), listener.to);
+        if listener.place.protocol == Protocol::Udp {
+            return self.udp.serve(&mut self.common, &socket, to, now);
+        }
+        for _ in 0..PATIENCE {
+            match rustix::net::accept_with(&*socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(fd) => {
+                    let name = |name: Result<rustix::net::SocketAddrAny, Errno>| SocketAddr::try_from(name.ok()?).ok();
+                    let at = name(rustix::net::getsockname(&fd)).map(|address| address.ip());
+                    let client = name(rustix::net::getpeername(&fd).and_then(|peer| peer.ok_or(Errno::NOTCONN)));
+                    let seen = client.and_then(|client| self.common.seen(client, at, to.ip()));
+                    // A client that has gone already needs no answer; one that cannot be shown to the container is closed.
+                    if let Some(seen) = seen {
+                        self.tcp.forward(&mut self.common, fd, seen, to, now);
+                    }
+                }
+                // ECONNABORTED and errors of the network that accept(2) passes on concern one client.
+                Err(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return false,
+                Err(_) => {}
+            }
+        }
+        true
+    }
+}

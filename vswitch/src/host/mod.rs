@@ -1,0 +1,201 @@
+//! The `host` uplink: the outside world through the host's own sockets.
+//!
+//! What containers send leaves from the host's address without any privilege on it, as with passt or slirp4netns: their TCP ends
+//! here and is spliced to a socket of the host, their datagrams are sent anew, their pings are the host's. A forward is a listening
+//! socket of the host.
+//!
+//! ```text
+//!  router ─▶ HostDevice ═ link ═▶ engine ─▶ tcp ── connection (smoltcp) ──▶ sockets
+//!        ◀─  (a port)   ◀═════     │   └──▶ udp, echo ────────────────────▶
+//!           worker's thread      thread "host-NAME"
+//! ```
+//!
+//! To the switch it is a [`Device`] of a port that stands alone, between the router's MAC address and one of its own. What comes
+//! has the containers' own addresses; what goes out, the addresses of whoever is out there. Frames may be super-frames and
+//! have partial checksums in both directions.
+//!
+//! - [`link`]: the bounded queues between the two threads. The worker never waits for the uplink, nor the uplink for the worker.
+//! - [`engine`]: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
+//!   concerns sessions, not as many as there are.
+//! - [`tcp`], [`connection`], [`stack`]: a SYN is answered when the host is connected, not before.
+//! - [`udp`], [`echo`], [`reassembly`]: datagrams, and the ICMP errors that come back for them.
+//! - [`forward`]: published ports.
+//! - [`table`]: sessions, bounded and fair.
+//!
+//! **What is hidden.** Behind the host, TCP's path is the host's: a hop limit, ECN marks and options other than the MSS and those of
+//! the window do not go through. UDP and ICMP echo keep their hop limit and "don't fragment", so `traceroute` and path MTU discovery
+//! work. Multicast, and protocols other than TCP, UDP and ICMP echo, do not go through.
+
+mod common;
+mod connection;
+mod echo;
+mod engine;
+mod error;
+mod forward;
+mod link;
+mod outbox;
+mod reassembly;
+mod report;
+mod stack;
+mod table;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded};
+use mio::{Poll, Waker};
+use packet::Mac;
+use rustix::process::{Resource, Rlimit};
+
+use crate::device::Device;
+use common::Common;
+use engine::{Command, Engine};
+use outbox::Outbox;
+
+pub use error::HostError;
+pub use forward::Forward;
+pub use report::{Counters, Direction, Protocol, Session};
+
+/// What an uplink is opened with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The uplink's name.
+    pub name: String,
+    /// Its MAC address, as the router knows it.
+    pub mac: Mac,
+    /// The router's.
+    pub router: Mac,
+    /// The longest IP packet between the two, 1280 to 65,535.
+    pub mtu: u16,
+    /// The gateway's addresses, one of each version at most: from where a client of a forward seems to come whose own address
+    /// means nothing to a container, being the host's; and who sends the uplink's ICMP errors.
+    pub local: Vec<IpAddr>,
+    /// How many sessions it may have.
+    pub capacity: Capacity,
+}
+
+/// How many sessions of each kind there may be at once. Less, if the process may not open so many descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// TCP connections.
+    pub tcp: usize,
+    /// UDP flows that containers began, and as many that came in by forwards.
+    pub udp: usize,
+    /// Pairs of a pinging container and its target.
+    pub echo: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { tcp: 8192, udp: 4096, echo: 512 }
+    }
+}
+
+/// An open uplink. Dropping it ends its thread and closes all that it has open; its device is gone then.
+pub struct HostUplink {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Commands that may wait for the thread; who has more waits.
+const COMMANDS: usize = 16;
+/// Descriptors that are left to the rest of the process.
+const SPARE: usize = 256;
+
+/// Opens an uplink in the network namespace of the calling thread: the uplink, and the device by which the switch reaches it. The
+/// process's limit of descriptors is raised as far as it may be.
+///
+/// # Errors
+/// An MTU that cannot be, or no descriptors or thread to be had.
+pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
+    let Settings { name, mac, router, mtu, local, capacity } = settings;
+    if mtu < 1280 {
+        return Err(HostError::Mtu { name, mtu });
+    }
+    let failed = |source: std::io::Error| HostError::Open { name: name.clone(), source };
+    let poll = Poll::new().map_err(failed)?;
+    let waker = Arc::new(Waker::new(poll.registry(), engine::WAKER).map_err(failed)?);
+    let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
+    let registry = poll.registry().try_clone().map_err(failed)?;
+    let outbox = Outbox::new(link, mac, router, mtu);
+    let common = Common { outbox, registry, local, counters: Counters::default() };
+    let (commands, inbox) = bounded(COMMANDS);
+    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()));
+    // A new thread is in the network namespace of the one that makes it.
+    let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(move || engine.run()).map_err(failed)?;
+    Ok((HostUplink { commands, waker, thread: Some(thread) }, Box::new(device)))
+}
+
+impl HostUplink {
+    /// Publishes these ports and no others, all or none. A port that was published and still is keeps its socket and its
+    /// connections.
+    ///
+    /// # Errors
+    /// One sentence that names the first port that cannot be had; everything is then as it was.
+    pub fn set_forwards(&self, forwards: Vec<Forward>) -> Result<(), HostError> {
+        self.ask(|reply| Command::SetForwards(forwards, reply))?
+    }
+
+    /// Lists the sessions, in no order.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn sessions(&self) -> Result<Vec<Session>, HostError> {
+        self.ask(Command::Sessions)
+    }
+
+    /// Reads the counters.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn counters(&self) -> Result<Counters, HostError> {
+        self.ask(Command::Counters)
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, HostError> {
+        let (reply, answer) = bounded(1);
+        self.commands.send(command(reply)).map_err(|_| HostError::Stopped)?;
+        self.waker.wake().map_err(|_| HostError::Stopped)?;
+        answer.recv().map_err(|_| HostError::Stopped)
+    }
+}
+
+impl Drop for HostUplink {
+    fn drop(&mut self) {
+        // A thread that has ended hears nothing, and is joined all the same.
+        let _ = self.commands.send(Command::Stop);
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Capacity {
+    /// As much of it as `descriptors` allow.
+    fn within(self, descriptors: usize) -> Self {
+        let share = |wanted: usize, parts: usize| wanted.min(descriptors / 8 * parts).max(1);
+        Self { tcp: share(self.tcp, 5), udp: share(self.udp, 2), echo: share(self.echo, 1) }
+    }
+}
+
+/// How many descriptors the uplink may open. The limit that a service starts with is low only for the sake of select(2).
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // It fails only for more than the maximum.
+    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
+    let current = if raised { limit.maximum } else { limit.current };
+    current.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)).saturating_sub(SPARE)
+}
+
+impl std::fmt::Debug for HostUplink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostUplink").finish_non_exhaustive()
+    }
+}

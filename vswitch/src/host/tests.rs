@@ -1,0 +1,569 @@
+//! With real kernels at both ends: a container in a namespace behind a TAP, a bridge of the switch, the uplink in a namespace that
+//! stands for the host, and a peer in another behind a veth pair.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command as Program;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
+use crate::attach::{Plan, attach, remove_netns};
+use crate::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
+use crate::sys::netns;
+use crate::worker::{Command, Handle, Worker};
+
+const CONTAINER: &str = "10.10.0.2";
+const CONTAINER6: &str = "fd10::2";
+const GATEWAY: &str = "10.10.0.1";
+const HOST: &str = "192.0.2.1";
+const PEER: &str = "192.0.2.2";
+const PEER6: &str = "2001:db8::2";
+const LONG: Duration = Duration::from_secs(20);
+
+/// Puts the test's thread into a new namespace. `None`: not on this machine.
+fn prepare(test: &str) -> Option<()> {
+    let reason = if !rustix::process::geteuid().is_root() {
+        "needs root"
+    } else if !std::path::Path::new("/dev/net/tun").exists() {
+        "needs /dev/net/tun"
+    } else {
+        netns::unshare().unwrap();
+        return Some(());
+    };
+    assert!(std::env::var_os("VSWITCH_REQUIRE_ALL").is_none(), "{test} {reason}");
+    println!("SKIPPED {test}: {reason}");
+    None
+}
+
+/// A namespace, removed at the end.
+struct Name(String);
+
+impl Name {
+    fn new(role: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self(format!("vst-host-{}-{}-{role}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Runs a line of shell in it.
+    fn run(&self, line: &str) -> String {
+        run(&format!("nsenter --net=/run/netns/{} sh -c '{line}'", self.0))
+    }
+
+    /// Runs `work` on a thread in it.
+    fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+        let file = std::fs::File::open(format!("/run/netns/{}", self.0)).unwrap();
+        std::thread::spawn(move || {
+            netns::enter(file.as_fd()).unwrap();
+            work()
+        })
+    }
+
+    fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(work).join().unwrap()
+    }
+
+    fn listen(&self, address: &str) -> TcpListener {
+        let address = address.to_owned();
+        self.within(move || TcpListener::bind(address).unwrap())
+    }
+
+    fn connect(&self, address: &str) -> std::io::Result<TcpStream> {
+        let address: SocketAddr = address.parse().unwrap();
+        self.within(move || {
+            let stream = TcpStream::connect_timeout(&address, LONG)?;
+            stream.set_read_timeout(Some(LONG))?;
+            stream.set_write_timeout(Some(LONG))?;
+            Ok(stream)
+        })
+    }
+
+    fn udp(&self, address: &str) -> UdpSocket {
+        let address = address.to_owned();
+        let socket = self.within(move || UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = remove_netns(&self.0);
+    }
+}
+
+fn run(command: &str) -> String {
+    let output = Program::new("sh").args(["-c", command]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Everything, with the test's thread on the host.
+struct Lab {
+    container: Name,
+    peer: Name,
+    uplink: Option<HostUplink>,
+    worker: Handle,
+}
+
+impl Lab {
+    fn new(test: &str) -> Option<Self> {
+        Self::with(test, Capacity::default())
+    }
+
+    fn with(test: &str, capacity: Capacity) -> Option<Self> {
+        prepare(test)?;
+        let (container, peer) = (Name::new("container"), Name::new("peer"));
+        crate::attach::make_netns(&peer.0).unwrap();
+        run(&format!("ip link set lo up; ip link add up0 type veth peer name eth0 netns {} && ip link set up0 up", peer.0));
+        run(&format!("ip addr add {HOST}/24 dev up0 && ip addr add 2001:db8::1/64 dev up0 nodad"));
+        peer.run(&format!("ip link set lo up; ip link set eth0 up; ip addr add {PEER}/24 dev eth0; ip addr add {PEER6}/64 dev eth0 nodad"));
+        let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
+        let local = vec![GATEWAY.parse().unwrap(), "fd10::1".parse().unwrap()];
+        let settings = Settings { name: "test".to_owned(), mac, router, mtu: 1500, local, capacity };
+        let (uplink, device) = open(settings).unwrap();
+        let worker = bridge([tap(&container, router), device]);
+        for address in [GATEWAY, "fd10::1"] {
+            container.run(&format!("ip neigh replace {address} lladdr {mac} dev eth0 nud permanent"));
+        }
+        Some(Self { container, peer, uplink: Some(uplink), worker })
+    }
+
+    fn uplink(&self) -> &HostUplink {
+        self.uplink.as_ref().unwrap()
+    }
+
+    fn forward(&self, forwards: &[(nat::Protocol, &str, &str)]) -> Result<(), HostError> {
+        let forward = |(protocol, ports, to): &(nat::Protocol, &str, &str)| Forward {
+            rule: nat::Forward::new(*protocol, ports.parse().unwrap(), to.parse().unwrap()).unwrap(),
+            listen: None,
+        };
+        self.uplink().set_forwards(forwards.iter().map(forward).collect())
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&[Session]) -> bool) {
+        let begun = Instant::now();
+        while !holds(&self.uplink().sessions().unwrap()) {
+            assert!(begun.elapsed() < LONG, "not in time: {what}: {:?}", self.uplink().sessions().unwrap());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.worker.hint(Command::Stop);
+    }
+}
+
+fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
+    let spec = PortSpec {
+        name: "web".parse().unwrap(),
+        bridge: "br0".parse().unwrap(),
+        kind: PortKind::Tap,
+        netns: Some(Netns::Name(container.0.clone())),
+        ifname: "eth0".parse().unwrap(),
+        mac: Some(mac),
+        addresses: vec![format!("{CONTAINER}/24").parse().unwrap(), format!("{CONTAINER6}/64").parse().unwrap()],
+        vlans: VlanMode::All,
+        guard: false,
+        broadcast_limit: None,
+        offload: true,
+    };
+    let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];
+    attach(&Plan { spec: &spec, first_mac: None, mtu: 1500, queues: 1, gateways: &gateways }).unwrap().devices.remove(0)
+}
+
+/// A worker that bridges the two.
+fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
+    let (worker, handle) = Worker::new(1, Box::new(|_| ())).unwrap();
+    std::thread::spawn(move || worker.run());
+    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
+    handle.tell(Command::SetBridge(BridgeId(0), settings)).unwrap();
+    for (number, device) in (0..).zip(devices) {
+        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        handle.ask(|reply| Command::Attach(PortId(number), settings, device, reply)).unwrap().unwrap();
+    }
+    handle
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
+}
+
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let (stream, from) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    (stream, from)
+}
+
+#[test]
+fn bytes_go_both_ways_and_each_half_closes_alone() {
+    let Some(lab) = Lab::new("bytes_go_both_ways_and_each_half_closes_alone") else { return };
+    for (listen, target) in [("0.0.0.0:9000", format!("{PEER}:9000")), ("[::]:9001", format!("[{PEER6}]:9001"))] {
+        let listener = lab.peer.listen(listen);
+        let data = pattern(3_000_000);
+        let mut client = lab.container.connect(&target).unwrap();
+        let (mut server, from) = accept(&listener);
+        assert!([HOST, "2001:db8::1"].map(|host| host.parse().unwrap()).contains(&from.ip()), "{from}");
+        let sent = data.clone();
+        let mut writer = client.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        assert!(read_all(&mut server) == data, "to the peer");
+        writing.join().unwrap();
+        let sent = data.clone();
+        let writing = std::thread::spawn(move || server.write_all(&sent).unwrap());
+        assert!(read_all(&mut client) == data, "to the container");
+        writing.join().unwrap();
+        drop(client);
+        lab.until("forgotten", <[Session]>::is_empty);
+    }
+    assert_eq!(lab.uplink().counters().unwrap().malformed, 0);
+}
+
+#[test]
+fn a_peer_that_finishes_first_still_hears() {
+    let Some(lab) = Lab::new("a_peer_that_finishes_first_still_hears") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let mut client = lab.container.connect(&format!("{PEER}:9000")).unwrap();
+    let (mut server, _) = accept(&listener);
+    server.write_all(b"bye").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client), b"bye");
+    client.write_all(b"thanks").unwrap();
+    drop(client);
+    assert_eq!(read_all(&mut server), b"thanks");
+    lab.until("forgotten", <[Session]>::is_empty);
+}
+
+#[test]
+fn a_syn_is_answered_with_the_truth() {
+    let Some(lab) = Lab::new("a_syn_is_answered_with_the_truth") else { return };
+    let kind = |address: &str| lab.container.connect(address).unwrap_err();
+    assert_eq!(kind(&format!("{PEER}:9")).kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(kind(&format!("[{PEER6}]:9")).kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(kind("203.0.113.1:80").kind(), ErrorKind::NetworkUnreachable);
+    assert_eq!(kind("[2001:db8:1::1]:80").kind(), ErrorKind::NetworkUnreachable);
+    assert_eq!(kind("192.0.2.77:80").kind(), ErrorKind::HostUnreachable);
+    assert!(lab.uplink().sessions().unwrap().is_empty());
+
+    // Nobody answers out there: nobody answers here.
+    lab.peer.run("nft add table t; nft add chain t i \"{ type filter hook input priority 0; }\"; nft add rule t i tcp dport 80 drop");
+    let address: SocketAddr = format!("{PEER}:80").parse().unwrap();
+    let silent = lab.container.within(move || TcpStream::connect_timeout(&address, Duration::from_secs(3)).unwrap_err());
+    assert_eq!(silent.kind(), ErrorKind::TimedOut);
+    assert_eq!(lab.uplink().sessions().unwrap()[0].state, "connecting");
+}
+
+#[test]
+fn what_belongs_to_the_host_alone_is_not_reached() {
+    let Some(lab) = Lab::new("what_belongs_to_the_host_alone_is_not_reached") else { return };
+    let _listener = TcpListener::bind("[::]:9000").unwrap();
+    lab.container.run("ip route add 0.0.0.1 via 10.10.0.1");
+    for address in ["0.0.0.1:9000", "[::ffff:0:127.0.0.1]:9000"] {
+        assert!(lab.container.connect(address).is_err(), "{address}");
+    }
+    for refused in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.169.254", "::1", "::", "ff02::1", "fe80::1", "::ffff:127.0.0.1"] {
+        assert!(super::common::is_refused(refused.parse().unwrap()), "{refused}");
+    }
+    for allowed in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1", "64:ff9b::1"] {
+        assert!(!super::common::is_refused(allowed.parse().unwrap()), "{allowed}");
+    }
+}
+
+#[test]
+fn resets_pass_in_both_directions() {
+    let Some(lab) = Lab::new("resets_pass_in_both_directions") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let reset = |stream: TcpStream| {
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    };
+    let target = format!("{PEER}:9000");
+    let mut client = lab.container.connect(&target).unwrap();
+    reset(accept(&listener).0);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    let client = lab.container.connect(&target).unwrap();
+    let (mut server, _) = accept(&listener);
+    reset(client);
+    assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    lab.until("forgotten", <[Session]>::is_empty);
+}
+
+/// Writes until nothing more is taken; returns how much was.
+fn fill(stream: &mut TcpStream) -> usize {
+    let data = pattern(1 << 20);
+    let (mut written, mut stuck) = (0, Instant::now());
+    stream.set_nonblocking(true).unwrap();
+    while stuck.elapsed() < Duration::from_millis(700) {
+        match stream.write(&data[written % data.len()..]) {
+            Ok(count) => (written, stuck) = (written + count, Instant::now()),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    written
+}
+
+#[test]
+fn a_slow_reader_stops_its_peer_and_loses_nothing() {
+    let Some(lab) = Lab::new("a_slow_reader_stops_its_peer_and_loses_nothing") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    for container_writes in [true, false] {
+        let client = lab.container.connect(&format!("{PEER}:9000")).unwrap();
+        let (server, _) = accept(&listener);
+        let (mut writer, mut reader) = if container_writes { (client, server) } else { (server, client) };
+        let written = fill(&mut writer);
+        assert!(written < 32 << 20, "{written} bytes without a reader");
+        drop(writer);
+        let data = pattern(1 << 20);
+        let got = read_all(&mut reader);
+        assert_eq!(got.len(), written);
+        assert!(got.chunks(data.len()).all(|chunk| chunk == &data[..chunk.len()]));
+    }
+}
+
+#[test]
+fn a_forward_shows_the_client_and_tells_the_truth() {
+    let Some(lab) = Lab::new("a_forward_shows_the_client_and_tells_the_truth") else { return };
+    lab.forward(&[(nat::Protocol::Tcp, "8080", "10.10.0.2:80"), (nat::Protocol::Tcp, "8081", "[fd10::2]:80")]).unwrap();
+    let target = format!("{HOST}:8080");
+    let mut early = lab.peer.connect(&target).unwrap();
+    assert_eq!(early.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "the container refuses");
+
+    let listener = lab.container.listen("0.0.0.0:80");
+    let listener6 = lab.container.listen("[fd10::2]:80");
+    let exchange = |mut client: TcpStream, listener: &TcpListener, seen: IpAddr| {
+        let (mut server, from) = accept(listener);
+        assert_eq!(from.ip(), seen);
+        client.write_all(b"question").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut server), b"question");
+        server.write_all(&pattern(200_000)).unwrap();
+        drop(server);
+        assert!(read_all(&mut client) == pattern(200_000));
+        from.port()
+    };
+    let client = lab.peer.connect(&target).unwrap();
+    let port = client.local_addr().unwrap().port();
+    assert_eq!(exchange(client, &listener, PEER.parse().unwrap()), port);
+    let client = lab.peer.connect("[2001:db8::1]:8081").unwrap();
+    exchange(client, &listener6, PEER6.parse().unwrap());
+    let client = lab.peer.connect("[2001:db8::1]:8080").unwrap();
+    exchange(client, &listener, GATEWAY.parse().unwrap());
+    for own in ["127.0.0.1:8080", &target, "[::1]:8080"] {
+        let client = TcpStream::connect(own).unwrap();
+        exchange(client, &listener, GATEWAY.parse().unwrap());
+    }
+    lab.container.run("ip link set eth0 down");
+    assert!(lab.peer.connect(&target).is_ok(), "the host has accepted it");
+}
+
+#[test]
+fn forwards_change_all_or_none_and_what_stays_is_not_touched() {
+    let Some(lab) = Lab::new("forwards_change_all_or_none_and_what_stays_is_not_touched") else { return };
+    let listener = lab.container.listen("0.0.0.0:80");
+    let kept = (nat::Protocol::Tcp, "8080", "10.10.0.2:80");
+    lab.forward(&[kept]).unwrap();
+    let mut client = lab.peer.connect(&format!("{HOST}:8080")).unwrap();
+    let (mut server, _) = accept(&listener);
+    let taken = TcpListener::bind("0.0.0.0:9090").unwrap();
+    let error = lab.forward(&[(nat::Protocol::Tcp, "9088-9091", "10.10.0.2:80")]).unwrap_err().to_string();
+    assert!(error.starts_with("cannot forward TCP port 9090 of the host: 0.0.0.0:9090 is in use by another program"), "{error}");
+    drop(taken);
+    assert!(TcpListener::bind("0.0.0.0:9088").is_ok(), "nothing is left of it");
+    let twice = lab.forward(&[kept, kept]).unwrap_err().to_string();
+    assert_eq!(twice, "TCP port 8080 of 0.0.0.0 is forwarded twice: remove one of the two forwards");
+    assert!(matches!(lab.forward(&[(nat::Protocol::Udp, "1-4000", "10.10.0.2:1")]), Err(HostError::TooMany(8000))));
+
+    lab.forward(&[kept, (nat::Protocol::Tcp, "9088-9091", "10.10.0.2:80")]).unwrap();
+    client.write_all(b"still here").unwrap();
+    server.read_exact(&mut [0; 10]).unwrap();
+    assert!(lab.peer.connect(&format!("{HOST}:9091")).is_ok());
+    lab.forward(&[]).unwrap();
+    client.write_all(b"still here").unwrap();
+    server.read_exact(&mut [0; 10]).unwrap();
+    assert_eq!(lab.peer.connect(&format!("{HOST}:8080")).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn datagrams_of_every_size_go_both_ways() {
+    let Some(lab) = Lab::new("datagrams_of_every_size_go_both_ways") else { return };
+    for (any, target) in [("0.0.0.0:0", format!("{PEER}:7000")), ("[::]:0", format!("[{PEER6}]:7000"))] {
+        let server = lab.peer.udp(&target);
+        let client = lab.container.udp(any);
+        for length in [0, 1, 1000, 1472, 1473, 5000, 40_000] {
+            let data = pattern(length);
+            client.send_to(&data, &target).unwrap();
+            let mut buffer = vec![0; 65_536];
+            let (count, from) = server.recv_from(&mut buffer).unwrap();
+            assert!(buffer[..count] == data, "{length} bytes to the peer");
+            server.send_to(&data, from).unwrap();
+            let (count, from) = client.recv_from(&mut buffer).unwrap();
+            assert!(buffer[..count] == data && from == target.parse().unwrap(), "{length} bytes to the container");
+        }
+        let session = lab.uplink().sessions().unwrap().into_iter().find(|session| session.remote == target.parse().unwrap());
+        assert_eq!(session.map(|session| (session.protocol, session.sent)), Some((Protocol::Udp, 48_946)));
+    }
+}
+
+#[test]
+fn what_datagrams_meet_is_told_to_the_container() {
+    let Some(lab) = Lab::new("what_datagrams_meet_is_told_to_the_container") else { return };
+    let met = |target: String, length: usize| {
+        let client = lab.container.udp(if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
+        client.connect(&target).unwrap();
+        client.send(&vec![0; length]).unwrap();
+        client.recv(&mut [0; 10]).unwrap_err()
+    };
+    assert_eq!(met(format!("{PEER}:9"), 10).kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(met(format!("[{PEER6}]:9"), 10).kind(), ErrorKind::ConnectionRefused);
+    let unreachable = met("203.0.113.1:9".to_owned(), 10).raw_os_error();
+    assert_eq!(unreachable, Some(rustix::io::Errno::NETUNREACH.raw_os_error()));
+
+    // A smaller MTU on the host's link is the container's path MTU.
+    run("ip link set up0 mtu 1300");
+    let server = lab.peer.udp("0.0.0.0:7000");
+    let client = lab.container.udp("0.0.0.0:0");
+    rustix::net::sockopt::set_ip_mtu_discover(&client, rustix::net::sockopt::Ipv4PathMtuDiscovery::DO).unwrap();
+    client.connect(format!("{PEER}:7000")).unwrap();
+    client.send(&[0; 1400]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let too_long = (0..2).map(|_| client.send(&[0; 1400])).find_map(Result::err).unwrap();
+    assert_eq!(too_long.raw_os_error(), Some(rustix::io::Errno::MSGSIZE.raw_os_error()));
+    assert_eq!(rustix::net::sockopt::ip_mtu(&client).unwrap(), 1300);
+    client.send(&[0; 1200]).unwrap();
+    assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1200);
+}
+
+#[test]
+fn a_udp_forward_answers_from_where_it_was_asked() {
+    let Some(lab) = Lab::new("a_udp_forward_answers_from_where_it_was_asked") else { return };
+    lab.forward(&[(nat::Protocol::Udp, "5353", "10.10.0.2:53")]).unwrap();
+    run("ip addr add 192.0.2.3/24 dev up0");
+    let server = lab.container.udp("0.0.0.0:53");
+    let ask = |client: &UdpSocket, target: &str, seen: IpAddr| {
+        client.send_to(b"question", target).unwrap();
+        let mut buffer = [0; 100];
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(from.ip(), seen);
+        server.send_to(b"answer", from).unwrap();
+        let (_, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, target.parse().unwrap());
+    };
+    let client = lab.peer.udp("0.0.0.0:0");
+    ask(&client, &format!("{HOST}:5353"), PEER.parse().unwrap());
+    ask(&client, "192.0.2.3:5353", PEER.parse().unwrap());
+    let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+    own.set_read_timeout(Some(LONG)).unwrap();
+    ask(&own, "127.0.0.1:5353", GATEWAY.parse().unwrap());
+    lab.forward(&[]).unwrap();
+    assert!(lab.uplink().sessions().unwrap().is_empty());
+}
+
+#[test]
+fn pings_are_answered_with_and_without_privilege() {
+    let Some(lab) = Lab::new("pings_are_answered_with_and_without_privilege") else { return };
+    // Without the group, a raw socket stands in.
+    for group in ["1 0", "0 2147483647"] {
+        run(&format!("sysctl -qw net.ipv4.ping_group_range='{group}'"));
+        for target in [PEER, PEER6] {
+            for size in [56, 3000] {
+                let out = lab.container.run(&format!("ping -n -c 2 -i 0.2 -W 2 -s {size} {target}"));
+                assert!(out.contains(" 0% packet loss"), "{out}");
+            }
+        }
+        let out = lab.container.run("ping -n -c 1 -W 5 192.0.2.77 || true");
+        assert!(out.contains("Destination Host Unreachable"), "{out}");
+        lab.container.run("ping -n -c 1 -W 5 203.0.113.1 || true");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(lab.uplink().sessions().unwrap().iter().all(|session| session.protocol == Protocol::Echo));
+}
+
+#[test]
+fn a_container_that_fills_the_table_is_refused_while_others_get_in() {
+    let capacity = Capacity { tcp: 8, ..Capacity::default() };
+    let Some(lab) = Lab::with("a_container_that_fills_the_table_is_refused_while_others_get_in", capacity) else { return };
+    lab.container.run("ip addr add 10.10.0.3/24 dev eth0");
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let target = format!("{PEER}:9000");
+    let held: Vec<_> = (0..8).map(|_| (lab.container.connect(&target).unwrap(), accept(&listener))).collect();
+    assert_eq!(lab.container.connect(&target).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    lab.container.run(&format!("echo | nc -N -s 10.10.0.3 -w 5 {PEER} 9000"));
+    let mut idlest = &held[0].0;
+    assert_eq!(idlest.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(lab.uplink().counters().unwrap().tcp_evicted, 1);
+}
+
+#[test]
+fn thousands_of_connections_live_at_once() {
+    const MANY: usize = 5000;
+    let Some(lab) = Lab::new("thousands_of_connections_live_at_once") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let (stop, stopped) = mpsc::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        let servers: Vec<_> = (0..MANY).map(|_| listener.accept().unwrap().0).collect();
+        for mut server in &servers {
+            let mut word = [0; 8];
+            server.read_exact(&mut word).unwrap();
+            server.write_all(&word).unwrap();
+        }
+        stopped.recv().unwrap();
+    });
+    let begun = Instant::now();
+    let address: SocketAddr = format!("{PEER}:9000").parse().unwrap();
+    let clients = lab.container.within(move || {
+        let clients: Vec<_> = (0..MANY).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for (number, mut client) in clients.iter().enumerate() {
+            client.write_all(&(number as u64).to_le_bytes()).unwrap();
+        }
+        for (number, mut client) in clients.iter().enumerate() {
+            let mut word = [0; 8];
+            client.read_exact(&mut word).unwrap();
+            assert_eq!(u64::from_le_bytes(word), number as u64);
+        }
+        clients
+    });
+    println!("{MANY} connections opened and used in {:?}", begun.elapsed());
+    assert_eq!(lab.uplink().sessions().unwrap().len(), MANY);
+    stop.send(()).unwrap();
+    serving.join().unwrap();
+    drop(clients);
+    lab.until("forgotten", <[Session]>::is_empty);
+}
+
+#[test]
+fn an_uplink_that_is_dropped_takes_its_device_and_sockets_along() {
+    let Some(mut lab) = Lab::new("an_uplink_that_is_dropped_takes_its_device_and_sockets_along") else { return };
+    lab.forward(&[(nat::Protocol::Tcp, "8080", "10.10.0.2:80")]).unwrap();
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let _client = lab.container.connect(&format!("{PEER}:9000")).unwrap();
+    let (mut server, _) = accept(&listener);
+    lab.uplink = None;
+    assert!(matches!(server.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(TcpListener::bind("0.0.0.0:8080").is_ok());
+    assert_eq!(Ipv4Addr::LOCALHOST.to_string(), "127.0.0.1");
+}
+
+#[test]
+fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
+    let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+    let settings =
+        Settings { name: "wan".to_owned(), mac, router, mtu: 1000, local: Vec::new(), capacity: Capacity::default() };
+    let error = open(settings).err().unwrap().to_string();
+    assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
+}

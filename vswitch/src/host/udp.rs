@@ -1,0 +1,276 @@
+//! UDP: flows that containers begin, and those that come in by forwards.
+//!
+//! A container's address and port have one socket of the host, whomever they talk to, and whoever answers is heard: mapping and
+//! filtering do not depend on the endpoint (RFC 4787, REQ-1 and REQ-8). A flow is forgotten when nothing has left by it for 300 s
+//! (REQ-5), or for 60 s if it only ever asked port 53. What the kernel learns about its datagrams, as an ICMP error, the
+//! container is told.
+//!
+//! A forward's clients share the forward's socket; each has a row, so that the container sees the client's own address and an
+//! answer goes back to it from the address that it spoke to.
+//!
+//! **Bounds.** `capacity` flows of each of the two kinds; [`Table`] says who loses one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use packet::{GsoKind, IpPacket, protocol};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::common::{Arrival, Common, Manner, is_refused, passed_on, unsendable};
+use super::engine::{self, PATIENCE};
+use super::outbox::rebuilt_udp;
+use super::report::{Direction, Protocol, Session};
+use super::table::Table;
+use crate::sys::datagram;
+
+/// How long a flow is kept, and one that only asks for names.
+const IDLE: Duration = Duration::from_secs(300);
+const IDLE_NAMES: Duration = Duration::from_secs(60);
+const NAMES: u16 = 53;
+const HEADER: usize = 8;
+
+/// Every flow.
+pub(super) struct Udp {
+    flows: Table<SocketAddr, Flow>,
+    served: Table<(SocketAddr, SocketAddr), Served>,
+    buffer: Vec<u8>,
+}
+
+/// What a container's port is on the host.
+struct Flow {
+    fd: OwnedFd,
+    manner: Manner,
+    only_names: bool,
+    remote: SocketAddr,
+    sent: u64,
+    received: u64,
+}
+
+/// A client of a forward, as a container sees it.
+struct Served {
+    socket: Arc<OwnedFd>,
+    client: SocketAddr,
+    /// The address of this host that it speaks to.
+    at: Option<IpAddr>,
+    sent: u64,
+    received: u64,
+}
+
+impl Udp {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { flows: Table::new(capacity), served: Table::new(capacity), buffer: vec![0; 65_536] }
+    }
+
+    /// Takes in a datagram of a container, or a super-frame of several.
+    pub(super) fn receive(&mut self, common: &mut Common, arrival: &Arrival<'_>, now: Instant) {
+        let Some((from, to, payload)) = parse(arrival) else {
+            common.counters.malformed += 1;
+            return;
+        };
+        let segment = arrival.offload.gso.filter(|gso| gso.kind == GsoKind::Udp).map(|gso| gso.size.get());
+        if let Some(row) = self.served.find(&(from, to)).and_then(|number| self.served.get_mut(number)) {
+            (row.used, row.value.sent) = (now, row.value.sent + payload.len() as u64);
+            let Served { socket, client, at, .. } = &row.value;
+            common.counters.unsent += u64::from(send(socket, payload, *client, *at, segment).is_err());
+            return;
+        }
+        if is_refused(to.ip()) {
+            common.counters.refused_addresses += 1;
+            return common.unreachable(super::outbox::Unreachable::Prohibited, arrival);
+        }
+        let Some(number) = self.flows.find(&from).or_else(|| self.begin(common, from, to, now)) else {
+            common.counters.unsent += 1;
+            return;
+        };
+        let Some(row) = self.flows.get_mut(number) else { return };
+        let flow = &mut row.value;
+        (row.used, flow.remote, flow.sent) = (now, to, flow.sent + payload.len() as u64);
+        flow.only_names &= to.port() == NAMES;
+        flow.manner.follow(&flow.fd, arrival);
+        let Err(error) = send(&flow.fd, payload, to, None, segment) else { return };
+        // It may be one that a datagram before this one met.
+        let what = if drain_errors(common, &flow.fd, from, &mut self.buffer) && error != Errno::MSGSIZE {
+            send(&flow.fd, payload, to, None, segment).err()
+        } else {
+            Some(error)
+        };
+        let Some(error) = what else { return };
+        common.counters.unsent += 1;
+        if let Some(what) = unsendable(error) {
+            common.unreachable(what, arrival);
+        }
+    }
+
+    fn begin(&mut self, common: &mut Common, from: SocketAddr, to: SocketAddr, now: Instant) -> Option<usize> {
+        if let Some(victim) = self.flows.victim() {
+            common.counters.flows_evicted += 1;
+            self.flows.remove(victim);
+        }
+        let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, None).ok()?;
+        if from.is_ipv6() {
+            sockopt::set_ipv6_v6only(&fd, true).ok()?;
+        }
+        datagram::ask_for_errors(fd.as_fd(), from.is_ipv6()).ok()?;
+        let descriptor = fd.as_raw_fd();
+        let flow = Flow { fd, manner: Manner::default(), only_names: true, remote: to, sent: 0, received: 0 };
+        let number = self.flows.insert(from, from.ip(), now, flow);
+        if !common.watch(descriptor, engine::Source::Udp.token(number)) {
+            self.flows.remove(number);
+            return None;
+        }
+        Some(number)
+    }
+
+    /// Reads what waits at a flow's socket; says whether more may wait.
+    pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
+        let Some(row) = self.flows.get_mut(number) else { return false };
+        let (container, flow) = (row.key, &mut row.value);
+        drain_errors(common, &flow.fd, container, &mut self.buffer);
+        for _ in 0..PATIENCE {
+            match datagram::receive(flow.fd.as_fd(), &mut self.buffer) {
+                Ok(received) => {
+                    let payload = self.buffer.get(..received.length).unwrap_or_default();
+                    flow.received += payload.len() as u64;
+                    common.outbox.udp(received.from, container, payload);
+                }
+                Err(Errno::AGAIN) => return false,
+                // A queued error shows once as the result of a read.
+                Err(_) => {
+                    drain_errors(common, &flow.fd, container, &mut self.buffer);
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads what clients sent to a forward's socket; says whether more may wait.
+    pub(super) fn serve(&mut self, common: &mut Common, socket: &Arc<OwnedFd>, container: SocketAddr, now: Instant) -> bool {
+        for _ in 0..PATIENCE {
+            match datagram::receive(socket.as_fd(), &mut self.buffer) {
+                Ok(received) => {
+                    let Some(seen) = self.client(common, socket, &received, container, now) else { continue };
+                    let payload = self.buffer.get(..received.length).unwrap_or_default();
+                    common.outbox.udp(seen, container, payload);
+                }
+                Err(Errno::AGAIN) => return false,
+                Err(_) => {}
+            }
+        }
+        true
+    }
+
+    /// Finds or makes the row of a client; returns its address as the container sees it. Where another client has that address
+    /// already, as two on this host with one port can, it gets another port.
+    fn client(
+        &mut self,
+        common: &mut Common,
+        socket: &Arc<OwnedFd>,
+        received: &datagram::Datagram,
+        container: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        let datagram::Datagram { from: client, to: at, length } = *received;
+        let first = common.seen(client, at, container.ip())?;
+        let others = (1..16_u16).map(|step| first.port().wrapping_mul(31).wrapping_add(step * 4099) | 0x8000);
+        let mut places = std::iter::once(first.port()).chain(others).map(|port| SocketAddr::new(first.ip(), port));
+        let seen = places.find(|seen| match self.served.find(&(container, *seen)).and_then(|number| self.served.get(number)) {
+            Some(row) => row.value.client == client,
+            None => true,
+        })?;
+        if let Some(row) = self.served.find(&(container, seen)).and_then(|number| self.served.get_mut(number)) {
+            (row.used, row.value.at, row.value.received) = (now, at, row.value.received + length as u64);
+            return Some(seen);
+        }
+        if let Some(victim) = self.served.victim() {
+            common.counters.flows_evicted += 1;
+            self.served.remove(victim);
+        }
+        let served = Served { socket: Arc::clone(socket), client, at, sent: 0, received: length as u64 };
+        self.served.insert((container, seen), container.ip(), now, served);
+        Some(seen)
+    }
+
+    /// Forgets flows that are idle.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let idle = |used: Instant| now.saturating_duration_since(used);
+        let limit = |flow: &Flow| if flow.only_names { IDLE_NAMES } else { IDLE };
+        for number in self.flows.which(|row| idle(row.used) >= limit(&row.value)) {
+            self.flows.remove(number);
+        }
+        for number in self.served.which(|row| idle(row.used) >= IDLE) {
+            self.served.remove(number);
+        }
+    }
+
+    /// Forgets clients of forwards that are no more: those whose socket and container `stays` does not know.
+    pub(super) fn retain(&mut self, stays: impl Fn(&Arc<OwnedFd>, SocketAddr) -> bool) {
+        for number in self.served.which(|row| !stays(&row.value.socket, row.key.0)) {
+            self.served.remove(number);
+        }
+    }
+
+    /// Lists the flows.
+    pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
+        let out = self.flows.iter().map(|(_, row)| (Direction::Out, row.key, row.value.remote, row.value.sent, row.value.received, row.used));
+        let served =
+            self.served.iter().map(|(_, row)| (Direction::In, row.key.0, row.key.1, row.value.sent, row.value.received, row.used));
+        let session = |(direction, container, remote, sent, received, used)| Session {
+            protocol: Protocol::Udp,
+            direction,
+            container,
+            remote,
+            state: "open",
+            sent,
+            received,
+            idle: now.saturating_duration_since(used),
+        };
+        out.chain(served).map(session).collect()
+    }
+}
+
+/// The addresses and the payload of a datagram whose checksum is right.
+fn parse<'a>(arrival: &'a Arrival<'_>) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
+    let bytes = arrival.transport();
+    let [s0, s1, d0, d1, l0, l1, c0, c1] = *bytes.first_chunk::<HEADER>()?;
+    let IpPacket { source, destination, .. } = arrival.ip;
+    let none = source.is_ipv4() && [c0, c1] == [0, 0];
+    if !none && !arrival.is_intact(protocol::UDP) {
+        return None;
+    }
+    let length = if arrival.offload.gso.is_some() { bytes.len() } else { usize::from(u16::from_be_bytes([l0, l1])) };
+    let payload = bytes.get(HEADER..length)?;
+    let from = SocketAddr::new(source, u16::from_be_bytes([s0, s1]));
+    Some((from, SocketAddr::new(destination, u16::from_be_bytes([d0, d1])), payload))
+}
+
+/// Sends a datagram, or several of `segment` bytes; where the kernel or the route cannot cut, one by one.
+fn send(fd: &OwnedFd, payload: &[u8], to: SocketAddr, from: Option<IpAddr>, segment: Option<u16>) -> Result<(), Errno> {
+    match segment.filter(|size| payload.len() > usize::from(*size)) {
+        None => datagram::send(fd.as_fd(), payload, to, from, None),
+        Some(size) => match datagram::send(fd.as_fd(), payload, to, from, Some(size)) {
+            Err(Errno::INVAL | Errno::IO | Errno::MSGSIZE | Errno::OPNOTSUPP) => {
+                payload.chunks(size.into()).try_for_each(|piece| datagram::send(fd.as_fd(), piece, to, from, None))
+            }
+            result => result,
+        },
+    }
+}
+
+/// Tells a container what its datagrams met; says whether there was anything.
+fn drain_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> bool {
+    let mut some = false;
+    for _ in 0..PATIENCE {
+        let Ok(error) = datagram::receive_error(fd.as_fd(), buffer) else { break };
+        some = true;
+        let Some((what, offender)) = passed_on(&error) else { continue };
+        let original = rebuilt_udp(container, error.to, buffer.get(..error.length).unwrap_or_default());
+        let voice = offender.filter(|address| !is_refused(*address)).unwrap_or_else(|| common.voice(error.to.ip()));
+        common.outbox.unreachable(what, voice, container.ip(), &original);
+    }
+    some
+}
