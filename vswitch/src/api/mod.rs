@@ -5,12 +5,14 @@
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
 mod name;
+mod network;
 mod reply;
 mod request;
 mod spec;
 mod uplink;
 
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
+pub use network::{Network, NetworkError};
 pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};

@@ -86,6 +86,14 @@ impl UplinkSpec {
         }
     }
 
+    /// The interface that it takes.
+    pub const fn device(&self) -> Option<&InterfaceName> {
+        match &self.kind {
+            UplinkKind::Link { device, .. } => Some(device),
+            UplinkKind::Host => None,
+        }
+    }
+
     /// Its addresses, where they are given.
     pub fn addresses(&self) -> &[IpNet] {
         match &self.kind {

@@ -18,6 +18,7 @@ mod netns;
 mod sockets;
 mod station;
 mod tap;
+mod uplink;
 #[cfg(test)]
 mod tests;
 mod veth;
@@ -33,6 +34,7 @@ use station::Station;
 
 pub use error::{AttachError, Place};
 pub use netns::{make_netns, netns_warning, remove_netns};
+pub use uplink::{UplinkAttachment, attach_uplink};
 
 /// What a port needs of the kernel.
 #[derive(Clone, Copy, Debug)]

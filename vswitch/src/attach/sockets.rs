@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use packet::Capabilities;
+use packet::{Capabilities, Mac};
 use rustix::io::Errno;
 
 use super::AttachError;
@@ -28,7 +28,7 @@ pub(super) fn open(
     let mut features = vec!["vlan_auxdata"];
     let mut group = None;
     for _ in 0..count.max(1) {
-        let socket = open_one(index, offload).doing(NET_RAW, doing)?;
+        let socket = open_one(index, offload, None).doing(NET_RAW, doing)?;
         if count > 1 {
             group = Some(join(&socket.fd, group).doing(NET_RAW, || format!("share \"{ifname}\" {place} between workers"))?);
         }
@@ -41,6 +41,13 @@ pub(super) fn open(
     Ok((devices, features.into_iter().map(str::to_owned).collect()))
 }
 
+/// Opens one socket that gets frames to `mac` and to groups only.
+pub(super) fn open_for(index: u32, mac: Mac) -> Result<(Box<dyn Device>, Features), Errno> {
+    let socket = open_one(index, true, Some(mac))?;
+    let features = std::iter::once("vlan_auxdata").chain(socket.features()).map(str::to_owned).collect();
+    Ok((Box::new(PacketSocket::new(socket.fd, socket.capabilities, socket.virtio_header)), features))
+}
+
 struct Socket {
     fd: OwnedFd,
     capabilities: Capabilities,
@@ -48,7 +55,7 @@ struct Socket {
 }
 
 /// Everything is set before the socket is bound, so that no frame arrives in another shape.
-fn open_one(index: u32, offload: bool) -> Result<Socket, Errno> {
+fn open_one(index: u32, offload: bool, station: Option<Mac>) -> Result<Socket, Errno> {
     let fd = socket::open()?;
     let header = socket::set_virtio_header(fd.as_fd());
     // Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only
@@ -61,8 +68,14 @@ fn open_one(index: u32, offload: bool) -> Result<Socket, Errno> {
     // Older kernels mark such frames, and the device throws them away.
     let _ = socket::ignore_outgoing(fd.as_fd());
     socket::set_buffers(fd.as_fd(), BUFFER)?;
+    if let Some(mac) = station {
+        socket::hear_only(fd.as_fd(), mac.0)?;
+    }
     socket::bind(fd.as_fd(), index)?;
-    socket::set_promiscuous(fd.as_fd(), index)?;
+    match station {
+        Some(mac) => socket::add_station(fd.as_fd(), index, mac.0)?,
+        None => socket::set_promiscuous(fd.as_fd(), index)?,
+    }
     Ok(Socket { fd, capabilities, virtio_header: header.is_ok() })
 }
 

@@ -8,17 +8,45 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, Problem, SwitchSettings};
-use crate::api::{BridgeSpec, Netns, PortSpec};
+use super::{Config, NatSettings, Problem, SwitchSettings};
+use crate::api::{BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortSpec, UplinkSpec};
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
 /// Most data-plane threads.
 const MOST_WORKERS: usize = 64;
 
-const TABLES: &[&str] = &["switch", "bridge", "port"];
+const TABLES: &[&str] = &["switch", "bridge", "port", "uplink", "forward", "nat"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
-const BRIDGE_KEYS: &[&str] = &["name", "mtu", "ageing", "max-macs", "control-frames", "isolated"];
+const BRIDGE_KEYS: &[&str] = &[
+    "name",
+    "mtu",
+    "ageing",
+    "max-macs",
+    "control-frames",
+    "addresses",
+    "gateway-vlan",
+    "dhcp",
+    "uplink",
+    "isolated",
+];
+const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac"];
+const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "to"];
+const NAT_KEYS: &[&str] = &[
+    "mapping",
+    "filtering",
+    "inbound-refresh",
+    "ports",
+    "sessions",
+    "sessions-per-source",
+    "udp",
+    "udp-unreplied",
+    "udp-dns",
+    "icmp",
+    "tcp-opening",
+    "tcp-established",
+    "tcp-closing",
+];
 const PORT_KEYS: &[&str] = &[
     "name",
     "bridge",
@@ -37,8 +65,8 @@ const PORT_KEYS: &[&str] = &[
 ];
 
 /// What a later version will know, and this one must not pretend to.
-const TABLES_TO_COME: &[&str] = &["vxlan", "uplink", "forward", "nat", "docker", "cluster"];
-const BRIDGE_KEYS_TO_COME: &[&str] = &["addresses", "dhcp", "uplink", "overlay"];
+const TABLES_TO_COME: &[&str] = &["vxlan", "docker", "cluster"];
+const BRIDGE_KEYS_TO_COME: &[&str] = &["overlay"];
 
 /// Reads a file.
 ///
@@ -98,7 +126,8 @@ impl Reader<'_> {
     }
 
     fn config(&mut self, root: DeTable<'_>) -> Option<Config> {
-        let (mut switch, mut bridges, mut ports) = (Some(SwitchSettings::default()), Vec::new(), Vec::new());
+        let (mut switch, mut nat) = (Some(SwitchSettings::default()), Some(NatSettings::default()));
+        let (mut bridges, mut ports, mut uplinks, mut forwards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut listed = 0;
         for (key, value) in root {
             match &**key.get_ref() {
@@ -108,28 +137,50 @@ impl Reader<'_> {
                     bridges = self.entries("bridge", value, BRIDGE_KEYS);
                 }
                 "port" => ports = self.entries("port", value, PORT_KEYS),
+                "uplink" => uplinks = self.entries("uplink", value, UPLINK_KEYS),
+                "forward" => forwards = self.entries("forward", value, FORWARD_KEYS),
+                "nat" => nat = self.nat(value),
                 name if TABLES_TO_COME.contains(&name) => {
                     let sentence =
-                        format!("[{name}] is not built yet: remove it; this version knows [switch], [[bridge]] and [[port]]");
+                        format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
                     self.problem(key.span(), sentence);
                 }
                 name => self.unknown("table", name, "the file", TABLES, key.span()),
             }
         }
-        self.check_names(&bridges);
+        self.check_names("bridge", &bridges, |spec| spec.name.to_string());
+        self.check_names("uplink", &uplinks, |spec| spec.name.to_string());
+        self.check_names("forward", &forwards, |spec| spec.key.to_string());
         self.check_places(&ports);
         // A bridge in which something is wrong is none, but it is no news that its ports miss it.
         if bridges.len() == listed {
             self.check_members(&bridges, &ports);
         }
-        let bridges = bridges.into_iter().map(|entry| entry.spec).collect();
-        Some(Config { switch: switch?, bridges, ports: ports.into_iter().map(|entry| entry.spec).collect() })
+        if self.problems.is_empty() {
+            self.check_network(&uplinks, &bridges, &ports, &forwards);
+        }
+        Some(Config {
+            switch: switch?,
+            nat: nat?,
+            bridges: specs(bridges),
+            ports: specs(ports),
+            uplinks: specs(uplinks),
+            forwards: specs(forwards),
+        })
     }
 
     fn switch(&mut self, value: Spanned<DeValue<'_>>) -> Option<SwitchSettings> {
         let entry: Entry<SwitchSettings> = self.entry("switch", value, SWITCH_KEYS)?;
         if !(1..=MOST_WORKERS).contains(&entry.spec.workers) {
             self.problem(entry.place("workers"), format!("`workers` is {}: use 1 to {MOST_WORKERS}", entry.spec.workers));
+        }
+        Some(entry.spec)
+    }
+
+    fn nat(&mut self, value: Spanned<DeValue<'_>>) -> Option<NatSettings> {
+        let entry: Entry<NatSettings> = self.entry("nat", value, NAT_KEYS)?;
+        if let Err(error) = entry.spec.rules() {
+            self.problem(entry.place(error.key), error.to_string());
         }
         Some(entry.spec)
     }
@@ -156,7 +207,7 @@ impl Reader<'_> {
         let keys = fields.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
         let all = std::mem::take(&mut fields);
         for (key, value) in all {
-            if self.is_known(table, key.get_ref(), key.span(), &value, known) {
+            if self.is_known(table, key.get_ref(), key.span(), known) {
                 fields.insert(key, value);
             }
         }
@@ -184,16 +235,9 @@ impl Reader<'_> {
     }
 
     /// Whether a key is for its table's type to read; if it is not, that is noted unless it means nothing.
-    fn is_known(&mut self, table: &str, key: &str, span: Range<usize>, value: &Spanned<DeValue<'_>>, known: &[&str]) -> bool {
-        if table == "bridge" && key == "isolated" {
-            // Nothing routes between bridges yet, so each is isolated.
-            if value.get_ref().as_bool() != Some(true) {
-                self.problem(span, "`isolated` can only be true: routing between bridges is not built yet".to_owned());
-            }
-            return false;
-        }
+    fn is_known(&mut self, table: &str, key: &str, span: Range<usize>, known: &[&str]) -> bool {
         if table == "bridge" && BRIDGE_KEYS_TO_COME.contains(&key) {
-            self.problem(span, format!("`{key}` of a bridge is not built yet: remove it; this version has no gateway"));
+            self.problem(span, format!("`{key}` of a bridge is not built yet: remove it"));
             return false;
         }
         if known.contains(&key) {
@@ -209,13 +253,51 @@ impl Reader<'_> {
         self.problem(span, format!("unknown {what} `{}` in {place}: {hint}", name.escape_debug()));
     }
 
-    fn check_names(&mut self, bridges: &[Entry<BridgeSpec>]) {
+    fn check_names<T>(&mut self, what: &str, entries: &[Entry<T>], name: impl Fn(&T) -> String) {
         let mut seen = HashMap::new();
-        for entry in bridges {
-            if let Some(first) = seen.insert(&entry.spec.name, entry) {
-                let line = self.line(first.place("name"));
-                self.problem(entry.place("name"), format!("bridge \"{}\" is in line {line} already", entry.spec.name));
+        for entry in entries {
+            let name = name(&entry.spec);
+            let place = entry.place("name");
+            if let Some(first) = seen.insert(name.clone(), place.clone()) {
+                let line = self.line(first);
+                self.problem(place, format!("{what} \"{name}\" is in line {line} already"));
             }
+        }
+    }
+
+    /// Checks each entry against those before it, so that of two that cannot be together the later is named.
+    fn check_network(
+        &mut self,
+        uplinks: &[Entry<UplinkSpec>],
+        bridges: &[Entry<BridgeSpec>],
+        ports: &[Entry<PortSpec>],
+        forwards: &[Entry<ForwardSpec>],
+    ) {
+        let mut network = Network::default();
+        for entry in uplinks {
+            self.note(entry, network.check_uplink(&entry.spec));
+            network.uplinks.push(&entry.spec);
+        }
+        for entry in bridges {
+            self.note(entry, network.check_bridge(&entry.spec));
+            network.bridges.push(&entry.spec);
+        }
+        for entry in ports {
+            self.note(entry, network.check_port(&entry.spec));
+            network.ports.push(&entry.spec);
+        }
+        for entry in forwards {
+            self.note(entry, network.check_forward(&entry.spec));
+            network.forwards.push(&entry.spec);
+        }
+    }
+
+    fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>) {
+        if let Err(error) = checked {
+            let key = error.key();
+            // An uplink has `address` where a bridge has `addresses`.
+            let key = if key == "addresses" && !entry.keys.contains_key(key) { "address" } else { key };
+            self.problem(entry.place(key), error.to_string());
         }
     }
 
@@ -256,6 +338,10 @@ impl Reader<'_> {
     fn line(&self, span: Range<usize>) -> usize {
         self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1
     }
+}
+
+fn specs<T>(entries: Vec<Entry<T>>) -> Vec<T> {
+    entries.into_iter().map(|entry| entry.spec).collect()
 }
 
 /// The key whose value an error is about, and where that value is wrong.
@@ -355,18 +441,25 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_pretended() {
-        for (rest, part) in [
-            ("addresses = [\"10.0.0.1/24\"]", "no gateway"),
-            ("dhcp = true", "no gateway"),
-            ("isolated = false", "can only be true"),
-        ] {
-            let found = problems(&format!("{BRIDGE}{rest}\n"));
-            assert!(found.len() == 1 && found[0].contains(part), "{found:?}");
-        }
-        assert_eq!(problems(&format!("{BRIDGE}isolated = true\n")), [""; 0]);
+        only(&format!("{BRIDGE}overlay = \"x\"\n"), "f:3:1: `overlay` of a bridge is not built yet");
         for table in TABLES_TO_COME {
             only(&format!("[[{table}]]\nname = \"x\"\n"), &format!("f:1:3: [{table}] is not built yet"));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_named_where_it_comes_later() {
+        let bridge = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\nuplink = \"wan\"\n";
+        let wan = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"e\"\naddress = ";
+        only(bridge, "f:4:10: bridge \"br0\" has uplink \"wan\", which does not exist");
+        let text = format!("{bridge}{wan}\"10.0.0.9/8\"\n");
+        only(&text, "f:3:13: subnet 10.0.0.1/24 of bridge \"br0\" overlaps 10.0.0.9/8 of uplink \"wan\"");
+        let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.1.2:80\"\n";
+        let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{forward}");
+        only(&text, "f:13:6: forward wan tcp/80 goes to 10.0.1.2");
+        let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{}", forward.replace("0.1.2", "0.0.2"));
+        assert_eq!(problems(&text), [""; 0]);
+        only("[nat]\nudp = \"0s\"\n", "f:2:7: `udp` is 0s: use 1s to 1000000s");
     }
 
     /// The lists of keys are those that the types read: a type's own complaint lists them.
@@ -378,7 +471,10 @@ mod tests {
             message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
         }
         assert_eq!(keys::<SwitchSettings>("x = 1"), SWITCH_KEYS);
-        assert_eq!(keys::<BridgeSpec>("x = 1"), BRIDGE_KEYS[..5]);
+        assert_eq!(keys::<BridgeSpec>("x = 1"), BRIDGE_KEYS);
+        assert_eq!(keys::<UplinkSpec>("x = 1"), UPLINK_KEYS);
+        assert_eq!(keys::<ForwardSpec>("x = 1"), FORWARD_KEYS);
+        assert_eq!(keys::<NatSettings>("x = 1"), NAT_KEYS);
         assert_eq!(keys::<PortSpec>("x = 1"), PORT_KEYS);
     }
 }

@@ -1,28 +1,58 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::{Change, Config, State};
-use crate::api::{BridgeName, BridgeSpec, Origin, PortName, PortSpec};
+use crate::api::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, PortName, PortSpec, UplinkSpec,
+};
 
-/// What the file and the changes of the run time come to.
-#[derive(Debug)]
-pub struct Merged {
-    /// The bridges.
+/// Everything that the switch should be, by name, with who asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The uplinks.
+    pub uplinks: BTreeMap<PortName, (UplinkSpec, Origin)>,
+    /// The bridges; each one's uplink is among the uplinks.
     pub bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
     /// The ports; each is on one of the bridges.
     pub ports: BTreeMap<PortName, (PortSpec, Origin)>,
-    /// What the user should know, one sentence each.
-    pub notes: Vec<String>,
+    /// The forwards; each is on one of the uplinks and goes to one of the bridges.
+    pub forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
 }
 
-/// Puts the two together. Where both name the same bridge or port, the file wins, and a note says so.
-pub fn merge(config: &Config, state: &State) -> Merged {
+impl Layout {
+    /// What must hold between all of it.
+    pub fn network(&self) -> Network<'_> {
+        Network {
+            bridges: self.bridges.values().map(|(spec, _)| spec).collect(),
+            ports: self.ports.values().map(|(spec, _)| spec).collect(),
+            uplinks: self.uplinks.values().map(|(spec, _)| spec).collect(),
+            forwards: self.forwards.values().map(|(spec, _)| spec).collect(),
+        }
+    }
+}
+
+/// Puts the file and the changes of the run time together, and says what the user should know about it, one sentence each. Where both
+/// name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
+pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let mut notes = Vec::new();
+    let uplinks = config.uplinks.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let bridges = config.bridges.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let bridges = both("bridge", bridges, &state.bridges, &mut notes);
     let ports = config.ports.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let mut ports = both("port", ports, &state.ports, &mut notes);
-    ports.retain(|name, (spec, _)| {
+    let forwards = config.forwards.iter().map(|spec| (spec.key.clone(), spec.clone()));
+    let mut layout = Layout {
+        uplinks: both("uplink", uplinks, &state.uplinks, &mut notes),
+        bridges: both("bridge", bridges, &state.bridges, &mut notes),
+        ports: both("port", ports, &state.ports, &mut notes),
+        forwards: both("forward", forwards, &state.forwards, &mut notes),
+    };
+    let misfits = misfits("uplink", &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
+    layout.uplinks.retain(|name, _| !misfits.contains(name));
+    let misfits = self::misfits("bridge", &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
+    layout.bridges.retain(|name, _| !misfits.contains(name));
+    let misfits = self::misfits("port", &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
+    layout.ports.retain(|name, _| !misfits.contains(name));
+    let bridges = &layout.bridges;
+    layout.ports.retain(|name, (spec, _)| {
         let has_bridge = bridges.contains_key(&spec.bridge);
         if !has_bridge {
             let bridge = &spec.bridge;
@@ -32,7 +62,25 @@ pub fn merge(config: &Config, state: &State) -> Merged {
         }
         has_bridge
     });
-    Merged { bridges, ports, notes }
+    let misfits = self::misfits("forward", &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
+    layout.forwards.retain(|key, _| !misfits.contains(key));
+    (layout, notes)
+}
+
+/// What was added at run time and does not fit the rest.
+fn misfits<N: Ord + Clone + Display, T>(
+    what: &str,
+    all: &BTreeMap<N, (T, Origin)>,
+    notes: &mut Vec<String>,
+    check: impl Fn(&T) -> Result<(), NetworkError>,
+) -> BTreeSet<N> {
+    let added = all.iter().filter(|(_, (_, origin))| *origin == Origin::Runtime);
+    let wrong = added.filter_map(|(name, (spec, _))| Some((name, check(spec).err()?)));
+    let wrong = wrong.map(|(name, error)| {
+        notes.push(format!("{what} \"{name}\", which vsctl added, is left out: {error}"));
+        name.clone()
+    });
+    wrong.collect()
 }
 
 fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
@@ -62,7 +110,6 @@ fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::SwitchSettings;
     use super::*;
 
     fn bridge(name: &str) -> BridgeSpec {
@@ -80,20 +127,42 @@ mod tests {
     #[test]
     fn the_file_wins_and_says_so() {
         let ports = vec![port("a", "br0", "vlan = 1"), port("b", "br0", ""), port("c", "br0", "")];
-        let config = Config { switch: SwitchSettings::default(), bridges: vec![bridge("br0")], ports };
+        let config = Config { bridges: vec![bridge("br0")], ports, ..Config::default() };
         let changed = vec![port("a", "br0", "vlan = 2"), port("b", "br0", ""), port("d", "br0", ""), port("e", "gone", "")];
         let mut state = State { ports: set(changed), ..State::default() };
         state.ports.insert("c".parse().unwrap(), Change::Deleted);
-        let merged = merge(&config, &state);
+        let (merged, notes) = merge(&config, &state);
         let origins: Vec<(&str, Origin)> = merged.ports.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
         assert_eq!(origins, [("a", Origin::File), ("b", Origin::File), ("c", Origin::File), ("d", Origin::Runtime)]);
         assert_eq!(merged.ports[&"a".parse().unwrap()].0, config.ports[0]);
-        let notes = merged.notes.join("\n");
-        assert_eq!(merged.notes.len(), 3, "{notes}");
+        let (count, notes) = (notes.len(), notes.join("\n"));
+        assert_eq!(count, 3, "{notes}");
         for part in ["port \"a\" is as switch.toml says", "port \"c\" is back", "port \"e\", which vsctl added, is left out"] {
             assert!(notes.contains(part), "{part}: {notes}");
         }
         state.forget_overruled(&config);
         assert_eq!(state.ports.keys().map(PortName::as_str).collect::<Vec<_>>(), ["d", "e"]);
+    }
+    #[test]
+    fn what_does_not_fit_the_file_any_more_is_left_out() {
+        let uplink = |name: &str| -> UplinkSpec { toml::from_str(&format!("name = \"{name}\"\nkind = \"host\"")).unwrap() };
+        let with = |name: &str, rest: &str| -> BridgeSpec { toml::from_str(&format!("name = \"{name}\"\n{rest}")).unwrap() };
+        let forward: ForwardSpec =
+            toml::from_str("uplink = \"up\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.0.2:80\"").unwrap();
+        let config = Config {
+            uplinks: vec![uplink("up")],
+            bridges: vec![with("br0", "addresses = [\"10.0.1.1/24\"]\nuplink = \"up\"")],
+            ..Config::default()
+        };
+        let mut state = State::default();
+        for spec in [with("br1", "addresses = [\"10.0.1.9/24\"]"), with("br2", "addresses = [\"10.2.0.1/24\"]\nuplink = \"gone\"")] {
+            state.bridges.insert(spec.name.clone(), Change::Set(spec));
+        }
+        state.forwards.insert(forward.key.clone(), Change::Set(forward));
+        state.uplinks.insert("more".parse().unwrap(), Change::Set(uplink("more")));
+        let (merged, notes) = merge(&config, &state);
+        assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0"]);
+        assert_eq!((merged.uplinks.len(), merged.forwards.len(), notes.len()), (2, 0, 3));
+        assert!(notes.iter().all(|note| note.contains("which vsctl added, is left out: ")), "{notes:?}");
     }
 }

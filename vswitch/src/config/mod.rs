@@ -6,6 +6,7 @@
 
 mod file;
 mod merge;
+mod nat;
 mod problem;
 mod state;
 
@@ -13,18 +14,25 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{BridgeSpec, PortSpec};
+use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec};
 
 pub use file::load;
-pub use merge::{Merged, merge};
+pub use merge::{Layout, merge};
+pub use nat::{FilteringName, MappingName, NatError, NatSettings};
 pub use problem::Problem;
 pub use state::{Change, Made, State, StateError, StateFile};
 
 /// What a `switch.toml` says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `[switch]`.
     pub switch: SwitchSettings,
+    /// `[nat]`.
+    pub nat: NatSettings,
+    /// Every `[[uplink]]`, in order; no name twice.
+    pub uplinks: Vec<UplinkSpec>,
+    /// Every `[[forward]]`, in order; no port twice.
+    pub forwards: Vec<ForwardSpec>,
     /// Every `[[bridge]]`, in order; no name twice.
     pub bridges: Vec<BridgeSpec>,
     /// Every `[[port]]`, in order; no name and no device twice, each on a bridge of the file.
@@ -62,15 +70,23 @@ impl SwitchSettings {
 }
 
 /// A `switch.toml` that says this.
-pub fn export(switch: &SwitchSettings, bridges: &[BridgeSpec], ports: &[PortSpec]) -> String {
+pub fn export(config: &Config) -> String {
     #[derive(Serialize)]
     struct File<'a> {
         switch: &'a SwitchSettings,
+        #[serde(skip_serializing_if = "is_default")]
+        nat: &'a NatSettings,
+        uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
+        forward: &'a [ForwardSpec],
     }
+    fn is_default(nat: &NatSettings) -> bool {
+        *nat == NatSettings::default()
+    }
+    let Config { switch, nat, uplinks, forwards, bridges, ports } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
-    toml::to_string(&File { switch, bridge: bridges, port: ports }).unwrap_or_default()
+    toml::to_string(&File { switch, nat, uplink: uplinks, bridge: bridges, port: ports, forward: forwards }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -80,7 +96,10 @@ mod tests {
     #[test]
     fn what_is_exported_reads_back_the_same() {
         let text = "[switch]\nworkers = 2\n\
-            [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\n[[bridge]]\nname = \"br1\"\n\
+            [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
+            isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
+            [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
+            [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
             [[port]]\nname = \"b\"\nbridge = \"br1\"\nkind = \"veth\"\ntrunk = [10, 20]\nnative = 1\noffload = false\n\
             [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n";
@@ -88,11 +107,12 @@ mod tests {
         let path = directory.path().join("switch.toml");
         std::fs::write(&path, text).unwrap();
         let config = load(&path).unwrap();
-        std::fs::write(&path, export(&config.switch, &config.bridges, &config.ports)).unwrap();
+        std::fs::write(&path, export(&config)).unwrap();
         let again = load(&path).unwrap();
         assert_eq!(again.switch, config.switch);
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);
+        assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));
         assert_eq!((config.bridges.len(), config.ports.len()), (2, 3));
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::api::{BridgeName, BridgeSpec, PortName, PortSpec};
+use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec};
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,12 @@ pub struct State {
     pub bridges: BTreeMap<BridgeName, Change<BridgeSpec>>,
     /// Ports that vsctl set or deleted.
     pub ports: BTreeMap<PortName, Change<PortSpec>>,
+    /// Uplinks that vsctl set or deleted.
+    #[serde(default)]
+    pub uplinks: BTreeMap<PortName, Change<UplinkSpec>>,
+    /// Forwards that vsctl set or deleted.
+    #[serde(default)]
+    pub forwards: BTreeMap<ForwardKey, Change<ForwardSpec>>,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
@@ -49,7 +55,14 @@ pub struct Made {
 
 impl Default for State {
     fn default() -> Self {
-        Self { seed: random(), bridges: BTreeMap::new(), ports: BTreeMap::new(), made: Made::default() }
+        Self {
+            seed: random(),
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            made: Made::default(),
+        }
     }
 }
 
@@ -58,11 +71,11 @@ fn random() -> u64 {
 }
 
 impl State {
-    /// The MAC address of a port's station that was given none: locally administered, and the same whenever its device is made
+    /// The MAC address of a port's station, or of a gateway, that was given none: locally administered, and the same whenever its device is made
     /// again, for the others remember it in their neighbour tables (FNV-1a, then the finalizer of SplitMix64, without which names
     /// that differ in their last character collide).
-    pub fn station_mac(&self, port: &PortName) -> Mac {
-        let bytes = self.seed.to_le_bytes().into_iter().chain(port.as_str().bytes());
+    pub fn station_mac(&self, name: &str) -> Mac {
+        let bytes = self.seed.to_le_bytes().into_iter().chain(name.bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -74,6 +87,8 @@ impl State {
     pub fn forget_overruled(&mut self, config: &Config) {
         self.bridges.retain(|name, _| config.bridges.iter().all(|spec| spec.name != *name));
         self.ports.retain(|name, _| config.ports.iter().all(|spec| spec.name != *name));
+        self.uplinks.retain(|name, _| config.uplinks.iter().all(|spec| spec.name != *name));
+        self.forwards.retain(|key, _| config.forwards.iter().all(|spec| spec.key != *key));
     }
 }
 
@@ -186,6 +201,10 @@ mod tests {
         let mut state = State::default();
         state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
         state.ports.insert("a".parse().unwrap(), Change::Set(port.clone()));
+        let forward: ForwardSpec =
+            toml::from_str("uplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.0.0.2:80\"").unwrap();
+        state.uplinks.insert("wan".parse().unwrap(), Change::Set(toml::from_str("name = \"wan\"\nkind = \"host\"").unwrap()));
+        state.forwards.insert(forward.key.clone(), Change::Set(forward));
         state.made.netns.insert("x".to_owned());
         state.made.ports.insert("a".parse().unwrap(), port);
         state
@@ -206,12 +225,11 @@ mod tests {
     #[test]
     fn a_station_keeps_its_address_and_shares_it_with_nobody() {
         let state = State::default();
-        let macs: BTreeSet<Mac> = (0..1000).map(|n| state.station_mac(&format!("p{n}").parse().unwrap())).collect();
+        let macs: BTreeSet<Mac> = (0..1000).map(|n| state.station_mac(&format!("p{n}"))).collect();
         assert_eq!(macs.len(), 1000);
         assert!(macs.iter().all(|mac| !mac.is_group()));
-        let a: PortName = "a".parse().unwrap();
-        assert_eq!(state.station_mac(&a), state.clone().station_mac(&a));
-        assert_ne!(state.station_mac(&a), State { seed: state.seed + 1, ..state.clone() }.station_mac(&a));
+        assert_eq!(state.station_mac("a"), state.clone().station_mac("a"));
+        assert_ne!(state.station_mac("a"), State { seed: state.seed ^ 1, ..state.clone() }.station_mac("a"));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{self, Layout, Step};
+use super::plan::{self, Step};
 use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::config::Layout;
 use crate::attach::{self, Attachment, Plan};
 use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
 use crate::worker::{Command, Stopped};
@@ -40,6 +41,9 @@ impl Switch {
         for step in plan::steps(&Layout::default(), &wanted) {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
+                (Err(error), Step::AddForward(_, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it is not published now)"));
+                }
                 (Err(error), Step::AddPort(spec, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, &error);
@@ -78,21 +82,30 @@ impl Switch {
                 let bridge = self.bridges.remove(&name).ok_or_else(|| ControlError::NoBridge(name, Vec::new()))?;
                 self.bridge_ids.remove(bridge.id.0);
                 self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+                self.tell_services();
                 Ok(Step::AddBridge(bridge.spec, bridge.origin))
             }
             Step::AddPort(spec, origin) => self.make_port(spec, origin),
             Step::SetPort(spec, origin) => self.change_port(spec, origin),
             Step::DeletePort(name) => self.drop_port(&name),
+            Step::AddUplink(spec, origin) => self.make_uplink(spec, origin),
+            Step::SetUplink(spec, origin) => self.change_uplink(spec, origin),
+            Step::DeleteUplink(name) => self.drop_uplink(&name),
+            Step::AddForward(spec, origin) => self.make_forward(spec, origin),
+            Step::DeleteForward(key) => self.drop_forward(&key),
         }
     }
 
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
+        let gateway = self.gateway_settings(&spec)?;
         self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridge_ids.insert(id.0, ());
         let name = spec.name.clone();
         self.bridges.insert(name.clone(), Bridge { id, spec, origin });
+        self.tell_services();
         Ok(Step::DeleteBridge(name))
     }
 
@@ -100,24 +113,27 @@ impl Switch {
         let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
         let (id, old, old_origin) = (*id, old.clone(), *old_origin);
         let settings = BridgeSettings::from(&spec);
-        if spec.mtu != old.mtu {
-            self.change_mtu(&spec, old.mtu)?;
+        let gateway = self.gateway_settings(&spec)?;
+        if spec.mtu != old.mtu || spec.addresses != old.addresses {
+            self.change_stations(&spec, &old)?;
         }
         self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        self.tell_services();
         Ok(Step::SetBridge(old, old_origin))
     }
 
-    /// Gives the devices of a bridge another MTU; all or none.
-    fn change_mtu(&mut self, bridge: &BridgeSpec, old: u16) -> Result<(), ControlError> {
+    /// Gives the devices of a bridge another MTU and other default routes; all or none.
+    fn change_stations(&mut self, bridge: &BridgeSpec, old: &BridgeSpec) -> Result<(), ControlError> {
         let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, spec, bridge.mtu, &[]) {
+            if let Err(error) = attach::reconfigure(spec, spec, bridge.mtu, &bridge.addresses) {
                 for port in members().take(done) {
                     let spec = &port.spec;
-                    if let Err(error) = attach::reconfigure(spec, spec, old, &[]) {
-                        tracing::error!(port = %spec.name, "its MTU could not be set back: {error}");
+                    if let Err(error) = attach::reconfigure(spec, spec, old.mtu, &old.addresses) {
+                        tracing::error!(port = %spec.name, "its MTU and routes could not be set back: {error}");
                     }
                 }
                 return Err(ControlError::Attach(spec.name.clone(), error));
@@ -133,6 +149,7 @@ impl Switch {
         self.port_ids.insert(id.0, name.clone());
         self.captures.add_interface(id, &port.spec);
         self.ports.insert(name.clone(), port);
+        self.tell_services();
         Ok(Step::DeletePort(name))
     }
 
@@ -149,14 +166,15 @@ impl Switch {
         let name = spec.name.clone();
         let port = self.port(&name)?;
         let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
-        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
+        let bridge = &self.bridge(&spec.bridge)?.spec;
+        let (mtu, gateways) = (bridge.mtu, bridge.addresses.clone());
         let inverse = Step::SetPort(old.clone(), old_origin);
         if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
             return self.replace_port(spec, origin).map(|()| inverse);
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
         if touches_device {
-            attach::reconfigure(&old, &spec, mtu, &[]).map_err(|error| ControlError::Attach(name.clone(), error))?;
+            attach::reconfigure(&old, &spec, mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
         }
         let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac)?;
@@ -165,6 +183,7 @@ impl Switch {
         if let Some(port) = self.ports.get_mut(&name) {
             (port.spec, port.origin, port.mac) = (spec, origin, mac);
         }
+        self.tell_services();
         Ok(inverse)
     }
 
@@ -196,15 +215,15 @@ impl Switch {
         }
         self.state.made.ports.remove(name);
         self.remove_idle_netns(spec.netns.as_ref());
+        self.tell_services();
         Ok(Step::AddPort(spec, origin))
     }
 
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
     fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
-        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
         self.check_place(&spec)?;
         self.journal(&spec)?;
-        let attachment = self.open(&spec, mtu)?;
+        let attachment = self.open(&spec)?;
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.state.made.netns.insert(netns.clone());
@@ -222,9 +241,11 @@ impl Switch {
         Ok(Port { id, spec, origin, mac, features, state: PortState::Up, reopened })
     }
 
-    fn open(&mut self, spec: &PortSpec, mtu: u16) -> Result<Attachment, ControlError> {
-        let first_mac = Some(self.state.station_mac(&spec.name));
-        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues: self.workers.len(), gateways: &[] });
+    fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
+        let bridge = &self.bridge(&spec.bridge)?.spec;
+        let first_mac = Some(self.state.station_mac(spec.name.as_str()));
+        let (mtu, gateways) = (bridge.mtu, &bridge.addresses);
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues: self.workers.len(), gateways });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)

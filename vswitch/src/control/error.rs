@@ -1,4 +1,4 @@
-use crate::api::{BridgeName, PortName, SpecError};
+use crate::api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError};
 use crate::attach::AttachError;
 use crate::config::Problem;
 use crate::worker::Stopped;
@@ -18,6 +18,33 @@ pub enum ControlError {
     /// No such port.
     #[error("there is no port \"{0}\"{ports}", ports = choices("the ports are", .1))]
     NoPort(PortName, Vec<String>),
+    /// No such uplink.
+    #[error("there is no uplink \"{0}\"{uplinks}", uplinks = choices("the uplinks are", .1))]
+    NoUplink(PortName, Vec<String>),
+    /// No such forward.
+    #[error("there is no forward {0}{forwards}", forwards = choices("the forwards are", .1))]
+    NoForward(ForwardKey, Vec<String>),
+    /// The name is taken.
+    #[error("uplink \"{0}\" exists already: choose another name, or remove it first with del-uplink {0}")]
+    UplinkExists(PortName),
+    /// The port is published already.
+    #[error("forward {0} exists already, to {1}: remove it first, or publish another port")]
+    ForwardExists(ForwardKey, std::net::SocketAddr),
+    /// The uplink is in use.
+    #[error("uplink \"{0}\" is used by {1}: {2}")]
+    UplinkInUse(PortName, String, String),
+    /// Forwards go to the bridge.
+    #[error("forward {1} goes to bridge \"{0}\": remove it first with del-forward {1}")]
+    ForwardToBridge(BridgeName, ForwardKey),
+    /// It does not fit what is there.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The specification contradicts itself.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// The host's sockets cannot be used.
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
     /// The bridge is in use.
     #[error("bridge \"{0}\" has {1} ports: remove them first, beginning with del-port {2}")]
     BridgeInUse(BridgeName, usize, PortName),

@@ -16,6 +16,8 @@ mod error;
 mod plan;
 mod run;
 mod server;
+mod services;
+mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,14 +31,16 @@ pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
-    BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, UplinkSpec,
+    VlanChange, VlanMode,
 };
 use crate::attach;
-use crate::config::{self, Change, Config, State, StateFile};
+use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
 use crate::worker::{Event, Handle};
 use capture::Captures;
-use plan::{Layout, Step};
+use plan::Step;
+use uplink::Uplink;
 
 /// The running switch.
 pub struct Switch {
@@ -47,6 +51,8 @@ pub struct Switch {
     workers: Vec<Handle>,
     bridges: BTreeMap<BridgeName, Bridge>,
     ports: BTreeMap<PortName, Port>,
+    uplinks: BTreeMap<PortName, Uplink>,
+    forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
     bridge_ids: Slots<()>,
     port_ids: Slots<PortName>,
     state: State,
@@ -100,6 +106,8 @@ impl Switch {
             workers,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             bridge_ids: Slots::default(),
             port_ids: Slots::default(),
             state,
@@ -125,6 +133,14 @@ impl Switch {
             Request::SetPort(name, change) => self.set_port(&name, change),
             Request::DeletePort(name) => self.delete_port(name),
             Request::Reload => self.reload(),
+            Request::AddUplink(spec) => self.add_uplink(spec),
+            Request::DeleteUplink(name) => self.delete_uplink(&name),
+            Request::AddForward(spec) => self.add_forward(spec),
+            Request::DeleteForward(key) => self.delete_forward(&key),
+            Request::ListUplinks => self.uplink_infos().map(Reply::Uplinks),
+            Request::ListForwards => Ok(Reply::Forwards(self.forward_infos())),
+            Request::Sessions(uplink) => self.sessions(uplink.as_ref()).map(Reply::Sessions),
+            Request::Neighbors(bridge) => self.neighbors(&bridge).map(Reply::Neighbors),
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos()?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
             Request::Show => self.show(),
@@ -140,11 +156,16 @@ impl Switch {
 
     /// Takes note of what a worker found.
     pub fn note(&mut self, event: Event) {
-        let Event::DeviceGone(id) = event else { return };
+        let id = match event {
+            Event::DeviceGone(id) => id,
+            Event::Punt(punt) => return self.serve(punt),
+        };
         let Some(name) = self.port_ids.get(id.0) else { return };
-        if let Some(port) = self.ports.get_mut(name).filter(|port| port.state == PortState::Up) {
+        let port = self.ports.get_mut(name).map(|port| &mut port.state);
+        let state = port.or_else(|| self.uplinks.get_mut(name).map(|uplink| &mut uplink.state));
+        if let Some(state) = state.filter(|state| **state == PortState::Up) {
             tracing::warn!(port = %name, "its device is gone");
-            port.state = PortState::Down("its device is gone: remove the port, or reload to make it again".to_owned());
+            *state = PortState::Down("its device is gone: remove it, or reload to make it again".to_owned());
         }
     }
 
@@ -157,6 +178,8 @@ impl Switch {
                 tracing::warn!("{error}");
             }
         }
+        // An uplink made nothing; its threads end with it.
+        self.uplinks.clear();
         if let Err(error) = self.state_file.save(&self.state) {
             tracing::warn!("{error}");
         }
@@ -166,6 +189,7 @@ impl Switch {
         if self.bridges.contains_key(&spec.name) {
             return Err(ControlError::BridgeExists(spec.name));
         }
+        self.layout().network().check_bridge(&spec)?;
         let change = Change::Set(spec.clone());
         self.remember(
             |state| state.bridges.insert(spec.name.clone(), change),
@@ -179,6 +203,7 @@ impl Switch {
         if let Some(first) = on_it.first() {
             return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
         }
+        self.check_unforwarded(&name)?;
         let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
     }
@@ -187,6 +212,7 @@ impl Switch {
         if let Some(port) = self.ports.get(&spec.name) {
             return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
         }
+        self.layout().network().check_port(&spec)?;
         let change = Change::Set(spec.clone());
         self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
     }
@@ -194,6 +220,7 @@ impl Switch {
     fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
         let port = self.port(name)?;
         let spec = changed(port.spec.clone(), change)?;
+        self.layout().network().check_port(&spec)?;
         let kept = Change::Set(spec.clone());
         self.remember(|state| state.ports.insert(name.clone(), kept), vec![Step::SetPort(spec, Origin::Runtime)])
     }
@@ -217,6 +244,9 @@ impl Switch {
             self.file = before;
             return Err(error);
         }
+        if before.nat != self.file.nat {
+            self.refresh_uplinks()?;
+        }
         self.state.forget_overruled(&self.file);
         self.state_file.save(&self.state).map_err(ControlError::State)?;
         Ok(Reply::Done(notes))
@@ -228,22 +258,28 @@ impl Switch {
             .iter()
             .filter_map(|step| match step {
                 Step::AddPort(spec, _) | Step::SetPort(spec, _) => Some(&spec.name),
-                Step::DeletePort(name) => Some(name),
+                Step::DeletePort(name) | Step::DeleteUplink(name) => Some(name),
+                Step::AddUplink(spec, _) | Step::SetUplink(spec, _) => Some(&spec.name),
                 _ => None,
             })
             .collect();
         let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| port.state != PortState::Up);
         let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
-        names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin)).collect()
+        let ports = names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin));
+        let down = |name: &&PortName| self.uplinks.get(*name).is_some_and(|uplink| uplink.state != PortState::Up);
+        let names = wanted.uplinks.keys().filter(down).filter(|name| !touched.contains(*name));
+        let uplinks = names.map(|name| &wanted.uplinks[name]).map(|(spec, origin)| Step::SetUplink(spec.clone(), *origin));
+        uplinks.chain(ports).collect()
     }
 
     /// Carries out a change of one thing and keeps it for the next start. A change that cannot be kept is not made.
     fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
-        let before = (self.state.bridges.clone(), self.state.ports.clone());
+        let before = self.state.clone();
         let undo = self.apply(steps)?;
         keep(&mut self.state);
         if let Err(error) = self.state_file.save(&self.state) {
-            (self.state.bridges, self.state.ports) = before;
+            let made = std::mem::take(&mut self.state.made);
+            self.state = State { made, ..before };
             self.take_back(undo);
             return Err(ControlError::State(error));
         }
@@ -252,14 +288,19 @@ impl Switch {
 
     /// What the file and the changes at run time come to, and what to say about it.
     fn wanted(&self) -> (Layout, Vec<String>) {
-        let merged = config::merge(&self.file, &self.state);
-        (Layout { bridges: merged.bridges, ports: merged.ports }, merged.notes)
+        config::merge(&self.file, &self.state)
     }
 
     fn layout(&self) -> Layout {
         let bridge = |(name, bridge): (&BridgeName, &Bridge)| (name.clone(), (bridge.spec.clone(), bridge.origin));
         let port = |(name, port): (&PortName, &Port)| (name.clone(), (port.spec.clone(), port.origin));
-        Layout { bridges: self.bridges.iter().map(bridge).collect(), ports: self.ports.iter().map(port).collect() }
+        let uplink = |(name, uplink): (&PortName, &Uplink)| (name.clone(), (uplink.spec.clone(), uplink.origin));
+        Layout {
+            bridges: self.bridges.iter().map(bridge).collect(),
+            ports: self.ports.iter().map(port).collect(),
+            uplinks: self.uplinks.iter().map(uplink).collect(),
+            forwards: self.forwards.clone(),
+        }
     }
 
     fn bridge(&self, name: &BridgeName) -> Result<&Bridge, ControlError> {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{BridgeName, BridgeSpec, InterfaceName, Netns, Origin, PortName, PortSpec};
+use crate::api::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, UplinkSpec,
+};
+use crate::config::Layout;
 
 /// One step. Each has an inverse, so a list of them can be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,13 +16,11 @@ pub(super) enum Step {
     AddPort(PortSpec, Origin),
     SetPort(PortSpec, Origin),
     DeletePort(PortName),
-}
-
-/// Bridges and ports with who asked for each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Layout {
-    pub(super) bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
-    pub(super) ports: BTreeMap<PortName, (PortSpec, Origin)>,
+    AddUplink(UplinkSpec, Origin),
+    SetUplink(UplinkSpec, Origin),
+    DeleteUplink(PortName),
+    AddForward(ForwardSpec, Origin),
+    DeleteForward(ForwardKey),
 }
 
 /// Where a port's device is: two ports cannot share it.
@@ -29,33 +30,51 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
-/// Bridges come before their ports and go after them. Ports are removed last, so that a failing step before has cost nobody
-/// a connection; except those whose device makes place for another port's.
+/// Uplinks come before the bridges that use them, bridges before their ports; and they go after them. What is removed goes last,
+/// so that a failing step before has cost nobody a connection; except what makes place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
+    for (key, (spec, origin)) in &running.forwards {
+        let same = wanted.forwards.get(key).is_some_and(|new| *new == (spec.clone(), *origin));
+        let in_the_way = wanted.forwards.keys().any(|new| new.overlaps(key));
+        if !same {
+            let list = if in_the_way { &mut first } else { &mut last };
+            list.push(Step::DeleteForward(key.clone()));
+        }
+    }
     for (name, (spec, _)) in running.ports.iter().filter(|(name, _)| !wanted.ports.contains_key(*name)) {
-        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec));
+        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec)) || wanted.uplinks.contains_key(name);
         let list = if in_the_way { &mut first } else { &mut last };
         list.push(Step::DeletePort(name.clone()));
     }
-    for (name, (spec, origin)) in &wanted.bridges {
-        match running.bridges.get(name) {
-            None => first.push(Step::AddBridge(spec.clone(), *origin)),
-            Some(old) if *old != (spec.clone(), *origin) => first.push(Step::SetBridge(spec.clone(), *origin)),
-            Some(_) => {}
-        }
-    }
-    for (name, (spec, origin)) in &wanted.ports {
-        match running.ports.get(name) {
-            None => first.push(Step::AddPort(spec.clone(), *origin)),
-            Some(old) if *old != (spec.clone(), *origin) => first.push(Step::SetPort(spec.clone(), *origin)),
-            Some(_) => {}
-        }
-    }
-    let gone = running.bridges.keys().filter(|name| !wanted.bridges.contains_key(*name));
-    last.extend(gone.cloned().map(Step::DeleteBridge));
+    differences(&running.uplinks, &wanted.uplinks, Step::AddUplink, Step::SetUplink, &mut first);
+    differences(&running.bridges, &wanted.bridges, Step::AddBridge, Step::SetBridge, &mut first);
+    differences(&running.ports, &wanted.ports, Step::AddPort, Step::SetPort, &mut first);
+    differences(&running.forwards, &wanted.forwards, Step::AddForward, Step::AddForward, &mut first);
+    last.extend(missing(&running.bridges, &wanted.bridges).map(Step::DeleteBridge));
+    last.extend(missing(&running.uplinks, &wanted.uplinks).map(Step::DeleteUplink));
     first.extend(last);
     first
+}
+
+fn differences<N: Ord, T: Clone + PartialEq>(
+    running: &BTreeMap<N, (T, Origin)>,
+    wanted: &BTreeMap<N, (T, Origin)>,
+    add: fn(T, Origin) -> Step,
+    set: fn(T, Origin) -> Step,
+    steps: &mut Vec<Step>,
+) {
+    for (name, (spec, origin)) in wanted {
+        match running.get(name) {
+            None => steps.push(add(spec.clone(), *origin)),
+            Some(old) if *old != (spec.clone(), *origin) => steps.push(set(spec.clone(), *origin)),
+            Some(_) => {}
+        }
+    }
+}
+
+fn missing<N: Ord + Clone, T>(running: &BTreeMap<N, T>, wanted: &BTreeMap<N, T>) -> impl Iterator<Item = N> {
+    running.keys().filter(|name| !wanted.contains_key(*name)).cloned()
 }
 
 /// Whether a port must be taken apart and put together again to change like this, which its station sees as a link that goes
@@ -75,16 +94,25 @@ mod tests {
             bridge: Vec<BridgeSpec>,
             #[serde(default)]
             port: Vec<PortSpec>,
+            #[serde(default)]
+            uplink: Vec<UplinkSpec>,
+            #[serde(default)]
+            forward: Vec<ForwardSpec>,
         }
         let file: File = toml::from_str(text).unwrap();
         Layout {
             bridges: file.bridge.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
             ports: file.port.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
+            uplinks: file.uplink.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
+            forwards: file.forward.into_iter().map(|spec| (spec.key.clone(), (spec, Origin::File))).collect(),
         }
     }
 
     const TWO: &str = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"x\"\n\
                        [[port]]\nname = \"b\"\nbridge = \"br0\"\n";
+
+    const WAN: &str = "[[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
+                       [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.0.2:80\"\n";
 
     #[test]
     fn nothing_is_done_where_nothing_differs() {
@@ -99,6 +127,13 @@ mod tests {
         };
         assert_eq!(names(steps(&Layout::default(), &layout(TWO))), ["AddBridge", "AddPort", "AddPort"]);
         assert_eq!(names(steps(&layout(TWO), &Layout::default())), ["DeletePort", "DeletePort", "DeleteBridge"]);
+        let more = format!("{TWO}{WAN}");
+        let up = ["AddUplink", "AddBridge", "AddPort", "AddPort", "AddForward"];
+        assert_eq!(names(steps(&Layout::default(), &layout(&more))), up);
+        let down = ["DeleteForward", "DeletePort", "DeletePort", "DeleteBridge", "DeleteUplink"];
+        assert_eq!(names(steps(&layout(&more), &Layout::default())), down);
+        let moved = more.replace("10.0.0.2:80", "10.0.0.3:80");
+        assert_eq!(names(steps(&layout(&more), &layout(&moved))), ["DeleteForward", "AddForward"]);
     }
 
     #[test]

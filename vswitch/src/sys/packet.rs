@@ -106,6 +106,47 @@ pub fn set_promiscuous(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> 
     set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
+/// Takes in frames to one more unicast address and to every group while the socket is open. A device that can filter by several
+/// addresses goes on filtering; another becomes promiscuous (`__dev_set_rx_mode`).
+///
+/// # Errors
+/// `ENODEV` if the interface is gone.
+pub fn add_station(fd: BorrowedFd<'_>, interface: u32, address: [u8; 6]) -> Result<(), Errno> {
+    let membership = |kind: libc::c_int, length: u16| {
+        let mr_type = u16::try_from(kind).map_err(|_| Errno::INVAL)?;
+        let mut mr_address = [0; 8];
+        mr_address[..6].copy_from_slice(&address);
+        let request = libc::packet_mreq { mr_ifindex: index(interface)?, mr_type, mr_alen: length, mr_address };
+        set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    };
+    membership(libc::PACKET_MR_UNICAST, 6)?;
+    membership(libc::PACKET_MR_ALLMULTI, 0)
+}
+
+/// Lets the kernel throw away frames that are neither to `address` nor to a group, before they are copied.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn hear_only(fd: BorrowedFd<'_>, address: [u8; 6]) -> Result<(), Errno> {
+    let [a, b, c, d, e, f] = address;
+    let (front, back) = (u32::from_be_bytes([a, b, c, d]), u32::from(u16::from_be_bytes([e, f])));
+    // Classic BPF (linux/filter.h): the group bit of the first byte, else all six bytes.
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 4, 0, 1),
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, front),
+        step(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 4),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, back),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ];
+    let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
 /// Asks for room for `bytes` in each direction: beyond the system's limits with `CAP_NET_ADMIN`, else up to them.
 ///
 /// # Errors

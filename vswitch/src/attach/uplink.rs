@@ -1,0 +1,36 @@
+//! Interfaces on which the switch has an address of its own, beside their owner's.
+
+use packet::Mac;
+
+use super::error::{AttachError, Doing, NET_RAW};
+use super::netns::Namespace;
+use super::{link, sockets};
+use crate::device::Device;
+
+/// An interface with an address of the switch's own.
+pub struct UplinkAttachment {
+    /// Its one queue, which gets frames to the switch's MAC address and to groups, and no others.
+    pub device: Box<dyn Device>,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// What the kernel can do for it.
+    pub features: Vec<String>,
+}
+
+/// Listens on the interface `ifname` of the own namespace for `mac`, besides what the interface is used for.
+///
+/// # Errors
+/// One sentence for the user. Nothing that this call made is left behind then.
+pub fn attach_uplink(ifname: &str, mac: Mac) -> Result<UplinkAttachment, AttachError> {
+    let namespace = Namespace::own();
+    let place = &namespace.place;
+    namespace.with_netlink(|netlink| {
+        let found = link::look_up(netlink, ifname, place)?;
+        let doing = || format!("open a packet socket on \"{ifname}\" {place}");
+        let (device, features) = link::while_up(netlink, &found, place, || {
+            sockets::open_for(found.index, mac).doing(NET_RAW, doing)
+        })?;
+        let mtu = u16::try_from(found.mtu).unwrap_or(u16::MAX);
+        Ok(UplinkAttachment { device, mtu, features })
+    })
+}

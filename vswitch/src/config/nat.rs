@@ -1,0 +1,194 @@
+use std::time::Duration;
+
+use nat::{Filtering, Mapping, Settings, Timeouts};
+use serde::{Deserialize, Serialize};
+
+/// `[nat]`: how uplinks of kind link translate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct NatSettings {
+    /// Whether a station's port appears as one external port to everybody (RFC 4787, REQ-1).
+    pub mapping: MappingName,
+    /// Who may send to a port that a station has opened (RFC 4787, REQ-8).
+    pub filtering: FilteringName,
+    /// Whether packets from outside keep a UDP session alive as well (RFC 4787, REQ-6).
+    pub inbound_refresh: bool,
+    /// External ports, such as `"1024-65535"`.
+    pub ports: String,
+    /// Most sessions of an uplink, 1 to 2,097,152.
+    pub sessions: u32,
+    /// Most sessions of one station; 0: a quarter of all.
+    pub sessions_per_source: u32,
+    /// UDP with traffic in both directions.
+    #[serde(with = "seconds")]
+    pub udp: Duration,
+    /// UDP without a reply.
+    #[serde(with = "seconds")]
+    pub udp_unreplied: Duration,
+    /// UDP to port 53.
+    #[serde(with = "seconds")]
+    pub udp_dns: Duration,
+    /// ICMP queries.
+    #[serde(with = "seconds")]
+    pub icmp: Duration,
+    /// TCP before it is established.
+    #[serde(with = "seconds")]
+    pub tcp_opening: Duration,
+    /// TCP established.
+    #[serde(with = "seconds")]
+    pub tcp_established: Duration,
+    /// TCP closed or reset.
+    #[serde(with = "seconds")]
+    pub tcp_closing: Duration,
+}
+
+/// [`Mapping`] in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MappingName {
+    /// [`Mapping::EndpointIndependent`].
+    EndpointIndependent,
+    /// [`Mapping::EndpointDependent`].
+    EndpointDependent,
+}
+
+/// [`Filtering`] in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilteringName {
+    /// [`Filtering::EndpointIndependent`].
+    EndpointIndependent,
+    /// [`Filtering::AddressDependent`].
+    AddressDependent,
+    /// [`Filtering::AddressAndPortDependent`].
+    AddressAndPortDependent,
+}
+
+impl Default for NatSettings {
+    fn default() -> Self {
+        let Settings { inbound_refresh, ports, sessions, timeouts, .. } = Settings::default();
+        Self {
+            mapping: MappingName::EndpointIndependent,
+            filtering: FilteringName::AddressDependent,
+            inbound_refresh,
+            ports: ports.to_string(),
+            sessions,
+            sessions_per_source: 0,
+            udp: timeouts.udp,
+            udp_unreplied: timeouts.udp_unreplied,
+            udp_dns: timeouts.udp_dns,
+            icmp: timeouts.icmp,
+            tcp_opening: timeouts.tcp_opening,
+            tcp_established: timeouts.tcp_established,
+            tcp_closing: timeouts.tcp_closing,
+        }
+    }
+}
+
+/// A key of `[nat]` with a value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` {sentence}")]
+pub struct NatError {
+    /// The key.
+    pub key: &'static str,
+    sentence: String,
+}
+
+impl NatSettings {
+    /// As NAT knows them.
+    ///
+    /// # Errors
+    /// The first value that is out of range.
+    pub fn rules(&self) -> Result<Settings, NatError> {
+        let wrong = |key, sentence: String| NatError { key, sentence };
+        let ports = self.ports.parse().map_err(|error: nat::ForwardError| wrong("ports", error.to_string()))?;
+        if !(1..=Settings::MOST_SESSIONS).contains(&self.sessions) {
+            return Err(wrong("sessions", format!("is {}: use 1 to {}", self.sessions, Settings::MOST_SESSIONS)));
+        }
+        for (key, time) in self.times() {
+            if !(1..=1_000_000).contains(&time.as_secs()) {
+                return Err(wrong(key, format!("is {}s: use 1s to 1000000s", time.as_secs())));
+            }
+        }
+        Ok(Settings {
+            mapping: match self.mapping {
+                MappingName::EndpointIndependent => Mapping::EndpointIndependent,
+                MappingName::EndpointDependent => Mapping::EndpointDependent,
+            },
+            filtering: match self.filtering {
+                FilteringName::EndpointIndependent => Filtering::EndpointIndependent,
+                FilteringName::AddressDependent => Filtering::AddressDependent,
+                FilteringName::AddressAndPortDependent => Filtering::AddressAndPortDependent,
+            },
+            inbound_refresh: self.inbound_refresh,
+            ports,
+            sessions: self.sessions,
+            sessions_per_source: Some(self.sessions_per_source).filter(|cap| *cap > 0),
+            timeouts: Timeouts {
+                udp: self.udp,
+                udp_unreplied: self.udp_unreplied,
+                udp_dns: self.udp_dns,
+                icmp: self.icmp,
+                tcp_opening: self.tcp_opening,
+                tcp_established: self.tcp_established,
+                tcp_closing: self.tcp_closing,
+            },
+            ..Settings::default()
+        })
+    }
+
+    fn times(&self) -> [(&'static str, Duration); 7] {
+        [
+            ("udp", self.udp),
+            ("udp-unreplied", self.udp_unreplied),
+            ("udp-dns", self.udp_dns),
+            ("icmp", self.icmp),
+            ("tcp-opening", self.tcp_opening),
+            ("tcp-established", self.tcp_established),
+            ("tcp-closing", self.tcp_closing),
+        ]
+    }
+}
+
+/// Times as in `"300s"` or `"5m"`.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}s", value.as_secs()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|_| {
+            de::Error::custom(format!("\"{text}\" is not a time: write a number with a unit, such as \"300s\" or \"5m\""))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_that_of_nat() {
+        assert_eq!(NatSettings::default().rules(), Ok(Settings::default()));
+        let read: NatSettings = toml::from_str(&toml::to_string(&NatSettings::default()).unwrap()).unwrap();
+        assert_eq!(read, NatSettings::default());
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        for (text, part) in [
+            ("ports = \"0\"", "`ports` \"0\" is not a port"),
+            ("sessions = 0", "`sessions` is 0: use 1 to 2097152"),
+            ("udp = \"0s\"", "`udp` is 0s: use 1s"),
+        ] {
+            let error = toml::from_str::<NatSettings>(text).unwrap().rules().unwrap_err().to_string();
+            assert!(error.starts_with(part), "{error}");
+        }
+        assert!(toml::from_str::<NatSettings>("udp = \"soon\"").is_err());
+    }
+}
