@@ -45,6 +45,7 @@
 //! - [`attach`]: the kernel's side of a port.
 //! - [`worker`], [`datapath`], [`device`]: the path above.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
+//! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names.
 //! - [`sys`]: every `unsafe` block of the workspace.
 //! - [`packet`]: bytes and nothing else, a crate of its own.
 #![deny(unsafe_code)]
@@ -58,6 +59,7 @@ pub mod control;
 pub mod datapath;
 pub mod device;
 pub mod host;
+pub mod services;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod worker;

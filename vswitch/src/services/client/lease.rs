@@ -1,0 +1,102 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use packet::Mac;
+use serde::{Deserialize, Serialize};
+
+use crate::services::dhcp4::{Message, option};
+
+/// What a server grants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The address, with its subnet.
+    pub address: Ipv4Net,
+    /// Default routers, the first preferred.
+    pub routers: Vec<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// The link's MTU, if the server says it.
+    pub mtu: Option<u16>,
+    /// The server.
+    pub server: Ipv4Addr,
+    /// Seconds for which it was granted, from its last renewal.
+    pub seconds: u32,
+}
+
+/// A lease with its times.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) terms: Terms,
+    /// Where the server, or the relay to it, is on the link.
+    pub(super) via: Mac,
+    /// T1, T2, and the end.
+    pub(super) renew: Duration,
+    pub(super) rebind: Duration,
+    pub(super) end: Duration,
+}
+
+/// A lease as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    mac: Mac,
+    via: Mac,
+    terms: Terms,
+    until: u64,
+}
+
+/// Shortest lease that is taken; a server that grants less would be asked without end.
+const SHORTEST: u32 = 10;
+
+impl Held {
+    /// What an OFFER or ACK says; `None` if it lacks an address, a server or a time, or if no station may have the address.
+    pub(super) fn read(now: Duration, message: &Message<'_>, via: Mac) -> Option<Self> {
+        let address = message.yiaddr();
+        let unusable = address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback();
+        let mask = message.address(option::SUBNET_MASK).unwrap_or_else(|| classful(address));
+        let seconds = message.number(option::LEASE)?.max(SHORTEST);
+        let mtu = message.option(option::MTU).and_then(|data| data.try_into().ok()).map(u16::from_be_bytes);
+        let terms = Terms {
+            address: Ipv4Net::with_netmask(address, mask).ok().filter(|_| !unusable)?,
+            routers: message.addresses(option::ROUTER),
+            dns: message.addresses(option::DNS),
+            // Less than 68 is no MTU (RFC 2132, section 5.1).
+            mtu: mtu.filter(|mtu| *mtu >= 68),
+            server: message.address(option::SERVER)?,
+            seconds,
+        };
+        let (renew, rebind) = times(message, seconds);
+        let after = |seconds: u32| now + Duration::from_secs(seconds.into());
+        Some(Self { terms, via, renew: after(renew), rebind: after(rebind), end: after(seconds) })
+    }
+}
+
+/// T1 and T2, or their defaults (RFC 2131, section 4.4.5) where the server says none that fit.
+fn times(message: &Message<'_>, lease: u32) -> (u32, u32) {
+    let (renew, rebind) = (lease / 2, lease - lease / 8);
+    let wished = message.number(option::RENEWAL).zip(message.number(option::REBINDING));
+    wished.filter(|(renew, rebind)| *renew > 0 && renew < rebind && *rebind < lease).unwrap_or((renew, rebind))
+}
+
+/// The mask of an address whose server says none (RFC 950): the network's class.
+fn classful(address: Ipv4Addr) -> Ipv4Addr {
+    match address.octets()[0] {
+        0..128 => Ipv4Addr::new(255, 0, 0, 0),
+        128..192 => Ipv4Addr::new(255, 255, 0, 0),
+        192.. => Ipv4Addr::new(255, 255, 255, 0),
+    }
+}
+
+impl Kept {
+    pub(super) fn new(mac: Mac, held: &Held) -> Self {
+        Self { mac, via: held.via, terms: held.terms.clone(), until: held.end.as_secs() }
+    }
+
+    /// The lease, if it is this station's and has not ended.
+    pub(super) fn held(self, mac: Mac, now: Duration) -> Option<Held> {
+        let end = Duration::from_secs(self.until);
+        let held = Held { terms: self.terms, via: self.via, renew: end, rebind: end, end };
+        (self.mac == mac && now < end).then_some(held)
+    }
+}

@@ -1,0 +1,237 @@
+//! The server of one bridge: the rest of its first IPv4 subnet.
+//!
+//! It is the only server of its subnet, and says so: a client that asks for an address that it cannot have is told "no" even
+//! if it never was a client of ours, so that it starts again at once (RFC 2131, section 4.3.2, leaves that to servers that know
+//! the network); one that asks for a free address of the subnet gets it, so a lost table costs nobody anything.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use packet::Mac;
+use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
+
+use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
+use crate::api::PortName;
+use crate::services::leases::{Lease, Leases, Pool, Refusal, Who};
+use crate::services::wire::{self, Datagram, Hop};
+use crate::services::{LEASE, Link};
+
+/// Shortest lease that a client may ask for.
+const SHORTEST: u64 = 120;
+
+/// The server of one bridge.
+#[derive(Debug)]
+pub(in crate::services) struct Server {
+    subnet: Ipv4Net,
+    /// The table, without the static addresses.
+    pub(in crate::services) leases: Leases,
+    /// Requests that found no address left.
+    pub(in crate::services) exhausted: u64,
+    /// Requests of ports that had their share.
+    pub(in crate::services) refused: u64,
+}
+
+/// What the server says, and to whom.
+enum Verdict {
+    Offer(Ipv4Addr, u64),
+    Ack(Ipv4Addr, u64),
+    /// An answer to INFORM: no address, no lease.
+    Inform,
+    No(&'static str),
+    Silence,
+}
+
+impl Server {
+    /// The server that `link` asks for, with what was kept of an earlier one.
+    pub(in crate::services) fn new(link: &Link, kept: Vec<Lease>) -> Option<Self> {
+        let subnet = link.dhcp4_subnet()?;
+        let leases = Leases::new(pool(link, subnet), kept);
+        Some(Self { subnet, leases, exhausted: 0, refused: 0 })
+    }
+
+    /// Takes on another configuration of its bridge.
+    pub(in crate::services) fn set_link(&mut self, link: &Link, subnet: Ipv4Net) {
+        self.subnet = subnet;
+        self.leases.set_pool(pool(link, subnet));
+    }
+
+    /// Answers a datagram to port 67.
+    pub(in crate::services) fn receive(
+        &mut self,
+        now: Duration,
+        link: &Link,
+        port: &PortName,
+        datagram: &Datagram<'_>,
+    ) -> Option<Vec<u8>> {
+        let message = Message::parse(datagram.payload, DhcpOpCode::Request)?;
+        // A relay's stations are in another subnet, of which there is no pool.
+        let relayed = !message.giaddr().is_unspecified();
+        if relayed && !self.subnet.contains(&message.giaddr()) {
+            return None;
+        }
+        let verdict = self.decide(now.as_secs(), link, port, &message);
+        reply(link, self.subnet, &message, datagram.mac, &verdict)
+    }
+
+    fn decide(&mut self, now: u64, link: &Link, port: &PortName, message: &Message<'_>) -> Verdict {
+        let client = message.client();
+        let asker = Asker {
+            now,
+            who: Who { client: &client, mac: message.chaddr(), port },
+            fixed: fixed(link, self.subnet, port, message.chaddr()),
+        };
+        match message.kind {
+            Kind::Discover => self.discover(&asker, message),
+            Kind::Request => self.request(&asker, message),
+            Kind::Decline => self.decline(&asker, message),
+            Kind::Release => {
+                self.leases.release(now, asker.who, message.ciaddr().into());
+                Verdict::Silence
+            }
+            Kind::Inform if !message.ciaddr().is_unspecified() => Verdict::Inform,
+            _ => Verdict::Silence,
+        }
+    }
+
+    fn discover(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Verdict {
+        let seconds = lease_time(message);
+        if let Some(address) = asker.fixed {
+            return Verdict::Offer(address, seconds);
+        }
+        let wish = message.address(option::REQUESTED).map(IpAddr::V4);
+        match self.leases.offer(asker.now, asker.who, wish) {
+            Ok(IpAddr::V4(address)) => Verdict::Offer(address, seconds),
+            Ok(IpAddr::V6(_)) => Verdict::Silence,
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Verdict {
+        match refusal {
+            Refusal::Share => self.refused += 1,
+            Refusal::Exhausted => self.exhausted += 1,
+        }
+        Verdict::Silence
+    }
+
+    /// RFC 2131, section 4.3.2: SELECTING names the server, INIT-REBOOT the address in option 50, RENEWING and REBINDING in
+    /// `ciaddr`.
+    fn request(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Verdict {
+        if message.address(option::SERVER).is_some_and(|server| server != self.subnet.addr()) {
+            self.leases.forget_offer(asker.who);
+            return Verdict::Silence;
+        }
+        let ciaddr = Some(message.ciaddr()).filter(|address| !address.is_unspecified());
+        let Some(address) = ciaddr.or_else(|| message.address(option::REQUESTED)) else { return Verdict::Silence };
+        let seconds = lease_time(message);
+        let granted = match asker.fixed {
+            Some(fixed) => fixed == address,
+            None => self.leases.bind(asker.now, asker.who, address.into(), asker.now + seconds),
+        };
+        if granted { Verdict::Ack(address, seconds) } else { Verdict::No("this address is not for you here") }
+    }
+
+    fn decline(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Verdict {
+        if let Some(address) = message.address(option::REQUESTED) {
+            self.leases.decline(asker.now, asker.who, address.into());
+        }
+        Verdict::Silence
+    }
+}
+
+/// Who asks, and the address that the configuration has for it.
+struct Asker<'a> {
+    now: u64,
+    who: Who<'a>,
+    fixed: Option<Ipv4Addr>,
+}
+
+/// The address of the subnet that the configuration gives to the station with this MAC at this port. A station elsewhere that
+/// has taken the MAC does not get it.
+fn fixed(link: &Link, subnet: Ipv4Net, port: &PortName, mac: Mac) -> Option<Ipv4Addr> {
+    let member = link.members.iter().find(|member| member.port == *port && member.mac == Some(mac))?;
+    member.addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(address).filter(|address| subnet.contains(address)),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn pool(link: &Link, subnet: Ipv4Net) -> Pool {
+    Pool::new(IpNet::V4(subnet), link.taken())
+}
+
+fn lease_time(message: &Message<'_>) -> u64 {
+    message.number(option::LEASE).map_or(LEASE, |wish| u64::from(wish).clamp(SHORTEST, LEASE))
+}
+
+fn reply(link: &Link, subnet: Ipv4Net, message: &Message<'_>, via: Mac, verdict: &Verdict) -> Option<Vec<u8>> {
+    let (kind, address, seconds) = match *verdict {
+        Verdict::Offer(address, seconds) => (Kind::Offer, Some(address), Some(seconds)),
+        Verdict::Ack(address, seconds) => (Kind::Ack, Some(address), Some(seconds)),
+        Verdict::Inform => (Kind::Ack, None, None),
+        Verdict::No(_) => (Kind::Nak, None, None),
+        Verdict::Silence => return None,
+    };
+    let mut answer = Outgoing::new(DhcpOpCode::Reply, message.xid(), message.chaddr());
+    answer.broadcast = message.wants_broadcast() || kind == Kind::Nak;
+    answer.giaddr = message.giaddr();
+    answer.yiaddr = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    if kind == Kind::Ack {
+        answer.ciaddr = message.ciaddr();
+    }
+    let mut put = |code, data: &[u8]| answer.options.push((code, data.to_vec()));
+    put(option::KIND, &[kind.into()]);
+    put(option::SERVER, &subnet.addr().octets());
+    if let Verdict::No(why) = verdict {
+        put(option::MESSAGE, why.as_bytes());
+    } else {
+        for (code, seconds) in seconds.into_iter().flat_map(times) {
+            put(code, &seconds.to_be_bytes());
+        }
+        answer.options.extend(parameters(link, subnet, message.option(option::PARAMETERS)));
+    }
+    // As it came, and last (RFC 3046, section 2.2).
+    answer.options.extend(message.option(option::RELAY).map(|data| (option::RELAY, data.to_vec())));
+    let (hop, to) = way_back(link, message, &answer, via);
+    wire::udp(hop, (subnet.addr(), SERVER_PORT).into(), to, &answer.encode()?)
+}
+
+/// T1 and T2 are at a half and at seven eighths of the lease (RFC 2131, section 4.4.5).
+fn times(lease: u64) -> [(u8, u32); 3] {
+    let seconds = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    [(option::LEASE, seconds(lease)), (option::RENEWAL, seconds(lease / 2)), (option::REBINDING, seconds(lease / 8 * 7))]
+}
+
+/// What a station needs to know about the network, as far as it asks; all of it if it does not say. The mask is first, for it
+/// must precede the router (RFC 2132, section 3.3), and always there.
+fn parameters(link: &Link, subnet: Ipv4Net, wanted: Option<&[u8]>) -> impl Iterator<Item = (u8, Vec<u8>)> {
+    let gateway = subnet.addr().octets().to_vec();
+    let all = [
+        (option::SUBNET_MASK, subnet.netmask().octets().to_vec()),
+        (option::ROUTER, gateway.clone()),
+        (option::DNS, gateway),
+        (option::DOMAIN, link.domain().into_bytes()),
+        (option::MTU, link.mtu.to_be_bytes().to_vec()),
+        (option::BROADCAST, subnet.broadcast().octets().to_vec()),
+    ];
+    let wanted = wanted.map(<[u8]>::to_vec);
+    all.into_iter()
+        .filter(move |(code, _)| *code == option::SUBNET_MASK || wanted.as_ref().is_none_or(|list| list.contains(code)))
+}
+
+/// RFC 2131, section 4.1: to the relay, to the address that the client has, to everybody, or to the address that it gets, which
+/// it cannot yet be asked for by ARP.
+fn way_back(link: &Link, message: &Message<'_>, answer: &Outgoing, via: Mac) -> (Hop, SocketAddr) {
+    let hop = |to| Hop { from: link.mac, to };
+    let refused = answer.yiaddr.is_unspecified() && answer.ciaddr.is_unspecified();
+    if !answer.giaddr.is_unspecified() {
+        (hop(via), (answer.giaddr, SERVER_PORT).into())
+    } else if !message.ciaddr().is_unspecified() && !refused {
+        (hop(message.chaddr()), (message.ciaddr(), CLIENT_PORT).into())
+    } else if answer.broadcast || refused {
+        (hop(Mac::BROADCAST), (Ipv4Addr::BROADCAST, CLIENT_PORT).into())
+    } else {
+        (hop(message.chaddr()), (answer.yiaddr, CLIENT_PORT).into())
+    }
+}

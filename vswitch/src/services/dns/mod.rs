@@ -1,0 +1,29 @@
+//! Names for stations: those of their bridge from the configuration and the leases, all others from the host's resolvers.
+//!
+//! `web.br0.internal`, and just `web`, is port `web` of bridge `br0`, for stations of `br0` alone; its address leads back to
+//! `web.br0.internal`. Nothing that ends in `.internal` (reserved for this by ICANN in 2024) is ever forwarded, nor is a
+//! question who an address of the bridge's own subnets is: the world outside has no answer and need not know the question.
+//!
+//! Everything else goes to the servers of `/etc/resolv.conf` as it came, but for its transaction number and, lest the answer be
+//! longer than the link's MTU, the size that it allows. An answer counts if it comes from the server asked, to the random port
+//! that asked, with the random number and the question (RFC 5452).
+//!
+//! Answers over TCP are not served: a truncated answer is passed on as one, and a client that then tries TCP is refused.
+
+mod exchange;
+mod forward;
+mod names;
+mod reply;
+mod resolvers;
+
+pub(super) use exchange::exchange;
+pub use forward::Query;
+pub(super) use forward::{InFlight, ReplyTo};
+pub(super) use names::Directory;
+pub(super) use reply::{Decision, decide, failure};
+pub use resolvers::Resolvers;
+
+/// Where the questions arrive.
+pub(super) const PORT: u16 = 53;
+/// The zone of all bridges.
+pub(super) const ZONE: &str = "internal";

@@ -1,0 +1,110 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::ZONE;
+use crate::services::leases::{Lease, LeaseState, Leases};
+use crate::services::{Link, Member};
+
+/// What is known about a bridge's stations at a moment.
+pub(in crate::services) struct Directory<'a> {
+    pub(in crate::services) link: &'a Link,
+    pub(in crate::services) leases: Vec<&'a Leases>,
+    /// Seconds since the Unix epoch.
+    pub(in crate::services) now: u64,
+}
+
+/// What a name is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A station with these addresses.
+    Station(Vec<IpAddr>),
+    /// The reverse name of this station.
+    Reverse(String),
+    /// A name that exists for the sake of those below it.
+    Node,
+    /// A name of ours that does not exist.
+    Nothing,
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Directory<'_> {
+    /// Looks up a name of lower-case labels.
+    pub(super) fn find(&self, labels: &[String]) -> Found {
+        if let Some(address) = reverse(labels) {
+            return self.find_address(address);
+        }
+        let text = labels.join(".");
+        let domain = self.link.domain().to_ascii_lowercase();
+        if let Some(name) = text.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) {
+            return self.member(name).map_or_else(|| self.no_station(name), |member| Found::Station(self.addresses(member)));
+        }
+        if text == ZONE || text == domain {
+            return Found::Node;
+        }
+        if labels.last().is_some_and(|last| last == ZONE) {
+            return Found::Nothing;
+        }
+        let bare = labels.first().filter(|_| labels.len() == 1).and_then(|name| self.member(name));
+        bare.map_or(Found::Foreign, |member| Found::Station(self.addresses(member)))
+    }
+
+    /// A port may be called `web.1`, so that `1.br0.internal` has a name below it (RFC 8020).
+    fn no_station(&self, name: &str) -> Found {
+        let mut names = self.link.members.iter().map(|member| member.port.as_str().to_ascii_lowercase());
+        let above = names.any(|port| port.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')));
+        if above { Found::Node } else { Found::Nothing }
+    }
+
+    fn member(&self, name: &str) -> Option<&Member> {
+        self.link.members.iter().find(|member| member.port.as_str().eq_ignore_ascii_case(name))
+    }
+
+    fn addresses(&self, member: &Member) -> Vec<IpAddr> {
+        let mut addresses: Vec<_> = member.addresses.iter().map(|net| net.addr()).collect();
+        let rows = self.leases.iter().flat_map(|leases| leases.rows());
+        let leased = rows.filter(|lease| self.is_of(lease, member)).map(|lease| lease.address);
+        addresses.extend(leased);
+        addresses
+    }
+
+    fn is_of(&self, lease: &Lease, member: &Member) -> bool {
+        member.mac == Some(lease.mac)
+            && member.port == lease.port
+            && lease.state == LeaseState::Bound
+            && lease.is_live(self.now)
+    }
+
+    fn find_address(&self, address: IpAddr) -> Found {
+        if let Some(member) = self.link.members.iter().find(|member| self.has(member, address)) {
+            return Found::Reverse(format!("{}.{}", member.port, self.link.domain()));
+        }
+        let ours = self.link.addresses.iter().any(|net| net.contains(&address));
+        if ours { Found::Nothing } else { Found::Foreign }
+    }
+
+    fn has(&self, member: &Member, address: IpAddr) -> bool {
+        let leased = || self.leases.iter().filter_map(|leases| leases.row(address)).any(|lease| self.is_of(lease, member));
+        member.addresses.iter().any(|net| net.addr() == address) || leased()
+    }
+}
+
+/// The address that a name of `in-addr.arpa` (RFC 1035, section 3.5) or `ip6.arpa` (RFC 3596, section 2.5) stands for.
+fn reverse(labels: &[String]) -> Option<IpAddr> {
+    let [numbers @ .., tree, arpa] = labels else { return None };
+    if arpa != "arpa" {
+        return None;
+    }
+    let numbers = numbers.iter().rev();
+    match (tree.as_str(), numbers.len()) {
+        ("in-addr", 4) => {
+            let bytes: Vec<u8> = numbers.map(|label| label.parse().ok()).collect::<Option<_>>()?;
+            <[u8; 4]>::try_from(bytes).ok().map(|bytes| Ipv4Addr::from(bytes).into())
+        }
+        ("ip6", 32) => {
+            let digit = |label: &String| u128::from_str_radix(label, 16).ok().filter(|_| label.len() == 1);
+            let digits: Vec<u128> = numbers.map(digit).collect::<Option<_>>()?;
+            Some(Ipv6Addr::from(digits.into_iter().fold(0, |number, digit| number << 4 | digit)).into())
+        }
+        _ => None,
+    }
+}

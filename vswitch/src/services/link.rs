@@ -1,0 +1,91 @@
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use packet::Mac;
+
+use super::dns;
+use crate::api::{BridgeName, PortName};
+
+/// One bridge with a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The bridge.
+    pub bridge: BridgeName,
+    /// Its MTU.
+    pub mtu: u16,
+    /// The gateway's address on it.
+    pub mac: Mac,
+    /// The gateway's own addresses with their subnets, both versions; the order is the configuration's.
+    pub addresses: Vec<IpNet>,
+    /// Whether addresses are given out.
+    pub dhcp: bool,
+    /// The bridge's ports.
+    pub members: Vec<Member>,
+}
+
+/// A port of the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name, which is its station's too.
+    pub port: PortName,
+    /// The station's address on the link, if it is known beforehand.
+    pub mac: Option<Mac>,
+    /// The station's addresses, if they are configured.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Link {
+    /// `br0.internal`.
+    pub(super) fn domain(&self) -> String {
+        format!("{}.{}", self.bridge, dns::ZONE)
+    }
+
+    /// The subnet whose addresses are given out, with the gateway's.
+    pub(super) fn dhcp4_subnet(&self) -> Option<Ipv4Net> {
+        self.addresses.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(*net).filter(|_| self.dhcp),
+            IpNet::V6(_) => None,
+        })
+    }
+
+    /// As [`Link::dhcp4_subnet`], for IPv6.
+    pub(super) fn dhcp6_subnet(&self) -> Option<Ipv6Net> {
+        self.addresses6().next().filter(|_| self.dhcp)
+    }
+
+    /// The gateway's IPv6 addresses, those aside that are good on the link alone.
+    pub(super) fn addresses6(&self) -> impl Iterator<Item = Ipv6Net> {
+        self.addresses.iter().filter_map(|net| match net {
+            IpNet::V6(net) => Some(*net).filter(|net| !net.addr().is_unicast_link_local()),
+            IpNet::V4(_) => None,
+        })
+    }
+
+    /// The prefixes that are advertised.
+    pub(super) fn prefixes(&self) -> Vec<Ipv6Net> {
+        let mut prefixes: Vec<_> = self.addresses6().map(|net| net.trunc()).collect();
+        prefixes.sort();
+        prefixes.dedup();
+        prefixes
+    }
+
+    /// Addresses that nobody else may be given: the gateway's and those of the stations.
+    pub(super) fn taken(&self) -> HashSet<IpAddr> {
+        let stations = self.members.iter().flat_map(|member| &member.addresses);
+        self.addresses.iter().chain(stations).map(IpNet::addr).collect()
+    }
+
+    /// Whether an address is the gateway's.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        address == IpAddr::V6(self.mac.link_local()) || self.addresses.iter().any(|net| net.addr() == address)
+    }
+
+    /// Whether stations are told the same about the network.
+    pub(super) fn advertises_as(&self, other: &Self) -> bool {
+        let servers = |link: &Self| link.addresses6().next();
+        (self.mtu, self.mac, self.dhcp) == (other.mtu, other.mac, other.dhcp)
+            && self.prefixes() == other.prefixes()
+            && servers(self) == servers(other)
+    }
+}

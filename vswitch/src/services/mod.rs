@@ -1,0 +1,277 @@
+//! The gateway's slow services: DHCP in both versions, router advertisements, names; and an uplink's DHCP client.
+//!
+//! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the
+//! gateway but that it does not answer itself (see [`Services::wants`]), over a bounded channel, and sends what they answer.
+//!
+//! Everything but the questions to the host's resolvers is decided by [`Services`], which has no thread, no socket and no clock:
+//! `now` is an argument, the time since the Unix epoch, since leases outlive the process. [`run`] is the thread around it, which
+//! reads the wall clock once and from then on adds what the monotonic one counts, so that setting the clock expires nothing.
+//!
+//! - [`dhcp4`]: the rest of a bridge's first IPv4 subnet, given out; [`leases`] has the rules.
+//! - [`ra`], [`dhcp6`]: prefixes, and addresses for stations that ask for them.
+//! - [`dns`]: names of stations, and the way to the host's resolvers for all others.
+//! - [`client`]: the address of an uplink.
+//! - [`wire`], [`store`]: frames, files.
+//!
+//! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, and
+//! nothing is kept about one that is not answered.
+//!
+//! **Wire formats.** smoltcp reads and writes DHCPv4: its views check lengths once, allocate nothing and pass over what they do
+//! not know. (`dhcproto` decodes into owned trees: a message with a wrong inner length panics in `len - 4`, nested options make
+//! it recurse, and it brings the Unicode tables of its DNS library.) No crate of that kind reads DHCPv6, whose options are a
+//! type and a length, so `dhcp6` does. `domain` reads and writes DNS: lazy views, names compared without allocation, no
+//! resolver behind it. etherparse wraps the answers.
+
+pub mod client;
+mod dhcp4;
+mod dhcp6;
+mod dns;
+mod leases;
+mod link;
+mod network;
+mod ra;
+mod run;
+mod store;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use packet::{Mac, VlanId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+pub use dns::{Query, Resolvers};
+pub use leases::{Lease, LeaseState};
+pub use link::{Link, Member};
+pub use run::{Input, run};
+
+use crate::api::{BridgeName, PortName};
+use client::{Client, Event};
+use dns::InFlight;
+use network::Network;
+use store::{Kept, Store};
+use wire::Received;
+
+/// Seconds for which an address is given out.
+pub const LEASE: u64 = 3600;
+
+/// A frame for the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Punt {
+    /// The bridge on which it came.
+    pub bridge: BridgeName,
+    /// The port at which it came.
+    pub port: PortName,
+    /// The VLAN in which it came; the answer goes there.
+    pub vlan: Option<VlanId>,
+    /// The frame, without a tag.
+    pub frame: Vec<u8>,
+}
+
+/// A frame from the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The bridge that it is for.
+    pub bridge: BridgeName,
+    /// The VLAN of the frame that it answers; none if it answers none.
+    pub vlan: Option<VlanId>,
+    /// The frame, untagged, with complete checksums; its destination says to whom, or to all.
+    pub frame: Vec<u8>,
+}
+
+/// An uplink whose address comes from a DHCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its name, which obeys the same rules as a port's.
+    pub name: PortName,
+    /// Its address on the link.
+    pub mac: Mac,
+}
+
+/// What the services want done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// This frame goes to a bridge's stations.
+    Answer(Answer),
+    /// This frame goes out at an uplink.
+    Uplink(PortName, Vec<u8>),
+    /// The address of an uplink has changed.
+    Changed(PortName, Event),
+    /// The host's resolvers are to be asked; [`Services::resolved`] takes what they say. ([`run`] does both.)
+    Ask(Query),
+}
+
+/// What could not be given, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shortages {
+    /// Requests for an address when the pool was used up.
+    pub exhausted: u64,
+    /// Requests for an address from ports that had their share.
+    pub refused: u64,
+}
+
+/// The services of all bridges and uplinks.
+#[derive(Debug)]
+pub struct Services {
+    directory: PathBuf,
+    store: Store,
+    /// What was kept for bridges that have not come yet.
+    kept: Kept,
+    networks: BTreeMap<BridgeName, Network>,
+    uplinks: BTreeMap<PortName, Client>,
+    in_flight: InFlight,
+    random: StdRng,
+}
+
+impl Services {
+    /// Services for nobody yet, with the leases that an earlier process kept in `state_dir`. `seed` should be random.
+    pub fn new(state_dir: &Path, seed: u64) -> Self {
+        let store = Store::new(state_dir.join("leases.json"));
+        Self {
+            directory: state_dir.to_owned(),
+            kept: store.read(),
+            store,
+            networks: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            in_flight: InFlight::default(),
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Whether a packet to the gateway, or to a group, is one for the services: its protocol and destination port, or its
+    /// ICMPv6 type.
+    pub const fn wants(protocol: u8, port_or_type: u16) -> bool {
+        match protocol {
+            packet::protocol::UDP => matches!(port_or_type, dns::PORT | dhcp4::SERVER_PORT | dhcp6::SERVER_PORT),
+            packet::protocol::ICMP6 => port_or_type == 133,
+            _ => false,
+        }
+    }
+
+    /// Takes on the bridges that have a gateway now. Those that stay keep their leases; the stations of one that goes are told
+    /// that it is no router any more.
+    pub fn set_links(&mut self, now: Duration, links: Vec<Link>) -> Vec<Output> {
+        let mut old = std::mem::take(&mut self.networks);
+        let mut outputs = Vec::new();
+        for link in links {
+            let name = link.bridge.clone();
+            let network = match old.remove(&name) {
+                Some(mut network) => {
+                    outputs.extend(network.set_link(now, link));
+                    network
+                }
+                None => Network::new(now, link, self.kept.remove(&name).unwrap_or_default()),
+            };
+            self.networks.insert(name, network);
+        }
+        outputs.extend(old.into_values().filter_map(|mut network| network.cease()));
+        outputs.into_iter().map(Output::Answer).collect()
+    }
+
+    /// Takes on the uplinks that ask for an address now; one that goes gives its address back.
+    pub fn set_uplinks(&mut self, now: Duration, uplinks: &[Uplink]) -> Vec<Output> {
+        let mut old = std::mem::take(&mut self.uplinks);
+        for uplink in uplinks {
+            let path = self.directory.join(format!("uplink-{}.json", uplink.name));
+            let kept = old.remove(&uplink.name).filter(|client| client.mac() == uplink.mac);
+            let client = kept.unwrap_or_else(|| Client::new(now, uplink.mac, path, self.random.random()));
+            self.uplinks.insert(uplink.name.clone(), client);
+        }
+        old.into_iter().flat_map(|(name, mut client)| outputs_of(&name, client.release(now))).collect()
+    }
+
+    /// Answers a frame that came on a bridge.
+    pub fn receive(&mut self, now: Duration, punt: &Punt) -> Vec<Output> {
+        let Some(network) = self.networks.get_mut(&punt.bridge) else { return Vec::new() };
+        let Some(received) = wire::parse(&punt.frame) else { return Vec::new() };
+        let output = match received {
+            Received::Solicitation(from) => network.solicited(now, punt, from).map(Output::Answer),
+            Received::Datagram(datagram) if datagram.destination.port() == dns::PORT => {
+                network.asked(now, punt, &datagram, &mut self.in_flight)
+            }
+            Received::Datagram(datagram) => network.requested(now, punt, &datagram).map(Output::Answer),
+        };
+        output.into_iter().collect()
+    }
+
+    /// Takes a frame that arrived at an uplink.
+    pub fn receive_uplink(&mut self, now: Duration, uplink: &PortName, frame: &[u8]) -> Vec<Output> {
+        let step = self.uplinks.get_mut(uplink).map(|client| client.receive(now, frame));
+        step.into_iter().flat_map(|step| outputs_of(uplink, step)).collect()
+    }
+
+    /// The address of an uplink turned out to be somebody else's.
+    pub fn decline_uplink(&mut self, now: Duration, uplink: &PortName) -> Vec<Output> {
+        let step = self.uplinks.get_mut(uplink).map(|client| client.decline(now));
+        step.into_iter().flat_map(|step| outputs_of(uplink, step)).collect()
+    }
+
+    /// Takes what the host's resolvers say to a question; `None` if they say nothing.
+    pub fn resolved(&mut self, query: &Query, said: Option<Vec<u8>>) -> Option<Output> {
+        self.in_flight.end(&query.port);
+        query.answer(said).map(Output::Answer)
+    }
+
+    /// Does what is due, and keeps what has changed; to be called about every second.
+    pub fn tick(&mut self, now: Duration) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for network in self.networks.values_mut() {
+            outputs.extend(network.tick(now, &mut self.random).map(Output::Answer));
+        }
+        for (name, client) in &mut self.uplinks {
+            outputs.extend(outputs_of(name, client.tick(now)));
+        }
+        self.keep();
+        outputs
+    }
+
+    /// Writes the leases down if they have changed. A crash may lose those of the last second: their clients ask again for what
+    /// they had and get it, as from an empty table.
+    pub fn keep(&mut self) {
+        let mut changed = false;
+        for network in self.networks.values_mut() {
+            changed |= network.take_changed();
+        }
+        if changed {
+            let mut all: BTreeMap<&BridgeName, Vec<&Lease>> =
+                self.kept.iter().map(|(name, rows)| (name, rows.iter().collect())).collect();
+            all.extend(self.networks.iter().map(|(name, network)| (name, network.leases().collect())));
+            self.store.write(&all);
+        }
+    }
+
+    /// The leases of a bridge, IPv4 first, by address.
+    pub fn leases(&self, bridge: &BridgeName) -> Vec<Lease> {
+        self.networks.get(bridge).map(|network| network.leases().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What could not be given on a bridge.
+    pub fn shortages(&self, bridge: &BridgeName) -> Shortages {
+        self.networks.get(bridge).map(Network::shortages).unwrap_or_default()
+    }
+
+    /// What an uplink got from its server.
+    pub fn terms(&self, uplink: &PortName) -> Option<&client::Terms> {
+        self.uplinks.get(uplink).and_then(Client::terms)
+    }
+
+    /// Whether an address is one of the gateways'.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.networks.values().any(|network| network.link().is_own(address))
+    }
+}
+
+fn outputs_of(uplink: &PortName, step: client::Step) -> impl Iterator<Item = Output> + use<> {
+    let frames = step.frames.into_iter().map({
+        let uplink = uplink.clone();
+        move |frame| Output::Uplink(uplink.clone(), frame)
+    });
+    let uplink = uplink.clone();
+    frames.chain(step.events.into_iter().map(move |event| Output::Changed(uplink.clone(), event)))
+}

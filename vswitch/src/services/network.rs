@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+
+use super::dns::{Decision, Directory, InFlight, Query, ReplyTo, decide, failure};
+use super::leases::{Lease, Leases};
+use super::ra::Advertiser;
+use super::wire::{Datagram, Hop, Solicitation};
+use super::{Answer, Link, Output, Punt, Shortages, dhcp4, dhcp6};
+
+/// The services of one bridge.
+#[derive(Debug)]
+pub(super) struct Network {
+    link: Link,
+    dhcp4: Option<dhcp4::Server>,
+    dhcp6: Option<dhcp6::Server>,
+    advertiser: Option<Advertiser>,
+    /// Whether the log was told of the pool's end; once is enough.
+    told: bool,
+    /// Whether a table went, so that what was kept of it must too.
+    dropped: bool,
+}
+
+impl Network {
+    pub(super) fn new(now: Duration, link: Link, kept: Vec<Lease>) -> Self {
+        let (v4, v6) = kept.into_iter().partition(|lease| lease.address.is_ipv4());
+        Self {
+            dhcp4: dhcp4::Server::new(&link, v4),
+            dhcp6: dhcp6::Server::new(&link, v6),
+            advertiser: advertises(&link).then(|| Advertiser::new(now, &link)),
+            link,
+            told: false,
+            dropped: false,
+        }
+    }
+
+    pub(super) const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Takes on another configuration; returns what stations must hear at once.
+    pub(super) fn set_link(&mut self, now: Duration, link: Link) -> Option<Answer> {
+        match (&mut self.dhcp4, link.dhcp4_subnet()) {
+            (Some(server), Some(subnet)) => server.set_link(&link, subnet),
+            (server, _) => {
+                self.dropped |= server.is_some();
+                *server = dhcp4::Server::new(&link, Vec::new());
+            }
+        }
+        match (&mut self.dhcp6, link.dhcp6_subnet()) {
+            (Some(server), Some(subnet)) => server.set_link(&link, subnet),
+            (server, _) => {
+                self.dropped |= server.is_some();
+                *server = dhcp6::Server::new(&link, Vec::new());
+            }
+        }
+        let old = std::mem::replace(&mut self.link, link);
+        if self.link.advertises_as(&old) {
+            return None;
+        }
+        if !advertises(&self.link) || old.mac != self.link.mac {
+            let last = self.advertiser.take().and_then(|mut advertiser| advertiser.cease(&old));
+            self.advertiser = advertises(&self.link).then(|| Advertiser::new(now, &self.link));
+            return last.map(|frame| self.unasked(frame));
+        }
+        match &mut self.advertiser {
+            Some(advertiser) => advertiser.set_link(now, &self.link),
+            None => self.advertiser = Some(Advertiser::new(now, &self.link)),
+        }
+        None
+    }
+
+    /// The gateway ends.
+    pub(super) fn cease(&mut self) -> Option<Answer> {
+        let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.cease(&self.link));
+        frame.map(|frame| self.unasked(frame))
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Option<Answer> {
+        let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.tick(now, &self.link, random));
+        frame.map(|frame| self.unasked(frame))
+    }
+
+    fn unasked(&self, frame: Vec<u8>) -> Answer {
+        Answer { bridge: self.link.bridge.clone(), vlan: None, frame }
+    }
+
+    pub(super) fn solicited(&mut self, now: Duration, punt: &Punt, from: Solicitation) -> Option<Answer> {
+        let frame = self.advertiser.as_mut()?.solicited(now, &self.link, from)?;
+        Some(Answer { vlan: punt.vlan, ..self.unasked(frame) })
+    }
+
+    /// A datagram for one of the DHCP servers.
+    pub(super) fn requested(&mut self, now: Duration, punt: &Punt, datagram: &Datagram<'_>) -> Option<Answer> {
+        let (link, port) = (&self.link, &punt.port);
+        let frame = match datagram.destination.port() {
+            dhcp4::SERVER_PORT => self.dhcp4.as_mut()?.receive(now, link, port, datagram),
+            dhcp6::SERVER_PORT => self.dhcp6.as_mut()?.receive(now, link, port, datagram),
+            _ => None,
+        };
+        self.tell_of_exhaustion();
+        frame.map(|frame| Answer { vlan: punt.vlan, ..self.unasked(frame) })
+    }
+
+    fn tell_of_exhaustion(&mut self) {
+        if !self.told && self.shortages() != Shortages::default() {
+            self.told = true;
+            let bridge = &self.link.bridge;
+            tracing::warn!("bridge {bridge}: a station got no address: the pool, or its port's half of it, is given out");
+        }
+    }
+
+    /// A datagram to port 53.
+    pub(super) fn asked(
+        &self,
+        now: Duration,
+        punt: &Punt,
+        datagram: &Datagram<'_>,
+        in_flight: &mut InFlight,
+    ) -> Option<Output> {
+        if !self.link.is_own(datagram.destination.ip()) {
+            return None;
+        }
+        let reply_to = ReplyTo {
+            bridge: self.link.bridge.clone(),
+            vlan: punt.vlan,
+            hop: Hop { from: self.link.mac, to: datagram.mac },
+            from: datagram.destination,
+            to: datagram.source,
+            mtu: self.link.mtu,
+        };
+        let directory = Directory { link: &self.link, leases: self.tables().collect(), now: now.as_secs() };
+        let answer = match decide(&directory, datagram.payload) {
+            Decision::Ignore => None,
+            Decision::Answer(message) => Some(message),
+            Decision::Forward if in_flight.begin(&punt.port) => {
+                return Some(Output::Ask(Query::new(&punt.port, reply_to, datagram.payload)));
+            }
+            Decision::Forward => failure(datagram.payload, domain::base::iana::Rcode::SERVFAIL),
+        };
+        reply_to.wrap(&answer?).map(Output::Answer)
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Leases> {
+        let v4 = self.dhcp4.as_ref().map(|server| &server.leases);
+        v4.into_iter().chain(self.dhcp6.as_ref().map(|server| &server.leases))
+    }
+
+    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.tables().flat_map(Leases::rows)
+    }
+
+    pub(super) fn take_changed(&mut self) -> bool {
+        let v4 = self.dhcp4.as_mut().is_some_and(|server| server.leases.take_changed());
+        let v6 = self.dhcp6.as_mut().is_some_and(|server| server.leases.take_changed());
+        std::mem::take(&mut self.dropped) | v4 | v6
+    }
+
+    pub(super) fn shortages(&self) -> Shortages {
+        let (v4, v6) = (self.dhcp4.as_ref(), self.dhcp6.as_ref());
+        let sum = |v4: Option<u64>, v6: Option<u64>| v4.unwrap_or_default() + v6.unwrap_or_default();
+        Shortages {
+            exhausted: sum(v4.map(|server| server.exhausted), v6.map(|server| server.exhausted)),
+            refused: sum(v4.map(|server| server.refused), v6.map(|server| server.refused)),
+        }
+    }
+}
+
+fn advertises(link: &Link) -> bool {
+    !link.prefixes().is_empty()
+}

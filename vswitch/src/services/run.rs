@@ -1,0 +1,102 @@
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::dns::{Query, Resolvers, exchange};
+use super::{Link, Output, Punt, Services, Uplink};
+use crate::api::PortName;
+
+/// What the services are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A frame for the gateway.
+    Frame(Punt),
+    /// A frame that arrived at an uplink.
+    Uplink(PortName, Vec<u8>),
+    /// The address of an uplink is somebody else's.
+    Conflict(PortName),
+    /// The bridges that have a gateway from now on.
+    Links(Vec<Link>),
+    /// The uplinks that ask for an address from now on.
+    Uplinks(Vec<Uplink>),
+}
+
+/// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
+/// which is this one. `output` must not wait: it puts frames into a bounded queue or drops them. It is never given an
+/// [`Output::Ask`]; the servers in the file `resolvers` are asked here, from sockets of the thread's network namespace.
+///
+/// # Errors
+/// The runtime for those sockets cannot start.
+pub fn run(services: Services, resolvers: PathBuf, inputs: mpsc::Receiver<Input>, output: impl FnMut(Output)) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(services, resolvers, inputs, output));
+    Ok(())
+}
+
+async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Receiver<Input>, mut output: impl FnMut(Output)) {
+    let clock = Clock::start();
+    let mut resolvers = Resolvers::new(resolvers);
+    let mut questions = JoinSet::new();
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let outputs = tokio::select! {
+            input = inputs.recv() => match input {
+                Some(input) => take(&mut services, clock.now(), input),
+                None => break,
+            },
+            _ = seconds.tick() => services.tick(clock.now()),
+            Some(done) = questions.join_next() => answered(&mut services, done),
+        };
+        for out in outputs {
+            match out {
+                Output::Ask(query) => {
+                    let servers = resolvers.servers(clock.now(), |address| services.is_own(address));
+                    questions.spawn(async move {
+                        let said = exchange(query.message(), &servers).await;
+                        (query, said)
+                    });
+                }
+                out => output(out),
+            }
+        }
+    }
+    services.keep();
+}
+
+type Done = Result<(Query, Option<Vec<u8>>), tokio::task::JoinError>;
+
+fn answered(services: &mut Services, done: Done) -> Vec<Output> {
+    // Nobody cancels these tasks, and they do not panic.
+    done.ok().and_then(|(query, said)| services.resolved(&query, said)).into_iter().collect()
+}
+
+fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
+    match input {
+        Input::Frame(punt) => services.receive(now, &punt),
+        Input::Uplink(name, frame) => services.receive_uplink(now, &name, &frame),
+        Input::Conflict(name) => services.decline_uplink(now, &name),
+        Input::Links(links) => services.set_links(now, links),
+        Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
+    }
+}
+
+/// Wall-clock time that nobody can set.
+struct Clock {
+    wall: Duration,
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { wall, start: Instant::now() }
+    }
+
+    fn now(&self) -> Duration {
+        self.wall + self.start.elapsed()
+    }
+}
