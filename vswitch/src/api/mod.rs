@@ -4,6 +4,7 @@
 //! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
+mod gateway;
 mod name;
 mod network;
 mod reply;
@@ -13,6 +14,7 @@ mod uplink;
 
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
 pub use network::{Network, NetworkError};
+pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};

@@ -4,7 +4,10 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, BridgeSpec, ControlFrames, InterfaceName, Netns, PortKind, PortName, PortSpec, VlanMode};
+use super::{
+    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName, PortSpec,
+    SessionInfo, UplinkInfo, VlanMode,
+};
 
 /// The answer to a [`Request`](super::Request).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,14 @@ pub enum Reply {
     Fdb(Vec<FdbEntry>),
     /// Counters, by port name.
     Stats(Vec<PortStats>),
+    /// The uplinks, by name.
+    Uplinks(Vec<UplinkInfo>),
+    /// The forwards, by uplink, protocol and port.
+    Forwards(Vec<ForwardInfo>),
+    /// Sessions, in no order.
+    Sessions(Vec<SessionInfo>),
+    /// Neighbours, by address.
+    Neighbors(Vec<NeighborInfo>),
     /// A `switch.toml`.
     Export(String),
 }
@@ -43,6 +54,10 @@ pub struct SwitchInfo {
     pub bridges: Vec<BridgeInfo>,
     /// Its ports, by name.
     pub ports: Vec<PortInfo>,
+    /// Its uplinks, by name.
+    pub uplinks: Vec<UplinkInfo>,
+    /// Its forwards.
+    pub forwards: Vec<ForwardInfo>,
     /// Captures that are running.
     pub captures: usize,
 }
@@ -64,6 +79,18 @@ pub struct BridgeInfo {
     pub evictions: u64,
     /// What it does with link-local control frames.
     pub control_frames: ControlFrames,
+    /// The addresses of its gateway.
+    pub addresses: Vec<IpNet>,
+    /// The MAC address of its gateway.
+    pub gateway_mac: Option<Mac>,
+    /// The VLAN of its gateway.
+    pub gateway_vlan: VlanId,
+    /// Whether its gateway gives addresses.
+    pub dhcp: bool,
+    /// Its uplink.
+    pub uplink: Option<PortName>,
+    /// Whether nothing is routed between it and others.
+    pub isolated: bool,
     /// Number of its ports.
     pub ports: usize,
     /// Who asked for it.
@@ -72,7 +99,7 @@ pub struct BridgeInfo {
 
 impl BridgeInfo {
     /// A row about a bridge with so many ports and MAC addresses.
-    pub fn new(spec: &BridgeSpec, origin: Origin, ports: usize, macs: usize, evictions: u64) -> Self {
+    pub fn new(spec: &BridgeSpec, origin: Origin, gateway: Mac, (ports, macs, evictions): (usize, usize, u64)) -> Self {
         Self {
             name: spec.name.clone(),
             mtu: spec.mtu,
@@ -81,6 +108,12 @@ impl BridgeInfo {
             max_macs: spec.max_macs,
             evictions,
             control_frames: spec.control_frames,
+            addresses: spec.addresses.clone(),
+            gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
+            gateway_vlan: spec.gateway_vlan,
+            dhcp: spec.dhcp,
+            uplink: spec.uplink.clone(),
+            isolated: spec.isolated,
             ports,
             origin,
         }

@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, BridgeSpec, InterfaceName, Netns, PortKind, PortName, PortSpec};
+use super::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec,
+};
 
 /// One change to the running switch, or one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,22 @@ pub enum Request {
     SetPort(PortName, PortChange),
     /// Detaches a port and removes the device if the switch made it.
     DeletePort(PortName),
+    /// Makes an uplink.
+    AddUplink(UplinkSpec),
+    /// Removes an uplink, which no bridge may use.
+    DeleteUplink(PortName),
+    /// Lists the uplinks.
+    ListUplinks,
+    /// Publishes a port.
+    AddForward(ForwardSpec),
+    /// Publishes a port no more.
+    DeleteForward(ForwardKey),
+    /// Lists the forwards.
+    ListForwards,
+    /// Sessions, of one uplink or of all.
+    Sessions(Option<PortName>),
+    /// The neighbours of a bridge's gateway.
+    Neighbors(BridgeName),
     /// Lists ports, of one bridge or of all.
     ListPorts(Option<BridgeName>),
     /// The whole switch.

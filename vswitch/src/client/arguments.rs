@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::ClientError;
 use super::capture::Capture;
-use crate::api::{BridgeName, InterfaceName, Netns, PortChange, PortKind, PortName, Request, VlanChange};
+use crate::api::{
+    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, UplinkKindName, VlanChange, protocol_name,
+};
 
 /// Changes and explains a running vswitchd.
 ///
@@ -46,12 +48,21 @@ enum Command {
         /// What happens to STP, LACP, LLDP and the like: drop or pass.
         #[arg(long, value_name = "WHAT")]
         control_frames: Option<String>,
-        /// An address of the gateway (not built yet).
-        #[arg(long, value_name = "CIDR", hide = true)]
+        /// An address of its gateway, such as 10.0.0.1/24; may be repeated.
+        #[arg(long, value_name = "CIDR")]
         address: Vec<IpNet>,
-        /// The uplink for SNAT (not built yet).
-        #[arg(long, value_name = "NAME", hide = true)]
-        uplink: Option<String>,
+        /// The VLAN of its gateway; 1 by default.
+        #[arg(long, value_name = "N", requires = "address")]
+        gateway_vlan: Option<VlanId>,
+        /// Its gateway gives addresses by DHCP.
+        #[arg(long, requires = "address")]
+        dhcp: bool,
+        /// The uplink by which its stations reach the rest of the world.
+        #[arg(long, value_name = "NAME", requires = "address")]
+        uplink: Option<PortName>,
+        /// Routes between it and other bridges that are open too.
+        #[arg(long)]
+        open: bool,
     },
     /// Removes a bridge that has no ports.
     DelBr { name: BridgeName },
@@ -77,6 +88,56 @@ enum Command {
     DelPort { name: PortName },
     /// Lists the ports, of one bridge or of all.
     ListPorts { bridge: Option<BridgeName> },
+    /// Makes an uplink: a way to the rest of the world.
+    AddUplink {
+        name: PortName,
+        /// link (addresses of the switch's own on an interface) or host (the host's own sockets).
+        #[arg(long)]
+        kind: UplinkKindName,
+        /// The interface of a link.
+        #[arg(long, value_name = "IF")]
+        device: Option<InterfaceName>,
+        /// An address of a link, such as 192.0.2.10/24, or dhcp; one of each IP version may be given.
+        #[arg(long, value_name = "CIDR")]
+        address: Vec<String>,
+        /// Who routes on from a link; one of each IP version may be given.
+        #[arg(long, value_name = "IP")]
+        gateway: Vec<String>,
+        /// The MAC address of a link; one of the switch's own by default.
+        #[arg(long)]
+        mac: Option<Mac>,
+    },
+    /// Removes an uplink that no bridge uses.
+    DelUplink { name: PortName },
+    /// Lists the uplinks.
+    ListUplinks,
+    /// Publishes a port of an uplink: what is sent to it goes to a station.
+    AddForward {
+        uplink: PortName,
+        /// Such as tcp/8080, or udp/5000-5100.
+        #[arg(value_name = "PROTO/PORT[-PORT]")]
+        port: String,
+        /// Where the first port goes, such as 10.10.0.2:80; others go to those that follow.
+        #[arg(value_name = "IP:PORT")]
+        to: String,
+    },
+    /// Publishes a port no more.
+    DelForward {
+        uplink: PortName,
+        /// As it was given to add-forward.
+        #[arg(value_name = "PROTO/PORT[-PORT]")]
+        port: String,
+    },
+    /// Lists the published ports.
+    ListForwards,
+    /// The sessions of the uplinks: both ends, state, seconds left, bytes.
+    Sessions {
+        /// Of one uplink only.
+        #[arg(long, value_name = "NAME")]
+        uplink: Option<PortName>,
+    },
+    /// The neighbours that a bridge's gateway knows (ARP, neighbour discovery).
+    Neighbors { bridge: BridgeName },
     /// The whole switch on one screen.
     Show,
     /// The MAC addresses that a bridge knows.
@@ -170,13 +231,27 @@ pub(super) enum Action {
 impl Arguments {
     pub(super) fn action(self) -> Result<Action, ClientError> {
         Ok(Action::Ask(match self.command {
-            Command::AddBr { address, uplink, .. } if !address.is_empty() || uplink.is_some() => {
-                let what = if address.is_empty() { "--uplink" } else { "--address" };
-                return Err(ClientError::Argument(format!("{what} of a bridge is not built yet: this version has no gateway")));
+            Command::AddBr { name, mtu, ageing, max_macs, control_frames, address, gateway_vlan, dhcp, uplink, open } => {
+                Request::AddBridge(spec(json!({
+                    "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+                    "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
+                }))?)
             }
-            Command::AddBr { name, mtu, ageing, max_macs, control_frames, .. } => Request::AddBridge(spec(json!({
-                "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+            Command::AddUplink { name, kind, device, address, gateway, mac } => Request::AddUplink(spec(json!({
+                "name": name, "kind": kind, "device": device, "address": some(address), "gateway": some(gateway), "mac": mac,
             }))?),
+            Command::DelUplink { name } => Request::DeleteUplink(name),
+            Command::ListUplinks => Request::ListUplinks,
+            Command::AddForward { uplink, port, to } => {
+                let key = forward_key(uplink, &port)?;
+                let (protocol, port) = (protocol_name(key.protocol), key.ports.to_string());
+                let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "to": to });
+                Request::AddForward(spec(table)?)
+            }
+            Command::DelForward { uplink, port } => Request::DeleteForward(forward_key(uplink, &port)?),
+            Command::ListForwards => Request::ListForwards,
+            Command::Sessions { uplink } => Request::Sessions(uplink),
+            Command::Neighbors { bridge } => Request::Neighbors(bridge),
             Command::DelBr { name } => Request::DeleteBridge(name),
             Command::ListBr => Request::ListBridges,
             Command::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
@@ -232,6 +307,15 @@ impl PortOptions {
             offload: self.offload,
         }
     }
+}
+
+fn forward_key(uplink: PortName, port: &str) -> Result<ForwardKey, ClientError> {
+    ForwardKey::parse(uplink, port).map_err(|error| ClientError::Argument(error.to_string()))
+}
+
+/// A list, unless nothing is in it.
+fn some(list: Vec<String>) -> Option<Vec<String>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 /// Reads a table in which what was not said is null.

@@ -7,7 +7,9 @@ mod arguments;
 mod blocks;
 mod capture;
 mod connection;
+mod gateway;
 mod print;
+mod table;
 
 use std::io::{self, Write};
 

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 
+use super::gateway;
+use super::table::Table;
 use crate::api::{BridgeInfo, ControlFrames, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
 
 /// One document, without the name of the reply around it.
@@ -22,6 +24,10 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Switch(switch) => document(switch),
         Reply::Fdb(entries) => document(entries),
         Reply::Stats(stats) => document(stats),
+        Reply::Uplinks(uplinks) => document(uplinks),
+        Reply::Forwards(forwards) => document(forwards),
+        Reply::Sessions(sessions) => document(sessions),
+        Reply::Neighbors(neighbors) => document(neighbors),
         Reply::Export(text) => document(&json!({ "toml": text })),
     }
 }
@@ -34,6 +40,10 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Switch(switch) => show(switch),
         Reply::Fdb(entries) => fdb(entries),
         Reply::Stats(ports) => stats(ports),
+        Reply::Uplinks(uplinks) => gateway::list_uplinks(uplinks),
+        Reply::Forwards(forwards) => gateway::list_forwards(forwards),
+        Reply::Sessions(rows) => gateway::sessions(rows),
+        Reply::Neighbors(rows) => gateway::neighbors(rows),
         Reply::Export(text) => text.clone(),
     }
 }
@@ -97,8 +107,12 @@ fn show(switch: &SwitchInfo) -> String {
             control_frames(bridge.control_frames),
             origin(bridge.origin),
         );
+        gateway::show_gateway(&mut text, bridge);
         let ports = switch.ports.iter().filter(|port| port.bridge == bridge.name);
         ports.for_each(|port| show_port(&mut text, port));
+    }
+    for uplink in &switch.uplinks {
+        gateway::show_uplink(&mut text, uplink, &switch.forwards);
     }
     text
 }
@@ -163,7 +177,11 @@ fn stats(ports: &[PortStats]) -> String {
 }
 
 fn state(port: &PortInfo) -> &'static str {
-    match port.state {
+    state_name(&port.state)
+}
+
+pub(super) const fn state_name(state: &PortState) -> &'static str {
+    match state {
         PortState::Up => "up",
         PortState::Down(_) => "down",
     }
@@ -187,7 +205,7 @@ fn control_frames(what: ControlFrames) -> &'static str {
     }
 }
 
-fn origin(origin: Origin) -> &'static str {
+pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::File => "",
         Origin::Runtime => " (by vsctl)",
@@ -196,59 +214,4 @@ fn origin(origin: Origin) -> &'static str {
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Columns as wide as their widest cell; one that holds only numbers is set to the right.
-struct Table<const N: usize> {
-    rows: Vec<[String; N]>,
-}
-
-impl<const N: usize> Table<N> {
-    fn new(heads: [&str; N]) -> Self {
-        Self { rows: vec![heads.map(str::to_owned)] }
-    }
-
-    fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rows.len() == 1
-    }
-
-    fn text(&self) -> String {
-        let column = |index: usize| self.rows.iter().map(move |row| row[index].as_str());
-        let widths: [usize; N] = std::array::from_fn(|index| column(index).map(|cell| cell.chars().count()).max().unwrap_or(0));
-        let numbers: [bool; N] = std::array::from_fn(|index| {
-            let is_number = |cell: &str| cell.trim_end_matches('s').bytes().all(|byte| byte.is_ascii_digit());
-            !self.is_empty() && index > 0 && column(index).skip(1).all(is_number)
-        });
-        let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (index, cell) in row.iter().enumerate() {
-                let width = widths[index];
-                let _ = if numbers[index] { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_stand_at_the_right_and_no_line_ends_in_spaces() {
-        let mut table = Table::new(["PORT", "FRAMES", "STATE"]);
-        table.row(["a".into(), "5".into(), "up".into()]);
-        table.row(["container-12345".into(), "123456789".into(), "down".into()]);
-        assert_eq!(
-            table.text(),
-            "PORT                FRAMES  STATE\na                        5  up\ncontainer-12345  123456789  down\n"
-        );
-    }
 }

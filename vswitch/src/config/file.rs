@@ -148,9 +148,9 @@ impl Reader<'_> {
                 name => self.unknown("table", name, "the file", TABLES, key.span()),
             }
         }
-        self.check_names("bridge", &bridges, |spec| spec.name.to_string());
-        self.check_names("uplink", &uplinks, |spec| spec.name.to_string());
-        self.check_names("forward", &forwards, |spec| spec.key.to_string());
+        self.check_names("bridge", &bridges, |spec: &BridgeSpec| spec.name.to_string());
+        self.check_names("uplink", &uplinks, |spec: &UplinkSpec| spec.name.to_string());
+        self.check_names("forward", &forwards, |spec: &ForwardSpec| spec.key.to_string());
         self.check_places(&ports);
         // A bridge in which something is wrong is none, but it is no news that its ports miss it.
         if bridges.len() == listed {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeInfo, BridgeName, FdbEntry, PortInfo, PortName, PortStats, Reply, SwitchInfo};
-use crate::config;
+use crate::config::{self, Config};
 use crate::datapath::{Counters, DropReason, FdbListing, PortId};
 use crate::worker::{Command, Stopped};
 
@@ -17,6 +17,8 @@ impl Switch {
             workers: self.workers.len(),
             config: self.path.display().to_string(),
             bridges: self.bridge_infos()?,
+            uplinks: self.uplink_infos()?,
+            forwards: self.forward_infos(),
             ports: self.port_infos(None)?,
             captures: self.captures.count(),
         })))
@@ -26,7 +28,8 @@ impl Switch {
         let info = |bridge: &Bridge| {
             let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
             let table = self.table(bridge)?;
-            Ok(BridgeInfo::new(&bridge.spec, bridge.origin, ports, table.rows.len(), table.evictions))
+            let gateway = self.gateway_mac(&bridge.spec.name);
+            Ok(BridgeInfo::new(&bridge.spec, bridge.origin, gateway, (ports, table.rows.len(), table.evictions)))
         };
         self.bridges.values().map(info).collect()
     }
@@ -63,23 +66,37 @@ impl Switch {
     }
 
     pub(super) fn stats(&self, name: Option<&PortName>) -> Result<Vec<PortStats>, ControlError> {
-        let ports: Vec<&Port> = match name {
-            Some(name) => vec![self.port(name)?],
-            None => self.ports.values().collect(),
+        let ports: Vec<(&PortName, PortId)> = match name {
+            Some(name) => vec![(name, self.port_id(name)?)],
+            None => {
+                let uplinks = self.uplinks.iter().map(|(name, uplink)| (name, uplink.port));
+                self.ports.iter().map(|(name, port)| (name, port.id)).chain(uplinks).collect()
+            }
         };
-        let ids: Vec<PortId> = ports.iter().map(|port| port.id).collect();
+        let ids: Vec<PortId> = ports.iter().map(|(_, id)| *id).collect();
         let mut sums = vec![Counters::default(); ids.len()];
         for worker in &self.workers {
             let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
             sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
         }
-        Ok(ports.iter().zip(sums).map(|(port, counters)| stats(port, &counters)).collect())
+        Ok(ports.iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
     }
 
     pub(super) fn export(&self) -> String {
-        let bridges: Vec<_> = self.bridges.values().map(|bridge| bridge.spec.clone()).collect();
-        let ports: Vec<_> = self.ports.values().map(|port| port.spec.clone()).collect();
-        config::export(&self.file.switch, &bridges, &ports)
+        config::export(&Config {
+            switch: self.file.switch.clone(),
+            nat: self.file.nat.clone(),
+            uplinks: self.uplinks.values().map(|uplink| uplink.spec.clone()).collect(),
+            bridges: self.bridges.values().map(|bridge| bridge.spec.clone()).collect(),
+            ports: self.ports.values().map(|port| port.spec.clone()).collect(),
+            forwards: self.forwards.values().map(|(spec, _)| spec.clone()).collect(),
+        })
+    }
+
+    /// The number of a port or uplink.
+    pub(super) fn port_id(&self, name: &PortName) -> Result<PortId, ControlError> {
+        let uplink = self.uplinks.get(name).map(|uplink| uplink.port);
+        uplink.map_or_else(|| self.port(name).map(|port| port.id), Ok)
     }
 
     /// A bridge's addresses, of all workers together: the youngest sight of each.
@@ -100,13 +117,13 @@ impl Switch {
     }
 }
 
-fn stats(port: &Port, counters: &Counters) -> PortStats {
+fn stats(port: &PortName, counters: &Counters) -> PortStats {
     let drops = |ingress: bool| {
         let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
         reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason))).collect()
     };
     PortStats {
-        port: port.spec.name.clone(),
+        port: port.clone(),
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::{ControlError, Port, Switch};
-use crate::api::{CaptureRequest, PortSpec, Reply};
+use super::{ControlError, Switch};
+use crate::api::{CaptureRequest, PortSpec, Reply, UplinkSpec};
 use crate::capture::{self, Interface, Limits, Program, Stream};
 use crate::datapath::PortId;
 use crate::worker::{CaptureId, Command, Handle};
@@ -47,6 +47,13 @@ impl Captures {
         }
     }
 
+    /// Announces an uplink that was added.
+    pub(super) fn add_uplink(&self, id: PortId, spec: &UplinkSpec) {
+        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
+            capture.control.add_interface(uplink_interface(id, spec));
+        }
+    }
+
     /// Ends all; what was taken is still written to whoever reads.
     pub(super) fn stop_all(&self, workers: &[Handle]) {
         for (id, capture) in &self.running {
@@ -67,10 +74,12 @@ impl Switch {
             return Err(ControlError::Captures(MOST));
         }
         let program = Program::new(&request.filter)?;
-        let named = request.ports.iter().map(|name| self.port(name)).collect::<Result<Vec<&Port>, _>>()?;
-        let ports = (!named.is_empty()).then(|| named.iter().map(|port| port.id).collect::<Vec<_>>());
-        let shown: Vec<&Port> = if named.is_empty() { self.ports.values().collect() } else { named };
-        let interfaces = shown.iter().map(|port| interface(port.id, &port.spec)).collect();
+        let named = request.ports.iter().map(|name| self.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
+        let ports = (!named.is_empty()).then_some(named);
+        let stations = self.ports.values().map(|port| interface(port.id, &port.spec));
+        let uplinks = self.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
+        let wanted = |interface: &Interface| ports.as_ref().is_none_or(|ports| ports.contains(&PortId(interface.port)));
+        let interfaces = stations.chain(uplinks).filter(wanted).collect();
         let limits = Limits { count: request.count, seconds: request.seconds };
         let (tap, control, stream) = capture::open(program, interfaces, limits);
         let id = CaptureId(self.captures.next);
@@ -109,4 +118,9 @@ fn pump(mut stream: Stream, reader: &mpsc::Sender<Bytes>) {
 fn interface(id: PortId, spec: &PortSpec) -> Interface {
     let place = spec.netns.as_ref().map_or_else(|| "on the host".to_owned(), |netns| format!("in netns {netns}"));
     Interface { port: id.0, name: spec.name.to_string(), description: format!("{} {} {place}", spec.kind, spec.ifname) }
+}
+
+fn uplink_interface(id: PortId, spec: &UplinkSpec) -> Interface {
+    let place = spec.device().map_or_else(|| "by the host's sockets".to_owned(), |device| format!("on {device}"));
+    Interface { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}") }
 }

@@ -64,6 +64,15 @@ pub enum ControlError {
     /// The kernel did not do it.
     #[error("port \"{0}\": {1}")]
     Attach(PortName, #[source] AttachError),
+    /// The kernel did not do it.
+    #[error("uplink \"{0}\": {1}")]
+    AttachUplink(PortName, #[source] AttachError),
+    /// The rules of NAT contradict themselves.
+    #[error("[nat]: {0}")]
+    Nat(String),
+    /// The services have no thread.
+    #[error("the thread of the gateways' services cannot start: {0}")]
+    Services(#[source] std::io::Error),
     /// A worker could not watch the device.
     #[error("port \"{0}\": the kernel does not let its device be polled: {1}")]
     Poll(PortName, #[source] std::io::Error),

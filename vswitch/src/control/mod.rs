@@ -31,15 +31,16 @@ pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, UplinkSpec,
-    VlanChange, VlanMode,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
 use crate::worker::{Event, Handle};
+use crate::services::{Output, Services};
 use capture::Captures;
 use plan::Step;
+use services::ServicesThread;
 use uplink::Uplink;
 
 /// The running switch.
@@ -58,6 +59,9 @@ pub struct Switch {
     state: State,
     state_file: StateFile,
     captures: Captures,
+    services: ServicesThread,
+    /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
+    started_up: bool,
 }
 
 struct Bridge {
@@ -85,6 +89,8 @@ pub struct Start {
     pub config: Config,
     /// The data plane.
     pub workers: Vec<Handle>,
+    /// Gets what the gateways' services have to say, for [`Switch::speak`]; it must not wait.
+    pub output: Box<dyn FnMut(Output) + Send>,
 }
 
 impl Switch {
@@ -97,8 +103,10 @@ impl Switch {
     /// A port of the file cannot be attached, or the state cannot be read or kept. What this call made is removed again;
     /// what was there before stays.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers } = start;
+        let Start { path, config, workers, output } = start;
         let (state_file, state) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
+        let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
+        let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
         let mut switch = Self {
             path,
             file: config,
@@ -113,10 +121,14 @@ impl Switch {
             state,
             state_file,
             captures: Captures::default(),
+            services,
+            started_up: false,
         };
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
+        switch.started_up = true;
+        switch.tell_services();
         notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))
     }

@@ -11,6 +11,7 @@ use super::server::{Call, Listener};
 use super::{ControlError, Start, Switch};
 use crate::api::{Reply, Request};
 use crate::config;
+use crate::services::Output;
 use crate::worker::{Command, Event, Handle, Worker};
 
 /// Why vswitchd ended early.
@@ -49,11 +50,14 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let (events, events_in) = mpsc::channel(EVENTS);
         let plane = DataPlane::start(config.switch.workers, &events)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
-        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone() };
+        let (said, said_in) = mpsc::channel(EVENTS);
+        // What finds no room is lost, as on a wire.
+        let output = Box::new(move |output| drop(said.try_send(output)));
+        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), output };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                serve(switch, listener, events_in).await
+                serve(switch, listener, events_in, said_in).await
             }
             Err(error) => Err(error.into()),
         };
@@ -63,7 +67,12 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 }
 
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(mut switch: Switch, listener: Listener, mut events: mpsc::Receiver<Event>) -> Result<(), RunError> {
+async fn serve(
+    mut switch: Switch,
+    listener: Listener,
+    mut events: mpsc::Receiver<Event>,
+    mut said: mpsc::Receiver<Output>,
+) -> Result<(), RunError> {
     let signals = |kind| signal(kind).map_err(|error| RunError::System("signals cannot be received", error));
     let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut hup: Signal = signals(SignalKind::hangup())?;
@@ -76,6 +85,7 @@ async fn serve(mut switch: Switch, listener: Listener, mut events: mpsc::Receive
             _ = int.recv() => break,
             _ = hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
             Some(event) = events.recv() => switch.note(event),
+            Some(output) = said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(call) = calls_in.recv() => {
                 if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {
                     break;

@@ -10,6 +10,7 @@ use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
 use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side, Translation};
 use super::interface::Way;
+use crate::services::Services;
 
 /// A frame for the services of a gateway, which run on the control side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +26,8 @@ pub struct Punt {
 /// Most frames punted in one batch; a station that sends more waits for its answers.
 const MOST_PUNTS: usize = 32;
 
-/// UDP ports of the services: DNS, DHCP server and client, DHCPv6 server (RFC 1035, RFC 2131, RFC 8415).
-const UDP_SERVICES: [u16; 4] = [53, 67, 68, 547];
-/// TCP ports of the services: DNS.
-const TCP_SERVICES: [u16; 1] = [53];
+/// UDP port of the DHCP client of an uplink (RFC 2131, section 4.1).
+const DHCP_CLIENT: u16 = 68;
 
 impl Router {
     /// ARP (RFC 826): who asks for the gateway is learned and answered; who answers it is learned.
@@ -71,9 +70,7 @@ impl Router {
         let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match packet.protocol {
             protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
-            protocol::UDP if destination_port(transport).is_some_and(|port| UDP_SERVICES[1..].contains(&port)) => {
-                self.punt(at, paths)
-            }
+            protocol::UDP if self.is_service(at.bridge, transport) => self.punt(at, paths),
             // Linux answers a ping to the broadcast address of a subnet no more (icmp_echo_ignore_broadcasts).
             _ => Ok(()),
         }
@@ -94,12 +91,7 @@ impl Router {
         match packet.protocol {
             protocol::ICMP => self.receive_icmp(at, packet, paths),
             protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
-            protocol::UDP if destination_port(transport).is_some_and(|port| UDP_SERVICES.contains(&port)) => {
-                self.punt(at, paths)
-            }
-            protocol::TCP if destination_port(transport).is_some_and(|port| TCP_SERVICES.contains(&port)) => {
-                self.punt(at, paths)
-            }
+            protocol::UDP if self.is_service(at.bridge, transport) => self.punt(at, paths),
             protocol::UDP | protocol::TCP if self.has_host_behind(uplink) => self.send_to_host(at, packet, uplink, paths),
             protocol::UDP => self.refuse(at, packet, Problem::PortUnreachable, paths),
             protocol::TCP => {
@@ -198,6 +190,16 @@ impl Router {
             message::echo_reply(out, between, bytes.get(packet.transport..packet.end).unwrap_or_default());
             true
         })
+    }
+
+    /// Whether a UDP datagram is for the services.
+    fn is_service(&self, bridge: BridgeId, transport: &[u8]) -> bool {
+        let Some(port) = destination_port(transport) else { return false };
+        match self.interfaces.get(bridge).map(|interface| &interface.settings.side) {
+            Some(Side::Inside { .. }) => Services::wants(protocol::UDP, port),
+            Some(Side::Outside { .. }) => port == DHCP_CLIENT,
+            None => false,
+        }
     }
 
     /// Hands the frame to the services.

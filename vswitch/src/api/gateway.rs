@@ -1,0 +1,160 @@
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use nat::{Direction, SessionRow, State, Transport};
+use packet::Mac;
+use serde::{Deserialize, Serialize};
+
+use super::{ForwardSpec, InterfaceName, Origin, PortName, PortState, UplinkKindName, protocol_name};
+use crate::host;
+
+/// An uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkInfo {
+    /// Its name.
+    pub name: PortName,
+    /// What it is made of.
+    pub kind: UplinkKindName,
+    /// The interface of a link.
+    pub device: Option<InterfaceName>,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Its addresses now.
+    pub addresses: Vec<IpNet>,
+    /// Who routes on from there.
+    pub gateways: Vec<IpAddr>,
+    /// Whether addresses and gateways come from DHCP.
+    pub dhcp: bool,
+    /// Sessions that it has.
+    pub sessions: u64,
+    /// External ports and ICMP identifiers in use.
+    pub ports_in_use: u64,
+    /// Whether it forwards.
+    pub state: PortState,
+    /// What the kernel was found to offer.
+    pub features: Vec<String>,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
+/// A published port, or a range of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardInfo {
+    /// The uplink.
+    pub uplink: PortName,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The ports there, such as `8080` or `5000-5100`.
+    pub ports: String,
+    /// Where the first of them goes.
+    pub to: SocketAddr,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
+impl ForwardInfo {
+    /// A row about a forward.
+    pub fn new(spec: &ForwardSpec, origin: Origin) -> Self {
+        Self {
+            uplink: spec.key.uplink.clone(),
+            protocol: protocol_name(spec.key.protocol).to_owned(),
+            ports: spec.key.ports.to_string(),
+            to: spec.to,
+            origin,
+        }
+    }
+}
+
+/// A session of an uplink: a connection, a flow of datagrams, or pings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The uplink.
+    pub uplink: PortName,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// `out`: a station began it; `in`: somebody outside did.
+    pub direction: String,
+    /// The station's address and port; of pings, the identifier.
+    pub inside: SocketAddr,
+    /// The same as the outside sees it; none where the host's own sockets stand for it.
+    pub external: Option<SocketAddr>,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// How far it is.
+    pub state: String,
+    /// Seconds until it ends if it stays idle; none where that is up to the two ends.
+    pub seconds_left: Option<u64>,
+    /// Frames from the station; none where the host's own sockets count bytes only.
+    pub out_frames: Option<u64>,
+    /// Bytes from the station.
+    pub out_bytes: u64,
+    /// Frames to the station.
+    pub in_frames: Option<u64>,
+    /// Bytes to the station.
+    pub in_bytes: u64,
+}
+
+impl SessionInfo {
+    /// A row about a session of NAT.
+    pub fn by_nat(uplink: &PortName, row: &SessionRow) -> Self {
+        let protocol = match row.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Icmp => "icmp",
+        };
+        Self {
+            uplink: uplink.clone(),
+            protocol: protocol.to_owned(),
+            direction: direction(row.initiator == Direction::Outbound),
+            inside: row.inside,
+            external: Some(row.external),
+            remote: row.remote,
+            state: State::name(row.state).to_owned(),
+            seconds_left: Some(row.seconds_left.into()),
+            out_frames: Some(row.outbound.packets),
+            out_bytes: row.outbound.bytes,
+            in_frames: Some(row.inbound.packets),
+            in_bytes: row.inbound.bytes,
+        }
+    }
+
+    /// A row about a session of the host's own sockets.
+    pub fn by_host(uplink: &PortName, row: &host::Session) -> Self {
+        let protocol = match row.protocol {
+            host::Protocol::Tcp => "tcp",
+            host::Protocol::Udp => "udp",
+            host::Protocol::Echo => "icmp",
+        };
+        Self {
+            uplink: uplink.clone(),
+            protocol: protocol.to_owned(),
+            direction: direction(row.direction == host::Direction::Out),
+            inside: row.container,
+            external: None,
+            remote: row.remote,
+            state: row.state.to_owned(),
+            seconds_left: None,
+            out_frames: None,
+            out_bytes: row.sent,
+            in_frames: None,
+            in_bytes: row.received,
+        }
+    }
+}
+
+fn direction(out: bool) -> String {
+    if out { "out" } else { "in" }.to_owned()
+}
+
+/// A neighbour of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address; none: it does not answer.
+    pub mac: Option<Mac>,
+    /// Seconds since it was last heard of, or first asked for.
+    pub age_seconds: u64,
+}

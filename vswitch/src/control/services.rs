@@ -1,0 +1,118 @@
+//! The services of gateways: a thread of their own, fed with what the router punts and with what the gateways are.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use super::{Port, Switch};
+use crate::api::{BridgeName, PortName, UplinkAddress, UplinkKind};
+use crate::datapath::{BridgeId, Punt};
+use crate::services::{self, Input, Link, Member, Output, Services, Uplink};
+use crate::worker::Command;
+
+/// What may wait for the services; a frame that finds no room is dropped, as a network may.
+const INPUTS: usize = 1024;
+/// Where the host's resolvers are listed (resolv.conf(5)).
+const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// What an uplink's DHCP client, on the services' thread, found out.
+pub(super) type Change = (PortName, services::client::Event);
+
+/// The way to the services' thread.
+pub(super) struct ServicesThread {
+    inputs: Option<mpsc::Sender<Input>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ServicesThread {
+    /// Starts the thread in the network namespace of this one. What it has to send goes to `output`.
+    pub(super) fn start(services: Services, output: impl FnMut(Output) + Send + 'static) -> std::io::Result<Self> {
+        let (inputs, inputs_in) = mpsc::channel(INPUTS);
+        let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
+            if let Err(error) = services::run(services, PathBuf::from(RESOLVERS), inputs_in, output) {
+                tracing::error!("DHCP, DNS and router advertisements are off: {error}");
+            }
+        })?;
+        Ok(Self { inputs: Some(inputs), thread: Some(thread) })
+    }
+
+    /// Tells the thread something that may be lost.
+    fn offer(&self, input: Input) {
+        // Full: whoever waits for an answer asks again. Closed: the log has said why.
+        let _ = self.inputs.as_ref().map(|inputs| inputs.try_send(input));
+    }
+
+    /// Tells the thread something that it must know.
+    fn tell(&self, input: Input) {
+        let _ = self.inputs.as_ref().map(|inputs| inputs.blocking_send(input));
+    }
+}
+
+impl Drop for ServicesThread {
+    fn drop(&mut self) {
+        self.inputs = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Switch {
+    /// Passes a frame for a gateway on to the services.
+    pub(super) fn serve(&self, punt: Punt) {
+        let Some(port) = self.port_ids.get(punt.port.0).cloned() else { return };
+        if self.uplinks.contains_key(&port) {
+            return self.services.offer(Input::Uplink(port, punt.frame));
+        }
+        let bridge = self.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
+        if let Some(bridge) = bridge {
+            self.services.offer(Input::Frame(services::Punt { bridge, port, vlan: None, frame: punt.frame }));
+        }
+    }
+
+    /// Sends what the services have to say.
+    pub(super) fn speak(&mut self, output: Output) {
+        match output {
+            Output::Answer(answer) => self.emit(self.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.frame),
+            Output::Uplink(name, frame) => self.emit(self.uplinks.get(&name).map(|uplink| uplink.bridge), frame),
+            Output::Changed(name, event) => self.change_lease((name, event)),
+            Output::Ask(_) => {}
+        }
+    }
+
+    fn emit(&self, bridge: Option<BridgeId>, frame: Vec<u8>) {
+        if let (Some(bridge), Some(router)) = (bridge, self.workers.first()) {
+            router.hint(Command::Emit(bridge, frame));
+        }
+    }
+
+    /// Tells the services which gateways and uplinks there are now.
+    pub(super) fn tell_services(&self) {
+        if !self.started_up {
+            return;
+        }
+        let links = self.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
+        let links = links.map(|bridge| Link {
+            bridge: bridge.spec.name.clone(),
+            mtu: bridge.spec.mtu,
+            mac: self.gateway_mac(&bridge.spec.name),
+            addresses: bridge.spec.addresses.clone(),
+            dhcp: bridge.spec.dhcp,
+            members: self.members(&bridge.spec.name),
+        });
+        self.services.tell(Input::Links(links.collect()));
+        let by_dhcp = self.uplinks.values().filter(|uplink| {
+            matches!(uplink.spec.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. })
+        });
+        let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
+        self.services.tell(Input::Uplinks(uplinks.collect()));
+    }
+
+    fn members(&self, bridge: &BridgeName) -> Vec<Member> {
+        let member = |port: &Port| {
+            let addresses: Vec<IpNet> = port.spec.addresses.clone();
+            Member { port: port.spec.name.clone(), mac: port.mac.or(port.spec.mac), addresses }
+        };
+        self.ports.values().filter(|port| port.spec.bridge == *bridge).map(member).collect()
+    }
+}
