@@ -307,6 +307,8 @@ pub struct ForwardKey {
     pub protocol: Protocol,
     /// The ports on the uplink.
     pub ports: PortRange,
+    /// Whether it is for IPv6: the two have ports of their own.
+    pub v6: bool,
 }
 
 impl ForwardSpec {
@@ -318,23 +320,25 @@ impl ForwardSpec {
 
 impl fmt::Display for ForwardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.uplink, protocol_name(self.protocol), self.ports)
+        write!(f, "{} {}{}/{}", self.uplink, protocol_name(self.protocol), if self.v6 { "6" } else { "" }, self.ports)
     }
 }
 
 impl ForwardKey {
-    /// Reads `tcp/8080` or `udp/5000-5100`.
+    /// Reads `tcp/8080` or `udp/5000-5100`; `tcp6` and `udp6` say that it is for IPv6.
     ///
     /// # Errors
     /// Neither.
     pub fn parse(uplink: PortName, text: &str) -> Result<Self, UplinkError> {
         let (protocol, ports) = text.split_once('/').unwrap_or((text, ""));
-        Ok(Self { uplink, protocol: protocol_of(protocol)?, ports: ports.parse()? })
+        let (protocol, v6) = protocol.strip_suffix('6').map_or((protocol, false), |protocol| (protocol, true));
+        Ok(Self { uplink, protocol: protocol_of(protocol)?, ports: ports.parse()?, v6 })
     }
 
     /// Whether both have a port in common.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.uplink == other.uplink && self.protocol == other.protocol && self.ports.overlaps(other.ports)
+        let (mine, theirs) = ((&self.uplink, self.protocol, self.v6), (&other.uplink, other.protocol, other.v6));
+        mine == theirs && self.ports.overlaps(other.ports)
     }
 }
 
@@ -396,8 +400,8 @@ impl TryFrom<ForwardTable> for ForwardSpec {
             Ports::Number(port) => port.to_string(),
             Ports::Text(text) => text,
         };
-        let key = ForwardKey { uplink, protocol: protocol_of(&protocol)?, ports: ports.parse()? };
-        let to = to.parse().map_err(|_| UplinkError::Target(to))?;
+        let to: SocketAddr = to.parse().map_err(|_| UplinkError::Target(to))?;
+        let key = ForwardKey { uplink, protocol: protocol_of(&protocol)?, ports: ports.parse()?, v6: to.is_ipv6() };
         let spec = Self { key, to };
         spec.rule()?;
         Ok(spec)
@@ -406,7 +410,7 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 
 impl From<ForwardSpec> for ForwardTable {
     fn from(spec: ForwardSpec) -> Self {
-        let ForwardKey { uplink, protocol, ports } = spec.key;
+        let ForwardKey { uplink, protocol, ports, .. } = spec.key;
         let port = Ports::Text(ports.to_string());
         Self { uplink, protocol: protocol_name(protocol).to_owned(), port, to: spec.to.to_string() }
     }
@@ -484,6 +488,8 @@ mod tests {
     fn a_key_is_read_as_the_command_line_has_it() {
         let key = |text| ForwardKey::parse("wan".parse().unwrap(), text);
         assert_eq!(key("tcp/8080").unwrap().to_string(), "wan tcp/8080");
+        assert_eq!(key("udp6/5-9").unwrap().to_string(), "wan udp6/5-9");
+        assert!(!key("udp/5-9").unwrap().overlaps(&key("udp6/5-9").unwrap()));
         assert!(key("udp/5-9").unwrap().overlaps(&key("udp/9-10").unwrap()));
         assert!(!key("udp/5-9").unwrap().overlaps(&key("tcp/5-9").unwrap()));
         assert!(key("8080").is_err() && key("tcp/x").is_err() && key("tcp").is_err());

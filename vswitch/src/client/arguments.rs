@@ -124,7 +124,7 @@ enum Command {
     /// Publishes a port no more.
     DelForward {
         uplink: PortName,
-        /// As it was given to add-forward.
+        /// As it was given to add-forward; tcp6 or udp6 names the one that goes to an IPv6 address.
         #[arg(value_name = "PROTO/PORT[-PORT]")]
         port: String,
     },
