@@ -117,16 +117,21 @@ impl Pool {
         address.is_ipv4() == self.v4 && (self.first..=self.last).contains(&number) && !self.reserved.contains(&address)
     }
 
+    /// How many addresses it has, the reserved ones among them.
+    fn count(&self) -> u128 {
+        self.last.checked_sub(self.first).map_or(0, |difference| difference.saturating_add(1))
+    }
+
     /// How many addresses it has, or [`MOST`].
     pub(super) fn size(&self) -> usize {
-        let all = self.last.saturating_add(1).saturating_sub(self.first);
+        let all = self.count();
         let inside = self.reserved.iter().filter(|address| (self.first..=self.last).contains(&number(**address))).count();
         usize::try_from(all.saturating_sub(inside as u128)).unwrap_or(MOST).min(MOST)
     }
 
     /// Addresses from a place that depends on `client`, once around, so many that one of them must be free if any is.
     fn around(&self, client: &[u8]) -> impl Iterator<Item = IpAddr> {
-        let all = self.last.saturating_add(1).saturating_sub(self.first);
+        let all = self.count();
         let start = if all == 0 { 0 } else { u128::from(spread(client)) % all };
         let steps = all.min((MOST + self.reserved.len() + 1) as u128);
         let address = move |step| address(self.first + (start + step) % all, self.v4);

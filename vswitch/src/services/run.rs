@@ -30,7 +30,12 @@ pub enum Input {
 ///
 /// # Errors
 /// The runtime for those sockets cannot start.
-pub fn run(services: Services, resolvers: PathBuf, inputs: mpsc::Receiver<Input>, output: impl FnMut(Output)) -> std::io::Result<()> {
+pub fn run(
+    services: Services,
+    resolvers: PathBuf,
+    inputs: mpsc::Receiver<Input>,
+    output: impl FnMut(Output),
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(services, resolvers, inputs, output));
     Ok(())
