@@ -61,7 +61,7 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
                 Output::Ask(query) => {
                     let servers = resolvers.servers(clock.now(), |address| services.is_own(address));
                     questions.spawn(async move {
-                        let said = exchange(query.message(), &servers).await;
+                        let said = exchange(query.message(), query.room(), &servers).await;
                         (query, said)
                     });
                 }

@@ -13,7 +13,11 @@ fn ask(to: &str, name: &str, kind: Rtype, size: Option<u16>) -> Vec<u8> {
     question.push((name.parse::<Name<Vec<u8>>>().unwrap(), kind)).unwrap();
     let mut additional = question.additional();
     if let Some(size) = size {
-        additional.opt(|opt| Ok(opt.set_udp_payload_size(size))).unwrap();
+        let set = |opt: &mut domain::base::message_builder::OptBuilder<'_, Vec<u8>>| {
+            opt.set_udp_payload_size(size);
+            Ok(())
+        };
+        additional.opt(set).unwrap();
     }
     let to: SocketAddr = to.parse().unwrap();
     let from = if to.is_ipv4() { "10.10.0.9:4000" } else { "[fd10::9]:4000" };
