@@ -202,19 +202,19 @@ fn busybox_gets_the_same_from_us_as_from_dnsmasq() {
     assert_eq!(again["ip"], ours["ip"], "the same client");
     let wished = wire.udhcpc("-r 10.10.0.99 -x 0x3d:01020304");
     assert_eq!(wished["ip"], "10.10.0.99", "what another one wishes");
-    wire.udhcpc("-R");
+    let (script, result, pid) = (wire.path("udhcpc.sh"), wire.path("udhcpc.env"), wire.path("udhcpc.pid"));
+    std::fs::write(&result, "").unwrap();
+    let client = wire.daemon(&format!("busybox udhcpc -i eth0 -f -t 5 -T 1 -s {script} -p {pid}"));
+    let event = |wanted: &str| std::fs::read_to_string(&result).unwrap_or_default().contains(wanted).then_some(());
+    until("an address", || event("event=bound"));
+    shell(&format!("kill -USR1 $(cat {pid})"));
+    until("a renewal", || event("event=renew"));
+    shell(&format!("kill -USR2 $(cat {pid})"));
     until("its address is given back", || {
         let kept: BTreeMap<BridgeName, Vec<Lease>> = Store::new(wire.directory.path().join("leases.json")).read();
         let mut leases = kept.values().flatten();
         leases.any(|lease| lease.address.to_string() == ours["ip"] && lease.state == LeaseState::Released).then_some(())
     });
-    let (script, result, pid) = (wire.path("udhcpc.sh"), wire.path("udhcpc.env"), wire.path("udhcpc.pid"));
-    let client = wire.daemon(&format!("busybox udhcpc -i eth0 -f -t 5 -T 1 -s {script} -p {pid}"));
-    let event = |wanted: &str| std::fs::read_to_string(&result).unwrap_or_default().contains(wanted).then_some(());
-    std::fs::write(&result, "").unwrap();
-    until("an address", || event("event=bound"));
-    shell(&format!("kill -USR1 $(cat {pid})"));
-    until("a renewal", || event("event=renew"));
     drop(client);
     wire.stop();
     let file = std::fs::read_to_string(wire.path("leases.json")).unwrap();
