@@ -7,11 +7,11 @@
 //! `now` is an argument, the time since the Unix epoch, since leases outlive the process. [`run`] is the thread around it, which
 //! reads the wall clock once and from then on adds what the monotonic one counts, so that setting the clock expires nothing.
 //!
-//! - [`dhcp4`]: the rest of a bridge's first IPv4 subnet, given out; [`leases`] has the rules.
-//! - [`ra`], [`dhcp6`]: prefixes, and addresses for stations that ask for them.
-//! - [`dns`]: names of stations, and the way to the host's resolvers for all others.
+//! - `dhcp4`: the rest of a bridge's first IPv4 subnet, given out; `leases` and `pool` have the rules.
+//! - `ra`, `dhcp6`: prefixes, and addresses for stations that ask for them.
+//! - `dns`: names of stations, and the way to the host's resolvers for all others.
 //! - [`client`]: the address of an uplink.
-//! - [`wire`], [`store`]: frames, files.
+//! - `wire`, `store`: frames, files.
 //!
 //! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, and
 //! nothing is kept about one that is not answered.
@@ -29,6 +29,7 @@ mod dns;
 mod leases;
 mod link;
 mod network;
+mod pool;
 mod ra;
 mod run;
 mod store;

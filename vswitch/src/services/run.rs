@@ -30,7 +30,12 @@ pub enum Input {
 ///
 /// # Errors
 /// The runtime for those sockets cannot start.
-pub fn run(services: Services, resolvers: PathBuf, inputs: mpsc::Receiver<Input>, output: impl FnMut(Output)) -> std::io::Result<()> {
+pub fn run(
+    services: Services,
+    resolvers: PathBuf,
+    inputs: mpsc::Receiver<Input>,
+    output: impl FnMut(Output),
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(services, resolvers, inputs, output));
     Ok(())
@@ -56,7 +61,7 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
                 Output::Ask(query) => {
                     let servers = resolvers.servers(clock.now(), |address| services.is_own(address));
                     questions.spawn(async move {
-                        let said = exchange(query.message(), &servers).await;
+                        let said = exchange(query.message(), query.room(), &servers).await;
                         (query, said)
                     });
                 }

@@ -13,7 +13,8 @@ use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
 use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
 use crate::api::PortName;
-use crate::services::leases::{Lease, Leases, Pool, Refusal, Who};
+use crate::services::leases::{Lease, Leases, Refusal, Who};
+use crate::services::pool::Pool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
 

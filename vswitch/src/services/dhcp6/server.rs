@@ -12,7 +12,8 @@ use packet::Mac;
 use super::message::{Association, Message, Status, kind, name, option, put, put_status};
 use super::{CLIENT_PORT, SERVER_PORT};
 use crate::api::PortName;
-use crate::services::leases::{Lease, Leases, Pool, Refusal, Who};
+use crate::services::leases::{Lease, Leases, Refusal, Who};
+use crate::services::pool::Pool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
 

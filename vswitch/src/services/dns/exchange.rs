@@ -11,17 +11,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 /// Stations ask again after five seconds; an answer later than this is for nobody.
 const IN_ALL: Duration = Duration::from_secs(8);
-/// Longest UDP payload.
-const LONGEST: usize = 65_535;
-
 /// Asks one server after the other; `None` if none answers. What a server refuses to say the next one may know; if all refuse,
-/// the last refusal is the answer.
-pub(in crate::services) async fn exchange(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
+/// the last refusal is the answer. Of an answer longer than `room`
+/// one byte more than that is kept.
+pub(in crate::services) async fn exchange(question: &[u8], room: u16, servers: &[SocketAddr]) -> Option<Vec<u8>> {
     let end = Instant::now() + IN_ALL;
     let mut refusal = None;
     for server in std::iter::repeat_n(servers, ROUNDS).flatten() {
         let deadline = end.min(Instant::now() + PATIENCE);
-        match timeout_at(deadline, ask(question, *server)).await {
+        match timeout_at(deadline, ask(question, room, *server)).await {
             Ok(Some(answer)) if refuses(&answer) => refusal = Some(answer),
             Ok(Some(answer)) => return Some(answer),
             // It could not be sent, or the server's host says that nobody is there.
@@ -39,7 +37,7 @@ fn refuses(answer: &[u8]) -> bool {
 
 /// One question, with a number and a port that nobody can guess: the kernel picks the latter at random (`udp_lib_get_port`).
 /// The socket is connected, so it hears nobody but the server.
-async fn ask(question: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
+async fn ask(question: &[u8], room: u16, server: SocketAddr) -> Option<Vec<u8>> {
     let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).await.ok()?;
     socket.connect(server).await.ok()?;
@@ -47,12 +45,89 @@ async fn ask(question: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
     question.get_mut(..2)?.copy_from_slice(&rand::random::<u16>().to_be_bytes());
     socket.send(&question).await.ok()?;
     let asked = Message::from_octets(question).ok()?;
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; usize::from(room) + 1];
     loop {
         let length = socket.recv(&mut buffer).await.ok()?;
         let answer = buffer.get(..length)?;
         if Message::from_octets(answer).is_ok_and(|message| message.is_answer(&asked)) {
             return Some(answer.to_vec());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::base::name::Name;
+    use domain::base::{MessageBuilder, Rtype};
+
+    fn question(name: &str) -> Vec<u8> {
+        let mut question = MessageBuilder::new_vec().question();
+        question.push((name.parse::<Name<Vec<u8>>>().unwrap(), Rtype::A)).unwrap();
+        question.finish()
+    }
+
+    /// A server that hears one question and says `answers` to it.
+    async fn server(answers: impl Fn(Vec<u8>) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            for answer in answers(buffer[..length].to_vec()) {
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    fn answering(mut question: Vec<u8>, code: u8) -> Vec<u8> {
+        (question[2], question[3]) = (0x80, code);
+        question
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_only_with_number_and_question() {
+        let server = server(|asked| {
+            let mut number = answering(asked.clone(), 0);
+            number[1] ^= 1;
+            let mut other = answering(question("evil.test"), 0);
+            other[..2].copy_from_slice(&asked[..2]);
+            vec![number, other, asked.clone(), vec![0; 5], answering(asked, 3)]
+        });
+        let answer = exchange(&question("good.test"), 512, &[server.await]).await.unwrap();
+        assert_eq!((answer[3], &answer[12..]), (3, &question("good.test")[12..]));
+    }
+
+    #[tokio::test]
+    async fn numbers_are_not_the_stations() {
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..8 {
+            let server = server(|asked| vec![answering(asked, 0)]).await;
+            let answer = exchange(&question("good.test"), 512, &[server]).await.unwrap();
+            seen.insert([answer[0], answer[1]]);
+        }
+        assert!(seen.len() > 4, "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_when_one_fails() {
+        let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (refusing, good) =
+            (server(|asked| vec![answering(asked, 5)]).await, server(|asked| vec![answering(asked, 0)]).await);
+        let answer = exchange(&question("good.test"), 512, &[dead, refusing, good]).await.unwrap();
+        assert_eq!(answer[3], 0);
+        let refusing = server(|asked| vec![answering(asked, 5)]).await;
+        assert_eq!(exchange(&question("good.test"), 512, &[dead, refusing]).await.unwrap()[3], 5, "better than nothing");
+        assert_eq!(exchange(&question("good.test"), 512, &[]).await, None);
+    }
+
+    #[tokio::test]
+    async fn silent_servers_are_given_up() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = silent.local_addr().unwrap();
+        let start = Instant::now();
+        assert_eq!(exchange(&question("good.test"), 512, &[server]).await, None);
+        assert_eq!(start.elapsed().as_secs(), 4, "two rounds");
     }
 }

@@ -80,6 +80,11 @@ impl Query {
         &self.message
     }
 
+    /// Longest answer that is of use.
+    pub fn room(&self) -> u16 {
+        self.reply_to.room()
+    }
+
     /// The frame for the station: what the resolver said, or that none did.
     pub(in crate::services) fn answer(&self, said: Option<Vec<u8>>) -> Option<Answer> {
         let fits = |bytes: &Vec<u8>| bytes.len() <= usize::from(self.reply_to.room());

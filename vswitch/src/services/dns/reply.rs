@@ -1,7 +1,8 @@
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use domain::base::iana::{Class, Opcode, Rcode};
-use domain::base::message_builder::PushError;
+use domain::base::message_builder::{OptBuilder, PushError};
 use domain::base::name::{Name, ToName};
 use domain::base::{Message, MessageBuilder, Rtype, Serial, Ttl};
 use domain::rdata::{A, Aaaa, Ptr, Soa};
@@ -69,9 +70,15 @@ pub(in crate::services) fn failure(payload: &[u8], code: Rcode) -> Option<Vec<u8
     answer.header_mut().set_tc(code == Rcode::NOERROR);
     let mut additional = answer.additional();
     if message.opt().is_some() {
-        additional.opt(|opt| Ok(opt.set_udp_payload_size(EXTENDED))).ok()?;
+        additional.opt(size).ok()?;
     }
     Some(additional.finish())
+}
+
+/// Our own EDNS: the size, and nothing else.
+fn size(opt: &mut OptBuilder<'_, Vec<u8>>) -> Result<(), Infallible> {
+    opt.set_udp_payload_size(EXTENDED);
+    Ok(())
 }
 
 fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr]) -> Result<Vec<u8>, PushError> {
@@ -112,7 +119,7 @@ fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr]) -> Resu
     let mut additional = authority.additional();
     additional.clear_push_limit();
     if opt.is_some() {
-        additional.opt(|opt| Ok(opt.set_udp_payload_size(EXTENDED)))?;
+        additional.opt(size)?;
     }
     Ok(additional.finish())
 }

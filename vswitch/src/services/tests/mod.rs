@@ -162,7 +162,12 @@ fn uplinks_come_and_go() {
 
 /// Bytes behind the headers of a frame to one of the services.
 fn to_service() -> impl Strategy<Value = Vec<u8>> {
-    let port = prop::sample::select(vec![("10.10.0.1:53", 53), ("255.255.255.255:67", 67), ("[ff02::1:2]:547", 547), ("[fd10::1]:53", 53)]);
+    let port = prop::sample::select(vec![
+        ("10.10.0.1:53", 53),
+        ("255.255.255.255:67", 67),
+        ("[ff02::1:2]:547", 547),
+        ("[fd10::1]:53", 53),
+    ]);
     (port, prop::collection::vec(any::<u8>(), 0..400)).prop_map(|((to, _), payload)| {
         let to: SocketAddr = to.parse().unwrap();
         let from = if to.is_ipv4() { "10.10.0.9:68" } else { "[fe80::9]:546" };
