@@ -30,12 +30,13 @@
 //!
 //! # Reading on
 //!
-//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `rings`, `wheel`, `sources` and `ports`:
+//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`, `sources`, `ports` and `rings`:
 //! where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`: bytes.
 #![forbid(unsafe_code)]
 
 mod counters;
 mod fragments;
+mod groups;
 mod icmp;
 mod key;
 mod ports;

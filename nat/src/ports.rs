@@ -48,11 +48,6 @@ impl PortSet {
     const fn remove(&mut self, port: u16) {
         self.0[port as usize / 64] &= !(1 << (port % 64));
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
 }
 
 impl Random {
@@ -136,10 +131,10 @@ impl Ports {
 
     fn search(&self, wanted: Wanted<'_>, range: PortRange, mask: u64, random: &mut Random) -> Option<u16> {
         let used = &self.used[wanted.kind.index()].0;
-        let start = random.below(1024);
-        let turn = random.below(64);
-        (start..start + 1024).find_map(|word| {
-            let word = word % 1024;
+        let words = range.words();
+        let (start, turn) = (random.below(words.end - words.start), random.below(64));
+        words.clone().find_map(|word| {
+            let word = words.start + (word - words.start + start) % (words.end - words.start);
             let reserved = wanted.reserved.map_or(0, |reserved| reserved.0[word as usize]);
             let free = !(used[word as usize] | reserved) & mask & range.word(word);
             let bit = (free.rotate_right(turn).trailing_zeros() + turn) % 64;
@@ -159,11 +154,6 @@ impl Ports {
             self.used[kind.index()].remove(port);
             self.count -= 1;
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn used(&self, kind: Kind) -> u32 {
-        self.used[kind.index()].len()
     }
 }
 

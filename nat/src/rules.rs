@@ -82,6 +82,11 @@ impl PortRange {
         u64::MAX << from & u64::MAX >> (63 - to)
     }
 
+    /// The words that have any of its ports.
+    pub(crate) fn words(self) -> std::ops::Range<u32> {
+        u32::from(self.first / 64)..u32::from(self.last / 64) + 1
+    }
+
     /// Its port number `number`, counted from 0.
     pub(crate) fn nth(self, number: u32) -> u16 {
         u16::try_from(u32::from(self.first) + number).map_or(self.last, |port| port.min(self.last))

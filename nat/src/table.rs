@@ -13,10 +13,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use crate::counters::{Counters, Denied};
+use crate::groups::Groups;
 use crate::key::{Endpoint, Kind, Transport};
 use crate::ports::Ports;
-use crate::rings::{self, NONE};
-use crate::session::{Binding, Class, Direction, Session, ring};
+use crate::rings::NONE;
+use crate::session::{Binding, Class, Direction, Session};
 use crate::settings::{Filtering, Settings};
 use crate::sources::Sources;
 use crate::tcp::Flags;
@@ -31,10 +32,8 @@ pub(crate) struct Table {
     inside: HashTable<u32>,
     /// By external port and remote.
     outside: HashTable<u32>,
-    /// Heads of the mappings' rings, by container.
-    mappings: HashTable<u32>,
-    /// Heads of the peers' rings, by external port and remote address.
-    peers: HashTable<u32>,
+    mappings: Groups,
+    peers: Groups,
     wheel: Wheel,
     sources: Sources,
     pub(crate) ports: Ports,
@@ -58,17 +57,18 @@ impl Table {
     pub(crate) fn new(settings: &Settings, seed: u64) -> Self {
         let seed = FixedState::with_seed(seed);
         let sessions = settings.sessions.clamp(1, Settings::MOST_SESSIONS) as usize;
+        let open = settings.filtering == Filtering::EndpointIndependent;
         let index = || HashTable::with_capacity(sessions);
         Self {
             sources: Sources::new(settings.sources.max(1), seed.clone()),
-            seed,
             sessions: Vec::with_capacity(sessions),
             free: Vec::new(),
             inside: index(),
             outside: index(),
-            mappings: index(),
-            peers: index(),
+            mappings: Groups::mappings(sessions, &seed),
+            peers: Groups::peers(sessions, &seed, open),
             wheel: Wheel::new(),
+            seed,
             ports: Ports::new(),
             counters: Counters::default(),
             limits: Limits {
@@ -76,7 +76,7 @@ impl Table {
                 per_source: settings.per_source(),
                 seconds: Class::ALL.map(|class| settings.timeouts.seconds(class)),
                 inbound_refresh: settings.inbound_refresh,
-                open: settings.filtering == Filtering::EndpointIndependent,
+                open,
             },
         }
     }
@@ -121,9 +121,7 @@ impl Table {
     /// A session of the mapping of a container's port.
     pub(crate) fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<&Session> {
         loop {
-            let same =
-                |index: &u32| self.sessions[*index as usize].kind == kind && self.sessions[*index as usize].inside() == inside;
-            let found = self.mappings.find(mapping_hash(&self.seed, kind, inside), same).copied()?;
+            let found = self.mappings.find(&self.sessions, (kind, inside))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
@@ -132,13 +130,9 @@ impl Table {
 
     /// A session of the mapping with an external port whose remote, for all that filtering cares, is `address`.
     pub(crate) fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<&Session> {
-        let address = self.limits.peer(address);
+        let address = if self.limits.open { 0 } else { address };
         loop {
-            let same = |index: &u32| {
-                let session = &self.sessions[*index as usize];
-                session.kind == kind && session.port == port && self.limits.peer(session.remote_address) == address
-            };
-            let found = self.peers.find(peer_hash(&self.seed, kind, port, address), same).copied()?;
+            let found = self.peers.find(&self.sessions, (kind, Endpoint { address, port }))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
@@ -197,7 +191,9 @@ impl Table {
         self.inside.insert_unique(session.inside_hash(seed), index, |index| sessions[*index as usize].inside_hash(seed));
         self.outside.insert_unique(session.outside_hash(seed), index, |index| sessions[*index as usize].outside_hash(seed));
         if session.binding == Binding::Mapped {
-            self.join_mapping(index);
+            self.mappings.join(&mut self.sessions, index);
+            self.peers.join(&mut self.sessions, index);
+            self.ports.take(session.kind, session.port);
         }
         self.wheel.insert(&mut self.sessions, index);
         self.sources.join(&mut self.sessions, index);
@@ -216,39 +212,14 @@ impl Table {
             }
         }
         if session.binding == Binding::Mapped {
-            self.leave_mapping(index);
+            self.peers.leave(&mut self.sessions, index);
+            if self.mappings.leave(&mut self.sessions, index) {
+                self.ports.release(session.kind, session.port);
+            }
         }
         self.wheel.remove(&mut self.sessions, index);
         self.sources.leave(&mut self.sessions, index);
         self.free.push(index);
-    }
-
-    fn join_mapping(&mut self, index: u32) {
-        let session = *self.session(index);
-        let (seed, limits) = (&self.seed, &self.limits);
-        let hash = mapping_hash(seed, session.kind, session.inside());
-        join(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash, |one, other| {
-            one.kind == other.kind && one.inside() == other.inside()
-        });
-        let address = limits.peer(session.remote_address);
-        let hash = peer_hash(seed, session.kind, session.port, address);
-        join(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash, |one, other| {
-            one.kind == other.kind
-                && one.port == other.port
-                && limits.peer(one.remote_address) == limits.peer(other.remote_address)
-        });
-        self.ports.take(session.kind, session.port);
-    }
-
-    fn leave_mapping(&mut self, index: u32) {
-        let session = *self.session(index);
-        let address = self.limits.peer(session.remote_address);
-        let hash = peer_hash(&self.seed, session.kind, session.port, address);
-        leave(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash);
-        let hash = mapping_hash(&self.seed, session.kind, session.inside());
-        if leave(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash) {
-            self.ports.release(session.kind, session.port);
-        }
     }
 
     /// Notes a packet of a session.
@@ -308,13 +279,6 @@ impl Table {
     }
 }
 
-impl Limits {
-    /// What filtering sees of a remote address.
-    const fn peer(&self, address: u128) -> u128 {
-        if self.open { 0 } else { address }
-    }
-}
-
 impl Session {
     fn inside_hash(&self, seed: &FixedState) -> u64 {
         inside_hash(seed, self.kind, self.inside(), self.remote())
@@ -323,40 +287,6 @@ impl Session {
     fn outside_hash(&self, seed: &FixedState) -> u64 {
         outside_hash(seed, self.kind, self.port, self.remote())
     }
-}
-
-/// Puts a session into the ring of the one in `table` that is `same`, or begins a ring.
-fn join(
-    table: &mut HashTable<u32>,
-    sessions: &mut [Session],
-    ring: usize,
-    index: u32,
-    hash: u64,
-    same: impl Fn(&Session, &Session) -> bool,
-) {
-    let session = sessions[index as usize];
-    if let Some(head) = table.find_mut(hash, |head| same(&sessions[*head as usize], &session)) {
-        rings::append(sessions, ring, head, index);
-    } else {
-        rings::append(sessions, ring, &mut { NONE }, index);
-        // It was made for as many as there can be, so it never has to hash anew.
-        table.insert_unique(hash, index, |_| hash);
-    }
-}
-
-/// Takes a session out of its ring; true if that was the end of the ring.
-fn leave(table: &mut HashTable<u32>, sessions: &mut [Session], ring: usize, index: u32, hash: u64) -> bool {
-    let mut head = index;
-    let behind = rings::next(sessions, ring, index);
-    rings::take(sessions, ring, &mut head, index);
-    match table.find_entry(hash, |other| *other == index) {
-        Ok(entry) if behind == index => {
-            entry.remove();
-        }
-        Ok(mut entry) => *entry.get_mut() = behind,
-        Err(_) => {}
-    }
-    behind == index
 }
 
 fn inside_hash(seed: &FixedState, kind: Kind, inside: Endpoint, remote: Endpoint) -> u64 {
@@ -374,16 +304,8 @@ fn outside_hash(seed: &FixedState, kind: Kind, port: u16, remote: Endpoint) -> u
     hasher.finish()
 }
 
-fn mapping_hash(seed: &FixedState, kind: Kind, inside: Endpoint) -> u64 {
-    outside_hash(seed, kind, 0, inside)
-}
-
-fn peer_hash(seed: &FixedState, kind: Kind, port: u16, address: u128) -> u64 {
-    outside_hash(seed, kind, port, Endpoint { address, port: 0 })
-}
-
 fn numbers(kind: Kind, one: u16, other: u16) -> u64 {
-    (kind.index() as u64) << 32 | u64::from(one) << 16 | u64::from(other)
+    u64::from(kind.number()) << 32 | u64::from(one) << 16 | u64::from(other)
 }
 
 #[cfg(test)]

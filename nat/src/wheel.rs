@@ -60,6 +60,22 @@ impl Wheel {
         }
         None
     }
+
+    /// Number of sessions; each is where it says.
+    #[cfg(test)]
+    pub(crate) fn check(&mut self, sessions: &mut [Session]) -> usize {
+        let mut count = 0;
+        for head in self.heads.iter().copied() {
+            let length = rings::len(sessions, ring::WHEEL, head);
+            let mut at = head;
+            for _ in 0..length {
+                assert_eq!(self.heads[slot(sessions[at as usize].listed)], head);
+                at = rings::next(sessions, ring::WHEEL, at);
+            }
+            count += length as usize;
+        }
+        count
+    }
 }
 
 const fn slot(second: u32) -> usize {

@@ -1,1 +1,47 @@
+//! What must hold of the table after anything at all.
 
+use std::collections::{HashMap, HashSet};
+
+use super::*;
+
+impl Table {
+    /// Checks every index, ring and count against the sessions.
+    pub(crate) fn check(&mut self) {
+        let live: HashSet<u32> = self.outside.iter().copied().collect();
+        assert_eq!(live, self.inside.iter().copied().collect());
+        assert_eq!(live.len() + self.free.len(), self.sessions.len());
+        assert!(self.free.iter().all(|index| !live.contains(index)));
+        assert!(live.len() <= self.limits.sessions);
+        let (mut mappings, mut ports, mut mapped) = (HashMap::new(), HashSet::new(), Vec::new());
+        for index in &live {
+            let session = *self.session(*index);
+            assert!(session.listed <= session.deadline, "it is looked at in time");
+            if session.binding == Binding::Mapped {
+                let of = (session.kind.index(), session.inside_address, session.inside_port);
+                assert_eq!(*mappings.entry(of).or_insert(session.port), session.port, "a mapping has one port");
+                ports.insert((session.kind.index(), session.port));
+                assert!(self.ports.is_used(session.kind, session.port));
+                mapped.push(*index);
+            }
+        }
+        assert_eq!(ports.len(), mappings.len(), "no two mappings have the same port");
+        assert_eq!(self.ports.count(), ports.len() as u64, "no port is lost");
+        self.mappings.check(&mut self.sessions, &mapped);
+        self.peers.check(&mut self.sessions, &mapped);
+        assert_eq!(self.wheel.check(&mut self.sessions), live.len());
+        assert_eq!(self.sources.check(&mut self.sessions), live.len());
+        assert_eq!(
+            self.counters.created,
+            self.counters.expired + self.counters.evicted + self.counters.removed + live.len() as u64
+        );
+    }
+}
+
+#[test]
+fn a_session_costs_less_than_256_bytes() {
+    // Of an index of n there are at most 16 n / 7 places of 5 bytes.
+    let indexes = 4 * 5 * 16 / 7;
+    let bytes = size_of::<Session>() + size_of::<u32>() + indexes;
+    println!("{} bytes in the slab, {indexes} in indexes, {bytes} in all", size_of::<Session>());
+    assert!(bytes <= 256, "{bytes}");
+}
