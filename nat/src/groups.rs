@@ -3,9 +3,8 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
+use crate::index::Index;
 use crate::key::{Endpoint, Kind};
 use crate::rings::{self, NONE};
 use crate::session::{Session, ring};
@@ -19,7 +18,7 @@ pub(crate) struct Groups {
     seed: FixedState,
     ring: usize,
     common: fn(&Session) -> Common,
-    heads: HashTable<u32>,
+    heads: Index,
 }
 
 impl Groups {
@@ -41,27 +40,21 @@ impl Groups {
     }
 
     fn new(capacity: usize, seed: &FixedState, ring: usize, common: fn(&Session) -> Common) -> Self {
-        Self { seed: seed.clone(), ring, common, heads: HashTable::with_capacity(capacity) }
+        Self { seed: seed.clone(), ring, common, heads: Index::new(capacity) }
     }
 
     /// A session of a group.
     pub(crate) fn find(&self, sessions: &[Session], common: Common) -> Option<u32> {
-        let same = |head: &u32| (self.common)(&sessions[*head as usize]) == common;
-        self.heads.find(hash(&self.seed, common), same).copied()
+        self.heads.find(hash(&self.seed, common), |head| (self.common)(&sessions[head as usize]) == common)
     }
 
     /// Puts a session into its group.
     pub(crate) fn join(&mut self, sessions: &mut [Session], index: u32) {
         let common = (self.common)(&sessions[index as usize]);
-        let same = |head: &u32| (self.common)(&sessions[*head as usize]) == common;
-        let again = |head: &u32| hash(&self.seed, (self.common)(&sessions[*head as usize]));
-        let mut head = match self.heads.entry(hash(&self.seed, common), same, again) {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(entry) => {
-                entry.insert(index);
-                NONE
-            }
-        };
+        let mut head = self.find(sessions, common).unwrap_or(NONE);
+        if head == NONE {
+            self.heads.insert(hash(&self.seed, common), index);
+        }
         rings::append(sessions, self.ring, &mut head, index);
     }
 
@@ -70,12 +63,11 @@ impl Groups {
         let common = (self.common)(&sessions[index as usize]);
         let mut head = index;
         rings::take(sessions, self.ring, &mut head, index);
-        match self.heads.find_entry(hash(&self.seed, common), |other| *other == index) {
-            Ok(entry) if head == NONE => {
-                entry.remove();
-            }
-            Ok(mut entry) => *entry.get_mut() = head,
-            Err(_) => {}
+        let hash = hash(&self.seed, common);
+        if head == NONE {
+            self.heads.remove(hash, index);
+        } else if head != index {
+            self.heads.replace(hash, index, head);
         }
         head == NONE
     }
@@ -89,9 +81,9 @@ impl Groups {
             *sizes.entry((kind.index(), end.address, end.port)).or_insert(0) += 1;
         }
         assert_eq!(self.heads.len(), sizes.len());
-        for head in &self.heads {
-            let (kind, end) = (self.common)(&sessions[*head as usize]);
-            assert_eq!(rings::len(sessions, self.ring, *head), sizes[&(kind.index(), end.address, end.port)]);
+        for head in self.heads.iter() {
+            let (kind, end) = (self.common)(&sessions[head as usize]);
+            assert_eq!(rings::len(sessions, self.ring, head), sizes[&(kind.index(), end.address, end.port)]);
         }
     }
 }

@@ -30,7 +30,7 @@
 //!
 //! # Reading on
 //!
-//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`, `sources`, `ports` and `rings`:
+//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`, `sources`, `ports`, `index` and `rings`:
 //! where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`: bytes.
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ mod counters;
 mod fragments;
 mod groups;
 mod icmp;
+mod index;
 mod key;
 mod ports;
 mod read;

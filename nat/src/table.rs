@@ -10,10 +10,10 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use crate::counters::{Counters, Denied};
 use crate::groups::Groups;
+use crate::index::Index;
 use crate::key::{Endpoint, Kind, Transport};
 use crate::ports::Ports;
 use crate::rings::NONE;
@@ -29,9 +29,9 @@ pub(crate) struct Table {
     sessions: Vec<Session>,
     free: Vec<u32>,
     /// By container and remote.
-    inside: HashTable<u32>,
+    inside: Index,
     /// By external port and remote.
-    outside: HashTable<u32>,
+    outside: Index,
     mappings: Groups,
     peers: Groups,
     wheel: Wheel,
@@ -58,7 +58,7 @@ impl Table {
         let seed = FixedState::with_seed(seed);
         let sessions = settings.sessions.clamp(1, Settings::MOST_SESSIONS) as usize;
         let open = settings.filtering == Filtering::EndpointIndependent;
-        let index = || HashTable::with_capacity(sessions);
+        let index = || Index::new(sessions);
         Self {
             sources: Sources::new(settings.sources.max(1), seed.clone()),
             sessions: Vec::with_capacity(sessions),
@@ -92,17 +92,17 @@ impl Table {
 
     /// The session of a container's port with a remote.
     pub(crate) fn find_inside(&mut self, now: u32, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
-        let same = |index: &u32| {
-            let session = &self.sessions[*index as usize];
+        let same = |index| {
+            let session = self.session(index);
             session.kind == kind && session.inside() == inside && session.remote() == remote
         };
-        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same).copied();
+        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same);
         self.alive(now, found?)
     }
 
     /// The session of an external port with a remote.
     pub(crate) fn find_outside(&mut self, now: u32, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
-        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).copied();
+        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote));
         self.alive(now, found?)
     }
 
@@ -111,9 +111,9 @@ impl Table {
         self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).is_some()
     }
 
-    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(&u32) -> bool {
+    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(u32) -> bool {
         move |index| {
-            let session = &self.sessions[*index as usize];
+            let session = self.session(index);
             session.kind == kind && session.port == port && session.remote() == remote
         }
     }
@@ -187,9 +187,8 @@ impl Table {
             u32::try_from(self.sessions.len() - 1).unwrap_or(NONE)
         });
         self.sessions[index as usize] = session;
-        let (sessions, seed) = (&self.sessions, &self.seed);
-        self.inside.insert_unique(session.inside_hash(seed), index, |index| sessions[*index as usize].inside_hash(seed));
-        self.outside.insert_unique(session.outside_hash(seed), index, |index| sessions[*index as usize].outside_hash(seed));
+        self.inside.insert(session.inside_hash(&self.seed), index);
+        self.outside.insert(session.outside_hash(&self.seed), index);
         if session.binding == Binding::Mapped {
             self.mappings.join(&mut self.sessions, index);
             self.peers.join(&mut self.sessions, index);
@@ -204,13 +203,8 @@ impl Table {
     /// Ends a session.
     pub(crate) fn remove(&mut self, index: u32) {
         let session = *self.session(index);
-        for (table, hash) in
-            [(&mut self.inside, session.inside_hash(&self.seed)), (&mut self.outside, session.outside_hash(&self.seed))]
-        {
-            if let Ok(entry) = table.find_entry(hash, |other| *other == index) {
-                entry.remove();
-            }
-        }
+        self.inside.remove(session.inside_hash(&self.seed), index);
+        self.outside.remove(session.outside_hash(&self.seed), index);
         if session.binding == Binding::Mapped {
             self.peers.leave(&mut self.sessions, index);
             if self.mappings.leave(&mut self.sessions, index) {
@@ -260,7 +254,7 @@ impl Table {
 
     /// Ends the sessions that `keep` does not want. Returns how many.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Session) -> bool) -> usize {
-        let gone: Vec<u32> = self.inside.iter().copied().filter(|index| !keep(self.session(*index))).collect();
+        let gone: Vec<u32> = self.inside.iter().filter(|index| !keep(self.session(*index))).collect();
         for index in &gone {
             self.remove(*index);
         }
@@ -270,7 +264,7 @@ impl Table {
 
     /// All sessions, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.outside.iter().map(|index| self.session(*index))
+        self.outside.iter().map(|index| self.session(index))
     }
 
     /// Number of sessions.
