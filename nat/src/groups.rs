@@ -66,7 +66,7 @@ impl Groups {
         let hash = hash(&self.seed, common);
         if head == NONE {
             self.heads.remove(hash, index);
-        } else if head != index {
+        } else {
             self.heads.replace(hash, index, head);
         }
         head == NONE

@@ -60,7 +60,7 @@ impl Table {
         let open = settings.filtering == Filtering::EndpointIndependent;
         let index = || Index::new(sessions);
         Self {
-            sources: Sources::new(settings.sources.max(1), seed.clone()),
+            sources: Sources::new(settings.sources.clamp(1, Settings::MOST_SESSIONS), seed.clone()),
             sessions: Vec::with_capacity(sessions),
             free: Vec::new(),
             inside: index(),
