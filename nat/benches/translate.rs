@@ -66,7 +66,7 @@ impl Traffic {
         self.random ^= self.random >> 17;
         self.random ^= self.random << 5;
         self.now += Duration::from_micros(1);
-        u32::try_from(u64::from(self.random) * u64::from(self.sessions) >> 32).unwrap_or_default()
+        u32::try_from((u64::from(self.random) * u64::from(self.sessions)) >> 32).unwrap_or_default()
     }
 
     fn send(&mut self, number: u32) {

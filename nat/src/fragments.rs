@@ -1,8 +1,8 @@
 //! Fragments: only the first of a packet has ports, so what it became is remembered for those that follow.
 //!
-//! **What bounds it.** 2048 packets in 128 rows; which row a packet is in depends on its source alone, hashed with a seed. A full row loses its
-//! oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the few that share its
-//! row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
+//! **What bounds it.** 2048 packets in 128 rows; which row a packet is in depends on its source alone, hashed with a seed. A
+//! full row loses its oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the
+//! few that share its row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
 //!
 //! A later fragment that comes before the first is denied; nothing is kept of it. Senders of today send the first one first.
 

@@ -1,8 +1,8 @@
 //! A hash index of fixed size: from the hash of a key to the number of what has it.
 //!
-//! Eight bytes a place, number and hash beside each other, so that a look-up reads one cache line before it reads what it found. Places are
-//! probed in line; taking one out moves those behind it up, so there are no gravestones, and no table is ever rehashed
-//! under traffic. New memory is all zeros and costs nothing until it is used.
+//! Eight bytes a place, number and hash beside each other, so that a look-up reads one cache line before it reads what it
+//! found. Places are probed in line; taking one out moves those behind it up, so there are no gravestones, and no table is ever
+//! rehashed under traffic. New memory is all zeros and costs nothing until it is used.
 
 /// An index of numbers by the hashes of their keys.
 #[derive(Debug)]

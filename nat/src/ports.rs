@@ -1,7 +1,8 @@
 //! External ports: which are in use, and the choice of a new one.
 //!
-//! A source port is kept where that is possible. Otherwise any free port of the range is as likely as another (RFC 6056, section 3.3;
-//! RFC 7857, section 9), of the same parity for UDP (RFC 4787, REQ-4). The search goes through 1,024 words at most.
+//! A source port is kept where that is possible. Otherwise any free port of the range is as likely as another (RFC 6056,
+//! section 3.3; RFC 7857, section 9), of the same parity for UDP (RFC 4787, REQ-4). The search goes through 1,024 words at
+//! most.
 
 use crate::PortRange;
 use crate::key::{Kind, Transport};
@@ -53,14 +54,14 @@ impl PortSet {
 impl Random {
     pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// A number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        u32::try_from((self.next() >> 32) * u64::from(bound) >> 32).unwrap_or_default()
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or_default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Destination NAT by rule, `docker run -p 5000-5100:80-180`: the rules, and what they say about a port.
 //!
-//! A range costs one rule and at most one entry more in [`Forwards`] for each rule that it overlaps. Where two rules have the same
-//! port, the one that comes first has it.
+//! A range costs one rule and at most one entry more in [`Forwards`] for each rule that it overlaps. Where two rules have the
+//! same port, the one that comes first has it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

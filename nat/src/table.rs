@@ -2,10 +2,11 @@
 //!
 //! A packet costs one look-up: by container and remote on its way out, by external port and remote on its way in. The other two
 //! indexes serve a flow's first packet: the mapping of a container's port, and whom that mapping has sent to. All are hashed
-//! with a seed. Slab and indexes are made for their full size at once, which is address space until it is used, so nothing grows, moves or
-//! is rehashed under traffic.
+//! with a seed. Slab and indexes are made for their full size at once, which is address space until it is used, so nothing
+//! grows, moves or is rehashed under traffic.
 //!
-//! A session whose deadline has passed is no more, whether or not [`Table::expire`] got to it: a look-up that finds it removes it.
+//! A session whose deadline has passed is no more, whether or not [`Table::expire`] got to it: a look-up that finds it removes
+//! it.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -163,8 +164,8 @@ impl Table {
         Ok(())
     }
 
-    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or else,
-    /// if the room is for somebody who has fewer, one that is idle for long.
+    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or
+    /// else, if the room is for somebody who has fewer, one that is idle for long.
     fn victim(&mut self, source: Option<u32>) -> Option<u32> {
         let largest = self.sources.largest(source);
         let seconds = self.limits.seconds;

@@ -1,5 +1,5 @@
-//! Tests of the whole NAT, by packets. `lab` builds and checks them; `rfc4787`, `rfc5382` and `rfc5508` have a test for each requirement,
-//! named after it; `bounds` has the rules of the tables; `properties` what holds for any packet and any sequence.
+//! Tests of the whole NAT, by packets. `lab` builds and checks them; `rfc4787`, `rfc5382` and `rfc5508` have a test for each
+//! requirement, named after it; `bounds` has the rules of the tables; `properties` what holds for any packet and any sequence.
 
 mod bounds;
 mod forwards;
