@@ -70,6 +70,13 @@ impl Index {
         self.places.iter().filter(|entry| **entry != 0).map(|entry| number(*entry))
     }
 
+    /// The longest way from a number's home to its place.
+    #[cfg(test)]
+    pub(crate) fn longest(&self) -> usize {
+        let used = self.places.iter().enumerate().filter(|(_, entry)| **entry != 0);
+        used.map(|(place, entry)| place.wrapping_sub(self.home(*entry)) & (self.places.len() - 1)).max().unwrap_or(0)
+    }
+
     fn place(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<usize> {
         let mut place = self.home(hash);
         loop {

@@ -4,6 +4,7 @@
 mod bounds;
 mod forwards;
 mod lab;
+mod offloads;
 mod properties;
 mod rfc4787;
 mod rfc5382;

@@ -45,3 +45,17 @@ fn a_session_costs_less_than_256_bytes() {
     println!("{} bytes in the slab, {indexes} in indexes, {bytes} in all", size_of::<Session>());
     assert!(bytes <= 256, "{bytes}");
 }
+
+#[test]
+fn ports_and_addresses_in_sequence_are_spread() {
+    let seed = FixedState::with_seed(7);
+    let kind = Kind { transport: Transport::Udp, version: packet::IpVersion::V4 };
+    let (mut inside, mut outside) = (Index::new(60_000), Index::new(60_000));
+    for number in 0..60_000_u16 {
+        let at = Endpoint { address: 0x0a00_0002 + u128::from(number / 200), port: 5000 + number % 200 };
+        let remote = Endpoint { address: 0xc633_6401, port: 80 };
+        inside.insert(inside_hash(&seed, kind, at, remote), number.into());
+        outside.insert(outside_hash(&seed, kind, number, remote), number.into());
+    }
+    assert!(inside.longest() < 50 && outside.longest() < 50, "{} {}", inside.longest(), outside.longest());
+}
