@@ -1,8 +1,8 @@
 //! Fragments: only the first of a packet has ports, so what it became is remembered for those that follow.
 //!
-//! **What bounds it.** 2048 packets in 128 rows; which row a packet is in depends on its source alone, hashed with a seed. A full row loses its
-//! oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the few that share its
-//! row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
+//! **What bounds it.** 2048 packets in 128 rows; which row a packet is in depends on its source alone, hashed with a seed. A
+//! full row loses its oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the
+//! few that share its row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
 //!
 //! A later fragment that comes before the first is denied; nothing is kept of it. Senders of today send the first one first.
 
@@ -24,6 +24,8 @@ pub(crate) struct Fragments {
     seed: FixedState,
     /// Rows, once the first fragment has come.
     entries: Vec<Option<Entry>>,
+    /// First fragments so far.
+    count: u64,
 }
 
 /// Where a packet was going when its first fragment came.
@@ -37,6 +39,8 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     key: Key,
+    /// Which first fragment it was.
+    number: u64,
     /// It is for the switch itself.
     is_ours: bool,
     source: Option<u128>,
@@ -71,7 +75,7 @@ impl Key {
 
 impl Fragments {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed: FixedState::with_seed(seed), entries: Vec::new() }
+        Self { seed: FixedState::with_seed(seed), entries: Vec::new(), count: 0 }
     }
 
     /// Remembers what becomes of a packet, if this is its first fragment.
@@ -80,14 +84,19 @@ impl Fragments {
         if self.entries.is_empty() {
             self.entries = vec![None; ROWS * PER_ROW];
         }
+        self.count += 1;
+        let entry = Entry {
+            key,
+            number: self.count,
+            is_ours: rewrite.is_none(),
+            source: rewrite.and_then(Rewrite::source).map(bits),
+            destination: rewrite.and_then(Rewrite::destination).map(bits),
+            deadline: now.saturating_add(LIFETIME),
+        };
         let row = self.row(&key);
         let row = self.entries.get_mut(row).unwrap_or_default();
-        let again = row.iter().position(|entry| entry.is_some_and(|entry| entry.key == key));
-        let oldest =
-            || row.iter().enumerate().min_by_key(|(_, entry)| entry.map_or(0, |entry| entry.deadline)).map(|(place, _)| place);
-        let source = rewrite.and_then(Rewrite::source).map(bits);
-        let destination = rewrite.and_then(Rewrite::destination).map(bits);
-        let entry = Entry { key, is_ours: rewrite.is_none(), source, destination, deadline: now.saturating_add(LIFETIME) };
+        let again = row.iter().position(|other| other.is_some_and(|other| other.key == key));
+        let oldest = || (0..row.len()).min_by_key(|place| row.get(*place).copied().flatten().map_or(0, |other| other.number));
         if let Some(place) = again.or_else(oldest).and_then(|place| row.get_mut(place)) {
             *place = Some(entry);
         }

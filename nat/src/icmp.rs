@@ -20,9 +20,9 @@ pub(crate) struct Error {
 const HEADER: usize = 8;
 
 impl Error {
-    /// Reads an error. `None` if its checksum is wrong (RFC 5508, REQ-3), or that of the IP header inside it (REQ-3a), or if what it
-    /// is about is no flow. IP options and extension headers in it are passed over (REQ-3b), its transport's checksum is not
-    /// looked at (REQ-3c).
+    /// Reads an error. `None` if its checksum is wrong (RFC 5508, REQ-3), or that of the IP header inside it (REQ-3a), or if
+    /// what it is about is no flow. IP options and extension headers in it are passed over (REQ-3b), its transport's checksum
+    /// is not looked at (REQ-3c).
     pub(crate) fn read(packet: &IpPacket, bytes: &[u8]) -> Option<Self> {
         if !is_intact(packet, bytes) {
             return None;
@@ -39,8 +39,8 @@ impl Error {
     }
 }
 
-/// Whether a packet is an error that is passed on: destination unreachable, packet too big, time exceeded, parameter problem. A redirect
-/// or a source quench is not (RFC 5508, REQ-10; RFC 6633).
+/// Whether a packet is an error that is passed on: destination unreachable, packet too big, time exceeded, parameter problem. A
+/// redirect or a source quench is not (RFC 5508, REQ-10; RFC 6633).
 pub(crate) fn is_error(packet: &IpPacket, bytes: &[u8]) -> bool {
     match (packet.protocol, packet.version, bytes.get(packet.transport)) {
         (protocol::ICMP, IpVersion::V4, Some(kind)) => matches!(kind, 3 | 11 | 12),

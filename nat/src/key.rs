@@ -39,6 +39,11 @@ impl Kind {
         self.transport as usize * 2 + self.version as usize
     }
 
+    /// The same in a byte.
+    pub(crate) const fn number(self) -> u8 {
+        self.transport as u8 * 2 + self.version as u8
+    }
+
     pub(crate) const fn of(protocol: Protocol, version: IpVersion) -> Self {
         let transport = match protocol {
             Protocol::Tcp => Transport::Tcp,

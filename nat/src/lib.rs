@@ -3,40 +3,44 @@
 //! # Theory of operation
 //!
 //! A [`Nat`] is one uplink's translation between containers and the outside. The router asks it about a packet, in one of three
-//! ways: [`Nat::outbound`] for a packet that leaves, [`Nat::inbound`] for one that came to an external address, [`Nat::hairpin`]
-//! for one from inside to an external address. The answer is a [`Rewrite`], a small value that says what changes, or a [`Denied`].
-//! Only [`Rewrite::apply`] changes bytes. There is no clock (`now` is an argument), no I/O, no lock, and no allocation once
-//! the table has been as full as it gets.
+//! ways: [`Nat::outbound`] for a packet that leaves, [`Nat::inbound`] for one that came to an external address,
+//! [`Nat::hairpin`] for one from inside to an external address. The answer is a [`Rewrite`], a small value that says what
+//! changes, or a [`Denied`]. Only [`Rewrite::apply`] changes bytes. There is no clock (`now` is an argument), no I/O, no lock,
+//! and no allocation once the table has been as full as it gets.
 //!
-//! **A session** is a container's port, a remote's port and the external port between them, in a [table](table) that finds it
-//! from both sides. It begins with a packet from inside, with one from outside that a [`Forward`] covers, or with one from outside
-//! to a port that a container has opened and that [filtering](Filtering) lets in. **A mapping** is all sessions of one container port:
-//! they share the external port ([`Mapping`]), which is free again when the last one ends. A container's port that a forward
-//! leads to has the forward's external port for what it sends as well, so a server's peers see one address.
+//! **A session** is a container's port, a remote's port and the external port between them, in a table that finds it from both
+//! sides. It begins with a packet from inside, with one from outside that a [`Forward`] covers, or with one from outside to a
+//! port that a container has opened and that [filtering](Filtering) lets in. **A mapping** is all sessions of one container
+//! port: they share the external port ([`Mapping`]), which is free again when the last one ends. A container's port that a
+//! forward leads to has the forward's external port for what it sends as well, so a server's peers see one address.
 //!
 //! **Hairpins** are nothing special: the packet is translated on its way out and then on its way in, by two sessions, in one
 //! [`Rewrite`]. So the other container sees the external address (RFC 4787, REQ-9), and replies come back the same way.
 //!
-//! **ICMP errors** belong to the session of the packet that they quote, and are translated outside and inside; they neither keep
-//! a session alive nor end it (RFC 5508, REQ-6).
+//! **ICMP errors** belong to the session of the packet that they quote, and are translated outside and inside; they neither
+//! keep a session alive nor end it (RFC 5508, REQ-6).
 //!
-//! **What bounds it.** [`Settings::sessions`] in all, [`Settings::sessions_per_source`] for one container; 2048 packets in fragments; 65,536 ports
-//! for each protocol. **Who goes first**: a container at its own bound loses its oldest session that is not established; when the
-//! table is full, the container with the most sessions loses its oldest one that is not established, or else a long idle one, but no
-//! container's established session ends for a new one of its own. So whoever opens a flood of sessions competes with itself. **When they end**: every state has
-//! [a timeout](Timeouts), exact to the second, and [`Nat::expire`] frees what is over.
+//! **What bounds it.** [`Settings::sessions`] in all, [`Settings::sessions_per_source`] for one container; 2048 packets in
+//! fragments; 65,536 ports for each protocol. **Who goes first**: a container at its own bound loses its oldest session that is
+//! not established; when the table is full, the container with the most sessions loses its oldest one that is not established,
+//! or else a long idle one, but no container's established session ends for a new one of its own. So whoever opens a flood of
+//! sessions competes with itself. **When they end**: every state has [a timeout](Timeouts), exact to the second, and
+//! [`Nat::expire`] frees what is over.
 //!
 //! What is asked for by the RFCs, and what is done, is listed in `docs/nat-conformance.md`.
 //!
 //! # Reading on
 //!
-//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `rings`, `wheel`, `sources` and `ports`:
-//! where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`: bytes.
+//! `translate`: the three questions. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`,
+//! `sources`, `ports`, `index` and `rings`: where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`:
+//! bytes.
 #![forbid(unsafe_code)]
 
 mod counters;
 mod fragments;
+mod groups;
 mod icmp;
+mod index;
 mod key;
 mod ports;
 mod read;
@@ -116,8 +120,8 @@ impl Nat {
         }
     }
 
-    /// The forwards from now on; where two have the same port, the first has it. Sessions by a forward go on if one still says the
-    /// same, and end otherwise. All others stay, even on a port that now is a forward's.
+    /// The forwards from now on; where two have the same port, the first has it. Sessions by a forward go on if one still says
+    /// the same, and end otherwise. All others stay, even on a port that now is a forward's.
     pub fn set_forwards(&mut self, forwards: Vec<Forward>) {
         self.rules = forwards;
         self.resolve_forwards();

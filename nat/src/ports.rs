@@ -1,7 +1,8 @@
 //! External ports: which are in use, and the choice of a new one.
 //!
-//! A source port is kept where that is possible. Otherwise any free port of the range is as likely as another (RFC 6056, section 3.3;
-//! RFC 7857, section 9), of the same parity for UDP (RFC 4787, REQ-4). The search goes through 1,024 words at most.
+//! A source port is kept where that is possible. Otherwise any free port of the range is as likely as another (RFC 6056,
+//! section 3.3; RFC 7857, section 9), of the same parity for UDP (RFC 4787, REQ-4). The search goes through 1,024 words at
+//! most.
 
 use crate::PortRange;
 use crate::key::{Kind, Transport};
@@ -48,24 +49,19 @@ impl PortSet {
     const fn remove(&mut self, port: u16) {
         self.0[port as usize / 64] &= !(1 << (port % 64));
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
 }
 
 impl Random {
     pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// A number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        u32::try_from((self.next() >> 32) * u64::from(bound) >> 32).unwrap_or_default()
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or_default()
     }
 }
 
@@ -136,10 +132,10 @@ impl Ports {
 
     fn search(&self, wanted: Wanted<'_>, range: PortRange, mask: u64, random: &mut Random) -> Option<u16> {
         let used = &self.used[wanted.kind.index()].0;
-        let start = random.below(1024);
-        let turn = random.below(64);
-        (start..start + 1024).find_map(|word| {
-            let word = word % 1024;
+        let words = range.words();
+        let (start, turn) = (random.below(words.end - words.start), random.below(64));
+        words.clone().find_map(|word| {
+            let word = words.start + (word - words.start + start) % (words.end - words.start);
             let reserved = wanted.reserved.map_or(0, |reserved| reserved.0[word as usize]);
             let free = !(used[word as usize] | reserved) & mask & range.word(word);
             let bit = (free.rotate_right(turn).trailing_zeros() + turn) % 64;
@@ -159,11 +155,6 @@ impl Ports {
             self.used[kind.index()].remove(port);
             self.count -= 1;
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn used(&self, kind: Kind) -> u32 {
-        self.used[kind.index()].len()
     }
 }
 

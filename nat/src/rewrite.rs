@@ -24,8 +24,8 @@ enum Body {
     Fragment,
     /// Ports or an identifier.
     Flow { kind: Kind, transport: usize },
-    /// An ICMP error. It goes back to the source of the packet in it: that one's source changes with the error's destination, and
-    /// its destination with the error's source.
+    /// An ICMP error. It goes back to the source of the packet in it: that one's source changes with the error's destination,
+    /// and its destination with the error's source.
     Error { message: usize, network: usize, kind: Kind, transport: usize },
 }
 
@@ -75,9 +75,9 @@ impl Rewrite {
         self.source.map(|endpoint| key::address(self.version, endpoint.address))
     }
 
-    /// Changes the packet whose IP header is at `network` of `frame`, which is the one that was decided about: its link-layer header
-    /// may be another by now. Checksums change by the difference (RFC 1624, equation 3), so a wrong one stays wrong; a partial one,
-    /// which `offload` tells, changes by that of the addresses only.
+    /// Changes the packet whose IP header is at `network` of `frame`, which is the one that was decided about: its link-layer
+    /// header may be another by now. Checksums change by the difference (RFC 1624, equation 3), so a wrong one stays wrong; a
+    /// partial one, which `offload` tells, changes by that of the addresses only.
     pub fn apply(&self, frame: &mut [u8], network: usize, offload: &Offload) {
         let Some(bytes) = frame.get_mut(network..) else { return };
         let partial = match offload.checksum {
@@ -154,8 +154,8 @@ fn put_ports(bytes: &mut [u8], at: usize, kind: Kind, source: Option<Endpoint>, 
     })
 }
 
-/// Corrects a transport's checksum, if it is there, and returns the difference of its field. ICMP for IPv4 has no pseudo header; a UDP
-/// checksum of zero is none, and one that becomes zero is written as `0xffff` (RFC 768).
+/// Corrects a transport's checksum, if it is there, and returns the difference of its field. ICMP for IPv4 has no pseudo
+/// header; a UDP checksum of zero is none, and one that becomes zero is written as `0xffff` (RFC 768).
 fn put_checksum(bytes: &mut [u8], transport: usize, kind: Kind, addresses: Sum, body: Sum, is_partial: bool) -> Sum {
     let at = transport + kind.checksum();
     let Some(old) = word(bytes, at) else { return Sum::new() };

@@ -1,7 +1,7 @@
 //! Destination NAT by rule, `docker run -p 5000-5100:80-180`: the rules, and what they say about a port.
 //!
-//! A range costs one rule and at most one entry more in [`Forwards`] for each rule that it overlaps. Where two rules have the same
-//! port, the one that comes first has it.
+//! A range costs one rule and at most one entry more in [`Forwards`] for each rule that it overlaps. Where two rules have the
+//! same port, the one that comes first has it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -85,6 +85,11 @@ impl PortRange {
         let from = if word == first / 64 { first % 64 } else { 0 };
         let to = if word == last / 64 { last % 64 } else { 63 };
         u64::MAX << from & u64::MAX >> (63 - to)
+    }
+
+    /// The words that have any of its ports.
+    pub(crate) fn words(self) -> std::ops::Range<u32> {
+        u32::from(self.first / 64)..u32::from(self.last / 64) + 1
     }
 
     /// Its port number `number`, counted from 0.

@@ -10,8 +10,8 @@ pub struct Settings {
     pub mapping: Mapping,
     /// Who may send to a port that a container has opened.
     pub filtering: Filtering,
-    /// Whether packets from outside keep a UDP mapping alive as well (RFC 4787, REQ-6). TCP, and sessions of a forward, are always
-    /// kept alive by both sides.
+    /// Whether packets from outside keep a UDP mapping alive as well (RFC 4787, REQ-6). TCP, and sessions of a forward, are
+    /// always kept alive by both sides.
     pub inbound_refresh: bool,
     /// External ports for sources from port 1024 on. Sources below 1024 get one of 600 to 1023 (RFC 4787, REQ-3).
     pub ports: PortRange,
@@ -30,8 +30,8 @@ pub struct Settings {
 pub enum Mapping {
     /// Whomever it talks to (REQ-1): 64,512 container ports per protocol at a time.
     EndpointIndependent,
-    /// Another for each remote address and port ("symmetric NAT", RFC 7857, section 3): external ports are shared by sessions with
-    /// different remotes. Only replies get in, whatever the filtering.
+    /// Another for each remote address and port ("symmetric NAT", RFC 7857, section 3): external ports are shared by sessions
+    /// with different remotes. Only replies get in, whatever the filtering.
     EndpointDependent,
 }
 

@@ -1,15 +1,16 @@
 //! Whose sessions they are: inside addresses, and which of them has the most.
 //!
-//! Each source keeps its sessions in two rings, those that little is lost with and the others, oldest first. Sources with the same
-//! number of sessions form a ring themselves, so the one with the most is found at once. After `capacity` sources every further
-//! one belongs to the crowd, which counts as a single source: whoever makes up source addresses competes with itself only.
+//! Each source keeps its sessions in two rings, those that little is lost with and the others, oldest first. Sources with the
+//! same number of sessions form a ring themselves, so the one with the most is found at once. After `capacity` sources every
+//! further one belongs to the crowd, which counts as a single source: whoever makes up source addresses competes with itself
+//! only.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use packet::IpVersion;
 
+use crate::index::Index;
 use crate::rings::{self, Link, Linked, NONE};
 use crate::session::{Session, ring};
 
@@ -23,7 +24,7 @@ const SAMPLE: u32 = 8;
 pub(crate) struct Sources {
     seed: FixedState,
     capacity: usize,
-    index: HashTable<u32>,
+    index: Index,
     sources: Vec<Source>,
     free: Vec<u32>,
     /// Rings of sources, by their number of sessions.
@@ -58,7 +59,7 @@ impl Sources {
         Self {
             seed,
             capacity: capacity as usize,
-            index: HashTable::new(),
+            index: Index::new(capacity as usize),
             sources: vec![Source::new(IpVersion::V4, 0)],
             free: Vec::new(),
             by_count: vec![NONE],
@@ -68,8 +69,8 @@ impl Sources {
 
     /// The source of an address: its own, if it has sessions or there is room for another.
     pub(crate) fn find(&self, version: IpVersion, address: u128) -> Option<u32> {
-        let same = |index: &u32| is(&self.sources[*index as usize], version, address);
-        let found = self.index.find(hash(&self.seed, version, address), same).copied();
+        let same = |index: u32| is(&self.sources[index as usize], version, address);
+        let found = self.index.find(hash(&self.seed, version, address), same);
         found.or_else(|| (self.index.len() >= self.capacity).then_some(CROWD))
     }
 
@@ -84,11 +85,7 @@ impl Sources {
             u32::try_from(self.sources.len() - 1).unwrap_or(CROWD)
         });
         self.sources[index as usize] = source;
-        let (sources, seed) = (&self.sources, &self.seed);
-        self.index.insert_unique(hash(seed, version, address), index, |index| {
-            let source = &sources[*index as usize];
-            hash(seed, source.version, source.address)
-        });
+        self.index.insert(hash(&self.seed, version, address), index);
         index
     }
 
@@ -118,9 +115,7 @@ impl Sources {
         self.recount(source, -1);
         let Source { version, address, count, .. } = self.sources[source as usize];
         if count == 0 && source != CROWD {
-            if let Ok(entry) = self.index.find_entry(hash(&self.seed, version, address), |other| *other == source) {
-                entry.remove();
-            }
+            self.index.remove(hash(&self.seed, version, address), source);
             self.free.push(source);
         }
     }

@@ -2,21 +2,23 @@
 //!
 //! A packet costs one look-up: by container and remote on its way out, by external port and remote on its way in. The other two
 //! indexes serve a flow's first packet: the mapping of a container's port, and whom that mapping has sent to. All are hashed
-//! with a seed. Slab and indexes are made for their full size at once, which is address space until it is used, so nothing grows, moves or
-//! is rehashed under traffic.
+//! with a seed. Slab and indexes are made for their full size at once, which is address space until it is used, so nothing
+//! grows, moves or is rehashed under traffic.
 //!
-//! A session whose deadline has passed is no more, whether or not [`Table::expire`] got to it: a look-up that finds it removes it.
+//! A session whose deadline has passed is no more, whether or not [`Table::expire`] got to it: a look-up that finds it removes
+//! it.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use crate::counters::{Counters, Denied};
+use crate::groups::Groups;
+use crate::index::Index;
 use crate::key::{Endpoint, Kind, Transport};
 use crate::ports::Ports;
-use crate::rings::{self, NONE};
-use crate::session::{Binding, Class, Direction, Session, ring};
+use crate::rings::NONE;
+use crate::session::{Binding, Class, Direction, Session};
 use crate::settings::{Filtering, Settings};
 use crate::sources::Sources;
 use crate::tcp::Flags;
@@ -28,13 +30,11 @@ pub(crate) struct Table {
     sessions: Vec<Session>,
     free: Vec<u32>,
     /// By container and remote.
-    inside: HashTable<u32>,
+    inside: Index,
     /// By external port and remote.
-    outside: HashTable<u32>,
-    /// Heads of the mappings' rings, by container.
-    mappings: HashTable<u32>,
-    /// Heads of the peers' rings, by external port and remote address.
-    peers: HashTable<u32>,
+    outside: Index,
+    mappings: Groups,
+    peers: Groups,
     wheel: Wheel,
     sources: Sources,
     pub(crate) ports: Ports,
@@ -58,17 +58,18 @@ impl Table {
     pub(crate) fn new(settings: &Settings, seed: u64) -> Self {
         let seed = FixedState::with_seed(seed);
         let sessions = settings.sessions.clamp(1, Settings::MOST_SESSIONS) as usize;
-        let index = || HashTable::with_capacity(sessions);
+        let open = settings.filtering == Filtering::EndpointIndependent;
+        let index = || Index::new(sessions);
         Self {
-            sources: Sources::new(settings.sources.max(1), seed.clone()),
-            seed,
+            sources: Sources::new(settings.sources.clamp(1, Settings::MOST_SESSIONS), seed.clone()),
             sessions: Vec::with_capacity(sessions),
             free: Vec::new(),
             inside: index(),
             outside: index(),
-            mappings: index(),
-            peers: index(),
+            mappings: Groups::mappings(sessions, &seed),
+            peers: Groups::peers(sessions, &seed, open),
             wheel: Wheel::new(),
+            seed,
             ports: Ports::new(),
             counters: Counters::default(),
             limits: Limits {
@@ -76,7 +77,7 @@ impl Table {
                 per_source: settings.per_source(),
                 seconds: Class::ALL.map(|class| settings.timeouts.seconds(class)),
                 inbound_refresh: settings.inbound_refresh,
-                open: settings.filtering == Filtering::EndpointIndependent,
+                open,
             },
         }
     }
@@ -92,17 +93,17 @@ impl Table {
 
     /// The session of a container's port with a remote.
     pub(crate) fn find_inside(&mut self, now: u32, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
-        let same = |index: &u32| {
-            let session = &self.sessions[*index as usize];
+        let same = |index| {
+            let session = self.session(index);
             session.kind == kind && session.inside() == inside && session.remote() == remote
         };
-        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same).copied();
+        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same);
         self.alive(now, found?)
     }
 
     /// The session of an external port with a remote.
     pub(crate) fn find_outside(&mut self, now: u32, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
-        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).copied();
+        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote));
         self.alive(now, found?)
     }
 
@@ -111,9 +112,9 @@ impl Table {
         self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).is_some()
     }
 
-    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(&u32) -> bool {
+    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(u32) -> bool {
         move |index| {
-            let session = &self.sessions[*index as usize];
+            let session = self.session(index);
             session.kind == kind && session.port == port && session.remote() == remote
         }
     }
@@ -121,9 +122,7 @@ impl Table {
     /// A session of the mapping of a container's port.
     pub(crate) fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<&Session> {
         loop {
-            let same =
-                |index: &u32| self.sessions[*index as usize].kind == kind && self.sessions[*index as usize].inside() == inside;
-            let found = self.mappings.find(mapping_hash(&self.seed, kind, inside), same).copied()?;
+            let found = self.mappings.find(&self.sessions, (kind, inside))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
@@ -132,13 +131,9 @@ impl Table {
 
     /// A session of the mapping with an external port whose remote, for all that filtering cares, is `address`.
     pub(crate) fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<&Session> {
-        let address = self.limits.peer(address);
+        let address = if self.limits.open { 0 } else { address };
         loop {
-            let same = |index: &u32| {
-                let session = &self.sessions[*index as usize];
-                session.kind == kind && session.port == port && self.limits.peer(session.remote_address) == address
-            };
-            let found = self.peers.find(peer_hash(&self.seed, kind, port, address), same).copied()?;
+            let found = self.peers.find(&self.sessions, (kind, Endpoint { address, port }))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
@@ -169,8 +164,8 @@ impl Table {
         Ok(())
     }
 
-    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or else,
-    /// if the room is for somebody who has fewer, one that is idle for long.
+    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or
+    /// else, if the room is for somebody who has fewer, one that is idle for long.
     fn victim(&mut self, source: Option<u32>) -> Option<u32> {
         let largest = self.sources.largest(source);
         let seconds = self.limits.seconds;
@@ -193,11 +188,12 @@ impl Table {
             u32::try_from(self.sessions.len() - 1).unwrap_or(NONE)
         });
         self.sessions[index as usize] = session;
-        let (sessions, seed) = (&self.sessions, &self.seed);
-        self.inside.insert_unique(session.inside_hash(seed), index, |index| sessions[*index as usize].inside_hash(seed));
-        self.outside.insert_unique(session.outside_hash(seed), index, |index| sessions[*index as usize].outside_hash(seed));
+        self.inside.insert(session.inside_hash(&self.seed), index);
+        self.outside.insert(session.outside_hash(&self.seed), index);
         if session.binding == Binding::Mapped {
-            self.join_mapping(index);
+            self.mappings.join(&mut self.sessions, index);
+            self.peers.join(&mut self.sessions, index);
+            self.ports.take(session.kind, session.port);
         }
         self.wheel.insert(&mut self.sessions, index);
         self.sources.join(&mut self.sessions, index);
@@ -208,47 +204,17 @@ impl Table {
     /// Ends a session.
     pub(crate) fn remove(&mut self, index: u32) {
         let session = *self.session(index);
-        for (table, hash) in
-            [(&mut self.inside, session.inside_hash(&self.seed)), (&mut self.outside, session.outside_hash(&self.seed))]
-        {
-            if let Ok(entry) = table.find_entry(hash, |other| *other == index) {
-                entry.remove();
-            }
-        }
+        self.inside.remove(session.inside_hash(&self.seed), index);
+        self.outside.remove(session.outside_hash(&self.seed), index);
         if session.binding == Binding::Mapped {
-            self.leave_mapping(index);
+            self.peers.leave(&mut self.sessions, index);
+            if self.mappings.leave(&mut self.sessions, index) {
+                self.ports.release(session.kind, session.port);
+            }
         }
         self.wheel.remove(&mut self.sessions, index);
         self.sources.leave(&mut self.sessions, index);
         self.free.push(index);
-    }
-
-    fn join_mapping(&mut self, index: u32) {
-        let session = *self.session(index);
-        let (seed, limits) = (&self.seed, &self.limits);
-        let hash = mapping_hash(seed, session.kind, session.inside());
-        join(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash, |one, other| {
-            one.kind == other.kind && one.inside() == other.inside()
-        });
-        let address = limits.peer(session.remote_address);
-        let hash = peer_hash(seed, session.kind, session.port, address);
-        join(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash, |one, other| {
-            one.kind == other.kind
-                && one.port == other.port
-                && limits.peer(one.remote_address) == limits.peer(other.remote_address)
-        });
-        self.ports.take(session.kind, session.port);
-    }
-
-    fn leave_mapping(&mut self, index: u32) {
-        let session = *self.session(index);
-        let address = self.limits.peer(session.remote_address);
-        let hash = peer_hash(&self.seed, session.kind, session.port, address);
-        leave(&mut self.peers, &mut self.sessions, ring::PEERS, index, hash);
-        let hash = mapping_hash(&self.seed, session.kind, session.inside());
-        if leave(&mut self.mappings, &mut self.sessions, ring::MAPPING, index, hash) {
-            self.ports.release(session.kind, session.port);
-        }
     }
 
     /// Notes a packet of a session.
@@ -289,7 +255,7 @@ impl Table {
 
     /// Ends the sessions that `keep` does not want. Returns how many.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Session) -> bool) -> usize {
-        let gone: Vec<u32> = self.inside.iter().copied().filter(|index| !keep(self.session(*index))).collect();
+        let gone: Vec<u32> = self.inside.iter().filter(|index| !keep(self.session(*index))).collect();
         for index in &gone {
             self.remove(*index);
         }
@@ -299,19 +265,12 @@ impl Table {
 
     /// All sessions, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.outside.iter().map(|index| self.session(*index))
+        self.outside.iter().map(|index| self.session(index))
     }
 
     /// Number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.outside.len()
-    }
-}
-
-impl Limits {
-    /// What filtering sees of a remote address.
-    const fn peer(&self, address: u128) -> u128 {
-        if self.open { 0 } else { address }
     }
 }
 
@@ -323,40 +282,6 @@ impl Session {
     fn outside_hash(&self, seed: &FixedState) -> u64 {
         outside_hash(seed, self.kind, self.port, self.remote())
     }
-}
-
-/// Puts a session into the ring of the one in `table` that is `same`, or begins a ring.
-fn join(
-    table: &mut HashTable<u32>,
-    sessions: &mut [Session],
-    ring: usize,
-    index: u32,
-    hash: u64,
-    same: impl Fn(&Session, &Session) -> bool,
-) {
-    let session = sessions[index as usize];
-    if let Some(head) = table.find_mut(hash, |head| same(&sessions[*head as usize], &session)) {
-        rings::append(sessions, ring, head, index);
-    } else {
-        rings::append(sessions, ring, &mut { NONE }, index);
-        // It was made for as many as there can be, so it never has to hash anew.
-        table.insert_unique(hash, index, |_| hash);
-    }
-}
-
-/// Takes a session out of its ring; true if that was the end of the ring.
-fn leave(table: &mut HashTable<u32>, sessions: &mut [Session], ring: usize, index: u32, hash: u64) -> bool {
-    let mut head = index;
-    let behind = rings::next(sessions, ring, index);
-    rings::take(sessions, ring, &mut head, index);
-    match table.find_entry(hash, |other| *other == index) {
-        Ok(entry) if behind == index => {
-            entry.remove();
-        }
-        Ok(mut entry) => *entry.get_mut() = behind,
-        Err(_) => {}
-    }
-    behind == index
 }
 
 fn inside_hash(seed: &FixedState, kind: Kind, inside: Endpoint, remote: Endpoint) -> u64 {
@@ -374,16 +299,8 @@ fn outside_hash(seed: &FixedState, kind: Kind, port: u16, remote: Endpoint) -> u
     hasher.finish()
 }
 
-fn mapping_hash(seed: &FixedState, kind: Kind, inside: Endpoint) -> u64 {
-    outside_hash(seed, kind, 0, inside)
-}
-
-fn peer_hash(seed: &FixedState, kind: Kind, port: u16, address: u128) -> u64 {
-    outside_hash(seed, kind, port, Endpoint { address, port: 0 })
-}
-
 fn numbers(kind: Kind, one: u16, other: u16) -> u64 {
-    (kind.index() as u64) << 32 | u64::from(one) << 16 | u64::from(other)
+    u64::from(kind.number()) << 32 | u64::from(one) << 16 | u64::from(other)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Just enough of TCP to choose a timeout: the state machine of RFC 6146, section 3.5.2, with the resets of RFC 7857, section 2.2.
+//! Just enough of TCP to choose a timeout: the state machine of RFC 6146, section 3.5.2, with the resets of RFC 7857, section
+//! 2.2.
 //!
-//! Sequence numbers are not followed, so nothing here may kill a connection: a RST shortens its time, and any later packet that is
-//! not one gives it back. A connection with one FIN may still carry data for hours and keeps the time of an established one.
+//! Sequence numbers are not followed, so nothing here may kill a connection: a RST shortens its time, and any later packet that
+//! is not one gives it back. A connection with one FIN may still carry data for hours and keeps the time of an established one.
 
 use crate::session::{Class, Direction, State};
 

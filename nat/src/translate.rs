@@ -42,8 +42,9 @@ impl Nat {
         result
     }
 
-    /// What becomes of a packet that came to one of the external addresses; `None` if no session and no forward wants it, so that
-    /// it is for the switch itself. To be true to RFC 5382, REQ-4, the switch does not answer a TCP SYN to a closed port at once.
+    /// What becomes of a packet that came to one of the external addresses; `None` if no session and no forward wants it, so
+    /// that it is for the switch itself. To be true to RFC 5382, REQ-4, the switch does not answer a TCP SYN to a closed port
+    /// at once.
     ///
     /// # Errors
     /// Why it does not get in.
@@ -136,7 +137,8 @@ impl Nat {
         }
     }
 
-    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. Nothing begins if nobody is there.
+    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. Nothing begins if nobody is
+    /// there.
     fn turn(&mut self, now: u32, flow: &Flow, bytes: usize, external: IpAddr) -> Result<Option<(Endpoint, Endpoint)>, Denied> {
         let port = flow.destination.port;
         let known = self.table.find_inside(now, flow.kind, flow.source, flow.destination).is_some();

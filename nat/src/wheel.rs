@@ -1,8 +1,9 @@
 //! When sessions end: one ring for each second, 8192 of them, two hours and a quarter.
 //!
-//! A packet only writes the session's new deadline; the session stays in its ring. When that ring's second comes, whatever got a
-//! later deadline meanwhile moves on to the ring of that one. So a refresh costs nothing and touches no other session, the end
-//! is exact to the second, and a session is looked at about once a timeout. A deadline beyond the wheel waits in its last ring.
+//! A packet only writes the session's new deadline; the session stays in its ring. When that ring's second comes, whatever got
+//! a later deadline meanwhile moves on to the ring of that one. So a refresh costs nothing and touches no other session, the
+//! end is exact to the second, and a session is looked at about once a timeout. A deadline beyond the wheel waits in its last
+//! ring.
 
 use crate::rings::{self, NONE};
 use crate::session::{Session, ring};
@@ -36,7 +37,8 @@ impl Wheel {
         rings::take(sessions, ring::WHEEL, &mut self.heads[slot(at)], index);
     }
 
-    /// Lists a session anew if its deadline is earlier than where it is listed; a later one is seen to when its ring's turn comes.
+    /// Lists a session anew if its deadline is earlier than where it is listed; a later one is seen to when its ring's turn
+    /// comes.
     pub(crate) fn advance(&mut self, sessions: &mut [Session], index: u32) {
         let session = &sessions[index as usize];
         if session.deadline < session.listed {
@@ -59,6 +61,22 @@ impl Wheel {
             }
         }
         None
+    }
+
+    /// Number of sessions; each is where it says.
+    #[cfg(test)]
+    pub(crate) fn check(&mut self, sessions: &mut [Session]) -> usize {
+        let mut count = 0;
+        for head in self.heads.iter().copied() {
+            let length = rings::len(sessions, ring::WHEEL, head);
+            let mut at = head;
+            for _ in 0..length {
+                assert_eq!(self.heads[slot(sessions[at as usize].listed)], head);
+                at = rings::next(sessions, ring::WHEEL, at);
+            }
+            count += length as usize;
+        }
+        count
     }
 }
 
