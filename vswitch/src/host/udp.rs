@@ -19,7 +19,7 @@ use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::common::{Arrival, Common, Manner, is_refused, passed_on, unsendable};
+use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::report::{Direction, Protocol, Session};
@@ -91,15 +91,12 @@ impl Udp {
         flow.only_names &= to.port() == NAMES;
         flow.manner.follow(&flow.fd, arrival);
         let Err(error) = send(&flow.fd, payload, to, None, segment) else { return };
+        let heard = hear_errors(common, &flow.fd, from, &mut self.buffer);
         // It may be one that a datagram before this one met.
-        let what = if drain_errors(common, &flow.fd, from, &mut self.buffer) && error != Errno::MSGSIZE {
-            send(&flow.fd, payload, to, None, segment).err()
-        } else {
-            Some(error)
-        };
-        let Some(error) = what else { return };
+        let again = heard.any && error != Errno::MSGSIZE;
+        let Err(error) = (if again { send(&flow.fd, payload, to, None, segment) } else { Err(error) }) else { return };
         common.counters.unsent += 1;
-        if let Some(what) = unsendable(error) {
+        if let Some(what) = unsendable(error, heard) {
             common.unreachable(what, arrival);
         }
     }
@@ -130,7 +127,7 @@ impl Udp {
     pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
         let Some(row) = self.flows.get_mut(number) else { return false };
         let (container, flow) = (row.key, &mut row.value);
-        drain_errors(common, &flow.fd, container, &mut self.buffer);
+        hear_errors(common, &flow.fd, container, &mut self.buffer);
         for _ in 0..PATIENCE {
             match datagram::receive(flow.fd.as_fd(), &mut self.buffer) {
                 Ok(received) => {
@@ -141,7 +138,7 @@ impl Udp {
                 Err(Errno::AGAIN) => return false,
                 // A queued error shows once as the result of a read.
                 Err(_) => {
-                    drain_errors(common, &flow.fd, container, &mut self.buffer);
+                    hear_errors(common, &flow.fd, container, &mut self.buffer);
                 }
             }
         }
@@ -261,16 +258,10 @@ fn send(fd: &OwnedFd, payload: &[u8], to: SocketAddr, from: Option<IpAddr>, segm
     }
 }
 
-/// Tells a container what its datagrams met; says whether there was anything.
-fn drain_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> bool {
-    let mut some = false;
-    for _ in 0..PATIENCE {
-        let Ok(error) = datagram::receive_error(fd.as_fd(), buffer) else { break };
-        some = true;
-        let Some((what, offender)) = passed_on(&error) else { continue };
-        let original = rebuilt_udp(container, error.to, buffer.get(..error.length).unwrap_or_default());
-        let voice = offender.filter(|address| !is_refused(*address)).unwrap_or_else(|| common.voice(error.to.ip()));
-        common.outbox.unreachable(what, voice, container.ip(), &original);
-    }
-    some
+/// Tells a container what its datagrams met.
+fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> Heard {
+    hear(fd.as_fd(), buffer, |(payload, to, what, offender)| {
+        let voice = offender.unwrap_or_else(|| common.voice(to.ip()));
+        common.outbox.unreachable(what, voice, container.ip(), &rebuilt_udp(container, to, payload));
+    })
 }
