@@ -41,7 +41,14 @@ fn main() {
         }
         let gigabits = |index: usize| median(figures.iter().map(|row| row[index]).collect()) / 1e9;
         let ratio = |index: usize| median(figures.iter().map(|row| row[0] / row[index]).collect());
-        println!("{what}: {:.2} Gb/s; slirp4netns {:.2}, ratio {:.1}; pasta {:.2}, ratio {:.2}", gigabits(0), gigabits(1), ratio(1), gigabits(2), ratio(2));
+        println!(
+            "{what}: {:.2} Gb/s; slirp4netns {:.2}, ratio {:.1}; pasta {:.2}, ratio {:.2}",
+            gigabits(0),
+            gigabits(1),
+            ratio(1),
+            gigabits(2),
+            ratio(2)
+        );
     }
 }
 

@@ -9,9 +9,9 @@ use packet::{Checksum, IpPacket, Offload};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
+use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
-use super::engine::PATIENCE;
 use crate::sys::datagram::{self, Origin, QueuedError};
 
 /// The way to the switch, the kernel's ear, and the counters.
@@ -102,14 +102,14 @@ impl Arrival<'_> {
 pub(super) fn is_refused(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            address.is_loopback() || address.octets()[0] == 0 || address.is_multicast() || address.is_broadcast() || address.is_link_local()
+            address.is_loopback()
+                || address.octets()[0] == 0
+                || address.is_multicast()
+                || address.is_broadcast()
+                || address.is_link_local()
         }
         IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.to_ipv4().is_some()
-                || is_link_local(address)
+            v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4().is_some() || is_link_local(address)
         }
     }
 }

@@ -114,7 +114,13 @@ impl Outbox {
         let total = payload.iter().map(|part| part.len()).sum();
         let room = usize::from(self.mtu) - header_length(from);
         if total <= room {
-            return self.piece(Piece { from, to, kind, offset: None, more: false, identification: 0 }, payload, 0, total, partial);
+            return self.piece(
+                Piece { from, to, kind, offset: None, more: false, identification: 0 },
+                payload,
+                0,
+                total,
+                partial,
+            );
         }
         self.identification = self.identification.wrapping_add(1);
         let identification = self.identification;

@@ -25,11 +25,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::common::{Arrival, Common, is_refused};
 use super::connection::{Connection, Fate, close_with_reset};
+use super::engine;
 use super::outbox::Unreachable;
 use super::report::{Direction, Protocol, Session};
 use super::stack::{Stack, Syn};
 use super::table::Table;
-use super::engine;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -162,7 +162,14 @@ impl Tcp {
     }
 
     /// Carries a client that the host has accepted to a container.
-    pub(super) fn forward(&mut self, common: &mut Common, fd: OwnedFd, client: SocketAddr, container: SocketAddr, now: Instant) {
+    pub(super) fn forward(
+        &mut self,
+        common: &mut Common,
+        fd: OwnedFd,
+        client: SocketAddr,
+        container: SocketAddr,
+        now: Instant,
+    ) {
         let open = self.table.len();
         let from = self.free_port(client, container);
         let (true, Some(from)) = (self.make_room(common, container.ip(), now), from) else {
@@ -188,10 +195,11 @@ impl Tcp {
 
     /// The client's port, or another where clients share an address in front of the container.
     fn free_port(&self, client: SocketAddr, container: SocketAddr) -> Option<SocketAddr> {
-        let free = |address: &SocketAddr| match self.table.find(&(container, *address)).and_then(|number| self.table.get(number)) {
-            Some(row) => row.value.is_over(),
-            None => address.port() > 0,
-        };
+        let free =
+            |address: &SocketAddr| match self.table.find(&(container, *address)).and_then(|number| self.table.get(number)) {
+                Some(row) => row.value.is_over(),
+                None => address.port() > 0,
+            };
         let others = (0..64).map(|salt| {
             let [low, high, ..] = self.stack.random(salt + u64::from(client.port())).to_le_bytes();
             SocketAddr::new(client.ip(), u16::from_le_bytes([low, high]) | 0x8000)

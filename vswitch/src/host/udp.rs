@@ -175,10 +175,11 @@ impl Udp {
         let first = common.seen(client, at, container.ip())?;
         let others = (1..16_u16).map(|step| first.port().wrapping_mul(31).wrapping_add(step * 4099) | 0x8000);
         let mut places = std::iter::once(first.port()).chain(others).map(|port| SocketAddr::new(first.ip(), port));
-        let seen = places.find(|seen| match self.served.find(&(container, *seen)).and_then(|number| self.served.get(number)) {
-            Some(row) => row.value.client == client,
-            None => true,
-        })?;
+        let seen =
+            places.find(|seen| match self.served.find(&(container, *seen)).and_then(|number| self.served.get(number)) {
+                Some(row) => row.value.client == client,
+                None => true,
+            })?;
         if let Some(row) = self.served.find(&(container, seen)).and_then(|number| self.served.get_mut(number)) {
             (row.used, row.value.at, row.value.received) = (now, at, row.value.received + length as u64);
             return Some(seen);
@@ -213,9 +214,14 @@ impl Udp {
 
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let out = self.flows.iter().map(|(_, row)| (Direction::Out, row.key, row.value.remote, row.value.sent, row.value.received, row.used));
-        let served =
-            self.served.iter().map(|(_, row)| (Direction::In, row.key.0, row.key.1, row.value.sent, row.value.received, row.used));
+        let out = self
+            .flows
+            .iter()
+            .map(|(_, row)| (Direction::Out, row.key, row.value.remote, row.value.sent, row.value.received, row.used));
+        let served = self
+            .served
+            .iter()
+            .map(|(_, row)| (Direction::In, row.key.0, row.key.1, row.value.sent, row.value.received, row.used));
         let session = |(direction, container, remote, sent, received, used)| Session {
             protocol: Protocol::Udp,
             direction,
