@@ -25,9 +25,8 @@ pub(super) struct Common {
 
 impl Common {
     /// Asks to be told when a socket becomes ready; says whether the kernel agreed.
-    pub(super) fn watch(&self, descriptor: RawFd, token: Token) -> bool {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut SourceFd(&descriptor), token, both).is_ok()
+    pub(super) fn watch(&self, descriptor: RawFd, token: Token, interest: Interest) -> bool {
+        self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
     /// Who says that `destination` cannot be reached: the gateway, if it has an address of that version.

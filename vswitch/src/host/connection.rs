@@ -146,7 +146,7 @@ impl Connection {
 
     /// Moves what can be moved, and says how it stands.
     pub(super) fn pump(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
-        self.watch(now);
+        self.watch();
         let intact = self.carry_out().and_then(|()| self.carry_in());
         if intact.is_err() {
             return self.abort(stack, outbox, now);
@@ -158,29 +158,29 @@ impl Connection {
             State::Closed if self.host_finished && self.container_finished => self.close(),
             // The container reset it, or a SYN+ACK of ours, or has been silent for too long.
             State::Closed | State::Listen => self.reset(),
-            State::TimeWait if patient => Fate::Open,
-            State::TimeWait => self.close(),
+            State::TimeWait => self.linger(now),
             _ if patient => Fate::Open,
             _ => self.abort(stack, outbox, now),
         }
     }
 
     /// Notes what the container's half came to.
-    fn watch(&mut self, now: Instant) {
+    fn watch(&mut self) {
         match self.state() {
-            State::Listen | State::SynReceived | State::SynSent => {}
-            State::TimeWait => {
-                self.container_finished = true;
-                if self.shut && self.fd.take().is_some() {
-                    self.ends = Some(now + LINGER);
-                }
-            }
-            State::CloseWait | State::LastAck | State::Closing => {
-                self.container_finished = true;
-                self.ends = None;
-            }
-            State::Established | State::FinWait1 | State::FinWait2 | State::Closed => self.ends = None,
+            State::Listen | State::SynReceived | State::SynSent => return,
+            State::CloseWait | State::LastAck | State::Closing | State::TimeWait => self.container_finished = true,
+            State::Established | State::FinWait1 | State::FinWait2 | State::Closed => {}
         }
+        // There was a handshake.
+        self.ends = self.ends.filter(|_| self.fd.is_none());
+    }
+
+    /// Both sides have finished, and it is only there to answer a FIN that comes again.
+    fn linger(&mut self, now: Instant) -> Fate {
+        if self.shut && self.fd.take().is_some() {
+            self.ends = Some(now + LINGER);
+        }
+        if self.ends.is_some_and(|ends| now >= ends) { self.close() } else { Fate::Open }
     }
 
     fn carry_out(&mut self) -> Result<(), Errno> {

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use packet::{IpPacket, checksum::Sum, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
@@ -93,7 +94,7 @@ impl Echo {
         let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
         let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
         let number = self.flows.insert(key, container, now, ping);
-        if !common.watch(descriptor, engine::Source::Echo.token(number)) {
+        if !common.watch(descriptor, engine::Source::Echo.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return Err(Errno::NOMEM);
         }
@@ -103,7 +104,6 @@ impl Echo {
     /// Reads what waits at a flow's socket; says whether more may wait.
     pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
         let Some(row) = self.flows.get_mut(number) else { return false };
-        hear_errors(common, row.key, &row.value.fd, &mut self.buffer);
         let (container, target, identifier) = row.key;
         for _ in 0..PATIENCE {
             match datagram::receive(row.value.fd.as_fd(), &mut self.buffer) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use mio::{Events, Poll, Token};
+use mio::{Events, Interest, Poll, Token};
 use nat::Protocol;
 use packet::{Ethernet, IpPacket, ethertype, protocol};
 use rustix::io::Errno;
@@ -154,7 +154,9 @@ impl Engine {
 
     fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
         let common = &self.common;
-        self.listeners.set(forwards, |listener, number| common.watch(listener.descriptor(), Source::Listener.token(number)))?;
+        self.listeners.set(forwards, |listener, number| {
+            common.watch(listener.descriptor(), Source::Listener.token(number), Interest::READABLE)
+        })?;
         let listeners = &self.listeners;
         self.udp.retain(|socket, to| listeners.has(socket, to));
         Ok(())

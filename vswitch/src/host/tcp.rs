@@ -19,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
+use mio::Interest;
 use packet::{IpPacket, IpVersion, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -53,6 +54,7 @@ struct Splice {
     stage: Stage,
     direction: Direction,
     marked: bool,
+    blocked: bool,
     /// Its earliest entry among the timers.
     timer: Option<Instant>,
 }
@@ -148,7 +150,7 @@ impl Tcp {
         match open_and_connect(remote) {
             Ok((fd, connected)) => {
                 let stage = Stage::Connecting(fd, syn);
-                let value = Splice { stage, direction: Direction::Out, marked: false, timer: None };
+                let value = Splice { stage, direction: Direction::Out, marked: false, blocked: false, timer: None };
                 let number = self.table.insert(header.key, container.ip(), now, value);
                 if !self.watch(common, number) {
                     self.forget(number);
@@ -184,7 +186,7 @@ impl Tcp {
         };
         common.counters.tcp_opened += 1;
         let stage = Stage::Open(Box::new(connection));
-        let value = Splice { stage, direction: Direction::In, marked: false, timer: None };
+        let value = Splice { stage, direction: Direction::In, marked: false, blocked: false, timer: None };
         let number = self.table.insert((container, from), container.ip(), now, value);
         if self.watch(common, number) {
             self.mark(number);
@@ -224,7 +226,7 @@ impl Tcp {
     /// Asks the kernel to tell of the connection's socket.
     fn watch(&self, common: &Common, number: usize) -> bool {
         let Some(descriptor) = self.table.get(number).and_then(|row| row.value.descriptor()) else { return false };
-        common.watch(descriptor, engine::Source::Tcp.token(number))
+        common.watch(descriptor, engine::Source::Tcp.token(number), Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Takes note of what the kernel says about a socket.
@@ -278,7 +280,12 @@ impl Tcp {
             }
         }
         if !self.blocked.is_empty() && common.outbox.link.writer.has_room() {
-            std::mem::take(&mut self.blocked).into_iter().for_each(|number| self.mark(number));
+            for number in std::mem::take(&mut self.blocked) {
+                if let Some(row) = self.table.get_mut(number) {
+                    row.value.blocked = false;
+                }
+                self.mark(number);
+            }
         }
         let mut marked = std::mem::take(&mut self.marked);
         for number in marked.drain(..) {
@@ -296,13 +303,25 @@ impl Tcp {
             return self.forget(number);
         }
         if !common.outbox.link.writer.has_room() {
-            self.blocked.push(number);
+            if !std::mem::replace(&mut row.value.blocked, true) {
+                self.blocked.push(number);
+            }
             return;
         }
         let Some(at) = connection.deadline(&mut self.stack, now) else { return };
         if row.value.timer.is_none_or(|timer| at < timer) {
             row.value.timer = Some(at);
             self.timers.push(Reverse((at, number)));
+            self.drop_stale_timers();
+        }
+    }
+
+    /// Entries of connections that are gone wait in the heap for their time, but not too many of them.
+    fn drop_stale_timers(&mut self) {
+        if self.timers.len() > 2 * self.table.len() + 1024 {
+            let table = &self.table;
+            let live = |at: Instant, number| table.get(number).is_some_and(|row| row.value.timer == Some(at));
+            self.timers.retain(|Reverse((at, number))| live(*at, *number));
         }
     }
 

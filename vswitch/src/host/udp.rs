@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -116,7 +117,7 @@ impl Udp {
         let descriptor = fd.as_raw_fd();
         let flow = Flow { fd, manner: Manner::default(), only_names: true, remote: to, sent: 0, received: 0 };
         let number = self.flows.insert(from, from.ip(), now, flow);
-        if !common.watch(descriptor, engine::Source::Udp.token(number)) {
+        if !common.watch(descriptor, engine::Source::Udp.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return None;
         }
@@ -127,7 +128,6 @@ impl Udp {
     pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
         let Some(row) = self.flows.get_mut(number) else { return false };
         let (container, flow) = (row.key, &mut row.value);
-        hear_errors(common, &flow.fd, container, &mut self.buffer);
         for _ in 0..PATIENCE {
             match datagram::receive(flow.fd.as_fd(), &mut self.buffer) {
                 Ok(received) => {
@@ -136,7 +136,7 @@ impl Udp {
                     common.outbox.udp(received.from, container, payload);
                 }
                 Err(Errno::AGAIN) => return false,
-                // A queued error shows once as the result of a read.
+                // What is in the error queue shows once as the result of a read.
                 Err(_) => {
                     hear_errors(common, &flow.fd, container, &mut self.buffer);
                 }
@@ -270,4 +270,41 @@ fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer:
         let voice = offender.unwrap_or_else(|| common.voice(to.ip()));
         common.outbox.unreachable(what, voice, container.ip(), &rebuilt_udp(container, to, payload));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::common;
+
+    #[test]
+    fn a_flow_expires_and_one_that_asks_for_names_does_so_sooner() {
+        let (mut common, _device) = common();
+        let (mut udp, now) = (Udp::new(10), Instant::now());
+        let container = |port| SocketAddr::from(([10, 0, 0, 2], port));
+        udp.begin(&mut common, container(1), SocketAddr::from(([192, 0, 2, 2], 53)), now).unwrap();
+        let number = udp.begin(&mut common, container(2), SocketAddr::from(([192, 0, 2, 2], 443)), now).unwrap();
+        udp.flows.get_mut(number).unwrap().value.only_names = false;
+        let left = |udp: &mut Udp, seconds| {
+            udp.expire(now + Duration::from_secs(seconds));
+            udp.sessions(now).len()
+        };
+        assert_eq!([59, 60, 299, 300].map(|seconds| left(&mut udp, seconds)), [2, 1, 1, 0]);
+    }
+
+    #[test]
+    fn the_container_with_the_most_flows_loses_its_idlest() {
+        let (mut common, _device) = common();
+        let (mut udp, now) = (Udp::new(10), Instant::now());
+        let remote = SocketAddr::from(([192, 0, 2, 2], 443));
+        udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 2], 1)), remote, now).unwrap();
+        for port in 1..100 {
+            let later = now + Duration::from_millis(port.into());
+            udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 3], port)), remote, later).unwrap();
+        }
+        let kept: Vec<_> = udp.sessions(now).iter().map(|session| session.container.port()).collect();
+        assert_eq!((kept.len(), udp.flows.find(&SocketAddr::from(([10, 0, 0, 2], 1))).is_some()), (10, true));
+        assert!(kept.iter().all(|port| *port == 1 || *port > 90), "{kept:?}");
+        assert_eq!(common.counters.flows_evicted, 90);
+    }
 }
