@@ -44,6 +44,7 @@
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`worker`], [`datapath`], [`device`]: the path above.
+//! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`sys`]: every `unsafe` block of the workspace.
 //! - [`packet`]: bytes and nothing else, a crate of its own.

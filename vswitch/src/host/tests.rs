@@ -423,6 +423,33 @@ fn forwards_change_all_or_none_and_what_stays_is_not_touched() {
 }
 
 #[test]
+fn a_forward_moves_between_all_addresses_and_one() {
+    let Some(lab) = Lab::new("a_forward_moves_between_all_addresses_and_one") else { return };
+    let _listener = lab.container.listen("0.0.0.0:80");
+    for protocol in [nat::Protocol::Tcp, nat::Protocol::Udp] {
+        let forward = |ports: &str, listen: Option<&str>| Forward {
+            rule: nat::Forward::new(protocol, ports.parse().unwrap(), "10.10.0.2:80".parse().unwrap()).unwrap(),
+            listen: listen.map(|address| address.parse().unwrap()),
+        };
+        let is_open = |address: &str| match protocol {
+            nat::Protocol::Tcp => TcpListener::bind(address).is_err(),
+            nat::Protocol::Udp => UdpSocket::bind(address).is_err(),
+        };
+        lab.uplink().set_forwards(vec![forward("8080", None)]).unwrap();
+        let taken = (TcpListener::bind("0.0.0.0:9090").unwrap(), UdpSocket::bind("0.0.0.0:9090").unwrap());
+        lab.uplink().set_forwards(vec![forward("8080", Some(HOST)), forward("9090", None)]).unwrap_err();
+        assert!(is_open("127.0.0.1:8080") && is_open("[::1]:8080"), "everything is as it was");
+        drop(taken);
+        lab.uplink().set_forwards(vec![forward("8080", Some(HOST))]).unwrap();
+        assert!(is_open("192.0.2.1:8080") && !is_open("127.0.0.1:8080"));
+        lab.uplink().set_forwards(vec![forward("8080", None)]).unwrap();
+        assert!(is_open("127.0.0.1:8080"));
+        let error = lab.uplink().set_forwards(vec![forward("8080", Some("192.0.2.99"))]).unwrap_err().to_string();
+        assert!(error.contains("the host has no address 192.0.2.99"), "{error}");
+    }
+}
+
+#[test]
 fn datagrams_of_every_size_go_both_ways() {
     let Some(lab) = Lab::new("datagrams_of_every_size_go_both_ways") else { return };
     for (any, target) in [("0.0.0.0:0", format!("{PEER}:7000")), ("[::]:0", format!("[{PEER6}]:7000"))] {
@@ -577,6 +604,55 @@ fn thousands_of_connections_live_at_once() {
     serving.join().unwrap();
     drop(clients);
     lab.until("forgotten", <[Session]>::is_empty);
+}
+
+#[test]
+fn programs_that_people_use_work() {
+    let Some(lab) = Lab::new("programs_that_people_use_work") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    std::fs::write(directory.path().join("file"), pattern(5_000_000)).unwrap();
+    let inside = |name: &Name, line: &str| {
+        let mut command = Program::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", name.0)).args(["sh", "-c", &format!("exec {line}")]);
+        Running(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let _servers = [
+        inside(&lab.peer, &format!("python3 -m http.server --bind {PEER} --directory {path} 8000")),
+        inside(&lab.peer, "iperf3 -s"),
+        inside(&lab.container, &format!("python3 -m http.server --directory {path} 8000")),
+    ];
+    lab.forward(&[(nat::Protocol::Tcp, "8000", "10.10.0.2:8000")]).unwrap();
+    for (name, url) in [(&lab.container, format!("http://{PEER}:8000/file")), (&lab.peer, format!("http://{HOST}:8000/file"))] {
+        name.run(&format!("curl -sS --retry 20 --retry-delay 1 --retry-all-errors -m 30 -o {path}/copy {url}"));
+        assert!(std::fs::read(directory.path().join("copy")).unwrap() == pattern(5_000_000), "{url}");
+    }
+    for options in [
+        "-n 20M",
+        "-n 20M -R",
+        "-n 20M -P 4 --bidir",
+        "-u -b 50M -l 1400 -t 1",
+        "-u -b 50M -l 1400 -t 1 -R",
+        "-n 20M -M 700 -R",
+    ] {
+        let text = lab.container.run(&format!("iperf3 -J -c {PEER} {options}"));
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let bytes = report["end"]["sum_received"]["bytes"].as_u64().or(report["end"]["sum"]["bytes"].as_u64());
+        assert!(bytes.is_some_and(|bytes| bytes > 1_000_000), "{options}: {text}");
+    }
+    let errors = lab.container.run("grep ^Tcp: /proc/net/snmp | tail -n 1");
+    assert!(errors.trim_end().ends_with(" 0"), "checksum errors: {errors}");
+    assert_eq!(lab.uplink().counters().unwrap().malformed, 0);
+}
+
+/// A program that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

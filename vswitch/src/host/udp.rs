@@ -12,7 +12,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
@@ -52,7 +52,7 @@ struct Flow {
 
 /// A client of a forward, as a container sees it.
 struct Served {
-    socket: Arc<OwnedFd>,
+    socket: Weak<OwnedFd>,
     client: SocketAddr,
     /// The address of this host that it speaks to.
     at: Option<IpAddr>,
@@ -75,7 +75,9 @@ impl Udp {
         if let Some(row) = self.served.find(&(from, to)).and_then(|number| self.served.get_mut(number)) {
             (row.used, row.value.sent) = (now, row.value.sent + payload.len() as u64);
             let Served { socket, client, at, .. } = &row.value;
-            common.counters.unsent += u64::from(send(socket, payload, *client, *at, segment).is_err());
+            // Without its forward there is nothing to answer by.
+            let sent = socket.upgrade().is_some_and(|socket| send(&socket, payload, *client, *at, segment).is_ok());
+            common.counters.unsent += u64::from(!sent);
             return;
         }
         if is_refused(to.ip()) {
@@ -182,13 +184,14 @@ impl Udp {
             })?;
         if let Some(row) = self.served.find(&(container, seen)).and_then(|number| self.served.get_mut(number)) {
             (row.used, row.value.at, row.value.received) = (now, at, row.value.received + length as u64);
+            row.value.socket = Arc::downgrade(socket);
             return Some(seen);
         }
         if let Some(victim) = self.served.victim() {
             common.counters.flows_evicted += 1;
             self.served.remove(victim);
         }
-        let served = Served { socket: Arc::clone(socket), client, at, sent: 0, received: length as u64 };
+        let served = Served { socket: Arc::downgrade(socket), client, at, sent: 0, received: length as u64 };
         self.served.insert((container, seen), container.ip(), now, served);
         Some(seen)
     }
@@ -206,7 +209,7 @@ impl Udp {
     }
 
     /// Forgets clients of forwards that are no more: those whose socket and container `stays` does not know.
-    pub(super) fn retain(&mut self, stays: impl Fn(&Arc<OwnedFd>, SocketAddr) -> bool) {
+    pub(super) fn retain(&mut self, stays: impl Fn(&Weak<OwnedFd>, SocketAddr) -> bool) {
         for number in self.served.which(|row| !stays(&row.value.socket, row.key.0)) {
             self.served.remove(number);
         }
