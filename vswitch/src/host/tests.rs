@@ -128,7 +128,8 @@ impl Lab {
         ));
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let local = vec![GATEWAY.parse().unwrap(), "fd10::1".parse().unwrap()];
-        let settings = Settings { name: "test".to_owned(), mac, router, mtu: 1500, local, capacity };
+        let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
+        let settings = Settings { name, mac, router, mtu: 1500, local, capacity };
         let (uplink, device) = open(settings).unwrap();
         let worker = bridge([tap(&container, router), device]);
         for address in [GATEWAY, "fd10::1"] {
@@ -147,6 +148,15 @@ impl Lab {
             listen: None,
         };
         self.uplink().set_forwards(forwards.iter().map(forward).collect())
+    }
+
+    /// Ticks of processor time that the uplink's thread has had.
+    fn ticks(&self) -> u64 {
+        let name = format!("(host-{}) ", self.container.0.rsplit('-').nth(1).unwrap());
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let stat = stats.find(|stat| stat.contains(&name)).unwrap();
+        stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     fn until(&self, what: &str, holds: impl Fn(&[Session]) -> bool) {
@@ -560,6 +570,31 @@ fn a_container_that_fills_the_table_is_refused_while_others_get_in() {
     let mut idlest = &held[0].0;
     assert_eq!(idlest.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(lab.uplink().counters().unwrap().tcp_evicted, 1);
+}
+
+#[test]
+fn an_uplink_with_nothing_to_do_sleeps() {
+    let Some(lab) = Lab::new("an_uplink_with_nothing_to_do_sleeps") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let pair = || {
+        let client = lab.container.connect(&format!("{PEER}:9000")).unwrap();
+        (client, accept(&listener).0)
+    };
+    let idle = pair();
+    let (mut stuck_out, mut stuck_in) = (pair(), pair());
+    fill(&mut stuck_out.0);
+    fill(&mut stuck_in.1);
+    let (half_out, half_in) = (pair(), pair());
+    half_out.0.shutdown(Shutdown::Write).unwrap();
+    half_in.1.shutdown(Shutdown::Write).unwrap();
+    let gone = pair();
+    lab.container.run("ip link set eth0 down");
+    drop(gone.1);
+    std::thread::sleep(Duration::from_millis(100));
+    let before = lab.ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(lab.ticks() - before < 20, "{} ticks of 10 ms in 2 s", lab.ticks() - before);
+    drop((idle, stuck_out, stuck_in, half_out, half_in));
 }
 
 /// Kibibytes of memory that this process has touched.
