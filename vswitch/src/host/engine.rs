@@ -238,6 +238,11 @@ impl Engine {
         };
         let remote = SocketAddr::new(inner.source, u16::from_be_bytes([s0, s1]));
         let container = SocketAddr::new(inner.destination, u16::from_be_bytes([d0, d1]));
+        // A container says nothing about the connections of others.
+        let from = arrival.ip.source;
+        if from != container.ip() && !self.common.local.contains(&from) {
+            return;
+        }
         self.tcp.failed(&mut self.common, (container, remote), mtu, now);
     }
 

@@ -322,9 +322,10 @@ impl Tcp {
         let Some(number) = self.table.find(&key) else { return };
         let Some(Stage::Open(connection)) = self.table.get_mut(number).map(|row| &mut row.value.stage) else { return };
         if let Some(mtu) = mtu {
-            let headers = if key.0.is_ipv4() { 40 } else { 60 };
-            let mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
-            connection.mss = connection.mss.min(mss.max(64));
+            // No path takes less than 576 or 1280 bytes (RFC 791, section 3.1; RFC 8200, section 5).
+            let (headers, least) = if key.0.is_ipv4() { (40, 536) } else { (60, 1220) };
+            let mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(least);
+            connection.mss = connection.mss.min(mss);
         } else if connection.is_calling() {
             connection.abort(&mut self.stack, &mut common.outbox, now);
             self.forget(number);

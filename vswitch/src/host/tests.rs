@@ -711,6 +711,42 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
 }
 
+#[test]
+fn a_container_that_the_router_does_not_find_is_a_reset() {
+    let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+    let gateway: IpAddr = GATEWAY.parse().unwrap();
+    let settings =
+        Settings { name: "t".to_owned(), mac, router, mtu: 1500, local: vec![gateway], capacity: Capacity::default() };
+    let (uplink, mut device) = open(settings).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rule = nat::Forward::new(nat::Protocol::Tcp, free.port().to_string().parse().unwrap(), "10.10.0.9:80".parse().unwrap());
+    uplink.set_forwards(vec![Forward { rule: rule.unwrap(), listen: Some(free.ip()) }]).unwrap();
+    let mut client = TcpStream::connect(free).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let mut batch = packet::Batch::new();
+    while batch.frames().is_empty() {
+        device.receive(&mut batch);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let syn = batch.frames()[0].bytes();
+    let sliced = etherparse::SlicedPacket::from_ethernet(syn).unwrap();
+    let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("not TCP") };
+    assert!(tcp.syn() && !tcp.ack());
+    assert_eq!(tcp.options()[..4], [2, 4, 5, 180], "an MSS of 1460, whatever the stack believes");
+    let mut unreachable = |from: &str| {
+        let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host);
+        let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
+        let message = [&header.to_bytes()[..], &syn[14..]].concat();
+        let frame = outbox::whole(from.parse().unwrap(), gateway, 1, &message);
+        device.send(&[std::io::IoSlice::new(&frame)], packet::Offload::default(), 0);
+    };
+    unreachable("10.10.0.66");
+    assert_eq!(uplink.sessions().unwrap().len(), 1, "a container says nothing about the connections of others");
+    unreachable(GATEWAY);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(uplink.sessions().unwrap(), []);
+}
+
 /// What the sessions share, without a thread; the device keeps the link open.
 pub(super) fn common() -> (Common, link::HostDevice) {
     let poll = Poll::new().unwrap();
