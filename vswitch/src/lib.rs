@@ -44,6 +44,7 @@
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`worker`], [`datapath`], [`device`]: the path above.
+//! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names.
 //! - [`sys`]: every `unsafe` block of the workspace.

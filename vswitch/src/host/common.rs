@@ -1,7 +1,7 @@
 //! What the sessions of all protocols share.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -9,9 +9,10 @@ use packet::{Checksum, IpPacket, Offload};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
+use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
-use crate::sys::datagram::{Origin, QueuedError};
+use crate::sys::datagram::{self, Origin, QueuedError};
 
 /// The way to the switch, the kernel's ear, and the counters.
 pub(super) struct Common {
@@ -24,9 +25,8 @@ pub(super) struct Common {
 
 impl Common {
     /// Asks to be told when a socket becomes ready; says whether the kernel agreed.
-    pub(super) fn watch(&self, descriptor: RawFd, token: Token) -> bool {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut SourceFd(&descriptor), token, both).is_ok()
+    pub(super) fn watch(&self, descriptor: RawFd, token: Token, interest: Interest) -> bool {
+        self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
     /// Who says that `destination` cannot be reached: the gateway, if it has an address of that version.
@@ -101,14 +101,14 @@ impl Arrival<'_> {
 pub(super) fn is_refused(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            address.is_loopback() || address.octets()[0] == 0 || address.is_multicast() || address.is_broadcast() || address.is_link_local()
+            address.is_loopback()
+                || address.octets()[0] == 0
+                || address.is_multicast()
+                || address.is_broadcast()
+                || address.is_link_local()
         }
         IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.to_ipv4().is_some()
-                || is_link_local(address)
+            v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4().is_some() || is_link_local(address)
         }
     }
 }
@@ -145,20 +145,42 @@ impl Manner {
     }
 }
 
-/// What a container is told about an error that the kernel had with a datagram, or that came back for it, and by whom.
-pub(super) fn passed_on(error: &QueuedError) -> Option<(Unreachable, Option<IpAddr>)> {
-    match error.origin {
-        // The kernel's `info` is the MTU where the message had one.
-        Origin::Icmp(kind, code, offender) => Some((Unreachable::Said(kind, code, error.info), offender)),
-        Origin::Local if error.errno == Errno::MSGSIZE => Some((Unreachable::TooBig(error.info), None)),
-        Origin::Local => unsendable(error.errno).map(|what| (what, None)),
-        Origin::Other => None,
+/// What waited in a socket's error queue.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Heard {
+    /// Whether anything did.
+    pub(super) any: bool,
+    /// The MTU that the last datagram was too long for. The kernel does not say which datagram it was, or to which port.
+    pub(super) mtu: Option<u32>,
+}
+
+/// An ICMP error that came back for a datagram, as it is passed on: its payload, where it went, what became of it, who says so.
+pub(super) type Returned<'a> = (&'a mut [u8], SocketAddr, Unreachable, Option<IpAddr>);
+
+/// Reads a socket's error queue.
+pub(super) fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8], mut pass_on: impl FnMut(Returned<'_>)) -> Heard {
+    let mut heard = Heard::default();
+    for _ in 0..PATIENCE {
+        let Ok(QueuedError { length, to, origin, info, errno }) = datagram::receive_error(fd, buffer) else { break };
+        heard.any = true;
+        match origin {
+            Origin::Icmp(kind, code, offender) => {
+                let payload = buffer.get_mut(..length).unwrap_or_default();
+                let offender = offender.filter(|address| !is_refused(*address));
+                // `info` is the MTU where the message had one.
+                pass_on((payload, to, Unreachable::Said(kind, code, info), offender));
+            }
+            Origin::Local if errno == Errno::MSGSIZE => heard.mtu = Some(info),
+            Origin::Local | Origin::Other => {}
+        }
     }
+    heard
 }
 
 /// What a container is told about a datagram that the kernel refused to send.
-pub(super) const fn unsendable(error: Errno) -> Option<Unreachable> {
+pub(super) fn unsendable(error: Errno, heard: Heard) -> Option<Unreachable> {
     match error {
+        Errno::MSGSIZE => heard.mtu.map(Unreachable::TooBig),
         Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL => Some(Unreachable::Network),
         Errno::HOSTUNREACH | Errno::HOSTDOWN => Some(Unreachable::Host),
         Errno::ACCESS | Errno::PERM => Some(Unreachable::Prohibited),

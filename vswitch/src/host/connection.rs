@@ -66,7 +66,14 @@ impl Connection {
     }
 
     /// Calls a container for a client whose connection the host has accepted.
-    pub(super) fn connect(fd: OwnedFd, stack: &mut Stack, mss: u16, path: (SocketAddr, SocketAddr), room: usize, now: Instant) -> Option<Self> {
+    pub(super) fn connect(
+        fd: OwnedFd,
+        stack: &mut Stack,
+        mss: u16,
+        path: (SocketAddr, SocketAddr),
+        room: usize,
+        now: Instant,
+    ) -> Option<Self> {
         let mut connection = Self::new(fd, mss, room, now);
         let (from, to) = path;
         stack.connect(connection.socket(), from, to).ok()?;
@@ -139,8 +146,8 @@ impl Connection {
 
     /// Moves what can be moved, and says how it stands.
     pub(super) fn pump(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
-        self.watch(now);
-        let intact = self.to_host().and_then(|()| self.to_container());
+        self.watch();
+        let intact = self.carry_out().and_then(|()| self.carry_in());
         if intact.is_err() {
             return self.abort(stack, outbox, now);
         }
@@ -151,32 +158,32 @@ impl Connection {
             State::Closed if self.host_finished && self.container_finished => self.close(),
             // The container reset it, or a SYN+ACK of ours, or has been silent for too long.
             State::Closed | State::Listen => self.reset(),
-            State::TimeWait if patient => Fate::Open,
-            State::TimeWait => self.close(),
+            State::TimeWait => self.linger(now),
             _ if patient => Fate::Open,
             _ => self.abort(stack, outbox, now),
         }
     }
 
     /// Notes what the container's half came to.
-    fn watch(&mut self, now: Instant) {
+    fn watch(&mut self) {
         match self.state() {
-            State::Listen | State::SynReceived | State::SynSent => {}
-            State::TimeWait => {
-                self.container_finished = true;
-                if self.shut && self.fd.take().is_some() {
-                    self.ends = Some(now + LINGER);
-                }
-            }
-            State::CloseWait | State::LastAck | State::Closing => {
-                self.container_finished = true;
-                self.ends = None;
-            }
-            State::Established | State::FinWait1 | State::FinWait2 | State::Closed => self.ends = None,
+            State::Listen | State::SynReceived | State::SynSent => return,
+            State::CloseWait | State::LastAck | State::Closing | State::TimeWait => self.container_finished = true,
+            State::Established | State::FinWait1 | State::FinWait2 | State::Closed => {}
         }
+        // There was a handshake.
+        self.ends = self.ends.filter(|_| self.fd.is_none());
     }
 
-    fn to_host(&mut self) -> Result<(), Errno> {
+    /// Both sides have finished, and it is only there to answer a FIN that comes again.
+    fn linger(&mut self, now: Instant) -> Fate {
+        if self.shut && self.fd.take().is_some() {
+            self.ends = Some(now + LINGER);
+        }
+        if self.ends.is_some_and(|ends| now >= ends) { self.close() } else { Fate::Open }
+    }
+
+    fn carry_out(&mut self) -> Result<(), Errno> {
         let Some(fd) = &self.fd else { return Ok(()) };
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         while self.writable && socket.can_recv() {
@@ -199,7 +206,7 @@ impl Connection {
         Ok(())
     }
 
-    fn to_container(&mut self) -> Result<(), Errno> {
+    fn carry_in(&mut self) -> Result<(), Errno> {
         let Some(fd) = &self.fd else { return Ok(()) };
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         while self.readable && socket.can_send() {
@@ -254,4 +261,93 @@ impl Connection {
 pub(super) fn close_with_reset(fd: &OwnedFd) {
     // It fails for nothing that is a socket.
     let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use etherparse::{IpNumber, PacketBuilder, TcpHeader};
+    use packet::{Batch, Ethernet, IpPacket, Mac};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::host::link::{HostDevice, link};
+
+    const CONTAINER: ([u8; 4], u16) = ([10, 0, 0, 2], 4000);
+    const REMOTE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);
+    const FIRST: u32 = 0xffff_ff00;
+
+    /// A frame of the container. `number` is how far its sequence number is from the first, `ack` what it acknowledges.
+    fn segment(number: u32, ack: u32, flags: u8, window: u16, payload: &[u8]) -> (Vec<u8>, IpPacket) {
+        let mut header = TcpHeader::new(CONTAINER.1, REMOTE.1, FIRST.wrapping_add(number), window);
+        (header.fin, header.syn, header.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+        (header.psh, header.ack, header.urg) = (flags & 8 != 0, flags & 16 != 0, flags & 32 != 0);
+        header.acknowledgment_number = ack;
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(CONTAINER.0, REMOTE.0, 64);
+        builder.tcp_header(header).write(&mut frame, payload).unwrap();
+        let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).unwrap()).unwrap();
+        (frame, ip)
+    }
+
+    /// The sequence number of the last frame of ours, with what it occupies.
+    fn heard(device: &mut HostDevice) -> Option<u32> {
+        let mut batch = Batch::new();
+        device.receive(&mut batch);
+        let frame = batch.frames().last()?.bytes();
+        let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("not TCP") };
+        assert_eq!(sliced.net.and_then(|net| net.ip_payload_ref().map(|payload| payload.ip_number)), Some(IpNumber::TCP));
+        let length = u32::try_from(tcp.payload().len()).unwrap();
+        Some(tcp.sequence_number() + length + u32::from(tcp.syn()) + u32::from(tcp.fin()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn no_container_and_no_peer_brings_it_down(
+            steps in prop::collection::vec((0u32..3000, -3000i32..3000, any::<u8>(), any::<u16>(), 0usize..2000, 0u64..400_000), 1..60),
+        ) {
+            let poll = mio::Poll::new().unwrap();
+            let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+            let (mut device, link) = link(waker).unwrap();
+            let mut outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
+            let mut now = Instant::now();
+            let mut stack = Stack::new(now);
+            let (ours, peer) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let (frame, ip) = segment(0, 0, 2, 1000, &[]);
+            let syn = Syn::parse(&frame, &ip).unwrap();
+            let mut connection = Connection::accept(ours.into(), &syn, REMOTE.into(), 4096, now).unwrap();
+            connection.receive(&mut stack, &syn.packet, &mut outbox, now);
+            let mut peer = Some(peer);
+            let mut next = 0_u32;
+            for (number, acknowledged, flags, window, length, wait) in steps {
+                now += Duration::from_millis(wait);
+                next = heard(&mut device).unwrap_or(next);
+                let flags = if length % 3 == 0 { flags } else { 0x10 };
+                let (frame, ip) = segment(number, next.wrapping_add_signed(acknowledged / 1000), flags, window, &vec![7; length]);
+                match Syn::parse(&frame, &ip).filter(|_| flags & 2 != 0) {
+                    Some(syn) => connection.receive(&mut stack, &syn.packet, &mut outbox, now),
+                    None => connection.receive(&mut stack, &frame[ip.network..ip.end], &mut outbox, now),
+                }
+                match (wait % 16, &mut peer) {
+                    (0, peer) => *peer = None,
+                    (1..8, Some(peer)) => drop(std::io::Write::write(peer, &vec![1; length])),
+                    (_, Some(peer)) => drop(std::io::Read::read(peer, &mut vec![0; length])),
+                    (_, None) => {}
+                }
+                (connection.readable, connection.writable) = (true, true);
+                if connection.pump(&mut stack, &mut outbox, now) == Fate::Finished {
+                    return Ok(());
+                }
+                connection.deadline(&mut stack, now);
+            }
+        }
+    }
 }

@@ -11,11 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use packet::{IpPacket, checksum::Sum, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use super::common::{Arrival, Common, Manner, is_refused, passed_on, unsendable};
+use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::{Unreachable, rebuilt};
 use super::report::{Direction, Protocol, Session};
@@ -62,19 +63,20 @@ impl Echo {
         }
         let key = (source, destination, identifier);
         let found = self.flows.find(&key).map_or_else(|| self.begin(common, key, now), Ok);
+        let mut heard = Heard::default();
         let sent = found.and_then(|number| {
             let row = self.flows.get_mut(number).ok_or(Errno::NOENT)?;
             (row.used, row.value.sent) = (now, row.value.sent + message.len() as u64);
             row.value.manner.follow(&row.value.fd, arrival);
-            match row.value.send(message) {
+            row.value.send(message).or_else(|error| {
+                heard = hear_errors(common, row.key, &row.value.fd, &mut self.buffer);
                 // It may be one that a request before this one met.
-                Err(_) if drain_errors(common, row.key, &row.value.fd, &mut self.buffer) => row.value.send(message),
-                result => result,
-            }
+                if heard.any && error != Errno::MSGSIZE { row.value.send(message) } else { Err(error) }
+            })
         });
         if let Err(error) = sent {
             common.counters.unsent += 1;
-            if let Some(what) = unsendable(error) {
+            if let Some(what) = unsendable(error, heard) {
                 common.unreachable(what, arrival);
             }
         }
@@ -92,7 +94,7 @@ impl Echo {
         let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
         let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
         let number = self.flows.insert(key, container, now, ping);
-        if !common.watch(descriptor, engine::Source::Echo.token(number)) {
+        if !common.watch(descriptor, engine::Source::Echo.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return Err(Errno::NOMEM);
         }
@@ -102,7 +104,6 @@ impl Echo {
     /// Reads what waits at a flow's socket; says whether more may wait.
     pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
         let Some(row) = self.flows.get_mut(number) else { return false };
-        drain_errors(common, row.key, &row.value.fd, &mut self.buffer);
         let (container, target, identifier) = row.key;
         for _ in 0..PATIENCE {
             match datagram::receive(row.value.fd.as_fd(), &mut self.buffer) {
@@ -116,7 +117,7 @@ impl Echo {
                 }
                 Err(Errno::AGAIN) => return false,
                 Err(_) => {
-                    drain_errors(common, row.key, &row.value.fd, &mut self.buffer);
+                    hear_errors(common, row.key, &row.value.fd, &mut self.buffer);
                 }
             }
         }
@@ -203,22 +204,15 @@ fn open(target: IpAddr) -> Result<(OwnedFd, bool), Errno> {
     Ok((fd, is_raw))
 }
 
-/// Tells a container what its requests met; says whether there was anything.
-fn drain_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -> bool {
+/// Tells a container what its requests met.
+fn hear_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -> Heard {
     let (container, target, identifier) = key;
-    let mut some = false;
-    for _ in 0..PATIENCE {
-        let Ok(error) = datagram::receive_error(fd.as_fd(), buffer) else { break };
-        some = true;
-        let Some((what, offender)) = passed_on(&error) else { continue };
-        let message = buffer.get_mut(..error.length).unwrap_or_default();
+    let kind = if target.is_ipv4() { protocol::ICMP } else { protocol::ICMP6 };
+    hear(fd.as_fd(), buffer, |(message, _, what, offender)| {
         if let Some(place) = message.get_mut(4..6) {
             place.copy_from_slice(&identifier.to_be_bytes());
         }
-        let kind = if target.is_ipv4() { protocol::ICMP } else { protocol::ICMP6 };
-        let original = rebuilt(container, target, kind, message);
-        let voice = offender.filter(|address| !is_refused(*address)).unwrap_or_else(|| common.voice(target));
-        common.outbox.unreachable(what, voice, container, &original);
-    }
-    some
+        let voice = offender.unwrap_or_else(|| common.voice(target));
+        common.outbox.unreachable(what, voice, container, &rebuilt(container, target, kind, message));
+    })
 }

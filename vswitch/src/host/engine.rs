@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use mio::{Events, Poll, Token};
+use mio::{Events, Interest, Poll, Token};
 use nat::Protocol;
 use packet::{Ethernet, IpPacket, ethertype, protocol};
 use rustix::io::Errno;
@@ -154,7 +154,9 @@ impl Engine {
 
     fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
         let common = &self.common;
-        self.listeners.set(forwards, |listener, number| common.watch(listener.descriptor(), Source::Listener.token(number)))?;
+        self.listeners.set(forwards, |listener, number| {
+            common.watch(listener.descriptor(), Source::Listener.token(number), Interest::READABLE)
+        })?;
         let listeners = &self.listeners;
         self.udp.retain(|socket, to| listeners.has(socket, to));
         Ok(())
@@ -236,6 +238,11 @@ impl Engine {
         };
         let remote = SocketAddr::new(inner.source, u16::from_be_bytes([s0, s1]));
         let container = SocketAddr::new(inner.destination, u16::from_be_bytes([d0, d1]));
+        // A container says nothing about the connections of others.
+        let from = arrival.ip.source;
+        if from != container.ip() && !self.common.local.contains(&from) {
+            return;
+        }
         self.tcp.failed(&mut self.common, (container, remote), mtu, now);
     }
 

@@ -65,7 +65,9 @@ pub enum HostError {
         address: SocketAddr,
     },
     /// More sockets than the uplink opens.
-    #[error("cannot forward {0} ports: a host uplink listens on at most {MOST_LISTENERS} sockets, and a port of all addresses takes two")]
+    #[error(
+        "cannot forward {0} ports: a host uplink listens on at most {MOST_LISTENERS} sockets, and a port of all addresses takes two"
+    )]
     TooMany(usize),
     /// The kernel refused for another reason.
     #[error("cannot listen on {} port {}: {source}", word(*protocol), address)]

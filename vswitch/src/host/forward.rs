@@ -1,11 +1,11 @@
 //! Published ports: sockets of the host that listen for clients of containers.
 //!
 //! A forward without an address listens on all, with a socket for each version. A change opens what is new before it closes what
-//! is gone, so that it happens whole or not at all, and what did not change is not touched.
+//! is gone, unless that is in its way, so that it happens whole or not at all; what did not change is not touched.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nat::Protocol;
 use rustix::io::Errno;
@@ -54,17 +54,16 @@ impl Listeners {
     /// Listens as `forwards` say. `watch` is told the new sockets and their numbers.
     pub(super) fn set(&mut self, forwards: &[Forward], watch: impl Fn(&Listener, usize) -> bool) -> Result<(), HostError> {
         let wanted = wanted(forwards)?;
-        let mut new = Vec::new();
-        for (place, to, needed) in &wanted {
-            if self.find(*place).is_some() {
-                continue;
+        let (mut new, mut closed) = (Vec::new(), Vec::new());
+        if let Err(error) = self.open_new(&wanted, &mut new, &mut closed) {
+            drop(new);
+            for (place, to) in closed {
+                // A moment ago it was this uplink's. Whoever was quicker has it now.
+                if let Ok(socket) = open(place) {
+                    self.insert(Listener { place, socket: Arc::new(socket), to }, &watch)?;
+                }
             }
-            match open(*place) {
-                Ok(socket) => new.push(Listener { place: *place, socket: Arc::new(socket), to: *to }),
-                // A host without IPv6 listens on all addresses that it has.
-                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if !needed => {}
-                Err(error) => return Err(refusal(*place, error)),
-            }
+            return Err(error);
         }
         for slot in &mut self.open {
             let target = slot.as_ref().and_then(|listener| target(&wanted, listener.place));
@@ -77,6 +76,46 @@ impl Listeners {
             self.insert(listener, &watch)?;
         }
         Ok(())
+    }
+
+    /// Opens what is wanted and not open. Where a socket that is to go is in the way, as that of all addresses is in the way of that
+    /// of one, it is closed, and noted.
+    fn open_new(
+        &mut self,
+        wanted: &[Wanted],
+        new: &mut Vec<Listener>,
+        closed: &mut Vec<(Place, SocketAddr)>,
+    ) -> Result<(), HostError> {
+        for (place, to, needed) in wanted {
+            if self.find(*place).is_some() {
+                continue;
+            }
+            let opened = match open(*place) {
+                Err(Errno::ADDRINUSE) if self.make_way(*place, wanted, closed) => open(*place),
+                opened => opened,
+            };
+            match opened {
+                Ok(socket) => new.push(Listener { place: *place, socket: Arc::new(socket), to: *to }),
+                // A host without IPv6 listens on all addresses that it has.
+                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if !needed => {}
+                Err(error) => return Err(refusal(*place, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes sockets of this port that are not wanted; says whether there were any.
+    fn make_way(&mut self, place: Place, wanted: &[Wanted], closed: &mut Vec<(Place, SocketAddr)>) -> bool {
+        let before = closed.len();
+        let same_port = |other: Place| other.protocol == place.protocol && other.address.port() == place.address.port();
+        for slot in &mut self.open {
+            if let Some(listener) =
+                slot.take_if(|listener| same_port(listener.place) && target(wanted, listener.place).is_none())
+            {
+                closed.push((listener.place, listener.to));
+            }
+        }
+        closed.len() > before
     }
 
     fn insert(&mut self, listener: Listener, watch: &impl Fn(&Listener, usize) -> bool) -> Result<(), HostError> {
@@ -102,13 +141,16 @@ impl Listeners {
     }
 
     /// Whether a socket listens for this container's end.
-    pub(super) fn has(&self, socket: &Arc<OwnedFd>, to: SocketAddr) -> bool {
-        self.open.iter().flatten().any(|listener| Arc::ptr_eq(&listener.socket, socket) && listener.to == to)
+    pub(super) fn has(&self, socket: &Weak<OwnedFd>, to: SocketAddr) -> bool {
+        self.open.iter().flatten().any(|listener| Arc::as_ptr(&listener.socket) == socket.as_ptr() && listener.to == to)
     }
 }
 
-/// Where to listen, for whom, and whether it must be possible; sorted.
-fn wanted(forwards: &[Forward]) -> Result<Vec<(Place, SocketAddr, bool)>, HostError> {
+/// Where to listen, for whom, and whether it must be possible.
+type Wanted = (Place, SocketAddr, bool);
+
+/// What is to listen; sorted.
+fn wanted(forwards: &[Forward]) -> Result<Vec<Wanted>, HostError> {
     let count = |forward: &Forward| forward.rule.ports.count() as usize * if forward.listen.is_some() { 1 } else { 2 };
     let total = forwards.iter().map(count).sum();
     if total > MOST_LISTENERS {
@@ -132,7 +174,7 @@ fn wanted(forwards: &[Forward]) -> Result<Vec<(Place, SocketAddr, bool)>, HostEr
     }
 }
 
-fn target(wanted: &[(Place, SocketAddr, bool)], place: Place) -> Option<SocketAddr> {
+fn target(wanted: &[Wanted], place: Place) -> Option<SocketAddr> {
     let at = wanted.binary_search_by_key(&place, |(place, ..)| *place).ok()?;
     wanted.get(at).map(|(_, to, _)| *to)
 }

@@ -39,11 +39,6 @@ impl Slot {
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(..self.length).unwrap_or_default()
     }
-
-    /// Cuts or fills up to `length` bytes, as far as the slot goes.
-    pub(super) fn set_length(&mut self, length: usize) {
-        self.length = length.min(self.buffer.len());
-    }
 }
 
 /// Which sides want to be told what.

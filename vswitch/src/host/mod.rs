@@ -14,13 +14,16 @@
 //! has the containers' own addresses; what goes out, the addresses of whoever is out there. Frames may be super-frames and
 //! have partial checksums in both directions.
 //!
-//! - [`link`]: the bounded queues between the two threads. The worker never waits for the uplink, nor the uplink for the worker.
-//! - [`engine`]: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
+//! - `link`: the bounded queues between the two threads. The worker never waits for the uplink, nor the uplink for the worker.
+//! - `engine`: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
 //!   concerns sessions, not as many as there are.
-//! - [`tcp`], [`connection`], [`stack`]: a SYN is answered when the host is connected, not before.
-//! - [`udp`], [`echo`], [`reassembly`]: datagrams, and the ICMP errors that come back for them.
-//! - [`forward`]: published ports.
-//! - [`table`]: sessions, bounded and fair.
+//! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
+//! - `udp`, `echo`, `reassembly`: datagrams, and the ICMP errors that come back for them.
+//! - `forward`: published ports.
+//! - `table`: sessions, bounded and fair.
+//!
+//! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
+//! loopback's, as a neighbour of the host would. Loopback, link-local and multicast addresses are refused.
 //!
 //! **What is hidden.** Behind the host, TCP's path is the host's: a hop limit, ECN marks and options other than the MSS and those of
 //! the window do not go through. UDP and ICMP echo keep their hop limit and "don't fragment", so `traceroute` and path MTU discovery
@@ -36,6 +39,7 @@ mod link;
 mod outbox;
 mod reassembly;
 mod report;
+mod segment;
 mod stack;
 mod table;
 mod tcp;

@@ -24,7 +24,6 @@ pub(super) enum Unreachable {
     Network,
     Host,
     Protocol,
-    Port,
     Prohibited,
     /// It is longer than this, and may not be fragmented.
     TooBig(u32),
@@ -115,7 +114,13 @@ impl Outbox {
         let total = payload.iter().map(|part| part.len()).sum();
         let room = usize::from(self.mtu) - header_length(from);
         if total <= room {
-            return self.piece(Piece { from, to, kind, offset: None, more: false, identification: 0 }, payload, 0, total, partial);
+            return self.piece(
+                Piece { from, to, kind, offset: None, more: false, identification: 0 },
+                payload,
+                0,
+                total,
+                partial,
+            );
         }
         self.identification = self.identification.wrapping_add(1);
         let identification = self.identification;
@@ -270,7 +275,6 @@ impl Unreachable {
             Self::Network => (3, 0, 0),
             Self::Host => (3, 1, 0),
             Self::Protocol => (3, 2, 0),
-            Self::Port => (3, 3, 0),
             Self::Prohibited => (3, 13, 0),
             Self::TooBig(mtu) => (3, 4, mtu.min(u16::MAX.into())),
             Self::Said(kind, code, more) => (kind, code, more),
@@ -283,7 +287,6 @@ impl Unreachable {
             Self::Host => (1, 3, 0),
             // An unrecognised next header; the pointer is to the fixed header's field.
             Self::Protocol => (4, 1, 6),
-            Self::Port => (1, 4, 0),
             Self::Prohibited => (1, 1, 0),
             Self::TooBig(mtu) => (2, 0, mtu),
             Self::Said(kind, code, more) => (kind, code, more),

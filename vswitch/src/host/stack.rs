@@ -62,7 +62,12 @@ impl Stack {
     }
 
     /// Begins a connection from `from` to the container's `to`.
-    pub(super) fn connect(&mut self, socket: &mut tcp::Socket<'_>, from: SocketAddr, to: SocketAddr) -> Result<(), tcp::ConnectError> {
+    pub(super) fn connect(
+        &mut self,
+        socket: &mut tcp::Socket<'_>,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<(), tcp::ConnectError> {
         socket.connect(self.interface.context(), to, from)
     }
 
@@ -136,7 +141,7 @@ impl phy::Device for Wire<'_> {
     }
 
     fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
-        self.outbox.link.writer.has_room().then(|| Outgoing { outbox: self.outbox, mss: self.mss })
+        self.outbox.link.writer.has_room().then_some(Outgoing { outbox: self.outbox, mss: self.mss })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -19,25 +19,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
-use packet::{IpPacket, IpVersion, protocol};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use mio::Interest;
+use packet::{IpVersion, protocol};
+use rustix::net::sockopt;
 
 use super::common::{Arrival, Common, is_refused};
 use super::connection::{Connection, Fate, close_with_reset};
+use super::engine;
 use super::outbox::Unreachable;
 use super::report::{Direction, Protocol, Session};
+use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
 use super::stack::{Stack, Syn};
 use super::table::Table;
-use super::engine;
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-
-/// A container's end and the other end, as the container knows it.
-type Key = (SocketAddr, SocketAddr);
 
 /// Every connection.
 pub(super) struct Tcp {
@@ -53,6 +46,7 @@ struct Splice {
     stage: Stage,
     direction: Direction,
     marked: bool,
+    blocked: bool,
     /// Its earliest entry among the timers.
     timer: Option<Instant>,
 }
@@ -61,16 +55,6 @@ enum Stage {
     /// The host's socket is connecting.
     Connecting(OwnedFd, Syn),
     Open(Box<Connection>),
-}
-
-/// What is looked at in a TCP header.
-struct Header {
-    key: Key,
-    flags: u8,
-    sequence: u32,
-    acknowledgment: u32,
-    /// Bytes of sequence space.
-    length: u32,
 }
 
 /// Bytes of each buffer of a connection that is opened when there are so many already.
@@ -148,7 +132,7 @@ impl Tcp {
         match open_and_connect(remote) {
             Ok((fd, connected)) => {
                 let stage = Stage::Connecting(fd, syn);
-                let value = Splice { stage, direction: Direction::Out, marked: false, timer: None };
+                let value = Splice { stage, direction: Direction::Out, marked: false, blocked: false, timer: None };
                 let number = self.table.insert(header.key, container.ip(), now, value);
                 if !self.watch(common, number) {
                     self.forget(number);
@@ -162,7 +146,14 @@ impl Tcp {
     }
 
     /// Carries a client that the host has accepted to a container.
-    pub(super) fn forward(&mut self, common: &mut Common, fd: OwnedFd, client: SocketAddr, container: SocketAddr, now: Instant) {
+    pub(super) fn forward(
+        &mut self,
+        common: &mut Common,
+        fd: OwnedFd,
+        client: SocketAddr,
+        container: SocketAddr,
+        now: Instant,
+    ) {
         let open = self.table.len();
         let from = self.free_port(client, container);
         let (true, Some(from)) = (self.make_room(common, container.ip(), now), from) else {
@@ -177,7 +168,7 @@ impl Tcp {
         };
         common.counters.tcp_opened += 1;
         let stage = Stage::Open(Box::new(connection));
-        let value = Splice { stage, direction: Direction::In, marked: false, timer: None };
+        let value = Splice { stage, direction: Direction::In, marked: false, blocked: false, timer: None };
         let number = self.table.insert((container, from), container.ip(), now, value);
         if self.watch(common, number) {
             self.mark(number);
@@ -188,10 +179,11 @@ impl Tcp {
 
     /// The client's port, or another where clients share an address in front of the container.
     fn free_port(&self, client: SocketAddr, container: SocketAddr) -> Option<SocketAddr> {
-        let free = |address: &SocketAddr| match self.table.find(&(container, *address)).and_then(|number| self.table.get(number)) {
-            Some(row) => row.value.is_over(),
-            None => address.port() > 0,
-        };
+        let free =
+            |address: &SocketAddr| match self.table.find(&(container, *address)).and_then(|number| self.table.get(number)) {
+                Some(row) => row.value.is_over(),
+                None => address.port() > 0,
+            };
         let others = (0..64).map(|salt| {
             let [low, high, ..] = self.stack.random(salt + u64::from(client.port())).to_le_bytes();
             SocketAddr::new(client.ip(), u16::from_le_bytes([low, high]) | 0x8000)
@@ -216,7 +208,7 @@ impl Tcp {
     /// Asks the kernel to tell of the connection's socket.
     fn watch(&self, common: &Common, number: usize) -> bool {
         let Some(descriptor) = self.table.get(number).and_then(|row| row.value.descriptor()) else { return false };
-        common.watch(descriptor, engine::Source::Tcp.token(number))
+        common.watch(descriptor, engine::Source::Tcp.token(number), Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Takes note of what the kernel says about a socket.
@@ -270,7 +262,12 @@ impl Tcp {
             }
         }
         if !self.blocked.is_empty() && common.outbox.link.writer.has_room() {
-            std::mem::take(&mut self.blocked).into_iter().for_each(|number| self.mark(number));
+            for number in std::mem::take(&mut self.blocked) {
+                if let Some(row) = self.table.get_mut(number) {
+                    row.value.blocked = false;
+                }
+                self.mark(number);
+            }
         }
         let mut marked = std::mem::take(&mut self.marked);
         for number in marked.drain(..) {
@@ -288,13 +285,25 @@ impl Tcp {
             return self.forget(number);
         }
         if !common.outbox.link.writer.has_room() {
-            self.blocked.push(number);
+            if !std::mem::replace(&mut row.value.blocked, true) {
+                self.blocked.push(number);
+            }
             return;
         }
         let Some(at) = connection.deadline(&mut self.stack, now) else { return };
         if row.value.timer.is_none_or(|timer| at < timer) {
             row.value.timer = Some(at);
             self.timers.push(Reverse((at, number)));
+            self.drop_stale_timers();
+        }
+    }
+
+    /// Entries of connections that are gone wait in the heap for their time, but not too many of them.
+    fn drop_stale_timers(&mut self) {
+        if self.timers.len() > 2 * self.table.len() + 1024 {
+            let table = &self.table;
+            let live = |at: Instant, number| table.get(number).is_some_and(|row| row.value.timer == Some(at));
+            self.timers.retain(|Reverse((at, number))| live(*at, *number));
         }
     }
 
@@ -313,9 +322,10 @@ impl Tcp {
         let Some(number) = self.table.find(&key) else { return };
         let Some(Stage::Open(connection)) = self.table.get_mut(number).map(|row| &mut row.value.stage) else { return };
         if let Some(mtu) = mtu {
-            let headers = if key.0.is_ipv4() { 40 } else { 60 };
-            let mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
-            connection.mss = connection.mss.min(mss.max(64));
+            // No path takes less than 576 or 1280 bytes (RFC 791, section 3.1; RFC 8200, section 5).
+            let (headers, least) = if key.0.is_ipv4() { (40, 536) } else { (60, 1220) };
+            let mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX).max(least);
+            connection.mss = connection.mss.min(mss);
         } else if connection.is_calling() {
             connection.abort(&mut self.stack, &mut common.outbox, now);
             self.forget(number);
@@ -347,72 +357,6 @@ impl Splice {
             Stage::Connecting(fd, _) => Some(fd.as_raw_fd()),
             Stage::Open(connection) => connection.descriptor(),
         }
-    }
-}
-
-impl Header {
-    fn parse(frame: &[u8], ip: &IpPacket) -> Option<Self> {
-        let header: &[u8; 20] = frame.get(ip.transport..ip.end)?.first_chunk()?;
-        let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = *header;
-        let payload = (ip.end - ip.transport).checked_sub(usize::from(offset >> 4) * 4).filter(|_| offset >= 0x50)?;
-        let control = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
-        let source = SocketAddr::new(ip.source, u16::from_be_bytes([s0, s1]));
-        let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([d0, d1]));
-        Some(Self {
-            key: (source, destination),
-            flags,
-            sequence: u32::from_be_bytes([q0, q1, q2, q3]),
-            acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
-            length: u32::try_from(payload).ok()?.saturating_add(control),
-        })
-    }
-}
-
-/// Answers a segment of no connection (RFC 9293, section 3.10.7.1).
-fn refuse(common: &mut Common, header: &Header) {
-    common.counters.tcp_refused += 1;
-    let (container, remote) = header.key;
-    let (sequence, acknowledged) = if header.flags & ACK != 0 {
-        (header.acknowledgment, None)
-    } else {
-        (0, Some(header.sequence.wrapping_add(header.length)))
-    };
-    common.outbox.bare_tcp(remote, container, sequence, acknowledged);
-}
-
-/// Tells the container why the host could not connect, in the words in which the kernel heard it.
-fn answer(common: &mut Common, key: Key, syn: &[u8], error: Errno) {
-    common.counters.tcp_refused += 1;
-    let what = match error {
-        // Silence is the truth here: the container's own patience ends about now.
-        Errno::TIMEDOUT => return,
-        Errno::NETUNREACH | Errno::NETDOWN => Unreachable::Network,
-        Errno::HOSTUNREACH | Errno::HOSTDOWN => Unreachable::Host,
-        Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
-        // Refused; or the host is short of something, which the container can do nothing about either.
-        _ => return reset_syn(common, key, syn),
-    };
-    let (container, remote) = key;
-    common.outbox.unreachable(what, common.voice(remote.ip()), container.ip(), syn);
-}
-
-fn reset_syn(common: &mut Common, key: Key, syn: &[u8]) {
-    let transport = if key.0.is_ipv4() { 20 } else { 40 };
-    let sequence = syn.get(transport + 4..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    common.outbox.bare_tcp(key.1, key.0, 0, Some(sequence.wrapping_add(1)));
-}
-
-/// A nonblocking socket that connects, and whether it has already.
-fn open_and_connect(remote: SocketAddr) -> Result<(OwnedFd, bool), Errno> {
-    let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    sockopt::set_socket_keepalive(&fd, true)?;
-    match rustix::net::connect(&fd, &remote) {
-        Ok(()) => Ok((fd, true)),
-        Err(Errno::INPROGRESS) => Ok((fd, false)),
-        Err(error) => Err(error),
     }
 }
 

@@ -2,18 +2,20 @@
 //! stands for the host, and a peer in another behind a veth pair.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command as Program;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
 use crate::attach::{Plan, attach, remove_netns};
 use crate::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
-use crate::sys::netns;
+use crate::sys::{datagram, netns};
 use crate::worker::{Command, Handle, Worker};
 
 const CONTAINER: &str = "10.10.0.2";
@@ -121,10 +123,13 @@ impl Lab {
         crate::attach::make_netns(&peer.0).unwrap();
         run(&format!("ip link set lo up; ip link add up0 type veth peer name eth0 netns {} && ip link set up0 up", peer.0));
         run(&format!("ip addr add {HOST}/24 dev up0 && ip addr add 2001:db8::1/64 dev up0 nodad"));
-        peer.run(&format!("ip link set lo up; ip link set eth0 up; ip addr add {PEER}/24 dev eth0; ip addr add {PEER6}/64 dev eth0 nodad"));
+        peer.run(&format!(
+            "ip link set lo up; ip link set eth0 up; ip addr add {PEER}/24 dev eth0; ip addr add {PEER6}/64 dev eth0 nodad"
+        ));
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let local = vec![GATEWAY.parse().unwrap(), "fd10::1".parse().unwrap()];
-        let settings = Settings { name: "test".to_owned(), mac, router, mtu: 1500, local, capacity };
+        let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
+        let settings = Settings { name, mac, router, mtu: 1500, local, capacity };
         let (uplink, device) = open(settings).unwrap();
         let worker = bridge([tap(&container, router), device]);
         for address in [GATEWAY, "fd10::1"] {
@@ -143,6 +148,15 @@ impl Lab {
             listen: None,
         };
         self.uplink().set_forwards(forwards.iter().map(forward).collect())
+    }
+
+    /// Ticks of processor time that the uplink's thread has had.
+    fn ticks(&self) -> u64 {
+        let name = format!("(host-{}) ", self.container.0.rsplit('-').nth(1).unwrap());
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let stat = stats.find(|stat| stat.contains(&name)).unwrap();
+        stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     fn until(&self, what: &str, holds: impl Fn(&[Session]) -> bool) {
@@ -246,7 +260,9 @@ fn a_peer_that_finishes_first_still_hears() {
     client.write_all(b"thanks").unwrap();
     drop(client);
     assert_eq!(read_all(&mut server), b"thanks");
+    let begun = Instant::now();
     lab.until("forgotten", <[Session]>::is_empty);
+    assert!(begun.elapsed() < Duration::from_secs(6), "it lingers for two seconds");
 }
 
 #[test]
@@ -258,10 +274,13 @@ fn a_syn_is_answered_with_the_truth() {
     assert_eq!(kind("203.0.113.1:80").kind(), ErrorKind::NetworkUnreachable);
     assert_eq!(kind("[2001:db8:1::1]:80").kind(), ErrorKind::NetworkUnreachable);
     assert_eq!(kind("192.0.2.77:80").kind(), ErrorKind::HostUnreachable);
-    assert!(lab.uplink().sessions().unwrap().is_empty());
+    // A SYN that came again just then may be under way once more.
+    lab.until("forgotten", <[Session]>::is_empty);
 
     // Nobody answers out there: nobody answers here.
-    lab.peer.run("nft add table t; nft add chain t i \"{ type filter hook input priority 0; }\"; nft add rule t i tcp dport 80 drop");
+    lab.peer.run(
+        "nft add table t; nft add chain t i \"{ type filter hook input priority 0; }\"; nft add rule t i tcp dport 80 drop",
+    );
     let address: SocketAddr = format!("{PEER}:80").parse().unwrap();
     let silent = lab.container.within(move || TcpStream::connect_timeout(&address, Duration::from_secs(3)).unwrap_err());
     assert_eq!(silent.kind(), ErrorKind::TimedOut);
@@ -276,7 +295,18 @@ fn what_belongs_to_the_host_alone_is_not_reached() {
     for address in ["0.0.0.1:9000", "[::ffff:0:127.0.0.1]:9000"] {
         assert!(lab.container.connect(address).is_err(), "{address}");
     }
-    for refused in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.169.254", "::1", "::", "ff02::1", "fe80::1", "::ffff:127.0.0.1"] {
+    for refused in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "169.254.169.254",
+        "::1",
+        "::",
+        "ff02::1",
+        "fe80::1",
+        "::ffff:127.0.0.1",
+    ] {
         assert!(super::common::is_refused(refused.parse().unwrap()), "{refused}");
     }
     for allowed in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1", "64:ff9b::1"] {
@@ -341,8 +371,8 @@ fn a_forward_shows_the_client_and_tells_the_truth() {
     let Some(lab) = Lab::new("a_forward_shows_the_client_and_tells_the_truth") else { return };
     lab.forward(&[(nat::Protocol::Tcp, "8080", "10.10.0.2:80"), (nat::Protocol::Tcp, "8081", "[fd10::2]:80")]).unwrap();
     let target = format!("{HOST}:8080");
-    let mut early = lab.peer.connect(&target).unwrap();
-    assert_eq!(early.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "the container refuses");
+    let early = lab.peer.connect(&target).and_then(|mut client| client.read(&mut [0]));
+    assert_eq!(early.unwrap_err().kind(), ErrorKind::ConnectionReset, "the container refuses");
 
     let listener = lab.container.listen("0.0.0.0:80");
     let listener6 = lab.container.listen("[fd10::2]:80");
@@ -382,7 +412,10 @@ fn forwards_change_all_or_none_and_what_stays_is_not_touched() {
     let (mut server, _) = accept(&listener);
     let taken = TcpListener::bind("0.0.0.0:9090").unwrap();
     let error = lab.forward(&[(nat::Protocol::Tcp, "9088-9091", "10.10.0.2:80")]).unwrap_err().to_string();
-    assert!(error.starts_with("cannot forward TCP port 9090 of the host: 0.0.0.0:9090 is in use by another program"), "{error}");
+    assert!(
+        error.starts_with("cannot forward TCP port 9090 of the host: 0.0.0.0:9090 is in use by another program"),
+        "{error}"
+    );
     drop(taken);
     assert!(TcpListener::bind("0.0.0.0:9088").is_ok(), "nothing is left of it");
     let twice = lab.forward(&[kept, kept]).unwrap_err().to_string();
@@ -392,11 +425,38 @@ fn forwards_change_all_or_none_and_what_stays_is_not_touched() {
     lab.forward(&[kept, (nat::Protocol::Tcp, "9088-9091", "10.10.0.2:80")]).unwrap();
     client.write_all(b"still here").unwrap();
     server.read_exact(&mut [0; 10]).unwrap();
-    assert!(lab.peer.connect(&format!("{HOST}:9091")).is_ok());
+    assert!(lab.peer.connect(&format!("{HOST}:9088")).is_ok());
     lab.forward(&[]).unwrap();
     client.write_all(b"still here").unwrap();
     server.read_exact(&mut [0; 10]).unwrap();
     assert_eq!(lab.peer.connect(&format!("{HOST}:8080")).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_forward_moves_between_all_addresses_and_one() {
+    let Some(lab) = Lab::new("a_forward_moves_between_all_addresses_and_one") else { return };
+    let _listener = lab.container.listen("0.0.0.0:80");
+    for protocol in [nat::Protocol::Tcp, nat::Protocol::Udp] {
+        let forward = |ports: &str, listen: Option<&str>| Forward {
+            rule: nat::Forward::new(protocol, ports.parse().unwrap(), "10.10.0.2:80".parse().unwrap()).unwrap(),
+            listen: listen.map(|address| address.parse().unwrap()),
+        };
+        let is_open = |address: &str| match protocol {
+            nat::Protocol::Tcp => TcpListener::bind(address).is_err(),
+            nat::Protocol::Udp => UdpSocket::bind(address).is_err(),
+        };
+        lab.uplink().set_forwards(vec![forward("8080", None)]).unwrap();
+        let taken = (TcpListener::bind("0.0.0.0:9090").unwrap(), UdpSocket::bind("0.0.0.0:9090").unwrap());
+        lab.uplink().set_forwards(vec![forward("8080", Some(HOST)), forward("9090", None)]).unwrap_err();
+        assert!(is_open("127.0.0.1:8080") && is_open("[::1]:8080"), "everything is as it was");
+        drop(taken);
+        lab.uplink().set_forwards(vec![forward("8080", Some(HOST))]).unwrap();
+        assert!(is_open("192.0.2.1:8080") && !is_open("127.0.0.1:8080"));
+        lab.uplink().set_forwards(vec![forward("8080", None)]).unwrap();
+        assert!(is_open("127.0.0.1:8080"));
+        let error = lab.uplink().set_forwards(vec![forward("8080", Some("192.0.2.99"))]).unwrap_err().to_string();
+        assert!(error.contains("the host has no address 192.0.2.99"), "{error}");
+    }
 }
 
 #[test]
@@ -425,6 +485,8 @@ fn what_datagrams_meet_is_told_to_the_container() {
     let Some(lab) = Lab::new("what_datagrams_meet_is_told_to_the_container") else { return };
     let met = |target: String, length: usize| {
         let client = lab.container.udp(if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
+        // Without this the kernel keeps what may pass, such as an unreachable network, to itself (udp(7)).
+        datagram::ask_for_errors(client.as_fd(), target.starts_with('[')).unwrap();
         client.connect(&target).unwrap();
         client.send(&vec![0; length]).unwrap();
         client.recv(&mut [0; 10]).unwrap_err()
@@ -445,7 +507,8 @@ fn what_datagrams_meet_is_told_to_the_container() {
     let too_long = (0..2).map(|_| client.send(&[0; 1400])).find_map(Result::err).unwrap();
     assert_eq!(too_long.raw_os_error(), Some(rustix::io::Errno::MSGSIZE.raw_os_error()));
     assert_eq!(rustix::net::sockopt::ip_mtu(&client).unwrap(), 1300);
-    client.send(&[0; 1200]).unwrap();
+    // The error of the first shows once more before anything is sent.
+    assert!((0..2).any(|_| client.send(&[0; 1200]).is_ok()));
     assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1200);
 }
 
@@ -510,6 +573,38 @@ fn a_container_that_fills_the_table_is_refused_while_others_get_in() {
 }
 
 #[test]
+fn an_uplink_with_nothing_to_do_sleeps() {
+    let Some(lab) = Lab::new("an_uplink_with_nothing_to_do_sleeps") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let pair = || {
+        let client = lab.container.connect(&format!("{PEER}:9000")).unwrap();
+        (client, accept(&listener).0)
+    };
+    let idle = pair();
+    let (mut stuck_out, mut stuck_in) = (pair(), pair());
+    fill(&mut stuck_out.0);
+    fill(&mut stuck_in.1);
+    let (half_out, half_in) = (pair(), pair());
+    half_out.0.shutdown(Shutdown::Write).unwrap();
+    half_in.1.shutdown(Shutdown::Write).unwrap();
+    let gone = pair();
+    lab.container.run("ip link set eth0 down");
+    drop(gone.1);
+    std::thread::sleep(Duration::from_millis(100));
+    let before = lab.ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(lab.ticks() - before < 20, "{} ticks of 10 ms in 2 s", lab.ticks() - before);
+    drop((idle, stuck_out, stuck_in, half_out, half_in));
+}
+
+/// Kibibytes of memory that this process has touched.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
 fn thousands_of_connections_live_at_once() {
     const MANY: usize = 5000;
     let Some(lab) = Lab::new("thousands_of_connections_live_at_once") else { return };
@@ -524,7 +619,7 @@ fn thousands_of_connections_live_at_once() {
         }
         stopped.recv().unwrap();
     });
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), resident());
     let address: SocketAddr = format!("{PEER}:9000").parse().unwrap();
     let clients = lab.container.within(move || {
         let clients: Vec<_> = (0..MANY).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -538,12 +633,61 @@ fn thousands_of_connections_live_at_once() {
         }
         clients
     });
-    println!("{MANY} connections opened and used in {:?}", begun.elapsed());
+    println!("{MANY} connections opened and used in {:?}, {} KiB more than before", begun.elapsed(), resident() - before);
     assert_eq!(lab.uplink().sessions().unwrap().len(), MANY);
     stop.send(()).unwrap();
     serving.join().unwrap();
     drop(clients);
     lab.until("forgotten", <[Session]>::is_empty);
+}
+
+#[test]
+fn programs_that_people_use_work() {
+    let Some(lab) = Lab::new("programs_that_people_use_work") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    std::fs::write(directory.path().join("file"), pattern(5_000_000)).unwrap();
+    let inside = |name: &Name, line: &str| {
+        let mut command = Program::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", name.0)).args(["sh", "-c", &format!("exec {line}")]);
+        Running(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let _servers = [
+        inside(&lab.peer, &format!("python3 -m http.server --bind {PEER} --directory {path} 8000")),
+        inside(&lab.peer, "iperf3 -s"),
+        inside(&lab.container, &format!("python3 -m http.server --directory {path} 8000")),
+    ];
+    lab.forward(&[(nat::Protocol::Tcp, "8000", "10.10.0.2:8000")]).unwrap();
+    for (name, url) in [(&lab.container, format!("http://{PEER}:8000/file")), (&lab.peer, format!("http://{HOST}:8000/file"))] {
+        name.run(&format!("curl -sS --retry 20 --retry-delay 1 --retry-all-errors -m 30 -o {path}/copy {url}"));
+        assert!(std::fs::read(directory.path().join("copy")).unwrap() == pattern(5_000_000), "{url}");
+    }
+    for options in [
+        "-n 20M",
+        "-n 20M -R",
+        "-n 20M -P 4 --bidir",
+        "-u -b 50M -l 1400 -t 1",
+        "-u -b 50M -l 1400 -t 1 -R",
+        "-n 20M -M 700 -R",
+    ] {
+        let text = lab.container.run(&format!("iperf3 -J -c {PEER} {options}"));
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let bytes = report["end"]["sum_received"]["bytes"].as_u64().or(report["end"]["sum"]["bytes"].as_u64());
+        assert!(bytes.is_some_and(|bytes| bytes > 1_000_000), "{options}: {text}");
+    }
+    let errors = lab.container.run("grep ^Tcp: /proc/net/snmp | tail -n 1");
+    assert!(errors.trim_end().ends_with(" 0"), "checksum errors: {errors}");
+    assert_eq!(lab.uplink().counters().unwrap().malformed, 0);
+}
+
+/// A program that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -556,7 +700,6 @@ fn an_uplink_that_is_dropped_takes_its_device_and_sockets_along() {
     lab.uplink = None;
     assert!(matches!(server.read(&mut [0]), Ok(0) | Err(_)));
     assert!(TcpListener::bind("0.0.0.0:8080").is_ok());
-    assert_eq!(Ipv4Addr::LOCALHOST.to_string(), "127.0.0.1");
 }
 
 #[test]
@@ -566,4 +709,87 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
         Settings { name: "wan".to_owned(), mac, router, mtu: 1000, local: Vec::new(), capacity: Capacity::default() };
     let error = open(settings).err().unwrap().to_string();
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
+}
+
+#[test]
+fn a_container_that_the_router_does_not_find_is_a_reset() {
+    let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+    let gateway: IpAddr = GATEWAY.parse().unwrap();
+    let settings =
+        Settings { name: "t".to_owned(), mac, router, mtu: 1500, local: vec![gateway], capacity: Capacity::default() };
+    let (uplink, mut device) = open(settings).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rule = nat::Forward::new(nat::Protocol::Tcp, free.port().to_string().parse().unwrap(), "10.10.0.9:80".parse().unwrap());
+    uplink.set_forwards(vec![Forward { rule: rule.unwrap(), listen: Some(free.ip()) }]).unwrap();
+    let mut client = TcpStream::connect(free).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let mut batch = packet::Batch::new();
+    while batch.frames().is_empty() {
+        device.receive(&mut batch);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let syn = batch.frames()[0].bytes();
+    let sliced = etherparse::SlicedPacket::from_ethernet(syn).unwrap();
+    let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("not TCP") };
+    assert!(tcp.syn() && !tcp.ack());
+    assert_eq!(tcp.options()[..4], [2, 4, 5, 180], "an MSS of 1460, whatever the stack believes");
+    let mut unreachable = |from: &str| {
+        let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host);
+        let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
+        let message = [&header.to_bytes()[..], &syn[14..]].concat();
+        let frame = outbox::whole(from.parse().unwrap(), gateway, 1, &message);
+        device.send(&[std::io::IoSlice::new(&frame)], packet::Offload::default(), 0);
+    };
+    unreachable("10.10.0.66");
+    assert_eq!(uplink.sessions().unwrap().len(), 1, "a container says nothing about the connections of others");
+    unreachable(GATEWAY);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(uplink.sessions().unwrap(), []);
+}
+
+/// What the sessions share, without a thread; the device keeps the link open.
+pub(super) fn common() -> (Common, link::HostDevice) {
+    let poll = Poll::new().unwrap();
+    let waker = Arc::new(Waker::new(poll.registry(), engine::WAKER).unwrap());
+    let (device, link) = link::link(waker).unwrap();
+    let outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
+    let registry = poll.registry().try_clone().unwrap();
+    (Common { outbox, registry, local: vec![GATEWAY.parse().unwrap()], counters: Counters::default() }, device)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// All go to addresses that are refused, so nothing of this leaves.
+    #[test]
+    fn no_frame_brings_it_down(
+        frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
+    ) {
+        let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let local = vec![GATEWAY.parse().unwrap()];
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, local, capacity: Capacity::default() };
+        let (uplink, mut device) = open(settings).unwrap();
+        for (payload, kind, fragment) in frames {
+            let protocol = [1, 6, 17, 58][kind % 4];
+            let (from, to): (IpAddr, IpAddr) = if kind < 4 {
+                ([10, 0, 0, 2].into(), [127, 0, 0, 1].into())
+            } else {
+                ("fd10::2".parse().unwrap(), "::1".parse().unwrap())
+            };
+            let mut frame = outbox::whole(from, to, protocol, &payload);
+            if fragment && kind < 4 {
+                frame[20] = 0x20;
+                let sum = packet::checksum::Sum::new().plus(&frame[14..24]).plus(&frame[26..34]).checksum();
+                frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
+            let offload = packet::Offload { checksum: packet::Checksum::Valid, gso: None };
+            device.send(&[std::io::IoSlice::new(&frame)], offload, 0);
+        }
+        prop_assert_eq!(uplink.sessions().unwrap(), []);
+        let mut batch = packet::Batch::new();
+        device.receive(&mut batch);
+        for frame in batch.frames() {
+            prop_assert!(etherparse::SlicedPacket::from_ethernet(frame.bytes()).is_ok());
+        }
+    }
 }

@@ -12,14 +12,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::common::{Arrival, Common, Manner, is_refused, passed_on, unsendable};
+use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::report::{Direction, Protocol, Session};
@@ -51,7 +52,7 @@ struct Flow {
 
 /// A client of a forward, as a container sees it.
 struct Served {
-    socket: Arc<OwnedFd>,
+    socket: Weak<OwnedFd>,
     client: SocketAddr,
     /// The address of this host that it speaks to.
     at: Option<IpAddr>,
@@ -74,7 +75,9 @@ impl Udp {
         if let Some(row) = self.served.find(&(from, to)).and_then(|number| self.served.get_mut(number)) {
             (row.used, row.value.sent) = (now, row.value.sent + payload.len() as u64);
             let Served { socket, client, at, .. } = &row.value;
-            common.counters.unsent += u64::from(send(socket, payload, *client, *at, segment).is_err());
+            // Without its forward there is nothing to answer by.
+            let sent = socket.upgrade().is_some_and(|socket| send(&socket, payload, *client, *at, segment).is_ok());
+            common.counters.unsent += u64::from(!sent);
             return;
         }
         if is_refused(to.ip()) {
@@ -91,15 +94,12 @@ impl Udp {
         flow.only_names &= to.port() == NAMES;
         flow.manner.follow(&flow.fd, arrival);
         let Err(error) = send(&flow.fd, payload, to, None, segment) else { return };
+        let heard = hear_errors(common, &flow.fd, from, &mut self.buffer);
         // It may be one that a datagram before this one met.
-        let what = if drain_errors(common, &flow.fd, from, &mut self.buffer) && error != Errno::MSGSIZE {
-            send(&flow.fd, payload, to, None, segment).err()
-        } else {
-            Some(error)
-        };
-        let Some(error) = what else { return };
+        let again = heard.any && error != Errno::MSGSIZE;
+        let Err(error) = (if again { send(&flow.fd, payload, to, None, segment) } else { Err(error) }) else { return };
         common.counters.unsent += 1;
-        if let Some(what) = unsendable(error) {
+        if let Some(what) = unsendable(error, heard) {
             common.unreachable(what, arrival);
         }
     }
@@ -119,7 +119,7 @@ impl Udp {
         let descriptor = fd.as_raw_fd();
         let flow = Flow { fd, manner: Manner::default(), only_names: true, remote: to, sent: 0, received: 0 };
         let number = self.flows.insert(from, from.ip(), now, flow);
-        if !common.watch(descriptor, engine::Source::Udp.token(number)) {
+        if !common.watch(descriptor, engine::Source::Udp.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return None;
         }
@@ -130,7 +130,6 @@ impl Udp {
     pub(super) fn ready(&mut self, common: &mut Common, number: usize) -> bool {
         let Some(row) = self.flows.get_mut(number) else { return false };
         let (container, flow) = (row.key, &mut row.value);
-        drain_errors(common, &flow.fd, container, &mut self.buffer);
         for _ in 0..PATIENCE {
             match datagram::receive(flow.fd.as_fd(), &mut self.buffer) {
                 Ok(received) => {
@@ -139,9 +138,9 @@ impl Udp {
                     common.outbox.udp(received.from, container, payload);
                 }
                 Err(Errno::AGAIN) => return false,
-                // A queued error shows once as the result of a read.
+                // What is in the error queue shows once as the result of a read.
                 Err(_) => {
-                    drain_errors(common, &flow.fd, container, &mut self.buffer);
+                    hear_errors(common, &flow.fd, container, &mut self.buffer);
                 }
             }
         }
@@ -178,19 +177,21 @@ impl Udp {
         let first = common.seen(client, at, container.ip())?;
         let others = (1..16_u16).map(|step| first.port().wrapping_mul(31).wrapping_add(step * 4099) | 0x8000);
         let mut places = std::iter::once(first.port()).chain(others).map(|port| SocketAddr::new(first.ip(), port));
-        let seen = places.find(|seen| match self.served.find(&(container, *seen)).and_then(|number| self.served.get(number)) {
-            Some(row) => row.value.client == client,
-            None => true,
-        })?;
+        let seen =
+            places.find(|seen| match self.served.find(&(container, *seen)).and_then(|number| self.served.get(number)) {
+                Some(row) => row.value.client == client,
+                None => true,
+            })?;
         if let Some(row) = self.served.find(&(container, seen)).and_then(|number| self.served.get_mut(number)) {
             (row.used, row.value.at, row.value.received) = (now, at, row.value.received + length as u64);
+            row.value.socket = Arc::downgrade(socket);
             return Some(seen);
         }
         if let Some(victim) = self.served.victim() {
             common.counters.flows_evicted += 1;
             self.served.remove(victim);
         }
-        let served = Served { socket: Arc::clone(socket), client, at, sent: 0, received: length as u64 };
+        let served = Served { socket: Arc::downgrade(socket), client, at, sent: 0, received: length as u64 };
         self.served.insert((container, seen), container.ip(), now, served);
         Some(seen)
     }
@@ -208,7 +209,7 @@ impl Udp {
     }
 
     /// Forgets clients of forwards that are no more: those whose socket and container `stays` does not know.
-    pub(super) fn retain(&mut self, stays: impl Fn(&Arc<OwnedFd>, SocketAddr) -> bool) {
+    pub(super) fn retain(&mut self, stays: impl Fn(&Weak<OwnedFd>, SocketAddr) -> bool) {
         for number in self.served.which(|row| !stays(&row.value.socket, row.key.0)) {
             self.served.remove(number);
         }
@@ -216,9 +217,14 @@ impl Udp {
 
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let out = self.flows.iter().map(|(_, row)| (Direction::Out, row.key, row.value.remote, row.value.sent, row.value.received, row.used));
-        let served =
-            self.served.iter().map(|(_, row)| (Direction::In, row.key.0, row.key.1, row.value.sent, row.value.received, row.used));
+        let out = self
+            .flows
+            .iter()
+            .map(|(_, row)| (Direction::Out, row.key, row.value.remote, row.value.sent, row.value.received, row.used));
+        let served = self
+            .served
+            .iter()
+            .map(|(_, row)| (Direction::In, row.key.0, row.key.1, row.value.sent, row.value.received, row.used));
         let session = |(direction, container, remote, sent, received, used)| Session {
             protocol: Protocol::Udp,
             direction,
@@ -261,16 +267,47 @@ fn send(fd: &OwnedFd, payload: &[u8], to: SocketAddr, from: Option<IpAddr>, segm
     }
 }
 
-/// Tells a container what its datagrams met; says whether there was anything.
-fn drain_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> bool {
-    let mut some = false;
-    for _ in 0..PATIENCE {
-        let Ok(error) = datagram::receive_error(fd.as_fd(), buffer) else { break };
-        some = true;
-        let Some((what, offender)) = passed_on(&error) else { continue };
-        let original = rebuilt_udp(container, error.to, buffer.get(..error.length).unwrap_or_default());
-        let voice = offender.filter(|address| !is_refused(*address)).unwrap_or_else(|| common.voice(error.to.ip()));
-        common.outbox.unreachable(what, voice, container.ip(), &original);
+/// Tells a container what its datagrams met.
+fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> Heard {
+    hear(fd.as_fd(), buffer, |(payload, to, what, offender)| {
+        let voice = offender.unwrap_or_else(|| common.voice(to.ip()));
+        common.outbox.unreachable(what, voice, container.ip(), &rebuilt_udp(container, to, payload));
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::common;
+
+    #[test]
+    fn a_flow_expires_and_one_that_asks_for_names_does_so_sooner() {
+        let (mut common, _device) = common();
+        let (mut udp, now) = (Udp::new(10), Instant::now());
+        let container = |port| SocketAddr::from(([10, 0, 0, 2], port));
+        udp.begin(&mut common, container(1), SocketAddr::from(([192, 0, 2, 2], 53)), now).unwrap();
+        let number = udp.begin(&mut common, container(2), SocketAddr::from(([192, 0, 2, 2], 443)), now).unwrap();
+        udp.flows.get_mut(number).unwrap().value.only_names = false;
+        let left = |udp: &mut Udp, seconds| {
+            udp.expire(now + Duration::from_secs(seconds));
+            udp.sessions(now).len()
+        };
+        assert_eq!([59, 60, 299, 300].map(|seconds| left(&mut udp, seconds)), [2, 1, 1, 0]);
     }
-    some
+
+    #[test]
+    fn the_container_with_the_most_flows_loses_its_idlest() {
+        let (mut common, _device) = common();
+        let (mut udp, now) = (Udp::new(10), Instant::now());
+        let remote = SocketAddr::from(([192, 0, 2, 2], 443));
+        udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 2], 1)), remote, now).unwrap();
+        for port in 1..100 {
+            let later = now + Duration::from_millis(port.into());
+            udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 3], port)), remote, later).unwrap();
+        }
+        let kept: Vec<_> = udp.sessions(now).iter().map(|session| session.container.port()).collect();
+        assert_eq!((kept.len(), udp.flows.find(&SocketAddr::from(([10, 0, 0, 2], 1))).is_some()), (10, true));
+        assert!(kept.iter().all(|port| *port == 1 || *port > 90), "{kept:?}");
+        assert_eq!(common.counters.flows_evicted, 90);
+    }
 }

@@ -60,8 +60,7 @@ pub fn ask_for_errors(fd: BorrowedFd<'_>, v6: bool) -> Result<(), Errno> {
 /// # Errors
 /// What setsockopt(2) says.
 pub fn ask_for_addresses(fd: BorrowedFd<'_>, v6: bool) -> Result<(), Errno> {
-    let (level, option) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
+    let (level, option) = if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
     set(fd, level, option, &1)
 }
 
@@ -125,13 +124,7 @@ pub fn receive_error(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<QueuedErro
 ///
 /// # Errors
 /// `EAGAIN` if the socket's buffer is full; `EMSGSIZE`, `ECONNREFUSED`, `EHOSTUNREACH` and their kin.
-pub fn send(
-    fd: BorrowedFd<'_>,
-    bytes: &[u8],
-    to: SocketAddr,
-    from: Option<IpAddr>,
-    segment: Option<u16>,
-) -> Result<(), Errno> {
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>, segment: Option<u16>) -> Result<(), Errno> {
     let (mut name, length) = raw_address(to)?;
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control([MaybeUninit::zeroed(); CONTROL]);
@@ -223,7 +216,7 @@ impl Received {
             // SAFETY: as above; the data begins behind the header.
             let start = unsafe { libc::CMSG_DATA(header) };
             let before = start as usize - std::ptr::from_ref(header) as usize;
-            let length = (header.cmsg_len as usize).saturating_sub(before);
+            let length = header.cmsg_len.saturating_sub(before);
             see(header.cmsg_level, header.cmsg_type, Data { start, length });
             // SAFETY: `message` and `header` are those of this walk.
             next = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
@@ -383,7 +376,10 @@ mod tests {
         send(one.as_fd(), b"abcdef", target, None, Some(4)).unwrap();
         let mut buffer = [0; 100];
         let first = receive(two.as_fd(), &mut buffer).unwrap();
-        assert_eq!((&buffer[..first.length], first.from, first.to), (&b"abcd"[..], one.local_addr().unwrap(), Some(target.ip())));
+        assert_eq!(
+            (&buffer[..first.length], first.from, first.to),
+            (&b"abcd"[..], one.local_addr().unwrap(), Some(target.ip()))
+        );
         assert_eq!(receive(two.as_fd(), &mut buffer).unwrap().length, 2);
         send(two.as_fd(), b"back", first.from, first.to, None).unwrap();
         assert_eq!(receive(one.as_fd(), &mut buffer).unwrap().from, target);
