@@ -217,9 +217,17 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a", "ping the gateway", "ping -c1 -W2 10.10.0.1 | grep -o '1 received'"),
     ("a", "ping outside", "ping -c1 -W2 192.0.2.1 | grep -o '1 received.*loss'"),
     ("a", "ping behind outside", "ping -c1 -W2 198.51.100.1 | grep -Eo 'ttl=[0-9]+|1 received'"),
-    ("a", "ping a network that outside does not know", "ping -c1 -W2 240.1.1.1 2>&1 | grep -Eo 'Net Unreach|Host Unreach|0 received'; ping -c1 -W2 100.64.0.1 | grep -Eo 'From [0-9.]+|Unreachable|0 received'"),
+    (
+        "a",
+        "ping a network that outside does not know",
+        "ping -c1 -W2 240.1.1.1 2>&1 | grep -Eo 'Net Unreach|Host Unreach|0 received'; ping -c1 -W2 100.64.0.1 | grep -Eo 'From [0-9.]+|Unreachable|0 received'",
+    ),
     ("a", "ping with much data", "ping -c1 -W2 -s 6000 198.51.100.1 | grep -Eo '6008 bytes|1 received'"),
-    ("a", "ping that may not be cut", "ping -c1 -W2 -M do -s 1400 203.0.113.9; ping -c1 -W2 -M do -s 1400 203.0.113.9 2>&1 | grep -Eo 'mtu ?= ?1280|1 received'; true"),
+    (
+        "a",
+        "ping that may not be cut",
+        "ping -c1 -W2 -M do -s 1400 203.0.113.9; ping -c1 -W2 -M do -s 1400 203.0.113.9 2>&1 | grep -Eo 'mtu ?= ?1280|1 received'; true",
+    ),
     ("a", "a TCP client keeps its port", "probe tcp 192.0.2.1 7000 5001 hello"),
     ("a", "a TCP client beyond", "probe tcp 198.51.100.1 7000 5002 hello"),
     ("a", "a TCP port that nobody serves", "probe tcp 192.0.2.1 7999 0 hello"),
@@ -250,7 +258,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ("out", "a TCP port that is not published", "probe tcp 192.0.2.10 81 0 hello"),
     ("out", "a UDP port that is not published", "probe udp 192.0.2.10 82 0 hello"),
     ("out", "ping the outer address", "ping -c1 -W2 192.0.2.10 | grep -o '1 received'"),
-    ("out", "the inside is not reached directly", "ip route add 10.99.0.0/24 via 192.0.2.10; probe tcp 10.99.0.3 80 0 hello | head -c 4"),
+    (
+        "out",
+        "the inside is not reached directly",
+        "ip route add 10.99.0.0/24 via 192.0.2.10; probe tcp 10.99.0.3 80 0 hello | head -c 4",
+    ),
     ("a", "a published port from inside", "probe tcp 192.0.2.10 8080 5200 hello"),
     ("b", "a published port from its own station", "probe tcp 192.0.2.10 8080 5201 hello"),
     ("a", "a published UDP port from inside", "probe udp 192.0.2.10 9000 6200 100"),
@@ -288,9 +300,7 @@ impl World {
         }
         for (netns, port) in [("out", 7000), ("far", 7000), ("b", 80), ("b", 81), ("b", 9000)] {
             lab.spawn_in(netns, &format!("python3 {script} serve {port}"));
-            lab.until("a server listens", |lab| {
-                !lab.run_in(netns, &format!("ss -Hltn sport = :{port}")).ok().is_empty()
-            });
+            lab.until("a server listens", |lab| !lab.run_in(netns, &format!("ss -Hltn sport = :{port}")).ok().is_empty());
         }
         Self { lab }
     }

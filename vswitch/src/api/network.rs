@@ -59,7 +59,9 @@ pub enum NetworkError {
     #[error("port \"{0}\" has the address {1} of its bridge's gateway: use another")]
     AddressOfGateway(PortName, IpAddr),
     /// Two uplinks on one interface.
-    #[error("uplink \"{0}\" has interface \"{1}\", which uplink \"{2}\" has already: use one uplink for both, or another interface")]
+    #[error(
+        "uplink \"{0}\" has interface \"{1}\", which uplink \"{2}\" has already: use one uplink for both, or another interface"
+    )]
     SameDevice(PortName, String, PortName),
 }
 
@@ -150,8 +152,10 @@ impl Network<'_> {
     }
 
     fn subnets(&self) -> impl Iterator<Item = (Owner<'_>, IpNet)> {
-        let bridges = self.bridges.iter().flat_map(|bridge| bridge.addresses.iter().map(|net| (Owner::Bridge(&bridge.name), *net)));
-        let uplinks = self.uplinks.iter().flat_map(|uplink| uplink.addresses().iter().map(|net| (Owner::Uplink(&uplink.name), *net)));
+        let bridges =
+            self.bridges.iter().flat_map(|bridge| bridge.addresses.iter().map(|net| (Owner::Bridge(&bridge.name), *net)));
+        let uplinks =
+            self.uplinks.iter().flat_map(|uplink| uplink.addresses().iter().map(|net| (Owner::Uplink(&uplink.name), *net)));
         bridges.chain(uplinks)
     }
 }
@@ -232,11 +236,20 @@ mod tests {
         for spec in [&br0, &br1] {
             assert_eq!(network.check_bridge(spec), Ok(()));
         }
-        assert_eq!((network.check_uplink(&wan), network.check_forward(&web), network.check_port(&port)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(
+            (network.check_uplink(&wan), network.check_forward(&web), network.check_port(&port)),
+            (Ok(()), Ok(()), Ok(()))
+        );
 
-        refused(network.check_bridge(&bridge("br2", "addresses = [\"10.0.0.129/25\"]")), "overlaps 10.0.0.1/24 of bridge \"br0\"");
+        refused(
+            network.check_bridge(&bridge("br2", "addresses = [\"10.0.0.129/25\"]")),
+            "overlaps 10.0.0.1/24 of bridge \"br0\"",
+        );
         refused(network.check_bridge(&bridge("br2", "addresses = [\"192.0.0.1/16\"]")), "of uplink \"wan\"");
-        refused(network.check_bridge(&bridge("br1", "addresses = [\"10.1.0.1/24\"]\nuplink = \"no\"")), "uplink \"no\", which does not exist");
+        refused(
+            network.check_bridge(&bridge("br1", "addresses = [\"10.1.0.1/24\"]\nuplink = \"no\"")),
+            "uplink \"no\", which does not exist",
+        );
         refused(network.check_bridge(&bridge("br0", "addresses = [\"10.0.0.2/24\"]")), "port \"a\" has the address 10.0.0.2");
         refused(network.check_uplink(&uplink("up", "10.1.0.9/30")), "overlaps 10.1.0.1/24 of bridge \"br1\"");
         refused(network.check_uplink(&uplink("a", "203.0.113.1/24")), "has the name of a port");

@@ -4,9 +4,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec,
-};
+use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec};
 
 /// One change to the running switch, or one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -217,7 +217,9 @@ pub enum SpecError {
     #[error("max-macs {0} of bridge \"{1}\" is out of range: use 1 to 1048576")]
     MaxMacs(u32, BridgeName),
     /// An address that no gateway may have.
-    #[error("bridge \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it")]
+    #[error(
+        "bridge \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it"
+    )]
     NotAHost(BridgeName, IpNet),
     /// Two subnets of one bridge overlap.
     #[error("addresses {1} and {2} of bridge \"{0}\" are in one subnet: give it one address in each")]

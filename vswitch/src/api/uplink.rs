@@ -195,7 +195,12 @@ impl TryFrom<UplinkTable> for UplinkSpec {
     fn try_from(table: UplinkTable) -> Result<Self, UplinkError> {
         let UplinkTable { name, kind, device, address, gateway, mac } = table;
         if kind == UplinkKindName::Host {
-            let given = [(device.is_some(), "device"), (address.is_some(), "address"), (gateway.is_some(), "gateway"), (mac.is_some(), "mac")];
+            let given = [
+                (device.is_some(), "device"),
+                (address.is_some(), "address"),
+                (gateway.is_some(), "gateway"),
+                (mac.is_some(), "mac"),
+            ];
             return match given.into_iter().find(|(given, _)| *given) {
                 Some((_, key)) => Err(UplinkError::NotForHost(name, key)),
                 None => Ok(Self { name, kind: UplinkKind::Host }),
@@ -476,7 +481,10 @@ mod tests {
             assert_eq!(toml::from_str::<UplinkSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
             assert_eq!(serde_json::from_str::<UplinkSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
         }
-        for rest in ["protocol = \"tcp\"\nport = 8080\nto = \"10.0.0.2:80\"", "protocol = \"udp\"\nport = \"5-9\"\nto = \"[fd00::2]:5\""] {
+        for rest in [
+            "protocol = \"tcp\"\nport = 8080\nto = \"10.0.0.2:80\"",
+            "protocol = \"udp\"\nport = \"5-9\"\nto = \"[fd00::2]:5\"",
+        ] {
             let spec = forward(rest).unwrap();
             assert_eq!(toml::from_str::<ForwardSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
             let key = serde_json::to_string(&spec.key).unwrap();

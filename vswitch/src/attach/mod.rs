@@ -18,9 +18,9 @@ mod netns;
 mod sockets;
 mod station;
 mod tap;
-mod uplink;
 #[cfg(test)]
 mod tests;
+mod uplink;
 mod veth;
 
 use ipnet::IpNet;

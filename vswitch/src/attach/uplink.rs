@@ -27,9 +27,8 @@ pub fn attach_uplink(ifname: &str, mac: Mac) -> Result<UplinkAttachment, AttachE
     namespace.with_netlink(|netlink| {
         let found = link::look_up(netlink, ifname, place)?;
         let doing = || format!("open a packet socket on \"{ifname}\" {place}");
-        let (device, features) = link::while_up(netlink, &found, place, || {
-            sockets::open_for(found.index, mac).doing(NET_RAW, doing)
-        })?;
+        let (device, features) =
+            link::while_up(netlink, &found, place, || sockets::open_for(found.index, mac).doing(NET_RAW, doing))?;
         let mtu = u16::try_from(found.mtu).unwrap_or(u16::MAX);
         Ok(UplinkAttachment { device, mtu, features })
     })

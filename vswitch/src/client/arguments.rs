@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::ClientError;
 use super::capture::Capture;
 use crate::api::{
-    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, UplinkKindName, VlanChange, protocol_name,
+    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, UplinkKindName, VlanChange,
+    protocol_name,
 };
 
 /// Changes and explains a running vswitchd.

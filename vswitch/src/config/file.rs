@@ -18,18 +18,8 @@ const MOST_WORKERS: usize = 64;
 
 const TABLES: &[&str] = &["switch", "bridge", "port", "uplink", "forward", "nat"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
-const BRIDGE_KEYS: &[&str] = &[
-    "name",
-    "mtu",
-    "ageing",
-    "max-macs",
-    "control-frames",
-    "addresses",
-    "gateway-vlan",
-    "dhcp",
-    "uplink",
-    "isolated",
-];
+const BRIDGE_KEYS: &[&str] =
+    &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
 const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac"];
 const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "to"];
 const NAT_KEYS: &[&str] = &[
@@ -141,8 +131,7 @@ impl Reader<'_> {
                 "forward" => forwards = self.entries("forward", value, FORWARD_KEYS),
                 "nat" => nat = self.nat(value),
                 name if TABLES_TO_COME.contains(&name) => {
-                    let sentence =
-                        format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
+                    let sentence = format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
                     self.problem(key.span(), sentence);
                 }
                 name => self.unknown("table", name, "the file", TABLES, key.span()),

@@ -155,7 +155,9 @@ mod tests {
             ..Config::default()
         };
         let mut state = State::default();
-        for spec in [with("br1", "addresses = [\"10.0.1.9/24\"]"), with("br2", "addresses = [\"10.2.0.1/24\"]\nuplink = \"gone\"")] {
+        for spec in
+            [with("br1", "addresses = [\"10.0.1.9/24\"]"), with("br2", "addresses = [\"10.2.0.1/24\"]\nuplink = \"gone\"")]
+        {
             state.bridges.insert(spec.name.clone(), Change::Set(spec));
         }
         state.forwards.insert(forward.key.clone(), Change::Set(forward));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
-use crate::config::Layout;
 use crate::attach::{self, Attachment, Plan};
+use crate::config::Layout;
 use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
 use crate::worker::{Command, Stopped};
 
@@ -105,6 +105,7 @@ impl Switch {
         self.bridge_ids.insert(id.0, ());
         let name = spec.name.clone();
         self.bridges.insert(name.clone(), Bridge { id, spec, origin });
+        self.tell_gateways()?;
         self.tell_services();
         Ok(Step::DeleteBridge(name))
     }
@@ -120,6 +121,7 @@ impl Switch {
         self.tell_all(|| Command::SetBridge(id, settings))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        self.tell_gateways()?;
         self.tell_services();
         Ok(Step::SetBridge(old, old_origin))
     }

@@ -31,13 +31,14 @@ pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request,
+    VlanChange, VlanMode,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
-use crate::worker::{Event, Handle};
 use crate::services::{Output, Services};
+use crate::worker::{Event, Handle};
 use capture::Captures;
 use plan::Step;
 use services::ServicesThread;

@@ -101,9 +101,10 @@ impl Switch {
             members: self.members(&bridge.spec.name),
         });
         self.services.tell(Input::Links(links.collect()));
-        let by_dhcp = self.uplinks.values().filter(|uplink| {
-            matches!(uplink.spec.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. })
-        });
+        let by_dhcp = self
+            .uplinks
+            .values()
+            .filter(|uplink| matches!(uplink.spec.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. }));
         let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         self.services.tell(Input::Uplinks(uplinks.collect()));
     }

@@ -12,8 +12,8 @@ use super::plan::Step;
 use super::services::Change as Lease;
 use super::{ControlError, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, ForwardKey, ForwardSpec, NeighborInfo, Origin, PortName, PortState, Reply,
-    SessionInfo, UplinkAddress, UplinkInfo, UplinkKind, UplinkSpec, VlanMode,
+    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, ForwardKey, ForwardSpec, NeighborInfo, Origin, PortName, PortState,
+    Reply, SessionInfo, UplinkAddress, UplinkInfo, UplinkKind, UplinkSpec, VlanMode,
 };
 use crate::attach;
 use crate::config::Change;
@@ -134,7 +134,10 @@ impl Switch {
         let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), PortId(self.port_ids.vacancy()));
         let mtu = opened.mtu;
         let router = self.router()?;
-        router.tell(Command::SetBridge(bridge, BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop }))?;
+        router.tell(Command::SetBridge(
+            bridge,
+            BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop },
+        ))?;
         let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None };
         let attached = router.ask(|reply| Command::Attach(port, settings, opened.device, reply))?;
         if let Err(error) = attached {
@@ -148,6 +151,7 @@ impl Switch {
         self.captures.add_uplink(port, &uplink.spec);
         self.uplinks.insert(name.clone(), uplink);
         self.refresh_uplink(&name)?;
+        self.tell_gateways()?;
         self.tell_services();
         Ok(Step::DeleteUplink(name))
     }
@@ -217,11 +221,20 @@ impl Switch {
         let specs = self.forwards.values().map(|(spec, _)| spec).filter(|spec| spec.key.uplink == *name);
         let rules = specs.map(ForwardSpec::rule).collect::<Result<Vec<_>, _>>()?;
         match &uplink.host {
-            Some(host) => {
-                Ok(host.set_forwards(rules.into_iter().map(|rule| host::Forward { rule, listen: None }).collect())?)
-            }
+            Some(host) => Ok(host.set_forwards(rules.into_iter().map(|rule| host::Forward { rule, listen: None }).collect())?),
             None => Ok(self.router()?.tell(Command::SetForwards(uplink.bridge, rules))?),
         }
+    }
+
+    /// Tells the uplinks by the host's sockets which gateways lead to them.
+    pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
+        for (name, uplink) in &self.uplinks {
+            if let Some(host) = &uplink.host {
+                let behind = self.bridges.values().filter(|bridge| bridge.spec.uplink.as_ref() == Some(name));
+                host.set_gateways(behind.flat_map(|bridge| bridge.spec.addresses.clone()).collect())?;
+            }
+        }
+        Ok(())
     }
 
     /// Tells the router again what every uplink is, as after a change of `[nat]`.
@@ -312,7 +325,6 @@ impl Switch {
                     mac: self.host_mac(&spec.name),
                     router: mac,
                     mtu: HOST_MTU,
-                    local: Vec::new(),
                     capacity: host::Capacity::default(),
                 };
                 let (host, device) = host::open(settings)?;

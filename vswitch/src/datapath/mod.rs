@@ -147,13 +147,7 @@ impl Datapath {
         self.count_late_drops();
     }
 
-    fn forward_one(
-        &mut self,
-        index: usize,
-        now: Instant,
-        batch: &mut Batch,
-        outputs: &mut Outputs,
-    ) -> Result<(), DropReason> {
+    fn forward_one(&mut self, index: usize, now: Instant, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {
         let second = self.second(now);
         let frame = batch.frames().get(index).ok_or(DropReason::Malformed)?;
         let place = Place { port: PortId(frame.ingress), peer: frame.peer };

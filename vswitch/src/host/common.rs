@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use ipnet::IpNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use packet::{Checksum, IpPacket, Offload};
@@ -18,8 +19,8 @@ use crate::sys::datagram::{self, Origin, QueuedError};
 pub(super) struct Common {
     pub(super) outbox: Outbox,
     pub(super) registry: Registry,
-    /// The gateway's addresses.
-    pub(super) local: Vec<IpAddr>,
+    /// The gateways' addresses, with the subnets of their stations.
+    pub(super) gateways: Vec<IpNet>,
     pub(super) counters: Counters,
 }
 
@@ -29,14 +30,15 @@ impl Common {
         self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
-    /// Who says that `destination` cannot be reached: the gateway, if it has an address of that version.
-    pub(super) fn voice(&self, destination: IpAddr) -> IpAddr {
-        self.own(destination).unwrap_or(destination)
+    /// Who tells `container` that `destination` cannot be reached: its gateway, if that has an address of its version.
+    pub(super) fn voice(&self, container: IpAddr, destination: IpAddr) -> IpAddr {
+        self.gateway_of(container).unwrap_or(destination)
     }
 
-    /// The gateway's address of the version of `like`.
-    pub(super) fn own(&self, like: IpAddr) -> Option<IpAddr> {
-        self.local.iter().copied().find(|address| address.is_ipv4() == like.is_ipv4())
+    /// The address of a container's gateway: the one in its subnet, or any of its version.
+    fn gateway_of(&self, container: IpAddr) -> Option<IpAddr> {
+        let of_its_version = || self.gateways.iter().find(|net| net.addr().is_ipv4() == container.is_ipv4());
+        self.gateways.iter().find(|net| net.contains(&container)).or_else(of_its_version).map(IpNet::addr)
     }
 
     /// Tells a container what became of its packet. Nobody answers a packet that was for many (RFC 1122, section 3.2.2).
@@ -45,7 +47,7 @@ impl Common {
         if for_many || arrival.ip.source.is_unspecified() {
             return;
         }
-        let voice = self.voice(arrival.ip.destination);
+        let voice = self.voice(arrival.ip.source, arrival.ip.destination);
         self.outbox.unreachable(what, voice, arrival.ip.source, arrival.packet());
     }
 
@@ -53,7 +55,8 @@ impl Common {
     /// other version, speaks from the gateway's address.
     pub(super) fn seen(&self, client: SocketAddr, accepted_at: Option<IpAddr>, container: IpAddr) -> Option<SocketAddr> {
         let is_here = client.ip().is_loopback() || accepted_at == Some(client.ip()) || is_link_local(client.ip());
-        let address = if is_here || client.is_ipv4() != container.is_ipv4() { self.own(container)? } else { client.ip() };
+        let address =
+            if is_here || client.is_ipv4() != container.is_ipv4() { self.gateway_of(container)? } else { client.ip() };
         Some(SocketAddr::new(address, client.port()))
     }
 }

@@ -212,7 +212,7 @@ fn hear_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -
         if let Some(place) = message.get_mut(4..6) {
             place.copy_from_slice(&identifier.to_be_bytes());
         }
-        let voice = offender.unwrap_or_else(|| common.voice(target));
+        let voice = offender.unwrap_or_else(|| common.voice(container, target));
         common.outbox.unreachable(what, voice, container, &rebuilt(container, target, kind, message));
     })
 }

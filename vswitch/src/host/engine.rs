@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use ipnet::IpNet;
 use mio::{Events, Interest, Poll, Token};
 use nat::Protocol;
 use packet::{Ethernet, IpPacket, ethertype, protocol};
@@ -36,6 +37,7 @@ const KIND: u32 = 32;
 /// What the control side wants.
 pub(super) enum Command {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
+    SetGateways(Vec<IpNet>, Sender<()>),
     Sessions(Sender<Vec<Session>>),
     Counters(Sender<Counters>),
     Stop,
@@ -134,6 +136,10 @@ impl Engine {
                 // Whoever asked may have gone away; an answer that nobody hears is no error.
                 Ok(Command::SetForwards(forwards, reply)) => {
                     let _ = reply.send(self.set_forwards(&forwards));
+                }
+                Ok(Command::SetGateways(gateways, reply)) => {
+                    self.common.gateways = gateways;
+                    let _ = reply.send(());
                 }
                 Ok(Command::Sessions(reply)) => {
                     let _ = reply.send(self.sessions(now));
@@ -240,7 +246,7 @@ impl Engine {
         let container = SocketAddr::new(inner.destination, u16::from_be_bytes([d0, d1]));
         // A container says nothing about the connections of others.
         let from = arrival.ip.source;
-        if from != container.ip() && !self.common.local.contains(&from) {
+        if from != container.ip() && !self.common.gateways.iter().any(|net| net.addr() == from) {
             return;
         }
         self.tcp.failed(&mut self.common, (container, remote), mtu, now);

@@ -47,11 +47,11 @@ mod tcp;
 mod tests;
 mod udp;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
+use ipnet::IpNet;
 use mio::{Poll, Waker};
 use packet::Mac;
 use rustix::process::{Resource, Rlimit};
@@ -76,9 +76,6 @@ pub struct Settings {
     pub router: Mac,
     /// The longest IP packet between the two, 1280 to 65,535.
     pub mtu: u16,
-    /// The gateway's addresses, one of each version at most: from where a client of a forward seems to come whose own address
-    /// means nothing to a container, being the host's; and who sends the uplink's ICMP errors.
-    pub local: Vec<IpAddr>,
     /// How many sessions it may have.
     pub capacity: Capacity,
 }
@@ -118,7 +115,7 @@ const SPARE: usize = 256;
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
 pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
-    let Settings { name, mac, router, mtu, local, capacity } = settings;
+    let Settings { name, mac, router, mtu, capacity } = settings;
     if mtu < 1280 {
         return Err(HostError::Mtu { name, mtu });
     }
@@ -128,7 +125,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
     let registry = poll.registry().try_clone().map_err(failed)?;
     let outbox = Outbox::new(link, mac, router, mtu);
-    let common = Common { outbox, registry, local, counters: Counters::default() };
+    let common = Common { outbox, registry, gateways: Vec::new(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
     let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()));
     // A new thread is in the network namespace of the one that makes it.
@@ -144,6 +141,15 @@ impl HostUplink {
     /// One sentence that names the first port that cannot be had; everything is then as it was.
     pub fn set_forwards(&self, forwards: Vec<Forward>) -> Result<(), HostError> {
         self.ask(|reply| Command::SetForwards(forwards, reply))?
+    }
+
+    /// Says which gateways lead here, with the subnets of their stations: a client of a forward whose own address means nothing to a
+    /// container, being the host's, seems to come from its gateway; and that sends the uplink's ICMP errors.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn set_gateways(&self, gateways: Vec<IpNet>) -> Result<(), HostError> {
+        self.ask(|reply| Command::SetGateways(gateways, reply))
     }
 
     /// Lists the sessions, in no order.

@@ -72,7 +72,7 @@ pub(super) fn answer(common: &mut Common, key: Key, syn: &[u8], error: Errno) {
         _ => return reset_syn(common, key, syn),
     };
     let (container, remote) = key;
-    common.outbox.unreachable(what, common.voice(remote.ip()), container.ip(), syn);
+    common.outbox.unreachable(what, common.voice(container.ip(), remote.ip()), container.ip(), syn);
 }
 
 fn reset_syn(common: &mut Common, key: Key, syn: &[u8]) {

@@ -127,10 +127,10 @@ impl Lab {
             "ip link set lo up; ip link set eth0 up; ip addr add {PEER}/24 dev eth0; ip addr add {PEER6}/64 dev eth0 nodad"
         ));
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
-        let local = vec![GATEWAY.parse().unwrap(), "fd10::1".parse().unwrap()];
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
-        let settings = Settings { name, mac, router, mtu: 1500, local, capacity };
+        let settings = Settings { name, mac, router, mtu: 1500, capacity };
         let (uplink, device) = open(settings).unwrap();
+        uplink.set_gateways(vec!["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()]).unwrap();
         let worker = bridge([tap(&container, router), device]);
         for address in [GATEWAY, "fd10::1"] {
             container.run(&format!("ip neigh replace {address} lladdr {mac} dev eth0 nud permanent"));
@@ -705,8 +705,7 @@ fn an_uplink_that_is_dropped_takes_its_device_and_sockets_along() {
 #[test]
 fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let settings =
-        Settings { name: "wan".to_owned(), mac, router, mtu: 1000, local: Vec::new(), capacity: Capacity::default() };
+    let settings = Settings { name: "wan".to_owned(), mac, router, mtu: 1000, capacity: Capacity::default() };
     let error = open(settings).err().unwrap().to_string();
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
 }
@@ -714,10 +713,9 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
 #[test]
 fn a_container_that_the_router_does_not_find_is_a_reset() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let gateway: IpAddr = GATEWAY.parse().unwrap();
-    let settings =
-        Settings { name: "t".to_owned(), mac, router, mtu: 1500, local: vec![gateway], capacity: Capacity::default() };
+    let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
     let (uplink, mut device) = open(settings).unwrap();
+    uplink.set_gateways(vec!["10.10.0.1/24".parse().unwrap()]).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let rule = nat::Forward::new(nat::Protocol::Tcp, free.port().to_string().parse().unwrap(), "10.10.0.9:80".parse().unwrap());
     uplink.set_forwards(vec![Forward { rule: rule.unwrap(), listen: Some(free.ip()) }]).unwrap();
@@ -737,7 +735,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
         let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host);
         let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
         let message = [&header.to_bytes()[..], &syn[14..]].concat();
-        let frame = outbox::whole(from.parse().unwrap(), gateway, 1, &message);
+        let frame = outbox::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
         device.send(&[std::io::IoSlice::new(&frame)], packet::Offload::default(), 0);
     };
     unreachable("10.10.0.66");
@@ -754,7 +752,7 @@ pub(super) fn common() -> (Common, link::HostDevice) {
     let (device, link) = link::link(waker).unwrap();
     let outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
     let registry = poll.registry().try_clone().unwrap();
-    (Common { outbox, registry, local: vec![GATEWAY.parse().unwrap()], counters: Counters::default() }, device)
+    (Common { outbox, registry, gateways: vec!["10.10.0.1/24".parse().unwrap()], counters: Counters::default() }, device)
 }
 
 proptest! {
@@ -766,8 +764,7 @@ proptest! {
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
     ) {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let local = vec![GATEWAY.parse().unwrap()];
-        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, local, capacity: Capacity::default() };
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
         let (uplink, mut device) = open(settings).unwrap();
         for (payload, kind, fragment) in frames {
             let protocol = [1, 6, 17, 58][kind % 4];

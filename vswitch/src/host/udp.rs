@@ -270,7 +270,7 @@ fn send(fd: &OwnedFd, payload: &[u8], to: SocketAddr, from: Option<IpAddr>, segm
 /// Tells a container what its datagrams met.
 fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> Heard {
     hear(fd.as_fd(), buffer, |(payload, to, what, offender)| {
-        let voice = offender.unwrap_or_else(|| common.voice(to.ip()));
+        let voice = offender.unwrap_or_else(|| common.voice(container.ip(), to.ip()));
         common.outbox.unreachable(what, voice, container.ip(), &rebuilt_udp(container, to, payload));
     })
 }

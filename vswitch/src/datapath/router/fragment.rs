@@ -128,8 +128,12 @@ mod tests {
         frame[24..26].fill(0);
         let sum = checksum::Sum::new().plus(&frame[14..34]).checksum();
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        let offsets: Vec<_> = fragments(&frame, &parse(&frame), 68).iter().map(|piece| parse(piece).fragment.unwrap()).collect();
-        assert_eq!(offsets.iter().map(|part| (part.offset, part.more)).collect::<Vec<_>>(), [(80, true), (128, true), (176, true)]);
+        let offsets: Vec<_> =
+            fragments(&frame, &parse(&frame), 68).iter().map(|piece| parse(piece).fragment.unwrap()).collect();
+        assert_eq!(
+            offsets.iter().map(|part| (part.offset, part.more)).collect::<Vec<_>>(),
+            [(80, true), (128, true), (176, true)]
+        );
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use packet::{Ethernet, IpPacket, Mac, protocol};
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Packet, Icmpv6Message, NdiscNeighborFlags, NdiscRepr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
+};
 
+use super::interface::Way;
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
 use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side, Translation};
-use super::interface::Way;
 use crate::services::Services;
 
 /// A frame for the services of a gateway, which run on the control side.
@@ -140,7 +142,8 @@ impl Router {
                     }
                     NdiscRepr::NeighborAdvert { target_addr, lladdr, flags } => {
                         let mac = lladdr.and_then(mac_of).unwrap_or(at.ethernet.source);
-                        let known = flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
+                        let known =
+                            flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
                         if known && !mac.is_group() {
                             self.heard(at, target_addr.into(), mac, false, paths);
                         }
@@ -202,8 +205,14 @@ impl Router {
         }
     }
 
+    /// Whether a packet at an uplink is for its DHCP client. No session of NAT has that port.
+    pub(super) fn is_for_dhcp_client(packet: &IpPacket, frame: &[u8]) -> bool {
+        let transport = frame.get(packet.transport..packet.end).unwrap_or_default();
+        packet.protocol == protocol::UDP && packet.has_transport() && destination_port(transport) == Some(DHCP_CLIENT)
+    }
+
     /// Hands the frame to the services.
-    fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
         if self.punts.len() >= MOST_PUNTS {
             return Err(DropReason::QueueFull);
         }
@@ -211,13 +220,7 @@ impl Router {
         Ok(())
     }
 
-    fn refuse(
-        &mut self,
-        at: &Arrival,
-        packet: &IpPacket,
-        problem: Problem,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+    fn refuse(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) -> Result<(), DropReason> {
         self.complain(at, packet, problem, paths);
         Err(DropReason::NoService)
     }

@@ -253,6 +253,10 @@ impl Router {
     }
 
     fn receive_outside(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        // An uplink that has no address yet is offered one as if it had it (RFC 2131, section 4.1).
+        if Self::is_for_dhcp_client(packet, paths.bytes(at.index)) {
+            return self.punt(at, paths);
+        }
         let own = self.interfaces.get(at.bridge).is_some_and(|interface| interface.has(packet.destination));
         let frame = paths.bytes(at.index);
         match self.nat_mut(at.bridge) {
@@ -481,7 +485,9 @@ fn is_martian(source: IpAddr) -> bool {
 /// Whether packets from or to this address may pass a router (RFC 3927, section 7; RFC 4291, section 2.5.6).
 fn is_routable(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !(address.is_link_local() || address.is_multicast() || address.is_broadcast() || address.is_loopback()),
+        IpAddr::V4(address) => {
+            !(address.is_link_local() || address.is_multicast() || address.is_broadcast() || address.is_loopback())
+        }
         IpAddr::V6(address) => !(address.is_unicast_link_local() || address.is_multicast() || address.is_loopback()),
     }
 }

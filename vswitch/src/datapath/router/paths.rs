@@ -43,13 +43,7 @@ impl Paths<'_> {
 
     /// Queues a frame of the batch, coming from the gateway of a bridge, where its destination is on that bridge; at every port if
     /// that is not known.
-    pub(super) fn deliver(
-        &mut self,
-        bridge: BridgeId,
-        vlan: VlanId,
-        index: usize,
-        destination: Mac,
-    ) -> Result<(), DropReason> {
+    pub(super) fn deliver(&mut self, bridge: BridgeId, vlan: VlanId, index: usize, destination: Mac) -> Result<(), DropReason> {
         let bridge = self.bridges.get(bridge.0).ok_or(DropReason::NoRoute)?;
         let bytes = self.batch.frames().get(index).map_or(&[][..], Frame::bytes);
         let tag = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?.tag;

@@ -437,7 +437,9 @@ fn a_worker_that_does_not_route_hands_over() {
     second.datapath.leave_routing();
     second.batch.set_ingress(A.0);
     second.batch.push(&out(64, b"query"), Offload::default());
-    second.batch.push(&arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 1]), Offload::default());
+    second
+        .batch
+        .push(&arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 1]), Offload::default());
     second.datapath.forward(second.now, &mut second.batch, &mut second.outputs);
     assert_eq!(second.outputs.handed_over(), [0, 1]);
     assert_eq!(second.outputs.used(), [B], "the broadcast is flooded by whoever received it");
