@@ -555,6 +555,15 @@ fn pings_are_answered_with_and_without_privilege() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(lab.uplink().sessions().unwrap().iter().all(|session| session.protocol == Protocol::Echo));
+    // The hop limit goes along, and a router out there is heard.
+    run(&format!("ip route add 198.51.100.0/24 via {PEER}; ip route add 2001:db8:1::/64 via {PEER6}"));
+    lab.peer.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    lab.peer.run("ip link add far type veth peer name away; ip link set far up; ip link set away up; ip route add 198.51.100.0/24 dev far");
+    lab.peer.run("ip route add 2001:db8:1::/64 dev far");
+    for (target, router) in [("198.51.100.9", PEER), ("2001:db8:1::9", PEER6)] {
+        let out = lab.container.run(&format!("ping -n -c 1 -t 1 -W 5 {target} || true"));
+        assert!(out.contains(&format!("From {router}")) && out.contains("exceeded"), "{out}");
+    }
 }
 
 #[test]
