@@ -119,8 +119,7 @@ impl Ours {
     fn start() -> Self {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 10]));
         let tap = tap(router);
-        let local = vec![[10, 10, 0, 1].into()];
-        let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, local, capacity: Capacity::default() };
+        let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
         let file = std::fs::File::open(format!("/run/netns/{HOST}")).expect("a namespace");
         let opened = std::thread::spawn(move || {
             vswitch::sys::netns::enter(std::os::fd::AsFd::as_fd(&file)).expect("entered");

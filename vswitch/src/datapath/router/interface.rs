@@ -71,6 +71,11 @@ impl Interface {
         address == IpAddr::V6(self.link_local) || self.addresses().any(|own| own == address)
     }
 
+    /// Whether its far end is the host's own sockets.
+    pub(super) const fn is_to_host(&self) -> bool {
+        matches!(self.settings.side, Side::Outside { translation: Translation::Host(_), .. })
+    }
+
     /// Whether the address is in one of its subnets, or link-local.
     pub(super) fn is_on_link(&self, address: IpAddr) -> bool {
         let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());

@@ -8,10 +8,10 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
 
-use super::interface::Way;
+use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
-use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side, Translation};
+use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side};
 use crate::services::Services;
 
 /// A frame for the services of a gateway, which run on the control side.
@@ -228,8 +228,7 @@ impl Router {
     /// Whether an uplink's far end is the host's own sockets. A client on the host appears to stations under the gateway's address, so
     /// what they answer is for it.
     fn has_host_behind(&self, uplink: Option<BridgeId>) -> bool {
-        let side = uplink.and_then(|uplink| self.interfaces.get(uplink)).map(|uplink| &uplink.settings.side);
-        matches!(side, Some(Side::Outside { translation: Translation::Host(_), .. }))
+        uplink.and_then(|uplink| self.interfaces.get(uplink)).is_some_and(Interface::is_to_host)
     }
 
     /// Sends a packet to the host's end as it is.

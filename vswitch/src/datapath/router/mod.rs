@@ -225,14 +225,19 @@ impl Router {
     }
 
     fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
-        if is_martian(packet.source) || self.interfaces.is_own(at.bridge, packet.source) {
+        let Some(interface) = self.interfaces.get(at.bridge) else { return Err(DropReason::NoRoute) };
+        // The host speaks from the gateway's address when a client on it is meant.
+        let is_host = interface.is_to_host();
+        let inside = match interface.settings.side {
+            Side::Inside { uplink, .. } => Some(uplink),
+            Side::Outside { .. } => None,
+        };
+        if is_martian(packet.source) || !is_host && self.interfaces.is_own(at.bridge, packet.source) {
             return Err(DropReason::MartianSource);
         }
-        let side = self.interfaces.get(at.bridge).map(|interface| interface.settings.side.clone());
-        match side {
-            Some(Side::Inside { uplink, .. }) => self.receive_inside(at, packet, uplink, paths),
-            Some(Side::Outside { .. }) => self.receive_outside(at, packet, paths),
-            None => Err(DropReason::NoRoute),
+        match inside {
+            Some(uplink) => self.receive_inside(at, packet, uplink, paths),
+            None => self.receive_outside(at, packet, paths),
         }
     }
 

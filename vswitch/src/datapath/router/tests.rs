@@ -424,6 +424,9 @@ fn the_host_s_sockets_get_packets_as_they_are() {
     let [Left(A, packet)] = &left[..] else { panic!("{left:?}") };
     assert_eq!(flow(packet), (HOST, 53, [10, 0, 0, 11], 5000, 63));
     // A client on the host appears under the gateway's address; what is sent to it goes there.
+    let left = lab.send(WAN, &udp((far, [10, 0, 0, 1], 4000), (gateway(9), [10, 0, 0, 11], 80), 64, b"local"));
+    let [Left(A, packet)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(flow(packet), ([10, 0, 0, 1], 4000, [10, 0, 0, 11], 80, 63));
     let left = lab.send(A, &udp((station(1), [10, 0, 0, 11], 80), (gateway(0), [10, 0, 0, 1], 4000), 64, b"back"));
     let [Left(WAN, packet)] = &left[..] else { panic!("{left:?}") };
     assert_eq!(flow(packet).2, [10, 0, 0, 1]);
