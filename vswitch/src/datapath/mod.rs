@@ -122,6 +122,7 @@ impl Datapath {
     /// Forwards every frame of `batch`, which came in at `ingress`, into `outputs`.
     pub fn forward(&mut self, now: Instant, ingress: PortId, batch: &Batch, outputs: &mut Outputs) {
         let second = self.second(now);
+        self.foresee(ingress, batch);
         for (index, frame) in batch.frames().iter().enumerate() {
             let Some(port) = self.ports.get_mut(ingress.0) else { return };
             let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { return };
@@ -140,6 +141,18 @@ impl Datapath {
                 self.count_drops(ingress, reason, 1);
             }
         }
+    }
+
+    /// Has the tables fetched that the frames of a batch need.
+    fn foresee(&self, ingress: PortId, batch: &Batch) {
+        let Some(port) = self.ports.get(ingress.0) else { return };
+        let Some(bridge) = self.bridges.get(port.bridge.0) else { return };
+        let addresses = batch.frames().iter().filter_map(|frame| {
+            let ethernet = Ethernet::parse(frame.bytes()).ok()?;
+            let vlan = port.vlans.classify(ethernet.tag).ok()?;
+            Some([(vlan, ethernet.source), (vlan, ethernet.destination)])
+        });
+        bridge.fdb.foresee(addresses.flatten());
     }
 
     /// Forgets what is too old. To be called about once a second.
