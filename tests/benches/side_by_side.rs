@@ -67,6 +67,7 @@ fn main() -> ExitCode {
 
 /// `cargo bench` builds this file, not the programs of the other packages.
 fn build() {
+    eprintln!("building vswitchd in release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo).args(["build", "--release", "--quiet", "--package", "vswitch", "--bins"]).status();
     assert!(built.is_ok_and(|status| status.success()), "vswitchd cannot be built");
