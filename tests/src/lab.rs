@@ -317,7 +317,10 @@ impl Drop for Lab {
 }
 
 /// A program that was built with the tests.
-fn program(name: &str) -> PathBuf {
+///
+/// # Panics
+/// If it was not.
+pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the test's own path");
     let built = own.parent().and_then(Path::parent).expect("target/PROFILE/deps").join(name);
     assert!(built.exists(), "{} is not built: run `cargo build --workspace --bins` first, or tests/run", built.display());

@@ -12,7 +12,7 @@ mod measure;
 mod require;
 mod wire;
 
-pub use lab::{Lab, Outcome};
+pub use lab::{Lab, Outcome, program};
 pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
 pub use require::missing;
 pub use wire::{BROADCAST, Wire, frame, mac, mark};

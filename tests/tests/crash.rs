@@ -1,6 +1,6 @@
 //! Ends of vswitchd, wanted and unwanted, and what they leave.
 
-use vswitch_tests::{Lab, needs, ping, tcp};
+use vswitch_tests::{Lab, needs, ping, program, tcp};
 
 const TWO: &str = r#"
 [[bridge]]
@@ -150,4 +150,20 @@ fn a_device_that_goes_away_takes_only_its_port_down() {
     lab.ctl("reload").ok();
     // The new devices have addresses of their own, which a's stack takes a moment to ask for.
     lab.until("they are back", |lab| ping(lab, "a", "10.0.0.3") && ping(lab, "a", "10.0.0.2"));
+}
+
+#[test]
+fn an_end_that_is_asked_for_during_the_start_leaves_nothing() {
+    needs!();
+    let lab = Lab::new();
+    let port = |n: u32| format!("[[port]]\nname = \"p{n}\"\nbridge = \"br0\"\nnetns = \"@p{n}\"\n");
+    lab.write(&format!("[[bridge]]\nname = \"br0\"\n{}", (0..30).map(port).collect::<String>()));
+    let line = format!("exec {} --config {}", program("vswitchd").display(), lab.file().display());
+    let mut child = lab.command_in("host", &line).stdout(std::process::Stdio::null()).spawn().unwrap();
+    lab.until("it has begun", |lab| lab.netns().len() > 5);
+    // SAFETY: the process is a child that was not waited for, so the pid is its own.
+    assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) }, 0);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(lab.netns(), ["host"]);
+    assert!(!lab.path("control.sock").exists());
 }

@@ -136,7 +136,7 @@ pub fn reconfigure(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet])
         PortKind::Link => Ok(()),
         PortKind::Tap => change_station(old, new, mtu, gateways),
         PortKind::Veth => {
-            let before = veth::set_switch_mtu(old, mtu.into())?;
+            let before = veth::set_switch_mtu(old, veth::switch_mtu(mtu))?;
             change_station(old, new, mtu, gateways).inspect_err(|_| {
                 // The error that counts is the first one.
                 let _ = veth::set_switch_mtu(old, before);

@@ -38,6 +38,12 @@ pub(super) fn delete_switch_end(spec: &PortSpec) -> Result<(), AttachError> {
     })
 }
 
+/// The MTU of the switch's end: its packet socket, unlike a TAP, takes no frame whose tags do not fit (`packet_snd` makes room
+/// for one 802.1Q tag), and two tags are no part of a bridge's MTU.
+pub(super) fn switch_mtu(bridge: u16) -> u32 {
+    (u32::from(bridge) + 8).min(65_535)
+}
+
 /// Sets the MTU of the switch's end and returns what it was.
 pub(super) fn set_switch_mtu(spec: &PortSpec, mtu: u32) -> Result<u32, AttachError> {
     let own = Namespace::own();
@@ -168,8 +174,9 @@ impl Pair<'_> {
             // A kernel without IPv6 has no such address to keep away.
             let _ = netlink.change(netlink::no_ipv6_address(link.index));
             let isolated = isolate(netlink, link.index).is_ok();
-            let message = netlink::change(link.index).mtu(self.plan.mtu.into()).up().build();
-            netlink.change(message).doing(NET_ADMIN, || format!("set \"{name}\" {place} up with MTU {}", self.plan.mtu))?;
+            let mtu = switch_mtu(self.plan.mtu);
+            let message = netlink::change(link.index).mtu(mtu).up().build();
+            netlink.change(message).doing(NET_ADMIN, || format!("set \"{name}\" {place} up with MTU {mtu}"))?;
             let (devices, mut features) = sockets::open((&name, link.index), self.plan.queues, spec.offload, place)?;
             features.extend(isolated.then(|| "stack_isolated".to_owned()));
             Ok((devices, features))

@@ -31,8 +31,8 @@ pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request,
-    VlanChange, VlanMode,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortKind, PortName, PortSpec, PortState, Reply,
+    Request, SpecError, VlanChange, VlanMode,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
@@ -285,18 +285,22 @@ impl Switch {
         uplinks.chain(ports).collect()
     }
 
-    /// Carries out a change of one thing and keeps it for the next start. A change that cannot be kept is not made.
+    /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not
+    /// made, and taking a made one back might need what a full disk does not give.
     fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
         let before = self.state.clone();
-        let undo = self.apply(steps)?;
         keep(&mut self.state);
-        if let Err(error) = self.state_file.save(&self.state) {
+        let kept = self.state_file.save(&self.state).map_err(ControlError::State);
+        let done = kept.and_then(|()| self.apply(steps));
+        if done.is_err() {
             let made = std::mem::take(&mut self.state.made);
             self.state = State { made, ..before };
-            self.take_back(undo);
-            return Err(ControlError::State(error));
         }
-        Ok(Reply::Done(Vec::new()))
+        // What was made or removed on the way is written down too.
+        if let Err(error) = self.state_file.save(&self.state) {
+            tracing::warn!("{error}");
+        }
+        done.map(|_| Reply::Done(Vec::new()))
     }
 
     /// What the file and the changes at run time come to, and what to say about it.
@@ -349,16 +353,20 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
         Some(VlanChange::Access(vlan)) => VlanMode::Access(vlan),
         Some(VlanChange::Trunk(allowed, native)) => VlanMode::Trunk { allowed: allowed.into_iter().collect(), native },
     };
-    let named = change.ifname.or(change.device);
+    let kind = change.kind.unwrap_or(spec.kind);
+    let ifname = match (kind, change.device, change.ifname) {
+        (PortKind::Link, _, Some(_)) => return Err(SpecError::NotForLink(spec.name, "ifname").into()),
+        (PortKind::Tap | PortKind::Veth, Some(_), _) => return Err(SpecError::DeviceNotLink(spec.name, kind).into()),
+        (_, device, ifname) => device.or(ifname).unwrap_or(spec.ifname),
+    };
     let netns = change.netns.or(spec.netns);
-    let ifname = named.unwrap_or(spec.ifname);
     let limit = match change.broadcast_limit {
         None => spec.broadcast_limit,
         Some(0) => None,
         limit => limit,
     };
     let spec = PortSpec {
-        kind: change.kind.unwrap_or(spec.kind),
+        kind,
         netns,
         ifname,
         mac: change.mac.or(spec.mac),

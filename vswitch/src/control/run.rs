@@ -45,6 +45,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .build()
         .map_err(|error| RunError::System("the control side's threads cannot start", error))?;
     runtime.block_on(async {
+        // Whoever asks for the end during the start gets it right after, with everything removed again.
+        let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
         // The socket comes first: whoever finds another vswitchd on it must not touch that one's devices.
         let listener = Listener::bind(&config.switch.control)?;
         let (events, events_in) = mpsc::channel(EVENTS);
@@ -57,7 +59,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                serve(switch, listener, events_in, said_in).await
+                serve(switch, listener, events_in, said_in, signals).await
             }
             Err(error) => Err(error.into()),
         };
@@ -66,24 +68,36 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     })
 }
 
+/// What other processes may send.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [term, int, hup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { term: term?, int: int?, hup: hup? })
+    }
+}
+
 /// Answers requests until the end is asked for, then removes what was made.
 async fn serve(
     mut switch: Switch,
     listener: Listener,
     mut events: mpsc::Receiver<Event>,
     mut said: mpsc::Receiver<Output>,
+    mut signals: Signals,
 ) -> Result<(), RunError> {
-    let signals = |kind| signal(kind).map_err(|error| RunError::System("signals cannot be received", error));
-    let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let mut hup: Signal = signals(SignalKind::hangup())?;
     let (calls, mut calls_in) = mpsc::channel(CALLS);
     let server = tokio::spawn(listener.serve(calls));
     say_ready();
     loop {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
+            _ = signals.term.recv() => break,
+            _ = signals.int.recv() => break,
+            _ = signals.hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
             Some(event) = events.recv() => switch.note(event),
             Some(output) = said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(call) = calls_in.recv() => {

@@ -22,7 +22,7 @@ mod tests;
 
 use std::time::Instant;
 
-use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId, ethertype};
+use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -133,6 +133,7 @@ impl Datapath {
 
     /// Forwards every frame of `batch` into `outputs`. What the router has to say is put behind them.
     pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
+        self.foresee(batch);
         for index in 0..batch.frames().len() {
             let Some(frame) = batch.frames().get(index) else { return };
             let (ingress, length) = (PortId(frame.ingress), frame.bytes().len() as u64);
@@ -145,6 +146,19 @@ impl Datapath {
             }
         }
         self.count_late_drops();
+    }
+
+    /// Has the tables fetched that the frames of a batch need.
+    fn foresee(&self, batch: &Batch) {
+        // A batch comes from one port, or from tunnels of one socket.
+        let Some(port) = batch.frames().first().and_then(|frame| self.ports.get(frame.ingress)) else { return };
+        let Some(bridge) = self.bridges.get(port.bridge.0) else { return };
+        let addresses = batch.frames().iter().filter_map(|frame| {
+            let ethernet = Ethernet::parse(frame.bytes()).ok()?;
+            let vlan = port.vlans.classify(ethernet.tag).ok()?;
+            Some([(vlan, ethernet.source), (vlan, ethernet.destination)])
+        });
+        bridge.fdb.foresee(addresses.flatten());
     }
 
     fn forward_one(&mut self, index: usize, now: Instant, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {
@@ -407,11 +421,11 @@ fn send(
     }
 }
 
-/// Whether a frame, or a segment of a super-frame, is longer than the MTU. A second tag inside the frame has room beside it, as
-/// in the kernel's `is_skb_forwardable`.
+/// Whether a frame, or a segment of a super-frame, is longer than the MTU. Its tags do not count, up to two of them, so that a
+/// full packet of a customer's VLAN passes inside a provider's (IEEE 802.1ad).
 fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
     let bytes = frame.bytes();
-    let room = usize::from(mtu) + if matches!(ethernet.ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN) { 4 } else { 0 };
+    let room = usize::from(mtu) + inner_tags(ethernet, bytes);
     let length = match (frame.offload.gso, frame.offload.checksum) {
         (Some(gso), Checksum::Partial { start, offset }) => {
             // TCP's checksum is at 16 and its header length at 12; UDP's at 6 of 8 bytes.
@@ -422,6 +436,14 @@ fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
         _ => bytes.len(),
     };
     length.min(bytes.len()) > ethernet.payload + room
+}
+
+/// Bytes of the tags, of either kind, that stay payload: as many as make two with the one that does not.
+fn inner_tags(ethernet: &Ethernet, bytes: &[u8]) -> usize {
+    let most = if ethernet.tag.is_some() { 1 } else { 2 };
+    let kinds = bytes.get(ethernet.payload.saturating_sub(2)..).unwrap_or_default().chunks_exact(4);
+    let is_tag = |kind: &[u8]| matches!(kind, [0x81, 0x00, ..] | [0x88, 0xa8, ..]);
+    kinds.take(most).take_while(|kind| is_tag(kind)).count() * 4
 }
 
 /// Whether a frame to a link-local control address goes on. PAUSE never does.

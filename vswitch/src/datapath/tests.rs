@@ -168,6 +168,21 @@ fn service_tags_pass_untouched() {
 }
 
 #[test]
+fn two_tags_have_room_beside_the_mtu_and_a_third_has_not() {
+    let mut lab = Lab::new(&all(2));
+    let (customer, service) = ([0x81, 0, 0, 5], [0x88, 0xa8, 0, 6]);
+    for outer in [customer, service] {
+        let mut bytes = frame(2, BROADCAST, None, 1500);
+        for tag in [customer, outer] {
+            bytes.splice(12..12, tag);
+            assert!(lab.send(0, &bytes, Offload::default()).is_ok());
+        }
+        bytes.splice(12..12, outer);
+        assert_eq!(lab.send(0, &bytes, Offload::default()), Err(DropReason::Oversized));
+    }
+}
+
+#[test]
 fn control_frames_pass_only_where_asked_and_pause_never() {
     let mut lab = Lab::new(&all(2));
     assert_eq!(lab.carry(0, 2, 0x0180_c200_000e), Err(DropReason::ControlFrame));

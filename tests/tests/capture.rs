@@ -1,0 +1,435 @@
+//! Captures, read by tcpdump and tshark.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails its test")]
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, ping, program, tcp};
+
+const TWO: &str = r#"
+[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+netns = "@a"
+addresses = ["10.0.0.1/24"]
+[[port]]
+name = "b"
+bridge = "br0"
+netns = "@b"
+kind = "veth"
+addresses = ["10.0.0.2/24"]
+vlan = 1
+"#;
+
+/// A `vsctl capture` that runs.
+struct Capture(Option<Child>);
+
+impl Capture {
+    /// Starts it and waits until vswitchd captures.
+    #[track_caller]
+    fn begin(lab: &Lab, words: &[&str], stdout: Stdio) -> Self {
+        let running = |lab: &Lab| lab.json("show")["captures"].as_u64().unwrap();
+        let before = running(lab);
+        let mut command = lab.ctl_command();
+        let child = command.arg("capture").args(words).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let capture = Self(Some(child));
+        lab.until("the capture runs", |lab| running(lab) > before);
+        // What it does last before it waits for packets is to catch signals.
+        let catches = |line: &str| u64::from_str_radix(line.trim(), 16).is_ok_and(|mask| mask >> (libc::SIGTERM - 1) & 1 == 1);
+        let ready = || {
+            std::fs::read_to_string(&status)
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line.strip_prefix("SigCgt:").is_some_and(catches))
+        };
+        lab.until("it can be interrupted", |_| ready());
+        capture
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = self.0.as_ref().unwrap().id().cast_signed();
+        // SAFETY: the process is a child that was not waited for, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// Waits for its end, which must be a good one, and returns the packets captured and missed that it names.
+    #[track_caller]
+    fn ended(mut self) -> (u64, u64) {
+        let mut child = self.0.take().unwrap();
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "the capture does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let numbers: Vec<u64> = said.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], numbers[1])
+    }
+
+    /// Ctrl-C.
+    #[track_caller]
+    fn end(self) -> (u64, u64) {
+        self.signal(libc::SIGINT);
+        self.ended()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What tshark says of each packet of a file that takes `filter`: the fields, separated by tabs. It complains about a file that
+/// is cut short or otherwise wrong.
+#[track_caller]
+fn tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+    let fields: String = fields.iter().map(|field| format!(" -e {field}")).collect();
+    let outcome = lab.sh(&format!(
+        "tshark -n -r {} -Y '{filter}' -T fields{fields} 2>&1 >/dev/stdout | grep -v 'Running as user'",
+        file.display()
+    ));
+    assert!(!outcome.stdout.contains("tshark:"), "{}", outcome.stdout);
+    outcome.stdout.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// How many packets tcpdump finds in a file. What it does not know it shows in further lines, which begin with a tab.
+#[track_caller]
+fn tcpdump(lab: &Lab, file: &Path, filter: &str) -> usize {
+    let text = lab.sh(&format!("tcpdump -nr {} '{filter}' 2>{}", file.display(), lab.path("tcpdump.log").display())).ok();
+    text.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())).count()
+}
+
+#[test]
+fn a_file_has_names_directions_times_and_reasons() {
+    needs!("ping", "tcpdump", "tshark");
+    let lab = Lab::with(TWO);
+    let wire = Wire::open(&lab, "b");
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    let file = lab.path("all.pcapng");
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let began = now();
+    let capture = Capture::begin(&lab, &["-w", &file.to_string_lossy()], Stdio::null());
+    lab.run_in("a", "ping -n -c 5 -i 0.05 -W 2 10.0.0.2").ok();
+    // An access port takes no tags.
+    wire.send(&frame(BROADCAST, mac(1), &[0x81, 0, 0, 1, 0x88, 0xb6], &[]));
+    lab.until("it is dropped", |lab| lab.json("stats b")[0]["rx_drops"]["vlan_not_allowed"] == 1);
+    let (captured, missed) = capture.end();
+    let ended = now();
+    assert_eq!(missed, 0);
+    assert_eq!(lab.json("show")["captures"], 0);
+    let fields = [
+        "frame.interface_name",
+        "frame.interface_description",
+        "frame.packet_flags_direction",
+        "frame.time_epoch",
+        "frame.comment",
+    ];
+    let rows = tshark(&lab, &file, "icmp", &fields);
+    let shape: Vec<[&str; 3]> = rows.iter().map(|row| [&*row[0], &*row[2], &*row[4]]).collect();
+    let one = [["a", "0x00000001", ""], ["b", "0x00000002", ""], ["b", "0x00000001", ""], ["a", "0x00000002", ""]];
+    assert_eq!(shape, one.repeat(5), "each echo and each answer comes in at one port and goes out at the other");
+    assert!(rows.iter().all(|row| row[1].contains("eth0 in netns")), "{rows:?}");
+    let times: Vec<f64> = rows.iter().map(|row| row[3].parse().unwrap()).collect();
+    assert!(times.is_sorted() && times.iter().all(|time| (began..ended).contains(time)), "{began} {times:?} {ended}");
+    assert!(rows.iter().all(|row| row[3].split('.').next_back().unwrap().len() == 9), "nanoseconds: {rows:?}");
+    assert!(rows.iter().any(|row| !row[3].ends_with("000")), "{rows:?}");
+    let dropped = tshark(
+        &lab,
+        &file,
+        "eth.src == 02:54:00:00:00:01",
+        &["frame.interface_name", "frame.packet_flags_direction", "frame.comment"],
+    );
+    assert_eq!(dropped, [["b", "0x00000001", "dropped: vlan-not-allowed"]]);
+    // The kernel's timestamps would be the same to a ping: both answers are there, and nothing is doubled.
+    let all = tshark(&lab, &file, "", &["frame.number"]).len();
+    assert_eq!((all as u64, tcpdump(&lab, &file, "")), (captured, all));
+    assert_eq!(tcpdump(&lab, &file, "icmp"), 20);
+}
+
+#[test]
+fn stdout_feeds_tcpdump_while_it_runs() {
+    needs!("ping", "tcpdump");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.spawn_in("a", "ping -n -i 0.05 10.0.0.2");
+    let vsctl = format!("{} --control {}", program("vsctl").display(), lab.path("control.sock").display());
+    let text = lab.sh(&format!("{vsctl} capture -w - --filter icmp --count 12 2>/dev/null | tcpdump -nr - 2>/dev/null")).ok();
+    assert_eq!(text.lines().filter(|line| line.contains("ICMP echo")).count(), 12, "{text}");
+    // tcpdump itself may be what has seen enough.
+    let text = lab.sh(&format!("{vsctl} capture -w - | tcpdump -c 3 -nr - icmp 2>/dev/null")).ok();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    // Without -w it shows them.
+    let outcome = lab.sh(&format!("{vsctl} capture --port a --filter icmp --count 4"));
+    assert_eq!((outcome.code, outcome.stdout.matches("ICMP echo").count()), (Some(0), 4), "{outcome:?}");
+    assert!(outcome.stderr.contains("4 packets captured"), "{outcome:?}");
+    lab.until("all captures are over", |lab| lab.json("show")["captures"] == 0);
+}
+
+#[test]
+fn filters_take_what_tcpdump_would_take() {
+    needs!("ping", "tcpdump", "tshark");
+    let mut lab = Lab::new();
+    // Stacks that say nothing by themselves: the captures do not begin and end together.
+    for name in ["a", "b", "c"] {
+        lab.add_netns(name);
+        lab.run_in(name, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6").ok();
+    }
+    lab.write(&format!("{TWO}[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\n"));
+    lab.start();
+    let (a, c) = (Wire::open(&lab, "a"), Wire::open(&lab, "c"));
+    let everything = lab.path("everything.pcapng");
+    let filters = [
+        "",
+        "icmp",
+        "arp or tcp",
+        "vlan 10",
+        "vlan and ip",
+        "ether src 02:54:00:00:00:05",
+        "len > 1000",
+        "ip[8] = 64 and not icmp",
+        "ether[12:2] = 0x88b6",
+    ];
+    let all = Capture::begin(&lab, &["-w", &everything.to_string_lossy()], Stdio::null());
+    let captures: Vec<Capture> = filters
+        .iter()
+        .enumerate()
+        .map(|(n, filter)| {
+            let file = lab.path(&format!("{n}.pcapng"));
+            Capture::begin(&lab, &["--port", "a", "--filter", filter, "-w", &file.to_string_lossy()], Stdio::null())
+        })
+        .collect();
+    let ip = |length: u8| [&[0x08, 0, 0x45, 0, 0, length, 0, 0, 0, 0, 64, 17, 0, 0][..], &[10, 0, 0, 1, 10, 0, 0, 9]].concat();
+    let tagged = |inner: &[u8]| [&[0x81, 0, 0x60, 10][..], inner].concat();
+    for kind in [vec![0x88, 0xb6], ip(28), tagged(&[0x88, 0xb6]), tagged(&ip(28))] {
+        for size in [20, 1400] {
+            a.send(&frame(BROADCAST, mac(5), &kind, &vec![0; size]));
+            c.send(&frame(BROADCAST, mac(6), &kind, &vec![0; size]));
+        }
+    }
+    lab.run_in("a", "ping -n -c 3 -i 0.05 -W 2 10.0.0.2").ok();
+    c.send(&frame(BROADCAST, mac(6), &[0x88, 0xb6], b"last"));
+    let last = |lab: &Lab| lab.json("stats a")[0]["tx_frames"].as_u64().unwrap();
+    let before = last(&lab);
+    lab.until("it is quiet", |lab| last(lab) == before);
+    let counts: Vec<(u64, u64)> = captures.into_iter().map(Capture::end).collect();
+    all.end();
+    // What port a saw, as tcpdump takes it out of the capture of everything.
+    let of_a = lab.path("a.pcapng");
+    lab.sh(&format!("tshark -n -r {} -Y 'frame.interface_name == \"a\"' -w {}", everything.display(), of_a.display())).ok();
+    for (n, filter) in filters.iter().enumerate() {
+        let taken = tcpdump(&lab, &of_a, filter);
+        assert_eq!((counts[n], tcpdump(&lab, &lab.path(&format!("{n}.pcapng")), "")), ((taken as u64, 0), taken), "{filter}");
+        assert!(taken > 0, "{filter} is tested by nothing");
+    }
+}
+
+#[test]
+fn a_capture_ends_when_it_was_told_to() {
+    needs!("ping", "tcpdump", "tshark");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.spawn_in("a", "ping -n -q -f 10.0.0.2");
+    let directory = lab.path("");
+    let path = |name: &str| directory.join(name);
+    let words = |name: &str| path(name).to_string_lossy().into_owned();
+    // After its count, to the packet.
+    for count in ["1", "7", "1000"] {
+        let outcome = lab.ctl(&format!("capture --count {count} -w {}", words(count)));
+        assert!(outcome.code == Some(0) && outcome.stderr.starts_with(&format!("{count} packets")), "{outcome:?}");
+        assert_eq!(tshark(&lab, &path(count), "", &["frame.number"]).len(), count.parse::<usize>().unwrap());
+    }
+    // After its time.
+    let begun = Instant::now();
+    lab.ctl(&format!("capture --seconds 1 -w {}", words("seconds"))).ok();
+    assert!((0.9..8.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    assert!(!tshark(&lab, &path("seconds"), "", &["frame.number"]).is_empty());
+    // Also when nothing comes.
+    assert!(lab.ctl(&format!("capture --seconds 1 --filter udp -w {}", words("nothing"))).code == Some(0));
+    assert_eq!(tshark(&lab, &path("nothing"), "", &["frame.number"]).len(), 0);
+    // At Ctrl-C or SIGTERM, with a file that is whole.
+    for (name, signal) in [("INT", libc::SIGINT), ("TERM", libc::SIGTERM)] {
+        let capture = Capture::begin(&lab, &["-w", &words(name)], Stdio::null());
+        std::thread::sleep(Duration::from_millis(300));
+        capture.signal(signal);
+        let (captured, missed) = capture.ended();
+        let rows = tshark(&lab, &path(name), "", &["frame.number"]);
+        assert!(
+            captured > 0 && rows.len() as u64 == captured,
+            "{name}: {captured} and {missed} missed, {} in the file",
+            rows.len()
+        );
+    }
+    // With its vsctl, however that ends.
+    let capture = Capture::begin(&lab, &["-w", &words("killed")], Stdio::null());
+    lab.until("it has written something", |_| std::fs::metadata(path("killed")).is_ok_and(|file| file.len() > 10_000));
+    drop(capture);
+    lab.until("vswitchd has noticed", |lab| lab.json("show")["captures"] == 0);
+    // A write that the kill interrupts leaves half a block; what is before it can be read.
+    let text = lab.sh(&format!("tcpdump -nr {} icmp", path("killed").display())).stdout;
+    assert!(text.lines().count() > 50, "{text}");
+    // With its vswitchd.
+    let capture = Capture::begin(&lab, &["-w", &words("ended")], Stdio::null());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(lab.stop().success());
+    let (captured, _) = capture.ended();
+    assert_eq!(tshark(&lab, &path("ended"), "", &["frame.number"]).len() as u64, captured);
+}
+
+#[test]
+fn only_the_ports_that_were_named_are_captured() {
+    needs!("ping", "tshark");
+    let lab =
+        Lab::with(&format!("{TWO}[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\naddresses = [\"10.0.0.3/24\"]\n"));
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    let files = ["a", "ac", "all"].map(|name| lab.path(&format!("{name}.pcapng")));
+    let words = files.each_ref().map(|file| file.to_string_lossy().into_owned());
+    let captures = [
+        Capture::begin(&lab, &["--port", "a", "-w", &words[0]], Stdio::null()),
+        Capture::begin(&lab, &["--port", "a", "--port", "c", "-w", &words[1]], Stdio::null()),
+        Capture::begin(&lab, &["-w", &words[2]], Stdio::null()),
+    ];
+    for (from, to) in [("a", "10.0.0.2"), ("a", "10.0.0.3"), ("c", "10.0.0.2")] {
+        lab.run_in(from, &format!("ping -n -c 1 -W 2 {to}")).ok();
+    }
+    for capture in captures {
+        capture.end();
+    }
+    let seen = |file: &Path| {
+        let rows = tshark(&lab, file, "icmp", &["frame.interface_name"]);
+        let names: BTreeSet<String> = rows.iter().map(|row| row[0].clone()).collect();
+        (rows.len(), names.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(seen(&files[0]), (4, "a".to_owned()));
+    assert_eq!(seen(&files[1]), (8, "a c".to_owned()));
+    assert_eq!(seen(&files[2]), (12, "a b c".to_owned()));
+}
+
+#[test]
+fn ports_come_and_go_while_a_capture_runs() {
+    needs!("ping", "tshark");
+    let lab = Lab::with(TWO);
+    let (all, one) = (lab.path("all.pcapng"), lab.path("one.pcapng"));
+    let captures = [
+        Capture::begin(&lab, &["--filter", "icmp", "-w", &all.to_string_lossy()], Stdio::null()),
+        Capture::begin(&lab, &["--port", "b", "--filter", "icmp", "-w", &one.to_string_lossy()], Stdio::null()),
+    ];
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.ctl("del-port b").ok();
+    // The same number, another port.
+    lab.ctl("add-port br0 c --netns @c --address 10.0.0.3/24").ok();
+    assert!(ping(&lab, "a", "10.0.0.3"));
+    lab.ctl("add-port br0 b --netns @b --address 10.0.0.2/24").ok();
+    lab.until("it is back", |lab| ping(lab, "c", "10.0.0.2"));
+    let [(all_count, _), (_, _)] = captures.map(Capture::end);
+    let rows = tshark(&lab, &all, "", &["frame.interface_name", "ip.src", "ip.dst"]);
+    assert_eq!(rows.len() as u64, all_count);
+    for (port, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.3")] {
+        let own = |row: &&Vec<String>| row[0] == port;
+        assert!(rows.iter().any(|row| own(&row)), "{port} is in {rows:?}");
+        assert!(rows.iter().filter(own).all(|row| row[1] == address || row[2] == address), "{port}: {rows:?}");
+    }
+    let rows = tshark(&lab, &one, "", &["frame.interface_name", "ip.src", "ip.dst"]);
+    assert!(!rows.is_empty() && rows.iter().all(|row| row[0] == "b" && row[1..].contains(&"10.0.0.2".to_owned())), "{rows:?}");
+    assert!(ping(&lab, "a", "10.0.0.2"));
+}
+
+#[test]
+fn a_slow_reader_slows_nothing_and_is_told_what_it_missed() {
+    needs!("ping", "iperf3", "tshark");
+    let lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    let free = tcp(&lab, "a", "b", "10.0.0.2", "-n 256M").bits;
+    let memory = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = memory();
+    let mut capture = Capture::begin(&lab, &["-w", "-"], Stdio::piped());
+    let watched = tcp(&lab, "a", "b", "10.0.0.2", "-n 512M").bits;
+    eprintln!("{:.0} Mbit/s, with a capture that nobody reads {:.0} Mbit/s", free / 1e6, watched / 1e6);
+    // The first megabytes were copied; from then on a frame costs the filter and a count.
+    assert!(watched > free / 3.0, "{free} became {watched}");
+    assert!(memory() < before + 64 * 1024, "{before} kB became {} kB", memory());
+    assert!(ping(&lab, "b", "10.0.0.1"), "and nothing is lost");
+    // Now it is read, to its end.
+    let mut stdout = capture.0.as_mut().unwrap().stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let (captured, missed) = capture.end();
+    let file = lab.path("slow.pcapng");
+    std::fs::write(&file, reader.join().unwrap()).unwrap();
+    assert!(missed > 1000, "{captured} captured, {missed} missed");
+    assert_eq!(tshark(&lab, &file, "", &["frame.number"]).len() as u64, captured);
+    let stats = lab.json("stats");
+    let frames = |port: usize| stats[port]["rx_frames"].as_u64().unwrap() + stats[port]["tx_frames"].as_u64().unwrap();
+    assert!(captured + missed <= frames(0) + frames(1), "{captured} + {missed} of {}", frames(0) + frames(1));
+}
+
+#[test]
+fn checksums_are_those_of_the_wire() {
+    needs!("ping", "iperf3", "tshark");
+    let lab = Lab::with(TWO);
+    let file = lab.path("tcp.pcapng");
+    let capture = Capture::begin(&lab, &["-w", &file.to_string_lossy()], Stdio::null());
+    assert!(tcp(&lab, "a", "b", "10.0.0.2", "-n 1M").bits > 0.0);
+    capture.end();
+    let fields = ["frame.len", "tcp.checksum.status", "frame.comment"];
+    let lines = lab.sh(&format!(
+        "tshark -n -o tcp.check_checksum:TRUE -r {} -Y tcp -T fields{} 2>/dev/null",
+        file.display(),
+        fields.map(|field| format!(" -e {field}")).concat()
+    ));
+    let rows: Vec<Vec<String>> = lines.ok().lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    // 0 is bad. Of a super-frame, the comment says that its checksum is still to come.
+    let wrong: Vec<&Vec<String>> = rows.iter().filter(|row| row[1] == "0" && row[2].is_empty()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(rows.iter().any(|row| row[1] == "1"), "{rows:?}");
+}
+
+#[test]
+fn what_cannot_be_captured_is_one_sentence() {
+    needs!();
+    let lab = Lab::with(TWO);
+    let directory = lab.path("").display().to_string();
+    for (words, parts) in [
+        (vec!["--filter", "tcp prot 80", "-w", "-"], &["\"tcp prot 80\" is not a filter", "syntax error"][..]),
+        (vec!["--filter", "host nowhere.invalid.", "-w", "-"], &["is not a filter", "nowhere.invalid"]),
+        (vec!["--port", "nobody", "-w", "-"], &["no port \"nobody\"", "a, b"]),
+        (vec!["-w", "/nowhere/file"], &["/nowhere/file"]),
+        (vec!["-w", &directory], &[&directory]),
+        (vec!["--count", "x"], &["x"]),
+        (vec!["--seconds", "-1"], &["-1"]),
+    ] {
+        let output = lab.ctl_command().arg("capture").args(&words).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)) && output.stdout.is_empty(), "{words:?}: {said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{words:?}: {said}");
+        assert!(output.status.code() == Some(2) || said.lines().count() == 1, "{words:?}: {said}");
+    }
+    lab.until("none of them is left", |lab| lab.json("show")["captures"] == 0);
+    // Sixteen at a time, and no more.
+    let captures: Vec<Capture> = (0..16).map(|_| Capture::begin(&lab, &["-w", "/dev/null"], Stdio::null())).collect();
+    let sentence = lab.ctl("capture -w /dev/null").refused();
+    assert!(sentence.contains("16 captures run already"), "{sentence}");
+    drop(captures);
+    lab.until("all are over", |lab| lab.json("show")["captures"] == 0);
+    assert_eq!(lab.ctl("capture --seconds 1 -w /dev/null").code, Some(0));
+}
