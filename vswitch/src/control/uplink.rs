@@ -83,7 +83,7 @@ impl Switch {
     pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
         self.uplink(name)?;
         if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
-            let advice = format!("remove the bridge first, or its `uplink` in switch.toml, then reload");
+            let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
             return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));
         }
         if let Some(key) = self.forwards.keys().find(|key| key.uplink == *name) {
