@@ -14,13 +14,13 @@
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
-use vswitch_tests::{Lab, median, missing, ping, tcp};
+use vswitch_tests::bench::{self, Contest, seconds};
+use vswitch_tests::{Lab, ping, tcp};
 
 const FILE: &str = r#"
 [[bridge]]
@@ -43,69 +43,11 @@ const BRIDGE: (&str, &str) = ("ka", "kb");
 /// Where the second of either is.
 const FAR: &str = "10.0.0.2";
 
-/// Set by Ctrl-C; looked at between measurements.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 fn main() -> ExitCode {
-    // `cargo test --all-targets` runs this too, without the word.
-    if !std::env::args().any(|word| word == "--bench") {
-        println!("run it with `cargo bench -p vswitch-tests`");
-        return ExitCode::SUCCESS;
-    }
-    if let Some(reason) = missing(&["ip", "nsenter", "iperf3", "ping"]) {
-        eprintln!("{reason}");
-        return ExitCode::FAILURE;
-    }
-    build();
-    catch_interrupts();
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if INTERRUPTED.load(Ordering::Relaxed) => ExitCode::from(130),
-        Err(_) => ExitCode::FAILURE,
-    }
+    bench::main(&["ip", "nsenter", "iperf3", "ping"], run)
 }
-
-/// `cargo bench` builds this file, not the programs of the other packages.
-fn build() {
-    eprintln!("building vswitchd in release");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "--release", "--quiet", "--package", "vswitch", "--bins"]).status();
-    assert!(built.is_ok_and(|status| status.success()), "vswitchd cannot be built");
-}
-
-fn catch_interrupts() {
-    extern "C" fn note(_: libc::c_int) {
-        INTERRUPTED.store(true, Ordering::Relaxed);
-    }
-    let handler = note as extern "C" fn(libc::c_int);
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler stores one atomic, which a signal handler may.
-        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
-    }
-    // What an interrupted measurement says about itself is no news.
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !INTERRUPTED.load(Ordering::Relaxed) {
-            usual(panic);
-        }
-    }));
-}
-
-/// A measurement of one station and another, and what a figure of it looks like.
-struct Measurement {
-    name: &'static str,
-    measure: fn(&Lab, (&str, &str)) -> f64,
-    unit: &'static str,
-}
-
-const MEASUREMENTS: [Measurement; 3] = [
-    Measurement { name: "one TCP stream, MTU 1500", measure: stream, unit: "Gbit/s" },
-    Measurement { name: "UDP, 64-byte frames", measure: small_frames, unit: "kpackets/s" },
-    Measurement { name: "ping -f, round trip (less is better)", measure: round_trip, unit: "µs" },
-];
 
 fn run() {
-    let pairs = setting("VSWITCH_BENCH_PAIRS", 5);
     let mut lab = Lab::new();
     lab.write(FILE);
     lab.start();
@@ -113,28 +55,19 @@ fn run() {
     for (from, _) in [VSWITCH, BRIDGE] {
         lab.until("the stations reach each other", |lab| ping(lab, from, FAR));
     }
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{cores} cores, load {load}, {pairs} pairs of {} s each", seconds());
-    println!("{:<38}{:>20}{:>20}   ratio", "", "vswitch", "bridge and veth");
-    for Measurement { name, measure, unit } in &MEASUREMENTS {
-        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in 1..=pairs {
-            let [our, their] = [VSWITCH, BRIDGE].map(|stations| {
-                assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
-                measure(&lab, stations)
-            });
-            eprintln!("  {name}, {pair} of {pairs}: {our:.2} and {their:.2} {unit}, ratio {:.2}", our / their);
-            ours.push(our);
-            theirs.push(their);
-            ratios.push(our / their);
-        }
-        let (least, most) =
-            ratios.iter().fold((f64::MAX, 0.0_f64), |(least, most), ratio| (least.min(*ratio), most.max(*ratio)));
-        let figure = |figures| format!("{:.2} {unit}", median(figures));
-        println!("{name:<38}{:>20}{:>20}   {:.2} ({least:.2} to {most:.2})", figure(ours), figure(theirs), median(ratios));
-    }
+    let contest = |name, unit, measure: fn(&Lab, (&str, &str)) -> f64| Contest {
+        name,
+        beside: "bridge and veth",
+        unit,
+        ours: Box::new(move |lab| measure(lab, VSWITCH)),
+        theirs: Box::new(move |lab| measure(lab, BRIDGE)),
+    };
+    let contests = [
+        contest("one TCP stream, MTU 1500", "Gbit/s", stream),
+        contest("UDP, 64-byte frames", "kpackets/s", small_frames),
+        contest("ping -f, round trip (less is better)", "µs", round_trip),
+    ];
+    bench::compare(&lab, &contests);
 }
 
 fn make_bridge(lab: &Lab) {
@@ -235,15 +168,4 @@ fn message(part: &mut libc::iovec) -> libc::mmsghdr {
     message.msg_hdr.msg_iov = part;
     message.msg_hdr.msg_iovlen = 1;
     message
-}
-
-fn seconds() -> u64 {
-    setting("VSWITCH_BENCH_SECONDS", 3).max(1)
-}
-
-fn setting(name: &str, usual: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: use a number")),
-        Err(_) => usual,
-    }
 }

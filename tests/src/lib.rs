@@ -7,6 +7,7 @@
 //! In a lab's `switch.toml` and commands, `@` before a name makes it a namespace of this lab: `netns = "@a"`.
 #![allow(clippy::panic, reason = "a harness fails the test that uses it")]
 
+pub mod bench;
 mod lab;
 mod measure;
 mod require;
