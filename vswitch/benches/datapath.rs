@@ -32,7 +32,8 @@ fn bridge(now: Instant, stations: u64) -> Datapath {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 1 << 17, control_frames: ControlFrames::Drop };
     datapath.set_bridge(now, BridgeId(0), settings);
     for port in 0..PORTS {
-        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         datapath.set_port(now, PortId(port), &settings);
     }
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());

@@ -120,6 +120,11 @@ impl Peers {
         }
     }
 
+    /// The number of an endpoint that frames are taken from.
+    pub fn number(&self, address: IpAddr) -> Option<u16> {
+        self.position(address, |state| state == CONFIGURED || state == ADMITTED)
+    }
+
     /// Where to send what is for this one.
     pub fn address(&self, number: u16) -> Option<IpAddr> {
         self.slot(number).filter(|slot| matches!(slot.state(), ADMITTED | CONFIGURED)).map(Slot::address)

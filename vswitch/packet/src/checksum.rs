@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) over bytes that lie in several pieces.
 
+use crate::{Checksum, IpVersion, Layers, Transport};
+
 /// A ones' complement sum in progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
@@ -72,6 +74,24 @@ pub fn complete(bytes: &mut [u8], start: u16, offset: u16) -> Option<()> {
     Some(())
 }
 
+/// Looks at the transport checksum of a frame that came without a word about it: [`Checksum::Valid`] if it is TCP or UDP with the
+/// right one, else [`Checksum::Unverified`].
+pub fn examine(frame: &[u8]) -> Checksum {
+    let valid = Layers::parse(frame).and_then(|layers| {
+        let addresses = match layers.version {
+            IpVersion::V4 => frame.get(layers.network + 12..layers.network + 20),
+            IpVersion::V6 => frame.get(layers.network + 8..layers.network + 40),
+        };
+        let field = layers.transport + layers.transport_kind.checksum_offset();
+        let none = layers.transport_kind == Transport::Udp && frame.get(field..field + 2)? == [0, 0];
+        let length = u16::try_from(layers.end - layers.transport).ok()?;
+        let sum = Sum::new().plus(addresses?).plus_number(layers.transport_kind.protocol().into()).plus_number(length);
+        // A routing header would put another destination into the pseudo header (RFC 8200, section 8.1).
+        Some(!none && layers.plain && sum.plus(frame.get(layers.transport..layers.end)?).folded() == 0xffff)
+    });
+    if valid == Some(true) { Checksum::Valid } else { Checksum::Unverified }
+}
+
 /// For UDP a checksum of zero means that there is none, so the other zero stands for it.
 pub(crate) const fn non_zero(checksum: u16, offset: usize) -> u16 {
     if checksum == 0 && offset == UDP_FIELD { 0xffff } else { checksum }
@@ -124,6 +144,26 @@ mod tests {
             prop_assert!(same(all.folded(), 0xffff));
             prop_assert!(bytes[field..field + 2] != [0, 0]);
         }
+    }
+
+    #[test]
+    fn only_a_right_checksum_is_valid() {
+        use etherparse::PacketBuilder;
+        let ethernet = || PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        ethernet().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2).write(&mut udp, b"abc").unwrap();
+        ethernet().ipv6([1; 16], [2; 16], 64).tcp(1, 2, 3, 4).write(&mut tcp, b"abcd").unwrap();
+        for frame in [&mut udp, &mut tcp] {
+            assert_eq!(examine(frame), Checksum::Valid);
+            for at in 26..frame.len() {
+                frame[at] ^= 0x10;
+                assert_eq!(examine(frame), Checksum::Unverified, "{at}");
+                frame[at] ^= 0x10;
+            }
+        }
+        udp[40..42].fill(0);
+        assert_eq!(examine(&udp), Checksum::Unverified, "none is not a right one");
+        assert_eq!(examine(&[0; 60]), Checksum::Unverified);
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod name;
 mod reply;
 mod request;
 mod spec;
+mod vxlan;
 
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
-pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
+pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};
+pub use vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, BridgeSpec, InterfaceName, Netns, PortKind, PortName, PortSpec};
+use super::{BridgeName, BridgeSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, VxlanChange, VxlanSpec};
 
 /// One change to the running switch, or one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,14 @@ pub enum Request {
     DeletePort(PortName),
     /// Lists ports, of one bridge or of all.
     ListPorts(Option<BridgeName>),
+    /// Makes a VXLAN tunnel.
+    AddVxlan(VxlanSpec),
+    /// Changes a tunnel.
+    SetVxlan(PortName, VxlanChange),
+    /// Removes a tunnel.
+    DeleteVxlan(PortName),
+    /// Lists the tunnels, of one bridge or of all.
+    ListVxlans(Option<BridgeName>),
     /// The whole switch.
     Show,
     /// The MAC addresses of a bridge.

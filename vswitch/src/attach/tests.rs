@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ::packet::{Batch, Capabilities, Offload};
+use ::packet::{Batch, Capabilities, Packet};
 
 use super::*;
 use crate::api::VlanMode;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::{Change, Config, State};
-use crate::api::{BridgeName, BridgeSpec, Origin, PortName, PortSpec};
+use crate::api::{BridgeName, BridgeSpec, Origin, PortName, PortSpec, VxlanSpec};
 
 /// What the file and the changes of the run time come to.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Merged {
     pub bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
     /// The ports; each is on one of the bridges.
     pub ports: BTreeMap<PortName, (PortSpec, Origin)>,
+    /// The tunnels; each is on one of the bridges.
+    pub vxlans: BTreeMap<PortName, (VxlanSpec, Origin)>,
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
 }
@@ -22,17 +24,42 @@ pub fn merge(config: &Config, state: &State) -> Merged {
     let bridges = both("bridge", bridges, &state.bridges, &mut notes);
     let ports = config.ports.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let mut ports = both("port", ports, &state.ports, &mut notes);
-    ports.retain(|name, (spec, _)| {
-        let has_bridge = bridges.contains_key(&spec.bridge);
+    let vxlans = config.vxlans.iter().map(|spec| (spec.name.clone(), spec.clone()));
+    let mut vxlans = both("vxlan", vxlans, &state.vxlans, &mut notes);
+    let mut on_bridge = |what: &str, name: &PortName, bridge: &BridgeName| {
+        let has_bridge = bridges.contains_key(bridge);
         if !has_bridge {
-            let bridge = &spec.bridge;
             notes.push(format!(
-                "port \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
+                "{what} \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
             ));
         }
         has_bridge
+    };
+    ports.retain(|name, (spec, _)| on_bridge("port", name, &spec.bridge));
+    vxlans.retain(|name, (spec, _)| on_bridge("vxlan", name, &spec.bridge));
+    leave_out_collisions(&ports, &mut vxlans, &mut notes);
+    Merged { bridges, ports, vxlans, notes }
+}
+
+/// What vsctl added gives way to what the file names since.
+fn leave_out_collisions(
+    ports: &BTreeMap<PortName, (PortSpec, Origin)>,
+    vxlans: &mut BTreeMap<PortName, (VxlanSpec, Origin)>,
+    notes: &mut Vec<String>,
+) {
+    let all = vxlans.clone();
+    let in_file = |spec: &VxlanSpec| {
+        all.iter().find(|(name, (other, origin))| *origin == Origin::File && **name != spec.name && other.collides_with(spec))
+    };
+    vxlans.retain(|name, (spec, origin)| {
+        let why = match in_file(spec).filter(|_| *origin == Origin::Runtime) {
+            Some((other, _)) => format!("vxlan \"{other}\" of switch.toml has its VNI"),
+            None if ports.contains_key(name) => "a port has its name".to_owned(),
+            None => return true,
+        };
+        notes.push(format!("vxlan \"{name}\", which vsctl added, is left out: {why}"));
+        false
     });
-    Merged { bridges, ports, notes }
 }
 
 fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
@@ -80,7 +107,7 @@ mod tests {
     #[test]
     fn the_file_wins_and_says_so() {
         let ports = vec![port("a", "br0", "vlan = 1"), port("b", "br0", ""), port("c", "br0", "")];
-        let config = Config { switch: SwitchSettings::default(), bridges: vec![bridge("br0")], ports };
+        let config = Config { switch: SwitchSettings::default(), bridges: vec![bridge("br0")], ports, vxlans: Vec::new() };
         let changed = vec![port("a", "br0", "vlan = 2"), port("b", "br0", ""), port("d", "br0", ""), port("e", "gone", "")];
         let mut state = State { ports: set(changed), ..State::default() };
         state.ports.insert("c".parse().unwrap(), Change::Deleted);

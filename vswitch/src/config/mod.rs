@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{BridgeSpec, PortSpec};
+use crate::api::{BridgeSpec, PortSpec, VxlanSpec};
 
 pub use file::load;
 pub use merge::{Merged, merge};
@@ -29,6 +29,8 @@ pub struct Config {
     pub bridges: Vec<BridgeSpec>,
     /// Every `[[port]]`, in order; no name and no device twice, each on a bridge of the file.
     pub ports: Vec<PortSpec>,
+    /// Every `[[vxlan]]`, in order; no name twice, also not a port's, each on a bridge of the file.
+    pub vxlans: Vec<VxlanSpec>,
 }
 
 /// `[switch]`: what only a start reads.
@@ -62,15 +64,16 @@ impl SwitchSettings {
 }
 
 /// A `switch.toml` that says this.
-pub fn export(switch: &SwitchSettings, bridges: &[BridgeSpec], ports: &[PortSpec]) -> String {
+pub fn export(switch: &SwitchSettings, bridges: &[BridgeSpec], ports: &[PortSpec], vxlans: &[VxlanSpec]) -> String {
     #[derive(Serialize)]
     struct File<'a> {
         switch: &'a SwitchSettings,
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
+        vxlan: &'a [VxlanSpec],
     }
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
-    toml::to_string(&File { switch, bridge: bridges, port: ports }).unwrap_or_default()
+    toml::to_string(&File { switch, bridge: bridges, port: ports, vxlan: vxlans }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -83,16 +86,19 @@ mod tests {
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\n[[bridge]]\nname = \"br1\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
             [[port]]\nname = \"b\"\nbridge = \"br1\"\nkind = \"veth\"\ntrunk = [10, 20]\nnative = 1\noffload = false\n\
-            [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n";
+            [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n\
+            [[vxlan]]\nname = \"vx0\"\nbridge = \"br1\"\nvni = 42\nlocal = \"192.0.2.1\"\npeers = [\"192.0.2.2\"]\n\
+            static = [{ mac = \"02:00:00:00:00:01\", peer = \"192.0.2.2\", ip = \"10.0.0.9\" }]\n";
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("switch.toml");
         std::fs::write(&path, text).unwrap();
         let config = load(&path).unwrap();
-        std::fs::write(&path, export(&config.switch, &config.bridges, &config.ports)).unwrap();
+        std::fs::write(&path, export(&config.switch, &config.bridges, &config.ports, &config.vxlans)).unwrap();
         let again = load(&path).unwrap();
         assert_eq!(again.switch, config.switch);
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);
+        assert_eq!((&again.vxlans, config.vxlans.len()), (&config.vxlans, 1));
         assert_eq!((config.bridges.len(), config.ports.len()), (2, 3));
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::api::{BridgeName, BridgeSpec, PortName, PortSpec};
+use crate::api::{BridgeName, BridgeSpec, PortName, PortSpec, VxlanSpec};
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct State {
     pub bridges: BTreeMap<BridgeName, Change<BridgeSpec>>,
     /// Ports that vsctl set or deleted.
     pub ports: BTreeMap<PortName, Change<PortSpec>>,
+    /// Tunnels that vsctl set or deleted.
+    #[serde(default)]
+    pub vxlans: BTreeMap<PortName, Change<VxlanSpec>>,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
@@ -49,7 +52,13 @@ pub struct Made {
 
 impl Default for State {
     fn default() -> Self {
-        Self { seed: random(), bridges: BTreeMap::new(), ports: BTreeMap::new(), made: Made::default() }
+        Self {
+            seed: random(),
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            vxlans: BTreeMap::new(),
+            made: Made::default(),
+        }
     }
 }
 
@@ -74,6 +83,7 @@ impl State {
     pub fn forget_overruled(&mut self, config: &Config) {
         self.bridges.retain(|name, _| config.bridges.iter().all(|spec| spec.name != *name));
         self.ports.retain(|name, _| config.ports.iter().all(|spec| spec.name != *name));
+        self.vxlans.retain(|name, _| config.vxlans.iter().all(|spec| spec.name != *name));
     }
 }
 
@@ -186,6 +196,8 @@ mod tests {
         let mut state = State::default();
         state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
         state.ports.insert("a".parse().unwrap(), Change::Set(port.clone()));
+        let vxlan = "name = \"vx0\"\nbridge = \"br0\"\nvni = 1\nlocal = \"192.0.2.1\"";
+        state.vxlans.insert("vx0".parse().unwrap(), Change::Set(toml::from_str(vxlan).unwrap()));
         state.made.netns.insert("x".to_owned());
         state.made.ports.insert("a".parse().unwrap(), port);
         state

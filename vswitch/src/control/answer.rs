@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Bridge, ControlError, Port, Switch};
+use super::{Bridge, ControlError, Port, Switch, TunnelPort};
 use crate::api::{BridgeInfo, BridgeName, FdbEntry, PortInfo, PortName, PortStats, Reply, SwitchInfo};
 use crate::config;
-use crate::datapath::{Counters, DropReason, FdbListing, PortId};
+use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use crate::worker::{Command, Stopped};
 
 impl Switch {
@@ -18,6 +18,7 @@ impl Switch {
             config: self.path.display().to_string(),
             bridges: self.bridge_infos()?,
             ports: self.port_infos(None)?,
+            vxlans: self.vxlan_infos(None)?,
             captures: self.captures.count(),
         })))
     }
@@ -25,8 +26,13 @@ impl Switch {
     pub(super) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>, ControlError> {
         let info = |bridge: &Bridge| {
             let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
+            let tunnels = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
             let table = self.table(bridge)?;
-            Ok(BridgeInfo::new(&bridge.spec, bridge.origin, ports, table.rows.len(), table.evictions))
+            Ok(BridgeInfo {
+                port_mtu: self.port_mtu(&bridge.spec.name)?,
+                moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
+                ..BridgeInfo::new(&bridge.spec, bridge.origin, ports + tunnels, table.rows.len(), table.evictions)
+            })
         };
         self.bridges.values().map(info).collect()
     }
@@ -49,7 +55,15 @@ impl Switch {
             .into_iter()
             .filter_map(|row| {
                 let port = self.port_ids.get(row.place.port.0)?.clone();
-                Some(FdbEntry { mac: row.mac, vlan: row.vlan, port, age_seconds: row.age.into() })
+                Some(FdbEntry {
+                    mac: row.mac,
+                    vlan: row.vlan,
+                    remote: self.remote(&port, row.place.peer),
+                    port,
+                    age_seconds: row.age.into(),
+                    r#static: row.fixed == Fixed::Given,
+                    held: row.fixed == Fixed::Held,
+                })
             })
             .collect();
         entries.sort_by_key(|entry| (entry.vlan, entry.mac));
@@ -63,23 +77,32 @@ impl Switch {
     }
 
     pub(super) fn stats(&self, name: Option<&PortName>) -> Result<Vec<PortStats>, ControlError> {
-        let ports: Vec<&Port> = match name {
-            Some(name) => vec![self.port(name)?],
-            None => self.ports.values().collect(),
+        let tunnel = |tunnel: &TunnelPort| Some((tunnel.spec.name.clone(), tunnel.live()?.id));
+        let ports: Vec<(PortName, PortId)> = match name {
+            Some(name) => vec![match self.tunnels.get(name).and_then(tunnel) {
+                Some(found) => found,
+                None => self.port(name).map(|port| (name.clone(), port.id))?,
+            }],
+            None => {
+                let ports = self.ports.values().map(|port| (port.spec.name.clone(), port.id));
+                let all: BTreeMap<PortName, PortId> = ports.chain(self.tunnels.values().filter_map(tunnel)).collect();
+                all.into_iter().collect()
+            }
         };
-        let ids: Vec<PortId> = ports.iter().map(|port| port.id).collect();
+        let ids: Vec<PortId> = ports.iter().map(|(_, id)| *id).collect();
         let mut sums = vec![Counters::default(); ids.len()];
         for worker in &self.workers {
             let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
             sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
         }
-        Ok(ports.iter().zip(sums).map(|(port, counters)| stats(port, &counters)).collect())
+        Ok(ports.into_iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
     }
 
     pub(super) fn export(&self) -> String {
         let bridges: Vec<_> = self.bridges.values().map(|bridge| bridge.spec.clone()).collect();
         let ports: Vec<_> = self.ports.values().map(|port| port.spec.clone()).collect();
-        config::export(&self.file.switch, &bridges, &ports)
+        let vxlans: Vec<_> = self.tunnels.values().map(|tunnel| tunnel.spec.clone()).collect();
+        config::export(&self.file.switch, &bridges, &ports, &vxlans)
     }
 
     /// A bridge's addresses, of all workers together: the youngest sight of each.
@@ -100,13 +123,13 @@ impl Switch {
     }
 }
 
-fn stats(port: &Port, counters: &Counters) -> PortStats {
+fn stats(port: PortName, counters: &Counters) -> PortStats {
     let drops = |ingress: bool| {
         let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
         reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason))).collect()
     };
     PortStats {
-        port: port.spec.name.clone(),
+        port,
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,

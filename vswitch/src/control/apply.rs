@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::plan::{self, Layout, Step};
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
 use crate::attach::{self, Attachment, Plan};
 use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
 use crate::worker::{Command, Stopped};
@@ -44,6 +44,10 @@ impl Switch {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, &error);
                 }
+                (Err(error), Step::AddVxlan(spec, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it stays down)"));
+                    self.add_vxlan_down(spec, &error);
+                }
                 (Err(error), _) => errors.push(error),
             }
         }
@@ -60,6 +64,7 @@ impl Switch {
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
             Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.reopened),
+            Step::DeleteVxlan(_) => true,
             _ => false,
         });
         let undo = undo.collect();
@@ -83,6 +88,9 @@ impl Switch {
             Step::AddPort(spec, origin) => self.make_port(spec, origin),
             Step::SetPort(spec, origin) => self.change_port(spec, origin),
             Step::DeletePort(name) => self.drop_port(&name),
+            Step::AddVxlan(spec, origin) => self.make_vxlan(spec, origin),
+            Step::SetVxlan(spec, origin) => self.change_vxlan(spec, origin),
+            Step::DeleteVxlan(name) => self.drop_vxlan(&name),
         }
     }
 
@@ -100,20 +108,23 @@ impl Switch {
         let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
         let (id, old, old_origin) = (*id, old.clone(), *old_origin);
         let settings = BridgeSettings::from(&spec);
-        if spec.mtu != old.mtu {
-            self.change_mtu(&spec, old.mtu)?;
+        let (before, tunnels) = (self.port_mtu(&spec.name)?, self.tunnels_mtu(&spec.name));
+        let mtu = tunnels.map_or(spec.mtu, |most| spec.mtu.min(most));
+        if mtu != before {
+            self.change_mtu(&spec.name, mtu, before)?;
         }
+        self.set_tunnels_ageing(&spec.name, settings.ageing);
         self.tell_all(|| Command::SetBridge(id, settings))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         Ok(Step::SetBridge(old, old_origin))
     }
 
     /// Gives the devices of a bridge another MTU; all or none.
-    fn change_mtu(&mut self, bridge: &BridgeSpec, old: u16) -> Result<(), ControlError> {
-        let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
+    pub(super) fn change_mtu(&mut self, bridge: &BridgeName, mtu: u16, old: u16) -> Result<(), ControlError> {
+        let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, spec, bridge.mtu, &[]) {
+            if let Err(error) = attach::reconfigure(spec, spec, mtu, &[]) {
                 for port in members().take(done) {
                     let spec = &port.spec;
                     if let Err(error) = attach::reconfigure(spec, spec, old, &[]) {
@@ -149,7 +160,7 @@ impl Switch {
         let name = spec.name.clone();
         let port = self.port(&name)?;
         let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
-        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
+        let mtu = self.port_mtu(&spec.bridge)?;
         let inverse = Step::SetPort(old.clone(), old_origin);
         if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
             return self.replace_port(spec, origin).map(|()| inverse);
@@ -201,7 +212,7 @@ impl Switch {
 
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
     fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
-        let mtu = self.bridge(&spec.bridge)?.spec.mtu;
+        let mtu = self.port_mtu(&spec.bridge)?;
         self.check_place(&spec)?;
         self.journal(&spec)?;
         let attachment = self.open(&spec, mtu)?;
@@ -313,6 +324,7 @@ impl Switch {
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
             broadcast_limit: spec.broadcast_limit,
+            tunnel: None,
         })
     }
 

@@ -16,6 +16,7 @@ mod error;
 mod plan;
 mod run;
 mod server;
+mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
     BridgeName, BridgeSpec, Origin, PortChange, PortName, PortSpec, PortState, Reply, Request, VlanChange, VlanMode,
+    VxlanChange, VxlanSpec,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, State, StateFile};
@@ -37,6 +39,7 @@ use crate::datapath::{BridgeId, PortId, Slots};
 use crate::worker::{Event, Handle};
 use capture::Captures;
 use plan::{Layout, Step};
+use vxlan::{Run, Sockets, TunnelPort};
 
 /// The running switch.
 pub struct Switch {
@@ -51,6 +54,8 @@ pub struct Switch {
     port_ids: Slots<PortName>,
     state: State,
     state_file: StateFile,
+    tunnels: BTreeMap<PortName, TunnelPort>,
+    sockets: Sockets,
     captures: Captures,
 }
 
@@ -104,11 +109,14 @@ impl Switch {
             port_ids: Slots::default(),
             state,
             state_file,
+            tunnels: BTreeMap::new(),
+            sockets: Sockets::default(),
             captures: Captures::default(),
         };
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
+        notes.extend(switch.mtu_notes());
         notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))
     }
@@ -124,7 +132,11 @@ impl Switch {
             Request::AddPort(spec) => self.add_port(spec),
             Request::SetPort(name, change) => self.set_port(&name, change),
             Request::DeletePort(name) => self.delete_port(name),
-            Request::Reload => self.reload(),
+            Request::AddVxlan(spec) => self.add_vxlan(spec),
+            Request::SetVxlan(name, change) => self.set_vxlan(&name, &change),
+            Request::DeleteVxlan(name) => self.delete_vxlan(name),
+            Request::ListVxlans(bridge) => self.vxlan_infos(bridge.as_ref()).map(Reply::Vxlans),
+            Request::Reload => self.with_mtu_notes(Self::reload),
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos()?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
             Request::Show => self.show(),
@@ -140,7 +152,10 @@ impl Switch {
 
     /// Takes note of what a worker found.
     pub fn note(&mut self, event: Event) {
-        let Event::DeviceGone(id) = event;
+        let id = match event {
+            Event::DeviceGone(id) => id,
+            Event::PacketTooBig(id) => return self.note_too_big(id),
+        };
         let Some(name) = self.port_ids.get(id.0) else { return };
         if let Some(port) = self.ports.get_mut(name).filter(|port| port.state == PortState::Up) {
             tracing::warn!(port = %name, "its device is gone");
@@ -152,8 +167,10 @@ impl Switch {
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
         let names: Vec<PortName> = self.ports.keys().cloned().collect();
-        for name in names {
-            if let Err(error) = self.perform(Step::DeletePort(name)) {
+        let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
+        let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));
+        for step in steps {
+            if let Err(error) = self.perform(step) {
                 tracing::warn!("{error}");
             }
         }
@@ -179,6 +196,9 @@ impl Switch {
         if let Some(first) = on_it.first() {
             return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
         }
+        if let Some(tunnel) = self.tunnels.values().find(|tunnel| tunnel.spec.bridge == name) {
+            return Err(ControlError::BridgeTunnelled(name, tunnel.spec.name.clone()));
+        }
         let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
     }
@@ -186,6 +206,9 @@ impl Switch {
     fn add_port(&mut self, spec: PortSpec) -> Result<Reply, ControlError> {
         if let Some(port) = self.ports.get(&spec.name) {
             return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
+        }
+        if let Some(tunnel) = self.tunnels.get(&spec.name) {
+            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
         }
         let change = Change::Set(spec.clone());
         self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
@@ -202,6 +225,41 @@ impl Switch {
         self.port(&name)?;
         let in_file = self.file.ports.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
+    }
+
+    fn add_vxlan(&mut self, spec: VxlanSpec) -> Result<Reply, ControlError> {
+        if let Some(tunnel) = self.tunnels.get(&spec.name) {
+            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
+        }
+        let change = Change::Set(spec.clone());
+        self.with_mtu_notes(|switch| {
+            let step = Step::AddVxlan(spec.clone(), Origin::Runtime);
+            switch.remember(|state| state.vxlans.insert(spec.name, change), vec![step])
+        })
+    }
+
+    fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
+        let spec = self.tunnel(name)?.spec.clone().changed(change)?;
+        let kept = Change::Set(spec.clone());
+        self.with_mtu_notes(|switch| {
+            switch.remember(|state| state.vxlans.insert(name.clone(), kept), vec![Step::SetVxlan(spec, Origin::Runtime)])
+        })
+    }
+
+    fn delete_vxlan(&mut self, name: PortName) -> Result<Reply, ControlError> {
+        self.tunnel(&name)?;
+        let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
+        self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])
+    }
+
+    /// Adds to the answer what the user should know about MTUs since the change.
+    fn with_mtu_notes(&mut self, change: impl FnOnce(&mut Self) -> Result<Reply, ControlError>) -> Result<Reply, ControlError> {
+        let before = self.mtu_notes();
+        let mut reply = change(self)?;
+        if let Reply::Done(notes) = &mut reply {
+            notes.extend(self.mtu_notes().into_iter().filter(|note| !before.contains(note)));
+        }
+        Ok(reply)
     }
 
     fn reload(&mut self) -> Result<Reply, ControlError> {
@@ -228,22 +286,27 @@ impl Switch {
             .iter()
             .filter_map(|step| match step {
                 Step::AddPort(spec, _) | Step::SetPort(spec, _) => Some(&spec.name),
-                Step::DeletePort(name) => Some(name),
+                Step::AddVxlan(spec, _) | Step::SetVxlan(spec, _) => Some(&spec.name),
+                Step::DeletePort(name) | Step::DeleteVxlan(name) => Some(name),
                 _ => None,
             })
             .collect();
         let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| port.state != PortState::Up);
+        let closed = |name: &&PortName| matches!(self.tunnels.get(*name), Some(TunnelPort { run: Run::Down(_), .. }));
+        let tunnels = wanted.vxlans.iter().filter(|(name, _)| closed(name) && !touched.contains(*name));
+        let tunnels = tunnels.map(|(_, (spec, origin))| Step::SetVxlan(spec.clone(), *origin));
         let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
-        names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin)).collect()
+        let ports = names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin));
+        tunnels.chain(ports).collect()
     }
 
     /// Carries out a change of one thing and keeps it for the next start. A change that cannot be kept is not made.
     fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
-        let before = (self.state.bridges.clone(), self.state.ports.clone());
+        let before = (self.state.bridges.clone(), self.state.ports.clone(), self.state.vxlans.clone());
         let undo = self.apply(steps)?;
         keep(&mut self.state);
         if let Err(error) = self.state_file.save(&self.state) {
-            (self.state.bridges, self.state.ports) = before;
+            (self.state.bridges, self.state.ports, self.state.vxlans) = before;
             self.take_back(undo);
             return Err(ControlError::State(error));
         }
@@ -253,13 +316,18 @@ impl Switch {
     /// What the file and the changes at run time come to, and what to say about it.
     fn wanted(&self) -> (Layout, Vec<String>) {
         let merged = config::merge(&self.file, &self.state);
-        (Layout { bridges: merged.bridges, ports: merged.ports }, merged.notes)
+        (Layout { bridges: merged.bridges, ports: merged.ports, vxlans: merged.vxlans }, merged.notes)
     }
 
     fn layout(&self) -> Layout {
         let bridge = |(name, bridge): (&BridgeName, &Bridge)| (name.clone(), (bridge.spec.clone(), bridge.origin));
         let port = |(name, port): (&PortName, &Port)| (name.clone(), (port.spec.clone(), port.origin));
-        Layout { bridges: self.bridges.iter().map(bridge).collect(), ports: self.ports.iter().map(port).collect() }
+        let vxlan = |(name, tunnel): (&PortName, &TunnelPort)| (name.clone(), (tunnel.spec.clone(), tunnel.origin));
+        Layout {
+            bridges: self.bridges.iter().map(bridge).collect(),
+            ports: self.ports.iter().map(port).collect(),
+            vxlans: self.tunnels.iter().map(vxlan).collect(),
+        }
     }
 
     fn bridge(&self, name: &BridgeName) -> Result<&Bridge, ControlError> {

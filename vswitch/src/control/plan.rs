@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{BridgeName, BridgeSpec, InterfaceName, Netns, Origin, PortName, PortSpec};
+use crate::api::{BridgeName, BridgeSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, VxlanSpec};
 
 /// One step. Each has an inverse, so a list of them can be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,9 @@ pub(super) enum Step {
     AddPort(PortSpec, Origin),
     SetPort(PortSpec, Origin),
     DeletePort(PortName),
+    AddVxlan(VxlanSpec, Origin),
+    SetVxlan(VxlanSpec, Origin),
+    DeleteVxlan(PortName),
 }
 
 /// Bridges and ports with who asked for each.
@@ -20,6 +23,7 @@ pub(super) enum Step {
 pub(super) struct Layout {
     pub(super) bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
     pub(super) ports: BTreeMap<PortName, (PortSpec, Origin)>,
+    pub(super) vxlans: BTreeMap<PortName, (VxlanSpec, Origin)>,
 }
 
 /// Where a port's device is: two ports cannot share it.
@@ -30,11 +34,16 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
 /// Bridges come before their ports and go after them. Ports are removed last, so that a failing step before has cost nobody
-/// a connection; except those whose device makes place for another port's.
+/// a connection; except those whose device makes place for another port's. Tunnels come before ports, whose MTU they decide.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
+    for (name, (spec, _)) in running.vxlans.iter().filter(|(name, _)| !wanted.vxlans.contains_key(*name)) {
+        let in_the_way = wanted.vxlans.values().any(|(new, _)| new.collides_with(spec)) || wanted.ports.contains_key(name);
+        let list = if in_the_way { &mut first } else { &mut last };
+        list.push(Step::DeleteVxlan(name.clone()));
+    }
     for (name, (spec, _)) in running.ports.iter().filter(|(name, _)| !wanted.ports.contains_key(*name)) {
-        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec));
+        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec)) || wanted.vxlans.contains_key(name);
         let list = if in_the_way { &mut first } else { &mut last };
         list.push(Step::DeletePort(name.clone()));
     }
@@ -42,6 +51,13 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
         match running.bridges.get(name) {
             None => first.push(Step::AddBridge(spec.clone(), *origin)),
             Some(old) if *old != (spec.clone(), *origin) => first.push(Step::SetBridge(spec.clone(), *origin)),
+            Some(_) => {}
+        }
+    }
+    for (name, (spec, origin)) in &wanted.vxlans {
+        match running.vxlans.get(name) {
+            None => first.push(Step::AddVxlan(spec.clone(), *origin)),
+            Some(old) if *old != (spec.clone(), *origin) => first.push(Step::SetVxlan(spec.clone(), *origin)),
             Some(_) => {}
         }
     }
@@ -64,6 +80,16 @@ pub(super) fn needs_new_device(old: &PortSpec, new: &PortSpec) -> bool {
     old.kind != new.kind || old.offload != new.offload || place(old) != place(new)
 }
 
+/// Whether a tunnel must be closed and opened again to change like this.
+pub(super) fn needs_new_sockets(old: &VxlanSpec, new: &VxlanSpec) -> bool {
+    let way = |spec: &VxlanSpec| (spec.vni, spec.local, spec.port, spec.udp_checksum, spec.ttl);
+    let group = |spec: &VxlanSpec| match &spec.reach {
+        Reach::Peers(_) => None,
+        Reach::Group(group, device) => Some((*group, device.clone())),
+    };
+    way(old) != way(new) || group(old) != group(new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,11 +101,14 @@ mod tests {
             bridge: Vec<BridgeSpec>,
             #[serde(default)]
             port: Vec<PortSpec>,
+            #[serde(default)]
+            vxlan: Vec<VxlanSpec>,
         }
         let file: File = toml::from_str(text).unwrap();
         Layout {
             bridges: file.bridge.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
             ports: file.port.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
+            vxlans: file.vxlan.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
         }
     }
 
@@ -108,6 +137,25 @@ mod tests {
         assert!(
             matches!(&steps[..], [Step::DeletePort(a), Step::AddPort(c, _)] if a.as_str() == "a" && c.name.as_str() == "c")
         );
+    }
+
+    const TUNNEL: &str = "[[vxlan]]\nname = \"x\"\nbridge = \"br0\"\nvni = 7\nlocal = \"192.0.2.1\"\n";
+
+    #[test]
+    fn a_tunnel_in_the_way_goes_before_its_successor() {
+        let renamed = TUNNEL.replace("\"x\"", "\"y\"");
+        let steps = steps(&layout(&format!("{TWO}{TUNNEL}")), &layout(&format!("{TWO}{renamed}")));
+        assert!(matches!(&steps[..], [Step::DeleteVxlan(_), Step::AddVxlan(..)]));
+    }
+
+    #[test]
+    fn tunnels_change_their_peers_in_place() {
+        let spec = |rest: &str| layout(&format!("{TUNNEL}{rest}")).vxlans.into_values().next().unwrap().0;
+        let base = spec("");
+        assert!(!needs_new_sockets(&base, &spec("peers = [\"192.0.2.2\"]\nlearn = false\nbum-limit = 5\nvlan = 3")));
+        for rest in ["port = 8472", "udp-checksum = false", "ttl = 3", "group = \"239.1.1.1\"\ndevice = \"eth0\""] {
+            assert!(needs_new_sockets(&base, &spec(rest)), "{rest}");
+        }
     }
 
     #[test]

@@ -39,11 +39,21 @@ pub enum DropReason {
     Refused,
     /// The device takes no super-frames, and this one could not be cut into segments.
     Unsegmentable,
+    /// The way out of the port carries no frame as long as this one.
+    PacketTooBig,
+    /// It came through a tunnel from an endpoint that does not belong to it.
+    UnknownVtep,
+    /// The underlay marked congestion on a packet that cannot carry the mark (RFC 6040).
+    CongestionMark,
+    /// Its source address moves to and fro between ports, as it does in a loop, and is held at another one.
+    MacMove,
+    /// It asked for a station behind a tunnel that the switch knows, and the switch answered.
+    Suppressed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -62,6 +72,11 @@ impl DropReason {
         Self::DeviceDown,
         Self::Refused,
         Self::Unsegmentable,
+        Self::PacketTooBig,
+        Self::UnknownVtep,
+        Self::CongestionMark,
+        Self::MacMove,
+        Self::Suppressed,
     ];
 
     /// The name that users see.
@@ -85,12 +100,17 @@ impl DropReason {
             Self::DeviceDown => "device-down",
             Self::Refused => "refused",
             Self::Unsegmentable => "unsegmentable",
+            Self::PacketTooBig => "packet-too-big",
+            Self::UnknownVtep => "unknown-vtep",
+            Self::CongestionMark => "congestion-mark",
+            Self::MacMove => "mac-move",
+            Self::Suppressed => "suppressed",
         }
     }
 
     /// Whether frames are dropped for this reason on their way into the switch, not out of it.
     pub const fn is_ingress(self) -> bool {
-        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable)
+        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable | Self::PacketTooBig)
     }
 }
 

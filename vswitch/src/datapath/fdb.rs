@@ -3,7 +3,7 @@
 //! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
 //! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
 //!
-//! **What bounds it.** `capacity` entries of 40 bytes, an array of chain heads of the same count, and a list head for each port.
+//! **What bounds it.** `capacity` entries of 56 bytes, an array of chain heads of the same count, and a list head for each port.
 //! Entries live in a slab that grows to the capacity and is reused; nothing else is allocated.
 //!
 //! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
@@ -13,12 +13,20 @@
 //! **Fair eviction.** When the table is full, the port with the most entries loses its oldest one. A port that floods random
 //! source addresses soon has the most, and from then on pushes out only its own; a port with a handful of stations keeps them.
 //!
+//! **Fixed entries** are those that the user gave for a tunnel. They are found first, never move, never age and take no part in
+//! evictions; there are as many as the user gave.
+//!
+//! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro, with a tunnel at either end, is held
+//! where it was for a while ([`vxlan::Moves`]): two hosts with a loop between them would otherwise move it with every frame.
+//!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one chain.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use packet::{Mac, VlanId};
+use vxlan::{Moves, Verdict};
 
 use super::PortId;
 
@@ -40,6 +48,7 @@ pub struct Fdb {
     owners: Vec<Owner>,
     length: u32,
     evictions: u64,
+    fixed: HashMap<u64, Place, FixedState>,
 }
 
 /// Where an address is.
@@ -61,6 +70,9 @@ impl From<PortId> for Place {
 struct Entry {
     key: u64,
     place: Place,
+    /// Where it was before it began to move.
+    home: Place,
+    moves: Moves,
     /// Second of the last frame.
     seen: u32,
     /// Second at which other workers were last told.
@@ -86,6 +98,19 @@ pub enum Learned {
     /// The address is new, has moved here, or was last announced a quarter of the ageing time ago: other workers, which may
     /// never see a frame from it, should hear.
     News,
+    /// It has moved to and fro too often and is held at another place: what comes from here in its name goes no further.
+    Held,
+}
+
+/// What keeps an address where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fixed {
+    /// Nothing: it is where it was seen last.
+    No,
+    /// The user gave it.
+    Given,
+    /// It moved to and fro, and is held for a while.
+    Held,
 }
 
 /// One address, as listed.
@@ -99,6 +124,8 @@ pub struct Row {
     pub place: Place,
     /// Seconds since its last frame.
     pub age: u32,
+    /// Whether it stays there whatever is seen.
+    pub fixed: Fixed,
 }
 
 impl Fdb {
@@ -115,6 +142,7 @@ impl Fdb {
             owners: Vec::new(),
             length: 0,
             evictions: 0,
+            fixed: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
     }
 
@@ -136,12 +164,18 @@ impl Fdb {
     /// Where an address is.
     pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<Place> {
         let key = key(vlan, mac);
+        if let Some(place) = self.fixed_at(key) {
+            return Some(place);
+        }
         self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.place)
     }
 
     /// Notes that a frame from `mac` came from `place` in second `now`.
     pub fn learn(&mut self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
         let key = key(vlan, mac);
+        if self.fixed_at(key).is_some() {
+            return Learned::Known;
+        }
         let Some(index) = self.position(key) else {
             self.insert(key, place, now);
             return Learned::News;
@@ -149,6 +183,15 @@ impl Fdb {
         let entry = &mut self.entries[index as usize];
         if entry.seen == now && entry.place == place {
             return Learned::Known;
+        }
+        let (mut place, from) = (place, place);
+        if entry.place != place && (entry.place.peer | place.peer) != 0 {
+            match entry.moves.note(now) {
+                Verdict::First => entry.home = entry.place,
+                Verdict::Again => {}
+                Verdict::Hold => place = entry.home,
+                Verdict::Held => return Learned::Held,
+            }
         }
         let news = entry.place != place || now.saturating_sub(entry.told) > self.ageing / 4;
         if news {
@@ -158,7 +201,26 @@ impl Fdb {
         self.unlist(index);
         self.entries[index as usize].place = place;
         self.list(index);
-        if news { Learned::News } else { Learned::Known }
+        match (place == from, news) {
+            (false, _) => Learned::Held,
+            (true, true) => Learned::News,
+            (true, false) => Learned::Known,
+        }
+    }
+
+    /// Makes these the fixed addresses of a port, each in its VLAN behind a peer, instead of those before.
+    pub fn fix(&mut self, port: PortId, addresses: impl Iterator<Item = (VlanId, Mac, u16)>) {
+        self.fixed.retain(|_, place| place.port != port);
+        for (vlan, mac, peer) in addresses {
+            if let Some(index) = self.position(key(vlan, mac)) {
+                self.remove(index);
+            }
+            self.fixed.insert(key(vlan, mac), Place { port, peer });
+        }
+    }
+
+    fn fixed_at(&self, key: u64) -> Option<Place> {
+        if self.fixed.is_empty() { None } else { self.fixed.get(&key).copied() }
     }
 
     /// Forgets addresses whose last frame is longer ago than the ageing time.
@@ -173,14 +235,26 @@ impl Fdb {
         }
     }
 
-    /// Forgets the addresses of a port.
+    /// Forgets what was learned at one place.
+    pub fn forget_place(&mut self, place: Place) {
+        let mut next = self.owners.get(place.port.index()).map_or(NONE, |owner| owner.newest);
+        while let Some(entry) = self.entries.get(next as usize).copied() {
+            if entry.place == place {
+                self.remove(next);
+            }
+            next = entry.older;
+        }
+    }
+
+    /// Forgets the addresses of a port, also those that were given.
     pub fn forget_port(&mut self, port: PortId) {
+        self.fixed.retain(|_, place| place.port != port);
         while let Some(owner) = self.owners.get(port.index()).filter(|owner| owner.count > 0) {
             self.remove(owner.oldest);
         }
     }
 
-    /// Forgets everything.
+    /// Forgets everything that was learned.
     pub fn clear(&mut self) {
         self.heads.fill(NONE);
         self.entries.clear();
@@ -198,7 +272,8 @@ impl Fdb {
         let mut rows = self.rows(now);
         rows.sort_by_key(|row| std::cmp::Reverse(row.age));
         let mut fresh = Self { seed: self.seed.clone(), evictions: self.evictions, ..Self::new(capacity, ageing, 0) };
-        for row in rows {
+        fresh.fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.seed.clone()));
+        for row in rows.into_iter().filter(|row| row.fixed != Fixed::Given) {
             fresh.learn(row.vlan, row.mac, row.place, now.saturating_sub(row.age));
         }
         *self = fresh;
@@ -206,12 +281,17 @@ impl Fdb {
 
     /// All addresses, in no order.
     pub fn rows(&self, now: u32) -> Vec<Row> {
-        let mut rows = Vec::with_capacity(self.len());
+        let mut rows = Vec::with_capacity(self.len() + self.fixed.len());
+        rows.extend(self.fixed.iter().map(|(key, place)| {
+            let (vlan, mac) = unkey(*key);
+            Row { vlan, mac, place: *place, age: 0, fixed: Fixed::Given }
+        }));
         for owner in &self.owners {
             let mut next = owner.newest;
             while let Some(entry) = self.entries.get(next as usize) {
                 let (vlan, mac) = unkey(entry.key);
-                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen) });
+                let fixed = if entry.moves.is_held(now) { Fixed::Held } else { Fixed::No };
+                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen), fixed });
                 next = entry.older;
             }
         }
@@ -241,7 +321,9 @@ impl Fdb {
             self.evict();
         }
         let bucket = self.bucket(key);
-        let entry = Entry { key, place, seen: now, told: now, chain: self.heads[bucket], newer: NONE, older: NONE };
+        let chain = self.heads[bucket];
+        let moves = Moves::default();
+        let entry = Entry { key, place, home: place, moves, seen: now, told: now, chain, newer: NONE, older: NONE };
         let index = match self.entries.get(self.free as usize) {
             Some(unused) => std::mem::replace(&mut self.free, unused.chain),
             None => {

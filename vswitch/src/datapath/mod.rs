@@ -14,6 +14,7 @@ mod guard;
 mod outputs;
 mod slots;
 mod storm;
+mod tunnel;
 mod vlan;
 
 #[cfg(test)]
@@ -25,14 +26,16 @@ use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId, ethertype};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
-pub use fdb::{Fdb, Learned, Place, Row};
+pub use fdb::{Fdb, Fixed, Learned, Place, Row};
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
 pub use slots::Slots;
+pub use tunnel::{RemoteStation, TunnelSettings};
 
 use crate::api::{ControlFrames, VlanMode};
 use bridge::{Bridge, Destination};
 use storm::StormLimit;
+use tunnel::{Remote, Reply};
 use vlan::PortVlans;
 
 /// A port's number, the same in every worker; reused after the port is gone.
@@ -60,6 +63,8 @@ pub struct PortSettings {
     pub guard: Option<Guard>,
     /// Most broadcast frames a second into the switch.
     pub broadcast_limit: Option<u32>,
+    /// Set for a port that is a tunnel.
+    pub tunnel: Option<TunnelSettings>,
 }
 
 /// An address that one worker learned and the others should know.
@@ -94,6 +99,8 @@ pub struct Datapath {
     /// Keeps stations from choosing addresses that collide.
     seed: u64,
     news: Vec<News>,
+    /// Answers to frames of the current batch.
+    replies: Vec<Reply>,
 }
 
 #[derive(Debug)]
@@ -102,6 +109,7 @@ struct Port {
     vlans: PortVlans,
     guard: Option<Guard>,
     storm: Option<StormLimit>,
+    remote: Option<Remote>,
     counters: Counters,
 }
 
@@ -116,32 +124,60 @@ struct Parsed {
 impl Datapath {
     /// A datapath without bridges or ports. `seed` should be random.
     pub fn new(epoch: Instant, seed: u64) -> Self {
-        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new() }
+        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new(), replies: Vec::new() }
     }
 
-    /// Forwards every frame of `batch` into `outputs`.
+    /// Forwards every frame of `batch` into `outputs`. What the switch answers itself joins the batch.
     pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
         let second = self.second(now);
         for (index, frame) in batch.frames().iter().enumerate() {
-            let place = Place { port: PortId(frame.ingress), peer: frame.peer };
-            let ingress = place.port;
-            let Some(port) = self.ports.get_mut(ingress.0) else { continue };
-            let Some(bridge) = self.bridges.get_mut(port.bridge.0) else { continue };
-            port.counters.rx_frames += 1;
-            port.counters.rx_bytes += frame.bytes().len() as u64;
-            let id = port.bridge;
-            let sent = port.admit(index, frame, &bridge.settings, now).and_then(|frame| {
-                let (vlan, mac) = (frame.vlan, frame.ethernet.source);
-                if bridge.learn(vlan, mac, place, second) == Learned::News {
-                    self.news.push(News { bridge: id, vlan, mac, place });
-                }
-                send(bridge, &self.ports, ingress, &frame, outputs)
-            });
-            if let Err(reason) = sent {
+            if let Err(reason) = self.forward_one(index, frame, (now, second), outputs) {
                 outputs.drop(index, reason);
-                self.count_drops(ingress, reason, 1);
+                self.count_drops(PortId(frame.ingress), reason, 1);
             }
         }
+        for Reply { answer, from, to, edit } in self.replies.drain(..) {
+            batch.set_ingress(from.0);
+            batch.push(answer.bytes(), packet::Offload::default());
+            outputs.push(to, Departure { frame: batch.frames().len() - 1, edit, peer: 0 });
+        }
+    }
+
+    fn forward_one(
+        &mut self,
+        index: usize,
+        frame: &Frame,
+        (now, second): (Instant, u32),
+        outputs: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        let place = Place { port: PortId(frame.ingress), peer: frame.peer };
+        let ingress = place.port;
+        let Some(port) = self.ports.get_mut(ingress.0) else { return Ok(()) };
+        let id = port.bridge;
+        let Some(bridge) = self.bridges.get_mut(id.0) else { return Ok(()) };
+        let bytes = frame.bytes();
+        port.counters.rx_frames += 1;
+        port.counters.rx_bytes += bytes.len() as u64;
+        let frame = port.admit(index, frame, &bridge.settings, now)?;
+        let (vlan, mac) = (frame.vlan, frame.ethernet.source);
+        if port.remote.as_ref().is_none_or(|remote| remote.learn) {
+            match bridge.learn(vlan, mac, place, second) {
+                Learned::Known => {}
+                Learned::News => self.news.push(News { bridge: id, vlan, mac, place }),
+                Learned::Held => return Err(DropReason::MacMove),
+            }
+        }
+        let destination = bridge.look_up(vlan, frame.ethernet.destination);
+        if destination == Destination::Everyone {
+            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(now)) {
+                return Err(DropReason::StormLimit);
+            }
+            if let Some(reply) = bridge.answer(ingress, &frame, bytes, &self.ports) {
+                self.replies.push(reply);
+                return Err(DropReason::Suppressed);
+            }
+        }
+        send(bridge, &self.ports, ingress, &frame, destination, outputs)
     }
 
     /// Forgets what is too old. To be called about once a second.
@@ -178,7 +214,10 @@ impl Datapath {
         let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
         bridge.join(id);
         let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
-        self.ports.insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, counters });
+        let remote = settings.tunnel.as_ref().map(|tunnel| Remote::new(tunnel, now));
+        bridge.set_remote(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        self.ports
+            .insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, remote, counters });
     }
 
     /// Removes a port and the addresses behind it.
@@ -216,6 +255,14 @@ impl Datapath {
         if let Some(bridge) = self.bridges.get_mut(id.0) {
             bridge.fdb.clear();
         }
+    }
+
+    /// Forgets the addresses behind one peer of a tunnel.
+    pub fn forget_peer(&mut self, id: PortId, peer: u16) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.fdb.forget_place(Place { port: id, peer });
+        }
+        self.news.retain(|news| news.place != Place { port: id, peer });
     }
 
     /// What a port did so far.
@@ -282,9 +329,10 @@ fn send(
     ports: &Slots<Port>,
     ingress: PortId,
     frame: &Parsed,
+    destination: Destination,
     outputs: &mut Outputs,
 ) -> Result<(), DropReason> {
-    match bridge.look_up(frame.vlan, frame.ethernet.destination) {
+    match destination {
         Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
         Destination::Place(Place { port: id, peer }) => {
             let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;

@@ -14,6 +14,8 @@ pub enum Command {
     RemoveBridge(BridgeId),
     /// Put a device on a port that this makes.
     Attach(PortId, PortSettings, Box<dyn Device>, Sender<std::io::Result<()>>),
+    /// Read from a device that receives for several ports; the number is its own.
+    Listen(PortId, Box<dyn Device>, Sender<std::io::Result<()>>),
     /// Change a port.
     SetPort(PortId, PortSettings),
     /// Remove a port and close its device.
@@ -22,6 +24,8 @@ pub enum Command {
     Fdb(BridgeId, Sender<FdbListing>),
     /// Forget a bridge's addresses.
     FlushFdb(BridgeId),
+    /// Forget the addresses behind one peer of a tunnel.
+    ForgetPeer(PortId, u16),
     /// Read the counters of all these ports.
     Counters(Vec<PortId>, Sender<Vec<Counters>>),
     /// Offer frames to a capture: those of these ports, or of all.
@@ -41,6 +45,8 @@ pub struct CaptureId(pub u64);
 pub enum Event {
     /// The device of a port is gone; the port stays, without it.
     DeviceGone(PortId),
+    /// A frame was longer than what the way out of a port carries; told once.
+    PacketTooBig(PortId),
 }
 
 /// The data plane has stopped.
