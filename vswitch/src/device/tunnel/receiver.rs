@@ -1,12 +1,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use packet::{Batch, Capabilities, Offload, Packet, checksum};
+use packet::{Batch, Capabilities, Checksum, Gso, GsoKind, IpVersion, Layers, Offload, Packet, Transport, checksum};
 use rustix::io::Errno;
 use vxlan::{Admission, DecodeError, Header, Vni, ecn};
 
@@ -27,6 +28,8 @@ pub struct Receiver {
     segment: usize,
     source: IpAddr,
     class: u8,
+    /// Set if the run is no run, but one datagram with a UDP super-frame inside, cut into payloads of this size.
+    nested: Option<NonZeroU16>,
     counters: Arc<UnderlayCounters>,
     /// The kernel's count of lost datagrams when it was last read.
     overflows: u32,
@@ -68,6 +71,7 @@ impl Receiver {
             segment: 1,
             source: IpAddr::from([0; 4]),
             class: 0,
+            nested: None,
             counters,
             overflows: 0,
             drops: Vec::new(),
@@ -102,12 +106,13 @@ impl Receiver {
         }
         (self.rest, self.segment) = (0..reception.length, reception.segment.max(1));
         (self.source, self.class) = (reception.source, reception.class);
+        self.nested = nested(self.buffer.get(..reception.length).unwrap_or_default(), self.segment);
         Ok(())
     }
 
     /// Takes the next datagram of the run apart.
     fn take(&mut self, batch: &mut Batch) {
-        let end = self.rest.end.min(self.rest.start + self.segment);
+        let end = if self.nested.is_some() { self.rest.end } else { self.rest.end.min(self.rest.start + self.segment) };
         let Some(datagram) = self.buffer.get_mut(self.rest.start..end) else { return };
         self.rest.start = end;
         let vni = match Header::decode(datagram) {
@@ -125,7 +130,7 @@ impl Receiver {
         if ecn::carry(frame, self.class).is_err() {
             return drop_one(&mut self.drops, member.port, DropReason::CongestionMark);
         }
-        batch.push(frame, Offload { checksum: checksum::examine(frame), gso: None });
+        batch.push(frame, whole_offload(frame, member.tunnel.room(), self.nested));
         if let Some(frame) = batch.last_mut() {
             (frame.ingress, frame.peer) = (member.port.0, peer);
         }
@@ -148,6 +153,36 @@ impl Member {
             Admission::Refused => None,
         }
     }
+}
+
+/// The size of the payloads in a UDP super-frame that another kernel on this machine put into one datagram: then it is of that which
+/// the kernel speaks as the segments' size. In a run, the first frame ends with the first segment.
+fn nested(datagrams: &[u8], segment: usize) -> Option<NonZeroU16> {
+    if datagrams.len() <= segment {
+        return None;
+    }
+    let frame = datagrams.get(vxlan::HEADER..)?;
+    let layers = Layers::parse(frame).filter(|layers| layers.transport_kind == Transport::Udp)?;
+    let whole = layers.end == frame.len() && layers.end + vxlan::HEADER > segment;
+    NonZeroU16::new(u16::try_from(segment).ok()?).filter(|_| whole)
+}
+
+/// What is left to do with a frame. Where no network card is on the way, as between two namespaces, a kernel's tunnel hands over
+/// its super-frames whole and unfinished, and what it knows about them does not reach a UDP socket. Longer than the way allows and
+/// with an unfinished checksum, a frame can only be one of those; its segments may have any size that the way carries.
+fn whole_offload(frame: &[u8], room: usize, nested: Option<NonZeroU16>) -> Offload {
+    let checksum = checksum::examine(frame);
+    let super_frame = || {
+        let layers = Layers::parse(frame)?;
+        let most = u16::try_from(room.checked_sub(layers.payload)?).ok().and_then(NonZeroU16::new);
+        Some(match (layers.transport_kind, layers.version) {
+            (Transport::Tcp, IpVersion::V4) => Gso { kind: GsoKind::Tcp4, size: most?, ecn: false },
+            (Transport::Tcp, IpVersion::V6) => Gso { kind: GsoKind::Tcp6, size: most?, ecn: false },
+            (Transport::Udp, _) => Gso { kind: GsoKind::Udp, size: nested?, ecn: false },
+        })
+    };
+    let gso = if frame.len() > room && matches!(checksum, Checksum::Partial { .. }) { super_frame() } else { None };
+    Offload { checksum, gso }
 }
 
 /// Counts a drop; what is dropped in a row is mostly alike.
