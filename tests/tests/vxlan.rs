@@ -80,8 +80,8 @@ fn two_hosts_share_a_segment() {
     one.run_in("a", "ping -n -c 1 -W 2 -M do -s 1422 10.0.0.2").ok();
     one.run_in("a", "ping -n -c 1 -W 2 -s 20000 fd00::2").ok();
     assert!(across(one, two, "10.0.0.2", "-u -n 8M -b 50M") > FLOWING);
-    let address = one.run_in("a", "cat /sys/class/net/eth0/address").ok();
-    assert_eq!(remote(two, address.trim()), Some("192.0.2.1".to_owned()));
+    let ports = one.json("list-ports");
+    assert_eq!(remote(two, ports[0]["mac"].as_str().expect("a MAC")), Some("192.0.2.1".to_owned()));
     let shown = one.ctl("show").ok();
     for part in ["mtu 1500 (its devices 1450)", "vxlan 42, 192.0.2.1 port 4789 to 192.0.2.2", "mtu 1450, underlay mtu 1500"] {
         assert!(shown.contains(part), "{part}: {shown}");
