@@ -20,20 +20,29 @@ impl Sum {
     /// Adds bytes which follow those added before.
     #[must_use]
     pub fn plus(self, bytes: &[u8]) -> Self {
-        let mut sum = 0_u64;
-        // Four bytes at a time, in any order of lanes: ones' complement addition does not care (RFC 1071, section 2).
-        let (words, rest) = bytes.as_chunks::<4>();
+        // Four bytes at a time, in the machine's order and in eight lanes that are added up at the end: ones' complement addition
+        // cares for neither (RFC 1071, section 2), and the compiler makes vector instructions of it.
+        let mut lanes = [0_u64; 8];
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            let (words, _) = block.as_chunks::<4>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += u64::from(u32::from_ne_bytes(*word));
+            }
+        }
+        let (words, rest) = rest.as_chunks::<4>();
+        let mut sum: u64 = lanes.iter().sum();
         for word in words {
-            sum += u64::from(u32::from_be_bytes(*word));
+            sum += u64::from(u32::from_ne_bytes(*word));
         }
         let mut last = [0; 4];
         if let Some(place) = last.get_mut(..rest.len()) {
             place.copy_from_slice(rest);
         }
-        sum += u64::from(u32::from_be_bytes(last));
-        let sum = u64::from(fold(sum));
-        let sum = if self.odd { u64::from(fold(sum).swap_bytes()) } else { sum };
-        Self { total: self.total + sum, odd: self.odd ^ (bytes.len() % 2 == 1) }
+        sum += u64::from(u32::from_ne_bytes(last));
+        let sum = u16::from_be(fold(sum));
+        let sum = if self.odd { sum.swap_bytes() } else { sum };
+        Self { total: self.total + u64::from(sum), odd: self.odd ^ (bytes.len() % 2 == 1) }
     }
 
     /// Adds a number of 16 bits, as of a pseudo header.
