@@ -17,9 +17,10 @@ fn main() {
     let underlay = Underlay::new();
     let switches = [1, 2].map(|number: u8| underlay.host(number, &tunnel(number, 3 - number)));
     let kernels = [3, 4].map(|number: u8| kernel(&underlay, number, 7 - number));
-    for (what, offloads) in [("underlay offloads off", false), ("everything on", true)] {
+    for (what, segmentation) in [("underlay tso and gso off", false), ("everything on", true)] {
         for (number, lab) in (1..).zip(switches.iter().chain(&kernels)) {
-            underlay.set_offloads(lab, number, offloads);
+            underlay.set_offloads(lab, number, true);
+            underlay.set_features(lab, number, "tso gso tx-udp-segmentation", segmentation);
         }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {

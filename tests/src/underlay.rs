@@ -40,9 +40,17 @@ impl Underlay {
     /// If it cannot.
     #[track_caller]
     pub fn set_offloads(&self, lab: &Lab, number: u8, on: bool) {
+        self.set_features(lab, number, "tx gso tso gro tx-udp-segmentation", on);
+    }
+
+    /// As [`Underlay::set_offloads`], for the features of ethtool with these names.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn set_features(&self, lab: &Lab, number: u8, features: &str, on: bool) {
         let word = if on { "on" } else { "off" };
-        let line =
-            |device: &str| format!("for what in tx gso tso gro tx-udp-segmentation; do ethtool -K {device} $what {word}; done");
+        let line = |device: &str| format!("for what in {features}; do ethtool -K {device} $what {word}; done");
         lab.run_in("host", &line("u0"));
         self.fabric.run_in("host", &line(&format!("f{number}")));
     }

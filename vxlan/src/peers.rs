@@ -1,5 +1,5 @@
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The remote endpoints (VTEPs) of one tunnel, by number, for whoever sends and receives on any thread.
 ///
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// ones come from the user and are told apart by [`Peers::configure`]. An *open* tunnel (one with a multicast group, where nobody
 /// lists the others) also takes in whoever sends to it.
 ///
-/// **Who changes it.** One control side configures; any number of receivers admit and touch. There is no lock: a slot is claimed by
-/// an exchange of its state, filled, and then shown. Where two receivers admit one address at once, the lower slot stays.
+/// **Who changes it.** One control side configures; any number of receivers admit and touch. Reading takes no lock. Slots are filled by
+/// one at a time: a receiver that finds another at it does not wait but refuses this datagram, and knows its sender at the next one.
 ///
 /// **What bounds it.** [`Peers::MOST`] slots, made at the start.
 ///
@@ -23,6 +23,8 @@ pub struct Peers {
     slots: Box<[Slot]>,
     /// Slots from here on were never used.
     used: AtomicUsize,
+    /// Whether somebody is filling a slot.
+    filling: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +38,6 @@ struct Slot {
 
 /// Nobody.
 const FREE: u8 = 0;
-/// Being filled.
-const CLAIMED: u8 = 1;
 /// An endpoint that was admitted.
 const ADMITTED: u8 = 2;
 /// An endpoint that the user named.
@@ -60,7 +60,12 @@ impl Peers {
 
     /// A tunnel without endpoints; `open` to any that sends.
     pub fn new(open: bool) -> Self {
-        Self { open, slots: (0..Self::MOST).map(|_| Slot::default()).collect(), used: AtomicUsize::new(0) }
+        Self {
+            open,
+            slots: (0..Self::MOST).map(|_| Slot::default()).collect(),
+            used: AtomicUsize::new(0),
+            filling: AtomicBool::new(false),
+        }
     }
 
     /// Makes `addresses` the configured ones and returns the numbers of those that no longer are. To be called by one thread only.
@@ -74,12 +79,16 @@ impl Peers {
                 gone.push(number);
             }
         }
+        while !self.begin_filling() {
+            std::thread::yield_now();
+        }
         for address in addresses {
             match self.position(*address, |_| true) {
                 Some(number) => self.slot(number).into_iter().for_each(|slot| slot.state.store(CONFIGURED, Ordering::Release)),
-                None => drop(self.claim(*address, CONFIGURED, now)),
+                None => drop(self.fill(*address, CONFIGURED, now)),
             }
         }
+        self.filling.store(false, Ordering::Release);
         gone
     }
 
@@ -90,15 +99,18 @@ impl Peers {
             self.touch(number, now);
             return Admission::Known(number);
         }
-        let mine = if self.open { self.claim(address, ADMITTED, now) } else { None };
-        let Some(mine) = mine else { return Admission::Refused };
-        match self.position(address, welcome) {
-            Some(first) if first < mine => {
-                self.slot(mine).into_iter().for_each(|slot| slot.state.store(FREE, Ordering::Release));
-                Admission::Known(first)
-            }
-            _ => Admission::Known(mine),
+        if !self.open || !self.begin_filling() {
+            return Admission::Refused;
         }
+        // It may have come in since.
+        let number = self.position(address, welcome).or_else(|| self.fill(address, ADMITTED, now));
+        self.filling.store(false, Ordering::Release);
+        number.map_or(Admission::Refused, Admission::Known)
+    }
+
+    /// Whether it is the caller now who fills slots.
+    fn begin_filling(&self) -> bool {
+        self.filling.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Notes that an endpoint was heard in second `now`.
@@ -163,9 +175,9 @@ impl Peers {
         self.numbered().find(|(_, slot)| here(slot)).map(|(number, _)| number)
     }
 
-    fn claim(&self, address: IpAddr, state: u8, now: u32) -> Option<u16> {
-        let free = |slot: &Slot| slot.state.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let (number, slot) = (1_u16..).zip(&self.slots).find(|(_, slot)| free(slot))?;
+    /// Only for who is filling.
+    fn fill(&self, address: IpAddr, state: u8, now: u32) -> Option<u16> {
+        let (number, slot) = (1_u16..).zip(&self.slots).find(|(_, slot)| slot.state() == FREE)?;
         let (high, low) = halves(address);
         slot.high.store(high, Ordering::Relaxed);
         slot.low.store(low, Ordering::Relaxed);
@@ -264,16 +276,18 @@ mod tests {
     #[test]
     fn receivers_on_several_threads_agree() {
         let peers = Peers::new(true);
-        let all: Vec<Vec<Admission>> = std::thread::scope(|scope| {
+        let known = |peers: &Peers, number| loop {
+            if let Admission::Known(known) = peers.admit(address(number), 0) {
+                return known;
+            }
+        };
+        let all: Vec<Vec<u16>> = std::thread::scope(|scope| {
             let threads: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..200).map(|number| peers.admit(address(number), 0)).collect())).collect();
+                (0..4).map(|_| scope.spawn(|| (0..200).map(|number| known(&peers, number)).collect())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        drop(all);
-        for number in 0..200 {
-            let Admission::Known(known) = peers.admit(address(number), 0) else { panic!("{number}") };
-            assert_eq!(peers.address(known), Some(address(number)));
-        }
+        assert!(all.iter().all(|numbers| *numbers == all[0]));
+        assert!((0..200).all(|number| peers.address(all[0][number]) == Some(address(number))));
         assert_eq!(peers.all().count(), 200, "no address is there twice");
     }
 }

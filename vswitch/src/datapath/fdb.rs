@@ -466,6 +466,62 @@ mod tests {
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 77), Learned::Known);
     }
 
+    fn behind(port: u32, peer: u16) -> Place {
+        Place { port: PortId(port), peer }
+    }
+
+    #[test]
+    fn an_address_that_moves_to_and_fro_with_a_tunnel_is_held_where_it_was() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        let (home, tunnel) = (port(1), behind(2, 1));
+        fdb.learn(ONE, mac(1), home, 100);
+        let learned: Vec<Learned> =
+            (0..20).map(|turn| fdb.learn(ONE, mac(1), if turn % 2 == 0 { tunnel } else { home }, 100)).collect();
+        assert_eq!(fdb.find(ONE, mac(1)), Some(home));
+        assert_eq!(learned[..5], [Learned::News; 5]);
+        assert!(learned[6..].iter().step_by(2).all(|learned| *learned == Learned::Held), "{learned:?}");
+        assert!(learned[7..].iter().step_by(2).all(|learned| *learned != Learned::Held), "its home is heard");
+        assert_eq!(fdb.rows(100)[0].fixed, Fixed::Held);
+        assert_eq!(fdb.learn(ONE, mac(1), tunnel, 110), Learned::News, "after a while it may move again");
+    }
+
+    #[test]
+    fn between_local_ports_an_address_moves_as_often_as_it_likes() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        for turn in 0..100 {
+            assert_eq!(fdb.learn(ONE, mac(1), port(turn % 2), 0), Learned::News);
+        }
+    }
+
+    #[test]
+    fn a_fixed_address_neither_moves_nor_ages_and_survives_a_flush() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(5), 0);
+        fdb.fix(PortId(2), [(ONE, mac(1), 3)].into_iter());
+        assert_eq!((fdb.find(ONE, mac(1)), fdb.len()), (Some(behind(2, 3)), 0));
+        assert_eq!(fdb.learn(ONE, mac(1), port(5), 0), Learned::Known);
+        fdb.expire(1000);
+        fdb.clear();
+        fdb.resize(4, 10, 1000);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(behind(2, 3)));
+        fdb.fix(PortId(2), [].into_iter());
+        assert_eq!(fdb.find(ONE, mac(1)), None);
+        fdb.fix(PortId(2), [(ONE, mac(1), 3)].into_iter());
+        fdb.forget_port(PortId(2));
+        assert_eq!(fdb.find(ONE, mac(1)), None);
+    }
+
+    #[test]
+    fn only_what_was_behind_a_peer_is_forgotten_with_it() {
+        let mut fdb = Fdb::new(64, 300, 1);
+        for number in 0..30_u16 {
+            fdb.learn(ONE, mac(number.into()), behind(1, number % 3 + 1), 0);
+        }
+        fdb.forget_place(behind(1, 2));
+        assert_eq!(fdb.len(), 20);
+        assert!(fdb.rows(0).iter().all(|row| row.place.peer != 2));
+    }
+
     #[test]
     fn a_flooding_port_pushes_out_only_its_own() {
         let mut fdb = Fdb::new(1000, 300, 1);
