@@ -167,7 +167,7 @@ impl Peers {
         let (high, low) = halves(address);
         let here = |slot: &Slot| {
             let current = slot.state();
-            current > CLAIMED
+            current != FREE
                 && state(current)
                 && slot.low.load(Ordering::Relaxed) == low
                 && slot.high.load(Ordering::Relaxed) == high
