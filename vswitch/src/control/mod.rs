@@ -16,6 +16,7 @@ mod error;
 mod plan;
 mod run;
 mod server;
+mod sockets;
 mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,8 @@ use crate::datapath::{BridgeId, PortId, Slots};
 use crate::worker::{Event, Handle};
 use capture::Captures;
 use plan::{Layout, Step};
-use vxlan::{Run, Sockets, TunnelPort};
+use sockets::Sockets;
+use vxlan::{Run, TunnelPort};
 
 /// The running switch.
 pub struct Switch {

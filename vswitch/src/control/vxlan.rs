@@ -1,22 +1,20 @@
 //! Tunnels: ports that are made of UDP sockets.
 //!
-//! A tunnel has a port of its own and a sender on each worker. What it hears comes in at an [`Ear`], which tunnels with the same
-//! address and UDP port share; an ear opens with its first tunnel and closes with its last. Peers change while frames pass.
+//! A tunnel has a port of its own and a sender on each worker, and hears through sockets that it may share with others
+//! ([`super::sockets`]). Peers change while frames pass.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
-
-use vxlan::Vni;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::plan::{self, Step};
+use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
 use crate::api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
 use crate::attach::AttachError;
-use crate::attach::underlay::{self, Listening, Underlay};
+use crate::attach::underlay::{self, Underlay};
 use crate::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
-use crate::device::{Change, Device, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
+use crate::device::{Sources, Tunnel, UnderlayDrop};
 use crate::worker::Command;
 
 /// A tunnel as it runs.
@@ -36,38 +34,10 @@ pub(super) enum Run {
 /// What a running tunnel has.
 pub(super) struct Live {
     pub(super) id: PortId,
-    shared: Arc<Tunnel>,
-    sources: Arc<Sources>,
+    pub(super) shared: Arc<Tunnel>,
+    pub(super) sources: Arc<Sources>,
     underlay: Underlay,
-    ears: Vec<Ear>,
-}
-
-/// Where datagrams arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Ear {
-    Host(SocketAddr),
-    /// A group, on the interface with this index.
-    Group(SocketAddr, u32),
-}
-
-/// An open ear.
-struct Open {
-    id: PortId,
-    /// To the receiver on each worker that has one.
-    changes: Vec<crossbeam_channel::Sender<Change>>,
-    counters: Arc<UnderlayCounters>,
-    /// The sockets of the receivers, for their options.
-    sockets: Vec<OwnedFd>,
-    runs: bool,
-    vnis: BTreeSet<Vni>,
-}
-
-/// The sockets of all tunnels.
-#[derive(Default)]
-pub(super) struct Sockets {
-    ears: BTreeMap<Ear, Open>,
-    /// Tunnels that send in the same way share sockets, which are gone with the last of them.
-    sources: BTreeMap<String, Weak<Sources>>,
+    pub(super) ears: Vec<Ear>,
 }
 
 impl TunnelPort {
@@ -217,14 +187,14 @@ impl Switch {
             heard: live.shared.peers.all().filter(|(_, configured)| !configured).map(|(address, _)| address).collect(),
             underlay_mtu: Some(live.underlay.mtu),
             mtu: Some(live.mtu(spec)),
-            features: features.into_iter().filter_map(|(has, name)| has.then(|| name.to_owned())).collect(),
+            features: features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect(),
             underlay_drops: drops.into_iter().collect(),
             ..VxlanInfo::new(spec, *origin, PortState::Up)
         }
     }
 
     /// The address of a tunnel's peer.
-    pub(super) fn remote(&self, name: &PortName, peer: u16) -> Option<std::net::IpAddr> {
+    pub(super) fn remote(&self, name: &PortName, peer: u16) -> Option<IpAddr> {
         self.tunnels.get(name)?.live()?.shared.peers.address(peer)
     }
 
@@ -284,47 +254,6 @@ impl Switch {
         Ok(live)
     }
 
-    fn connect(&mut self, spec: &VxlanSpec, live: &Live) -> Result<(), ControlError> {
-        let settings = self.prepare_tunnel(&live.shared, spec)?;
-        for worker in &self.workers {
-            let sender: Box<dyn Device> = Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources)));
-            let attached = worker.ask(|reply| Command::Attach(live.id, settings.clone(), sender, reply))?;
-            attached.map_err(|error| ControlError::Poll(spec.name.clone(), error))?;
-        }
-        for ear in &live.ears {
-            self.listen(*ear, spec)?;
-            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
-            open.vnis.insert(spec.vni);
-            for changes in &open.changes {
-                // A receiver that is gone went with its worker.
-                let _ = changes.send(Change::Add(live.id, Arc::clone(&live.shared)));
-            }
-        }
-        self.captures.add_tunnel(live.id, spec);
-        Ok(())
-    }
-
-    fn disconnect(&mut self, spec: &VxlanSpec, live: &Live) {
-        for ear in &live.ears {
-            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
-            open.vnis.remove(&spec.vni);
-            open.changes.iter().for_each(|changes| drop(changes.send(Change::Remove(spec.vni))));
-            if open.vnis.is_empty()
-                && let Some(open) = self.sockets.ears.remove(ear)
-            {
-                self.detach(open.id);
-            }
-        }
-        self.detach(live.id);
-    }
-
-    fn detach(&mut self, id: PortId) {
-        for worker in &self.workers {
-            let _ = worker.ask(|reply| Command::Detach(id, reply));
-        }
-        self.port_ids.remove(id.0);
-    }
-
     fn close_vxlan(&mut self, name: &PortName) -> Result<TunnelPort, ControlError> {
         let names = || self.tunnels.keys().map(ToString::to_string).collect();
         let missing = ControlError::NoVxlan(name.clone(), names());
@@ -333,53 +262,6 @@ impl Switch {
             self.disconnect(&tunnel.spec, live);
         }
         Ok(tunnel)
-    }
-
-    /// Opens an ear, unless it is open, and puts a receiver of it on the workers.
-    fn listen(&mut self, ear: Ear, spec: &VxlanSpec) -> Result<(), ControlError> {
-        let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
-        if !self.sockets.ears.contains_key(&ear) {
-            let listening = match ear {
-                Ear::Host(address) => underlay::listen(address, self.workers.len()).map_err(failed)?,
-                Ear::Group(group, interface) => vec![underlay::listen_to_group(group, interface).map_err(failed)?],
-            };
-            let id = PortId(self.port_ids.vacancy());
-            // No port has this number, whatever its name.
-            self.port_ids.insert(id.0, spec.name.clone());
-            let opened = self.start_receivers(id, listening, spec);
-            let open = opened.inspect_err(|_| self.detach(id))?;
-            self.sockets.ears.insert(ear, open);
-        }
-        if let Some(open) = self.sockets.ears.get(&ear).filter(|_| !spec.udp_checksum && spec.local.is_ipv6()) {
-            open.sockets.iter().for_each(|socket| underlay::accept_zero_checksum(socket.as_fd()));
-        }
-        Ok(())
-    }
-
-    fn start_receivers(&self, id: PortId, listening: Vec<Listening>, spec: &VxlanSpec) -> Result<Open, ControlError> {
-        let counters = Arc::new(UnderlayCounters::default());
-        let runs = listening.iter().all(|listening| listening.runs);
-        let (mut changes, mut sockets) = (Vec::new(), Vec::new());
-        for (worker, listening) in self.workers.iter().zip(listening) {
-            let poll = |error| ControlError::Poll(spec.name.clone(), error);
-            sockets.push(listening.socket.try_clone().map_err(poll)?);
-            let (sender, receiver) = crossbeam_channel::unbounded();
-            let device: Box<dyn Device> = Box::new(Receiver::new(listening.socket, receiver, Arc::clone(&counters)));
-            worker.ask(|reply| Command::Listen(id, device, reply))?.map_err(poll)?;
-            changes.push(sender);
-        }
-        Ok(Open { id, changes, counters, sockets, runs, vnis: BTreeSet::new() })
-    }
-
-    fn sources(&mut self, spec: &VxlanSpec, underlay: &Underlay) -> Result<Arc<Sources>, AttachError> {
-        let key = format!("{} {} {} {:?}", spec.local, spec.udp_checksum, spec.ttl, underlay.interface);
-        if let Some(sources) = self.sockets.sources.get(&key).and_then(Weak::upgrade) {
-            return Ok(sources);
-        }
-        let sources = Arc::new(underlay::open_sources(spec, underlay)?);
-        self.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
-        self.sockets.sources.insert(key, Arc::downgrade(&sources));
-        Ok(sources)
     }
 
     /// Tells every worker how a running tunnel is now, and to forget what was behind peers that are no more.
@@ -394,7 +276,7 @@ impl Switch {
     }
 
     /// Gives the peers their numbers; returns what the datapath needs to know.
-    fn prepare_tunnel(&self, shared: &Tunnel, spec: &VxlanSpec) -> Result<PortSettings, ControlError> {
+    pub(super) fn prepare_tunnel(&self, shared: &Tunnel, spec: &VxlanSpec) -> Result<PortSettings, ControlError> {
         let bridge = self.bridge(&spec.bridge)?;
         shared.set_peers(&named(spec));
         shared.set_ageing(u32::try_from(bridge.spec.ageing.as_secs()).unwrap_or(u32::MAX));
@@ -419,7 +301,7 @@ impl Switch {
 }
 
 /// The hosts that the user named, as peers or in static entries.
-fn named(spec: &VxlanSpec) -> Vec<std::net::IpAddr> {
+fn named(spec: &VxlanSpec) -> Vec<IpAddr> {
     let mut all = spec.reach.peers();
     all.extend(spec.stations.iter().map(|station| station.peer));
     all.sort_unstable();

@@ -2,7 +2,8 @@
 
 use packet::{Mac, VlanId};
 
-use super::fdb::{Fdb, Learned, Place};
+use super::fdb::Fdb;
+use super::place::{Learned, Place};
 use super::tunnel::Reply;
 use super::{Departure, Outputs, Parsed, Port, PortId, PortSettings, Slots};
 use crate::api::{BridgeSpec, ControlFrames, VlanMode};

@@ -12,6 +12,7 @@ mod drop;
 mod fdb;
 mod guard;
 mod outputs;
+mod place;
 mod slots;
 mod storm;
 mod tunnel;
@@ -26,9 +27,10 @@ use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId, ethertype};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
-pub use fdb::{Fdb, Fixed, Learned, Place, Row};
+pub use fdb::Fdb;
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
+pub use place::{Fixed, Learned, Place, Row};
 pub use slots::Slots;
 pub use tunnel::{RemoteStation, TunnelSettings};
 
