@@ -6,7 +6,7 @@
 //! offloads on, the kernel passes 64 KiB super-frames from station to station without ever cutting one, which no real network does.
 #![allow(missing_docs)]
 
-use vswitch_tests::{Lab, Underlay, median, missing};
+use vswitch_tests::{Lab, Underlay, across, median, missing};
 
 fn main() {
     if let Some(reason) = missing(&["ip", "nsenter", "iperf3", "ethtool"]) {
@@ -24,8 +24,8 @@ fn main() {
         }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            ours.push(rate(&switches, "10.0.0.2", seconds));
-            theirs.push(rate(&kernels, "10.0.0.4", seconds));
+            ours.push(across(&switches[0], &switches[1], "10.0.0.2", &format!("-t {seconds}")));
+            theirs.push(across(&kernels[0], &kernels[1], "10.0.0.4", &format!("-t {seconds}")));
         }
         let (ours, theirs) = (median(ours), median(theirs));
         println!("{what}: vswitchd {:.2} Gbit/s, kernel {:.2} Gbit/s: {:.2}x", ours / 1e9, theirs / 1e9, ours / theirs);
@@ -50,14 +50,4 @@ fn kernel(underlay: &Underlay, number: u8, peer: u8) -> Lab {
     ))
     .ok();
     lab
-}
-
-/// Bits a second from the first host to the second.
-fn rate([from, to]: &[Lab; 2], address: &str, seconds: u64) -> f64 {
-    let mut server = to.command_in("a", "exec iperf3 -s -1").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
-    to.until("iperf3 listens", |to| !to.run_in("a", "ss -Hltn sport = :5201").ok().is_empty());
-    let text = from.run_in("a", &format!("iperf3 -J -c {address} -t {seconds}")).ok();
-    let _ = server.wait();
-    let report: serde_json::Value = serde_json::from_str(&text).expect("a report");
-    report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate")
 }

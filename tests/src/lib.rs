@@ -16,7 +16,7 @@ mod wire;
 pub use lab::{Lab, Outcome};
 pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
 pub use require::missing;
-pub use underlay::Underlay;
+pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
 
 /// Ends the test unless it runs as root and every tool is there: prints `SKIPPED`, its name and the reason, or fails where

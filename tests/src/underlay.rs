@@ -82,3 +82,22 @@ impl Default for Underlay {
         Self::new()
     }
 }
+
+/// iperf3 from station `a` of one lab to that of another; bits a second that arrived.
+///
+/// # Panics
+/// If the connection fails or stalls.
+#[track_caller]
+pub fn across(from: &Lab, to: &Lab, address: &str, options: &str) -> f64 {
+    let mut server = to.command_in("a", "exec iperf3 -s -1").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
+    to.until("iperf3 listens", |to| !to.run_in("a", "ss -Hltn sport = :5201").ok().is_empty());
+    let outcome = from.run_in("a", &format!("iperf3 -J -c {address} {options}"));
+    let _ = server.kill();
+    let _ = server.wait();
+    let report: serde_json::Value =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    assert!(report["error"].is_null(), "iperf3 to {address} {options}: {}", report["error"]);
+    let end = &report["end"];
+    let rate = |name: &str| end[name]["bits_per_second"].as_f64();
+    rate("sum_received").or_else(|| rate("sum")).expect("a rate")
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vswitch_tests::{BROADCAST, Lab, Underlay, Wire, checksum_errors, frame, mac, mark, needs, ping};
+use vswitch_tests::{BROADCAST, Lab, Underlay, Wire, across, checksum_errors, frame, mac, mark, needs, ping};
 
 /// Less than a tunnel reaches on a slow machine, more than one that loses its super-frames or checksums gets.
 const FLOWING: f64 = 30e6;
@@ -34,22 +34,6 @@ fn flows(from: &Lab, to: &Lab, address: &str) {
     let transfer = across(from, to, address, "-n 32M");
     assert!(transfer > FLOWING, "to {address}: {transfer}");
     assert_eq!(checksum_errors(from, "a") + checksum_errors(to, "a"), before, "to {address}");
-}
-
-#[track_caller]
-fn across(from: &Lab, to: &Lab, address: &str, options: &str) -> f64 {
-    let mut server = to.command_in("a", "exec iperf3 -s -1").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
-    to.until("iperf3 listens", |to| !to.run_in("a", "ss -Hltn sport = :5201").ok().is_empty());
-    let outcome = from.run_in("a", &format!("iperf3 -J -c {address} {options}"));
-    let _ = server.kill();
-    let _ = server.wait();
-    let report: serde_json::Value =
-        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
-    assert!(report["error"].is_null(), "{}", report["error"]);
-    report["end"]["sum_received"]["bits_per_second"]
-        .as_f64()
-        .or(report["end"]["sum"]["bits_per_second"].as_f64())
-        .expect("a rate")
 }
 
 fn reaches(from: &Lab, address: &str) -> bool {

@@ -1,6 +1,6 @@
 //! vswitchd at one end of a tunnel, somebody else's VXLAN at the other: the kernel's device, Open vSwitch.
 
-use vswitch_tests::{Lab, Underlay, checksum_errors, needs, ping};
+use vswitch_tests::{Lab, Underlay, across, checksum_errors, needs, ping};
 
 /// Less than a tunnel reaches on a slow machine, more than one that loses its super-frames or checksums gets.
 const FLOWING: f64 = 30e6;
@@ -65,16 +65,7 @@ impl Way {
 #[track_caller]
 fn flows(from: &Lab, to: &Lab, address: &str, options: &str, way: impl std::fmt::Debug) {
     let before = checksum_errors(from, "a") + checksum_errors(to, "a");
-    let mut server = to.command_in("a", "exec iperf3 -s -1").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
-    to.until("iperf3 listens", |to| !to.run_in("a", "ss -Hltn sport = :5201").ok().is_empty());
-    let outcome = from.run_in("a", &format!("iperf3 -J -c {address} {options}"));
-    let _ = server.kill();
-    let _ = server.wait();
-    let report: serde_json::Value =
-        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
-    assert!(report["error"].is_null(), "{way:?} {address}: {}", report["error"]);
-    let rate = &report["end"]["sum_received"]["bits_per_second"];
-    let rate = rate.as_f64().or(report["end"]["sum"]["bits_per_second"].as_f64()).expect("a rate");
+    let rate = across(from, to, address, options);
     eprintln!("{way:?}: to {address} {options}: {:.0} Mbit/s", rate / 1e6);
     assert!(rate > FLOWING, "{way:?} {address}: {rate}");
     assert_eq!(checksum_errors(from, "a") + checksum_errors(to, "a"), before, "{way:?} {address}");
