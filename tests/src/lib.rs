@@ -11,11 +11,13 @@ pub mod bench;
 mod lab;
 mod measure;
 mod require;
+mod underlay;
 mod wire;
 
 pub use lab::{Lab, Outcome, program};
 pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
 pub use require::missing;
+pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
 
 /// Ends the test unless it runs as root and every tool is there: prints `SKIPPED`, its name and the reason, or fails where

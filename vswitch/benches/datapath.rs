@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use packet::{Batch, Capabilities, Checksum, Egress, Gso, GsoKind, Mac, Offload, TagEdit};
+use packet::{Batch, Capabilities, Checksum, Egress, Gso, GsoKind, Mac, Offload, Queued, TagEdit};
 use vswitch::api::{ControlFrames, VlanMode};
 use vswitch::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
 
@@ -34,7 +34,8 @@ fn bridge(now: Instant, stations: u64) -> Datapath {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 1 << 17, control_frames: ControlFrames::Drop };
     datapath.set_bridge(now, BridgeId(0), settings);
     for port in 0..PORTS {
-        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         datapath.set_port(now, PortId(port), &settings);
     }
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
@@ -85,7 +86,11 @@ fn breathe(datapath: &mut Datapath, now: Instant, batch: &mut Batch, outputs: &m
     let mut queue = Vec::with_capacity(Batch::FRAMES);
     for port in outputs.used() {
         queue.clear();
-        queue.extend(outputs.queue(*port).iter().map(|departure| (&batch.frames()[departure.frame], departure.edit)));
+        queue.extend(outputs.queue(*port).iter().map(|departure| Queued {
+            frame: &batch.frames()[departure.frame],
+            edit: departure.edit,
+            peer: 0,
+        }));
         egress.run(&queue, Capabilities::ALL, &mut |packet| {
             black_box(packet);
         });
@@ -143,7 +148,7 @@ fn super_frame(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("super-frame");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     for (name, capabilities) in [("whole", Capabilities::ALL), ("segmented", Capabilities::default())] {
-        let queue = [(&batch.frames()[0], TagEdit::Keep)];
+        let queue = [Queued { frame: &batch.frames()[0], edit: TagEdit::Keep, peer: 0 }];
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 egress.run(&queue, capabilities, &mut |packet| {

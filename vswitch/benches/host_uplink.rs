@@ -163,7 +163,8 @@ fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
     handle.tell(Order::SetBridge(BridgeId(0), settings)).expect("told");
     for (number, device) in (0..).zip(devices) {
-        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         handle.ask(|reply| Order::Attach(PortId(number), settings, device, reply)).expect("told").expect("attached");
     }
     handle

@@ -11,6 +11,10 @@
 //!                                              storm                                     coalesce, checksum
 //! ```
 //!
+//! A **tunnel** is a port like any other: VXLAN lives at the edge, like the virtio header of a TAP. Its frames leave through a
+//! [`device::Sender`] and come in through a [`device::Receiver`], which reads one UDP socket for many tunnels. Remote hosts are *peers* behind
+//! the port, by number, so a frame never goes from one to another: split horizon is the rule that nothing leaves where it came from.
+//!
 //! There is one path for a frame, and it is short enough to read in one sitting: [`worker`] calls
 //! [`Device::receive`](device::Device::receive), [`Datapath::forward`](datapath::Datapath::forward), [`packet::Egress::run`] and
 //! [`Device::send`](device::Device::send), in this order, for one batch at a time.
@@ -48,7 +52,7 @@
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names.
 //! - [`sys`]: every `unsafe` block of the workspace.
-//! - [`packet`]: bytes and nothing else, a crate of its own.
+//! - [`packet`] and [`vxlan`]: bytes and nothing else, crates of their own.
 #![deny(unsafe_code)]
 
 pub mod api;

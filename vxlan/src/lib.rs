@@ -1,15 +1,48 @@
-//! VXLAN (RFC 7348) without I/O.
+//! VXLAN (RFC 7348) without I/O: what a tunnel endpoint decides, as functions of bytes, addresses and time.
 //!
-//! So far this crate holds the [`Vni`] and the [`Header`] codec. Tunnels, which will be ports at the edge of the switch, come
-//! with the overlay work; `vswitchd` says so when a file asks for one.
+//! - [`Vni`], [`Header`]: the codec. Encapsulating is putting [`Header::encode`] before a frame, for UDP and IP are the kernel's.
+//! - [`Inner`]: what a tunnel has to know about the frame inside: its flow, for the source port (RFC 7348, section 5), and the
+//!   traffic class of its packet.
+//! - [`ecn`]: how congestion marks cross a tunnel's ends (RFC 6040).
+//! - [`Peers`]: the remote tunnel endpoints, by a small number that the forwarding database holds.
+//! - [`Bindings`]: who is asked for by ARP and neighbour discovery and need not be asked through the tunnel.
+//! - [`Moves`]: addresses that move to and fro, which is what a loop looks like.
 #![forbid(unsafe_code)]
 
+pub mod ecn;
+mod inner;
+mod moves;
+mod peers;
+mod suppression;
+
 use std::fmt;
+use std::net::IpAddr;
+
+pub use inner::Inner;
+pub use moves::{Moves, Verdict};
+pub use peers::{Admission, Peers};
+pub use suppression::{Answer, Binding, Bindings};
 
 /// Bytes of a VXLAN header (RFC 7348, section 5).
 pub const HEADER: usize = 8;
 /// The UDP port that IANA assigned (RFC 7348, section 5).
 pub const UDP_PORT: u16 = 4789;
+
+/// Bytes of UDP.
+const UDP: u16 = 8;
+/// Bytes of an untagged Ethernet header.
+const ETHERNET: u16 = 14;
+
+/// How many bytes a tunnel to or from `address` takes from the underlay's MTU for the inner network layer: 50 over IPv4, 70 over
+/// IPv6. An inner tag takes four more.
+pub const fn overhead(address: IpAddr) -> u16 {
+    let ip = match address {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    };
+    // `HEADER` is 8.
+    ip + UDP + 8 + ETHERNET
+}
 
 /// The flag that says that the VNI is valid.
 const FLAG_I: u8 = 0x08;
@@ -92,6 +125,11 @@ mod tests {
     fn a_vni_has_24_bits() {
         assert_eq!(Vni::try_from(1 << 24), Err(VniError(1 << 24)));
         assert_eq!(Vni::try_from((1 << 24) - 1).map(Vni::number), Ok((1 << 24) - 1));
+    }
+
+    #[test]
+    fn overhead_is_fifty_or_seventy() {
+        assert_eq!(["192.0.2.1", "2001:db8::1"].map(|address| overhead(address.parse().unwrap())), [50, 70]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 let guard = guard.then(|| Guard { mac: Mac([2, 0, 0, 0, 0, port]), addresses: vec![[10, 0, 0, port].into()] });
                 let bridge = BridgeId(bridge.into());
                 let broadcast_limit = limit.map(|limit| u32::from(limit) + 1);
-                datapath.set_port(now, PortId(port.into()), &PortSettings { bridge, vlans, guard, broadcast_limit });
+                datapath.set_port(now, PortId(port.into()), &PortSettings { bridge, vlans, guard, broadcast_limit, tunnel: None });
             }
             Step::RemovePort(port) => datapath.remove_port(PortId(port.into())),
             Step::SetBridge { bridge, mtu, macs, pass } => {

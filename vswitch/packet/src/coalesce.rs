@@ -11,7 +11,7 @@ use std::num::NonZeroU16;
 
 use crate::layers::{IpVersion, Layers, Transport, number};
 use crate::rewrite::Headers;
-use crate::{Capabilities, Checksum, Frame, Gso, GsoKind, Offload, TagEdit};
+use crate::{Capabilities, Checksum, Frame, Gso, GsoKind, Offload, Queued};
 
 const FIN_PSH: u8 = 0x09;
 /// SYN, RST, URG and CWR stand alone.
@@ -28,17 +28,18 @@ struct Candidate<'a> {
 }
 
 /// Length of the run of mergeable frames at the head of a queue; 1 where there is nothing to merge.
-pub(crate) fn run_length(queue: &[(&Frame, TagEdit)], capabilities: Capabilities) -> usize {
-    let [(first, edit), (_, _), ..] = queue else { return 1 };
-    let Some(head) = candidate(first, capabilities) else { return 1 };
+pub(crate) fn run_length(queue: &[Queued<'_>], capabilities: Capabilities) -> usize {
+    let [first, _, ..] = queue else { return 1 };
+    let Some(head) = candidate(first.frame, capabilities) else { return 1 };
     let size = head.payload();
     let mut total = head.layers.end - head.layers.network;
     let mut count = 1;
     if ends_run(&head) {
         return 1;
     }
-    for (frame, other_edit) in queue.iter().take(MOST).skip(1) {
-        let Some(next) = candidate(frame, capabilities).filter(|_| edit == other_edit) else { break };
+    for other in queue.iter().take(MOST).skip(1) {
+        let together = (other.edit, other.peer) == (first.edit, first.peer);
+        let Some(next) = candidate(other.frame, capabilities).filter(|_| together) else { break };
         total += next.payload();
         if next.payload() > size || total > LONGEST || !follows(&head, &next, count) {
             break;
@@ -52,15 +53,16 @@ pub(crate) fn run_length(queue: &[(&Frame, TagEdit)], capabilities: Capabilities
 }
 
 /// The headers and metadata of a run as one super-frame; `None` if it must be sent frame by frame.
-pub(crate) fn merge(run: &[(&Frame, TagEdit)]) -> Option<(Headers, Offload)> {
-    let [(first, edit), .., (last, _)] = run else { return None };
-    let layers = Layers::parse(first.bytes())?;
-    let mut headers = Headers::copy(first.bytes(), &layers, *edit)?;
+pub(crate) fn merge(run: &[Queued<'_>]) -> Option<(Headers, Offload)> {
+    let [first, .., last] = run else { return None };
+    let (bytes, last) = (first.frame.bytes(), last.frame.bytes());
+    let layers = Layers::parse(bytes)?;
+    let mut headers = Headers::copy(bytes, &layers, first.edit)?;
     let size = NonZeroU16::new(u16::try_from(layers.end - layers.payload).ok()?)?;
     let header = layers.payload;
-    let payload: usize = run.iter().map(|(frame, _)| frame.bytes().len().saturating_sub(header)).sum();
+    let payload: usize = run.iter().map(|queued| queued.frame.bytes().len().saturating_sub(header)).sum();
     if layers.transport_kind == Transport::Tcp {
-        let last_flags = last.bytes().get(layers.transport + 13)?;
+        let last_flags = last.get(layers.transport + 13)?;
         headers.set_tcp_flags(headers.tcp_flags() | last_flags & FIN_PSH);
     }
     headers.set_payload_length(payload);

@@ -14,6 +14,17 @@ use crate::{Capabilities, Checksum, Frame, Offload, TagEdit, coalesce, segment};
 /// Most slices of a [`Packet`]: headers, and the payloads of a run.
 pub const MAX_PARTS: usize = coalesce::MOST + 2;
 
+/// One frame of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued<'a> {
+    /// The frame as it was received.
+    pub frame: &'a Frame,
+    /// What happens to its tag.
+    pub edit: TagEdit,
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    pub peer: u16,
+}
+
 /// One frame as a device sends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -25,6 +36,15 @@ pub struct Packet<'a> {
     pub headers: u16,
     /// Frames of the queue that it stands for; 0 for the segments of one behind its first.
     pub frames: usize,
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    pub peer: u16,
+}
+
+impl<'a> Packet<'a> {
+    /// One frame with nothing left to do, for whoever is behind the port.
+    pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
+        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0 }
+    }
 }
 
 /// Sends queues. Holds nothing between two calls.
@@ -40,25 +60,20 @@ impl Egress {
     /// Sends a queue, in order, to a device that can do `capabilities`: tags are edited, super-frames cut where the device takes
     /// none, small segments of a flow merged where it does, checksums completed where they must be. Returns the number of
     /// frames that could not be cut.
-    pub fn run(
-        &mut self,
-        mut queue: &[(&Frame, TagEdit)],
-        capabilities: Capabilities,
-        send: &mut dyn FnMut(&Packet<'_>),
-    ) -> usize {
+    pub fn run(&mut self, mut queue: &[Queued<'_>], capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) -> usize {
         let mut unsegmentable = 0;
-        while let Some(((frame, edit), rest)) = queue.split_first() {
+        while let Some((first, rest)) = queue.split_first() {
             let run = coalesce::run_length(queue, capabilities);
             if run > 1 && send_run(queue.get(..run).unwrap_or_default(), send).is_some() {
                 queue = queue.get(run..).unwrap_or_default();
                 continue;
             }
             queue = rest;
-            if capabilities.accept(frame.offload) {
-                send_as_it_is(frame, *edit, send);
-            } else if frame.offload.gso.is_none() {
-                send_completed(frame, *edit, send);
-            } else if send_segments(frame, *edit, capabilities, send).is_err() {
+            if capabilities.accept(first.frame.offload) {
+                send_as_it_is(first, send);
+            } else if first.frame.offload.gso.is_none() {
+                send_completed(first, send);
+            } else if send_segments(first, capabilities, send).is_err() {
                 unsegmentable += 1;
             }
         }
@@ -66,19 +81,19 @@ impl Egress {
     }
 }
 
-fn send_as_it_is(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>)) {
+fn send_as_it_is(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnMut(&Packet<'_>)) {
     let (bytes, offload) = (frame.bytes(), shifted(frame.offload, edit));
     let headers = header_length(bytes, frame.offload).map_or(0, |length| shift(length, edit));
     if edit == TagEdit::Keep {
-        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1 });
+        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1, peer });
     }
     let (front, tag, rest) = tagged(bytes, edit);
     let tag = tag.as_ref().map_or(&[][..], |tag| tag);
-    send(&Packet { parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)], offload, headers, frames: 1 });
+    send(&Packet { parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)], offload, headers, frames: 1, peer });
 }
 
 /// A frame whose partial checksum the device cannot complete.
-fn send_completed(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>)) {
+fn send_completed(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnMut(&Packet<'_>)) {
     let bytes = frame.bytes();
     let Checksum::Partial { start, offset } = frame.offload.checksum else { return };
     let (start, offset) = (usize::from(start), usize::from(offset));
@@ -97,39 +112,38 @@ fn send_completed(frame: &Frame, edit: TagEdit, send: &mut dyn FnMut(&Packet<'_>
     let offload = Offload { checksum: Checksum::Unverified, gso: None };
     let front = if edit == TagEdit::Keep { &[][..] } else { front };
     let parts = [front, tag, head, value, tail].map(IoSlice::new);
-    send(&Packet { parts: &parts, offload, headers: 0, frames: 1 });
+    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer });
 }
 
 fn send_segments(
-    frame: &Frame,
-    edit: TagEdit,
+    &Queued { frame, edit, peer }: &Queued<'_>,
     capabilities: Capabilities,
     send: &mut dyn FnMut(&Packet<'_>),
 ) -> Result<(), segment::Unsegmentable> {
     let mut frames = 1;
     segment::segment(frame.bytes(), frame.offload, edit, capabilities.checksum, &mut |headers, payload, offload| {
-        send(&Packet { parts: &[IoSlice::new(headers), IoSlice::new(payload)], offload, headers: 0, frames });
+        send(&Packet { parts: &[IoSlice::new(headers), IoSlice::new(payload)], offload, headers: 0, frames, peer });
         frames = 0;
     })
 }
 
 /// Sends a run as one super-frame.
-fn send_run(run: &[(&Frame, TagEdit)], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()> {
+fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()> {
     let (headers, offload) = coalesce::merge(run)?;
     let source = header_length_of_run(run)?;
     let mut parts: ArrayVec<IoSlice<'_>, MAX_PARTS> = ArrayVec::new();
     parts.push(IoSlice::new(headers.bytes()));
-    for (frame, _) in run {
-        parts.try_push(IoSlice::new(frame.bytes().get(source..)?)).ok()?;
+    for queued in run {
+        parts.try_push(IoSlice::new(queued.frame.bytes().get(source..)?)).ok()?;
     }
     let length = u16::try_from(headers.bytes().len()).ok()?;
-    send(&Packet { parts: &parts, offload, headers: length, frames: run.len() });
+    send(&Packet { parts: &parts, offload, headers: length, frames: run.len(), peer: run.first()?.peer });
     Some(())
 }
 
 /// All frames of a run have headers of one length.
-fn header_length_of_run(run: &[(&Frame, TagEdit)]) -> Option<usize> {
-    run.first().and_then(|(frame, _)| crate::Layers::parse(frame.bytes())).map(|layers| layers.payload)
+fn header_length_of_run(run: &[Queued<'_>]) -> Option<usize> {
+    run.first().and_then(|first| crate::Layers::parse(first.frame.bytes())).map(|layers| layers.payload)
 }
 
 /// The length of a super-frame's headers: the metadata says where the transport begins.

@@ -25,7 +25,7 @@ mod segment;
 mod vlan;
 
 pub use batch::{Batch, Frame, MAX_FRAME};
-pub use egress::{Egress, MAX_PARTS, Packet};
+pub use egress::{Egress, MAX_PARTS, Packet, Queued};
 pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
 pub use ip::{Fragment, IpPacket, protocol};
 pub use layers::{IpVersion, Layers, Transport};

@@ -11,12 +11,14 @@ mod reply;
 mod request;
 mod spec;
 mod uplink;
+mod vxlan;
 
 pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
 pub use network::{Network, NetworkError};
-pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
+pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};
 pub(crate) use uplink::is_host;
 pub use uplink::{ForwardKey, ForwardSpec, UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec, protocol_name};
+pub use vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};

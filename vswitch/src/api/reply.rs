@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BridgeName, BridgeSpec, ControlFrames, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName, PortSpec,
-    SessionInfo, UplinkInfo, VlanMode,
+    Reach, SessionInfo, StationSpec, UplinkInfo, VlanMode, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -19,6 +20,8 @@ pub enum Reply {
     Bridges(Vec<BridgeInfo>),
     /// The ports, by name.
     Ports(Vec<PortInfo>),
+    /// The tunnels, by name.
+    Vxlans(Vec<VxlanInfo>),
     /// The whole switch.
     Switch(Box<SwitchInfo>),
     /// MAC addresses, by VLAN and address.
@@ -58,6 +61,8 @@ pub struct SwitchInfo {
     pub uplinks: Vec<UplinkInfo>,
     /// Its forwards.
     pub forwards: Vec<ForwardInfo>,
+    /// Its tunnels, by name.
+    pub vxlans: Vec<VxlanInfo>,
     /// Captures that are running.
     pub captures: usize,
 }
@@ -69,6 +74,10 @@ pub struct BridgeInfo {
     pub name: BridgeName,
     /// Its MTU in bytes.
     pub mtu: u16,
+    /// The MTU that its TAP and veth devices get: less where a tunnel of the bridge carries less.
+    pub port_mtu: u16,
+    /// MAC addresses that move to and fro between ports, as they do in a loop, and are held for a while.
+    pub moving_macs: usize,
     /// Seconds that a MAC address is remembered.
     pub ageing_seconds: u64,
     /// MAC addresses that it knows.
@@ -103,6 +112,8 @@ impl BridgeInfo {
         Self {
             name: spec.name.clone(),
             mtu: spec.mtu,
+            port_mtu: spec.mtu,
+            moving_macs: 0,
             ageing_seconds: spec.ageing.as_secs(),
             macs,
             max_macs: spec.max_macs,
@@ -178,11 +189,7 @@ pub enum PortState {
 impl PortInfo {
     /// A row about a port.
     pub fn new(spec: &PortSpec, origin: Origin, mac: Option<Mac>, state: PortState, features: Vec<String>) -> Self {
-        let (vlan, trunk, native) = match &spec.vlans {
-            VlanMode::All => (None, None, None),
-            VlanMode::Access(vlan) => (Some(*vlan), None, None),
-            VlanMode::Trunk { allowed, native } => (None, Some(allowed.clone()), *native),
-        };
+        let (vlan, trunk, native) = split(&spec.vlans);
         Self {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
@@ -212,8 +219,110 @@ pub struct FdbEntry {
     pub vlan: VlanId,
     /// Where it is.
     pub port: PortName,
+    /// The remote host that it is on, behind a tunnel.
+    pub remote: Option<IpAddr>,
     /// Seconds since its last frame.
     pub age_seconds: u64,
+    /// Whether it is a static entry.
+    pub r#static: bool,
+    /// Whether it moved to and fro and is held there for a while.
+    pub held: bool,
+}
+
+/// A tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VxlanInfo {
+    /// Its name.
+    pub name: PortName,
+    /// Its bridge.
+    pub bridge: BridgeName,
+    /// The network.
+    pub vni: u32,
+    /// The address of this host.
+    pub local: IpAddr,
+    /// The UDP port.
+    pub port: u16,
+    /// The hosts that were named.
+    pub peers: Vec<IpAddr>,
+    /// The hosts that were heard through the group.
+    pub heard: Vec<IpAddr>,
+    /// The multicast group.
+    pub group: Option<IpAddr>,
+    /// The interface that it is joined on.
+    pub device: Option<InterfaceName>,
+    /// Whether MAC addresses are learned.
+    pub learn: bool,
+    /// Whether outer UDP headers have a checksum.
+    pub udp_checksum: bool,
+    /// TTL or hop limit of outer packets.
+    pub ttl: u8,
+    /// The VLAN that it carries untagged, as an access port does.
+    pub vlan: Option<VlanId>,
+    /// The VLANs that it carries tagged.
+    pub trunk: Option<Vec<VlanId>>,
+    /// The VLAN of untagged frames on a trunk.
+    pub native: Option<VlanId>,
+    /// Most frames a second that go to many.
+    pub bum_limit: Option<u32>,
+    /// Static entries.
+    pub r#static: Vec<StationSpec>,
+    /// MTU of the way to the other hosts.
+    pub underlay_mtu: Option<u32>,
+    /// Largest packet that it carries.
+    pub mtu: Option<u16>,
+    /// Whether it forwards.
+    pub state: PortState,
+    /// What the kernel was found to offer, such as `udp_gso` and `udp_gro`.
+    pub features: Vec<String>,
+    /// What arrived at its UDP port, whichever tunnel it was meant for, and was dropped, by reason.
+    pub underlay_drops: BTreeMap<String, u64>,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
+impl VxlanInfo {
+    /// A row about a tunnel, without what only the running one knows.
+    pub fn new(spec: &VxlanSpec, origin: Origin, state: PortState) -> Self {
+        let (vlan, trunk, native) = split(&spec.vlans);
+        let (group, device) = match &spec.reach {
+            Reach::Peers(_) => (None, None),
+            Reach::Group(group, device) => (Some(*group), Some(device.clone())),
+        };
+        Self {
+            name: spec.name.clone(),
+            bridge: spec.bridge.clone(),
+            vni: spec.vni.number(),
+            local: spec.local,
+            port: spec.port,
+            peers: spec.reach.peers(),
+            heard: Vec::new(),
+            group,
+            device,
+            learn: spec.learn,
+            udp_checksum: spec.udp_checksum,
+            ttl: spec.ttl,
+            vlan,
+            trunk,
+            native,
+            bum_limit: spec.bum_limit,
+            r#static: spec.stations.clone(),
+            underlay_mtu: None,
+            mtu: None,
+            state,
+            features: Vec::new(),
+            underlay_drops: BTreeMap::new(),
+            origin,
+        }
+    }
+}
+
+/// The keys `vlan`, `trunk` and `native`.
+fn split(vlans: &VlanMode) -> (Option<VlanId>, Option<Vec<VlanId>>, Option<VlanId>) {
+    match vlans {
+        VlanMode::All => (None, None, None),
+        VlanMode::Access(vlan) => (Some(*vlan), None, None),
+        VlanMode::Trunk { allowed, native } => (None, Some(allowed.clone()), *native),
+    }
 }
 
 /// Counters of one port since it was attached.

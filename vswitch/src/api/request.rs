@@ -4,7 +4,10 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec};
+use super::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec,
+    VxlanChange, VxlanSpec,
+};
 
 /// One change to the running switch, or one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,14 @@ pub enum Request {
     Neighbors(BridgeName),
     /// Lists ports, of one bridge or of all.
     ListPorts(Option<BridgeName>),
+    /// Makes a VXLAN tunnel.
+    AddVxlan(VxlanSpec),
+    /// Changes a tunnel.
+    SetVxlan(PortName, VxlanChange),
+    /// Removes a tunnel.
+    DeleteVxlan(PortName),
+    /// Lists the tunnels, of one bridge or of all.
+    ListVxlans(Option<BridgeName>),
     /// The whole switch.
     Show,
     /// The MAC addresses of a bridge.

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -92,6 +93,12 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// An address of somebody else.
+    #[error("`local` {0} is not an address of this host: `ip address` lists those that are")]
+    NotLocal(IpAddr),
+    /// Another process has the UDP port.
+    #[error("UDP port {} of {} is in use by another process, or by a VXLAN device of the kernel: stop that one, or use another `port`", .0.port(), .0.ip())]
+    PortInUse(SocketAddr),
     /// A change that needs another device.
     #[error("port \"{0}\" cannot change its {1} in place: remove it and add it again")]
     NotInPlace(PortName, &'static str),

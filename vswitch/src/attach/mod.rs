@@ -20,6 +20,7 @@ mod station;
 mod tap;
 #[cfg(test)]
 mod tests;
+pub mod underlay;
 mod uplink;
 mod veth;
 

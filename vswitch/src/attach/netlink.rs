@@ -115,6 +115,20 @@ impl Netlink {
         self.runtime.block_on(self.handle.link().add(pair.build()).execute()).map_err(into_io)
     }
 
+    /// The index of the link that has an address.
+    pub(super) fn interface_with(&self, address: IpAddr) -> io::Result<Option<u32>> {
+        let dump = self.handle.address().get().execute();
+        let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
+        let has = |message: &&AddressMessage| {
+            message.attributes.iter().any(|attribute| match attribute {
+                AddressAttribute::Local(ip) => *ip == address,
+                AddressAttribute::Address(ip) => *ip == address && address.is_ipv6(),
+                _ => false,
+            })
+        };
+        Ok(messages.iter().find(has).map(|message| message.header.index))
+    }
+
     /// The addresses of a link, and whether the switch set each.
     pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<(IpNet, bool)>> {
         let dump = self.handle.address().get().set_link_index_filter(index).execute();

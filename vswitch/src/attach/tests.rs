@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ::packet::{Batch, Capabilities, Offload};
+use ::packet::{Batch, Capabilities, Packet};
 
 use super::*;
 use crate::api::VlanMode;
@@ -152,7 +152,7 @@ fn exchange(spec: &PortSpec, attachment: &mut Attachment) {
 
         let sent = frame(tag, 2);
         let (head, tail) = sent.split_at(30);
-        assert_eq!(device.send(&[IoSlice::new(head), IoSlice::new(tail)], Offload::default(), 0), Sent::Done);
+        assert_eq!(device.send(&Packet::whole(&[IoSlice::new(head), IoSlice::new(tail)])), Sent::Done);
         let (bytes, stripped) = heard(&socket, is_ours).expect("to the station");
         assert_eq!((bytes, stripped), (frame(None, 2), tag), "the tag is beside the frame");
     }
@@ -184,7 +184,7 @@ fn a_tap_is_made_in_a_new_namespace_as_wanted() {
     rustix::io::write(&socket, &frame(None, 7)).unwrap();
     let got: Vec<_> = attachment.devices.iter_mut().flat_map(|device| received(device.as_mut(), 1)).collect();
     assert_eq!(got, [frame(None, 7)], "on one queue or the other");
-    let sent = attachment.devices[0].send(&[IoSlice::new(&frame(None, 8))], Offload::default(), 0);
+    let sent = attachment.devices[0].send(&Packet::whole(&[IoSlice::new(&frame(None, 8))]));
     assert_eq!((sent, heard(&socket, is_ours)), (Sent::Done, Some((frame(None, 8), None))));
 }
 
@@ -335,7 +335,7 @@ fn a_link_moves_frames_both_ways_and_is_left_as_it_was() {
     let device = attachment.devices[0].as_mut();
     run("ip link set lan down");
     assert_eq!(device.receive(&mut Batch::new()).status, ReceiveStatus::Drained);
-    assert_eq!(device.send(&[IoSlice::new(&frame(None, 1))], Offload::default(), 0), Sent::Down);
+    assert_eq!(device.send(&Packet::whole(&[IoSlice::new(&frame(None, 1))])), Sent::Down);
     run("ip link set lan up");
     exchange(&far, &mut attachment);
     detach(&spec).unwrap();
@@ -354,7 +354,7 @@ fn several_sockets_share_a_port_and_hear_each_frame_once() {
     let sent: BTreeSet<_> = (0..40).map(|fill| frame(None, fill)).collect();
     for frame in &sent {
         rustix::io::write(&socket, frame).unwrap();
-        attachment.devices[0].send(&[IoSlice::new(frame)], Offload::default(), 0);
+        attachment.devices[0].send(&Packet::whole(&[IoSlice::new(frame)]));
     }
     let got: Vec<_> = attachment.devices.iter_mut().flat_map(|device| received(device.as_mut(), 41)).collect();
     assert_eq!(got.len(), 40, "not its own frames, and none twice");

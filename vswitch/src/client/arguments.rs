@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -11,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::ClientError;
 use super::capture::Capture;
 use crate::api::{
-    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, UplinkKindName, VlanChange,
-    protocol_name,
+    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, StationSpec, UplinkKindName,
+    VlanChange, VxlanChange, protocol_name,
 };
 
 /// Changes and explains a running vswitchd.
@@ -139,6 +140,33 @@ enum Command {
     },
     /// The neighbours that a bridge's gateway knows (ARP, neighbour discovery).
     Neighbors { bridge: BridgeName },
+    /// Makes a VXLAN tunnel and attaches it to a bridge.
+    AddVxlan {
+        bridge: BridgeName,
+        name: PortName,
+        #[command(flatten)]
+        options: VxlanOptions,
+    },
+    /// Changes a tunnel while frames pass: what is not named stays.
+    SetVxlan {
+        name: PortName,
+        /// A host to add to those that it reaches; may be repeated.
+        #[arg(long, value_name = "IP")]
+        add_peer: Vec<IpAddr>,
+        /// A host to remove; may be repeated.
+        #[arg(long, value_name = "IP")]
+        del_peer: Vec<IpAddr>,
+        /// Whether MAC addresses are learned from what arrives: on or off.
+        #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+        learn: Option<bool>,
+        /// Most frames a second out of the tunnel that go to many; 0 lifts the limit.
+        #[arg(long, value_name = "N")]
+        bum_limit: Option<u32>,
+    },
+    /// Removes a tunnel.
+    DelVxlan { name: PortName },
+    /// Lists the tunnels, of one bridge or of all.
+    ListVxlan { bridge: Option<BridgeName> },
     /// The whole switch on one screen.
     Show,
     /// The MAC addresses that a bridge knows.
@@ -220,6 +248,73 @@ struct PortOptions {
     offload: Option<bool>,
 }
 
+#[derive(Debug, Args)]
+struct VxlanOptions {
+    /// The network, 0 to 16777215.
+    #[arg(long, value_name = "N")]
+    vni: i64,
+    /// The address of this host that it uses.
+    #[arg(long, value_name = "IP")]
+    local: IpAddr,
+    /// Another host; may be repeated.
+    #[arg(long, value_name = "IP")]
+    peer: Vec<IpAddr>,
+    /// The multicast group that floods, instead of peers.
+    #[arg(long, value_name = "IP", requires = "device")]
+    group: Option<IpAddr>,
+    /// The interface that the group is joined on.
+    #[arg(long, value_name = "IF", requires = "group")]
+    device: Option<InterfaceName>,
+    /// The UDP port of all hosts; 4789 by default.
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// Whether MAC addresses are learned from what arrives: on (default) or off.
+    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    learn: Option<bool>,
+    /// Whether outer UDP headers have a checksum: on (default) or off.
+    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    udp_checksum: Option<bool>,
+    /// TTL or hop limit of outer packets; 64 by default, 1 for a group.
+    #[arg(long, value_name = "N")]
+    ttl: Option<u8>,
+    /// The VLAN of the bridge that it carries, untagged; 1 by default.
+    #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
+    vlan: Option<VlanId>,
+    /// The VLANs that it carries, tagged.
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    trunk: Vec<VlanId>,
+    /// The VLAN of untagged frames on the trunk.
+    #[arg(long, value_name = "N", requires = "trunk")]
+    native: Option<VlanId>,
+    /// Most frames a second out of the tunnel that go to many; 20000 by default, 0 for no limit.
+    #[arg(long, value_name = "N")]
+    bum_limit: Option<u32>,
+    /// A station known beforehand, MAC=PEER or MAC=PEER=IP; may be repeated.
+    #[arg(long, value_name = "MAC=PEER[=IP]", value_parser = station)]
+    r#static: Vec<StationSpec>,
+}
+
+impl VxlanOptions {
+    /// As a `[[vxlan]]` has it, so that one set of rules holds for both.
+    fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
+        let trunk = Some(self.trunk).filter(|trunk| !trunk.is_empty());
+        json!({
+            "name": name, "bridge": bridge, "vni": self.vni, "local": self.local, "peers": self.peer, "group": self.group,
+            "device": self.device, "port": self.port, "learn": self.learn, "udp-checksum": self.udp_checksum, "ttl": self.ttl,
+            "vlan": self.vlan, "trunk": trunk, "native": self.native, "bum-limit": self.bum_limit, "static": self.r#static,
+        })
+    }
+}
+
+fn station(text: &str) -> Result<StationSpec, String> {
+    let mut parts = text.split('=');
+    let wrong = || format!("\"{text}\" is not a station: write MAC=PEER or MAC=PEER=IP");
+    let mac = parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong)?;
+    let peer = parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong)?;
+    let ip = parts.next().map(|part| part.parse().map_err(|_| wrong())).transpose()?;
+    if parts.next().is_some() { Err(wrong()) } else { Ok(StationSpec { mac, peer, ip }) }
+}
+
 /// What a command line comes to.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -259,6 +354,12 @@ impl Arguments {
             Command::SetPort { name, options, all_vlans } => Request::SetPort(name, options.change(all_vlans)),
             Command::DelPort { name } => Request::DeletePort(name),
             Command::ListPorts { bridge } => Request::ListPorts(bridge),
+            Command::AddVxlan { bridge, name, options } => Request::AddVxlan(spec(options.table(&bridge, &name))?),
+            Command::SetVxlan { name, add_peer, del_peer, learn, bum_limit } => {
+                Request::SetVxlan(name, VxlanChange { add_peers: add_peer, remove_peers: del_peer, learn, bum_limit })
+            }
+            Command::DelVxlan { name } => Request::DeleteVxlan(name),
+            Command::ListVxlan { bridge } => Request::ListVxlans(bridge),
             Command::Show => Request::Show,
             Command::Fdb { bridge, flush: false } => Request::Fdb(bridge),
             Command::Fdb { bridge, flush: true } => Request::FlushFdb(bridge),
@@ -331,7 +432,7 @@ fn spec<T: DeserializeOwned>(table: Value) -> Result<T, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BridgeSpec, PortSpec, VlanMode};
+    use crate::api::{BridgeSpec, PortSpec, VlanMode, VxlanSpec};
 
     fn action(line: &str) -> Action {
         let words = std::iter::once("vsctl").chain(line.split_whitespace());
@@ -373,6 +474,19 @@ mod tests {
         );
         let Action::Ask(Request::SetPort(_, change)) = action("set-port a --all-vlans") else { panic!() };
         assert_eq!(change, PortChange { vlans: Some(VlanChange::All), ..PortChange::default() });
+    }
+
+    #[test]
+    fn a_tunnel_is_what_the_file_would_make_of_it() {
+        let line = "add-vxlan br0 vx0 --vni 42 --local 192.0.2.1 --peer 192.0.2.3 --peer 192.0.2.2 --port 8472 --learn off \
+                    --static 02:00:00:00:00:0a=192.0.2.2=10.0.0.9";
+        let Action::Ask(Request::AddVxlan(spec)) = action(line) else { panic!("{line}") };
+        let text = "name = \"vx0\"\nbridge = \"br0\"\nvni = 42\nlocal = \"192.0.2.1\"\npeers = [\"192.0.2.2\", \"192.0.2.3\"]\n\
+                    port = 8472\nlearn = false\nstatic = [{ mac = \"02:00:00:00:00:0a\", peer = \"192.0.2.2\", ip = \"10.0.0.9\" }]";
+        assert_eq!(spec, toml::from_str::<VxlanSpec>(text).unwrap());
+        let words = "vsctl add-vxlan br0 vx0 --vni 16777216 --local 192.0.2.1".split_whitespace();
+        let error = Arguments::try_parse_from(words).unwrap().action().unwrap_err().to_string();
+        assert!(error.contains("16777216 is not a VNI: use a number from 0 to 16777215"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::gateway;
 use super::table::Table;
-use crate::api::{BridgeInfo, ControlFrames, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo};
+use crate::api::{BridgeInfo, ControlFrames, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
 
 /// One document, without the name of the reply around it.
 pub(super) fn json(reply: &Reply) -> String {
@@ -21,6 +21,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Done(notes) => document(notes),
         Reply::Bridges(bridges) => document(bridges),
         Reply::Ports(ports) => document(ports),
+        Reply::Vxlans(vxlans) => document(vxlans),
         Reply::Switch(switch) => document(switch),
         Reply::Fdb(entries) => document(entries),
         Reply::Stats(stats) => document(stats),
@@ -37,6 +38,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Done(notes) => notes.iter().fold(String::new(), |text, note| text + note + "\n"),
         Reply::Bridges(bridges) => list_bridges(bridges),
         Reply::Ports(ports) => list_ports(ports),
+        Reply::Vxlans(vxlans) => list_vxlans(vxlans),
         Reply::Switch(switch) => show(switch),
         Reply::Fdb(entries) => fdb(entries),
         Reply::Stats(ports) => stats(ports),
@@ -98,9 +100,10 @@ fn show(switch: &SwitchInfo) -> String {
     for bridge in &switch.bridges {
         let _ = writeln!(
             text,
-            "\nbridge {}: mtu {}, {} of {} MACs, ageing {}s, control frames {}{}",
+            "\nbridge {}: mtu {}{}, {} of {} MACs, ageing {}s, control frames {}{}",
             bridge.name,
             bridge.mtu,
+            if bridge.port_mtu == bridge.mtu { String::new() } else { format!(" (its devices {})", bridge.port_mtu) },
             bridge.macs,
             bridge.max_macs,
             bridge.ageing_seconds,
@@ -110,6 +113,17 @@ fn show(switch: &SwitchInfo) -> String {
         gateway::show_gateway(&mut text, bridge);
         let ports = switch.ports.iter().filter(|port| port.bridge == bridge.name);
         ports.for_each(|port| show_port(&mut text, port));
+        let vxlans = switch.vxlans.iter().filter(|vxlan| vxlan.bridge == bridge.name);
+        vxlans.for_each(|vxlan| show_vxlan(&mut text, vxlan));
+        if bridge.moving_macs > 0 {
+            let _ = writeln!(
+                text,
+                "  loop suspected: {} MAC {} to and fro between ports and {} held in place: is there a second way between two hosts?",
+                bridge.moving_macs,
+                if bridge.moving_macs == 1 { "address moves" } else { "addresses move" },
+                if bridge.moving_macs == 1 { "is" } else { "are" },
+            );
+        }
     }
     for uplink in &switch.uplinks {
         gateway::show_uplink(&mut text, uplink, &switch.forwards);
@@ -143,10 +157,72 @@ fn show_port(text: &mut String, port: &PortInfo) {
     line(port.features.clone());
 }
 
+fn list_vxlans(vxlans: &[VxlanInfo]) -> String {
+    let mut table = Table::new(["VXLAN", "BRIDGE", "VNI", "LOCAL", "PORT", "REMOTE", "MTU", "UNDERLAY", "STATE"]);
+    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    for vxlan in vxlans {
+        table.row([
+            vxlan.name.to_string(),
+            vxlan.bridge.to_string(),
+            vxlan.vni.to_string(),
+            vxlan.local.to_string(),
+            vxlan.port.to_string(),
+            remotes(vxlan),
+            number(vxlan.mtu.map(u32::from)),
+            number(vxlan.underlay_mtu),
+            if vxlan.state == PortState::Up { "up" } else { "down" }.to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+/// The peers, or the group.
+fn remotes(vxlan: &VxlanInfo) -> String {
+    match (&vxlan.group, &vxlan.device) {
+        (Some(group), Some(device)) => format!("{group} on {device}"),
+        _ if vxlan.peers.is_empty() => "-".to_owned(),
+        _ => vxlan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
+    let state = if vxlan.state == PortState::Up { "up" } else { "down" };
+    let VxlanInfo { name, vni, local, port, .. } = vxlan;
+    let _ = writeln!(text, "  {name}: {state}, vxlan {vni}, {local} port {port} to {}{}", remotes(vxlan), origin(vxlan.origin));
+    if let PortState::Down(why) = &vxlan.state {
+        let _ = writeln!(text, "      {why}");
+    }
+    if let (Some(mtu), Some(underlay)) = (vxlan.mtu, vxlan.underlay_mtu) {
+        let _ = writeln!(text, "      mtu {mtu}, underlay mtu {underlay}");
+    }
+    if !vxlan.heard.is_empty() {
+        let heard: Vec<String> = vxlan.heard.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "      heard {}", heard.join(" "));
+    }
+    let mut rules: Vec<String> =
+        vxlan.r#static.iter().map(|station| format!("static {} at {}", station.mac, station.peer)).collect();
+    rules.extend((!vxlan.learn).then(|| "no learning".to_owned()));
+    rules.extend((!vxlan.udp_checksum).then(|| "no udp checksum".to_owned()));
+    rules.extend(vxlan.bum_limit.map(|limit| format!("bum-limit {limit}/s")));
+    rules.extend(vxlan.features.iter().cloned());
+    let _ = writeln!(text, "      {}", rules.join(", "));
+    let drops: Vec<String> =
+        vxlan.underlay_drops.iter().filter(|(_, count)| **count > 0).map(|(why, count)| format!("{why} {count}")).collect();
+    if !drops.is_empty() {
+        let _ = writeln!(text, "      dropped at the UDP port: {}", drops.join(", "));
+    }
+}
+
 fn fdb(entries: &[FdbEntry]) -> String {
-    let mut table = Table::new(["MAC", "VLAN", "PORT", "AGE"]);
+    let mut table = Table::new(["MAC", "VLAN", "PORT", "REMOTE", "AGE"]);
     for entry in entries {
-        table.row([entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), format!("{}s", entry.age_seconds)]);
+        let age = match (entry.r#static, entry.held) {
+            (true, _) => "static".to_owned(),
+            (_, true) => format!("{}s, held", entry.age_seconds),
+            _ => format!("{}s", entry.age_seconds),
+        };
+        let remote = entry.remote.map_or_else(|| "-".to_owned(), |remote| remote.to_string());
+        table.row([entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), remote, age]);
     }
     table.text()
 }

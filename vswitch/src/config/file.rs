@@ -9,14 +9,16 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Config, NatSettings, Problem, SwitchSettings};
-use crate::api::{BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortSpec, UplinkSpec};
+use crate::api::{
+    BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortName, PortSpec, UplinkSpec, VxlanSpec,
+};
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
 /// Most data-plane threads.
 const MOST_WORKERS: usize = 64;
 
-const TABLES: &[&str] = &["switch", "bridge", "port", "uplink", "forward", "nat"];
+const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
@@ -53,9 +55,27 @@ const PORT_KEYS: &[&str] = &[
     "broadcast-limit",
     "offload",
 ];
+const VXLAN_KEYS: &[&str] = &[
+    "name",
+    "bridge",
+    "vni",
+    "local",
+    "port",
+    "peers",
+    "group",
+    "device",
+    "learn",
+    "udp-checksum",
+    "ttl",
+    "vlan",
+    "trunk",
+    "native",
+    "bum-limit",
+    "static",
+];
 
 /// What a later version will know, and this one must not pretend to.
-const TABLES_TO_COME: &[&str] = &["vxlan", "docker", "cluster"];
+const TABLES_TO_COME: &[&str] = &["docker", "cluster"];
 const BRIDGE_KEYS_TO_COME: &[&str] = &["overlay"];
 
 /// Reads a file.
@@ -118,6 +138,7 @@ impl Reader<'_> {
     fn config(&mut self, root: DeTable<'_>) -> Option<Config> {
         let (mut switch, mut nat) = (Some(SwitchSettings::default()), Some(NatSettings::default()));
         let (mut bridges, mut ports, mut uplinks, mut forwards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut vxlans = Vec::new();
         let mut listed = 0;
         for (key, value) in root {
             match &**key.get_ref() {
@@ -130,6 +151,7 @@ impl Reader<'_> {
                 "uplink" => uplinks = self.entries("uplink", value, UPLINK_KEYS),
                 "forward" => forwards = self.entries("forward", value, FORWARD_KEYS),
                 "nat" => nat = self.nat(value),
+                "vxlan" => vxlans = self.entries("vxlan", value, VXLAN_KEYS),
                 name if TABLES_TO_COME.contains(&name) => {
                     let sentence = format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
                     self.problem(key.span(), sentence);
@@ -141,9 +163,11 @@ impl Reader<'_> {
         self.check_names("uplink", &uplinks, |spec: &UplinkSpec| spec.name.to_string());
         self.check_names("forward", &forwards, |spec: &ForwardSpec| spec.key.to_string());
         self.check_places(&ports);
+        self.check_tunnels(&ports, &vxlans);
         // A bridge in which something is wrong is none, but it is no news that its ports miss it.
         if bridges.len() == listed {
-            self.check_members(&bridges, &ports);
+            self.check_members("port", &bridges, &ports, |spec: &PortSpec| (&spec.name, &spec.bridge));
+            self.check_members("vxlan", &bridges, &vxlans, |spec: &VxlanSpec| (&spec.name, &spec.bridge));
         }
         if self.problems.is_empty() {
             self.check_network(&uplinks, &bridges, &ports, &forwards);
@@ -153,6 +177,7 @@ impl Reader<'_> {
             nat: nat?,
             bridges: specs(bridges),
             ports: specs(ports),
+            vxlans: specs(vxlans),
             uplinks: specs(uplinks),
             forwards: specs(forwards),
         })
@@ -308,10 +333,34 @@ impl Reader<'_> {
         }
     }
 
-    fn check_members(&mut self, bridges: &[Entry<BridgeSpec>], ports: &[Entry<PortSpec>]) {
+    /// A tunnel is a port too, so it shares their names; and no two hear the same frames.
+    fn check_tunnels(&mut self, ports: &[Entry<PortSpec>], vxlans: &[Entry<VxlanSpec>]) {
+        let mut names: HashMap<_, _> = ports.iter().map(|entry| (&entry.spec.name, entry.place("name"))).collect();
+        for (index, entry) in vxlans.iter().enumerate() {
+            let spec = &entry.spec;
+            if let Some(first) = names.insert(&spec.name, entry.place("name")) {
+                let line = self.line(first);
+                self.problem(entry.place("name"), format!("the name \"{}\" is in line {line} already", spec.name));
+            } else if let Some(first) = vxlans[..index].iter().find(|first| first.spec.collides_with(spec)) {
+                let sentence = format!(
+                    "vxlan \"{}\" has VNI {} on UDP port {}, as vxlan \"{}\" has: give it another `vni` or `port`",
+                    spec.name, spec.vni, spec.port, first.spec.name
+                );
+                self.problem(entry.place("vni"), sentence);
+            }
+        }
+    }
+
+    fn check_members<T>(
+        &mut self,
+        what: &str,
+        bridges: &[Entry<BridgeSpec>],
+        members: &[Entry<T>],
+        names: impl Fn(&T) -> (&PortName, &BridgeName),
+    ) {
         let known: Vec<&str> = bridges.iter().map(|entry| entry.spec.name.as_str()).collect();
-        for entry in ports {
-            let PortSpec { name, bridge, .. } = &entry.spec;
+        for entry in members {
+            let (name, bridge) = names(&entry.spec);
             if known.contains(&bridge.as_str()) {
                 continue;
             }
@@ -319,7 +368,7 @@ impl Reader<'_> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("add a [[bridge]] with name = \"{bridge}\""),
             };
-            let sentence = format!("port \"{name}\" is on bridge \"{bridge}\", which the file does not have: {hint}");
+            let sentence = format!("{what} \"{name}\" is on bridge \"{bridge}\", which the file does not have: {hint}");
             self.problem(entry.place("bridge"), sentence);
         }
     }
@@ -399,7 +448,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_in_order() {
         let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
-                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[vxlan]\n";
+                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[uplink]\n";
         let found = problems(text);
         let starts = [
             "f:3:7: `mtu`",
@@ -407,7 +456,7 @@ mod tests {
             "f:5:10: `ageing`",
             "f:9:7: `mac`",
             "f:10:8: `vlan`",
-            "f:11:2: [vxlan] is not built",
+            "f:11:2: [uplink] is not built",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
         for (problem, start) in found.iter().zip(starts) {
@@ -426,6 +475,24 @@ mod tests {
         only(&text, "f:11:10: port \"b\" wants interface \"eth0\", which is that of port \"a\"");
         let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br1\"\n");
         only(&text, "f:5:10: port \"a\" is on bridge \"br1\", which the file does not have: did you mean \"br0\"?");
+    }
+
+    #[test]
+    fn tunnels_share_neither_names_nor_networks() {
+        let vxlan =
+            |name: &str, rest: &str| format!("[[vxlan]]\nname = \"{name}\"\nbridge = \"br0\"\nlocal = \"192.0.2.1\"\n{rest}\n");
+        let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\n{}", vxlan("a", "vni = 1"));
+        only(&text, "f:7:8: the name \"a\" is in line 4 already");
+        let text = format!("{BRIDGE}{}{}", vxlan("x", "vni = 7"), vxlan("y", "vni = 7"));
+        only(&text, "f:12:7: vxlan \"y\" has VNI 7 on UDP port 4789, as vxlan \"x\" has: give it another `vni` or `port`");
+        let text = format!("{BRIDGE}{}{}", vxlan("x", "vni = 7"), vxlan("y", "vni = 7\nport = 8472"));
+        assert_eq!(problems(&text), [""; 0]);
+        only(&format!("{BRIDGE}{}", vxlan("x", "vni = 16777216")), "f:7:7: `vni`: 16777216 is not a VNI: use a number from 0");
+        let text = vxlan("x", "vni = 7").replace("br0", "br1");
+        only(
+            &format!("{BRIDGE}{text}"),
+            "f:5:10: vxlan \"x\" is on bridge \"br1\", which the file does not have: did you mean",
+        );
     }
 
     #[test]
@@ -465,5 +532,6 @@ mod tests {
         assert_eq!(keys::<ForwardSpec>("x = 1"), FORWARD_KEYS);
         assert_eq!(keys::<NatSettings>("x = 1"), NAT_KEYS);
         assert_eq!(keys::<PortSpec>("x = 1"), PORT_KEYS);
+        assert_eq!(keys::<VxlanSpec>("x = 1"), VXLAN_KEYS);
     }
 }

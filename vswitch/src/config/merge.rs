@@ -3,7 +3,7 @@ use std::fmt::Display;
 
 use super::{Change, Config, State};
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, PortName, PortSpec, UplinkSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, PortName, PortSpec, UplinkSpec, VxlanSpec,
 };
 
 /// Everything that the switch should be, by name, with who asked for it.
@@ -17,9 +17,16 @@ pub struct Layout {
     pub ports: BTreeMap<PortName, (PortSpec, Origin)>,
     /// The forwards; each is on one of the uplinks and goes to one of the bridges.
     pub forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
+    /// The tunnels; each is on one of the bridges.
+    pub vxlans: BTreeMap<PortName, (VxlanSpec, Origin)>,
 }
 
 impl Layout {
+    /// Whether a port, tunnel or uplink has this name.
+    pub fn has_port(&self, name: &PortName) -> bool {
+        self.ports.contains_key(name) || self.vxlans.contains_key(name) || self.uplinks.contains_key(name)
+    }
+
     /// What must hold between all of it.
     pub fn network(&self) -> Network<'_> {
         Network {
@@ -39,11 +46,13 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let bridges = config.bridges.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let ports = config.ports.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let forwards = config.forwards.iter().map(|spec| (spec.key.clone(), spec.clone()));
+    let vxlans = config.vxlans.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let mut layout = Layout {
         uplinks: both("uplink", uplinks, &state.uplinks, &mut notes),
         bridges: both("bridge", bridges, &state.bridges, &mut notes),
         ports: both("port", ports, &state.ports, &mut notes),
         forwards: both("forward", forwards, &state.forwards, &mut notes),
+        vxlans: both("vxlan", vxlans, &state.vxlans, &mut notes),
     };
     let misfits = misfits("uplink", &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
     layout.uplinks.retain(|name, _| !misfits.contains(name));
@@ -52,19 +61,40 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let misfits = self::misfits("port", &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
     layout.ports.retain(|name, _| !misfits.contains(name));
     let bridges = &layout.bridges;
-    layout.ports.retain(|name, (spec, _)| {
-        let has_bridge = bridges.contains_key(&spec.bridge);
+    let mut on_bridge = |what: &str, name: &PortName, bridge: &BridgeName| {
+        let has_bridge = bridges.contains_key(bridge);
         if !has_bridge {
-            let bridge = &spec.bridge;
             notes.push(format!(
-                "port \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
+                "{what} \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
             ));
         }
         has_bridge
-    });
+    };
+    layout.ports.retain(|name, (spec, _)| on_bridge("port", name, &spec.bridge));
+    layout.vxlans.retain(|name, (spec, _)| on_bridge("vxlan", name, &spec.bridge));
+    leave_out_collisions(&mut layout, &mut notes);
     let misfits = self::misfits("forward", &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
     layout.forwards.retain(|key, _| !misfits.contains(key));
     (layout, notes)
+}
+
+/// What vsctl added gives way to what the file names since.
+fn leave_out_collisions(layout: &mut Layout, notes: &mut Vec<String>) {
+    let all = layout.vxlans.clone();
+    let in_file = |spec: &VxlanSpec| {
+        all.iter().find(|(name, (other, origin))| *origin == Origin::File && **name != spec.name && other.collides_with(spec))
+    };
+    let (ports, uplinks) = (&layout.ports, &layout.uplinks);
+    layout.vxlans.retain(|name, (spec, origin)| {
+        let why = match in_file(spec).filter(|_| *origin == Origin::Runtime) {
+            Some((other, _)) => format!("vxlan \"{other}\" of switch.toml has its VNI"),
+            None if ports.contains_key(name) => "a port has its name".to_owned(),
+            None if uplinks.contains_key(name) => "an uplink has its name".to_owned(),
+            None => return true,
+        };
+        notes.push(format!("vxlan \"{name}\", which vsctl added, is left out: {why}"));
+        false
+    });
 }
 
 /// What was added at run time and does not fit the rest.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec};
+use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 
 pub use file::load;
 pub use merge::{Layout, merge};
@@ -37,6 +37,8 @@ pub struct Config {
     pub bridges: Vec<BridgeSpec>,
     /// Every `[[port]]`, in order; no name and no device twice, each on a bridge of the file.
     pub ports: Vec<PortSpec>,
+    /// Every `[[vxlan]]`, in order; no name twice, also not a port's, each on a bridge of the file.
+    pub vxlans: Vec<VxlanSpec>,
 }
 
 /// `[switch]`: what only a start reads.
@@ -79,14 +81,16 @@ pub fn export(config: &Config) -> String {
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
+        vxlan: &'a [VxlanSpec],
         forward: &'a [ForwardSpec],
     }
     fn is_default(nat: &NatSettings) -> bool {
         *nat == NatSettings::default()
     }
-    let Config { switch, nat, uplinks, forwards, bridges, ports } = config;
+    let Config { switch, nat, uplinks, forwards, bridges, ports, vxlans } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
-    toml::to_string(&File { switch, nat, uplink: uplinks, bridge: bridges, port: ports, forward: forwards }).unwrap_or_default()
+    toml::to_string(&File { switch, nat, uplink: uplinks, bridge: bridges, port: ports, vxlan: vxlans, forward: forwards })
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -102,7 +106,9 @@ mod tests {
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
             [[port]]\nname = \"b\"\nbridge = \"br1\"\nkind = \"veth\"\ntrunk = [10, 20]\nnative = 1\noffload = false\n\
-            [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n";
+            [[port]]\nname = \"c\"\nbridge = \"br1\"\nkind = \"link\"\ndevice = \"eth1\"\nvlan = 7\nbroadcast-limit = 100\n\
+            [[vxlan]]\nname = \"vx0\"\nbridge = \"br1\"\nvni = 42\nlocal = \"192.0.2.1\"\npeers = [\"192.0.2.2\"]\n\
+            static = [{ mac = \"02:00:00:00:00:01\", peer = \"192.0.2.2\", ip = \"10.0.0.9\" }]\n";
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("switch.toml");
         std::fs::write(&path, text).unwrap();
@@ -113,6 +119,7 @@ mod tests {
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);
         assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));
+        assert_eq!((&again.vxlans, config.vxlans.len()), (&config.vxlans, 1));
         assert_eq!((config.bridges.len(), config.ports.len()), (2, 3));
     }
 

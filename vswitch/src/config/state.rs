@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec};
+use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct State {
     /// Forwards that vsctl set or deleted.
     #[serde(default)]
     pub forwards: BTreeMap<ForwardKey, Change<ForwardSpec>>,
+    /// Tunnels that vsctl set or deleted.
+    #[serde(default)]
+    pub vxlans: BTreeMap<PortName, Change<VxlanSpec>>,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
@@ -61,6 +64,7 @@ impl Default for State {
             ports: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            vxlans: BTreeMap::new(),
             made: Made::default(),
         }
     }
@@ -89,6 +93,7 @@ impl State {
         self.ports.retain(|name, _| config.ports.iter().all(|spec| spec.name != *name));
         self.uplinks.retain(|name, _| config.uplinks.iter().all(|spec| spec.name != *name));
         self.forwards.retain(|key, _| config.forwards.iter().all(|spec| spec.key != *key));
+        self.vxlans.retain(|name, _| config.vxlans.iter().all(|spec| spec.name != *name));
     }
 }
 
@@ -205,6 +210,8 @@ mod tests {
             toml::from_str("uplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.0.0.2:80\"").unwrap();
         state.uplinks.insert("wan".parse().unwrap(), Change::Set(toml::from_str("name = \"wan\"\nkind = \"host\"").unwrap()));
         state.forwards.insert(forward.key.clone(), Change::Set(forward));
+        let vxlan = "name = \"vx0\"\nbridge = \"br0\"\nvni = 1\nlocal = \"192.0.2.1\"";
+        state.vxlans.insert("vx0".parse().unwrap(), Change::Set(toml::from_str(vxlan).unwrap()));
         state.made.netns.insert("x".to_owned());
         state.made.ports.insert("a".parse().unwrap(), port);
         state

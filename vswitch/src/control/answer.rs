@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeInfo, BridgeName, FdbEntry, PortInfo, PortName, PortStats, Reply, SwitchInfo};
 use crate::config::{self, Config};
-use crate::datapath::{Counters, DropReason, FdbListing, PortId};
+use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use crate::worker::{Command, Stopped};
 
 impl Switch {
@@ -20,6 +20,7 @@ impl Switch {
             uplinks: self.uplink_infos()?,
             forwards: self.forward_infos(),
             ports: self.port_infos(None)?,
+            vxlans: self.vxlan_infos(None)?,
             captures: self.captures.count(),
         })))
     }
@@ -27,9 +28,15 @@ impl Switch {
     pub(super) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>, ControlError> {
         let info = |bridge: &Bridge| {
             let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
+            let tunnels = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
             let table = self.table(bridge)?;
             let gateway = self.gateway_mac(&bridge.spec.name);
-            Ok(BridgeInfo::new(&bridge.spec, bridge.origin, gateway, (ports, table.rows.len(), table.evictions)))
+            let counts = (ports + tunnels, table.rows.len(), table.evictions);
+            Ok(BridgeInfo {
+                port_mtu: self.port_mtu(&bridge.spec.name)?,
+                moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
+                ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
+            })
         };
         self.bridges.values().map(info).collect()
     }
@@ -52,7 +59,15 @@ impl Switch {
             .into_iter()
             .filter_map(|row| {
                 let port = self.port_ids.get(row.place.port.0)?.clone();
-                Some(FdbEntry { mac: row.mac, vlan: row.vlan, port, age_seconds: row.age.into() })
+                Some(FdbEntry {
+                    mac: row.mac,
+                    vlan: row.vlan,
+                    remote: self.remote(&port, row.place.peer),
+                    port,
+                    age_seconds: row.age.into(),
+                    r#static: row.fixed == Fixed::Given,
+                    held: row.fixed == Fixed::Held,
+                })
             })
             .collect();
         entries.sort_by_key(|entry| (entry.vlan, entry.mac));
@@ -66,11 +81,14 @@ impl Switch {
     }
 
     pub(super) fn stats(&self, name: Option<&PortName>) -> Result<Vec<PortStats>, ControlError> {
-        let ports: Vec<(&PortName, PortId)> = match name {
-            Some(name) => vec![(name, self.port_id(name)?)],
+        let ports: Vec<(PortName, PortId)> = match name {
+            Some(name) => vec![(name.clone(), self.port_id(name)?)],
             None => {
-                let uplinks = self.uplinks.iter().map(|(name, uplink)| (name, uplink.port));
-                self.ports.iter().map(|(name, port)| (name, port.id)).chain(uplinks).collect()
+                let ports = self.ports.iter().map(|(name, port)| (name.clone(), port.id));
+                let tunnels = self.tunnels.iter().filter_map(|(name, tunnel)| Some((name.clone(), tunnel.live()?.id)));
+                let uplinks = self.uplinks.iter().map(|(name, uplink)| (name.clone(), uplink.port));
+                let all: BTreeMap<PortName, PortId> = ports.chain(tunnels).chain(uplinks).collect();
+                all.into_iter().collect()
             }
         };
         let ids: Vec<PortId> = ports.iter().map(|(_, id)| *id).collect();
@@ -79,7 +97,7 @@ impl Switch {
             let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
             sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
         }
-        Ok(ports.iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
+        Ok(ports.into_iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
     }
 
     pub(super) fn export(&self) -> String {
@@ -89,14 +107,16 @@ impl Switch {
             uplinks: self.uplinks.values().map(|uplink| uplink.spec.clone()).collect(),
             bridges: self.bridges.values().map(|bridge| bridge.spec.clone()).collect(),
             ports: self.ports.values().map(|port| port.spec.clone()).collect(),
+            vxlans: self.tunnels.values().map(|tunnel| tunnel.spec.clone()).collect(),
             forwards: self.forwards.values().map(|(spec, _)| spec.clone()).collect(),
         })
     }
 
-    /// The number of a port or uplink.
+    /// The number of a port, tunnel or uplink.
     pub(super) fn port_id(&self, name: &PortName) -> Result<PortId, ControlError> {
         let uplink = self.uplinks.get(name).map(|uplink| uplink.port);
-        uplink.map_or_else(|| self.port(name).map(|port| port.id), Ok)
+        let tunnel = || self.tunnels.get(name).and_then(|tunnel| Some(tunnel.live()?.id));
+        uplink.or_else(tunnel).map_or_else(|| self.port(name).map(|port| port.id), Ok)
     }
 
     /// A bridge's addresses, of all workers together: the youngest sight of each.
@@ -117,13 +137,13 @@ impl Switch {
     }
 }
 
-fn stats(port: &PortName, counters: &Counters) -> PortStats {
+fn stats(port: PortName, counters: &Counters) -> PortStats {
     let drops = |ingress: bool| {
         let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
         reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason))).collect()
     };
     PortStats {
-        port: port.clone(),
+        port,
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
@@ -48,6 +50,10 @@ impl Switch {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, &error);
                 }
+                (Err(error), Step::AddVxlan(spec, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it stays down)"));
+                    self.add_vxlan_down(spec, &error);
+                }
                 (Err(error), _) => errors.push(error),
             }
         }
@@ -64,6 +70,7 @@ impl Switch {
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
             Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.reopened),
+            Step::DeleteVxlan(_) => true,
             _ => false,
         });
         let undo = undo.collect();
@@ -93,6 +100,9 @@ impl Switch {
             Step::DeleteUplink(name) => self.drop_uplink(&name),
             Step::AddForward(spec, origin) => self.make_forward(spec, origin),
             Step::DeleteForward(key) => self.drop_forward(&key),
+            Step::AddVxlan(spec, origin) => self.make_vxlan(spec, origin),
+            Step::SetVxlan(spec, origin) => self.change_vxlan(spec, origin),
+            Step::DeleteVxlan(name) => self.drop_vxlan(&name),
         }
     }
 
@@ -115,9 +125,12 @@ impl Switch {
         let (id, old, old_origin) = (*id, old.clone(), *old_origin);
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
-        if spec.mtu != old.mtu || spec.addresses != old.addresses {
-            self.change_stations(&spec, &old)?;
+        let (before, tunnels) = (self.port_mtu(&spec.name)?, self.tunnels_mtu(&spec.name));
+        let mtu = tunnels.map_or(spec.mtu, |most| spec.mtu.min(most));
+        if mtu != before || spec.addresses != old.addresses {
+            self.change_stations(&spec.name, (mtu, &spec.addresses), (before, &old.addresses))?;
         }
+        self.set_tunnels_ageing(&spec.name, settings.ageing);
         self.tell_all(|| Command::SetBridge(id, settings))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
@@ -126,15 +139,21 @@ impl Switch {
         Ok(Step::SetBridge(old, old_origin))
     }
 
+    /// Gives the devices of a bridge another MTU; all or none.
+    pub(super) fn change_mtu(&mut self, bridge: &BridgeName, mtu: u16, old: u16) -> Result<(), ControlError> {
+        let gateways = self.bridge(bridge)?.spec.addresses.clone();
+        self.change_stations(bridge, (mtu, &gateways), (old, &gateways))
+    }
+
     /// Gives the devices of a bridge another MTU and other default routes; all or none.
-    fn change_stations(&mut self, bridge: &BridgeSpec, old: &BridgeSpec) -> Result<(), ControlError> {
-        let members = || self.ports.values().filter(|port| port.spec.bridge == bridge.name && port.state == PortState::Up);
+    fn change_stations(&self, bridge: &BridgeName, new: (u16, &[IpNet]), old: (u16, &[IpNet])) -> Result<(), ControlError> {
+        let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, spec, bridge.mtu, &bridge.addresses) {
+            if let Err(error) = attach::reconfigure(spec, spec, new.0, new.1) {
                 for port in members().take(done) {
                     let spec = &port.spec;
-                    if let Err(error) = attach::reconfigure(spec, spec, old.mtu, &old.addresses) {
+                    if let Err(error) = attach::reconfigure(spec, spec, old.0, old.1) {
                         tracing::error!(port = %spec.name, "its MTU and routes could not be set back: {error}");
                     }
                 }
@@ -168,8 +187,7 @@ impl Switch {
         let name = spec.name.clone();
         let port = self.port(&name)?;
         let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
-        let bridge = &self.bridge(&spec.bridge)?.spec;
-        let (mtu, gateways) = (bridge.mtu, bridge.addresses.clone());
+        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, self.bridge(&spec.bridge)?.spec.addresses.clone());
         let inverse = Step::SetPort(old.clone(), old_origin);
         if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
             return self.replace_port(spec, origin).map(|()| inverse);
@@ -336,6 +354,7 @@ impl Switch {
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
             broadcast_limit: spec.broadcast_limit,
+            tunnel: None,
         })
     }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
+use super::vxlan::TunnelPort;
 use super::{ControlError, Switch};
-use crate::api::{CaptureRequest, PortSpec, Reply, UplinkSpec};
+use crate::api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
 use crate::capture::{self, Interface, Limits, Program, Stream};
 use crate::datapath::PortId;
 use crate::worker::{CaptureId, Command, Handle};
@@ -54,6 +55,13 @@ impl Captures {
         }
     }
 
+    /// Announces a tunnel that was added.
+    pub(super) fn add_tunnel(&self, id: PortId, spec: &VxlanSpec) {
+        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
+            capture.control.add_interface(tunnel_interface(id, spec));
+        }
+    }
+
     /// Ends all; what was taken is still written to whoever reads.
     pub(super) fn stop_all(&self, workers: &[Handle]) {
         for (id, capture) in &self.running {
@@ -74,12 +82,8 @@ impl Switch {
             return Err(ControlError::Captures(MOST));
         }
         let program = Program::new(&request.filter)?;
-        let named = request.ports.iter().map(|name| self.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
-        let ports = (!named.is_empty()).then_some(named);
-        let stations = self.ports.values().map(|port| interface(port.id, &port.spec));
-        let uplinks = self.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
-        let wanted = |interface: &Interface| ports.as_ref().is_none_or(|ports| ports.contains(&PortId(interface.port)));
-        let interfaces = stations.chain(uplinks).filter(wanted).collect();
+        let interfaces = self.interfaces(&request.ports)?;
+        let ports = (!request.ports.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
         let (tap, control, stream) = capture::open(program, interfaces, limits);
         let id = CaptureId(self.captures.next);
@@ -96,6 +100,20 @@ impl Switch {
             over.store(true, Ordering::Relaxed);
         })?;
         Ok((id.0, receiver))
+    }
+
+    /// The ports and tunnels with these names; all, if there are none.
+    fn interfaces(&self, names: &[PortName]) -> Result<Vec<Interface>, ControlError> {
+        let tunnel = |tunnel: &TunnelPort| Some(tunnel_interface(tunnel.live()?.id, &tunnel.spec));
+        if names.is_empty() {
+            let ports = self.ports.values().map(|port| interface(port.id, &port.spec));
+            return Ok(ports.chain(self.tunnels.values().filter_map(tunnel)).collect());
+        }
+        let named = |name: &PortName| match self.tunnels.get(name).and_then(tunnel) {
+            Some(interface) => Ok(interface),
+            None => self.port(name).map(|port| interface(port.id, &port.spec)),
+        };
+        names.iter().map(named).collect()
     }
 
     pub(super) fn stop_capture(&self, number: u64) -> Result<Reply, ControlError> {
@@ -123,4 +141,9 @@ fn interface(id: PortId, spec: &PortSpec) -> Interface {
 fn uplink_interface(id: PortId, spec: &UplinkSpec) -> Interface {
     let place = spec.device().map_or_else(|| "by the host's sockets".to_owned(), |device| format!("on {device}"));
     Interface { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}") }
+}
+
+fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> Interface {
+    let description = format!("vxlan {} from {} port {}, inner frames", spec.vni, spec.local, spec.port);
+    Interface { port: id.0, name: spec.name.to_string(), description }
 }

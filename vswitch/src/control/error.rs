@@ -1,4 +1,4 @@
-use crate::api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError};
+use crate::api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError, VxlanError};
 use crate::attach::AttachError;
 use crate::config::Problem;
 use crate::worker::Stopped;
@@ -45,9 +45,24 @@ pub enum ControlError {
     /// The host's sockets cannot be used.
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
+    /// No such tunnel.
+    #[error("there is no vxlan \"{0}\"{tunnels}", tunnels = choices("the tunnels are", .1))]
+    NoVxlan(PortName, Vec<String>),
+    /// The name is taken.
+    #[error("vxlan \"{0}\" exists already on bridge \"{1}\": choose another name, or change it with set-vxlan")]
+    VxlanExists(PortName, BridgeName),
+    /// Two tunnels would hear the same frames.
+    #[error("vxlan \"{0}\" has VNI {1} on UDP port {2}, as vxlan \"{3}\" has: give it another `vni` or `port`")]
+    VniTaken(PortName, u32, u16, PortName),
+    /// The tunnel contradicts itself.
+    #[error(transparent)]
+    Vxlan(#[from] VxlanError),
     /// The bridge is in use.
     #[error("bridge \"{0}\" has {1} ports: remove them first, beginning with del-port {2}")]
     BridgeInUse(BridgeName, usize, PortName),
+    /// The bridge is in use by a tunnel.
+    #[error("bridge \"{0}\" has vxlan \"{1}\": remove it first, with del-vxlan {1}")]
+    BridgeTunnelled(BridgeName, PortName),
     /// Two ports would share a device.
     #[error("port \"{port}\" has interface \"{ifname}\" of {netns} already: give this one another `ifname` or `netns`")]
     PlaceTaken {

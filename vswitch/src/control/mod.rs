@@ -17,7 +17,9 @@ mod plan;
 mod run;
 mod server;
 mod services;
+mod sockets;
 mod uplink;
+mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,7 +34,7 @@ pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
     BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortKind, PortName, PortSpec, PortState, Reply,
-    Request, SpecError, VlanChange, VlanMode,
+    Request, SpecError, VlanChange, VlanMode, VxlanChange, VxlanSpec,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
@@ -42,7 +44,9 @@ use crate::worker::{Event, Handle};
 use capture::Captures;
 use plan::Step;
 use services::ServicesThread;
+use sockets::Sockets;
 use uplink::Uplink;
+use vxlan::{Run, TunnelPort};
 
 /// The running switch.
 pub struct Switch {
@@ -59,6 +63,8 @@ pub struct Switch {
     port_ids: Slots<PortName>,
     state: State,
     state_file: StateFile,
+    tunnels: BTreeMap<PortName, TunnelPort>,
+    sockets: Sockets,
     captures: Captures,
     services: ServicesThread,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
@@ -90,7 +96,7 @@ pub struct Start {
     pub config: Config,
     /// The data plane.
     pub workers: Vec<Handle>,
-    /// Gets what the gateways' services have to say, for [`Switch::speak`]; it must not wait.
+    /// Gets what the gateways' services have to say, for `Switch::speak`; it must not wait.
     pub output: Box<dyn FnMut(Output) + Send>,
 }
 
@@ -121,6 +127,8 @@ impl Switch {
             port_ids: Slots::default(),
             state,
             state_file,
+            tunnels: BTreeMap::new(),
+            sockets: Sockets::default(),
             captures: Captures::default(),
             services,
             started_up: false,
@@ -130,6 +138,7 @@ impl Switch {
         notes.extend(switch.build(wanted)?);
         switch.started_up = true;
         switch.tell_services();
+        notes.extend(switch.mtu_notes());
         notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))
     }
@@ -145,7 +154,6 @@ impl Switch {
             Request::AddPort(spec) => self.add_port(spec),
             Request::SetPort(name, change) => self.set_port(&name, change),
             Request::DeletePort(name) => self.delete_port(name),
-            Request::Reload => self.reload(),
             Request::AddUplink(spec) => self.add_uplink(spec),
             Request::DeleteUplink(name) => self.delete_uplink(&name),
             Request::AddForward(spec) => self.add_forward(spec),
@@ -154,6 +162,11 @@ impl Switch {
             Request::ListForwards => Ok(Reply::Forwards(self.forward_infos())),
             Request::Sessions(uplink) => self.sessions(uplink.as_ref()).map(Reply::Sessions),
             Request::Neighbors(bridge) => self.neighbors(&bridge).map(Reply::Neighbors),
+            Request::AddVxlan(spec) => self.add_vxlan(spec),
+            Request::SetVxlan(name, change) => self.set_vxlan(&name, &change),
+            Request::DeleteVxlan(name) => self.delete_vxlan(name),
+            Request::ListVxlans(bridge) => self.vxlan_infos(bridge.as_ref()).map(Reply::Vxlans),
+            Request::Reload => self.with_mtu_notes(Self::reload),
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos()?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
             Request::Show => self.show(),
@@ -172,6 +185,7 @@ impl Switch {
         let id = match event {
             Event::DeviceGone(id) => id,
             Event::Punt(punt) => return self.serve(punt),
+            Event::PacketTooBig(id) => return self.note_too_big(id),
         };
         let Some(name) = self.port_ids.get(id.0) else { return };
         let port = self.ports.get_mut(name).map(|port| &mut port.state);
@@ -186,8 +200,10 @@ impl Switch {
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
         let names: Vec<PortName> = self.ports.keys().cloned().collect();
-        for name in names {
-            if let Err(error) = self.perform(Step::DeletePort(name)) {
+        let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
+        let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));
+        for step in steps {
+            if let Err(error) = self.perform(step) {
                 tracing::warn!("{error}");
             }
         }
@@ -217,6 +233,9 @@ impl Switch {
             return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
         }
         self.check_unforwarded(&name)?;
+        if let Some(tunnel) = self.tunnels.values().find(|tunnel| tunnel.spec.bridge == name) {
+            return Err(ControlError::BridgeTunnelled(name, tunnel.spec.name.clone()));
+        }
         let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
     }
@@ -226,6 +245,9 @@ impl Switch {
             return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
         }
         self.layout().network().check_port(&spec)?;
+        if let Some(tunnel) = self.tunnels.get(&spec.name) {
+            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
+        }
         let change = Change::Set(spec.clone());
         self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
     }
@@ -242,6 +264,41 @@ impl Switch {
         self.port(&name)?;
         let in_file = self.file.ports.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
+    }
+
+    fn add_vxlan(&mut self, spec: VxlanSpec) -> Result<Reply, ControlError> {
+        if let Some(tunnel) = self.tunnels.get(&spec.name) {
+            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
+        }
+        let change = Change::Set(spec.clone());
+        self.with_mtu_notes(|switch| {
+            let step = Step::AddVxlan(spec.clone(), Origin::Runtime);
+            switch.remember(|state| state.vxlans.insert(spec.name, change), vec![step])
+        })
+    }
+
+    fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
+        let spec = self.tunnel(name)?.spec.clone().changed(change)?;
+        let kept = Change::Set(spec.clone());
+        self.with_mtu_notes(|switch| {
+            switch.remember(|state| state.vxlans.insert(name.clone(), kept), vec![Step::SetVxlan(spec, Origin::Runtime)])
+        })
+    }
+
+    fn delete_vxlan(&mut self, name: PortName) -> Result<Reply, ControlError> {
+        self.tunnel(&name)?;
+        let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
+        self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])
+    }
+
+    /// Adds to the answer what the user should know about MTUs since the change.
+    fn with_mtu_notes(&mut self, change: impl FnOnce(&mut Self) -> Result<Reply, ControlError>) -> Result<Reply, ControlError> {
+        let before = self.mtu_notes();
+        let mut reply = change(self)?;
+        if let Reply::Done(notes) = &mut reply {
+            notes.extend(self.mtu_notes().into_iter().filter(|note| !before.contains(note)));
+        }
+        Ok(reply)
     }
 
     fn reload(&mut self) -> Result<Reply, ControlError> {
@@ -271,18 +328,22 @@ impl Switch {
             .iter()
             .filter_map(|step| match step {
                 Step::AddPort(spec, _) | Step::SetPort(spec, _) => Some(&spec.name),
-                Step::DeletePort(name) | Step::DeleteUplink(name) => Some(name),
                 Step::AddUplink(spec, _) | Step::SetUplink(spec, _) => Some(&spec.name),
+                Step::AddVxlan(spec, _) | Step::SetVxlan(spec, _) => Some(&spec.name),
+                Step::DeletePort(name) | Step::DeleteVxlan(name) | Step::DeleteUplink(name) => Some(name),
                 _ => None,
             })
             .collect();
         let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| port.state != PortState::Up);
+        let closed = |name: &&PortName| matches!(self.tunnels.get(*name), Some(TunnelPort { run: Run::Down(_), .. }));
+        let tunnels = wanted.vxlans.iter().filter(|(name, _)| closed(name) && !touched.contains(*name));
+        let tunnels = tunnels.map(|(_, (spec, origin))| Step::SetVxlan(spec.clone(), *origin));
         let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
         let ports = names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin));
         let down = |name: &&PortName| self.uplinks.get(*name).is_some_and(|uplink| uplink.state != PortState::Up);
         let names = wanted.uplinks.keys().filter(down).filter(|name| !touched.contains(*name));
         let uplinks = names.map(|name| &wanted.uplinks[name]).map(|(spec, origin)| Step::SetUplink(spec.clone(), *origin));
-        uplinks.chain(ports).collect()
+        tunnels.chain(uplinks).chain(ports).collect()
     }
 
     /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not
@@ -312,11 +373,13 @@ impl Switch {
         let bridge = |(name, bridge): (&BridgeName, &Bridge)| (name.clone(), (bridge.spec.clone(), bridge.origin));
         let port = |(name, port): (&PortName, &Port)| (name.clone(), (port.spec.clone(), port.origin));
         let uplink = |(name, uplink): (&PortName, &Uplink)| (name.clone(), (uplink.spec.clone(), uplink.origin));
+        let vxlan = |(name, tunnel): (&PortName, &TunnelPort)| (name.clone(), (tunnel.spec.clone(), tunnel.origin));
         Layout {
             bridges: self.bridges.iter().map(bridge).collect(),
             ports: self.ports.iter().map(port).collect(),
             uplinks: self.uplinks.iter().map(uplink).collect(),
             forwards: self.forwards.clone(),
+            vxlans: self.tunnels.iter().map(vxlan).collect(),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, UplinkSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, UplinkSpec,
+    VxlanSpec,
 };
 use crate::config::Layout;
 
@@ -21,6 +22,9 @@ pub(super) enum Step {
     DeleteUplink(PortName),
     AddForward(ForwardSpec, Origin),
     DeleteForward(ForwardKey),
+    AddVxlan(VxlanSpec, Origin),
+    SetVxlan(VxlanSpec, Origin),
+    DeleteVxlan(PortName),
 }
 
 /// Where a port's device is: two ports cannot share it.
@@ -30,7 +34,7 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
-/// Uplinks come before the bridges that use them, bridges before their ports; and they go after them. What is removed goes last,
+/// Uplinks come before the bridges that use them, bridges before their ports, tunnels before ports, whose MTU they decide; and they go after them. What is removed goes last,
 /// so that a failing step before has cost nobody a connection; except what makes place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
@@ -42,13 +46,19 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
             list.push(Step::DeleteForward(key.clone()));
         }
     }
+    for (name, (spec, _)) in running.vxlans.iter().filter(|(name, _)| !wanted.vxlans.contains_key(*name)) {
+        let in_the_way = wanted.vxlans.values().any(|(new, _)| new.collides_with(spec)) || wanted.has_port(name);
+        let list = if in_the_way { &mut first } else { &mut last };
+        list.push(Step::DeleteVxlan(name.clone()));
+    }
     for (name, (spec, _)) in running.ports.iter().filter(|(name, _)| !wanted.ports.contains_key(*name)) {
-        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec)) || wanted.uplinks.contains_key(name);
+        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec)) || wanted.has_port(name);
         let list = if in_the_way { &mut first } else { &mut last };
         list.push(Step::DeletePort(name.clone()));
     }
     differences(&running.uplinks, &wanted.uplinks, Step::AddUplink, Step::SetUplink, &mut first);
     differences(&running.bridges, &wanted.bridges, Step::AddBridge, Step::SetBridge, &mut first);
+    differences(&running.vxlans, &wanted.vxlans, Step::AddVxlan, Step::SetVxlan, &mut first);
     differences(&running.ports, &wanted.ports, Step::AddPort, Step::SetPort, &mut first);
     differences(&running.forwards, &wanted.forwards, Step::AddForward, Step::AddForward, &mut first);
     last.extend(missing(&running.bridges, &wanted.bridges).map(Step::DeleteBridge));
@@ -83,6 +93,16 @@ pub(super) fn needs_new_device(old: &PortSpec, new: &PortSpec) -> bool {
     old.kind != new.kind || old.offload != new.offload || place(old) != place(new)
 }
 
+/// Whether a tunnel must be closed and opened again to change like this.
+pub(super) fn needs_new_sockets(old: &VxlanSpec, new: &VxlanSpec) -> bool {
+    let way = |spec: &VxlanSpec| (spec.vni, spec.local, spec.port, spec.udp_checksum, spec.ttl);
+    let group = |spec: &VxlanSpec| match &spec.reach {
+        Reach::Peers(_) => None,
+        Reach::Group(group, device) => Some((*group, device.clone())),
+    };
+    way(old) != way(new) || group(old) != group(new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +118,8 @@ mod tests {
             uplink: Vec<UplinkSpec>,
             #[serde(default)]
             forward: Vec<ForwardSpec>,
+            #[serde(default)]
+            vxlan: Vec<VxlanSpec>,
         }
         let file: File = toml::from_str(text).unwrap();
         Layout {
@@ -105,6 +127,7 @@ mod tests {
             ports: file.port.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
             uplinks: file.uplink.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
             forwards: file.forward.into_iter().map(|spec| (spec.key.clone(), (spec, Origin::File))).collect(),
+            vxlans: file.vxlan.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
         }
     }
 
@@ -143,6 +166,25 @@ mod tests {
         assert!(
             matches!(&steps[..], [Step::DeletePort(a), Step::AddPort(c, _)] if a.as_str() == "a" && c.name.as_str() == "c")
         );
+    }
+
+    const TUNNEL: &str = "[[vxlan]]\nname = \"x\"\nbridge = \"br0\"\nvni = 7\nlocal = \"192.0.2.1\"\n";
+
+    #[test]
+    fn a_tunnel_in_the_way_goes_before_its_successor() {
+        let renamed = TUNNEL.replace("\"x\"", "\"y\"");
+        let steps = steps(&layout(&format!("{TWO}{TUNNEL}")), &layout(&format!("{TWO}{renamed}")));
+        assert!(matches!(&steps[..], [Step::DeleteVxlan(_), Step::AddVxlan(..)]));
+    }
+
+    #[test]
+    fn tunnels_change_their_peers_in_place() {
+        let spec = |rest: &str| layout(&format!("{TUNNEL}{rest}")).vxlans.into_values().next().unwrap().0;
+        let base = spec("");
+        assert!(!needs_new_sockets(&base, &spec("peers = [\"192.0.2.2\"]\nlearn = false\nbum-limit = 5\nvlan = 3")));
+        for rest in ["port = 8472", "udp-checksum = false", "ttl = 3", "group = \"239.1.1.1\"\ndevice = \"eth0\""] {
+            assert!(needs_new_sockets(&base, &spec(rest)), "{rest}");
+        }
     }
 
     #[test]

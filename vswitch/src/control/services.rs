@@ -94,7 +94,7 @@ impl Switch {
         let links = self.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
         let links = links.map(|bridge| Link {
             bridge: bridge.spec.name.clone(),
-            mtu: bridge.spec.mtu,
+            mtu: self.port_mtu(&bridge.spec.name).unwrap_or(bridge.spec.mtu),
             mac: self.gateway_mac(&bridge.spec.name),
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,

@@ -138,7 +138,7 @@ impl Switch {
             bridge,
             BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop },
         ))?;
-        let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         let attached = router.ask(|reply| Command::Attach(port, settings, opened.device, reply))?;
         if let Err(error) = attached {
             router.tell(Command::RemoveBridge(bridge))?;
@@ -253,6 +253,7 @@ impl Switch {
         let settings = GatewaySettings {
             mac: uplink.mac,
             vlan: VlanId::DEFAULT,
+            mtu: uplink.mtu,
             addresses: uplink.addresses(),
             side: Side::Outside { gateways: uplink.gateways(), translation },
         };
@@ -260,8 +261,8 @@ impl Switch {
         self.publish(name)
     }
 
-    /// Tells the workers again which uplink each bridge has.
-    fn refresh_gateways(&self) -> Result<(), ControlError> {
+    /// Tells the workers again what every gateway is, as after a change of its uplink or of a tunnel.
+    pub(super) fn refresh_gateways(&self) -> Result<(), ControlError> {
         for bridge in self.bridges.values() {
             let settings = self.gateway_settings(&bridge.spec)?;
             self.tell_all(|| Command::SetGateway(bridge.id, settings.clone()))?;
@@ -278,6 +279,7 @@ impl Switch {
         Ok(Some(GatewaySettings {
             mac: self.gateway_mac(&spec.name),
             vlan: spec.gateway_vlan,
+            mtu: self.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most)),
             addresses: spec.addresses.clone(),
             side: Side::Inside { uplink, isolated: spec.isolated },
         }))

@@ -2,9 +2,11 @@
 
 use packet::{Mac, Tag, VlanId};
 
-use super::fdb::{Fdb, Learned, Place};
-use super::{Departure, Outputs, Port, PortId, Slots};
-use crate::api::{BridgeSpec, ControlFrames};
+use super::fdb::Fdb;
+use super::place::{Learned, Place};
+use super::tunnel::Reply;
+use super::{Departure, Outputs, Parsed, Port, PortId, PortSettings, Slots};
+use crate::api::{BridgeSpec, ControlFrames, VlanMode};
 
 /// What the datapath needs to know about a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Bridge {
     pub(super) settings: BridgeSettings,
     pub(super) fdb: Fdb,
     members: Vec<PortId>,
+    /// Those members behind which the switch knows stations and answers for them.
+    answering: Vec<PortId>,
 }
 
 /// Where a frame that may pass goes.
@@ -46,7 +50,7 @@ pub(super) enum Destination {
 
 impl Bridge {
     pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
-        Self { settings, fdb: Fdb::new(settings.max_macs, settings.ageing, seed), members: Vec::new() }
+        Self { settings, fdb: Fdb::new(settings.max_macs, settings.ageing, seed), members: Vec::new(), answering: Vec::new() }
     }
 
     pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
@@ -62,7 +66,35 @@ impl Bridge {
 
     pub(super) fn leave(&mut self, port: PortId) {
         self.members.retain(|member| *member != port);
+        self.answering.retain(|member| *member != port);
         self.fdb.forget_port(port);
+    }
+
+    /// Takes note of what is known beforehand behind a port, and whether the switch answers for it.
+    pub(super) fn set_remote(&mut self, port: PortId, settings: &PortSettings, answers: bool) {
+        self.answering.retain(|member| *member != port);
+        if answers {
+            self.answering.push(port);
+        }
+        let vlan = match &settings.vlans {
+            VlanMode::Access(vlan) | VlanMode::Trunk { native: Some(vlan), .. } => *vlan,
+            _ => VlanId::DEFAULT,
+        };
+        let stations = settings.tunnel.iter().flat_map(|tunnel| &tunnel.stations);
+        self.fdb.fix(port, stations.map(|station| (vlan, station.mac, station.peer)));
+    }
+
+    /// The answer to a frame that asks for a station which is known behind a tunnel.
+    pub(super) fn answer(&self, ingress: PortId, frame: &Parsed, bytes: &[u8], ports: &Slots<Port>) -> Option<Reply> {
+        if self.answering.is_empty() || self.answering.contains(&ingress) {
+            return None;
+        }
+        let edit = ports.get(ingress.0)?.vlans.egress(frame.vlan, None)?;
+        self.answering.iter().find_map(|id| {
+            let port = ports.get(id.0).filter(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag).is_some())?;
+            let answer = port.remote.as_ref()?.answer(bytes, &frame.ethernet)?;
+            Some(Reply { answer, to: ingress, edit })
+        })
     }
 
     pub(super) fn has_members(&self) -> bool {

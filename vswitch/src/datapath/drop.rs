@@ -38,7 +38,7 @@ pub enum DropReason {
     /// Its hop limit is used up.
     HopLimit,
     /// It is longer than the MTU of the way on, and may not be cut.
-    PacketTooBig,
+    ExceedsMtu,
     /// There is no route to its destination.
     NoRoute,
     /// Its destination is on a bridge that is isolated from this one.
@@ -81,11 +81,21 @@ pub enum DropReason {
     Refused,
     /// The device takes no super-frames, and this one could not be cut into segments.
     Unsegmentable,
+    /// The way out of the port carries no frame as long as this one.
+    PacketTooBig,
+    /// It came through a tunnel from an endpoint that does not belong to it.
+    UnknownVtep,
+    /// The underlay marked congestion on a packet that cannot carry the mark (RFC 6040).
+    CongestionMark,
+    /// Its source address moves to and fro between ports, as it does in a loop, and is held at another one.
+    MacMove,
+    /// It asked for a station behind a tunnel that the switch knows, and the switch answered.
+    Suppressed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 43] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -102,7 +112,7 @@ impl DropReason {
         Self::NoDestination,
         Self::MartianSource,
         Self::HopLimit,
-        Self::PacketTooBig,
+        Self::ExceedsMtu,
         Self::NoRoute,
         Self::Isolated,
         Self::NeighborUnresolved,
@@ -124,6 +134,11 @@ impl DropReason {
         Self::DeviceDown,
         Self::Refused,
         Self::Unsegmentable,
+        Self::PacketTooBig,
+        Self::UnknownVtep,
+        Self::CongestionMark,
+        Self::MacMove,
+        Self::Suppressed,
     ];
 
     /// The name that users see.
@@ -145,7 +160,7 @@ impl DropReason {
             Self::NoDestination => "no-destination",
             Self::MartianSource => "martian-source",
             Self::HopLimit => "hop-limit",
-            Self::PacketTooBig => "packet-too-big",
+            Self::ExceedsMtu => "exceeds-mtu",
             Self::NoRoute => "no-route",
             Self::Isolated => "isolated",
             Self::NeighborUnresolved => "neighbor-unresolved",
@@ -167,12 +182,17 @@ impl DropReason {
             Self::DeviceDown => "device-down",
             Self::Refused => "refused",
             Self::Unsegmentable => "unsegmentable",
+            Self::PacketTooBig => "packet-too-big",
+            Self::UnknownVtep => "unknown-vtep",
+            Self::CongestionMark => "congestion-mark",
+            Self::MacMove => "mac-move",
+            Self::Suppressed => "suppressed",
         }
     }
 
     /// Whether frames are dropped for this reason on their way into the switch, not out of it.
     pub const fn is_ingress(self) -> bool {
-        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable)
+        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable | Self::PacketTooBig)
     }
 }
 

@@ -3,7 +3,7 @@
 //! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
 //! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
 //!
-//! **What bounds it.** `capacity` entries of 40 bytes, an array of chain heads of the same count, and a list head for each port.
+//! **What bounds it.** `capacity` entries of 56 bytes, an array of chain heads of the same count, and a list head for each port.
 //! Entries live in a slab that grows to the capacity and is reused; nothing else is allocated.
 //!
 //! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
@@ -13,15 +13,24 @@
 //! **Fair eviction.** When the table is full, the port with the most entries loses its oldest one. A port that floods random
 //! source addresses soon has the most, and from then on pushes out only its own; a port with a handful of stations keeps them.
 //!
+//! **Fixed entries** are those that the user gave for a tunnel. They are found first, never move, never age and take no part in
+//! evictions; there are as many as the user gave.
+//!
+//! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro, with a tunnel at either end, is held
+//! where it was for a while ([`vxlan::Moves`]): two hosts with a loop between them would otherwise move it with every frame.
+//!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one chain.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
 use packet::{Batch, Mac, VlanId};
+use vxlan::{Moves, Verdict};
 
 use super::PortId;
+use super::place::{Fixed, Learned, Place, Row};
 
 /// The end of a list or chain.
 const NONE: u32 = u32::MAX;
@@ -45,21 +54,7 @@ pub struct Fdb {
     owners: Vec<Owner>,
     length: u32,
     evictions: u64,
-}
-
-/// Where an address is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The port.
-    pub port: PortId,
-    /// Which of the peers behind that port, where it is a tunnel; 0 for every other port.
-    pub peer: u16,
-}
-
-impl From<PortId> for Place {
-    fn from(port: PortId) -> Self {
-        Self { port, peer: 0 }
-    }
+    fixed: HashMap<u64, Place, FixedState>,
 }
 
 /// Aligned so that none lies on two cache lines.
@@ -68,6 +63,9 @@ impl From<PortId> for Place {
 struct Entry {
     key: u64,
     place: Place,
+    /// Where it was before it began to move.
+    home: Place,
+    moves: Moves,
     /// Second of the last frame.
     seen: u32,
     /// Second at which other workers were last told.
@@ -85,29 +83,6 @@ struct Owner {
     oldest: u32,
 }
 
-/// What learning an address changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learned {
-    /// Nothing that others need to know.
-    Known,
-    /// The address is new, has moved here, or was last announced a quarter of the ageing time ago: other workers, which may
-    /// never see a frame from it, should hear.
-    News,
-}
-
-/// One address, as listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// The VLAN.
-    pub vlan: VlanId,
-    /// The address.
-    pub mac: Mac,
-    /// Where it is.
-    pub place: Place,
-    /// Seconds since its last frame.
-    pub age: u32,
-}
-
 impl Fdb {
     /// An empty table for `capacity` addresses (at least 1), forgotten after `ageing` seconds. `seed` should be random.
     pub fn new(capacity: u32, ageing: u32, seed: u64) -> Self {
@@ -122,6 +97,7 @@ impl Fdb {
             owners: Vec::new(),
             length: 0,
             evictions: 0,
+            fixed: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
     }
 
@@ -143,6 +119,9 @@ impl Fdb {
     /// Where an address is.
     pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<Place> {
         let key = key(vlan, mac);
+        if let Some(place) = self.fixed_at(key) {
+            return Some(place);
+        }
         self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.place)
     }
 
@@ -172,6 +151,9 @@ impl Fdb {
     /// Notes that a frame from `mac` came from `place` in second `now`.
     pub fn learn(&mut self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
         let key = key(vlan, mac);
+        if self.fixed_at(key).is_some() {
+            return Learned::Known;
+        }
         let Some(index) = self.position(key) else {
             self.insert(key, place, now);
             return Learned::News;
@@ -179,6 +161,15 @@ impl Fdb {
         let entry = &mut self.entries[index as usize];
         if entry.seen == now && entry.place == place {
             return Learned::Known;
+        }
+        let (mut place, from) = (place, place);
+        if entry.place != place && (entry.place.peer | place.peer) != 0 {
+            match entry.moves.note(now) {
+                Verdict::First => entry.home = entry.place,
+                Verdict::Again => {}
+                Verdict::Hold => place = entry.home,
+                Verdict::Held => return Learned::Held,
+            }
         }
         let news = entry.place != place || now.saturating_sub(entry.told) > self.ageing / 4;
         if news {
@@ -188,7 +179,26 @@ impl Fdb {
         self.unlist(index);
         self.entries[index as usize].place = place;
         self.list(index);
-        if news { Learned::News } else { Learned::Known }
+        match (place == from, news) {
+            (false, _) => Learned::Held,
+            (true, true) => Learned::News,
+            (true, false) => Learned::Known,
+        }
+    }
+
+    /// Makes these the fixed addresses of a port, each in its VLAN behind a peer, instead of those before.
+    pub fn fix(&mut self, port: PortId, addresses: impl Iterator<Item = (VlanId, Mac, u16)>) {
+        self.fixed.retain(|_, place| place.port != port);
+        for (vlan, mac, peer) in addresses {
+            if let Some(index) = self.position(key(vlan, mac)) {
+                self.remove(index);
+            }
+            self.fixed.insert(key(vlan, mac), Place { port, peer });
+        }
+    }
+
+    fn fixed_at(&self, key: u64) -> Option<Place> {
+        if self.fixed.is_empty() { None } else { self.fixed.get(&key).copied() }
     }
 
     /// Forgets addresses whose last frame is longer ago than the ageing time.
@@ -203,14 +213,26 @@ impl Fdb {
         }
     }
 
-    /// Forgets the addresses of a port.
+    /// Forgets what was learned at one place.
+    pub fn forget_place(&mut self, place: Place) {
+        let mut next = self.owners.get(place.port.index()).map_or(NONE, |owner| owner.newest);
+        while let Some(entry) = self.entries.get(next as usize).copied() {
+            if entry.place == place {
+                self.remove(next);
+            }
+            next = entry.older;
+        }
+    }
+
+    /// Forgets the addresses of a port, also those that were given.
     pub fn forget_port(&mut self, port: PortId) {
+        self.fixed.retain(|_, place| place.port != port);
         while let Some(owner) = self.owners.get(port.index()).filter(|owner| owner.count > 0) {
             self.remove(owner.oldest);
         }
     }
 
-    /// Forgets everything.
+    /// Forgets everything that was learned.
     pub fn clear(&mut self) {
         self.heads.fill(NONE);
         self.entries.clear();
@@ -228,7 +250,8 @@ impl Fdb {
         let mut rows = self.rows(now);
         rows.sort_by_key(|row| std::cmp::Reverse(row.age));
         let mut fresh = Self { seed: self.seed.clone(), evictions: self.evictions, ..Self::new(capacity, ageing, 0) };
-        for row in rows {
+        fresh.fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.seed.clone()));
+        for row in rows.into_iter().filter(|row| row.fixed != Fixed::Given) {
             fresh.learn(row.vlan, row.mac, row.place, now.saturating_sub(row.age));
         }
         *self = fresh;
@@ -236,12 +259,17 @@ impl Fdb {
 
     /// All addresses, in no order.
     pub fn rows(&self, now: u32) -> Vec<Row> {
-        let mut rows = Vec::with_capacity(self.len());
+        let mut rows = Vec::with_capacity(self.len() + self.fixed.len());
+        rows.extend(self.fixed.iter().map(|(key, place)| {
+            let (vlan, mac) = unkey(*key);
+            Row { vlan, mac, place: *place, age: 0, fixed: Fixed::Given }
+        }));
         for owner in &self.owners {
             let mut next = owner.newest;
             while let Some(entry) = self.entries.get(next as usize) {
                 let (vlan, mac) = unkey(entry.key);
-                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen) });
+                let fixed = if entry.moves.is_held(now) { Fixed::Held } else { Fixed::No };
+                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen), fixed });
                 next = entry.older;
             }
         }
@@ -271,7 +299,9 @@ impl Fdb {
             self.evict();
         }
         let bucket = self.bucket(key);
-        let entry = Entry { key, place, seen: now, told: now, chain: self.heads[bucket], newer: NONE, older: NONE };
+        let chain = self.heads[bucket];
+        let moves = Moves::default();
+        let entry = Entry { key, place, home: place, moves, seen: now, told: now, chain, newer: NONE, older: NONE };
         let index = match self.entries.get(self.free as usize) {
             Some(unused) => std::mem::replace(&mut self.free, unused.chain),
             None => {
@@ -412,6 +442,62 @@ mod tests {
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 75), Learned::Known);
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 76), Learned::News);
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 77), Learned::Known);
+    }
+
+    fn behind(port: u32, peer: u16) -> Place {
+        Place { port: PortId(port), peer }
+    }
+
+    #[test]
+    fn an_address_that_moves_to_and_fro_with_a_tunnel_is_held_where_it_was() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        let (home, tunnel) = (port(1), behind(2, 1));
+        fdb.learn(ONE, mac(1), home, 100);
+        let learned: Vec<Learned> =
+            (0..20).map(|turn| fdb.learn(ONE, mac(1), if turn % 2 == 0 { tunnel } else { home }, 100)).collect();
+        assert_eq!(fdb.find(ONE, mac(1)), Some(home));
+        assert_eq!(learned[..5], [Learned::News; 5]);
+        assert!(learned[6..].iter().step_by(2).all(|learned| *learned == Learned::Held), "{learned:?}");
+        assert!(learned[7..].iter().step_by(2).all(|learned| *learned != Learned::Held), "its home is heard");
+        assert_eq!(fdb.rows(100)[0].fixed, Fixed::Held);
+        assert_eq!(fdb.learn(ONE, mac(1), tunnel, 110), Learned::News, "after a while it may move again");
+    }
+
+    #[test]
+    fn between_local_ports_an_address_moves_as_often_as_it_likes() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        for turn in 0..100 {
+            assert_eq!(fdb.learn(ONE, mac(1), port(turn % 2), 0), Learned::News);
+        }
+    }
+
+    #[test]
+    fn a_fixed_address_neither_moves_nor_ages_and_survives_a_flush() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(5), 0);
+        fdb.fix(PortId(2), [(ONE, mac(1), 3)].into_iter());
+        assert_eq!((fdb.find(ONE, mac(1)), fdb.len()), (Some(behind(2, 3)), 0));
+        assert_eq!(fdb.learn(ONE, mac(1), port(5), 0), Learned::Known);
+        fdb.expire(1000);
+        fdb.clear();
+        fdb.resize(4, 10, 1000);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(behind(2, 3)));
+        fdb.fix(PortId(2), [].into_iter());
+        assert_eq!(fdb.find(ONE, mac(1)), None);
+        fdb.fix(PortId(2), [(ONE, mac(1), 3)].into_iter());
+        fdb.forget_port(PortId(2));
+        assert_eq!(fdb.find(ONE, mac(1)), None);
+    }
+
+    #[test]
+    fn only_what_was_behind_a_peer_is_forgotten_with_it() {
+        let mut fdb = Fdb::new(64, 300, 1);
+        for number in 0..30_u16 {
+            fdb.learn(ONE, mac(number.into()), behind(1, number % 3 + 1), 0);
+        }
+        fdb.forget_place(behind(1, 2));
+        assert_eq!(fdb.len(), 20);
+        assert!(fdb.rows(0).iter().all(|row| row.place.peer != 2));
     }
 
     #[test]

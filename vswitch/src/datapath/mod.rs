@@ -12,9 +12,11 @@ mod drop;
 mod fdb;
 mod guard;
 mod outputs;
+mod place;
 mod router;
 mod slots;
 mod storm;
+mod tunnel;
 mod vlan;
 
 #[cfg(test)]
@@ -26,16 +28,19 @@ use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
-pub use fdb::{Fdb, Learned, Place, Row};
+pub use fdb::Fdb;
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
+pub use place::{Fixed, Learned, Place, Row};
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;
+pub use tunnel::{RemoteStation, TunnelSettings};
 
 use crate::api::{ControlFrames, VlanMode};
 use bridge::{Bridge, Destination};
 use router::{Arrival, Attention, Paths, Router};
 use storm::StormLimit;
+use tunnel::Remote;
 use vlan::PortVlans;
 
 /// A port's number, the same in every worker; reused after the port is gone.
@@ -63,6 +68,8 @@ pub struct PortSettings {
     pub guard: Option<Guard>,
     /// Most broadcast frames a second into the switch.
     pub broadcast_limit: Option<u32>,
+    /// Set for a port that is a tunnel.
+    pub tunnel: Option<TunnelSettings>,
 }
 
 /// An address that one worker learned and the others should know.
@@ -108,6 +115,7 @@ struct Port {
     vlans: PortVlans,
     guard: Option<Guard>,
     storm: Option<StormLimit>,
+    remote: Option<Remote>,
     counters: Counters,
 }
 
@@ -173,15 +181,30 @@ impl Datapath {
         if self.router.has_mac(id, ethernet.source) {
             return Err(DropReason::InvalidSource);
         }
-        if bridge.learn(vlan, ethernet.source, place, second) == Learned::News {
-            self.news.push(News { bridge: id, vlan, mac: ethernet.source, place });
+        if port.remote.as_ref().is_none_or(|remote| remote.learn) {
+            match bridge.learn(vlan, ethernet.source, place, second) {
+                Learned::Known => {}
+                Learned::News => self.news.push(News { bridge: id, vlan, mac: ethernet.source, place }),
+                Learned::Held => return Err(DropReason::MacMove),
+            }
         }
         let attention = self.router.attention(id, vlan, ethernet.destination);
         if attention != Attention::None && !self.routes {
             outputs.hand_over(index);
         }
+        let destination = bridge.look_up(vlan, ethernet.destination);
+        if attention != Attention::Mine && destination == Destination::Everyone {
+            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(now)) {
+                return Err(DropReason::StormLimit);
+            }
+            let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
+            if let Some(reply) = bridge.answer(place.port, &frame, bytes, &self.ports) {
+                reply.put(batch, outputs);
+                return Err(DropReason::Suppressed);
+            }
+        }
         match attention {
-            Attention::None => send(bridge, &self.ports, place.port, &frame, outputs),
+            Attention::None => send(bridge, &self.ports, place.port, &frame, destination, outputs),
             Attention::Mine if !self.routes => Ok(()),
             Attention::Mine => {
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
@@ -190,7 +213,7 @@ impl Datapath {
             }
             Attention::Also => {
                 // Where there is nobody else, the gateway is who hears it.
-                let _ = send(bridge, &self.ports, place.port, &frame, outputs);
+                let _ = send(bridge, &self.ports, place.port, &frame, destination, outputs);
                 if !self.routes {
                     return Ok(());
                 }
@@ -300,7 +323,10 @@ impl Datapath {
         let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
         bridge.join(id);
         let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
-        self.ports.insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, counters });
+        let remote = settings.tunnel.as_ref().map(|tunnel| Remote::new(tunnel, now));
+        bridge.set_remote(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        self.ports
+            .insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, remote, counters });
     }
 
     /// Removes a port and the addresses behind it.
@@ -338,6 +364,14 @@ impl Datapath {
         if let Some(bridge) = self.bridges.get_mut(id.0) {
             bridge.fdb.clear();
         }
+    }
+
+    /// Forgets the addresses behind one peer of a tunnel.
+    pub fn forget_peer(&mut self, id: PortId, peer: u16) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.fdb.forget_place(Place { port: id, peer });
+        }
+        self.news.retain(|news| news.place != Place { port: id, peer });
     }
 
     /// What a port did so far.
@@ -404,9 +438,10 @@ fn send(
     ports: &Slots<Port>,
     ingress: PortId,
     frame: &Parsed,
+    destination: Destination,
     outputs: &mut Outputs,
 ) -> Result<(), DropReason> {
-    match bridge.look_up(frame.vlan, frame.ethernet.destination) {
+    match destination {
         Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
         Destination::Place(Place { port: id, peer }) => {
             let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;

@@ -23,7 +23,10 @@ impl Lab {
         datapath.set_bridge(now, BridgeId(0), settings);
         let mut lab = Self { datapath, now };
         for (number, vlans) in (0..).zip(ports) {
-            lab.set(number, PortSettings { bridge: BridgeId(0), vlans: vlans.clone(), guard: None, broadcast_limit: None });
+            lab.set(
+                number,
+                PortSettings { bridge: BridgeId(0), vlans: vlans.clone(), guard: None, broadcast_limit: None, tunnel: None },
+            );
         }
         lab
     }
@@ -123,7 +126,8 @@ fn bridges_do_not_mix() {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 10, control_frames: ControlFrames::Drop };
     lab.datapath.set_bridge(lab.now, BridgeId(1), settings);
     for port in [2, 3] {
-        let settings = PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         lab.set(port, settings);
     }
     assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1]));
@@ -152,7 +156,13 @@ fn vlans_are_kept_apart_and_learn_apart() {
 fn a_port_that_changes_its_vlan_is_learned_anew() {
     let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
     lab.carry(0, 2, BROADCAST).unwrap();
-    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::Access(vlan(20)), guard: None, broadcast_limit: None };
+    let settings = PortSettings {
+        bridge: BridgeId(0),
+        vlans: VlanMode::Access(vlan(20)),
+        guard: None,
+        broadcast_limit: None,
+        tunnel: None,
+    };
     lab.set(0, settings);
     assert_eq!(lab.carry(1, 4, 2), Err(DropReason::NoDestination));
     assert_eq!(lab.carry(2, 6, 2), Ok(vec![0]));
@@ -225,7 +235,8 @@ fn a_super_frame_is_measured_by_its_segments() {
 #[test]
 fn the_storm_limit_is_for_broadcast_only() {
     let mut lab = Lab::new(&all(2));
-    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: Some(5) };
+    let settings =
+        PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: Some(5), tunnel: None };
     lab.set(0, settings);
     let passed = (0..10).filter(|_| lab.carry(0, 2, BROADCAST).is_ok()).count();
     assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5));
@@ -239,7 +250,7 @@ fn the_guard_stops_a_frame_before_it_is_learned() {
     let mut lab = Lab::new(&all(3));
     lab.carry(1, 4, BROADCAST).unwrap();
     let guard = Some(Guard { mac: Mac::from_u64(2), addresses: Vec::new() });
-    lab.set(0, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: None });
+    lab.set(0, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: None, tunnel: None });
     let mut stolen = frame(4, BROADCAST, None, 46);
     stolen[12] = 0x90;
     assert_eq!(lab.send(0, &stolen, Offload::default()), Err(DropReason::GuardMac));
@@ -273,7 +284,7 @@ proptest! {
             VlanMode::All,
         ]);
         let guard = Some(Guard { mac: Mac::from_u64(2), addresses: vec!["10.0.0.1".parse().unwrap()] });
-        lab.set(3, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: Some(1) });
+        lab.set(3, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: Some(1), tunnel: None });
         for (port, bytes, header) in frames {
             let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
             let before = lab.datapath.counters(PortId(port)).unwrap().clone();
@@ -287,4 +298,53 @@ proptest! {
             }
         }
     }
+}
+
+/// A local port 0 and a tunnel 1.
+fn with_tunnel(tunnel: TunnelSettings) -> Lab {
+    let mut lab = Lab::new(&[VlanMode::All, VlanMode::All]);
+    let vlans = VlanMode::Access(VlanId::DEFAULT);
+    let (guard, broadcast_limit) = (None, None);
+    lab.set(1, PortSettings { bridge: BridgeId(0), vlans, guard, broadcast_limit, tunnel: Some(tunnel) });
+    lab
+}
+
+#[test]
+fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
+    let station = RemoteStation { mac: Mac::from_u64(0x0200_0000_0009), peer: 4, ip: None };
+    let mut lab = with_tunnel(TunnelSettings { learn: false, flood_limit: None, stations: vec![station] });
+    assert_eq!(lab.carry(1, 0x0200_0000_0008, BROADCAST), Ok(vec![0]));
+    let mut batch = Batch::new();
+    batch.push(&frame(0x0200_0000_0001, 0x0200_0000_0009, None, 46), Offload::default());
+    let mut outputs = Outputs::new();
+    lab.datapath.forward(lab.now, &mut batch, &mut outputs);
+    assert_eq!(outputs.queue(PortId(1)), [Departure { frame: 0, edit: TagEdit::Keep, peer: 4 }]);
+    let rows = lab.datapath.fdb(lab.now, BridgeId(0)).rows;
+    assert!(rows.iter().all(|row| row.mac != Mac::from_u64(0x0200_0000_0008)), "{rows:?}");
+}
+
+#[test]
+fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
+    let (asker, known) = ([2, 0, 0, 0, 0, 1], Mac([2, 0, 0, 0, 0, 9]));
+    let station = RemoteStation { mac: known, peer: 1, ip: Some([10, 0, 0, 9].into()) };
+    let mut lab = with_tunnel(TunnelSettings { learn: true, flood_limit: None, stations: vec![station] });
+    let mut question = [&[0xff; 6][..], &asker, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &asker, &[10, 0, 0, 1]].concat();
+    question.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
+    let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
+    batch.push(&question, Offload::default());
+    lab.datapath.forward(lab.now, &mut batch, &mut outputs);
+    assert_eq!(outputs.dropped(), [(0, DropReason::Suppressed)]);
+    assert_eq!((outputs.used(), outputs.queue(PortId(0)).len()), (&[PortId(0)][..], 1));
+    let answer = &batch.frames()[outputs.queue(PortId(0))[0].frame];
+    assert_eq!((answer.ingress, &answer.bytes()[..6], &answer.bytes()[6..12]), (1, &asker[..], &known.0[..]));
+    assert_eq!(lab.drops(0, DropReason::Suppressed), 1);
+}
+
+#[test]
+fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
+    let mut lab = with_tunnel(TunnelSettings { learn: true, flood_limit: Some(5), stations: Vec::new() });
+    lab.carry(0, 0x0200_0000_0001, BROADCAST).unwrap();
+    let passed = (0..20).filter(|_| lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok()).count();
+    assert_eq!((passed, lab.drops(1, DropReason::StormLimit)), (5, 15));
+    assert!((0..20).all(|_| lab.carry(1, 0x0200_0000_0002, 0x0200_0000_0001).is_ok()));
 }

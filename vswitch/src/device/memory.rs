@@ -1,9 +1,8 @@
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use packet::{Batch, Capabilities, Offload};
+use packet::{Batch, Capabilities, Offload, Packet};
 
 use super::{Device, ReceiveStatus, Received, Sent};
 
@@ -61,19 +60,19 @@ impl Device for Memory {
         Received { status: ReceiveStatus::More, malformed: 0, missed: 0 }
     }
 
-    fn send(&mut self, parts: &[IoSlice<'_>], offload: Offload, _headers: u16) -> Sent {
+    fn send(&mut self, packet: &Packet<'_>) -> Sent {
         let mut wire = lock(&self.wire);
         if !wire.up || wire.gone {
             return Sent::Down;
         }
-        if !wire.capabilities.accept(offload) {
+        if !wire.capabilities.accept(packet.offload) {
             return Sent::Refused;
         }
         if wire.from_switch.len() >= wire.room {
             return Sent::QueueFull;
         }
-        let frame = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        wire.from_switch.push_back((frame, offload));
+        let frame = packet.parts.iter().flat_map(|part| part.iter().copied()).collect();
+        wire.from_switch.push_back((frame, packet.offload));
         Sent::Done
     }
 }
@@ -127,6 +126,8 @@ fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
     use packet::{Checksum, Gso, GsoKind};
 
     use super::*;
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(batch.frames().iter().map(packet::Frame::bytes).collect::<Vec<_>>(), [b"one", b"two"]);
 
         let parts = [IoSlice::new(b"head"), IoSlice::new(b"tail")];
-        assert_eq!([(); 3].map(|()| memory.send(&parts, Offload::default(), 0)), [Sent::Done, Sent::Done, Sent::QueueFull]);
+        assert_eq!([(); 3].map(|()| memory.send(&Packet::whole(&parts))), [Sent::Done, Sent::Done, Sent::QueueFull]);
         assert_eq!(far.pop(), Some((b"headtail".to_vec(), Offload::default())));
         assert_eq!(far.drain().len(), 1);
     }
@@ -151,11 +152,13 @@ mod tests {
         let (mut memory, far) = Memory::new(Capabilities::default(), 2);
         let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1448.try_into().unwrap(), ecn: false });
         let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso };
-        assert_eq!(memory.send(&[IoSlice::new(&[0; 100])], offload, 54), Sent::Refused);
+        let parts = [IoSlice::new(&[0; 100])];
+        let packet = Packet { offload, headers: 54, ..Packet::whole(&parts) };
+        assert_eq!(memory.send(&packet), Sent::Refused);
         far.set_capabilities(Capabilities::ALL);
-        assert_eq!(memory.send(&[IoSlice::new(&[0; 100])], offload, 54), Sent::Done);
+        assert_eq!(memory.send(&packet), Sent::Done);
         far.set_up(false);
-        assert_eq!(memory.send(&[IoSlice::new(&[0; 100])], offload, 54), Sent::Down);
+        assert_eq!(memory.send(&packet), Sent::Down);
         far.remove();
         assert_eq!(memory.receive(&mut Batch::new()).status, ReceiveStatus::Gone);
     }

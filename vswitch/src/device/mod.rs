@@ -6,16 +6,21 @@
 mod memory;
 mod packet_socket;
 mod tap;
+mod tunnel;
 
 use std::io::IoSlice;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use packet::{Batch, Capabilities, Offload, VNET_HEADER};
+use packet::{Batch, Capabilities, Packet, VNET_HEADER};
 
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
 pub use tap::Tap;
+pub use tunnel::{Change, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
+
+use crate::datapath::{DropReason, PortId};
 
 /// One queue of one port.
 pub trait Device: Send {
@@ -28,9 +33,59 @@ pub trait Device: Send {
     /// Reads frames into `batch` until it is full or none waits.
     fn receive(&mut self, batch: &mut Batch) -> Received;
 
-    /// Sends one frame, gathered from `parts`, which together start with the destination address. `headers` is the length of
-    /// its headers up to the transport payload where `offload` has a GSO part, else 0.
-    fn send(&mut self, parts: &[IoSlice<'_>], offload: Offload, headers: u16) -> Sent;
+    /// Sends one frame, whose parts together start with the destination address, or takes it to send it with the next ones.
+    fn send(&mut self, packet: &Packet<'_>) -> Sent;
+
+    /// Sends what it took and did not send yet. The worker calls it after every queue.
+    fn flush(&mut self) -> Losses {
+        Losses::default()
+    }
+
+    /// Whether frames may arrive here at all; where they do not, nobody asks.
+    fn receives(&self) -> bool {
+        true
+    }
+
+    /// Says how many frames [`Device::receive`] dropped, of which ports and why, since it was last asked. Only a device that
+    /// receives for others has anything to say.
+    fn report_drops(&mut self, _count: &mut dyn FnMut(PortId, DropReason, u64)) {}
+
+    /// Forgets what is too old. The worker calls it about once a second.
+    fn expire(&mut self, _now: Instant) {}
+}
+
+/// Frames that were not sent, by how it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The kernel had no room.
+    pub full: u64,
+    /// The device or the way is down.
+    pub down: u64,
+    /// The kernel did not take them.
+    pub refused: u64,
+    /// They were longer than what the way carries.
+    pub too_big: u64,
+}
+
+impl Losses {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.full += other.full;
+        self.down += other.down;
+        self.refused += other.refused;
+        self.too_big += other.too_big;
+    }
+
+    /// Counts `frames` that ended like this.
+    pub fn count(&mut self, sent: Sent, frames: u64) {
+        match sent {
+            Sent::Done => {}
+            Sent::QueueFull => self.full += frames,
+            Sent::Down => self.down += frames,
+            Sent::Refused => self.refused += frames,
+            Sent::TooBig => self.too_big += frames,
+        }
+    }
 }
 
 /// How reading ended.
@@ -66,6 +121,8 @@ pub enum Sent {
     Down,
     /// The kernel does not take this frame.
     Refused,
+    /// It is longer than what the way carries.
+    TooBig,
 }
 
 /// Most frames thrown away in one call of [`Device::receive`], so that a flood of bad ones cannot hold a worker.

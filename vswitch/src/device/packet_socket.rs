@@ -1,7 +1,7 @@
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use ::packet::{Batch, Capabilities, Offload, VNET_HEADER};
+use ::packet::{Batch, Capabilities, Offload, Packet, VNET_HEADER};
 use rustix::io::Errno;
 
 use super::{Device, Received, Sent, Unread, receive_all, with_header};
@@ -93,11 +93,11 @@ impl Device for PacketSocket {
         Received { missed: self.overflows.wrapping_sub(before), ..received }
     }
 
-    fn send(&mut self, parts: &[IoSlice<'_>], offload: Offload, headers: u16) -> Sent {
+    fn send(&mut self, packet: &Packet<'_>) -> Sent {
         let sent = if self.virtio_header {
-            with_header(&offload.encode(headers), parts, |parts| rustix::io::writev(&self.fd, parts))
+            with_header(&packet.offload.encode(packet.headers), packet.parts, |parts| rustix::io::writev(&self.fd, parts))
         } else {
-            rustix::io::writev(&self.fd, parts)
+            rustix::io::writev(&self.fd, packet.parts)
         };
         sent.map_or_else(refusal, |_| Sent::Done)
     }

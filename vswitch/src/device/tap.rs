@@ -1,7 +1,7 @@
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use packet::{Batch, Capabilities, Offload, VNET_HEADER};
+use packet::{Batch, Capabilities, Offload, Packet, VNET_HEADER};
 use rustix::io::Errno;
 
 use super::{Device, Received, Sent, Unread, receive_all, with_header};
@@ -33,8 +33,8 @@ impl Device for Tap {
         receive_all(batch, |batch| batch.read(|small, large| read(&self.fd, small, large)))
     }
 
-    fn send(&mut self, parts: &[IoSlice<'_>], offload: Offload, headers: u16) -> Sent {
-        with_header(&offload.encode(headers), parts, |parts| match rustix::io::writev(&self.fd, parts) {
+    fn send(&mut self, packet: &Packet<'_>) -> Sent {
+        with_header(&packet.offload.encode(packet.headers), packet.parts, |parts| match rustix::io::writev(&self.fd, parts) {
             Ok(_) => Sent::Done,
             Err(error) => refusal(error),
         })

@@ -5,14 +5,13 @@
 //! frame (the device) or tries again when it hears that a slot came back (the thread). A side is woken only if it said that it
 //! sleeps.
 
-use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use mio::Waker;
-use packet::{Batch, Capabilities, MAX_FRAME, Offload};
+use packet::{Batch, Capabilities, MAX_FRAME, Offload, Packet};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
@@ -267,7 +266,8 @@ impl Device for HostDevice {
         Received { status, malformed: 0, missed: 0 }
     }
 
-    fn send(&mut self, parts: &[IoSlice<'_>], offload: Offload, _headers: u16) -> Sent {
+    fn send(&mut self, packet: &Packet<'_>) -> Sent {
+        let (parts, offload) = (packet.parts, packet.offload);
         let length = parts.iter().map(|part| part.len()).sum();
         if length > MAX_FRAME {
             return Sent::Refused;

@@ -199,7 +199,8 @@ fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
     handle.tell(Command::SetBridge(BridgeId(0), settings)).unwrap();
     for (number, device) in (0..).zip(devices) {
-        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         handle.ask(|reply| Command::Attach(PortId(number), settings, device, reply)).unwrap().unwrap();
     }
     handle
@@ -745,7 +746,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
         let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
         let message = [&header.to_bytes()[..], &syn[14..]].concat();
         let frame = outbox::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
-        device.send(&[std::io::IoSlice::new(&frame)], packet::Offload::default(), 0);
+        device.send(&packet::Packet::whole(&[std::io::IoSlice::new(&frame)]));
     };
     unreachable("10.10.0.66");
     assert_eq!(uplink.sessions().unwrap().len(), 1, "a container says nothing about the connections of others");
@@ -789,7 +790,7 @@ proptest! {
                 frame[24..26].copy_from_slice(&sum.to_be_bytes());
             }
             let offload = packet::Offload { checksum: packet::Checksum::Valid, gso: None };
-            device.send(&[std::io::IoSlice::new(&frame)], offload, 0);
+            device.send(&packet::Packet { offload, ..packet::Packet::whole(&[std::io::IoSlice::new(&frame)]) });
         }
         prop_assert_eq!(uplink.sessions().unwrap(), []);
         let mut batch = packet::Batch::new();

@@ -9,7 +9,9 @@ pub mod netns;
 pub mod packet;
 pub mod pcap;
 pub mod tun;
+pub mod udp;
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -22,6 +24,33 @@ fn check(result: libc::c_int) -> Result<libc::c_int, Errno> {
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+/// Asks for room for `bytes` in each direction of a socket: beyond the system's limits with `CAP_NET_ADMIN`, else up to them.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_buffers(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
+    let force = |force, plain| set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes));
+    force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
+}
+
+fn set<T: Copy>(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
+    let length = length_of::<T>()?;
+    // SAFETY: the descriptor is open; the kernel reads at most `length` bytes, the size of `value`.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) }).map(drop)
+}
+
+fn length_of<T>() -> Result<libc::socklen_t, Errno> {
+    libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)
+}
+
+/// Room for the few control messages that we ask for: each is of a header of 16 bytes and at most 24 of data.
+const CONTROL: usize = 128;
+
+/// Aligned as `struct cmsghdr` has to be.
+#[repr(align(8))]
+struct Control([MaybeUninit<u8>; CONTROL]);
 
 /// An interface request (netdevice(7)) for `name`, cut to what the kernel holds, with a zeroed union.
 fn request(name: &str) -> libc::ifreq {

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::{check, last_error};
+pub use super::set_buffers;
+use super::{CONTROL, Control, check, last_error, length_of, set};
 
 /// What came beside a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,16 +148,6 @@ pub fn hear_only(fd: BorrowedFd<'_>, address: [u8; 6]) -> Result<(), Errno> {
     set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Asks for room for `bytes` in each direction: beyond the system's limits with `CAP_NET_ADMIN`, else up to them.
-///
-/// # Errors
-/// What setsockopt(2) says.
-pub fn set_buffers(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
-    let force = |force, plain| set(fd, libc::SOL_SOCKET, force, &bytes).or_else(|_| set(fd, libc::SOL_SOCKET, plain, &bytes));
-    force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-    force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
-}
-
 /// Founds a group of bound sockets among which the kernel spreads frames by flow; returns its number, for
 /// [`join_group`]. A group has its own filter of outgoing frames, which does not follow the sockets'.
 ///
@@ -211,13 +202,6 @@ pub fn receive(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Result<Recep
     Ok(reception)
 }
 
-/// Room for the two control messages that we ask for, which take 40 and 24 bytes.
-const CONTROL: usize = 128;
-
-/// Aligned as `struct cmsghdr` has to be.
-#[repr(align(8))]
-struct Control([MaybeUninit<u8>; CONTROL]);
-
 fn read_control(message: &libc::msghdr, reception: &mut Reception) {
     // SAFETY: recvmsg(2) has filled in `message`; its control buffer is still borrowed by the caller.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
@@ -253,16 +237,6 @@ fn tag(data: &libc::tpacket_auxdata) -> Option<[u8; 4]> {
     let tpid = if said { data.tp_vlan_tpid } else { 0x8100 };
     let ([a, b], [c, d]) = (tpid.to_be_bytes(), data.tp_vlan_tci.to_be_bytes());
     Some([a, b, c, d])
-}
-
-fn set<T: Copy>(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
-    let length = length_of::<T>()?;
-    // SAFETY: the descriptor is open; the kernel reads at most `length` bytes, the size of `value`.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) }).map(drop)
-}
-
-fn length_of<T>() -> Result<libc::socklen_t, Errno> {
-    libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)
 }
 
 fn index(interface: u32) -> Result<libc::c_int, Errno> {

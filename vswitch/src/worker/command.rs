@@ -17,6 +17,8 @@ pub enum Command {
     RemoveBridge(BridgeId),
     /// Put a device on a port that this makes.
     Attach(PortId, PortSettings, Box<dyn Device>, Sender<std::io::Result<()>>),
+    /// Read from a device that receives for several ports; the number is its own.
+    Listen(PortId, Box<dyn Device>, Sender<std::io::Result<()>>),
     /// Change a port.
     SetPort(PortId, PortSettings),
     /// Remove a port and close its device.
@@ -25,6 +27,8 @@ pub enum Command {
     Fdb(BridgeId, Sender<FdbListing>),
     /// Forget a bridge's addresses.
     FlushFdb(BridgeId),
+    /// Forget the addresses behind one peer of a tunnel.
+    ForgetPeer(PortId, u16),
     /// Read the counters of all these ports.
     Counters(Vec<PortId>, Sender<Vec<Counters>>),
     /// Give a bridge a gateway, change it, or take it away.
@@ -63,6 +67,8 @@ pub struct Sessions {
 pub enum Event {
     /// The device of a port is gone; the port stays, without it.
     DeviceGone(PortId),
+    /// A frame was longer than what the way out of a port carries; told once.
+    PacketTooBig(PortId),
     /// A frame for the services of a gateway.
     Punt(Punt),
 }

@@ -74,6 +74,10 @@ struct Queue {
     ready: bool,
     /// Whether any capture wants its frames.
     captured: bool,
+    /// Whether the frames that it receives are those of other ports.
+    shared: bool,
+    /// Whether the control side knows that a frame was too long for it.
+    told_too_big: bool,
 }
 
 struct Capture {
@@ -134,6 +138,7 @@ impl Worker {
             if now >= expiry {
                 self.datapath.expire(now, &mut self.batch, &mut self.outputs);
                 self.flush();
+                self.expire_devices(now);
                 // Not every device announces that it has gone.
                 self.make_all_ready();
                 expiry = now + EXPIRY;
@@ -170,7 +175,8 @@ impl Worker {
     }
 
     fn make_ready(&mut self, id: PortId) {
-        if let Some(queue) = self.queues.get_mut(id.0).filter(|queue| !queue.ready && queue.device.is_some()) {
+        let receives = |queue: &&mut Queue| queue.device.as_ref().is_some_and(|device| device.receives());
+        if let Some(queue) = self.queues.get_mut(id.0).filter(|queue| !queue.ready).filter(receives) {
             queue.ready = true;
             self.ready.push_back(id);
         }
@@ -213,6 +219,9 @@ impl Worker {
             Command::Attach(id, settings, device, reply) => {
                 let _ = reply.send(self.attach(id, &settings, device, now));
             }
+            Command::Listen(id, device, reply) => {
+                let _ = reply.send(self.open(id, device, true));
+            }
             Command::SetPort(id, settings) => self.datapath.set_port(now, id, &settings),
             Command::Detach(id, reply) => {
                 self.detach(id);
@@ -222,6 +231,7 @@ impl Worker {
                 let _ = reply.send(self.datapath.fdb(now, id));
             }
             Command::FlushFdb(id) => self.datapath.flush_fdb(id),
+            Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
             Command::Counters(ids, reply) => {
                 let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());
                 let _ = reply.send(counters.collect());
@@ -253,15 +263,22 @@ impl Worker {
     }
 
     fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>, now: Instant) -> io::Result<()> {
+        self.open(id, device, false)?;
+        self.datapath.set_port(now, id, settings);
+        Ok(())
+    }
+
+    fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
         match device.descriptor() {
             Some(descriptor) => {
                 let token = Token(id.0 as usize);
                 self.poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
             }
-            None => self.polled.push(id),
+            None if device.receives() => self.polled.push(id),
+            None => {}
         }
-        self.datapath.set_port(now, id, settings);
-        self.queues.insert(id.0, Queue { device: Some(device), ready: false, captured: false });
+        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
+        self.queues.insert(id.0, queue);
         self.mark_captured();
         // What came before the registration raises no edge.
         self.make_ready(id);
@@ -294,7 +311,8 @@ impl Worker {
     fn mark_captured(&mut self) {
         let captures = &self.captures;
         for (id, queue) in self.queues.iter_mut() {
-            queue.captured = captures.iter().any(|capture| capture.wants(PortId(id)));
+            let wanted = captures.iter().any(|capture| capture.wants(PortId(id)));
+            queue.captured = wanted || queue.shared && !captures.is_empty();
         }
     }
 
@@ -302,6 +320,11 @@ impl Worker {
         for punt in self.datapath.take_punts() {
             (self.notify)(Event::Punt(punt));
         }
+    }
+
+    fn expire_devices(&mut self, now: Instant) {
+        let devices = self.queues.iter_mut().filter_map(|(_, queue)| queue.device.as_mut());
+        devices.for_each(|device| device.expire(now));
     }
 
     fn tell_news(&mut self) {

@@ -51,7 +51,8 @@ impl Plane {
     }
 
     fn attach(&self, port: u32) -> Vec<FarEnd> {
-        let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None };
+        let settings =
+            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
         let attach = |worker: &Handle| {
             let (near, far) = Memory::new(Capabilities::ALL, 1000);
             let reply = worker.ask(|reply| Command::Attach(PortId(port), settings.clone(), Box::new(near), reply));
@@ -219,6 +220,7 @@ fn vlans_and_flushes_reach_every_worker() {
         vlans: VlanMode::Access(VlanId::try_from(number).unwrap()),
         guard: None,
         broadcast_limit: None,
+        tunnel: None,
     };
     plane.tell(|| Command::SetPort(PortId(0), access(10)));
     plane.far[0][1].push(&frame(1, Mac::BROADCAST), Offload::default());

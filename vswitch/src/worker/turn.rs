@@ -3,22 +3,20 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrayvec::ArrayVec;
-use packet::{Batch, Capabilities, Frame, MAX_PARTS, Packet, TagEdit};
+use packet::{Batch, MAX_PARTS, Packet, Queued};
 
 use super::command::Handover;
 use super::{Capture, Event, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, PortId};
-use crate::device::{ReceiveStatus, Received, Sent};
+use crate::device::{Losses, ReceiveStatus, Received, Sent};
 
 /// What sending a queue came to.
 #[derive(Default)]
 struct Tally {
     frames: u64,
     bytes: u64,
-    full: u64,
-    down: u64,
-    refused: u64,
+    losses: Losses,
 }
 
 impl Worker {
@@ -33,10 +31,11 @@ impl Worker {
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
+        device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
         let count = self.batch.frames().len();
         self.datapath.forward(now, &mut self.batch, &mut self.outputs);
         if captured {
-            self.capture_received(id, count);
+            self.capture_received(count);
         }
         self.hand_over();
         self.flush();
@@ -95,10 +94,10 @@ impl Worker {
     /// Sends the queue of one port.
     fn send(&mut self, id: PortId) {
         let departures = self.outputs.queue(id);
-        let mut list: ArrayVec<(&Frame, TagEdit), { Batch::MOST }> = ArrayVec::new();
+        let mut list: ArrayVec<Queued<'_>, { Batch::MOST }> = ArrayVec::new();
         for departure in departures {
             if let Some(frame) = self.batch.frames().get(departure.frame) {
-                let _ = list.try_push((frame, departure.edit));
+                let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
             }
         }
         let Some(queue) = self.queues.get_mut(id.0) else { return };
@@ -108,19 +107,25 @@ impl Worker {
             return;
         };
         let mut tally = Tally::default();
-        let capabilities: Capabilities = device.capabilities();
+        let capabilities = device.capabilities();
         let unsegmentable = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
-            let sent = device.send(packet.parts, packet.offload, packet.headers);
+            let sent = device.send(packet);
             tally.count(sent, packet);
             for capture in captures.iter_mut().filter(|capture| capture.wants(id)) {
                 capture.offer_sent(id, packet, sent);
             }
         });
+        tally.losses.add(device.flush());
         self.datapath.count_sent(id, tally.frames, tally.bytes);
+        let Losses { full, down, refused, too_big } = tally.losses;
+        if too_big > 0 && !std::mem::replace(&mut queue.told_too_big, true) {
+            (self.notify)(Event::PacketTooBig(id));
+        }
         for (reason, count) in [
-            (DropReason::QueueFull, tally.full),
-            (DropReason::DeviceDown, tally.down),
-            (DropReason::Refused, tally.refused),
+            (DropReason::QueueFull, full),
+            (DropReason::DeviceDown, down),
+            (DropReason::Refused, refused),
+            (DropReason::PacketTooBig, too_big),
             (DropReason::Unsegmentable, unsegmentable as u64),
         ] {
             if count > 0 {
@@ -129,12 +134,13 @@ impl Worker {
         }
     }
 
-    /// Offers the first `count` frames of the batch, as they were received, to the captures of the port that they came from.
-    fn capture_received(&mut self, id: PortId, count: usize) {
+    /// Offers the first `count` frames of the batch, as they were received, to the captures of the ports that they came from.
+    fn capture_received(&mut self, count: usize) {
         let at = nanoseconds();
         let mut dropped = self.outputs.dropped().iter().peekable();
         for (index, frame) in self.batch.frames().iter().take(count).enumerate() {
             let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
+            let id = PortId(frame.ingress);
             for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
                 capture.tap.offer(at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
             }
@@ -144,15 +150,11 @@ impl Worker {
 
 impl Tally {
     fn count(&mut self, sent: Sent, packet: &Packet<'_>) {
-        match sent {
-            Sent::Done => {
-                self.frames += 1;
-                self.bytes += packet.parts.iter().map(|part| part.len() as u64).sum::<u64>();
-            }
-            Sent::QueueFull => self.full += 1,
-            Sent::Down => self.down += 1,
-            Sent::Refused => self.refused += 1,
+        if sent == Sent::Done {
+            self.frames += 1;
+            self.bytes += packet.parts.iter().map(|part| part.len() as u64).sum::<u64>();
         }
+        self.losses.count(sent, 1);
     }
 }
 
@@ -163,6 +165,7 @@ impl Capture {
             Sent::QueueFull => Some(DropReason::QueueFull.name()),
             Sent::Down => Some(DropReason::DeviceDown.name()),
             Sent::Refused => Some(DropReason::Refused.name()),
+            Sent::TooBig => Some(DropReason::PacketTooBig.name()),
         };
         let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
         self.tap.offer(nanoseconds(), id.0, Direction::Out, verdict, &parts, packet.offload);

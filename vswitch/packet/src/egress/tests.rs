@@ -14,7 +14,7 @@ const CHECKSUM_ONLY: Capabilities = Capabilities { checksum: true, ..NONE };
 fn sent(frames: &[(Vec<u8>, Offload)], edit: TagEdit, capabilities: Capabilities) -> Vec<(Vec<u8>, Offload, u16)> {
     let mut batch = Batch::new();
     frames.iter().for_each(|(bytes, offload)| batch.push(bytes, *offload));
-    let queue: Vec<_> = batch.frames().iter().map(|frame| (frame, edit)).collect();
+    let queue: Vec<_> = batch.frames().iter().map(|frame| Queued { frame, edit, peer: frame.peer }).collect();
     let mut list = Vec::new();
     let mut count = 0;
     let lost = Egress::new().run(&queue, capabilities, &mut |packet| {

@@ -15,6 +15,8 @@ pub struct GatewaySettings {
     pub mac: Mac,
     /// The VLAN that it is in.
     pub vlan: VlanId,
+    /// Longest packet that goes out by it, in bytes.
+    pub mtu: u16,
     /// Its addresses and subnets. No two gateways have subnets that overlap.
     pub addresses: Vec<IpNet>,
     /// What lies behind it.

@@ -314,12 +314,12 @@ impl Router {
                 return Err(refusal.into());
             }
         };
-        let mtu = paths.mtu(way.egress);
+        let mtu = self.interfaces.get(way.egress).map_or(u16::MAX, |interface| interface.settings.mtu);
         let length = paths.frame(at.index).map_or(0, |frame| longest_part(frame, packet));
         let too_long = length > usize::from(mtu);
         if too_long && (packet.dont_fragment || paths.frame(at.index).is_some_and(|frame| frame.offload.gso.is_some())) {
             self.complain(at, packet, Problem::TooBig(mtu), paths);
-            return Err(DropReason::PacketTooBig);
+            return Err(DropReason::ExceedsMtu);
         }
         let nat = match nat {
             None => self.translate_outbound(at, packet, way, paths)?,

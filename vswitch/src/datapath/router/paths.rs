@@ -20,11 +20,6 @@ impl Paths<'_> {
         self.frame(index).map_or(&[], Frame::bytes)
     }
 
-    /// The MTU of a bridge, in bytes.
-    pub(super) fn mtu(&self, bridge: BridgeId) -> u16 {
-        self.bridges.get(bridge.0).map_or(u16::MAX, |bridge| bridge.settings.mtu)
-    }
-
     /// Puts a frame behind those of the batch and returns its place.
     pub(super) fn push(&mut self, bytes: &[u8], offload: Offload) -> Result<usize, DropReason> {
         if !self.batch.has_room() {

@@ -45,6 +45,7 @@ fn inside(number: u8, isolated: bool) -> GatewaySettings {
     GatewaySettings {
         mac: gateway(number),
         vlan: VlanId::DEFAULT,
+        mtu: 1500,
         addresses: nets(&[&format!("10.0.{number}.1/24"), &format!("fd0{number}::1/64")]),
         side: Side::Inside { uplink: Some(UPLINK), isolated },
     }
@@ -54,6 +55,7 @@ fn outside(translation: Translation) -> GatewaySettings {
     GatewaySettings {
         mac: gateway(9),
         vlan: VlanId::DEFAULT,
+        mtu: 1400,
         addresses: nets(&["192.0.2.10/24", "2001:db8::10/64"]),
         side: Side::Outside { gateways: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()], translation },
     }
@@ -73,7 +75,7 @@ impl Lab {
         }
         for (port, bridge) in [(A, 0), (B, 0), (C, 1), (WAN, 9)] {
             let bridge = BridgeId(bridge);
-            let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None };
+            let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
             datapath.set_port(now, port, &settings);
         }
         datapath.set_gateway(BridgeId(0), Some(inside(0, isolated)));
@@ -278,7 +280,7 @@ fn the_sender_hears_why_a_packet_goes_no_further() {
     lab.introduce();
     for (frame, reason, answer) in [
         (out(1, b""), DropReason::HopLimit, (11, 0)),
-        (out(64, &[7; 1400]), DropReason::PacketTooBig, (3, 4)),
+        (out(64, &[7; 1400]), DropReason::ExceedsMtu, (3, 4)),
         (udp((station(1), [10, 0, 0, 11], 5), (gateway(0), [10, 0, 0, 1], 7), 64, b""), DropReason::NoService, (3, 3)),
     ] {
         let left = lab.send(A, &frame);

@@ -1,0 +1,462 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use packet::{Mac, VlanId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use vxlan::Vni;
+
+use super::{BridgeName, InterfaceName, PortName, VlanMode};
+
+/// A VXLAN tunnel as `switch.toml` describes it. It is a port of its bridge, and shares the ports' names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "VxlanTable", into = "VxlanTable")]
+pub struct VxlanSpec {
+    /// Its name.
+    pub name: PortName,
+    /// The bridge that it is on.
+    pub bridge: BridgeName,
+    /// The network.
+    pub vni: Vni,
+    /// The address of this host that it sends from and listens on.
+    pub local: IpAddr,
+    /// The UDP port of all hosts; 4789 by default.
+    pub port: u16,
+    /// How flooded frames reach the other hosts.
+    pub reach: Reach,
+    /// Whether MAC addresses are learned from what arrives.
+    pub learn: bool,
+    /// Whether outer UDP headers have a checksum.
+    pub udp_checksum: bool,
+    /// TTL or hop limit of outer packets; 64 by default, 1 for a group.
+    pub ttl: u8,
+    /// Its VLANs on the bridge; by default VLAN 1, untagged.
+    pub vlans: VlanMode,
+    /// Most frames a second out of the tunnel that go to many; `None`: no limit.
+    pub bum_limit: Option<u32>,
+    /// Stations that are known beforehand.
+    pub stations: Vec<StationSpec>,
+}
+
+/// How flooded frames reach the other hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One copy to each; nobody else is listened to.
+    Peers(BTreeSet<IpAddr>),
+    /// By IP multicast, out of this interface; whoever sends belongs to it.
+    Group(IpAddr, InterfaceName),
+}
+
+impl Reach {
+    /// The hosts that were named.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Peers(peers) => peers.iter().copied().collect(),
+            Self::Group(..) => Vec::new(),
+        }
+    }
+}
+
+/// A station behind a tunnel: where it is, and, with its IP address, that the switch answers ARP and neighbour discovery for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StationSpec {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The host that it is on.
+    pub peer: IpAddr,
+    /// Its IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+}
+
+/// What `vsctl set-vxlan` changes; what is empty or `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct VxlanChange {
+    /// Peers to add.
+    pub add_peers: Vec<IpAddr>,
+    /// Peers to remove.
+    pub remove_peers: Vec<IpAddr>,
+    /// Whether addresses are learned.
+    pub learn: Option<bool>,
+    /// Another limit; 0 lifts it.
+    pub bum_limit: Option<u32>,
+}
+
+impl VxlanSpec {
+    /// The limit where none is given: far above what stations do, far below what a loop does.
+    pub const BUM_LIMIT: u32 = 20_000;
+
+    /// Whether frames of both would arrive at the same place with the same VNI.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        let same_ear = self.local == other.local
+            || matches!((&self.reach, &other.reach), (Reach::Group(a, x), Reach::Group(b, y)) if (a, x) == (b, y));
+        self.vni == other.vni && self.port == other.port && same_ear
+    }
+
+    /// The same with a change made to it, after the checks that one from a file went through.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn changed(self, change: &VxlanChange) -> Result<Self, VxlanError> {
+        let mut table = VxlanTable::from(self);
+        if let Some(missing) = change.remove_peers.iter().find(|peer| !table.peers.contains(peer)) {
+            return Err(VxlanError::NoPeer(table.name, *missing));
+        }
+        table.peers.extend(&change.add_peers);
+        table.peers.retain(|peer| !change.remove_peers.contains(peer));
+        table.r#static.retain(|station| !change.remove_peers.contains(&station.peer));
+        table.learn = change.learn.unwrap_or(table.learn);
+        table.bum_limit = change.bum_limit.or(table.bum_limit);
+        table.try_into()
+    }
+}
+
+/// A tunnel that contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VxlanError {
+    /// The local address is none of one host.
+    #[error("`local` of vxlan \"{0}\" is {1}, which no host has: use an address of this host")]
+    Local(PortName, IpAddr),
+    /// An address that needs an interface besides.
+    #[error(
+        "{1} of vxlan \"{0}\" is a link-local address, which means nothing without its link: use a global or unique local one"
+    )]
+    LinkLocal(PortName, IpAddr),
+    /// A peer is this host.
+    #[error("peer {1} of vxlan \"{0}\" is its own `local` address: list the other hosts only")]
+    PeerIsLocal(PortName, IpAddr),
+    /// A peer is none of one host.
+    #[error("peer {1} of vxlan \"{0}\" is not the address of a host: list addresses of hosts, or use `group` for multicast")]
+    Peer(PortName, IpAddr),
+    /// Mixed families.
+    #[error("{1} of vxlan \"{0}\" is not of the same IP version as `local` {2}: a tunnel runs over one of them")]
+    Family(PortName, IpAddr, IpAddr),
+    /// Too many peers.
+    #[error("vxlan \"{0}\" has {1} peers: use at most {most}, or `group`", most = vxlan::Peers::MOST)]
+    Peers(PortName, usize),
+    /// Both ways of flooding.
+    #[error("vxlan \"{0}\" has both `peers` and `group`: list the peers, or use a group and its `device`")]
+    PeersAndGroup(PortName),
+    /// Not a group.
+    #[error("group {1} of vxlan \"{0}\" is not a multicast address: use one of 224.0.0.0/4 or ff00::/8")]
+    Group(PortName, IpAddr),
+    /// A group without an interface.
+    #[error("vxlan \"{0}\" has a `group` but no `device`: name the interface that the group is joined on")]
+    NoDevice(PortName),
+    /// An interface without a group.
+    #[error("vxlan \"{0}\" has a `device` but no `group`: `device` says where a group is joined; leave it out with `peers`")]
+    DeviceWithoutGroup(PortName),
+    /// Port 0.
+    #[error("`port` of vxlan \"{0}\" is 0: use 4789, or 8472 for hosts that use Linux's old one")]
+    Port(PortName),
+    /// TTL 0.
+    #[error("`ttl` of vxlan \"{0}\" is 0, with which no packet leaves the host: use 1 to 255")]
+    Ttl(PortName),
+    /// Access and trunk.
+    #[error("vxlan \"{0}\" has both `vlan` and `trunk`: use `vlan` for one VLAN, untagged, or `trunk` for tagged ones")]
+    AccessAndTrunk(PortName),
+    /// A trunk without VLANs, or a native VLAN without a trunk.
+    #[error("vxlan \"{0}\" has a trunk without VLANs: list at least one in `trunk`, or leave `trunk` and `native` out")]
+    EmptyTrunk(PortName),
+    /// A station where nobody is.
+    #[error(
+        "static entry {1} of vxlan \"{0}\" is behind {2}, which is not one of its peers: add the peer, or correct the entry"
+    )]
+    StationPeer(PortName, Mac, IpAddr),
+    /// A station that cannot be.
+    #[error("static entry {1} of vxlan \"{0}\" is a group address or zero: use the address of one station")]
+    StationMac(PortName, Mac),
+    /// The same station twice.
+    #[error("static entry {1} of vxlan \"{0}\" is behind two peers: leave one out")]
+    StationTwice(PortName, Mac),
+    /// A peer to be removed is not there.
+    #[error("{1} is no peer of vxlan \"{0}\": `vsctl list-vxlan` lists them")]
+    NoPeer(PortName, IpAddr),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct VxlanTable {
+    name: PortName,
+    bridge: BridgeName,
+    #[serde(deserialize_with = "read_vni", serialize_with = "write_vni")]
+    vni: Vni,
+    local: IpAddr,
+    #[serde(default = "assigned_port")]
+    port: u16,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    peers: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<InterfaceName>,
+    #[serde(default = "yes")]
+    learn: bool,
+    #[serde(default = "yes")]
+    udp_checksum: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vlan: Option<VlanId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trunk: Option<Vec<VlanId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    native: Option<VlanId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bum_limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    r#static: Vec<StationSpec>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn assigned_port() -> u16 {
+    vxlan::UDP_PORT
+}
+
+fn read_vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let vni = u32::try_from(number).ok().and_then(|number| Vni::try_from(number).ok());
+    vni.ok_or_else(|| de::Error::custom(format!("{number} is not a VNI: use a number from 0 to 16777215")))
+}
+
+fn write_vni<S: Serializer>(vni: &Vni, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(vni.number())
+}
+
+impl TryFrom<VxlanTable> for VxlanSpec {
+    type Error = VxlanError;
+
+    fn try_from(table: VxlanTable) -> Result<Self, VxlanError> {
+        let name = table.name.clone();
+        let local = table.local.to_canonical();
+        if local.is_unspecified() || local.is_multicast() || is_broadcast(local) {
+            return Err(VxlanError::Local(name, local));
+        }
+        if is_link_local(local) {
+            return Err(VxlanError::LinkLocal(name, local));
+        }
+        if table.port == 0 {
+            return Err(VxlanError::Port(name));
+        }
+        if table.ttl == Some(0) {
+            return Err(VxlanError::Ttl(name));
+        }
+        let reach = table.reach(local)?;
+        table.check_stations(&reach)?;
+        let vlans = match (table.vlan, table.trunk, table.native) {
+            (None, None, None) => VlanMode::Access(VlanId::DEFAULT),
+            (Some(vlan), None, None) => VlanMode::Access(vlan),
+            (Some(_), ..) => return Err(VxlanError::AccessAndTrunk(name)),
+            (None, None, Some(_)) => return Err(VxlanError::EmptyTrunk(name)),
+            (None, Some(trunk), _) if trunk.is_empty() => return Err(VxlanError::EmptyTrunk(name)),
+            (None, Some(mut allowed), native) => {
+                allowed.sort_unstable();
+                allowed.dedup();
+                VlanMode::Trunk { allowed, native }
+            }
+        };
+        Ok(Self {
+            name,
+            bridge: table.bridge,
+            vni: table.vni,
+            local,
+            port: table.port,
+            ttl: table.ttl.unwrap_or(if matches!(reach, Reach::Group(..)) { 1 } else { 64 }),
+            reach,
+            learn: table.learn,
+            udp_checksum: table.udp_checksum,
+            vlans,
+            bum_limit: Some(table.bum_limit.unwrap_or(Self::BUM_LIMIT)).filter(|limit| *limit > 0),
+            stations: table.r#static,
+        })
+    }
+}
+
+impl VxlanTable {
+    fn reach(&self, local: IpAddr) -> Result<Reach, VxlanError> {
+        let name = || self.name.clone();
+        let same_family = |address: IpAddr| {
+            let same = address.is_ipv4() == local.is_ipv4();
+            if same { Ok(address) } else { Err(VxlanError::Family(name(), address, local)) }
+        };
+        match (self.group, &self.device) {
+            (Some(_), _) if !self.peers.is_empty() => Err(VxlanError::PeersAndGroup(name())),
+            (Some(group), _) if !group.is_multicast() => Err(VxlanError::Group(name(), group)),
+            (Some(group), Some(device)) => Ok(Reach::Group(same_family(group)?, device.clone())),
+            (Some(_), None) => Err(VxlanError::NoDevice(name())),
+            (None, Some(_)) => Err(VxlanError::DeviceWithoutGroup(name())),
+            (None, None) => {
+                let mut peers = BTreeSet::new();
+                for peer in self.peers.iter().map(IpAddr::to_canonical) {
+                    if peer.is_unspecified() || peer.is_multicast() || is_broadcast(peer) {
+                        return Err(VxlanError::Peer(name(), peer));
+                    }
+                    if is_link_local(peer) {
+                        return Err(VxlanError::LinkLocal(name(), peer));
+                    }
+                    if peer == local {
+                        return Err(VxlanError::PeerIsLocal(name(), peer));
+                    }
+                    peers.insert(same_family(peer)?);
+                }
+                let count = peers.len();
+                if count > vxlan::Peers::MOST { Err(VxlanError::Peers(name(), count)) } else { Ok(Reach::Peers(peers)) }
+            }
+        }
+    }
+
+    /// A group's members are not listed, so any host of the right family may be one.
+    fn check_stations(&self, reach: &Reach) -> Result<(), VxlanError> {
+        let name = || self.name.clone();
+        for station in &self.r#static {
+            let StationSpec { mac, peer, .. } = station;
+            if mac.is_group() || *mac == Mac::ZERO {
+                return Err(VxlanError::StationMac(name(), *mac));
+            }
+            let reached = match reach {
+                Reach::Peers(peers) => peers.contains(peer),
+                Reach::Group(group, _) => peer.is_ipv4() == group.is_ipv4() && !peer.is_multicast() && *peer != self.local,
+            };
+            if !reached {
+                return Err(VxlanError::StationPeer(name(), *mac, *peer));
+            }
+            if self.r#static.iter().any(|other| other.mac == *mac && other.peer != *peer) {
+                return Err(VxlanError::StationTwice(name(), *mac));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<VxlanSpec> for VxlanTable {
+    fn from(spec: VxlanSpec) -> Self {
+        let peers = spec.reach.peers();
+        let (group, device) = match spec.reach {
+            Reach::Peers(_) => (None, None),
+            Reach::Group(group, device) => (Some(group), Some(device)),
+        };
+        let (vlan, trunk, native) = match spec.vlans {
+            VlanMode::All => (None, None, None),
+            VlanMode::Access(vlan) => (Some(vlan), None, None),
+            VlanMode::Trunk { allowed, native } => (None, Some(allowed), native),
+        };
+        Self {
+            name: spec.name,
+            bridge: spec.bridge,
+            vni: spec.vni,
+            local: spec.local,
+            port: spec.port,
+            peers,
+            group,
+            device,
+            learn: spec.learn,
+            udp_checksum: spec.udp_checksum,
+            ttl: Some(spec.ttl),
+            vlan,
+            trunk,
+            native,
+            bum_limit: Some(spec.bum_limit.unwrap_or(0)),
+            r#static: spec.stations,
+        }
+    }
+}
+
+fn is_broadcast(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vxlan(rest: &str) -> Result<VxlanSpec, String> {
+        let text = format!("name = \"vx0\"\nbridge = \"br0\"\n{rest}");
+        toml::from_str(&text).map_err(|error| error.message().to_owned())
+    }
+
+    const BASE: &str = "vni = 42\nlocal = \"192.0.2.1\"\n";
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let spec = vxlan(BASE).unwrap();
+        assert_eq!((spec.vni.number(), spec.port, spec.ttl, spec.learn, spec.udp_checksum), (42, 4789, 64, true, true));
+        assert_eq!((spec.vlans, spec.bum_limit), (VlanMode::Access(VlanId::DEFAULT), Some(VxlanSpec::BUM_LIMIT)));
+        let spec = vxlan(&format!("{BASE}group = \"239.1.1.1\"\ndevice = \"eth0\"")).unwrap();
+        assert_eq!(spec.ttl, 1);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        for (rest, part) in [
+            ("vni = 16777216\nlocal = \"192.0.2.1\"", "16777216 is not a VNI: use a number from 0 to 16777215"),
+            ("vni = -1\nlocal = \"192.0.2.1\"", "-1 is not a VNI"),
+            ("vni = 1\nlocal = \"0.0.0.0\"", "which no host has"),
+            ("vni = 1\nlocal = \"fe80::1\"", "link-local"),
+        ] {
+            let error = vxlan(rest).unwrap_err();
+            assert!(error.contains(part), "{rest}: {error}");
+        }
+        for (rest, part) in [
+            ("peers = [\"192.0.2.1\"]", "peer 192.0.2.1 of vxlan \"vx0\" is its own `local` address"),
+            ("peers = [\"239.1.1.1\"]", "use `group` for multicast"),
+            ("peers = [\"fd00::1\"]", "not of the same IP version"),
+            ("peers = [\"::ffff:192.0.2.1\"]", "its own `local`"),
+            ("group = \"192.0.2.9\"\ndevice = \"eth0\"", "192.0.2.9 of vxlan \"vx0\" is not a multicast address"),
+            ("group = \"239.1.1.1\"", "no `device`"),
+            ("device = \"eth0\"", "no `group`"),
+            ("group = \"239.1.1.1\"\ndevice = \"eth0\"\npeers = [\"192.0.2.2\"]", "both `peers` and `group`"),
+            ("group = \"ff05::1\"\ndevice = \"eth0\"", "not of the same IP version"),
+            ("port = 0", "`port`"),
+            ("ttl = 0", "`ttl`"),
+            ("vlan = 1\ntrunk = [2]", "both `vlan` and `trunk`"),
+            ("native = 2", "trunk without VLANs"),
+            ("static = [{ mac = \"02:00:00:00:00:01\", peer = \"192.0.2.7\" }]", "not one of its peers"),
+            ("peers = [\"192.0.2.7\"]\nstatic = [{ mac = \"ff:ff:ff:ff:ff:ff\", peer = \"192.0.2.7\" }]", "group address"),
+            ("colour = 1", "unknown field"),
+        ] {
+            let error = vxlan(&format!("{BASE}{rest}")).unwrap_err();
+            assert!(error.contains(part), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_written_reads_back_the_same() {
+        for rest in [
+            "",
+            "peers = [\"192.0.2.3\", \"192.0.2.2\", \"192.0.2.3\"]\nlearn = false\nbum-limit = 0",
+            "group = \"239.1.1.1\"\ndevice = \"eth0\"\nttl = 9\nudp-checksum = false\nport = 8472",
+            "trunk = [20, 10]\nnative = 1",
+            "peers = [\"192.0.2.2\"]\nstatic = [{ mac = \"02:00:00:00:00:01\", peer = \"192.0.2.2\", ip = \"10.0.0.1\" }]",
+        ] {
+            let spec = vxlan(&format!("{BASE}{rest}")).unwrap();
+            assert_eq!(toml::from_str::<VxlanSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+            assert_eq!(serde_json::from_str::<VxlanSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn peers_come_and_go() {
+        let spec = vxlan(&format!("{BASE}peers = [\"192.0.2.2\"]")).unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let change = VxlanChange {
+            add_peers: vec![address("192.0.2.3")],
+            remove_peers: vec![address("192.0.2.2")],
+            bum_limit: Some(0),
+            ..VxlanChange::default()
+        };
+        let changed = spec.clone().changed(&change).unwrap();
+        assert_eq!((changed.reach.peers(), changed.bum_limit), (vec![address("192.0.2.3")], None));
+        let error = changed.changed(&change).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.2 is no peer"), "{error}");
+        let own = VxlanChange { add_peers: vec![spec.local], ..VxlanChange::default() };
+        assert!(spec.changed(&own).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! The sockets of VXLAN tunnels, in vswitchd's own network namespace.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::AttachError;
+use super::error::{Doing, NET_ADMIN, NET_RAW};
+use super::netlink::{Link, Netlink};
+use super::netns::Namespace;
+use crate::api::{Reach, VxlanSpec};
+use crate::device::Sources;
+use crate::sys::udp;
+
+/// Sockets that a tunnel's frames leave from. The underlay spreads load by flows of its own; this many of them are enough for the
+/// paths and network card queues between two hosts.
+const SOURCES: usize = 16;
+/// Room for datagrams that wait, in each direction and socket: a few milliseconds at 10 Gb/s, for which a worker may be busy.
+const BUFFER: i32 = 8 << 20;
+
+/// What is known about the way to a tunnel's other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Index of the interface that groups are joined on and sent out of.
+    pub interface: Option<u32>,
+    /// The smallest MTU on the way to any of the other hosts, as far as this host knows it.
+    pub mtu: u32,
+}
+
+/// Looks at the way.
+///
+/// # Errors
+/// `local` is not an address of this host, or there is no such interface.
+pub fn survey(spec: &VxlanSpec) -> Result<Underlay, AttachError> {
+    let own = Namespace::own();
+    let (here, device) = own.with_netlink(|netlink| {
+        let here = link_with(netlink, spec.local).doing(NET_ADMIN, || format!("look up address {}", spec.local))?;
+        let device = match &spec.reach {
+            Reach::Peers(_) => None,
+            Reach::Group(_, name) => {
+                let gone = || AttachError::NoInterface { ifname: name.to_string(), place: own.place.clone() };
+                let link = netlink.link(name.as_str()).doing(NET_ADMIN, || format!("look up interface \"{name}\""))?;
+                Some(link.ok_or_else(gone)?)
+            }
+        };
+        Ok((here, device))
+    })?;
+    let here = here.ok_or(AttachError::NotLocal(spec.local))?;
+    let routes = spec.reach.peers().into_iter().filter_map(|peer| route_mtu(spec.local, SocketAddr::new(peer, spec.port)).ok());
+    let mtu = device.as_ref().map(|link| link.mtu).or(routes.min()).unwrap_or(here.mtu);
+    Ok(Underlay { interface: device.map(|link| link.index), mtu })
+}
+
+/// Opens the sockets that a tunnel sends from.
+///
+/// # Errors
+/// Mostly too many open files.
+pub fn open_sources(spec: &VxlanSpec, underlay: &Underlay) -> Result<Sources, AttachError> {
+    let doing = || format!("open the sockets that vxlan \"{}\" sends from", spec.name);
+    let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(spec, underlay)).collect() };
+    let sockets = open().doing(NET_RAW, doing)?;
+    let segmenting = spec.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
+    Ok(Sources::new(sockets, segmenting))
+}
+
+fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> {
+    let socket = udp::open(spec.local)?;
+    let fd = socket.as_fd();
+    udp::deafen(fd)?;
+    crate::sys::set_buffers(fd, BUFFER)?;
+    udp::never_fragment(fd, spec.local)?;
+    udp::set_hops(fd, spec.local, spec.ttl)?;
+    if !spec.udp_checksum {
+        udp::send_zero_checksum(fd, spec.local)?;
+    }
+    if let Some(interface) = underlay.interface {
+        udp::send_groups_out_of(fd, spec.local, interface)?;
+    }
+    udp::bind(fd, SocketAddr::new(spec.local, 0))?;
+    Ok(socket)
+}
+
+/// A socket that receives, and whether the kernel hands over runs.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Whether `UDP_GRO` is on.
+    pub runs: bool,
+}
+
+/// Opens `count` sockets on an address and port of this host, among which the kernel spreads flows.
+///
+/// # Errors
+/// Another process has the port.
+pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<Listening>, AttachError> {
+    let doing = || format!("listen on UDP port {} of {}", address.port(), address.ip());
+    let in_use = |error: Errno| match error {
+        Errno::ADDRINUSE => AttachError::PortInUse(address),
+        Errno::ADDRNOTAVAIL => AttachError::NotLocal(address.ip()),
+        error => Err::<(), _>(error).doing(NET_RAW, doing).err().unwrap_or(AttachError::PortInUse(address)),
+    };
+    if count > 1 {
+        // Sockets that share a port would also share it with those of another process.
+        udp::open(address.ip()).and_then(|probe| udp::bind(probe.as_fd(), address)).map_err(in_use)?;
+    }
+    let open = || -> Result<Listening, Errno> {
+        let socket = udp::open(address.ip())?;
+        if count > 1 {
+            udp::share_port(socket.as_fd())?;
+        }
+        let runs = prepare(&socket, address.ip())?;
+        udp::bind(socket.as_fd(), address)?;
+        Ok(Listening { socket, runs })
+    };
+    (0..count.max(1)).map(|_| open()).collect::<Result<_, _>>().map_err(in_use)
+}
+
+/// Opens a socket that hears a group on an interface. One is enough: every socket would hear every datagram.
+///
+/// # Errors
+/// The group cannot be joined.
+pub fn listen_to_group(group: SocketAddr, interface: u32) -> Result<Listening, AttachError> {
+    let open = || -> Result<Listening, Errno> {
+        let socket = udp::open(group.ip())?;
+        udp::share_address(socket.as_fd())?;
+        let runs = prepare(&socket, group.ip())?;
+        udp::join(socket.as_fd(), group.ip(), interface)?;
+        udp::bind(socket.as_fd(), group)?;
+        Ok(Listening { socket, runs })
+    };
+    open().doing(NET_RAW, || format!("join multicast group {} for UDP port {}", group.ip(), group.port()))
+}
+
+fn prepare(socket: &OwnedFd, address: IpAddr) -> Result<bool, Errno> {
+    crate::sys::set_buffers(socket.as_fd(), BUFFER)?;
+    udp::prepare_receiving(socket.as_fd(), address)
+}
+
+/// Takes datagrams without a checksum over IPv6, which only a tunnel that was configured so may (RFC 6936, section 4).
+pub fn accept_zero_checksum(socket: BorrowedFd<'_>) {
+    // An older kernel does not know it, and drops and counts them.
+    let _ = udp::accept_zero_checksum(socket, true);
+}
+
+/// The MTU of the route to an address.
+fn route_mtu(local: IpAddr, to: SocketAddr) -> Result<u32, Errno> {
+    let socket = udp::open(local)?;
+    udp::bind(socket.as_fd(), SocketAddr::new(local, 0))?;
+    udp::route_mtu(socket.as_fd(), to)
+}
+
+/// The interface that has an address.
+fn link_with(netlink: &Netlink, address: IpAddr) -> std::io::Result<Option<Link>> {
+    let Some(index) = netlink.interface_with(address)? else { return Ok(None) };
+    Ok(netlink.links()?.into_iter().find(|link| link.index == index))
+}

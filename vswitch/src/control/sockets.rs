@@ -1,0 +1,138 @@
+//! The sockets of tunnels.
+//!
+//! What a tunnel hears comes in at an [`Ear`], which tunnels with the same address and UDP port share; an ear opens with its first
+//! tunnel and closes with its last. What it sends leaves from sockets that tunnels which send in the same way share as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use vxlan::Vni;
+
+use super::vxlan::Live;
+use super::{ControlError, Switch};
+use crate::api::VxlanSpec;
+use crate::attach::AttachError;
+use crate::attach::underlay::{self, Listening, Underlay};
+use crate::datapath::PortId;
+use crate::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters};
+use crate::worker::Command;
+
+/// Where datagrams arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ear {
+    Host(SocketAddr),
+    /// A group, on the interface with this index.
+    Group(SocketAddr, u32),
+}
+
+/// An open ear.
+pub(super) struct Open {
+    id: PortId,
+    /// To the receiver on each worker that has one.
+    changes: Vec<crossbeam_channel::Sender<Change>>,
+    pub(super) counters: Arc<UnderlayCounters>,
+    /// The sockets of the receivers, for their options.
+    sockets: Vec<OwnedFd>,
+    pub(super) runs: bool,
+    vnis: BTreeSet<Vni>,
+}
+
+/// The sockets of all tunnels.
+#[derive(Default)]
+pub(super) struct Sockets {
+    pub(super) ears: BTreeMap<Ear, Open>,
+    /// Tunnels that send in the same way share sockets, which are gone with the last of them.
+    sources: BTreeMap<String, Weak<Sources>>,
+}
+
+impl Switch {
+    pub(super) fn connect(&mut self, spec: &VxlanSpec, live: &Live) -> Result<(), ControlError> {
+        let settings = self.prepare_tunnel(&live.shared, spec)?;
+        for worker in &self.workers {
+            let sender: Box<dyn Device> = Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources)));
+            let attached = worker.ask(|reply| Command::Attach(live.id, settings.clone(), sender, reply))?;
+            attached.map_err(|error| ControlError::Poll(spec.name.clone(), error))?;
+        }
+        for ear in &live.ears {
+            self.listen(*ear, spec)?;
+            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
+            open.vnis.insert(spec.vni);
+            for changes in &open.changes {
+                // A receiver that is gone went with its worker.
+                let _ = changes.send(Change::Add(live.id, Arc::clone(&live.shared)));
+            }
+        }
+        self.captures.add_tunnel(live.id, spec);
+        Ok(())
+    }
+
+    pub(super) fn disconnect(&mut self, spec: &VxlanSpec, live: &Live) {
+        for ear in &live.ears {
+            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
+            open.vnis.remove(&spec.vni);
+            open.changes.iter().for_each(|changes| drop(changes.send(Change::Remove(spec.vni))));
+            if open.vnis.is_empty()
+                && let Some(open) = self.sockets.ears.remove(ear)
+            {
+                self.detach(open.id);
+            }
+        }
+        self.detach(live.id);
+    }
+
+    fn detach(&mut self, id: PortId) {
+        for worker in &self.workers {
+            let _ = worker.ask(|reply| Command::Detach(id, reply));
+        }
+        self.port_ids.remove(id.0);
+    }
+
+    /// Opens an ear, unless it is open, and puts a receiver of it on the workers.
+    fn listen(&mut self, ear: Ear, spec: &VxlanSpec) -> Result<(), ControlError> {
+        let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
+        if !self.sockets.ears.contains_key(&ear) {
+            let listening = match ear {
+                Ear::Host(address) => underlay::listen(address, self.workers.len()).map_err(failed)?,
+                Ear::Group(group, interface) => vec![underlay::listen_to_group(group, interface).map_err(failed)?],
+            };
+            let id = PortId(self.port_ids.vacancy());
+            // No port has this number, whatever its name.
+            self.port_ids.insert(id.0, spec.name.clone());
+            let opened = self.start_receivers(id, listening, spec);
+            let open = opened.inspect_err(|_| self.detach(id))?;
+            self.sockets.ears.insert(ear, open);
+        }
+        if let Some(open) = self.sockets.ears.get(&ear).filter(|_| !spec.udp_checksum && spec.local.is_ipv6()) {
+            open.sockets.iter().for_each(|socket| underlay::accept_zero_checksum(socket.as_fd()));
+        }
+        Ok(())
+    }
+
+    fn start_receivers(&self, id: PortId, listening: Vec<Listening>, spec: &VxlanSpec) -> Result<Open, ControlError> {
+        let counters = Arc::new(UnderlayCounters::default());
+        let runs = listening.iter().all(|listening| listening.runs);
+        let (mut changes, mut sockets) = (Vec::new(), Vec::new());
+        for (worker, listening) in self.workers.iter().zip(listening) {
+            let poll = |error| ControlError::Poll(spec.name.clone(), error);
+            sockets.push(listening.socket.try_clone().map_err(poll)?);
+            let (sender, receiver) = crossbeam_channel::unbounded();
+            let device: Box<dyn Device> = Box::new(Receiver::new(listening.socket, receiver, Arc::clone(&counters)));
+            worker.ask(|reply| Command::Listen(id, device, reply))?.map_err(poll)?;
+            changes.push(sender);
+        }
+        Ok(Open { id, changes, counters, sockets, runs, vnis: BTreeSet::new() })
+    }
+
+    pub(super) fn sources(&mut self, spec: &VxlanSpec, underlay: &Underlay) -> Result<Arc<Sources>, AttachError> {
+        let key = format!("{} {} {} {:?}", spec.local, spec.udp_checksum, spec.ttl, underlay.interface);
+        if let Some(sources) = self.sockets.sources.get(&key).and_then(Weak::upgrade) {
+            return Ok(sources);
+        }
+        let sources = Arc::new(underlay::open_sources(spec, underlay)?);
+        self.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
+        self.sockets.sources.insert(key, Arc::downgrade(&sources));
+        Ok(sources)
+    }
+}

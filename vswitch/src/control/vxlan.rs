@@ -1,0 +1,323 @@
+//! Tunnels: ports that are made of UDP sockets.
+//!
+//! A tunnel has a port of its own and a sender on each worker, and hears through sockets that it may share with others
+//! ([`super::sockets`]). Peers change while frames pass.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::plan::{self, Step};
+use super::sockets::{Ear, Open};
+use super::{ControlError, Switch};
+use crate::api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
+use crate::attach::AttachError;
+use crate::attach::underlay::{self, Underlay};
+use crate::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
+use crate::device::{Sources, Tunnel, UnderlayDrop};
+use crate::worker::Command;
+
+/// A tunnel as it runs.
+pub(super) struct TunnelPort {
+    pub(super) spec: VxlanSpec,
+    pub(super) origin: Origin,
+    pub(super) run: Run,
+}
+
+/// Whether a tunnel runs.
+pub(super) enum Run {
+    Up(Live),
+    /// It could not be opened; the sentence says why.
+    Down(String),
+}
+
+/// What a running tunnel has.
+pub(super) struct Live {
+    pub(super) id: PortId,
+    pub(super) shared: Arc<Tunnel>,
+    pub(super) sources: Arc<Sources>,
+    underlay: Underlay,
+    pub(super) ears: Vec<Ear>,
+}
+
+impl TunnelPort {
+    pub(super) fn live(&self) -> Option<&Live> {
+        match &self.run {
+            Run::Up(live) => Some(live),
+            Run::Down(_) => None,
+        }
+    }
+}
+
+impl Live {
+    /// Largest inner packet.
+    fn mtu(&self, spec: &VxlanSpec) -> u16 {
+        inner_mtu(spec, &self.underlay)
+    }
+}
+
+impl Switch {
+    pub(super) fn make_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<Step, ControlError> {
+        self.check_vxlan(&spec)?;
+        let (name, bridge) = (spec.name.clone(), spec.bridge.clone());
+        let before = self.port_mtu(&bridge)?;
+        let run = Run::Up(self.open_vxlan(&spec)?);
+        self.tunnels.insert(name.clone(), TunnelPort { spec, origin, run });
+        if let Err(error) = self.fit_mtu(&bridge, before) {
+            // Without the tunnel the devices are as they were.
+            self.close_vxlan(&name)?;
+            return Err(error);
+        }
+        Ok(Step::DeleteVxlan(name))
+    }
+
+    /// A tunnel that could not be opened, which a reload tries again.
+    pub(super) fn add_vxlan_down(&mut self, spec: VxlanSpec, error: &ControlError) {
+        let run = Run::Down(error.to_string());
+        self.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin: Origin::Runtime, run });
+    }
+
+    pub(super) fn change_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<Step, ControlError> {
+        let name = spec.name.clone();
+        let tunnel = self.tunnel(&name)?;
+        let (old, old_origin) = (tunnel.spec.clone(), tunnel.origin);
+        let inverse = Step::SetVxlan(old.clone(), old_origin);
+        let Some(live) = tunnel.live().filter(|_| !plan::needs_new_sockets(&old, &spec)) else {
+            self.replace_vxlan(spec, origin)?;
+            return Ok(inverse);
+        };
+        let (id, shared) = (live.id, Arc::clone(&live.shared));
+        let underlay = underlay::survey(&spec).map_err(|error| ControlError::Attach(name.clone(), error))?;
+        self.bridge(&spec.bridge)?;
+        let places = BTreeSet::from([old.bridge.clone(), spec.bridge.clone()]);
+        let before: Vec<_> = places.iter().map(|bridge| self.port_mtu(bridge)).collect::<Result<_, _>>()?;
+        self.set_tunnel(id, &shared, &spec)?;
+        if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) = self.tunnels.get_mut(&name) {
+            shared.set_mtu(inner_mtu(&spec, &underlay));
+            (*kept, *kept_origin, live.underlay) = (spec, origin, underlay);
+        }
+        for (bridge, before) in places.iter().zip(before) {
+            if let Err(error) = self.fit_mtu(bridge, before) {
+                tracing::warn!("{error}");
+            }
+        }
+        Ok(inverse)
+    }
+
+    pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<Step, ControlError> {
+        let TunnelPort { spec, .. } = self.tunnel(name)?;
+        let bridge = spec.bridge.clone();
+        let before = self.port_mtu(&bridge)?;
+        let TunnelPort { spec, origin, .. } = self.close_vxlan(name)?;
+        if let Err(error) = self.fit_mtu(&bridge, before) {
+            tracing::warn!("{error}");
+        }
+        Ok(Step::AddVxlan(spec, origin))
+    }
+
+    /// The MTU that the devices of a bridge get: no more than its tunnels carry.
+    pub(super) fn port_mtu(&self, bridge: &BridgeName) -> Result<u16, ControlError> {
+        let own = self.bridge(bridge)?.spec.mtu;
+        Ok(self.tunnels_mtu(bridge).map_or(own, |mtu| own.min(mtu)))
+    }
+
+    /// What the tunnels of a bridge carry, if it has any.
+    pub(super) fn tunnels_mtu(&self, bridge: &BridgeName) -> Option<u16> {
+        let on_it = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
+        on_it.filter_map(|tunnel| Some(tunnel.live()?.mtu(&tunnel.spec))).min()
+    }
+
+    /// What the user should know about MTUs, one sentence for each bridge whose devices get less than it says.
+    pub(super) fn mtu_notes(&self) -> Vec<String> {
+        let note = |tunnel: &TunnelPort| {
+            let (spec, live) = (&tunnel.spec, tunnel.live()?);
+            let (mtu, whole) = (live.mtu(spec), self.bridges.get(&spec.bridge)?.spec.mtu);
+            (mtu < whole).then(|| {
+                format!(
+                    "vxlan \"{}\" carries packets of up to {mtu} bytes, for the underlay's MTU is {}: the TAP and veth devices of \
+                     bridge \"{}\" get MTU {mtu} instead of {whole}; set `mtu = {mtu}` there, or raise the underlay's",
+                    spec.name, live.underlay.mtu, spec.bridge
+                )
+            })
+        };
+        self.tunnels.values().filter_map(note).collect()
+    }
+
+    pub(super) fn note_too_big(&self, id: PortId) {
+        let tunnel = self.tunnels.values().find(|tunnel| tunnel.live().is_some_and(|live| live.id == id));
+        if let Some((tunnel, live)) = tunnel.and_then(|tunnel| Some((tunnel, tunnel.live()?))) {
+            tracing::warn!(
+                vxlan = %tunnel.spec.name,
+                "a frame was longer than the {} bytes that the underlay's MTU of {} leaves; such frames are dropped and counted as \
+                 packet-too-big, and this is not said again",
+                live.mtu(&tunnel.spec),
+                live.underlay.mtu
+            );
+        }
+    }
+
+    /// Says for how long a bridge remembers addresses.
+    pub(super) fn set_tunnels_ageing(&self, bridge: &BridgeName, seconds: u32) {
+        let on_it = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
+        on_it.filter_map(TunnelPort::live).for_each(|live| live.shared.set_ageing(seconds));
+    }
+
+    pub(super) fn vxlan_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<VxlanInfo>, ControlError> {
+        if let Some(name) = bridge {
+            self.bridge(name)?;
+        }
+        let on_it = self.tunnels.values().filter(|tunnel| bridge.is_none_or(|name| tunnel.spec.bridge == *name));
+        Ok(on_it.map(|tunnel| self.vxlan_info(tunnel)).collect())
+    }
+
+    fn vxlan_info(&self, tunnel: &TunnelPort) -> VxlanInfo {
+        let TunnelPort { spec, origin, run } = tunnel;
+        let live = match run {
+            Run::Up(live) => live,
+            Run::Down(why) => return VxlanInfo::new(spec, *origin, PortState::Down(why.clone())),
+        };
+        let open: Vec<&Open> = live.ears.iter().filter_map(|ear| self.sockets.ears.get(ear)).collect();
+        let runs = open.iter().all(|ear| ear.runs);
+        let features = [(live.sources.is_segmenting(), "udp_gso"), (runs, "udp_gro")];
+        let drops = UnderlayDrop::ALL.map(|reason| {
+            let count = open.iter().map(|ear| ear.counters.read(reason)).sum();
+            (reason.name().replace('-', "_"), count)
+        });
+        VxlanInfo {
+            heard: live.shared.peers.all().filter(|(_, configured)| !configured).map(|(address, _)| address).collect(),
+            underlay_mtu: Some(live.underlay.mtu),
+            mtu: Some(live.mtu(spec)),
+            features: features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect(),
+            underlay_drops: drops.into_iter().collect(),
+            ..VxlanInfo::new(spec, *origin, PortState::Up)
+        }
+    }
+
+    /// The address of a tunnel's peer.
+    pub(super) fn remote(&self, name: &PortName, peer: u16) -> Option<IpAddr> {
+        self.tunnels.get(name)?.live()?.shared.peers.address(peer)
+    }
+
+    pub(super) fn tunnel(&self, name: &PortName) -> Result<&TunnelPort, ControlError> {
+        let names = || self.tunnels.keys().map(ToString::to_string).collect();
+        self.tunnels.get(name).ok_or_else(|| ControlError::NoVxlan(name.clone(), names()))
+    }
+
+    fn check_vxlan(&self, spec: &VxlanSpec) -> Result<(), ControlError> {
+        if let Some(port) = self.ports.get(&spec.name) {
+            return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
+        }
+        let others = || self.tunnels.values().map(|tunnel| &tunnel.spec).filter(|other| other.name != spec.name);
+        match others().find(|other| other.collides_with(spec)) {
+            Some(other) => Err(ControlError::VniTaken(spec.name.clone(), spec.vni.number(), spec.port, other.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a tunnel's sockets away and gives it others; if that fails, the first ones come back.
+    fn replace_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
+        self.check_vxlan(&spec)?;
+        self.bridge(&spec.bridge)?;
+        let back = self.drop_vxlan(&spec.name)?;
+        if let Err(error) = self.make_vxlan(spec, origin) {
+            if let (Err(again), Step::AddVxlan(spec, _)) = (self.perform(back.clone()), back) {
+                tracing::error!("could not be taken back: {again}");
+                self.add_vxlan_down(spec, &again);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Opens what a tunnel needs; all or nothing.
+    fn open_vxlan(&mut self, spec: &VxlanSpec) -> Result<Live, ControlError> {
+        let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
+        let underlay = underlay::survey(spec).map_err(failed)?;
+        let group = match &spec.reach {
+            Reach::Peers(_) => None,
+            Reach::Group(group, _) => Some(*group),
+        };
+        let shared = Arc::new(Tunnel::new(spec.vni, spec.port, group, inner_mtu(spec, &underlay)));
+        let sources = self.sources(spec, &underlay).map_err(failed)?;
+        let host = Ear::Host(SocketAddr::new(spec.local, spec.port));
+        let group = group.zip(underlay.interface);
+        let ears: Vec<Ear> = std::iter::once(host)
+            .chain(group.map(|(group, interface)| Ear::Group(SocketAddr::new(group, spec.port), interface)))
+            .collect();
+        let id = PortId(self.port_ids.vacancy());
+        self.port_ids.insert(id.0, spec.name.clone());
+        let live = Live { id, shared, sources, underlay, ears };
+        if let Err(error) = self.connect(spec, &live) {
+            self.disconnect(spec, &live);
+            return Err(error);
+        }
+        Ok(live)
+    }
+
+    fn close_vxlan(&mut self, name: &PortName) -> Result<TunnelPort, ControlError> {
+        let names = || self.tunnels.keys().map(ToString::to_string).collect();
+        let missing = ControlError::NoVxlan(name.clone(), names());
+        let tunnel = self.tunnels.remove(name).ok_or(missing)?;
+        if let Some(live) = tunnel.live() {
+            self.disconnect(&tunnel.spec, live);
+        }
+        Ok(tunnel)
+    }
+
+    /// Tells every worker how a running tunnel is now, and to forget what was behind peers that are no more.
+    fn set_tunnel(&mut self, id: PortId, shared: &Tunnel, spec: &VxlanSpec) -> Result<(), ControlError> {
+        let gone = shared.set_peers(&named(spec));
+        let settings = self.prepare_tunnel(shared, spec)?;
+        self.tell_all(|| Command::SetPort(id, settings.clone()))?;
+        for peer in gone {
+            self.tell_all(|| Command::ForgetPeer(id, peer))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the peers their numbers; returns what the datapath needs to know.
+    pub(super) fn prepare_tunnel(&self, shared: &Tunnel, spec: &VxlanSpec) -> Result<PortSettings, ControlError> {
+        let bridge = self.bridge(&spec.bridge)?;
+        shared.set_peers(&named(spec));
+        shared.set_ageing(u32::try_from(bridge.spec.ageing.as_secs()).unwrap_or(u32::MAX));
+        let stations = spec.stations.iter().filter_map(|station| {
+            Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
+        });
+        let tunnel = TunnelSettings { learn: spec.learn, flood_limit: spec.bum_limit, stations: stations.collect() };
+        Ok(PortSettings {
+            bridge: bridge.id,
+            vlans: spec.vlans.clone(),
+            guard: None,
+            broadcast_limit: None,
+            tunnel: Some(tunnel),
+        })
+    }
+
+    /// Gives the devices of a bridge the MTU that its tunnels leave, if that is another than before.
+    fn fit_mtu(&mut self, bridge: &BridgeName, before: u16) -> Result<(), ControlError> {
+        let now = self.port_mtu(bridge)?;
+        if now == before {
+            return Ok(());
+        }
+        self.change_mtu(bridge, now, before)?;
+        self.refresh_gateways()?;
+        self.tell_services();
+        Ok(())
+    }
+}
+
+/// The hosts that the user named, as peers or in static entries.
+fn named(spec: &VxlanSpec) -> Vec<IpAddr> {
+    let mut all = spec.reach.peers();
+    all.extend(spec.stations.iter().map(|station| station.peer));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// What the underlay's MTU leaves. A station needs 68 bytes (RFC 791, section 3.2), whatever the underlay says.
+fn inner_mtu(spec: &VxlanSpec, underlay: &Underlay) -> u16 {
+    const LEAST: u16 = 68;
+    let outer = u16::try_from(underlay.mtu).unwrap_or(u16::MAX);
+    outer.saturating_sub(vxlan::overhead(spec.local)).max(LEAST)
+}
