@@ -217,6 +217,10 @@ fn the_host_s_sockets_are_an_uplink() {
         assert_eq!(get(&lab, "host", place), "a", "from the host by {place}");
     }
     assert_eq!(get(&lab, "out", "192.0.2.2:8080"), "a", "from outside");
+    // The gateway's own address is nobody out there.
+    assert_eq!(get(&lab, "a", "10.10.0.1:81"), "curl: 7");
+    let refused = "python3 -c \"import socket; s = socket.socket(2, 2); s.settimeout(3); s.connect(('10.10.0.1', 81)); s.send(b'x'); s.recv(9)\"";
+    assert!(lab.run_in("a", refused).stderr.contains("ConnectionRefusedError"));
     // Who listens there already is named.
     lab.spawn_in("host", "python3 -m http.server 9090");
     lab.until("somebody listens", |lab| !lab.run_in("host", "ss -Hltn sport = :9090").ok().is_empty());

@@ -30,6 +30,19 @@ impl Common {
         self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
+    /// Whether the address is a gateway's. What a container sends there is for a client of a forward, or for nobody: the gateway's own
+    /// services are the router's.
+    pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
+        self.gateways.iter().any(|net| net.addr() == address)
+    }
+
+    /// Tells a container that nobody listens there.
+    pub(super) fn nobody_listens(&mut self, arrival: &Arrival<'_>) {
+        // Port unreachable (RFC 792; RFC 4443, section 3.1).
+        let (kind, code) = if arrival.ip.destination.is_ipv4() { (3, 3) } else { (1, 4) };
+        self.unreachable(Unreachable::Said(kind, code, 0), arrival);
+    }
+
     /// Who tells `container` that `destination` cannot be reached: its gateway, if that has an address of its version.
     pub(super) fn voice(&self, container: IpAddr, destination: IpAddr) -> IpAddr {
         self.gateway_of(container).unwrap_or(destination)

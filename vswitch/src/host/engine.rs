@@ -246,7 +246,7 @@ impl Engine {
         let container = SocketAddr::new(inner.destination, u16::from_be_bytes([d0, d1]));
         // A container says nothing about the connections of others.
         let from = arrival.ip.source;
-        if from != container.ip() && !self.common.gateways.iter().any(|net| net.addr() == from) {
+        if from != container.ip() && !self.common.is_gateway(from) {
             return;
         }
         self.tcp.failed(&mut self.common, (container, remote), mtu, now);

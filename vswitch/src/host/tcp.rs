@@ -121,6 +121,9 @@ impl Tcp {
             common.counters.refused_addresses += 1;
             return common.unreachable(Unreachable::Prohibited, arrival);
         }
+        if common.is_gateway(remote.ip()) {
+            return refuse(common, header);
+        }
         let Some(mut syn) = Syn::parse(arrival.frame, &arrival.ip) else {
             common.counters.malformed += 1;
             return;

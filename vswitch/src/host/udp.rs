@@ -84,6 +84,9 @@ impl Udp {
             common.counters.refused_addresses += 1;
             return common.unreachable(super::outbox::Unreachable::Prohibited, arrival);
         }
+        if common.is_gateway(to.ip()) {
+            return common.nobody_listens(arrival);
+        }
         let Some(number) = self.flows.find(&from).or_else(|| self.begin(common, from, to, now)) else {
             common.counters.unsent += 1;
             return;
