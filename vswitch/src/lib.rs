@@ -1,14 +1,16 @@
 //! vswitch: a userspace virtual switch for containers, namespaces and VMs.
 //!
-//! One process, `vswitchd`, is a learning, VLAN-aware L2 switch; `vsctl` changes and explains it while it runs. The kernel only
-//! lends it devices: TAPs, veth ends, links. This page is the map; each module begins with its own theory of operation.
+//! One process, `vswitchd`, is a learning, VLAN-aware L2 switch with a gateway on each bridge that wants one; `vsctl` changes and
+//! explains it while it runs. The kernel only lends it devices: TAPs, veth ends, links. This page is the map; each module begins with
+//! its own theory of operation.
 //!
 //! # One way through
 //!
 //! ```text
 //!  Device::receive ─ batch ─▶ parse ─▶ VLAN ─▶ checks ─▶ learn ─▶ look up ─▶ outputs ─▶ egress ─▶ Device::send
 //!  (TAP, packet socket)       once             guard,                       (per port)   tag, segment,
-//!                                              storm                                     coalesce, checksum
+//!                                              storm          │              ▲           coalesce, checksum
+//!                                         to the gateway's MAC └▶ route ▶ NAT ┘
 //! ```
 //!
 //! A **tunnel** is a port like any other: VXLAN lives at the edge, like the virtio header of a TAP. Its frames leave through a
@@ -22,9 +24,14 @@
 //! - A frame carries its **offload metadata** ([`packet::Offload`], the kernel's `virtio_net_hdr`) from port to port. TAP to TAP
 //!   passes 64 KiB super-frames whole; a port that cannot take one gets it segmented in software on its way out, with correct
 //!   checksums.
-//! - **Frames are not changed and not copied.** A batch owns its frames. A queue of an output refers to them by number and notes
+//! - **Frames are not copied.** A batch owns its frames. A queue of an output refers to them by number and notes
 //!   what happens to the tag; flooding to 200 ports is 200 small entries. Tags, segments and checksums come about while the
-//!   frame is gathered for sending.
+//!   frame is gathered for sending. A bridged frame is not changed. Of a routed one the addresses, ports, hop limit and
+//!   checksums are, in place, when the batch is decided; only what waits for its next hop's MAC address, or is cut into fragments, is
+//!   copied.
+//! - **A gateway is a station of its bridge.** What goes to its MAC address goes to the router, which answers it, hands it to the
+//!   [`services`], or queues it at the port of its next hop; a routed frame does not enter a bridge again. An uplink is a bridge with
+//!   one port, so the router looks the same from all sides. Addresses are translated by the crate [`nat`].
 //! - **Decide, then act.** Why a frame goes nowhere is a [`DropReason`](datapath::DropReason), counted per port and shown by
 //!   `vsctl stats` and in captures.
 //! - **Every table is bounded** and has an expiry and a fair eviction rule ([`datapath::Fdb`]).
@@ -39,6 +46,9 @@
 //! namespaces and devices ([`attach`]). It hands open devices to the workers over bounded channels that they drain between
 //! batches, and asks them for counters and tables the same way.
 //!
+//! The first worker routes, and so has all neighbours and sessions; the others hand over what goes to a gateway. What may take its
+//! time has a thread of its own: the [`services`], and each uplink that uses the [`host`]'s sockets.
+//!
 //! # Layers, from the outside in
 //!
 //! - [`api`]: `Request` and `Reply`, and names and specifications that cannot be built wrong. One vocabulary for the file, `vsctl`,
@@ -47,12 +57,12 @@
 //! - [`config`]: `switch.toml`, and what was changed at run time and must survive a restart.
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
 //! - [`attach`]: the kernel's side of a port.
-//! - [`worker`], [`datapath`], [`device`]: the path above.
+//! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
-//! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names.
+//! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; an uplink's DHCP client.
 //! - [`sys`]: every `unsafe` block of the workspace.
-//! - [`packet`] and [`vxlan`]: bytes and nothing else, crates of their own.
+//! - [`packet`]: bytes and nothing else; [`vxlan`], [`nat`]: tunnels and translation without I/O; each a crate of its own.
 #![deny(unsafe_code)]
 
 pub mod api;

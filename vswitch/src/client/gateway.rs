@@ -1,4 +1,4 @@
-//! Gateways, uplinks, forwards and sessions as text that 80 columns hold.
+//! Gateways, uplinks, forwards and sessions as text; rows of sessions alone are wider than 80 columns.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

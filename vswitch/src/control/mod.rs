@@ -1,7 +1,7 @@
 //! The control side: everything that may block.
 //!
-//! [`Switch`] is the one owner of what the switch *is*: which bridges and ports, who asked for each, what the kernel was found
-//! to offer. It carries out one [`Request`] after the other, on one thread. A change becomes steps, and each
+//! [`Switch`] is the one owner of what the switch *is*: which bridges, ports, uplinks and forwards, who asked for each, what
+//! the kernel was found to offer. It carries out one [`Request`] after the other, on one thread. A change becomes steps, and each
 //! step has an inverse: when one fails, those before it are taken back, so a change is all or nothing. Steps act on the kernel
 //! ([`attach`]), then on every worker, then on what the next start must know
 //! ([`state`](crate::config::State)).

@@ -1,11 +1,13 @@
 //! The one-way path of a frame.
 //!
-//! [`Datapath::forward`] is the whole of it: parse once, find the VLAN, check, learn, look up, queue. It has no clock, no
-//! descriptor, no lock, no randomness, and allocates nothing for a frame once its queues have grown; so it runs whole in a
-//! test, on made-up frames with a hand-moved clock, exactly as it runs in a worker. Each worker owns one.
+//! [`Datapath::forward`] is the whole of it: parse once, find the VLAN, check, learn, look up or route, queue. It has no clock, no
+//! descriptor, no lock, no randomness, and allocates nothing for a frame once its queues have grown, but for those that wait for a
+//! neighbour, go to the services or are cut into fragments; so it runs whole in a test, on made-up frames with a hand-moved clock,
+//! exactly as it runs in a worker. Each worker owns one.
 //!
-//! Frames are not changed: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
-//! the frame is gathered for sending ([`packet::Egress`]).
+//! Deciding changes no frame: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
+//! the frame is gathered for sending ([`packet::Egress`]); what `router` does to addresses is written there too, and happens when the
+//! batch is decided ([`Outputs::act`]).
 
 mod bridge;
 mod drop;
