@@ -1,4 +1,4 @@
-//! Gateways, uplinks, forwards and sessions as text; rows of sessions alone are wider than 80 columns.
+//! Gateways, uplinks, forwards and sessions as text that 80 columns hold, where addresses are of IPv4.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -31,22 +31,36 @@ pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
     table.text()
 }
 
+/// Of the address outside that stands for the station only the port is shown: the uplink has one address of each IP version.
 pub(super) fn sessions(rows: &[SessionInfo]) -> String {
-    let mut table = Table::new(["PROTO", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "BYTES OUT", "IN"]);
+    let mut table = Table::new(["", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "OUT", "IN"]);
     for row in rows {
         table.row([
             row.protocol.clone(),
             row.inside.to_string(),
             if row.direction == "out" { "->" } else { "<-" }.to_owned(),
             row.remote.to_string(),
-            row.external.as_ref().map_or_else(|| "-".to_owned(), SocketAddr::to_string),
+            row.external.as_ref().map_or_else(|| "-".to_owned(), |external| external.port().to_string()),
             row.state.clone(),
             row.seconds_left.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
-            row.out_bytes.to_string(),
-            row.in_bytes.to_string(),
+            scaled(row.out_bytes),
+            scaled(row.in_bytes),
         ]);
     }
     table.text()
+}
+
+/// A number of bytes in at most five characters: 999, 1.0k, 12M.
+fn scaled(bytes: u64) -> String {
+    const STEP: u64 = 1000;
+    let units = ["", "k", "M", "G", "T", "P", "E"];
+    let mut power = 0;
+    while power + 1 < units.len() && bytes / STEP.pow(u32::try_from(power).unwrap_or(0)) >= STEP {
+        power += 1;
+    }
+    let unit = STEP.pow(u32::try_from(power).unwrap_or(0));
+    let (whole, tenths) = (bytes / unit, bytes % unit * 10 / unit);
+    if power > 0 && whole < 10 { format!("{whole}.{tenths}{}", units[power]) } else { format!("{whole}{}", units[power]) }
 }
 
 pub(super) fn neighbors(rows: &[NeighborInfo]) -> String {
@@ -110,4 +124,37 @@ fn target(forward: &ForwardInfo) -> String {
 
 fn listed<T: ToString>(things: &[T]) -> String {
     if things.is_empty() { "-".to_owned() } else { things.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_five_characters_at_most() {
+        let expected = [(0, "0"), (999, "999"), (1000, "1.0k"), (9_990, "9.9k"), (12_345, "12k"), (1_222_211_213, "1.2G")];
+        expected.into_iter().for_each(|(bytes, text)| assert_eq!(scaled(bytes), text));
+        assert_eq!(scaled(u64::MAX), "18E");
+    }
+
+    #[test]
+    fn a_session_of_ipv4_fits_eighty_columns() {
+        let row = SessionInfo {
+            uplink: "wan".parse().unwrap(),
+            protocol: "tcp".to_owned(),
+            direction: "out".to_owned(),
+            inside: "10.10.0.2:57862".parse().unwrap(),
+            external: Some("192.0.2.10:57862".parse().unwrap()),
+            remote: "198.51.100.101:443".parse().unwrap(),
+            state: "established".to_owned(),
+            seconds_left: Some(7440),
+            out_frames: Some(1),
+            out_bytes: 1_222_211_213,
+            in_frames: Some(1),
+            in_bytes: 380_776,
+        };
+        let text = sessions(&[row]);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("tcp  10.10.0.2:57862  ->  198.51.100.101:443  57862  established  7440s  1.2G  380k"), "{text}");
+    }
 }
