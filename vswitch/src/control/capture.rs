@@ -102,18 +102,14 @@ impl Switch {
         Ok((id.0, receiver))
     }
 
-    /// The ports and tunnels with these names; all, if there are none.
+    /// The ports, tunnels and uplinks with these names; all, if there are none.
     fn interfaces(&self, names: &[PortName]) -> Result<Vec<Interface>, ControlError> {
         let tunnel = |tunnel: &TunnelPort| Some(tunnel_interface(tunnel.live()?.id, &tunnel.spec));
-        if names.is_empty() {
-            let ports = self.ports.values().map(|port| interface(port.id, &port.spec));
-            return Ok(ports.chain(self.tunnels.values().filter_map(tunnel)).collect());
-        }
-        let named = |name: &PortName| match self.tunnels.get(name).and_then(tunnel) {
-            Some(interface) => Ok(interface),
-            None => self.port(name).map(|port| interface(port.id, &port.spec)),
-        };
-        names.iter().map(named).collect()
+        let ports = self.ports.values().map(|port| interface(port.id, &port.spec));
+        let uplinks = self.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
+        let all = ports.chain(self.tunnels.values().filter_map(tunnel)).chain(uplinks);
+        let wanted = names.iter().map(|name| self.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
+        Ok(all.filter(|interface| wanted.is_empty() || wanted.contains(&PortId(interface.port))).collect())
     }
 
     pub(super) fn stop_capture(&self, number: u64) -> Result<Reply, ControlError> {
