@@ -9,8 +9,8 @@
 //! ([`Fdb::foresee`]): a large table is slower by what its lines take from the second or third cache, not by what memory takes.
 //!
 //! **What bounds it.** `capacity` addresses. The table doubles when half of its slots are used, and is made smaller again once
-//! less than an eighth of it would do; so it has fewer than four slots, of 29 bytes each, for each of the most addresses it
-//! had, and a hundred addresses are as near to the processor in a table made for a million as in one made for a hundred.
+//! less than an eighth of it would do; so it has at most four slots, of 29 bytes each, for each of the most addresses it had,
+//! and a hundred addresses are as near to the processor in a table made for a million as in one made for a hundred.
 //! To double moves all addresses once (some milliseconds for 100,000); nothing is allocated otherwise.
 //!
 //! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
@@ -196,7 +196,7 @@ impl Fdb {
             let (vlan, mac) = unkey(key);
             Row { vlan, mac, place: place.into(), age: now.saturating_sub(seen) }
         };
-        self.lists.from_oldest().map(row).collect()
+        self.lists.slots().map(row).collect()
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -219,7 +219,7 @@ impl Fdb {
     fn rebuild(&mut self, length: u32) {
         let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
         let old = std::mem::replace(self, Self { evictions: self.evictions, ..empty });
-        for slot in old.lists.from_oldest() {
+        for slot in old.lists.slots() {
             self.put(old.lines.entry(slot), old.told[slot as usize]);
         }
     }

@@ -47,7 +47,7 @@ impl Lists {
     }
 
     /// All slots; those of a port from the oldest on.
-    pub(super) fn from_oldest(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
         let some = |slot: u32| (slot != NONE).then_some(slot);
         let newer = move |slot: &u32| some(self.links[*slot as usize].newer);
         self.owners.iter().flat_map(move |owner| std::iter::successors(some(owner.oldest), newer))
