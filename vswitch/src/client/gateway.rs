@@ -1,7 +1,6 @@
 //! Gateways, uplinks, forwards and sessions as text that 80 columns hold, where addresses are of IPv4.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use super::print::{origin, state_name};
 use super::table::Table;

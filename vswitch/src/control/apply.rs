@@ -9,7 +9,7 @@ use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
-use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings};
+use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings, Slots};
 use crate::worker::{Command, Stopped};
 
 impl Switch {
@@ -164,7 +164,7 @@ impl Switch {
     }
 
     fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
-        let id = PortId(self.port_ids.vacancy());
+        let id = port_vacancy(&self.port_ids)?;
         let name = spec.name.clone();
         let port = self.attach(id, spec, origin)?;
         self.port_ids.insert(id.0, name.clone());
@@ -174,7 +174,7 @@ impl Switch {
         Ok(Step::DeletePort(name))
     }
 
-    /// A port without a device.
+    /// A port without a device. Its number never gets to a worker: [`Self::replace_port`] gives it another.
     fn add_down(&mut self, spec: PortSpec, error: &ControlError) {
         let id = PortId(self.port_ids.vacancy());
         self.port_ids.insert(id.0, spec.name.clone());
@@ -360,5 +360,30 @@ impl Switch {
 
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
         self.workers.iter().try_for_each(|worker| worker.tell(command()))
+    }
+}
+
+/// A number for another port or uplink.
+pub(super) fn port_vacancy(ids: &Slots<PortName>) -> Result<PortId, ControlError> {
+    match ids.vacancy() {
+        id @ 0..=PortId::MOST => Ok(PortId(id)),
+        taken => Err(ControlError::Ports(taken)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_beyond_the_last_number_are_refused() {
+        let mut ids = Slots::default();
+        for id in (0..=PortId::MOST).rev() {
+            ids.insert(id, "p".parse().unwrap());
+        }
+        let error = port_vacancy(&ids).unwrap_err().to_string();
+        assert_eq!(error, "there are 65536 ports and uplinks already, the most that a switch can have: remove one first");
+        ids.remove(7);
+        assert_eq!(port_vacancy(&ids).unwrap(), PortId(7));
     }
 }

@@ -109,6 +109,9 @@ pub enum ControlError {
     /// Too many captures.
     #[error("{0} captures run already: end one of them first")]
     Captures(usize),
+    /// All numbers for ports are taken.
+    #[error("there are {0} ports and uplinks already, the most that a switch can have: remove one first")]
+    Ports(u32),
     /// No such capture.
     #[error("there is no capture {0}: it has ended")]
     NoCapture(u64),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
+use super::apply::port_vacancy;
 use super::plan::Step;
 use super::services::Change as Lease;
 use super::{ControlError, Switch, forget};
@@ -130,8 +131,8 @@ impl Switch {
     pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
         let name = spec.name.clone();
         let mac = self.uplink_mac(&spec);
+        let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), port_vacancy(&self.port_ids)?);
         let opened = self.open_uplink(&spec, mac)?;
-        let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), PortId(self.port_ids.vacancy()));
         let mtu = opened.mtu;
         let router = self.router()?;
         router.tell(Command::SetBridge(

@@ -3,8 +3,16 @@
 //! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
 //! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
 //!
-//! **What bounds it.** `capacity` entries of 56 bytes, an array of chain heads of the same count, and a list head for each port.
-//! Entries live in a slab that grows to the capacity and is reused; nothing else is allocated.
+//! **How it is laid out.** What every frame needs is in buckets of one cache line (`lines`). What an address needs once a
+//! second at most (its port's list, when others were told, how it moved) is in arrays beside them, by the same number of a slot. So a look-up,
+//! and learning what is known already, cost one cache line each, and those of a batch are fetched together
+//! ([`Fdb::foresee`]): a large table is slower by what its lines take from the second or third cache, not by what memory takes.
+//!
+//! **What bounds it.** `capacity` addresses. The table doubles when half of its slots are used, and is made smaller again once
+//! less than an eighth of it would do; so it has at most four slots, of 41 bytes each, for each of the most addresses it had,
+//! and a hundred addresses are as near to the processor in a table made for a million as in one made for a hundred.
+//! To double moves all addresses once, which takes a millisecond or less for 4,000 and about 10 for 65,536; nothing is allocated
+//! otherwise.
 //!
 //! **Ageing.** Each port's entries form a list from the most to the least recently refreshed. Time counts in whole seconds, so
 //! a busy address moves to the front of its list once a second, not once a frame, and the oldest entries of all are found at
@@ -19,96 +27,73 @@
 //! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro, with a tunnel at either end, is held
 //! where it was for a while ([`vxlan::Moves`]): two hosts with a loop between them would otherwise move it with every frame.
 //!
-//! **Hashing** is seeded, so that a station cannot choose addresses that fall into one chain.
+//! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
+
+mod lines;
+mod lists;
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 
-use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
-use packet::{Batch, Mac, VlanId};
+use packet::{Mac, VlanId};
 use vxlan::{Moves, Verdict};
 
 use super::PortId;
 use super::place::{Fixed, Learned, Place, Row};
+use lines::{Entry, Lines, Packed};
+use lists::Lists;
 
-/// The end of a list or chain.
-const NONE: u32 = u32::MAX;
-/// Entries with which a table is larger than a cache that is near.
-const LARGE: u32 = 4096;
-/// Addresses that are looked for ahead: those of a batch.
-const FORESEEN: usize = 2 * Batch::FRAMES;
+/// Most addresses for which a table can be made.
+const MOST: u32 = 1 << 28;
 
 /// The forwarding database of one bridge.
 #[derive(Debug)]
 pub struct Fdb {
-    seed: FixedState,
     capacity: u32,
     /// Seconds after which an unrefreshed entry is forgotten.
     ageing: u32,
-    /// Chain heads, a power of two of them.
-    heads: Box<[u32]>,
-    entries: Vec<Entry>,
-    /// Unused entries, chained.
-    free: u32,
-    owners: Vec<Owner>,
-    length: u32,
+    lines: Lines,
+    lists: Lists,
+    /// For each slot, what is needed once a second at most.
+    beside: Box<[Beside]>,
     evictions: u64,
     fixed: HashMap<u64, Place, FixedState>,
 }
 
-/// Aligned so that none lies on two cache lines.
+/// What is kept of an address beside its line.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(32))]
-struct Entry {
-    key: u64,
-    place: Place,
-    /// Where it was before it began to move.
-    home: Place,
-    moves: Moves,
-    /// Second of the last frame.
-    seen: u32,
+struct Beside {
     /// Second at which other workers were last told.
     told: u32,
-    chain: u32,
-    newer: u32,
-    older: u32,
-}
-
-/// The entries of one port.
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    count: u32,
-    newest: u32,
-    oldest: u32,
+    /// Where it was before it began to move.
+    home: Packed,
+    moves: Moves,
 }
 
 impl Fdb {
     /// An empty table for `capacity` addresses (at least 1), forgotten after `ageing` seconds. `seed` should be random.
     pub fn new(capacity: u32, ageing: u32, seed: u64) -> Self {
-        let capacity = capacity.clamp(1, NONE - 1);
-        Self {
-            seed: FixedState::with_seed(seed),
-            capacity,
-            ageing,
-            heads: vec![NONE; (capacity as usize).next_power_of_two()].into_boxed_slice(),
-            entries: Vec::new(),
-            free: NONE,
-            owners: Vec::new(),
-            length: 0,
-            evictions: 0,
-            fixed: HashMap::with_hasher(FixedState::with_seed(seed)),
-        }
+        Self::empty(capacity, ageing, 0, FixedState::with_seed(seed))
+    }
+
+    /// A table without addresses, with slots for `length`.
+    fn empty(capacity: u32, ageing: u32, length: u32, seed: FixedState) -> Self {
+        let lines = Lines::new(length, seed);
+        let slots = lines.slots() as usize;
+        let beside = Beside { told: 0, home: Packed::default(), moves: Moves::default() };
+        let (lists, beside) = (Lists::new(slots), vec![beside; slots].into());
+        let fixed = HashMap::with_hasher(lines.seed());
+        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed }
     }
 
     /// Number of addresses.
     pub const fn len(&self) -> usize {
-        self.length as usize
+        self.lines.len() as usize
     }
 
     /// Whether it knows no address.
     pub const fn is_empty(&self) -> bool {
-        self.length == 0
+        self.lines.len() == 0
     }
 
     /// Addresses put out because the table was full.
@@ -122,64 +107,51 @@ impl Fdb {
         if let Some(place) = self.fixed_at(key) {
             return Some(place);
         }
-        self.position(key).and_then(|index| self.entries.get(index as usize)).map(|entry| entry.place)
+        self.lines.find(key).map(|slot| self.lines.entry(slot).place.into())
     }
 
-    /// Brings what is known about these addresses into the processor's cache. In a large table every look-up waits for memory
-    /// two or three times; here none depends on the one before, so the processor waits for many at a time.
+    /// Brings what is known about these addresses into the processor's cache: it waits for many of a batch at a time, where
+    /// look-ups would wait for one after the other.
     pub fn foresee(&self, addresses: impl Iterator<Item = (VlanId, Mac)>) {
-        if self.length < LARGE {
-            return;
-        }
-        let keys = addresses.map(|(vlan, mac)| key(vlan, mac));
-        let mut places: ArrayVec<(u64, u32), FORESEEN> =
-            keys.take(FORESEEN).map(|key| (key, self.heads[self.bucket(key)])).collect();
-        // Most chains have one entry, nearly all have two.
-        for _ in 0..2 {
-            let touch = |sum, (_, place): &(u64, u32)| sum ^ self.entries.get(*place as usize).map_or(0, |entry| entry.key);
-            std::hint::black_box(places.iter().fold(0, touch));
-            places.retain(|(key, place)| match self.entries.get(*place as usize) {
-                Some(entry) if entry.key != *key => {
-                    *place = entry.chain;
-                    true
-                }
-                _ => false,
-            });
-        }
+        self.lines.touch(addresses.map(|(vlan, mac)| key(vlan, mac)));
     }
 
     /// Notes that a frame from `mac` came from `place` in second `now`.
     pub fn learn(&mut self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
-        let key = key(vlan, mac);
-        if self.fixed_at(key).is_some() {
+        // No port is above the most.
+        let Some(place) = Packed::new(place) else { return Learned::Known };
+        let fresh = Entry { key: key(vlan, mac), place, seen: now };
+        if self.fixed_at(fresh.key).is_some() {
             return Learned::Known;
         }
-        let Some(index) = self.position(key) else {
-            self.insert(key, place, now);
+        let Some(slot) = self.lines.find(fresh.key) else {
+            self.insert(fresh);
             return Learned::News;
         };
-        let entry = &mut self.entries[index as usize];
-        if entry.seen == now && entry.place == place {
-            return Learned::Known;
-        }
-        let (mut place, from) = (place, place);
-        if entry.place != place && (entry.place.peer | place.peer) != 0 {
-            match entry.moves.note(now) {
-                Verdict::First => entry.home = entry.place,
+        let known = self.lines.entry(slot);
+        if known.seen == now && known.place == place { Learned::Known } else { self.refresh(slot, known, fresh) }
+    }
+
+    /// Notes that an address was seen in another second or place than before.
+    fn refresh(&mut self, slot: u32, known: Entry, seen: Entry) -> Learned {
+        let beside = &mut self.beside[slot as usize];
+        let mut fresh = seen;
+        if known.place != seen.place && (known.place.is_behind_peer() || seen.place.is_behind_peer()) {
+            match beside.moves.note(seen.seen) {
+                Verdict::First => beside.home = known.place,
                 Verdict::Again => {}
-                Verdict::Hold => place = entry.home,
+                Verdict::Hold => fresh.place = beside.home,
                 Verdict::Held => return Learned::Held,
             }
         }
-        let news = entry.place != place || now.saturating_sub(entry.told) > self.ageing / 4;
+        let news = known.place != fresh.place || fresh.seen.saturating_sub(beside.told) > self.ageing / 4;
         if news {
-            entry.told = now;
+            beside.told = fresh.seen;
         }
-        entry.seen = now;
-        self.unlist(index);
-        self.entries[index as usize].place = place;
-        self.list(index);
-        match (place == from, news) {
+        self.lines.set(slot, fresh);
+        self.lists.remove(known.place.port(), slot);
+        self.lists.push(fresh.place.port(), slot);
+        match (fresh.place == seen.place, news) {
             (false, _) => Learned::Held,
             (true, true) => Learned::News,
             (true, false) => Learned::Known,
@@ -190,8 +162,8 @@ impl Fdb {
     pub fn fix(&mut self, port: PortId, addresses: impl Iterator<Item = (VlanId, Mac, u16)>) {
         self.fixed.retain(|_, place| place.port != port);
         for (vlan, mac, peer) in addresses {
-            if let Some(index) = self.position(key(vlan, mac)) {
-                self.remove(index);
+            if let Some(slot) = self.lines.find(key(vlan, mac)) {
+                self.remove(self.lines.entry(slot).place.port(), slot);
             }
             self.fixed.insert(key(vlan, mac), Place { port, peer });
         }
@@ -203,176 +175,104 @@ impl Fdb {
 
     /// Forgets addresses whose last frame is longer ago than the ageing time.
     pub fn expire(&mut self, now: u32) {
-        for owner in 0..self.owners.len() {
-            while let Some(entry) = self.entries.get(self.owners[owner].oldest as usize) {
-                if now.saturating_sub(entry.seen) < self.ageing {
-                    break;
-                }
-                self.remove(self.owners[owner].oldest);
+        for port in 0..self.lists.ports() {
+            while let Some(slot) = self.lists.oldest(port)
+                && now.saturating_sub(self.lines.entry(slot).seen) >= self.ageing
+            {
+                self.remove(port, slot);
             }
+        }
+        if self.lines.is_sparse() {
+            self.rebuild(self.lines.len());
         }
     }
 
     /// Forgets what was learned at one place.
     pub fn forget_place(&mut self, place: Place) {
-        let mut next = self.owners.get(place.port.index()).map_or(NONE, |owner| owner.newest);
-        while let Some(entry) = self.entries.get(next as usize).copied() {
-            if entry.place == place {
-                self.remove(next);
-            }
-            next = entry.older;
-        }
+        let there = |slot: &u32| Place::from(self.lines.entry(*slot).place) == place;
+        let gone: Vec<u32> = self.lists.slots().filter(there).collect();
+        gone.into_iter().for_each(|slot| self.remove(place.port.index(), slot));
     }
 
     /// Forgets the addresses of a port, also those that were given.
     pub fn forget_port(&mut self, port: PortId) {
         self.fixed.retain(|_, place| place.port != port);
-        while let Some(owner) = self.owners.get(port.index()).filter(|owner| owner.count > 0) {
-            self.remove(owner.oldest);
+        while let Some(slot) = self.lists.oldest(port.index()) {
+            self.remove(port.index(), slot);
         }
     }
 
     /// Forgets everything that was learned.
     pub fn clear(&mut self) {
-        self.heads.fill(NONE);
-        self.entries.clear();
-        self.owners.clear();
-        self.free = NONE;
-        self.length = 0;
+        self.start_anew(0);
     }
 
     /// Takes on other limits; the oldest addresses of the largest ports go if there are too many.
     pub fn resize(&mut self, capacity: u32, ageing: u32, now: u32) {
-        self.ageing = ageing;
-        if capacity == self.capacity {
-            return;
+        (self.capacity, self.ageing) = (capacity.clamp(1, MOST), ageing);
+        self.expire(now);
+        while self.lines.len() > self.capacity {
+            self.evict();
         }
-        let mut rows = self.rows(now);
-        rows.sort_by_key(|row| std::cmp::Reverse(row.age));
-        let mut fresh = Self { seed: self.seed.clone(), evictions: self.evictions, ..Self::new(capacity, ageing, 0) };
-        fresh.fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.seed.clone()));
-        for row in rows.into_iter().filter(|row| row.fixed != Fixed::Given) {
-            fresh.learn(row.vlan, row.mac, row.place, now.saturating_sub(row.age));
-        }
-        *self = fresh;
     }
 
     /// All addresses, in no order.
     pub fn rows(&self, now: u32) -> Vec<Row> {
-        let mut rows = Vec::with_capacity(self.len() + self.fixed.len());
-        rows.extend(self.fixed.iter().map(|(key, place)| {
+        let row = |slot| {
+            let Entry { key, place, seen } = self.lines.entry(slot);
+            let (vlan, mac) = unkey(key);
+            let fixed = if self.beside[slot as usize].moves.is_held(now) { Fixed::Held } else { Fixed::No };
+            Row { vlan, mac, place: place.into(), age: now.saturating_sub(seen), fixed }
+        };
+        let given = self.fixed.iter().map(|(key, place)| {
             let (vlan, mac) = unkey(*key);
             Row { vlan, mac, place: *place, age: 0, fixed: Fixed::Given }
-        }));
-        for owner in &self.owners {
-            let mut next = owner.newest;
-            while let Some(entry) = self.entries.get(next as usize) {
-                let (vlan, mac) = unkey(entry.key);
-                let fixed = if entry.moves.is_held(now) { Fixed::Held } else { Fixed::No };
-                rows.push(Row { vlan, mac, place: entry.place, age: now.saturating_sub(entry.seen), fixed });
-                next = entry.older;
-            }
-        }
-        rows
+        });
+        given.chain(self.lists.slots().map(row)).collect()
     }
 
-    fn bucket(&self, key: u64) -> usize {
-        // The mask keeps it below the length, which fits.
-        #[allow(clippy::cast_possible_truncation)]
-        let hash = self.seed.hash_one(key) as usize;
-        hash & (self.heads.len() - 1)
-    }
-
-    fn position(&self, key: u64) -> Option<u32> {
-        let mut next = self.heads[self.bucket(key)];
-        while let Some(entry) = self.entries.get(next as usize) {
-            if entry.key == key {
-                return Some(next);
-            }
-            next = entry.chain;
-        }
-        None
-    }
-
-    fn insert(&mut self, key: u64, place: Place, now: u32) {
-        if self.length == self.capacity {
+    fn insert(&mut self, entry: Entry) {
+        if self.lines.len() >= self.capacity {
             self.evict();
         }
-        let bucket = self.bucket(key);
-        let chain = self.heads[bucket];
-        let moves = Moves::default();
-        let entry = Entry { key, place, home: place, moves, seen: now, told: now, chain, newer: NONE, older: NONE };
-        let index = match self.entries.get(self.free as usize) {
-            Some(unused) => std::mem::replace(&mut self.free, unused.chain),
-            None => {
-                self.entries.push(entry);
-                u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
-            }
-        };
-        self.entries[index as usize] = entry;
-        self.heads[bucket] = index;
-        self.length += 1;
-        self.list(index);
+        if self.lines.is_full() {
+            self.rebuild(self.lines.len() + 1);
+        }
+        self.put(entry, Beside { told: entry.seen, home: entry.place, moves: Moves::default() });
+    }
+
+    fn put(&mut self, entry: Entry, beside: Beside) {
+        let slot = self.lines.insert(entry);
+        self.beside[slot as usize] = beside;
+        self.lists.push(entry.place.port(), slot);
+    }
+
+    /// Moves all addresses to a table with slots for `length`.
+    fn rebuild(&mut self, length: u32) {
+        let old = self.start_anew(length);
+        for slot in old.lists.slots() {
+            self.put(old.lines.entry(slot), old.beside[slot as usize]);
+        }
+    }
+
+    /// Puts an empty table with slots for `length` in the place of this one, which it returns without its fixed addresses.
+    fn start_anew(&mut self, length: u32) -> Self {
+        let fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.lines.seed()));
+        let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
+        std::mem::replace(self, Self { evictions: self.evictions, fixed, ..empty })
     }
 
     fn evict(&mut self) {
-        if let Some(largest) = self.owners.iter().max_by_key(|owner| owner.count) {
-            self.remove(largest.oldest);
+        let largest = self.lists.largest();
+        if let Some(slot) = self.lists.oldest(largest) {
+            self.remove(largest, slot);
             self.evictions += 1;
         }
     }
 
-    fn remove(&mut self, index: u32) {
-        self.unlist(index);
-        let Entry { key, chain, .. } = self.entries[index as usize];
-        let bucket = self.bucket(key);
-        if self.heads[bucket] == index {
-            self.heads[bucket] = chain;
-        } else {
-            let mut before = self.heads[bucket];
-            while self.entries[before as usize].chain != index {
-                before = self.entries[before as usize].chain;
-            }
-            self.entries[before as usize].chain = chain;
-        }
-        self.entries[index as usize].chain = self.free;
-        self.free = index;
-        self.length -= 1;
-    }
-
-    /// Puts an entry at the front of its port's list.
-    fn list(&mut self, index: u32) {
-        let port = self.entries[index as usize].place.port.index();
-        if port >= self.owners.len() {
-            self.owners.resize(port + 1, Owner { count: 0, newest: NONE, oldest: NONE });
-        }
-        let owner = &mut self.owners[port];
-        let second = std::mem::replace(&mut owner.newest, index);
-        owner.count += 1;
-        if second == NONE {
-            owner.oldest = index;
-        } else {
-            self.entries[second as usize].newer = index;
-        }
-        let entry = &mut self.entries[index as usize];
-        (entry.newer, entry.older) = (NONE, second);
-    }
-
-    /// Takes an entry out of its port's list.
-    fn unlist(&mut self, index: u32) {
-        let Entry { place, newer, older, .. } = self.entries[index as usize];
-        let owner = &mut self.owners[place.port.index()];
-        owner.count -= 1;
-        if newer == NONE {
-            owner.newest = older;
-        } else {
-            self.entries[newer as usize].older = older;
-        }
-        if older == NONE {
-            owner.oldest = newer;
-        } else {
-            self.entries[older as usize].newer = newer;
-        }
+    fn remove(&mut self, port: usize, slot: u32) {
+        self.lists.remove(port, slot);
+        self.lines.remove(slot);
     }
 }
 
@@ -518,7 +418,7 @@ mod tests {
                 assert_eq!(fdb.find(ONE, mac(u64::from(quiet) * 100 + station)), Some(port(quiet)));
             }
         }
-        assert!(fdb.entries.len() <= 1000, "memory stays within the cap");
+        assert!(fdb.lines.slots() <= 2048, "memory stays within the cap");
     }
 
     #[test]
@@ -547,6 +447,61 @@ mod tests {
         assert!(fdb.is_empty(), "the new ageing time counts");
     }
 
+    #[test]
+    fn a_tunnels_peers_are_places_of_their_own() {
+        let behind = |peer| Place { port: PortId(3), peer };
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), behind(65_535), 0);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(behind(65_535)));
+        assert_eq!(fdb.learn(ONE, mac(1), behind(2), 0), Learned::News, "it moved");
+        assert_eq!(fdb.find(ONE, mac(1)), Some(behind(2)));
+        fdb.forget_port(PortId(3));
+        assert!(fdb.is_empty());
+    }
+
+    #[test]
+    fn the_highest_port_number_is_learned_and_none_above() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(PortId::MOST), 0);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(PortId::MOST)));
+        assert_eq!(fdb.learn(ONE, mac(2), port(PortId::MOST + 1), 0), Learned::Known);
+        assert_eq!(fdb.find(ONE, mac(2)), None);
+    }
+
+    #[test]
+    fn memory_grows_and_shrinks_with_the_number_of_addresses() {
+        let mut fdb = Fdb::new(1 << 17, 300, 1);
+        let slots = |fdb: &Fdb| fdb.lines.slots() as usize;
+        for number in 0..100_000 {
+            fdb.learn(ONE, mac(number), port(1), 0);
+            assert!(slots(&fdb) <= fdb.len() * 4);
+        }
+        for number in 0..100 {
+            fdb.learn(ONE, mac(number), port(1), 200);
+        }
+        fdb.expire(300);
+        assert_eq!(fdb.len(), 100);
+        assert_eq!(slots(&fdb), 256);
+        assert!((0..100).all(|number| fdb.find(ONE, mac(number)) == Some(port(1))));
+    }
+
+    #[test]
+    fn what_others_were_told_survives_a_larger_table() {
+        let mut fdb = Fdb::new(1000, 300, 1);
+        fdb.learn(ONE, mac(0), port(1), 0);
+        fdb.learn(ONE, mac(0), port(1), 70);
+        (1..500).for_each(|number| _ = fdb.learn(ONE, mac(number), port(1), 70));
+        assert_eq!(fdb.learn(ONE, mac(0), port(1), 75), Learned::Known);
+        assert_eq!(fdb.learn(ONE, mac(0), port(1), 76), Learned::News);
+    }
+
+    /// What a plain map knows of an address: its place, the second of its last frame, and of its last news.
+    type Known = (Place, u32, u32);
+
+    fn count_of(map: &HashMap<u64, Known>, port: PortId) -> usize {
+        map.values().filter(|(place, ..)| place.port == port).count()
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u64..40, 0u32..5, 0u32..3, 0u8..20), 0..300)) {
@@ -567,6 +522,48 @@ mod tests {
                 }
                 prop_assert_eq!(fdb.rows(now).len(), map.len());
             }
+        }
+
+        #[test]
+        fn a_full_table_agrees_with_a_plain_map(
+            capacity in 1u32..200,
+            steps in prop::collection::vec((0u64..400, 0u32..4, 0u32..10, 0u8..100), 0..2000),
+        ) {
+            let mut fdb = Fdb::new(capacity, 30, 7);
+            let mut map: HashMap<u64, Known> = HashMap::new();
+            let (mut now, mut evictions) = (0, 0);
+            for (number, owner, pause, action) in steps {
+                // Without peers, whose addresses are held where they move too often.
+                let place = Place { port: PortId(owner), peer: 0 };
+                now += u32::from(pause == 0);
+                match action {
+                    0 => { fdb.forget_port(place.port); map.retain(|_, (at, ..)| at.port != place.port); }
+                    1..4 => { fdb.expire(now); map.retain(|_, (_, seen, _)| now - *seen < 30); }
+                    4 => { fdb.clear(); map.clear(); }
+                    _ => {
+                        let known = map.get(&number).copied();
+                        let told = known.filter(|(at, _, told)| *at == place && now - told <= 7).map(|(_, _, told)| told);
+                        let news = if told.is_some() { Learned::Known } else { Learned::News };
+                        let full = known.is_none() && map.len() == capacity as usize;
+                        prop_assert_eq!(fdb.learn(ONE, mac(number), place, now), news);
+                        if full {
+                            evictions += 1;
+                            let gone: Vec<u64> = map.keys().copied().filter(|at| fdb.find(ONE, mac(*at)).is_none()).collect();
+                            let [gone] = gone[..] else { return Err(TestCaseError::fail("one goes, and only one")) };
+                            let (loser, seen, _) = map[&gone];
+                            prop_assert!((0..4).all(|port| count_of(&map, PortId(port)) <= count_of(&map, loser.port)));
+                            prop_assert!(map.values().all(|(at, others, _)| at.port != loser.port || *others >= seen));
+                            map.remove(&gone);
+                        }
+                        map.insert(number, (place, now, told.unwrap_or(now)));
+                    }
+                }
+                prop_assert_eq!(fdb.evictions(), evictions);
+                let rows: HashMap<Mac, (Place, u32)> = fdb.rows(now).iter().map(|row| (row.mac, (row.place, row.age))).collect();
+                let expected: HashMap<_, _> = map.iter().map(|(&at, &(place, seen, _))| (mac(at), (place, now - seen))).collect();
+                prop_assert_eq!((fdb.len(), rows), (map.len(), expected));
+            }
+            prop_assert!((0..400).all(|number| fdb.find(ONE, mac(number)) == map.get(&number).map(|(place, ..)| *place)));
         }
     }
 }

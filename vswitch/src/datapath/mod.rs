@@ -50,6 +50,9 @@ use vlan::PortVlans;
 pub struct PortId(pub u32);
 
 impl PortId {
+    /// The highest number: the forwarding database has two bytes for it.
+    pub const MOST: u32 = u16::MAX as u32;
+
     const fn index(self) -> usize {
         self.0 as usize
     }
