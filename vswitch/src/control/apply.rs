@@ -44,6 +44,10 @@ impl Switch {
                 (Err(error), Step::AddForward(_, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it is not published now)"));
                 }
+                (Err(error), Step::AddUplink(spec, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it stays down)"));
+                    errors.extend(self.add_uplink_down(spec, Origin::Runtime, &error).err());
+                }
                 (Err(error), Step::AddPort(spec, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, &error);
@@ -82,6 +86,7 @@ impl Switch {
                 let bridge = self.bridges.remove(&name).ok_or_else(|| ControlError::NoBridge(name, Vec::new()))?;
                 self.bridge_ids.remove(bridge.id.0);
                 self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+                self.tell_gateways()?;
                 self.tell_services();
                 Ok(Step::AddBridge(bridge.spec, bridge.origin))
             }
@@ -97,6 +102,7 @@ impl Switch {
     }
 
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
+        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
@@ -113,6 +119,7 @@ impl Switch {
     fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
         let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
         let (id, old, old_origin) = (*id, old.clone(), *old_origin);
+        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
         if spec.mtu != old.mtu || spec.addresses != old.addresses {
