@@ -184,7 +184,7 @@ fn an_uplink_gets_its_address_by_dhcp() {
     lab.sh(OUTSIDE).ok();
     let lease = lab.path("leases").display().to_string();
     lab.spawn_in("out", &format!(
-        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.60,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
+        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
     ));
     let wan = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"dhcp\"\n";
     lab.write(&format!("{wan}{BRIDGE}{}", station("a", 2)));
@@ -311,4 +311,150 @@ fn a_reload_changes_the_gateway_and_nothing_else() {
     assert!(lab.run_in("a", "ip route").ok().contains("default via 10.10.0.254"));
     assert!(ping(&lab, "a", "198.51.100.1"));
     assert!(lab.stop().success());
+}
+
+#[test]
+fn an_uplink_whose_device_goes_and_comes_back_is_kept_and_works_again() {
+    needs!("ping", "curl", "python3");
+    let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 8080\nto = \"10.10.0.2:80\"\n";
+    let file = format!("{WAN}{BRIDGE}{}{forward}", station("a", 2));
+    let mut lab = lab_with(&file);
+    web(&mut lab, "a", 80);
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    let state = |lab: &Lab| lab.json("list-uplinks")[0]["state"].to_string();
+    lab.sh("ip -n @host link del wan").ok();
+    lab.until("it is down", |lab| state(lab).contains("is gone"));
+    // Without the device nothing changes, however often somebody tries.
+    for _ in 0..2 {
+        let sentence = lab.ctl("reload").refused();
+        assert!(sentence.contains("no interface \"wan\"") && sentence.lines().count() == 1, "{sentence}");
+        assert!(state(&lab).contains("no interface"), "{}", state(&lab));
+    }
+    assert!(ping(&lab, "a", "10.10.0.1"));
+    // A bridge made meanwhile takes a number that may have been the uplink's.
+    lab.ctl("add-br br1 --address 10.11.0.1/24 --uplink wan").ok();
+    lab.sh("ip -n @host link add wan type veth peer name o0 netns @out && ip -n @host link set wan up
+         ip -n @out addr add 192.0.2.1/24 dev o0; ip -n @out addr add 2001:db8::1/64 dev o0 nodad; ip -n @out link set o0 up")
+        .ok();
+    lab.ctl("reload").ok();
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    assert_eq!(get(&lab, "out", "192.0.2.10:8080"), "a");
+    assert_eq!(lab.json("list-uplinks").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_uplink_that_cannot_become_another_stays_what_it_is() {
+    needs!("ping", "curl", "python3");
+    let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 8080\nto = \"10.10.0.2:80\"\n";
+    let rest = format!("{BRIDGE}{}{forward}", station("a", 2));
+    let mut lab = lab_with(&format!("{WAN}{rest}"));
+    web(&mut lab, "a", 80);
+    lab.spawn_in("host", "python3 -m http.server 8080");
+    lab.until("somebody listens", |lab| !lab.run_in("host", "ss -Hltn sport = :8080").ok().is_empty());
+    lab.write(&format!("[[uplink]]\nname = \"wan\"\nkind = \"host\"\n{rest}"));
+    for _ in 0..2 {
+        let sentence = lab.ctl("reload").refused();
+        assert!(sentence.contains("8080") && sentence.lines().count() == 1, "{sentence}");
+        assert_eq!(lab.json("list-uplinks")[0]["kind"], json!("link"));
+        assert!(ping(&lab, "a", "198.51.100.1"));
+        assert_eq!(get(&lab, "out", "192.0.2.10:8080"), "a");
+    }
+    // Where it can, it does, and back.
+    let rest = rest.replace("8080", "8081");
+    lab.write(&format!("[[uplink]]\nname = \"wan\"\nkind = \"host\"\n{rest}"));
+    lab.ctl("reload").ok();
+    assert_eq!(get(&lab, "host", "127.0.0.1:8081"), "a");
+    lab.write(&format!("{WAN}{rest}"));
+    lab.ctl("reload").ok();
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    assert_eq!(get(&lab, "out", "192.0.2.10:8081"), "a");
+    assert_eq!(get(&lab, "host", "127.0.0.1:8081"), "curl: 7");
+}
+
+#[test]
+fn an_uplink_of_run_time_without_its_device_does_not_keep_the_switch_from_starting() {
+    needs!("ping");
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    lab.write("");
+    lab.start();
+    lab.ctl("add-uplink wan --kind link --device wan --address 192.0.2.10/24 --gateway 192.0.2.1").ok();
+    lab.ctl("add-br br0 --address 10.10.0.1/24 --uplink wan").ok();
+    lab.ctl("add-port br0 a --netns @a --address 10.10.0.2/24").ok();
+    lab.ctl("add-forward wan tcp/8080 10.10.0.2:80").ok();
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    assert!(lab.stop().success());
+    lab.sh("ip -n @host link set wan name other").ok();
+    lab.start();
+    assert!(lab.json("list-uplinks")[0]["state"].to_string().contains("no interface"));
+    assert!(ping(&lab, "a", "10.10.0.1"));
+    lab.sh("ip -n @host link set other name wan && ip -n @host link set wan up").ok();
+    lab.ctl("reload").ok();
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    assert_eq!(lab.json("list-forwards").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_address_by_dhcp_outlives_a_reload_and_is_respected() {
+    needs!("dnsmasq", "ping");
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    let lease = lab.path("leases").display().to_string();
+    lab.spawn_in("out", &format!(
+        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
+    ));
+    lab.write("");
+    lab.start();
+    lab.ctl("add-uplink wan --kind link --device wan --address dhcp").ok();
+    let addresses = |lab: &Lab| lab.json("list-uplinks")[0]["addresses"].to_string();
+    lab.until("an address", |lab| addresses(lab).contains("192.0.2.5"));
+    let first = addresses(&lab);
+    // The file names now what was added at run time: another origin, the same uplink.
+    lab.write(&format!(
+        "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"dhcp\"\n{BRIDGE}{}",
+        station("a", 2)
+    ));
+    lab.ctl("reload").ok();
+    assert_eq!(lab.json("list-uplinks")[0]["origin"], json!("file"));
+    assert_eq!(addresses(&lab), first);
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    let before = lab.ctl("export").ok();
+    for words in ["add-br br9 --address 192.0.2.129/25", "add-uplink two --kind link --device w2 --address 192.0.0.1/16"] {
+        lab.sh("ip -n @host link show w2 || ip -n @host link add w2 type veth peer name w3").ok();
+        let sentence = lab.ctl(words).refused();
+        assert!(sentence.contains("overlaps 192.0.2.5") && sentence.contains("of uplink \"wan\""), "{sentence}");
+    }
+    assert_eq!(lab.ctl("export").ok(), before);
+    // A fixed address instead, and back.
+    let file = format!("{WAN}{BRIDGE}{}", station("a", 2));
+    lab.write(&file);
+    lab.ctl("reload").ok();
+    assert!(addresses(&lab).contains("192.0.2.10/24"), "{}", addresses(&lab));
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    lab.write(&file.replace(
+        "address = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\ngateway = [\"192.0.2.1\", \"2001:db8::1\"]",
+        "address = \"dhcp\"",
+    ));
+    lab.ctl("reload").ok();
+    lab.until("an address again", |lab| addresses(lab).contains("192.0.2.5"));
+    assert!(ping(&lab, "a", "198.51.100.1"));
+}
+
+#[test]
+fn a_station_gets_round_no_isolation_by_another_source_address() {
+    needs!("ping", "python3");
+    let host = "[[uplink]]\nname = \"wan\"\nkind = \"host\"\n";
+    let other = "[[bridge]]\nname = \"br1\"\naddresses = [\"10.11.0.1/24\"]\nuplink = \"wan\"\n\
+                 [[port]]\nname = \"c\"\nbridge = \"br1\"\nnetns = \"@c\"\naddresses = [\"10.11.0.2/24\"]\n";
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    lab.sh("ip -n @host addr add 192.0.2.2/24 dev wan; ip -n @host route add default via 192.0.2.1").ok();
+    lab.write(&format!("{host}{BRIDGE}{}{other}", station("a", 2)));
+    lab.start();
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    lab.run_in("a", "ip addr add 10.11.0.2/32 dev eth0").ok();
+    lab.run_in("a", "ping -c 2 -W 1 -I 10.11.0.2 198.51.100.1");
+    let stats = lab.ctl("stats a").ok();
+    assert!(stats.contains("martian"), "{stats}");
+    assert!(lab.json("sessions").as_array().unwrap().iter().all(|row| !row["inside"].as_str().unwrap().starts_with("10.11.")));
 }

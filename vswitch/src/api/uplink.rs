@@ -94,6 +94,11 @@ impl UplinkSpec {
         }
     }
 
+    /// Whether its addresses come by DHCP.
+    pub const fn is_by_dhcp(&self) -> bool {
+        matches!(self.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. })
+    }
+
     /// Its addresses, where they are given.
     pub fn addresses(&self) -> &[IpNet] {
         match &self.kind {

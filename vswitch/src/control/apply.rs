@@ -46,6 +46,10 @@ impl Switch {
                 (Err(error), Step::AddForward(_, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it is not published now)"));
                 }
+                (Err(error), Step::AddUplink(spec, Origin::Runtime)) => {
+                    notes.push(format!("{error} (added at run time; it stays down)"));
+                    errors.extend(self.add_uplink_down(spec, Origin::Runtime, &error).err());
+                }
                 (Err(error), Step::AddPort(spec, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, &error);
@@ -89,6 +93,7 @@ impl Switch {
                 let bridge = self.bridges.remove(&name).ok_or_else(|| ControlError::NoBridge(name, Vec::new()))?;
                 self.bridge_ids.remove(bridge.id.0);
                 self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+                self.tell_gateways()?;
                 self.tell_services();
                 Ok(Step::AddBridge(bridge.spec, bridge.origin))
             }
@@ -107,6 +112,7 @@ impl Switch {
     }
 
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
+        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
@@ -123,6 +129,7 @@ impl Switch {
     fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
         let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
         let (id, old, old_origin) = (*id, old.clone(), *old_origin);
+        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
         let (before, tunnels) = (self.port_mtu(&spec.name)?, self.tunnels_mtu(&spec.name));

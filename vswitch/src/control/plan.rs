@@ -40,7 +40,9 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for (key, (spec, origin)) in &running.forwards {
         let same = wanted.forwards.get(key).is_some_and(|new| *new == (spec.clone(), *origin));
-        let in_the_way = wanted.forwards.keys().any(|new| new.overlaps(key));
+        // Another kind of uplink may not get the port, and need not if nobody wants it any more.
+        let moves = running.uplinks.get(&key.uplink) != wanted.uplinks.get(&key.uplink);
+        let in_the_way = moves || wanted.forwards.keys().any(|new| new.overlaps(key));
         if !same {
             let list = if in_the_way { &mut first } else { &mut last };
             list.push(Step::DeleteForward(key.clone()));

@@ -30,8 +30,8 @@ pub enum RunError {
 
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
-/// Events of workers that may wait; a lost one costs a line in `vsctl show`.
-const EVENTS: usize = 1024;
+/// Frames for and from the services that may wait; what finds no room is lost, as on a wire.
+const FRAMES: usize = 1024;
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
 ///
@@ -49,17 +49,15 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
         // The socket comes first: whoever finds another vswitchd on it must not touch that one's devices.
         let listener = Listener::bind(&config.switch.control)?;
-        let (events, events_in) = mpsc::channel(EVENTS);
-        let plane = DataPlane::start(config.switch.workers, &events)
+        let (voices, heard) = channels();
+        let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
-        let (said, said_in) = mpsc::channel(EVENTS);
-        // What finds no room is lost, as on a wire.
-        let output = Box::new(move |output| drop(said.try_send(output)));
+        let output = Box::new(move |output| voices.say(output));
         let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), output };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                serve(switch, listener, events_in, said_in, signals).await
+                serve(switch, listener, heard, signals).await
             }
             Err(error) => Err(error.into()),
         };
@@ -82,14 +80,51 @@ impl Signals {
     }
 }
 
+/// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room or
+/// is lost; what they cannot is never lost to it: a device goes once, and a lease changes now and then.
+#[derive(Clone)]
+struct Voices {
+    punts: mpsc::Sender<Event>,
+    gone: mpsc::UnboundedSender<Event>,
+    said: mpsc::Sender<Output>,
+    changed: mpsc::UnboundedSender<Output>,
+}
+
+/// The control side's end of it.
+struct Heard {
+    punts: mpsc::Receiver<Event>,
+    gone: mpsc::UnboundedReceiver<Event>,
+    said: mpsc::Receiver<Output>,
+    changed: mpsc::UnboundedReceiver<Output>,
+}
+
+fn channels() -> (Voices, Heard) {
+    let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
+    let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let heard = Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in };
+    (Voices { punts, gone, said, changed }, heard)
+}
+
+impl Voices {
+    /// What a worker tells. At the end nobody listens any more.
+    fn notify(&self, event: Event) {
+        match event {
+            Event::Punt(_) => drop(self.punts.try_send(event)),
+            Event::DeviceGone(_) | Event::PacketTooBig(_) => drop(self.gone.send(event)),
+        }
+    }
+
+    /// What the services say.
+    fn say(&self, output: Output) {
+        match output {
+            Output::Changed(..) => drop(self.changed.send(output)),
+            output => drop(self.said.try_send(output)),
+        }
+    }
+}
+
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(
-    mut switch: Switch,
-    listener: Listener,
-    mut events: mpsc::Receiver<Event>,
-    mut said: mpsc::Receiver<Output>,
-    mut signals: Signals,
-) -> Result<(), RunError> {
+async fn serve(mut switch: Switch, listener: Listener, mut heard: Heard, mut signals: Signals) -> Result<(), RunError> {
     let (calls, mut calls_in) = mpsc::channel(CALLS);
     let server = tokio::spawn(listener.serve(calls));
     say_ready();
@@ -98,8 +133,10 @@ async fn serve(
             _ = signals.term.recv() => break,
             _ = signals.int.recv() => break,
             _ = signals.hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
-            Some(event) = events.recv() => switch.note(event),
-            Some(output) = said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
+            Some(event) = heard.gone.recv() => switch.note(event),
+            Some(event) = heard.punts.recv() => switch.note(event),
+            Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
+            Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(call) = calls_in.recv() => {
                 if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {
                     break;
@@ -158,15 +195,12 @@ struct DataPlane {
 }
 
 impl DataPlane {
-    fn start(count: usize, events: &mpsc::Sender<Event>) -> std::io::Result<Self> {
+    fn start(count: usize, voices: &Voices) -> std::io::Result<Self> {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), count);
         let mut workers = Vec::new();
         for _ in 0..count {
-            let events = events.clone();
-            let notify = move |event| {
-                let _ = events.try_send(event);
-            };
-            workers.push(Worker::new(seed, Box::new(notify))?);
+            let voices = voices.clone();
+            workers.push(Worker::new(seed, Box::new(move |event| voices.notify(event)))?);
         }
         let handles: Vec<Handle> = workers.iter().map(|(_, handle)| handle.clone()).collect();
         let mut threads = Vec::new();
@@ -186,5 +220,27 @@ impl DataPlane {
         for thread in self.threads {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::{BridgeId, PortId, Punt};
+    use crate::services::client;
+
+    #[test]
+    fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {
+        let (voices, mut heard) = channels();
+        for _ in 0..2 * FRAMES {
+            voices.notify(Event::Punt(Punt { bridge: BridgeId(0), port: PortId(0), frame: Vec::new() }));
+            voices.say(Output::Uplink("wan".parse().unwrap(), Vec::new()));
+        }
+        voices.notify(Event::DeviceGone(PortId(1)));
+        let lost = Output::Changed("wan".parse().unwrap(), client::Event::Lost);
+        voices.say(lost.clone());
+        assert_eq!(heard.gone.try_recv(), Ok(Event::DeviceGone(PortId(1))));
+        assert_eq!(heard.changed.try_recv(), Ok(lost));
+        assert_eq!((heard.punts.len(), heard.said.len()), (FRAMES, FRAMES));
     }
 }

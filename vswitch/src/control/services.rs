@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{Port, Switch};
-use crate::api::{BridgeName, PortName, UplinkAddress, UplinkKind};
+use crate::api::{BridgeName, PortName};
 use crate::datapath::{BridgeId, Punt};
 use crate::services::{self, Input, Link, Member, Output, Services, Uplink};
 use crate::worker::Command;
@@ -101,10 +101,7 @@ impl Switch {
             members: self.members(&bridge.spec.name),
         });
         self.services.tell(Input::Links(links.collect()));
-        let by_dhcp = self
-            .uplinks
-            .values()
-            .filter(|uplink| matches!(uplink.spec.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. }));
+        let by_dhcp = self.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         self.services.tell(Input::Uplinks(uplinks.collect()));
     }

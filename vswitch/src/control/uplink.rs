@@ -13,8 +13,8 @@ use super::plan::Step;
 use super::services::Change as Lease;
 use super::{ControlError, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, ForwardKey, ForwardSpec, NeighborInfo, Origin, PortName, PortState,
-    Reply, SessionInfo, UplinkAddress, UplinkInfo, UplinkKind, UplinkSpec, VlanMode,
+    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, ForwardKey, ForwardSpec, NeighborInfo, NetworkError, Origin, PortName,
+    PortState, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec, VlanMode,
 };
 use crate::attach;
 use crate::config::Change;
@@ -28,6 +28,9 @@ use crate::worker::{Command, Handle};
 const MACS: u32 = 4096;
 /// MTU of an uplink by the host's sockets: the longest IP packet, for nothing of it goes over a wire.
 const HOST_MTU: u16 = 65_535;
+
+/// MTU of an uplink that has no device.
+const DOWN_MTU: u16 = 1500;
 
 /// A way to the rest of the world.
 pub(super) struct Uplink {
@@ -129,32 +132,59 @@ impl Switch {
     }
 
     pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
+        self.check_leases(spec.name.as_str(), &format!("uplink \"{}\"", spec.name), spec.addresses())?;
         let name = spec.name.clone();
         let mac = self.uplink_mac(&spec);
-        let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), port_vacancy(&self.port_ids)?);
-        let opened = self.open_uplink(&spec, mac)?;
-        let mtu = opened.mtu;
-        let router = self.router()?;
-        router.tell(Command::SetBridge(
-            bridge,
-            BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop },
-        ))?;
+        let Opened { device, mtu, features, host } = self.open_uplink(&spec, mac)?;
+        let (bridge, port) = self.uplink_bridge(mtu)?;
         let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
-        let attached = router.ask(|reply| Command::Attach(port, settings, opened.device, reply))?;
+        let router = self.router()?;
+        let attached = router.ask(|reply| Command::Attach(port, settings, device, reply))?;
         if let Err(error) = attached {
             router.tell(Command::RemoveBridge(bridge))?;
             return Err(ControlError::Poll(name, error));
         }
-        self.bridge_ids.insert(bridge.0, ());
-        self.port_ids.insert(port.0, name.clone());
-        let (features, host) = (opened.features, opened.host);
-        let uplink = Uplink { bridge, port, spec, origin, mac, mtu, features, state: PortState::Up, lease: None, host };
-        self.captures.add_uplink(port, &uplink.spec);
-        self.uplinks.insert(name.clone(), uplink);
-        self.refresh_uplink(&name)?;
-        self.tell_gateways()?;
-        self.tell_services();
+        self.captures.add_uplink(port, &spec);
+        let state = PortState::Up;
+        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, state, lease: None, host })?;
         Ok(Step::DeleteUplink(name))
+    }
+
+    /// An uplink without a device, so that bridges and forwards that name it have something to name.
+    pub(super) fn add_uplink_down(
+        &mut self,
+        spec: UplinkSpec,
+        origin: Origin,
+        error: &ControlError,
+    ) -> Result<(), ControlError> {
+        let mac = self.uplink_mac(&spec);
+        let mtu = DOWN_MTU;
+        let (bridge, port) = self.uplink_bridge(mtu)?;
+        let (state, features) = (PortState::Down(error.to_string()), Vec::new());
+        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, state, lease: None, host: None })
+    }
+
+    /// Makes the bridge of an uplink to be, and chooses its port.
+    fn uplink_bridge(&self, mtu: u16) -> Result<(BridgeId, PortId), ControlError> {
+        let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), port_vacancy(&self.port_ids)?);
+        let settings = BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop };
+        self.router()?.tell(Command::SetBridge(bridge, settings))?;
+        Ok((bridge, port))
+    }
+
+    /// Takes on an uplink and tells everybody; if one of them refuses, it is gone again.
+    fn connect_uplink(&mut self, uplink: Uplink) -> Result<(), ControlError> {
+        let name = uplink.spec.name.clone();
+        self.bridge_ids.insert(uplink.bridge.0, ());
+        self.port_ids.insert(uplink.port.0, name.clone());
+        self.uplinks.insert(name.clone(), uplink);
+        // Bridges may have known it by another number.
+        let told = self.refresh_uplink(&name).and_then(|()| self.tell_gateways()).and_then(|()| self.refresh_gateways());
+        if told.is_err() {
+            self.drop_uplink(&name)?;
+        }
+        self.tell_services();
+        told
     }
 
     pub(super) fn change_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
@@ -162,23 +192,24 @@ impl Switch {
         let inverse = Step::SetUplink(old.spec.clone(), old.origin);
         let same_device = old.spec.device() == spec.device() && old.mac == self.uplink_mac(&spec) && old.state == PortState::Up;
         let name = spec.name.clone();
+        self.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
             if let Some(uplink) = self.uplinks.get_mut(&name) {
-                (uplink.spec, uplink.origin, uplink.lease) = (spec, origin, None);
+                // A DHCP client that goes on says nothing until something changes.
+                uplink.lease = uplink.lease.take().filter(|_| spec.is_by_dhcp());
+                (uplink.spec, uplink.origin) = (spec, origin);
             }
             self.refresh_uplink(&name)?;
             self.tell_services();
             return Ok(inverse);
         }
         let Step::AddUplink(old, old_origin) = self.drop_uplink(&name)? else { return Ok(inverse) };
-        if let Err(error) = self.make_uplink(spec, origin) {
-            if let Err(again) = self.make_uplink(old, old_origin) {
-                tracing::error!("could not be taken back: {again}");
-            }
-            return Err(error);
+        let Err(error) = self.make_uplink(spec, origin) else { return Ok(inverse) };
+        if let Err(again) = self.make_uplink(old.clone(), old_origin) {
+            tracing::error!("could not be taken back: {again}");
+            self.add_uplink_down(old, old_origin, &again)?;
         }
-        self.refresh_gateways()?;
-        Ok(inverse)
+        Err(error)
     }
 
     pub(super) fn drop_uplink(&mut self, name: &PortName) -> Result<Step, ControlError> {
@@ -212,7 +243,10 @@ impl Switch {
 
     pub(super) fn drop_forward(&mut self, key: &ForwardKey) -> Result<Step, ControlError> {
         let (spec, origin) = self.forwards.remove(key).ok_or_else(|| ControlError::NoForward(key.clone(), Vec::new()))?;
-        self.publish(&key.uplink)?;
+        if let Err(error) = self.publish(&key.uplink) {
+            self.forwards.insert(key.clone(), (spec, origin));
+            return Err(error);
+        }
         Ok(Step::AddForward(spec, origin))
     }
 
@@ -288,30 +322,56 @@ impl Switch {
 
     /// Takes note of what DHCP said about the address of an uplink.
     pub(super) fn change_lease(&mut self, (name, event): Lease) {
-        let Some(uplink) = self.uplinks.get_mut(&name) else { return };
-        let mut taken = None;
-        uplink.lease = match event {
+        // What a client said that has ended meanwhile counts no more.
+        if !self.uplinks.get(&name).is_some_and(|uplink| uplink.spec.is_by_dhcp()) {
+            return;
+        }
+        let lease = match event {
             Event::Bound(terms) => {
                 let net = IpNet::V4(terms.address);
                 let gateways = terms.routers.first().copied().map(IpAddr::V4).into_iter().collect();
-                let overlaps = |bridge: &super::Bridge| {
-                    bridge.spec.addresses.iter().any(|own| own.contains(&net.network()) || net.contains(&own.network()))
-                };
-                taken = self.bridges.values().find(|bridge| overlaps(bridge)).map(|bridge| bridge.spec.name.clone());
                 tracing::info!(uplink = %name, "DHCP gave {net}");
-                Some((vec![net], gateways)).filter(|_| taken.is_none())
+                match self.owner_of(net, &name) {
+                    None => Some((vec![net], gateways)),
+                    Some((owner, _)) => {
+                        tracing::error!(uplink = %name, "its address by DHCP is in a subnet of {owner}: give that another");
+                        None
+                    }
+                }
             }
             Event::Lost => {
                 tracing::warn!(uplink = %name, "its DHCP lease is over: it has no address now");
                 None
             }
         };
-        if let Some(bridge) = taken {
-            tracing::error!(uplink = %name, "its address by DHCP is in a subnet of bridge \"{bridge}\": give the bridge another");
+        if let Some(uplink) = self.uplinks.get_mut(&name) {
+            uplink.lease = lease;
         }
         if let Err(error) = self.refresh_uplink(&name) {
             tracing::error!(uplink = %name, "{error}");
         }
+    }
+
+    /// Who has a subnet that overlaps `net`, other than the uplink `name`.
+    fn owner_of(&self, net: IpNet, name: &PortName) -> Option<(String, IpNet)> {
+        let bridges = self.bridges.values();
+        let bridges = bridges.map(|bridge| (format!("bridge \"{}\"", bridge.spec.name), bridge.spec.addresses.clone()));
+        let uplinks = self.uplinks.values().filter(|uplink| uplink.spec.name != *name);
+        let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.addresses()));
+        bridges.chain(uplinks).find_map(|(owner, nets)| Some((owner, *nets.iter().find(|own| overlap(own, &net))?)))
+    }
+
+    /// Whether subnets are apart from those that DHCP gave to uplinks, which no specification tells; `name` is their own.
+    pub(super) fn check_leases(&self, name: &str, who: &str, nets: &[IpNet]) -> Result<(), ControlError> {
+        for uplink in self.uplinks.values().filter(|uplink| uplink.lease.is_some() && uplink.spec.name.as_str() != name) {
+            let leased = uplink.addresses();
+            let both = nets.iter().flat_map(|net| leased.iter().map(move |other| (*net, *other)));
+            if let Some((net, other_net)) = both.into_iter().find(|(net, other)| overlap(net, other)) {
+                let (who, other) = (who.to_owned(), format!("uplink \"{}\"", uplink.spec.name));
+                return Err(NetworkError::Overlap { who, net, other, other_net }.into());
+            }
+        }
+        Ok(())
     }
 
     fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
@@ -383,7 +443,7 @@ impl Switch {
             mtu: uplink.mtu,
             addresses: uplink.addresses(),
             gateways: uplink.gateways(),
-            dhcp: matches!(uplink.spec.kind, UplinkKind::Link { address: UplinkAddress::Dhcp, .. }),
+            dhcp: uplink.spec.is_by_dhcp(),
             sessions,
             ports_in_use,
             state: uplink.state.clone(),
@@ -426,4 +486,8 @@ impl Switch {
         };
         Ok(rows.iter().map(info).collect())
     }
+}
+
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
 }

@@ -4,7 +4,7 @@
 //! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
 //!
 //! **How it is laid out.** What every frame needs is in buckets of one cache line (`lines`). What an address needs once a
-//! second at most (its port's list, when others were told) is in arrays beside them, by the same number of a slot. So a look-up,
+//! second at most (its port's list, when others were told, how it moved) is in arrays beside them, by the same number of a slot. So a look-up,
 //! and learning what is known already, cost one cache line each, and those of a batch are fetched together
 //! ([`Fdb::foresee`]): a large table is slower by what its lines take from the second or third cache, not by what memory takes.
 //!

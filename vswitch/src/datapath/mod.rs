@@ -135,7 +135,7 @@ struct Parsed {
 impl Datapath {
     /// A datapath without bridges or ports. `seed` should be random.
     pub fn new(epoch: Instant, seed: u64) -> Self {
-        let router = Router::new(epoch, seed);
+        let router = Router::new(seed);
         Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new(), router, routes: true }
     }
 
@@ -235,14 +235,17 @@ impl Datapath {
         for index in 0..batch.frames().len() {
             let Some(frame) = batch.frames().get(index) else { return };
             let port = PortId(frame.ingress);
-            let Some(bridge) = self.ports.get(port.0).map(|port| port.bridge) else { continue };
             let Ok(ethernet) = Ethernet::parse(frame.bytes()) else { continue };
+            let Some(Port { bridge, vlans, .. }) = self.ports.get(port.0) else { continue };
+            let (bridge, Ok(vlan)) = (*bridge, vlans.classify(ethernet.tag)) else { continue };
             let at = Arrival { index, port, bridge, ethernet, now, second };
+            let attention = self.router.attention(bridge, vlan, ethernet.destination);
             let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
-            let routed = if ethernet.destination.is_group() {
-                self.router.hear(&at, &mut paths)
-            } else {
-                self.router.receive(&at, &mut paths)
+            let routed = match attention {
+                // The port has moved while the frame was on its way.
+                Attention::None => continue,
+                Attention::Mine => self.router.receive(&at, &mut paths),
+                Attention::Also => self.router.hear(&at, &mut paths),
             };
             if let Err(reason) = routed {
                 self.count_drops(port, reason, 1);

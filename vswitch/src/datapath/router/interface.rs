@@ -92,6 +92,12 @@ impl Interface {
         })
     }
 
+    /// Whether a station may say that it has this address and this MAC address.
+    pub(super) fn may_be_station(&self, address: IpAddr, mac: Mac) -> bool {
+        let is_other = !self.has(address) && !self.is_broadcast(address) && mac != self.settings.mac;
+        is_other && self.is_on_link(address) && !mac.is_group() && mac != Mac::ZERO
+    }
+
     /// The own address to speak from to a station: one in its subnet, or any of its family.
     pub(super) fn source_towards(&self, station: IpAddr) -> Option<IpAddr> {
         if let IpAddr::V6(station) = station
@@ -197,6 +203,17 @@ impl Interfaces {
             Translation::Nat(_) => gateways.iter().find(|gateway| gateway.is_ipv4() == destination.is_ipv4()),
         };
         next_hop.map(|next_hop| Way { egress: uplink, next_hop: *next_hop }).ok_or(Refusal::NoRoute)
+    }
+
+    /// Whether an answer to this source would go back by the bridge that the packet came from (RFC 2827; RFC 3704). No other packet
+    /// is taken: a station that speaks for another bridge's would get round their isolation.
+    pub(super) fn is_from(&self, bridge: BridgeId, source: IpAddr) -> bool {
+        let is_inside = |interface: &Interface| matches!(interface.settings.side, Side::Inside { .. });
+        match self.get(bridge) {
+            Some(interface) if is_inside(interface) => interface.is_on_link(source),
+            Some(_) => !self.connected(source).and_then(|owner| self.get(owner)).is_some_and(is_inside),
+            None => false,
+        }
     }
 
     /// Whether a packet from bridge `from` to `address` is for the router itself.

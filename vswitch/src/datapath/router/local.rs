@@ -11,7 +11,7 @@ use smoltcp::wire::{
 use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
-use super::{Arrival, BridgeId, DropReason, Paths, Plan, PortId, Router, Side};
+use super::{Arrival, BridgeId, DropReason, ERRORS, Paths, Plan, PortId, Router, Side, StormLimit};
 use crate::services::Services;
 
 /// A frame for the services of a gateway, which run on the control side.
@@ -25,7 +25,7 @@ pub struct Punt {
     pub frame: Vec<u8>,
 }
 
-/// Most frames punted in one batch; a station that sends more waits for its answers.
+/// Most frames of a port punted in one batch; a station that sends more waits for its answers.
 const MOST_PUNTS: usize = 32;
 
 /// UDP port of the DHCP client of an uplink (RFC 2131, section 4.1).
@@ -45,7 +45,7 @@ impl Router {
         let (mac, sender) = (Mac(source_hardware_addr.0), source_protocol_addr);
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
         let asked = interface.has(target_protocol_addr.into());
-        let sane = interface.is_on_link(sender.into()) && !interface.has(sender.into()) && !mac.is_group();
+        let sane = interface.may_be_station(sender.into(), mac);
         if sane {
             self.heard(at, sender.into(), mac, asked, paths);
         }
@@ -130,7 +130,7 @@ impl Router {
             Icmpv6Message::EchoRequest if !destination.is_multicast() => self.pong(at, packet, paths),
             // Those below say that they were never routed by their hop limit (RFC 4861, sections 6.1 and 7.1).
             kind if kind.is_ndisc() && packet.hop_limit != 255 => Err(DropReason::Malformed),
-            Icmpv6Message::RouterSolicit => self.punt(at, paths),
+            Icmpv6Message::RouterSolicit if self.has_stations(at.bridge) => self.punt(at, paths),
             Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
                 let Ok(message) = NdiscRepr::parse(&Icmpv6Packet::new_unchecked(bytes)) else {
                     return Err(DropReason::Malformed);
@@ -144,7 +144,8 @@ impl Router {
                         let mac = lladdr.and_then(mac_of).unwrap_or(at.ethernet.source);
                         let known =
                             flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
-                        if known && !mac.is_group() {
+                        let interface = self.interfaces.get(at.bridge);
+                        if known && interface.is_some_and(|interface| interface.may_be_station(target_addr.into(), mac)) {
                             self.heard(at, target_addr.into(), mac, false, paths);
                         }
                         Ok(())
@@ -169,9 +170,10 @@ impl Router {
             return Ok(());
         };
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
-        let sane = interface.is_on_link(source.into()) && !interface.has(source.into());
         // Duplicate address detection comes from nobody and is answered to all (RFC 4861, section 7.2.4).
         let probe = source.is_unspecified();
+        let mac = mac.filter(|mac| !mac.is_group()).unwrap_or(at.ethernet.source);
+        let sane = interface.may_be_station(source.into(), mac);
         if !probe && !sane {
             return Err(DropReason::MartianSource);
         }
@@ -179,7 +181,6 @@ impl Router {
         let to = if probe {
             (message::multicast_mac(all_nodes), all_nodes)
         } else {
-            let mac = mac.filter(|mac| !mac.is_group()).unwrap_or(at.ethernet.source);
             self.heard(at, source.into(), mac, true, paths);
             (mac, source)
         };
@@ -193,6 +194,10 @@ impl Router {
             message::echo_reply(out, between, bytes.get(packet.transport..packet.end).unwrap_or_default());
             true
         })
+    }
+
+    fn has_stations(&self, bridge: BridgeId) -> bool {
+        self.interfaces.get(bridge).is_some_and(|interface| matches!(interface.settings.side, Side::Inside { .. }))
     }
 
     /// Whether a UDP datagram is for the services.
@@ -213,7 +218,8 @@ impl Router {
 
     /// Hands the frame to the services.
     pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
-        if self.punts.len() >= MOST_PUNTS {
+        // Batches come from one port each, so its frames are the last ones.
+        if self.punts.iter().rev().take_while(|punt| punt.port == at.port).count() >= MOST_PUNTS {
             return Err(DropReason::QueueFull);
         }
         self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: paths.bytes(at.index).to_vec() });
@@ -250,7 +256,10 @@ impl Router {
         let Some(interface) = self.interfaces.get(at.bridge) else { return };
         let Some(source) = interface.source_towards(packet.source) else { return };
         let quotable = packet.has_transport() && !at.ethernet.destination.is_group() && !is_group(packet.destination);
-        if !quotable || is_icmp_error(packet, paths.bytes(at.index)) || !self.errors.admit(at.now) {
+        if !quotable || is_icmp_error(packet, paths.bytes(at.index)) {
+            return;
+        }
+        if !self.errors.get_or_insert_with(at.bridge.0, || StormLimit::new(ERRORS, at.now)).admit(at.now) {
             return;
         }
         let from = (interface.settings.mac, source);
@@ -300,7 +309,8 @@ fn destination_port(transport: &[u8]) -> Option<u16> {
     transport.get(2..4).and_then(|bytes| bytes.first_chunk()).map(|bytes| u16::from_be_bytes(*bytes))
 }
 
-fn is_group(address: IpAddr) -> bool {
+/// Whether the address means several hosts, whoever asks.
+pub(super) fn is_group(address: IpAddr) -> bool {
     address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 

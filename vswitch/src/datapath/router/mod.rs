@@ -41,12 +41,13 @@ pub(super) use hop::Hop;
 pub(super) use paths::Paths;
 
 use super::storm::StormLimit;
-use super::{BridgeId, DropReason, PortId};
+use super::{BridgeId, DropReason, PortId, Slots};
 use interface::{Interface, Interfaces, Way};
+use local::is_group;
 use message::{Envelope, Problem};
 use neighbor::{Due, Neighbors, Pending};
 
-/// Most ICMP errors a second; `icmp_msgs_per_sec` of Linux.
+/// Most ICMP errors a second into one bridge; `icmp_msgs_per_sec` of Linux.
 const ERRORS: u32 = 1000;
 
 /// Every gateway of the switch.
@@ -54,7 +55,8 @@ const ERRORS: u32 = 1000;
 pub(super) struct Router {
     interfaces: Interfaces,
     neighbors: Neighbors,
-    errors: StormLimit,
+    /// By bridge, so that stations of one do not use up what those of another are to hear.
+    errors: Slots<StormLimit>,
     punts: Vec<Punt>,
     /// Packets that waited for a neighbour in vain, by the port that they came in at.
     late_drops: Vec<(PortId, DropReason)>,
@@ -119,11 +121,11 @@ impl From<Refusal> for DropReason {
 }
 
 impl Router {
-    pub(super) fn new(now: Instant, seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             interfaces: Interfaces::default(),
             neighbors: Neighbors::new(seed),
-            errors: StormLimit::new(ERRORS, now),
+            errors: Slots::default(),
             punts: Vec::new(),
             late_drops: Vec::new(),
             due: Vec::new(),
@@ -139,7 +141,8 @@ impl Router {
         let Some(settings) = settings else {
             return self.neighbors.forget_bridge(bridge);
         };
-        if before.as_ref().is_some_and(|before| before.settings.addresses != settings.addresses) {
+        let place = |settings: &GatewaySettings| (settings.vlan, settings.addresses.clone());
+        if before.as_ref().is_some_and(|before| place(&before.settings) != place(&settings)) {
             self.neighbors.forget_bridge(bridge);
         }
         let nat = match &settings.side {
@@ -232,7 +235,14 @@ impl Router {
             Side::Inside { uplink, .. } => Some(uplink),
             Side::Outside { .. } => None,
         };
+        // A unicast frame does not make a unicast packet (RFC 1122, section 3.3.6; RFC 6085).
+        if is_group(packet.destination) || interface.is_broadcast(packet.destination) {
+            return self.hear_packet(at, packet, paths);
+        }
         if is_martian(packet.source) || !is_host && self.interfaces.is_own(at.bridge, packet.source) {
+            return Err(DropReason::MartianSource);
+        }
+        if !is_host && !self.interfaces.is_from(at.bridge, packet.source) {
             return Err(DropReason::MartianSource);
         }
         match inside {
@@ -305,7 +315,7 @@ impl Router {
         }
         let destination = nat.as_ref().and_then(nat::Rewrite::destination).unwrap_or(packet.destination);
         let way = match self.interfaces.route(at.bridge, destination) {
-            Ok(way) if is_routable(packet.source) && is_routable(destination) => way,
+            Ok(way) if is_routable(packet.source) && self.is_for_one(way, destination) => way,
             Ok(_) => return Err(DropReason::NoRoute),
             Err(refusal) => {
                 if refusal == Refusal::NoRoute {
@@ -332,6 +342,11 @@ impl Router {
         self.resolve(at.index, plan, packet, at.second, paths)
     }
 
+    /// Whether one host may be reached by this address. Broadcasts to another subnet are not passed on (RFC 2644).
+    fn is_for_one(&self, way: Way, destination: IpAddr) -> bool {
+        is_routable(destination) && !self.interfaces.get(way.egress).is_some_and(|egress| egress.is_broadcast(destination))
+    }
+
     /// What an uplink does to the addresses of a packet that leaves by it.
     fn translate_outbound(
         &mut self,
@@ -340,10 +355,7 @@ impl Router {
         way: Way,
         paths: &mut Paths<'_>,
     ) -> Result<Option<nat::Rewrite>, DropReason> {
-        // Only a station of the bridge has sessions: what it says to be counts.
-        let stranger = !self.interfaces.get(at.bridge).is_some_and(|interface| interface.is_on_link(packet.source));
         match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
-            Some(_) if stranger => Err(DropReason::MartianSource),
             Some(nat) => match nat.outbound(at.now, packet, paths.bytes(at.index)) {
                 Ok(rewrite) => Ok(Some(rewrite)),
                 Err(denied) => {
@@ -480,20 +492,18 @@ const EXPIRY_BUDGET: usize = 100_000;
 /// Whether no packet may come from this address (RFC 1812, section 5.3.7; RFC 4291, section 2).
 fn is_martian(source: IpAddr) -> bool {
     match source {
-        IpAddr::V4(address) => {
-            address.is_loopback() || address.is_multicast() || address.is_broadcast() || address.octets()[0] == 0
-        }
-        IpAddr::V6(address) => address.is_loopback() || address.is_multicast() || address.is_unspecified(),
+        // 240.0.0.0/4 is reserved, and its last address means everybody.
+        IpAddr::V4(address) => address.is_loopback() || matches!(address.octets()[0], 0 | 224..),
+        // IPv4 in IPv6's clothes, in either cut, is never on a wire (RFC 4291, sections 2.5.5.1 and 2.5.5.2).
+        IpAddr::V6(address) => address.is_multicast() || address.to_ipv4().is_some(),
     }
 }
 
 /// Whether packets from or to this address may pass a router (RFC 3927, section 7; RFC 4291, section 2.5.6).
 fn is_routable(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            !(address.is_link_local() || address.is_multicast() || address.is_broadcast() || address.is_loopback())
-        }
-        IpAddr::V6(address) => !(address.is_unicast_link_local() || address.is_multicast() || address.is_loopback()),
+        IpAddr::V4(own) => !own.is_link_local() && !is_martian(address),
+        IpAddr::V6(own) => !own.is_unicast_link_local() && !is_martian(address),
     }
 }
 

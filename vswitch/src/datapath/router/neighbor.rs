@@ -9,7 +9,8 @@
 //!
 //! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge. When the unresolved ones are full, the oldest goes: a
 //! station that scans a subnet pushes out its own dead addresses, and one that lives answers long before it is pushed
-//! out. When the known ones are full, the one that was used longest ago goes.
+//! out. When the known ones are full, one that nothing was ever sent to goes, or else the one that was used longest ago: a station that
+//! asks under many names pushes out only those.
 //!
 //! **Expiry.** An unresolved address is asked for three times, a second apart, and then given up, as Linux does
 //! (`mcast_solicit`, `retrans_time`). A known one that is used is confirmed after [`CONFIRMED`] seconds, by asking it directly, and
@@ -72,8 +73,10 @@ struct Known {
     mac: Mac,
     /// Second in which it was last heard of.
     confirmed: u32,
-    /// Second of the last packet to it.
+    /// Second of the last packet to it, or in which it was learned.
     used: u32,
+    /// Whether a packet was ever for it.
+    wanted: bool,
     /// Times that it was asked since it was last heard of.
     tries: u8,
 }
@@ -115,7 +118,7 @@ impl Neighbors {
     /// The MAC address of a neighbour that a packet is about to be sent to, if it is known.
     pub(super) fn find(&mut self, bridge: BridgeId, address: IpAddr, now: u32) -> Option<Mac> {
         let known = self.tables.get_mut(bridge.0)?.known.get_mut(&address)?;
-        known.used = now;
+        (known.used, known.wanted) = (now, true);
         Some(known.mac)
     }
 
@@ -151,14 +154,18 @@ impl Neighbors {
             if table.known.len() >= MOST_KNOWN {
                 forget_least_used(&mut table.known);
             }
-            table.known.insert(address, Known { mac, confirmed: now, used: now, tries: 0 });
+            table.known.insert(address, Known { mac, confirmed: now, used: now, wanted: waited.is_some(), tries: 0 });
         }
         waited.map(|entry| entry.pending)
     }
 
-    /// Forgets all neighbours of a bridge.
+    /// Forgets all neighbours of a bridge, and what its stations sent and still waits elsewhere: the number may soon be another's,
+    /// who would be told of it.
     pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
         self.tables.remove(bridge.0);
+        for (_, table) in self.tables.iter_mut() {
+            table.unresolved.retain(|_, entry| entry.pending.plan.from != bridge);
+        }
     }
 
     /// Finds what is due in this second. To be called once a second.
@@ -230,7 +237,7 @@ fn take_oldest(unresolved: &mut Map<Unresolved>) -> Option<Box<Pending>> {
 }
 
 fn forget_least_used(known: &mut Map<Known>) {
-    if let Some((_, address)) = known.iter().map(|(address, entry)| (entry.used, *address)).min() {
+    if let Some((_, address)) = known.iter().map(|(address, entry)| ((entry.wanted, entry.used), *address)).min() {
         known.remove(&address);
     }
 }
@@ -355,5 +362,18 @@ mod tests {
         assert_eq!(count(&table), MOST_KNOWN);
         table.forget_bridge(BRIDGE);
         assert_eq!(count(&table), 0);
+    }
+
+    #[test]
+    fn a_full_table_forgets_who_was_never_sent_to_first() {
+        let mut table = Neighbors::new(1);
+        table.learn(BRIDGE, address(1), mac(1), true, 0);
+        table.find(BRIDGE, address(1), 0);
+        let flood = u32::try_from(2 * MOST_KNOWN).unwrap();
+        for number in 2..flood {
+            table.learn(BRIDGE, address(number), mac(number.into()), true, 100);
+        }
+        assert_eq!(table.find(BRIDGE, address(1), 100), Some(mac(1)));
+        assert_eq!(count(&table), MOST_KNOWN);
     }
 }

@@ -487,3 +487,180 @@ fn ipv6_neighbours_are_found_and_answered() {
         assert_eq!(answer.1[54], 136, "{asked}");
     }
 }
+
+#[test]
+fn nobody_speaks_for_the_stations_of_another_bridge() {
+    for translation in [nat(), Translation::Host(station(8))] {
+        let mut lab = Lab::new(false, translation);
+        lab.introduce();
+        let to = [HOST, [10, 0, 1, 13], [192, 0, 2, 10], [10, 0, 0, 1]];
+        for destination in to {
+            // From the other bridge's subnet, and by the host to itself.
+            for source in [[10, 0, 1, 14], [10, 0, 1, 1], [192, 0, 2, 1]] {
+                let left = lab.send(A, &udp((station(1), source, 7), (gateway(0), destination, 9), 64, b"spoof"));
+                assert_eq!(left, [], "{source:?} to {destination:?}");
+            }
+        }
+        assert_eq!(lab.drops(A, DropReason::MartianSource), 12);
+    }
+}
+
+#[test]
+fn nobody_outside_speaks_for_a_station() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let to = "10.0.0.12:80".parse().unwrap();
+    let forward = nat::Forward::new(nat::Protocol::Udp, "8080".parse().unwrap(), to).unwrap();
+    lab.datapath.set_forwards(UPLINK, vec![forward]);
+    for source in [[10, 0, 0, 11], [10, 0, 1, 13], [10, 0, 0, 1], [240, 0, 0, 1], [192, 0, 2, 10]] {
+        let left = lab.send(WAN, &udp((station(4), source, 999), (gateway(9), [192, 0, 2, 10], 8080), 60, b"in"));
+        assert_eq!(left, [], "{source:?}");
+    }
+    assert_eq!(lab.drops(WAN, DropReason::MartianSource), 5);
+}
+
+#[test]
+fn ipv4_in_ipv6_s_clothes_and_reserved_addresses_go_nowhere() {
+    let mut lab = Lab::new(false, Translation::Host(station(8)));
+    lab.introduce();
+    for target in ["::ffff:10.0.1.13", "::ffff:127.0.0.1", "::10.0.1.13", "::1", "::", "fe80::1"] {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0);
+        let (source, target): (std::net::Ipv6Addr, std::net::Ipv6Addr) = ("fd00::11".parse().unwrap(), target.parse().unwrap());
+        builder.ipv6(source.octets(), target.octets(), 64).udp(1, 2).write(&mut frame, b"x").unwrap();
+        assert_eq!(lab.send(A, &frame), [], "{target}");
+    }
+    for target in [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [240, 0, 0, 1], [169, 254, 169, 254]] {
+        let left = lab.send(A, &udp((station(1), [10, 0, 0, 11], 1), (gateway(0), target, 2), 64, b""));
+        assert_eq!(left, [], "{target:?}");
+    }
+    assert_eq!(lab.drops(A, DropReason::NoRoute), 11);
+}
+
+#[test]
+fn a_broadcast_in_a_unicast_frame_is_not_answered() {
+    for translation in [nat(), Translation::Host(station(8))] {
+        let mut lab = Lab::new(false, translation);
+        lab.introduce();
+        for destination in [[10, 0, 0, 255], [255, 255, 255, 255], [224, 0, 0, 1]] {
+            let from = (station(1), [10, 0, 0, 11]);
+            assert_eq!(lab.send(A, &ping(from, (gateway(0), destination))), [], "{destination:?}");
+            assert_eq!(lab.send(A, &udp((from.0, from.1, 1), (gateway(0), destination, 2), 1, b"")), [], "{destination:?}");
+        }
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0).ipv4([10, 0, 0, 11], [10, 0, 0, 255], 64);
+        builder.tcp(5000, 22, 1, 100).syn().write(&mut frame, &[]).unwrap();
+        assert_eq!(lab.send(A, &frame), []);
+        // The broadcast address of another bridge's subnet is no host either (RFC 2644).
+        let across = udp((station(1), [10, 0, 0, 11], 1), (gateway(0), [10, 0, 1, 255], 2), 64, b"");
+        assert_eq!(lab.send(A, &across), []);
+    }
+}
+
+#[test]
+fn nobody_makes_the_router_take_its_own_mac_address_or_none_for_a_station_s() {
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    for mac in [gateway(0), Mac::ZERO, Mac::BROADCAST] {
+        for operation in [ArpOperation::REQUEST, ArpOperation::REPLY] {
+            let mut frame = arp(operation, mac, gateway(0), [10, 0, 0, 12], [10, 0, 0, 1]);
+            frame[6..12].copy_from_slice(&station(1).0);
+            assert_eq!(lab.send(A, &frame), [], "{mac:?}");
+        }
+    }
+    // Neither does anybody claim an address that cannot be a station's.
+    for sender in [[10, 0, 0, 1], [10, 0, 0, 255], [10, 0, 1, 13]] {
+        let frame = arp(ArpOperation::REQUEST, station(1), gateway(0), sender, [10, 0, 0, 1]);
+        assert_eq!(lab.send(A, &frame), [], "{sender:?}");
+    }
+    let own: std::net::Ipv6Addr = "fd00::1".parse().unwrap();
+    let victim: std::net::Ipv6Addr = "fd00::12".parse().unwrap();
+    let mut frame = Vec::new();
+    message::solicitation(&mut frame, (station(2), victim), own, None);
+    assert!(!lab.send(B, &frame).is_empty());
+    message::advertisement(&mut frame, Envelope { from: (gateway(0), victim), to: (gateway(0), own) }, victim, true);
+    frame[6..12].copy_from_slice(&station(1).0);
+    lab.send(A, &frame);
+    let rows = lab.datapath.neighbors(lab.now, BridgeId(0));
+    let mac_of = |address: IpAddr| rows.iter().find(|row| row.address == address).and_then(|row| row.mac);
+    assert_eq!((mac_of([10, 0, 0, 12].into()), mac_of(victim.into())), (Some(station(2)), Some(station(2))));
+    assert_eq!(rows.len(), 3, "{rows:?}");
+}
+
+#[test]
+fn a_new_bridge_hears_nothing_of_what_the_old_one_of_its_number_sent() {
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    let lost = udp((station(1), [10, 0, 0, 11], 1), (gateway(0), [10, 0, 1, 99], 2), 64, b"secret");
+    assert_eq!(lab.send(A, &lost).len(), 1);
+    for port in [A, B] {
+        lab.datapath.remove_port(port);
+    }
+    lab.datapath.remove_bridge(BridgeId(0));
+    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+    lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
+    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+    lab.datapath.set_port(lab.now, A, &settings);
+    lab.datapath.set_gateway(BridgeId(0), Some(inside(0, false)));
+    for _ in 0..5 {
+        assert_eq!(lab.tick(), []);
+    }
+}
+
+#[test]
+fn a_gateway_that_moves_to_another_vlan_meets_its_neighbours_anew() {
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    let vlan = VlanId::try_from(10).unwrap();
+    lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { vlan, ..inside(0, false) }));
+    assert_eq!(lab.datapath.neighbors(lab.now, BridgeId(0)), []);
+}
+
+#[test]
+fn a_frame_that_was_handed_over_before_its_port_moved_is_not_routed() {
+    let mut lab = Lab::new(false, nat());
+    lab.introduce();
+    let settings = PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+    lab.datapath.set_port(lab.now, A, &settings);
+    lab.batch.set_ingress(A.0);
+    lab.batch.push(&ping((station(1), [10, 0, 1, 11]), (gateway(0), [10, 0, 1, 1])), Offload::default());
+    lab.datapath.route(lab.now, &mut lab.batch, &mut lab.outputs);
+    assert_eq!(lab.collect(), []);
+}
+
+#[test]
+fn icmp_errors_of_one_bridge_leave_those_of_another() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    (0..2000).for_each(|_| drop(lab.send(A, &out(1, b""))));
+    assert_eq!(lab.send(A, &out(1, b"")), []);
+    let other = udp((station(3), [10, 0, 1, 13], 5000), (gateway(1), HOST, 53), 1, b"");
+    assert_eq!(lab.send(C, &other).len(), 1);
+}
+
+#[test]
+fn a_batch_full_of_answers_drops_the_rest_and_goes_on() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    // Each packet is cut in two, and displaces one that waits for a neighbour.
+    for round in 0..10_u8 {
+        lab.batch.set_ingress(A.0);
+        for number in 0..Batch::FRAMES {
+            let target = [192, 0, 2, u8::try_from(number + 20).unwrap()];
+            let big = udp((station(1), [10, 0, 0, 11], 5), (gateway(0), target, 6), 64, &[round; 1400]);
+            let mut frame = big;
+            frame[20] = 0;
+            frame[24..26].fill(0);
+            let sum = packet::checksum::Sum::new().plus(&frame[14..34]).checksum();
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            lab.batch.push(&frame, Offload::default());
+        }
+        lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
+        assert!(lab.batch.frames().len() <= Batch::MOST);
+        lab.collect();
+    }
+    for _ in 0..4 {
+        lab.tick();
+    }
+    assert_eq!(lab.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 0, 1]))).len(), 1);
+}
