@@ -1,34 +1,37 @@
-//! TCP between two hosts through VXLAN, vswitchd and the kernel's bridge and tunnel in turns: `cargo bench -p vswitch-tests --bench
-//! vxlan`, as root, with nothing else running. `-- ROUNDS SECONDS` changes how often (5) and how long (3).
+//! TCP between two hosts through VXLAN beside the kernel's bridge and tunnel: `cargo bench -p vswitch-tests --bench vxlan`, as root.
 //!
-//! Four namespaces are hosts on one Ethernet: two have a vswitchd and a TAP, two a bridge, a vxlan device and a veth. Each round
-//! measures both, so that whatever else the machine does befalls both; the ratio is that of the medians. With the underlay's
-//! offloads on, the kernel passes 64 KiB super-frames from station to station without ever cutting one, which no real network does.
-#![allow(missing_docs)]
+//! Four namespaces are hosts on one Ethernet: two have a vswitchd and a TAP, two a bridge, a vxlan device and a veth. With the
+//! underlay's offloads on, the kernel passes 64 KiB super-frames from station to station without ever cutting one, which no real
+//! network does. As in `side_by_side`, `VSWITCH_BENCH_PAIRS` and `VSWITCH_BENCH_SECONDS` set how much is measured.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here ends the benchmark")]
 
-use vswitch_tests::{Lab, Underlay, across, median, missing};
+use std::process::ExitCode;
 
-fn main() {
-    if let Some(reason) = missing(&["ip", "nsenter", "iperf3", "ethtool"]) {
-        return println!("SKIPPED: {reason}");
-    }
-    let numbers: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
-    let (rounds, seconds) = (numbers.first().copied().unwrap_or(5), numbers.get(1).copied().unwrap_or(3));
+use vswitch_tests::bench::{self, Contest, seconds};
+use vswitch_tests::{Lab, Underlay, across};
+
+fn main() -> ExitCode {
+    bench::main(&["ip", "nsenter", "iperf3", "ethtool"], run)
+}
+
+fn run() {
     let underlay = Underlay::new();
     let switches = [1, 2].map(|number: u8| underlay.host(number, &tunnel(number, 3 - number)));
     let kernels = [3, 4].map(|number: u8| kernel(&underlay, number, 7 - number));
-    for (what, segmentation) in [("underlay tso and gso off", false), ("everything on", true)] {
+    for (name, segmentation) in [("one TCP stream, underlay tso and gso off", false), ("one TCP stream, everything on", true)] {
         for (number, lab) in (1..).zip(switches.iter().chain(&kernels)) {
             underlay.set_offloads(lab, number, true);
             underlay.set_features(lab, number, "tso gso tx-udp-segmentation", segmentation);
         }
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            ours.push(across(&switches[0], &switches[1], "10.0.0.2", &format!("-t {seconds}")));
-            theirs.push(across(&kernels[0], &kernels[1], "10.0.0.4", &format!("-t {seconds}")));
-        }
-        let (ours, theirs) = (median(ours), median(theirs));
-        println!("{what}: vswitchd {:.2} Gbit/s, kernel {:.2} Gbit/s: {:.2}x", ours / 1e9, theirs / 1e9, ours / theirs);
+        let extent = format!("-t {}", seconds());
+        let contest = Contest {
+            name,
+            beside: "the kernel's bridge and vxlan",
+            unit: "Gbit/s",
+            ours: Box::new(|_| across(&switches[0], &switches[1], "10.0.0.2", &extent) / 1e9),
+            theirs: Box::new(|_| across(&kernels[0], &kernels[1], "10.0.0.4", &extent) / 1e9),
+        };
+        bench::compare(&switches[0], &[contest]);
     }
 }
 

@@ -4,6 +4,7 @@
 //! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
+mod forward;
 mod gateway;
 mod name;
 mod network;
@@ -13,6 +14,7 @@ mod spec;
 mod uplink;
 mod vxlan;
 
+pub use forward::{ForwardKey, ForwardSpec, protocol_name};
 pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
 pub use network::{Network, NetworkError};
@@ -20,5 +22,5 @@ pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Re
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};
 pub(crate) use uplink::is_host;
-pub use uplink::{ForwardKey, ForwardSpec, UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec, protocol_name};
+pub use uplink::{UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec};
 pub use vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};

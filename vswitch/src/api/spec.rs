@@ -198,6 +198,15 @@ pub enum VlanMode {
     },
 }
 
+impl VlanMode {
+    /// A trunk of these VLANs, in any order and with repeats.
+    pub(super) fn trunk(mut allowed: Vec<VlanId>, native: Option<VlanId>) -> Self {
+        allowed.sort_unstable();
+        allowed.dedup();
+        Self::Trunk { allowed, native }
+    }
+}
+
 /// A specification that contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -436,11 +445,7 @@ impl TryFrom<PortTable> for PortSpec {
             (Some(_), ..) => return Err(SpecError::AccessAndTrunk(name)),
             (None, None, Some(_)) => return Err(SpecError::NativeWithoutTrunk(name)),
             (None, Some(trunk), _) if trunk.is_empty() => return Err(SpecError::EmptyTrunk(name)),
-            (None, Some(mut allowed), native) => {
-                allowed.sort_unstable();
-                allowed.dedup();
-                VlanMode::Trunk { allowed, native }
-            }
+            (None, Some(allowed), native) => VlanMode::trunk(allowed, native),
         };
         Ok(Self {
             name,

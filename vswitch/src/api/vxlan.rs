@@ -253,11 +253,7 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             (Some(_), ..) => return Err(VxlanError::AccessAndTrunk(name)),
             (None, None, Some(_)) => return Err(VxlanError::EmptyTrunk(name)),
             (None, Some(trunk), _) if trunk.is_empty() => return Err(VxlanError::EmptyTrunk(name)),
-            (None, Some(mut allowed), native) => {
-                allowed.sort_unstable();
-                allowed.dedup();
-                VlanMode::Trunk { allowed, native }
-            }
+            (None, Some(allowed), native) => VlanMode::trunk(allowed, native),
         };
         Ok(Self {
             name,

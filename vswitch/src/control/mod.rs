@@ -13,6 +13,8 @@ mod answer;
 mod apply;
 mod capture;
 mod error;
+mod forward;
+mod lease;
 mod plan;
 mod run;
 mod server;

@@ -10,18 +10,16 @@ use packet::{Mac, VlanId};
 
 use super::apply::port_vacancy;
 use super::plan::Step;
-use super::services::Change as Lease;
 use super::{ControlError, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, ForwardKey, ForwardSpec, NeighborInfo, NetworkError, Origin, PortName,
-    PortState, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec, VlanMode,
+    BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, PortState, Reply, SessionInfo, UplinkInfo,
+    UplinkKind, UplinkSpec, VlanMode,
 };
 use crate::attach;
 use crate::config::Change;
 use crate::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
 use crate::device::Device;
 use crate::host::{self, HostUplink};
-use crate::services::client::Event;
 use crate::worker::{Command, Handle};
 
 /// MAC addresses that an uplink remembers: those of the routers and servers of its link.
@@ -44,13 +42,13 @@ pub(super) struct Uplink {
     pub(super) features: Vec<String>,
     pub(super) state: PortState,
     /// Addresses and gateways that DHCP gave.
-    lease: Option<(Vec<IpNet>, Vec<IpAddr>)>,
+    pub(super) lease: Option<(Vec<IpNet>, Vec<IpAddr>)>,
     /// The thread that has the host's sockets.
-    host: Option<HostUplink>,
+    pub(super) host: Option<HostUplink>,
 }
 
 impl Uplink {
-    fn addresses(&self) -> Vec<IpNet> {
+    pub(super) fn addresses(&self) -> Vec<IpNet> {
         self.lease.as_ref().map_or_else(|| self.spec.addresses().to_vec(), |(addresses, _)| addresses.clone())
     }
 
@@ -96,39 +94,6 @@ impl Switch {
         }
         let in_file = self.file.uplinks.iter().any(|spec| spec.name == *name);
         self.remember(|state| forget(&mut state.uplinks, name, in_file), vec![Step::DeleteUplink(name.clone())])
-    }
-
-    pub(super) fn add_forward(&mut self, spec: ForwardSpec) -> Result<Reply, ControlError> {
-        if let Some((old, _)) = self.forwards.get(&spec.key) {
-            return Err(ControlError::ForwardExists(spec.key, old.to));
-        }
-        self.layout().network().check_forward(&spec)?;
-        let change = Change::Set(spec.clone());
-        self.remember(
-            |state| state.forwards.insert(spec.key.clone(), change),
-            vec![Step::AddForward(spec.clone(), Origin::Runtime)],
-        )
-    }
-
-    pub(super) fn delete_forward(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
-        // Who does not say which IP version means the one that there is.
-        let other = ForwardKey { v6: true, ..key.clone() };
-        let key = if self.forwards.contains_key(key) || !self.forwards.contains_key(&other) { key } else { &other };
-        if !self.forwards.contains_key(key) {
-            return Err(ControlError::NoForward(key.clone(), self.forwards.keys().map(ToString::to_string).collect()));
-        }
-        let in_file = self.file.forwards.iter().any(|spec| spec.key == *key);
-        self.remember(|state| forget(&mut state.forwards, key, in_file), vec![Step::DeleteForward(key.clone())])
-    }
-
-    /// Whether no forward goes to a station of the bridge.
-    pub(super) fn check_unforwarded(&self, name: &BridgeName) -> Result<(), ControlError> {
-        let nets = &self.bridge(name)?.spec.addresses;
-        let to_it = |spec: &&ForwardSpec| nets.iter().any(|net| net.contains(&spec.to.ip()));
-        match self.forwards.values().map(|(spec, _)| spec).find(to_it) {
-            Some(spec) => Err(ControlError::ForwardToBridge(name.clone(), spec.key.clone())),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
@@ -225,42 +190,6 @@ impl Switch {
         Ok(Step::AddUplink(uplink.spec, uplink.origin))
     }
 
-    pub(super) fn make_forward(&mut self, spec: ForwardSpec, origin: Origin) -> Result<Step, ControlError> {
-        let key = spec.key.clone();
-        let before = self.forwards.insert(key.clone(), (spec, origin));
-        if let Err(error) = self.publish(&key.uplink) {
-            match before {
-                Some(before) => self.forwards.insert(key, before),
-                None => self.forwards.remove(&key),
-            };
-            return Err(error);
-        }
-        Ok(match before {
-            Some((spec, origin)) => Step::AddForward(spec, origin),
-            None => Step::DeleteForward(key),
-        })
-    }
-
-    pub(super) fn drop_forward(&mut self, key: &ForwardKey) -> Result<Step, ControlError> {
-        let (spec, origin) = self.forwards.remove(key).ok_or_else(|| ControlError::NoForward(key.clone(), Vec::new()))?;
-        if let Err(error) = self.publish(&key.uplink) {
-            self.forwards.insert(key.clone(), (spec, origin));
-            return Err(error);
-        }
-        Ok(Step::AddForward(spec, origin))
-    }
-
-    /// Tells an uplink all its forwards.
-    fn publish(&self, name: &PortName) -> Result<(), ControlError> {
-        let uplink = self.uplink(name)?;
-        let specs = self.forwards.values().map(|(spec, _)| spec).filter(|spec| spec.key.uplink == *name);
-        let rules = specs.map(ForwardSpec::rule).collect::<Result<Vec<_>, _>>()?;
-        match &uplink.host {
-            Some(host) => Ok(host.set_forwards(rules.into_iter().map(|rule| host::Forward { rule, listen: None }).collect())?),
-            None => Ok(self.router()?.tell(Command::SetForwards(uplink.bridge, rules))?),
-        }
-    }
-
     /// Tells the uplinks by the host's sockets which gateways lead to them.
     pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
         for (name, uplink) in &self.uplinks {
@@ -278,7 +207,7 @@ impl Switch {
         names.iter().try_for_each(|name| self.refresh_uplink(name))
     }
 
-    fn refresh_uplink(&self, name: &PortName) -> Result<(), ControlError> {
+    pub(super) fn refresh_uplink(&self, name: &PortName) -> Result<(), ControlError> {
         let uplink = self.uplink(name)?;
         let rules = self.file.nat.rules().map_err(|error| ControlError::Nat(error.to_string()))?;
         let translation = match uplink.spec.kind {
@@ -318,60 +247,6 @@ impl Switch {
             addresses: spec.addresses.clone(),
             side: Side::Inside { uplink, isolated: spec.isolated },
         }))
-    }
-
-    /// Takes note of what DHCP said about the address of an uplink.
-    pub(super) fn change_lease(&mut self, (name, event): Lease) {
-        // What a client said that has ended meanwhile counts no more.
-        if !self.uplinks.get(&name).is_some_and(|uplink| uplink.spec.is_by_dhcp()) {
-            return;
-        }
-        let lease = match event {
-            Event::Bound(terms) => {
-                let net = IpNet::V4(terms.address);
-                let gateways = terms.routers.first().copied().map(IpAddr::V4).into_iter().collect();
-                tracing::info!(uplink = %name, "DHCP gave {net}");
-                match self.owner_of(net, &name) {
-                    None => Some((vec![net], gateways)),
-                    Some((owner, _)) => {
-                        tracing::error!(uplink = %name, "its address by DHCP is in a subnet of {owner}: give that another");
-                        None
-                    }
-                }
-            }
-            Event::Lost => {
-                tracing::warn!(uplink = %name, "its DHCP lease is over: it has no address now");
-                None
-            }
-        };
-        if let Some(uplink) = self.uplinks.get_mut(&name) {
-            uplink.lease = lease;
-        }
-        if let Err(error) = self.refresh_uplink(&name) {
-            tracing::error!(uplink = %name, "{error}");
-        }
-    }
-
-    /// Who has a subnet that overlaps `net`, other than the uplink `name`.
-    fn owner_of(&self, net: IpNet, name: &PortName) -> Option<(String, IpNet)> {
-        let bridges = self.bridges.values();
-        let bridges = bridges.map(|bridge| (format!("bridge \"{}\"", bridge.spec.name), bridge.spec.addresses.clone()));
-        let uplinks = self.uplinks.values().filter(|uplink| uplink.spec.name != *name);
-        let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.addresses()));
-        bridges.chain(uplinks).find_map(|(owner, nets)| Some((owner, *nets.iter().find(|own| overlap(own, &net))?)))
-    }
-
-    /// Whether subnets are apart from those that DHCP gave to uplinks, which no specification tells; `name` is their own.
-    pub(super) fn check_leases(&self, name: &str, who: &str, nets: &[IpNet]) -> Result<(), ControlError> {
-        for uplink in self.uplinks.values().filter(|uplink| uplink.lease.is_some() && uplink.spec.name.as_str() != name) {
-            let leased = uplink.addresses();
-            let both = nets.iter().flat_map(|net| leased.iter().map(move |other| (*net, *other)));
-            if let Some((net, other_net)) = both.into_iter().find(|(net, other)| overlap(net, other)) {
-                let (who, other) = (who.to_owned(), format!("uplink \"{}\"", uplink.spec.name));
-                return Err(NetworkError::Overlap { who, net, other, other_net }.into());
-            }
-        }
-        Ok(())
     }
 
     fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
@@ -419,7 +294,7 @@ impl Switch {
     }
 
     /// The worker that routes.
-    fn router(&self) -> Result<&Handle, ControlError> {
+    pub(super) fn router(&self) -> Result<&Handle, ControlError> {
         self.workers.first().ok_or(ControlError::Stopped(crate::worker::Stopped))
     }
 
@@ -452,10 +327,6 @@ impl Switch {
         })
     }
 
-    pub(super) fn forward_infos(&self) -> Vec<ForwardInfo> {
-        self.forwards.values().map(|(spec, origin)| ForwardInfo::new(spec, *origin)).collect()
-    }
-
     pub(super) fn sessions(&self, name: Option<&PortName>) -> Result<Vec<SessionInfo>, ControlError> {
         let uplinks = match name {
             Some(name) => vec![self.uplink(name)?],
@@ -486,8 +357,4 @@ impl Switch {
         };
         Ok(rows.iter().map(info).collect())
     }
-}
-
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
 }
