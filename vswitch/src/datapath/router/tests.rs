@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use ipnet::IpNet;
-use packet::{Batch, Checksum, Gso, GsoKind, Offload};
+use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
 use super::*;
 use crate::api::{ControlFrames, VlanMode};
@@ -663,4 +663,141 @@ fn a_batch_full_of_answers_drops_the_rest_and_goes_on() {
         lab.tick();
     }
     assert_eq!(lab.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 0, 1]))).len(), 1);
+}
+
+impl Lab {
+    /// As [`Lab::send_with`], with what leaves as it is on the wire of a device that can do nothing itself.
+    fn wire(&mut self, port: PortId, frame: &[u8], offload: Offload) -> Vec<Left> {
+        self.batch.set_ingress(port.0);
+        self.batch.push(frame, offload);
+        self.datapath.forward(self.now, &mut self.batch, &mut self.outputs);
+        self.outputs.act(&mut self.batch);
+        let mut left = Vec::new();
+        for port in self.outputs.used() {
+            let frames = self.batch.frames();
+            let queued =
+                |next: &crate::datapath::Departure| Queued { frame: &frames[next.frame], edit: next.edit, peer: next.peer };
+            let queue: Vec<Queued<'_>> = self.outputs.queue(*port).iter().map(queued).collect();
+            packet::Egress::new().run(&queue, packet::Capabilities::default(), &mut |packet| {
+                left.push(Left(*port, packet.parts.iter().flat_map(|part| part.to_vec()).collect()));
+            });
+        }
+        self.outputs.clear();
+        self.batch.clear();
+        left
+    }
+}
+
+fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0], &tag.to_be_bytes(), &frame[12..]].concat()
+}
+
+/// Whether the headers and transport of a frame have the checksums that etherparse computes.
+fn is_sound(frame: &[u8]) -> bool {
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4") };
+    let header = ip.header().to_header();
+    let transport = match sliced.transport.unwrap() {
+        TransportSlice::Udp(udp) => udp.checksum() == udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap(),
+        TransportSlice::Tcp(tcp) => tcp.checksum() == tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap(),
+        TransportSlice::Icmpv4(icmp) => icmp.checksum() == icmp.icmp_type().calc_checksum(icmp.payload()),
+        other => panic!("{other:?}"),
+    };
+    transport && header.header_checksum == header.calc_header_checksum()
+}
+
+#[test]
+fn a_gateway_in_a_vlan_is_there_for_access_and_trunk_ports_of_it_alone() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let vlan = VlanId::try_from(10).unwrap();
+    for (port, vlans) in
+        [(A, VlanMode::Access(vlan)), (B, VlanMode::Trunk { allowed: vec![vlan], native: Some(VlanId::DEFAULT) })]
+    {
+        let settings = PortSettings { bridge: BridgeId(0), vlans, guard: None, broadcast_limit: None, tunnel: None };
+        lab.datapath.set_port(lab.now, port, &settings);
+    }
+    lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { vlan, ..inside(0, true) }));
+    let by_b = |frame: &[u8]| tagged(frame, 0x600a);
+    let request = ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 0, 1]));
+    // Untagged and with a priority tag at the access port; tagged at the trunk.
+    for frame in [request.clone(), tagged(&request, 0x6000)] {
+        let left = lab.wire(A, &frame, Offload::default());
+        let [Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+        assert!(answer[12..14] == [8, 0] && is_sound(answer));
+    }
+    let request = ping((station(2), [10, 0, 0, 12]), (gateway(0), [10, 0, 0, 1]));
+    let left = lab.wire(B, &by_b(&request), Offload::default());
+    let [Left(B, answer)] = &left[..] else { panic!("{left:?}") };
+    assert!(answer[12..16] == [0x81, 0, 0, 10] && is_sound(answer));
+    // In the native VLAN nobody answers.
+    assert!(lab.wire(B, &request, Offload::default()).iter().all(|Left(_, frame)| *frame == request));
+
+    // A tagged packet with an unfinished checksum goes out untagged with a finished one, and an error about it is sound too.
+    for (ttl, expected) in [(64, WAN), (1, B)] {
+        let mut frame = by_b(&udp((station(2), [10, 0, 0, 12], 5000), (gateway(0), HOST, 6), ttl, b"data"));
+        let pseudo = packet::checksum::Sum::new().plus(&frame[30..38]).plus_number(17).plus_number(12).folded();
+        frame[44..46].copy_from_slice(&pseudo.to_be_bytes());
+        let left = lab.wire(B, &frame, Offload { checksum: Checksum::Partial { start: 38, offset: 6 }, gso: None });
+        let [Left(port, frame)] = &left[..] else { panic!("{left:?}") };
+        assert!(*port == expected && is_sound(frame), "{frame:?}");
+        assert_eq!(frame[12..14] == [0x81, 0], expected == B);
+    }
+    // And back: untagged from outside, tagged at the trunk, once its station is known there.
+    let hello = by_b(&arp(ArpOperation::REQUEST, station(2), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 1]));
+    assert_eq!(lab.wire(B, &hello, Offload::default()).len(), 2, "flooded and answered");
+    let back = udp((station(4), HOST, 6), (gateway(9), [192, 0, 2, 10], 5000), 60, b"answer");
+    let left = lab.wire(WAN, &back, Offload::default());
+    let [Left(B, frame)] = &left[..] else { panic!("{left:?}") };
+    assert!(frame[12..16] == [0x81, 0, 0, 10] && is_sound(frame));
+}
+
+#[test]
+fn the_smallest_mtu_and_the_last_hops_are_survived() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let settings = BridgeSettings { mtu: 68, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+    lab.datapath.set_bridge(lab.now, UPLINK, settings);
+    let mut frame = out(64, &[7; 1472]);
+    frame[20] = 0;
+    frame[24..26].fill(0);
+    let sum = packet::checksum::Sum::new().plus(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let left = lab.send(A, &frame);
+    assert_eq!(left.len(), 31);
+    assert!(left.iter().all(|Left(port, frame)| *port == WAN && frame.len() <= 14 + 68));
+    for ttl in [0, 1] {
+        let left = lab.send(A, &out(ttl, b""));
+        let [Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+        assert_eq!(icmp(answer), ([10, 0, 0, 11], 11, 0));
+    }
+}
+
+#[test]
+fn ipv6_extensions_are_read_and_an_atomic_fragment_is_a_packet() {
+    let mut lab = Lab::new(true, nat());
+    let own: std::net::Ipv6Addr = "fd00::1".parse().unwrap();
+    let mut frame = Vec::new();
+    message::echo_reply(
+        &mut frame,
+        Envelope { from: (station(1), "fd00::11".parse().unwrap()), to: (gateway(0), own.into()) },
+        &[128, 0, 0, 0, 0, 7, 0, 1],
+    );
+    // What the function made is a reply; a request has another type and checksum.
+    frame[54] = 128;
+    let sum = u16::from_be_bytes([frame[56], frame[57]]).wrapping_add(0x0100);
+    frame[56..58].copy_from_slice(&sum.to_be_bytes());
+    for (kind, extension) in [(44, [58, 0, 0, 0, 0, 0, 0, 9]), (0, [58, 0, 1, 4, 0, 0, 0, 0]), (60, [58, 0, 1, 4, 0, 0, 0, 0])]
+    {
+        let mut longer = [&frame[..54], &extension, &frame[54..]].concat();
+        (longer[20], longer[19]) = (kind, 16);
+        let left = lab.send(A, &longer);
+        let answer = left.iter().find(|Left(_, frame)| frame[6..12] == gateway(0).0).unwrap_or_else(|| panic!("{kind}"));
+        assert_eq!((answer.1[20], answer.1[54]), (58, 129), "{kind}");
+    }
+    // A part of a packet is not for the gateway, and nobody is told of a part that is not the first.
+    let mut part = [&frame[..54], &[58, 0, 0, 8, 0, 0, 0, 9], &frame[54..]].concat();
+    (part[20], part[19], part[21]) = (44, 16, 1);
+    assert_eq!(lab.send(A, &part), []);
+    assert_eq!(lab.drops(A, DropReason::FragmentForGateway), 1);
 }
