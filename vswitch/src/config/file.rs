@@ -445,7 +445,7 @@ mod tests {
         only(&text, "f:3:13: subnet 10.0.0.1/24 of bridge \"br0\" overlaps 10.0.0.9/8 of uplink \"wan\"");
         let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.1.2:80\"\n";
         let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{forward}");
-        only(&text, "f:13:6: forward wan tcp/80 goes to 10.0.1.2");
+        only(&text, "f:14:6: forward wan tcp/80 goes to 10.0.1.2");
         let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{}", forward.replace("0.1.2", "0.0.2"));
         assert_eq!(problems(&text), [""; 0]);
         only("[nat]\nudp = \"0s\"\n", "f:2:7: `udp` is 0s: use 1s to 1000000s");

@@ -90,7 +90,7 @@ pub struct Start {
     pub config: Config,
     /// The data plane.
     pub workers: Vec<Handle>,
-    /// Gets what the gateways' services have to say, for [`Switch::speak`]; it must not wait.
+    /// Gets what the gateways' services have to say, for `Switch::speak`; it must not wait.
     pub output: Box<dyn FnMut(Output) + Send>,
 }
 
