@@ -30,7 +30,8 @@ pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
     table.text()
 }
 
-/// Of the address outside that stands for the station only the port is shown: the uplink has one address of each IP version.
+/// Of the address outside that stands for the station only the port is shown: the uplink has one address of each IP version. What
+/// is left are seconds, what went out and in bytes.
 pub(super) fn sessions(rows: &[SessionInfo]) -> String {
     let mut table = Table::new(["", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "OUT", "IN"]);
     for row in rows {
@@ -41,7 +42,7 @@ pub(super) fn sessions(rows: &[SessionInfo]) -> String {
             row.remote.to_string(),
             row.external.as_ref().map_or_else(|| "-".to_owned(), |external| external.port().to_string()),
             row.state.clone(),
-            row.seconds_left.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
+            row.seconds_left.map_or_else(|| "-".to_owned(), |seconds| seconds.to_string()),
             scaled(row.out_bytes),
             scaled(row.in_bytes),
         ]);
@@ -144,7 +145,7 @@ mod tests {
             direction: "out".to_owned(),
             inside: "10.10.0.2:57862".parse().unwrap(),
             external: Some("192.0.2.10:57862".parse().unwrap()),
-            remote: "198.51.100.101:443".parse().unwrap(),
+            remote: "198.51.100.1:443".parse().unwrap(),
             state: "established".to_owned(),
             seconds_left: Some(7440),
             out_frames: Some(1),
@@ -154,6 +155,6 @@ mod tests {
         };
         let text = sessions(&[row]);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("tcp  10.10.0.2:57862  ->  198.51.100.101:443  57862  established  7440s  1.2G  380k"), "{text}");
+        assert!(text.contains("tcp  10.10.0.2:57862  ->  198.51.100.1:443  57862  established  7440  1.2G  380k"), "{text}");
     }
 }

@@ -756,8 +756,7 @@ fn a_gateway_in_a_vlan_is_there_for_access_and_trunk_ports_of_it_alone() {
 fn the_smallest_mtu_and_the_last_hops_are_survived() {
     let mut lab = Lab::new(true, nat());
     lab.introduce();
-    let settings = BridgeSettings { mtu: 68, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
-    lab.datapath.set_bridge(lab.now, UPLINK, settings);
+    lab.datapath.set_gateway(UPLINK, Some(GatewaySettings { mtu: 68, ..outside(nat()) }));
     let mut frame = out(64, &[7; 1472]);
     frame[20] = 0;
     frame[24..26].fill(0);
