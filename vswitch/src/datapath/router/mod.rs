@@ -492,8 +492,8 @@ const EXPIRY_BUDGET: usize = 100_000;
 /// Whether no packet may come from this address (RFC 1812, section 5.3.7; RFC 4291, section 2).
 fn is_martian(source: IpAddr) -> bool {
     match source {
-        // 240.0.0.0/4 is reserved, and its last address means everybody.
-        IpAddr::V4(address) => address.is_loopback() || matches!(address.octets()[0], 0 | 224..),
+        // 240.0.0.0/4 passes but for its last address, as in Linux (`ipv4_is_lbcast`).
+        IpAddr::V4(address) => address.is_loopback() || address.is_broadcast() || matches!(address.octets()[0], 0 | 224..240),
         // IPv4 in IPv6's clothes, in either cut, is never on a wire (RFC 4291, sections 2.5.5.1 and 2.5.5.2).
         IpAddr::V6(address) => address.is_multicast() || address.to_ipv4().is_some(),
     }
