@@ -271,7 +271,7 @@ impl Switch {
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
         let bridge = &self.bridge(&spec.bridge)?.spec;
         let first_mac = Some(self.state.station_mac(spec.name.as_str()));
-        let (mtu, gateways) = (bridge.mtu, &bridge.addresses);
+        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
         let opened = attach::attach(&Plan { spec, first_mac, mtu, queues: self.workers.len(), gateways });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
