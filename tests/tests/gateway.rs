@@ -47,6 +47,14 @@ fn lab_with(file: &str) -> Lab {
     lab
 }
 
+/// A DHCP server of the outside world: 192.0.2.50 to .59, by way of 192.0.2.1.
+fn serve_dhcp_outside(lab: &mut Lab) {
+    let lease = lab.path("leases").display().to_string();
+    lab.spawn_in("out", &format!(
+        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
+    ));
+}
+
 /// A web server in a namespace, which says its name.
 fn web(lab: &mut Lab, netns: &str, port: u16) {
     let root = lab.path(&format!("www-{netns}-{port}"));
@@ -182,10 +190,7 @@ fn an_uplink_gets_its_address_by_dhcp() {
     needs!("dnsmasq", "ping");
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
-    let lease = lab.path("leases").display().to_string();
-    lab.spawn_in("out", &format!(
-        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
-    ));
+    serve_dhcp_outside(&mut lab);
     let wan = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"dhcp\"\n";
     lab.write(&format!("{wan}{BRIDGE}{}", station("a", 2)));
     lab.start();
@@ -399,10 +404,7 @@ fn an_address_by_dhcp_outlives_a_reload_and_is_respected() {
     needs!("dnsmasq", "ping");
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
-    let lease = lab.path("leases").display().to_string();
-    lab.spawn_in("out", &format!(
-        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
-    ));
+    serve_dhcp_outside(&mut lab);
     lab.write("");
     lab.start();
     lab.ctl("add-uplink wan --kind link --device wan --address dhcp").ok();
