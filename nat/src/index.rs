@@ -27,6 +27,11 @@ impl Index {
         self.place(hash, is).map(|place| number(self.places[place]))
     }
 
+    /// What is in the place where a number with this hash would be, were it alone: it is read, and means nothing.
+    pub(crate) fn peek(&self, hash: u64) -> u64 {
+        self.places[self.home(hash)]
+    }
+
     /// Adds a number. There is room for it, and it is not in yet.
     pub(crate) fn insert(&mut self, hash: u64, number: u32) {
         let mut place = self.home(hash);

@@ -17,6 +17,7 @@ use crate::groups::Groups;
 use crate::index::Index;
 use crate::key::{Endpoint, Kind, Transport};
 use crate::ports::Ports;
+use crate::read::Flow;
 use crate::rings::NONE;
 use crate::session::{Binding, Class, Direction, Session};
 use crate::settings::{Filtering, Settings};
@@ -137,6 +138,23 @@ impl Table {
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
+        }
+    }
+
+    /// The hash of what a packet in this direction is found by.
+    pub(crate) fn hash(&self, direction: Direction, flow: &Flow) -> u64 {
+        let Flow { kind, source, destination, .. } = *flow;
+        match direction {
+            Direction::Outbound => inside_hash(&self.seed, kind, source, destination),
+            Direction::Inbound => outside_hash(&self.seed, kind, destination.port, source),
+        }
+    }
+
+    /// The index that finds it.
+    pub(crate) const fn index(&self, direction: Direction) -> &Index {
+        match direction {
+            Direction::Outbound => &self.inside,
+            Direction::Inbound => &self.outside,
         }
     }
 

@@ -172,6 +172,9 @@ impl Datapath {
             Some([(vlan, ethernet.source), (vlan, ethernet.destination)])
         });
         bridge.fdb.foresee(addresses.flatten());
+        if self.routes {
+            self.router.foresee(port.bridge, batch.frames());
+        }
     }
 
     fn forward_one(&mut self, index: usize, now: Instant, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {

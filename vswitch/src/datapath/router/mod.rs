@@ -30,7 +30,7 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use nat::Nat;
+use nat::{Direction, Nat};
 use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, VlanId, ethertype};
 
 pub use interface::{GatewaySettings, Side, Translation};
@@ -200,6 +200,24 @@ impl Router {
     /// Whether a bridge's gateway has this MAC address, so that nobody else may.
     pub(super) fn has_mac(&self, bridge: BridgeId, mac: Mac) -> bool {
         self.interfaces.get(bridge).is_some_and(|interface| interface.settings.mac == mac)
+    }
+
+    /// Has the sessions fetched that frames of a batch from this bridge need.
+    pub(super) fn foresee(&self, bridge: BridgeId, frames: &[Frame]) {
+        let Some(interface) = self.interfaces.get(bridge) else { return };
+        let (uplink, direction) = match interface.settings.side {
+            Side::Inside { uplink: Some(uplink), .. } => (uplink, Direction::Outbound),
+            Side::Inside { uplink: None, .. } => return,
+            Side::Outside { .. } => (bridge, Direction::Inbound),
+        };
+        let Some(nat) = self.nat(uplink) else { return };
+        let packets = frames.iter().filter_map(|frame| {
+            let bytes = frame.bytes();
+            let ethernet = Ethernet::parse(bytes).ok()?;
+            let to_gateway = ethernet.destination == interface.settings.mac;
+            to_gateway.then(|| IpPacket::parse(bytes, &ethernet)).flatten().map(|packet| (packet, bytes))
+        });
+        nat.foresee(direction, packets);
     }
 
     /// Takes a frame to a gateway's MAC address.
