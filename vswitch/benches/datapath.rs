@@ -149,7 +149,8 @@ impl Gateway {
     fn new(sessions: u32) -> Self {
         let now = Instant::now();
         let mut datapath = Datapath::new(now, 1);
-        let rules = nat::Settings { sessions: sessions.max(1000), sessions_per_source: Some(sessions), ..nat::Settings::default() };
+        let rules =
+            nat::Settings { sessions: sessions.max(1000), sessions_per_source: Some(sessions), ..nat::Settings::default() };
         let gateways = vec![Self::STATIONS[1].1.into()];
         let sides = [
             Side::Inside { uplink: Some(BridgeId(1)), isolated: true },

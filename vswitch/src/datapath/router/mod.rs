@@ -1,7 +1,7 @@
 //! The router: the gateway of each bridge that has one, and the uplinks.
 //!
 //! **What it holds.** For each bridge with a gateway its MAC address, addresses and side ([`GatewaySettings`]); the neighbours
-//! ([`neighbor`]); for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one port and a gateway: the
+//! ([`neighbor`]); fragments that came [`early`]; for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one port and a gateway: the
 //! router looks the same from all sides.
 //!
 //! **Who calls it.** [`Datapath::forward`](super::Datapath::forward), with frames to a gateway's MAC address ([`Router::receive`]), and
@@ -17,6 +17,7 @@
 //! batch. At most [`packet::Batch::ANSWERS`] fit; ICMP errors have a rate limit too (RFC 1812, section 4.3.2.8). It never answers
 //! for a host that is not there.
 
+mod early;
 mod fragment;
 mod hop;
 mod interface;
@@ -42,6 +43,7 @@ pub(super) use paths::Paths;
 
 use super::storm::StormLimit;
 use super::{BridgeId, DropReason, PortId, Slots};
+use early::Early;
 use interface::{Interface, Interfaces, Way};
 use local::is_group;
 use message::{Envelope, Problem};
@@ -55,6 +57,7 @@ const ERRORS: u32 = 1000;
 pub(super) struct Router {
     interfaces: Interfaces,
     neighbors: Neighbors,
+    early: Early,
     /// By bridge, so that stations of one do not use up what those of another are to hear.
     errors: Slots<StormLimit>,
     punts: Vec<Punt>,
@@ -125,6 +128,7 @@ impl Router {
         Self {
             interfaces: Interfaces::default(),
             neighbors: Neighbors::new(seed),
+            early: Early::new(seed),
             errors: Slots::default(),
             punts: Vec::new(),
             late_drops: Vec::new(),
@@ -138,6 +142,7 @@ impl Router {
     /// forwards have to be set again too.
     pub(super) fn set_gateway(&mut self, bridge: BridgeId, settings: Option<GatewaySettings>) {
         let before = self.interfaces.remove(bridge);
+        self.early.forget_bridge(bridge);
         let Some(settings) = settings else {
             return self.neighbors.forget_bridge(bridge);
         };
@@ -226,7 +231,8 @@ impl Router {
             ethertype::ARP => self.receive_arp(at, paths),
             ethertype::IPV4 | ethertype::IPV6 => {
                 let packet = IpPacket::parse(paths.bytes(at.index), &at.ethernet).ok_or(DropReason::Malformed)?;
-                self.receive_packet(at, &packet, paths)
+                let received = self.receive_packet(at, &packet, paths);
+                if packet.fragment.is_some() { self.reorder(at, &packet, received, paths) } else { received }
             }
             _ => Err(DropReason::NoService),
         }
@@ -243,6 +249,37 @@ impl Router {
             },
             _ => Ok(()),
         }
+    }
+
+    /// Lets a fragment that came too early wait for the first of its packet, and those that wait follow the first.
+    fn reorder(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        received: Result<(), DropReason>,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        if received == Err(DropReason::NatFragmentBeforeFirst) {
+            let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+            let displaced = self.early.keep(at, packet, frame);
+            self.late_drops.extend(displaced.map(|port| (port, DropReason::NatFragmentBeforeFirst)));
+            return Ok(());
+        }
+        if packet.has_transport() {
+            for waiting in self.early.take(at.bridge, packet) {
+                let followed = self.follow(at, &waiting, paths);
+                self.late_drops.extend(followed.err().map(|reason| (waiting.port, reason)));
+            }
+        }
+        received
+    }
+
+    /// Takes a fragment that waited for the first of its packet.
+    fn follow(&mut self, first: &Arrival, waiting: &early::Waiting, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        let ethernet = Ethernet::parse(&waiting.bytes).map_err(|_| DropReason::Runt)?;
+        let packet = IpPacket::parse(&waiting.bytes, &ethernet).ok_or(DropReason::Malformed)?;
+        let index = paths.push(&waiting.bytes, waiting.offload)?;
+        self.receive_packet(&Arrival { index, port: waiting.port, ethernet, ..*first }, &packet, paths)
     }
 
     fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
@@ -474,6 +511,7 @@ impl Router {
                 nat.expire(now, EXPIRY_BUDGET);
             }
         }
+        self.late_drops.extend(self.early.expire(second).map(|port| (port, DropReason::NatFragmentBeforeFirst)));
         let mut due = std::mem::take(&mut self.due);
         self.neighbors.tick(second, &mut due);
         for item in due.drain(..) {

@@ -347,6 +347,68 @@ fn a_packet_that_may_be_cut_is() {
     }
 }
 
+/// Two fragments of `whole`, cut behind `at` bytes of its payload, a multiple of eight.
+fn halves(whole: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let fragment = |offset: usize, more: u16, data: &[u8]| {
+        let mut frame = [&whole[..34], data].concat();
+        let bits = more << 13 | u16::try_from(offset / 8).unwrap();
+        let length = u16::try_from(frame.len() - 14).unwrap();
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        frame[18..22].copy_from_slice(&[&[0, 77][..], &bits.to_be_bytes()].concat());
+        frame[24..26].fill(0);
+        let sum = packet::checksum::Sum::new().plus(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    [fragment(0, 1, &whole[34..34 + at]), fragment(at, 0, &whole[34 + at..])]
+}
+
+#[test]
+fn a_fragment_that_comes_before_the_first_waits_for_it() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let [first, later] = halves(&out(64, &[7; 1000]), 504);
+    assert!(lab.send(A, &later).is_empty());
+    let left = lab.send(A, &first);
+    let sources: Vec<_> = left.iter().map(|Left(port, frame)| (*port, frame[26..30].to_vec(), frame.len())).collect();
+    let external = vec![192, 0, 2, 10];
+    assert_eq!(sources, [(WAN, external.clone(), first.len()), (WAN, external, later.len())], "both, translated, in order");
+    assert_eq!(lab.drops(A, DropReason::NatFragmentBeforeFirst), 0);
+    // The other way round nothing has to wait.
+    assert_eq!((lab.send(A, &first).len(), lab.send(A, &later).len()), (1, 1));
+}
+
+#[test]
+fn a_fragment_whose_first_never_comes_is_dropped_in_the_end() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let [_, later] = halves(&out(64, &[7; 1000]), 504);
+    assert!(lab.send(A, &later).is_empty());
+    (0..4).for_each(|_| drop(lab.tick()));
+    assert_eq!(lab.drops(A, DropReason::NatFragmentBeforeFirst), 0);
+    lab.tick();
+    assert_eq!(lab.drops(A, DropReason::NatFragmentBeforeFirst), 1);
+}
+
+#[test]
+fn a_flood_of_later_fragments_pushes_out_its_own() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let [first, later] = halves(&out(64, &[7; 1000]), 504);
+    lab.send(A, &later);
+    for number in 0..1000_u16 {
+        let mut other = later.clone();
+        other[26..30].copy_from_slice(&[10, 0, 0, 12]);
+        other[18..20].copy_from_slice(&number.to_be_bytes());
+        other[24..26].fill(0);
+        let sum = packet::checksum::Sum::new().plus(&other[14..34]).checksum();
+        other[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert!(lab.send(B, &other).is_empty());
+    }
+    assert!(lab.drops(B, DropReason::NatFragmentBeforeFirst) >= 1000 - 48, "what is held is bounded");
+    assert_eq!(lab.send(A, &first).len(), 2, "another source's fragment still waits");
+}
+
 #[test]
 fn a_super_frame_is_routed_whole_with_its_checksum_left_open() {
     let mut lab = Lab::new(true, nat());

@@ -1,0 +1,108 @@
+//! Fragments that came before the first one of their packet, which alone has the ports that NAT decides by (RFC 4787, REQ-14).
+//!
+//! **What it holds.** Copies of such frames, until the first fragment comes; then they go the way that it went. Senders of today
+//! send the first one first, but paths of several links, and some old stacks, turn the order around.
+//!
+//! **What bounds it.** [`ROWS`] rows of [`PER_ROW`] frames, as many as a packet of 64 KiB has fragments on an Ethernet. Which row a
+//! frame is in depends on its source alone, hashed with a seed; a full row loses its oldest frame. So a source that sends nothing
+//! but later fragments pushes out its own, and those of the few that share its row. A frame waits [`PATIENCE`] seconds at most.
+
+use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use packet::{Frame, IpPacket, Offload};
+
+use super::{Arrival, BridgeId, PortId};
+
+const ROWS: usize = 16;
+const PER_ROW: usize = 48;
+/// Seconds; what is out of order by more is lost (RFC 791 asks receivers for 15 at least, and they wait for all of it).
+const PATIENCE: u32 = 5;
+
+/// Frames that wait for another.
+#[derive(Debug)]
+pub(super) struct Early {
+    seed: FixedState,
+    /// Rows, oldest first, once a frame has come.
+    rows: Vec<Vec<Waiting>>,
+}
+
+/// A frame that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    key: Key,
+    pub(super) port: PortId,
+    pub(super) bytes: Vec<u8>,
+    pub(super) offload: Offload,
+    /// The second in which it came.
+    came: u32,
+}
+
+/// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5). IPv6 does not count the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    bridge: BridgeId,
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: Option<u8>,
+    identification: u32,
+}
+
+impl Key {
+    fn of(bridge: BridgeId, packet: &IpPacket) -> Option<Self> {
+        Some(Self {
+            bridge,
+            source: packet.source,
+            destination: packet.destination,
+            protocol: packet.source.is_ipv4().then_some(packet.protocol),
+            identification: packet.fragment?.identification,
+        })
+    }
+}
+
+impl Early {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed: FixedState::with_seed(seed), rows: Vec::new() }
+    }
+
+    /// Keeps a fragment. Returns the port of one that had to go for it.
+    pub(super) fn keep(&mut self, at: &Arrival, packet: &IpPacket, frame: &Frame) -> Option<PortId> {
+        let key = Key::of(at.bridge, packet)?;
+        if self.rows.is_empty() {
+            self.rows.resize_with(ROWS, Vec::new);
+        }
+        let row = self.row(&key)?;
+        let displaced = (row.len() >= PER_ROW).then(|| row.remove(0).port);
+        row.push(Waiting { key, port: at.port, bytes: frame.bytes().to_vec(), offload: frame.offload, came: at.second });
+        displaced
+    }
+
+    /// The fragments that waited for `first`, in the order in which they came.
+    pub(super) fn take(&mut self, bridge: BridgeId, first: &IpPacket) -> Vec<Waiting> {
+        let key = Key::of(bridge, first);
+        let row = key.and_then(|key| self.row(&key));
+        row.map(|row| row.extract_if(.., |waiting| Some(waiting.key) == key).collect()).unwrap_or_default()
+    }
+
+    /// The ports of those that have waited in vain.
+    pub(super) fn expire(&mut self, now: u32) -> impl Iterator<Item = PortId> {
+        let is_late = move |waiting: &mut Waiting| now.saturating_sub(waiting.came) >= PATIENCE;
+        self.rows.iter_mut().flat_map(move |row| row.extract_if(.., is_late)).map(|waiting| waiting.port)
+    }
+
+    /// Forgets what came from a bridge.
+    pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
+        self.rows.iter_mut().for_each(|row| row.retain(|waiting| waiting.key.bridge != bridge));
+    }
+
+    fn row(&mut self, key: &Key) -> Option<&mut Vec<Waiting>> {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write_u128(match key.source {
+            IpAddr::V4(source) => source.to_bits().into(),
+            IpAddr::V6(source) => source.to_bits(),
+        });
+        let row = usize::try_from(hasher.finish() % ROWS as u64).unwrap_or_default();
+        self.rows.get_mut(row)
+    }
+}
