@@ -50,7 +50,7 @@ fn every_command_does_what_it_says_without_a_word() {
     quietly(&lab, "add-br br1 --mtu 9000 --ageing 5m --max-macs 100 --control-frames pass");
     quietly(&lab, "add-port br0 a --netns @a --address 10.0.0.1/24 --address fd00::1/64 --mac 02:00:00:00:00:0a");
     quietly(&lab, "add-port br0 b --kind veth --netns @b --ifname lan0 --address 10.0.0.2/24 --guard on --offload off");
-    quietly(&lab, "add-port br1 lan --kind link --device lan --trunk 10,20 --native 1 --broadcast-limit 100");
+    quietly(&lab, "add-port br1 lan --kind link --device lan --trunk 10,20 --native 1 --broadcast-limit 100 --send-rate 1gbit");
     quietly(&lab, "add-port br1 c --vlan 7");
     let ports = lab.json("list-ports");
     let names: Vec<&str> = ports.as_array().unwrap().iter().map(|port| port["name"].as_str().unwrap()).collect();
@@ -63,19 +63,24 @@ fn every_command_does_what_it_says_without_a_word() {
     assert_eq!((&ports[2]["vlan"], &ports[2]["netns"]), (&json!(7), &Value::Null));
     let trunk = (&ports[3]["trunk"], &ports[3]["native"], &ports[3]["broadcast_limit"]);
     assert_eq!(trunk, (&json!([10, 20]), &json!(1), &json!(100)));
+    assert_eq!((&ports[3]["send_rate"], &ports[3]["receive_rate"]), (&json!("1gbit"), &Value::Null));
     assert_eq!(lab.json("list-ports br1").as_array().unwrap().len(), 2);
     assert_eq!(lab.sh("ip -n @host -br link show c | wc -l").ok(), "1\n");
     assert!(ping(&lab, "a", "10.0.0.2") && ping(&lab, "b", "10.0.0.1"));
     // A change in place costs the station no link, and what is not named stays.
     let index = lab.run_in("a", "ip -o link show eth0 | cut -d: -f1").ok();
-    quietly(&lab, "set-port a --address 10.0.0.7/24 --mac 02:00:00:00:00:0b --vlan 5 --broadcast-limit 9");
+    quietly(
+        &lab,
+        "set-port a --address 10.0.0.7/24 --mac 02:00:00:00:00:0b --vlan 5 --broadcast-limit 9 --receive-rate 10mbit",
+    );
     let now = lab.json("list-ports")[0].clone();
+    assert_eq!((&now["send_rate"], &now["receive_rate"]), (&Value::Null, &json!("10mbit")));
     assert_eq!((&now["vlan"], &now["addresses"], &now["guard"]), (&json!(5), &json!(["10.0.0.7/24"]), &json!(false)));
     let state = lab.run_in("a", "ip -o link show eth0; ip -o addr show eth0").ok();
     assert!(state.contains("02:00:00:00:00:0b") && state.contains("10.0.0.7/24") && !state.contains("10.0.0.1/24"), "{state}");
     assert_eq!(lab.run_in("a", "ip -o link show eth0 | cut -d: -f1").ok(), index);
     assert!(!ping(&lab, "b", "10.0.0.7"), "it is in another VLAN");
-    quietly(&lab, "set-port a --all-vlans --broadcast-limit 0");
+    quietly(&lab, "set-port a --all-vlans --broadcast-limit 0 --receive-rate none");
     assert!(ping(&lab, "b", "10.0.0.7"));
     // One that needs another device.
     quietly(&lab, "set-port b --kind tap --ifname eth0");
@@ -86,10 +91,7 @@ fn every_command_does_what_it_says_without_a_word() {
     for (words, parts) in [
         ("list-br", &["BRIDGE", "br0", "br1", "9000"][..]),
         ("list-ports", &["PORT", "a", "eth0", "30 tagged", "up"]),
-        (
-            "show",
-            &["vswitchd", "bridge br1: mtu 9000", "a: up, tap eth0 in", "10.0.0.7/24", "broadcast-limit 100/s", "(by vsctl)"],
-        ),
+        ("show", &["vswitchd", "bridge br1: mtu 9000", "a: up, tap eth0 in", "10.0.0.7/24", "send-rate 1gbit", "(by vsctl)"]),
         ("fdb br0", &["MAC", "02:00:00:00:00:0b"]),
         ("stats a", &["a"]),
         ("stats", &["lan"]),
@@ -146,6 +148,8 @@ fn json_documents_have_their_fields() {
         "native",
         "guard",
         "broadcast_limit",
+        "send_rate",
+        "receive_rate",
         "state",
         "features",
         "origin",
@@ -212,6 +216,8 @@ fn what_cannot_be_done_is_one_sentence_and_leaves_nothing() {
         ("add-port br0 x --vlan 4095", &["4095"]),
         ("add-port br0 x --vlan 0", &["0"]),
         ("add-port br0 x --trunk 1,5000", &["5000"]),
+        ("add-port br0 x --send-rate 10mbps", &["\"10mbps\" is no rate", "10mbit"]),
+        ("set-port a --receive-rate 7kbit", &["\"7kbit\" is no rate", "8kbit to 1tbit"]),
         ("set-port nobody --vlan 1", &["no port \"nobody\"", "a"]),
         ("set-port a --device lan", &["`device`"]),
         ("set-port a --netns /run/netns/nothing", &["/run/netns/nothing"]),
@@ -495,7 +501,7 @@ fn an_export_recreates_the_same_switch() {
     lab.start();
     quietly(&lab, "add-br br1 --max-macs 77");
     quietly(&lab, "add-port br1 lan --kind link --device lan --trunk 20,10 --native 3");
-    quietly(&lab, "add-port br1 c --netns @c --ifname web0 --vlan 10 --guard on --broadcast-limit 50");
+    quietly(&lab, "add-port br1 c --netns @c --ifname web0 --vlan 10 --guard on --broadcast-limit 50 --send-rate 1500kbit");
     let scene = |lab: &Lab| {
         let (mut bridges, mut ports, netns, links) = picture(lab);
         for row in bridges.as_array_mut().unwrap().iter_mut().chain(ports.as_array_mut().unwrap()) {

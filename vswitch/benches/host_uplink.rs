@@ -150,6 +150,8 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         vlans: VlanMode::All,
         guard: false,
         broadcast_limit: None,
+        send_rate: None,
+        receive_rate: None,
         offload: true,
     };
     let gateways = ["10.10.0.1/24".parse().expect("an address")];
@@ -163,8 +165,7 @@ fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
     handle.tell(Order::SetBridge(BridgeId(0), settings)).expect("told");
     for (number, device) in (0..).zip(devices) {
-        let settings =
-            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings::on(BridgeId(0));
         handle.ask(|reply| Order::Attach(PortId(number), settings, device, reply)).expect("told").expect("attached");
     }
     handle

@@ -316,7 +316,7 @@ fuzz_target!(|steps: Vec<Step>| {
     }
     for (port, bridge) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3)] {
         let settings =
-            PortSettings { bridge: BridgeId(bridge), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+            PortSettings::on(BridgeId(bridge));
         bench.datapath.set_port(now, PortId(port), &settings);
         bench.ports.insert(u8::try_from(port).unwrap(), u8::try_from(bridge).unwrap());
     }
@@ -351,7 +351,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 };
                 let guard = guard.then(|| Guard { mac: Mac([2, 0, 0, 0, 0, port]), addresses: vec![[10, 0, 0, port].into()] });
                 let broadcast_limit = limit.map(|limit| u32::from(limit) + 1);
-                let settings = PortSettings { bridge: BridgeId(bridge.into()), vlans, guard, broadcast_limit, tunnel: None };
+                let settings = PortSettings { vlans, guard, broadcast_limit, ..PortSettings::on(BridgeId(bridge.into())) };
                 if bridges[usize::from(bridge)] {
                     bench.datapath.set_port(now, PortId(port.into()), &settings);
                     bench.ports.insert(port, bridge);

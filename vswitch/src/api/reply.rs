@@ -6,7 +6,7 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName, PortSpec,
+    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName, PortSpec, Rate,
     Reach, SessionInfo, StationSpec, UplinkInfo, VlanMode, VxlanSpec,
 };
 
@@ -168,6 +168,10 @@ pub struct PortInfo {
     pub guard: bool,
     /// Most broadcast frames a second.
     pub broadcast_limit: Option<u32>,
+    /// Most that it may send into the switch.
+    pub send_rate: Option<Rate>,
+    /// Most that may leave by it.
+    pub receive_rate: Option<Rate>,
     /// Whether it forwards.
     pub state: PortState,
     /// What the kernel was found to offer for this port, such as `vnet_hdr` or `uso`.
@@ -203,6 +207,8 @@ impl PortInfo {
             native,
             guard: spec.guard,
             broadcast_limit: spec.broadcast_limit,
+            send_rate: spec.send_rate,
+            receive_rate: spec.receive_rate,
             state,
             features,
             origin,

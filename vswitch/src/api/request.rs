@@ -5,8 +5,8 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, UplinkSpec,
-    VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, RateChange,
+    UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -91,6 +91,10 @@ pub struct PortChange {
     pub guard: Option<bool>,
     /// Another storm limit; 0 lifts it.
     pub broadcast_limit: Option<u32>,
+    /// Another limit on what it sends.
+    pub send_rate: Option<RateChange>,
+    /// Another limit on what it receives.
+    pub receive_rate: Option<RateChange>,
     /// Offloads on or off.
     pub offload: Option<bool>,
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, InterfaceName, PortName};
+use super::{BridgeName, InterfaceName, PortName, Rate};
 
 /// A bridge as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,10 @@ pub struct PortSpec {
     pub guard: bool,
     /// Most broadcast frames a second that the port may send into the switch; `None`: no limit.
     pub broadcast_limit: Option<u32>,
+    /// Most that it may send into the switch; `None`: no limit.
+    pub send_rate: Option<Rate>,
+    /// Most that may leave by it; `None`: no limit.
+    pub receive_rate: Option<Rate>,
     /// Whether super-frames and partial checksums are exchanged with the kernel (TAP, veth, link). Off: every frame is read
     /// and written as it would be on a wire.
     pub offload: bool,
@@ -403,6 +407,10 @@ struct PortTable {
     guard: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     broadcast_limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    send_rate: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receive_rate: Option<Rate>,
     #[serde(default = "yes")]
     offload: bool,
 }
@@ -458,6 +466,8 @@ impl TryFrom<PortTable> for PortSpec {
             vlans,
             guard: table.guard,
             broadcast_limit: table.broadcast_limit,
+            send_rate: table.send_rate,
+            receive_rate: table.receive_rate,
             offload: table.offload,
         })
     }
@@ -498,6 +508,8 @@ impl From<PortSpec> for PortTable {
             native,
             guard: spec.guard,
             broadcast_limit: spec.broadcast_limit,
+            send_rate: spec.send_rate,
+            receive_rate: spec.receive_rate,
             offload: spec.offload,
         }
     }

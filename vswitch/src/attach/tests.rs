@@ -74,6 +74,8 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
         vlans: VlanMode::All,
         guard: false,
         broadcast_limit: None,
+        send_rate: None,
+        receive_rate: None,
         offload: true,
     }
 }

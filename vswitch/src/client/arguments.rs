@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::ClientError;
 use super::capture::Capture;
 use crate::api::{
-    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, Request, StationSpec, UplinkKindName,
-    VlanChange, VxlanChange, protocol_name,
+    BridgeName, ForwardKey, InterfaceName, Netns, PortChange, PortKind, PortName, RateChange, Request, StationSpec,
+    UplinkKindName, VlanChange, VxlanChange, protocol_name,
 };
 
 /// Changes and explains a running vswitchd.
@@ -243,6 +243,12 @@ struct PortOptions {
     /// Most broadcast frames a second; 0 lifts the limit.
     #[arg(long, value_name = "N")]
     broadcast_limit: Option<u32>,
+    /// Most that it may send into the switch, such as 10mbit; none lifts the limit.
+    #[arg(long, value_name = "RATE")]
+    send_rate: Option<RateChange>,
+    /// Most that may leave by it; none lifts the limit.
+    #[arg(long, value_name = "RATE")]
+    receive_rate: Option<RateChange>,
     /// Exchanges super-frames and partial checksums with the kernel: on or off.
     #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
     offload: Option<bool>,
@@ -386,7 +392,9 @@ impl PortOptions {
         json!({
             "name": name, "bridge": bridge, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
             "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
-            "guard": self.guard, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0), "offload": self.offload,
+            "guard": self.guard, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
+            "send-rate": self.send_rate.and_then(RateChange::rate), "receive-rate": self.receive_rate.and_then(RateChange::rate),
+            "offload": self.offload,
         })
     }
 
@@ -406,6 +414,8 @@ impl PortOptions {
             vlans,
             guard: self.guard,
             broadcast_limit: self.broadcast_limit,
+            send_rate: self.send_rate,
+            receive_rate: self.receive_rate,
             offload: self.offload,
         }
     }

@@ -153,6 +153,8 @@ fn show_port(text: &mut String, port: &PortInfo) {
         rules.push("guard".to_owned());
     }
     rules.extend(port.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
+    rules.extend(port.send_rate.map(|rate| format!("send-rate {rate}")));
+    rules.extend(port.receive_rate.map(|rate| format!("receive-rate {rate}")));
     line(rules);
     line(port.features.clone());
 }

@@ -53,6 +53,8 @@ const PORT_KEYS: &[&str] = &[
     "native",
     "guard",
     "broadcast-limit",
+    "send-rate",
+    "receive-rate",
     "offload",
 ];
 const VXLAN_KEYS: &[&str] = &[

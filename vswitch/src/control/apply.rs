@@ -1,6 +1,8 @@
 //! Steps on the kernel, the workers and the kept state, and their inverses.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -9,7 +11,7 @@ use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
-use crate::datapath::{BridgeId, BridgeSettings, Guard, PortId, PortSettings, Slots};
+use crate::datapath::{BridgeId, BridgeSettings, Guard, Limiter, PortId, PortSettings, Slots};
 use crate::worker::{Command, Stopped};
 
 impl Switch {
@@ -361,6 +363,8 @@ impl Switch {
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
             broadcast_limit: spec.broadcast_limit,
+            send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
+            receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             tunnel: None,
         })
     }

@@ -35,8 +35,8 @@ pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortKind, PortName, PortSpec, PortState, Reply,
-    Request, SpecError, VlanChange, VlanMode, VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortKind, PortName, PortSpec, PortState, RateChange,
+    Reply, Request, SpecError, VlanChange, VlanMode, VxlanChange, VxlanSpec,
 };
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
@@ -439,6 +439,8 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
         vlans,
         guard: change.guard.unwrap_or(spec.guard),
         broadcast_limit: limit,
+        send_rate: change.send_rate.map_or(spec.send_rate, RateChange::rate),
+        receive_rate: change.receive_rate.map_or(spec.receive_rate, RateChange::rate),
         offload: change.offload.unwrap_or(spec.offload),
         name: spec.name,
         bridge: spec.bridge,

@@ -13,7 +13,7 @@ use super::plan::Step;
 use super::{ControlError, Switch, forget};
 use crate::api::{
     BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, PortState, Reply, SessionInfo, UplinkInfo,
-    UplinkKind, UplinkSpec, VlanMode,
+    UplinkKind, UplinkSpec,
 };
 use crate::attach;
 use crate::config::Change;
@@ -102,7 +102,7 @@ impl Switch {
         let mac = self.uplink_mac(&spec);
         let Opened { device, mtu, features, host } = self.open_uplink(&spec, mac)?;
         let (bridge, port) = self.uplink_bridge(mtu)?;
-        let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings::on(bridge);
         let router = self.router()?;
         let attached = router.ask(|reply| Command::Attach(port, settings, device, reply))?;
         if let Err(error) = attached {

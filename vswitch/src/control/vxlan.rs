@@ -284,13 +284,7 @@ impl Switch {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
         let tunnel = TunnelSettings { learn: spec.learn, flood_limit: spec.bum_limit, stations: stations.collect() };
-        Ok(PortSettings {
-            bridge: bridge.id,
-            vlans: spec.vlans.clone(),
-            guard: None,
-            broadcast_limit: None,
-            tunnel: Some(tunnel),
-        })
+        Ok(PortSettings { vlans: spec.vlans.clone(), tunnel: Some(tunnel), ..PortSettings::on(bridge.id) })
     }
 
     /// Gives the devices of a bridge the MTU that its tunnels leave, if that is another than before.

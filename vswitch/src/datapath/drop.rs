@@ -29,6 +29,8 @@ pub enum DropReason {
     GuardNd,
     /// The port has sent more broadcast frames than its limit.
     StormLimit,
+    /// It is more than the rate of the port that it came in or would go out by.
+    RateLimit,
     /// Its destination is on the port that it came from.
     SamePort,
     /// No other port carries its VLAN.
@@ -95,7 +97,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -108,6 +110,7 @@ impl DropReason {
         Self::GuardArp,
         Self::GuardNd,
         Self::StormLimit,
+        Self::RateLimit,
         Self::SamePort,
         Self::NoDestination,
         Self::MartianSource,
@@ -156,6 +159,7 @@ impl DropReason {
             Self::GuardArp => "guard-arp",
             Self::GuardNd => "guard-nd",
             Self::StormLimit => "storm-limit",
+            Self::RateLimit => "rate-limit",
             Self::SamePort => "same-port",
             Self::NoDestination => "no-destination",
             Self::MartianSource => "martian-source",

@@ -15,6 +15,7 @@ mod fdb;
 mod guard;
 mod outputs;
 mod place;
+mod rate;
 mod router;
 mod slots;
 mod storm;
@@ -24,6 +25,7 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId};
@@ -34,6 +36,7 @@ pub use fdb::Fdb;
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
 pub use place::{Fixed, Learned, Place, Row};
+pub use rate::Limiter;
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;
 pub use tunnel::{RemoteStation, TunnelSettings};
@@ -73,8 +76,27 @@ pub struct PortSettings {
     pub guard: Option<Guard>,
     /// Most broadcast frames a second into the switch.
     pub broadcast_limit: Option<u32>,
+    /// What all frames into the switch are held to.
+    pub send_rate: Option<Arc<Limiter>>,
+    /// What the frames that leave by it are held to.
+    pub receive_rate: Option<Arc<Limiter>>,
     /// Set for a port that is a tunnel.
     pub tunnel: Option<TunnelSettings>,
+}
+
+impl PortSettings {
+    /// A port of a bridge, for all VLANs and without limits.
+    pub const fn on(bridge: BridgeId) -> Self {
+        Self {
+            bridge,
+            vlans: VlanMode::All,
+            guard: None,
+            broadcast_limit: None,
+            send_rate: None,
+            receive_rate: None,
+            tunnel: None,
+        }
+    }
 }
 
 /// An address that one worker learned and the others should know.
@@ -120,6 +142,8 @@ struct Port {
     vlans: PortVlans,
     guard: Option<Guard>,
     storm: Option<StormLimit>,
+    send_rate: Option<Arc<Limiter>>,
+    receive_rate: Option<Arc<Limiter>>,
     remote: Option<Remote>,
     counters: Counters,
 }
@@ -336,8 +360,17 @@ impl Datapath {
         let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
         let remote = settings.tunnel.as_ref().map(|tunnel| Remote::new(tunnel, now));
         bridge.set_remote(id, settings, remote.as_ref().is_some_and(Remote::answers));
-        self.ports
-            .insert(id.0, Port { bridge: settings.bridge, vlans, guard: settings.guard.clone(), storm, remote, counters });
+        let port = Port {
+            bridge: settings.bridge,
+            vlans,
+            guard: settings.guard.clone(),
+            storm,
+            send_rate: settings.send_rate.clone(),
+            receive_rate: settings.receive_rate.clone(),
+            remote,
+            counters,
+        };
+        self.ports.insert(id.0, port);
     }
 
     /// Removes a port and the addresses behind it.
@@ -390,6 +423,11 @@ impl Datapath {
         self.ports.get(id.0).map(|port| &port.counters)
     }
 
+    /// What the frames that leave by a port are held to.
+    pub(crate) fn receive_rate(&self, id: PortId) -> Option<Arc<Limiter>> {
+        self.ports.get(id.0)?.receive_rate.clone()
+    }
+
     /// Counts frames that left at a port.
     pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
         if let Some(port) = self.ports.get_mut(id.0) {
@@ -433,6 +471,9 @@ impl Port {
         }
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
+        }
+        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit(bytes.len(), now)) {
+            return Err(DropReason::RateLimit);
         }
         if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
             && !storm.admit(now)

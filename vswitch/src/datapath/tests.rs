@@ -23,10 +23,7 @@ impl Lab {
         datapath.set_bridge(now, BridgeId(0), settings);
         let mut lab = Self { datapath, now };
         for (number, vlans) in (0..).zip(ports) {
-            lab.set(
-                number,
-                PortSettings { bridge: BridgeId(0), vlans: vlans.clone(), guard: None, broadcast_limit: None, tunnel: None },
-            );
+            lab.set(number, PortSettings { vlans: vlans.clone(), ..PortSettings::on(BridgeId(0)) });
         }
         lab
     }
@@ -126,8 +123,7 @@ fn bridges_do_not_mix() {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 10, control_frames: ControlFrames::Drop };
     lab.datapath.set_bridge(lab.now, BridgeId(1), settings);
     for port in [2, 3] {
-        let settings =
-            PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings::on(BridgeId(1));
         lab.set(port, settings);
     }
     assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1]));
@@ -156,13 +152,7 @@ fn vlans_are_kept_apart_and_learn_apart() {
 fn a_port_that_changes_its_vlan_is_learned_anew() {
     let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
     lab.carry(0, 2, BROADCAST).unwrap();
-    let settings = PortSettings {
-        bridge: BridgeId(0),
-        vlans: VlanMode::Access(vlan(20)),
-        guard: None,
-        broadcast_limit: None,
-        tunnel: None,
-    };
+    let settings = PortSettings { vlans: VlanMode::Access(vlan(20)), ..PortSettings::on(BridgeId(0)) };
     lab.set(0, settings);
     assert_eq!(lab.carry(1, 4, 2), Err(DropReason::NoDestination));
     assert_eq!(lab.carry(2, 6, 2), Ok(vec![0]));
@@ -235,8 +225,7 @@ fn a_super_frame_is_measured_by_its_segments() {
 #[test]
 fn the_storm_limit_is_for_broadcast_only() {
     let mut lab = Lab::new(&all(2));
-    let settings =
-        PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: Some(5), tunnel: None };
+    let settings = PortSettings { broadcast_limit: Some(5), ..PortSettings::on(BridgeId(0)) };
     lab.set(0, settings);
     let passed = (0..10).filter(|_| lab.carry(0, 2, BROADCAST).is_ok()).count();
     assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5));
@@ -246,11 +235,25 @@ fn the_storm_limit_is_for_broadcast_only() {
 }
 
 #[test]
+fn what_a_port_sends_is_held_to_its_rate() {
+    let mut lab = Lab::new(&all(3));
+    let limiter = Arc::new(Limiter::new("8kbit".parse().unwrap(), lab.now));
+    lab.set(0, PortSettings { send_rate: Some(limiter), ..PortSettings::on(BridgeId(0)) });
+    assert!(lab.carry(1, 4, BROADCAST).is_ok());
+    // 128 KiB at once, in frames of 60 bytes.
+    let passed = (0..3000).filter(|_| lab.carry(0, 2, 4).is_ok()).count();
+    assert_eq!((passed, lab.drops(0, DropReason::RateLimit)), (131_072 / 60, 3000 - 131_072 / 60));
+    assert!(lab.carry(1, 4, 2).is_ok(), "the other way has no limit");
+    lab.now += Duration::from_millis(60);
+    assert!(lab.carry(0, 2, 4).is_ok() && lab.carry(0, 2, 4).is_err());
+}
+
+#[test]
 fn the_guard_stops_a_frame_before_it_is_learned() {
     let mut lab = Lab::new(&all(3));
     lab.carry(1, 4, BROADCAST).unwrap();
     let guard = Some(Guard { mac: Mac::from_u64(2), addresses: Vec::new() });
-    lab.set(0, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: None, tunnel: None });
+    lab.set(0, PortSettings { guard, ..PortSettings::on(BridgeId(0)) });
     let mut stolen = frame(4, BROADCAST, None, 46);
     stolen[12] = 0x90;
     assert_eq!(lab.send(0, &stolen, Offload::default()), Err(DropReason::GuardMac));
@@ -284,7 +287,7 @@ proptest! {
             VlanMode::All,
         ]);
         let guard = Some(Guard { mac: Mac::from_u64(2), addresses: vec!["10.0.0.1".parse().unwrap()] });
-        lab.set(3, PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard, broadcast_limit: Some(1), tunnel: None });
+        lab.set(3, PortSettings { guard, broadcast_limit: Some(1), ..PortSettings::on(BridgeId(0)) });
         for (port, bytes, header) in frames {
             let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
             let before = lab.datapath.counters(PortId(port)).unwrap().clone();
@@ -305,7 +308,7 @@ fn with_tunnel(tunnel: TunnelSettings) -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::All]);
     let vlans = VlanMode::Access(VlanId::DEFAULT);
     let (guard, broadcast_limit) = (None, None);
-    lab.set(1, PortSettings { bridge: BridgeId(0), vlans, guard, broadcast_limit, tunnel: Some(tunnel) });
+    lab.set(1, PortSettings { vlans, guard, broadcast_limit, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
     lab
 }
 

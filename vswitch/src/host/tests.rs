@@ -186,6 +186,8 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         vlans: VlanMode::All,
         guard: false,
         broadcast_limit: None,
+        send_rate: None,
+        receive_rate: None,
         offload: true,
     };
     let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];
@@ -199,8 +201,7 @@ fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
     handle.tell(Command::SetBridge(BridgeId(0), settings)).unwrap();
     for (number, device) in (0..).zip(devices) {
-        let settings =
-            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings::on(BridgeId(0));
         handle.ask(|reply| Command::Attach(PortId(number), settings, device, reply)).unwrap().unwrap();
     }
     handle

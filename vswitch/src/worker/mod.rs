@@ -137,7 +137,7 @@ impl Worker {
             }
             if now >= expiry {
                 self.datapath.expire(now, &mut self.batch, &mut self.outputs);
-                self.flush();
+                self.flush(now);
                 self.expire_devices(now);
                 // Not every device announces that it has gone.
                 self.make_all_ready();
@@ -256,7 +256,7 @@ impl Worker {
             }
             Command::Emit(id, frame) => {
                 self.datapath.emit(id, &frame, &mut self.batch, &mut self.outputs);
-                self.flush();
+                self.flush(now);
             }
             Command::Stop => {}
         }

@@ -1,6 +1,6 @@
 //! Workers as threads, on memory devices.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use packet::{Capabilities, Mac, Offload, VlanId};
@@ -8,7 +8,7 @@ use packet::{Capabilities, Mac, Offload, VlanId};
 use super::*;
 use crate::api::{ControlFrames, VlanMode};
 use crate::capture::{self, Interface, Limits, Program};
-use crate::datapath::{BridgeId, BridgeSettings, DropReason};
+use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter};
 use crate::device::{FarEnd, Memory};
 
 /// A running data plane of memory devices.
@@ -51,8 +51,7 @@ impl Plane {
     }
 
     fn attach(&self, port: u32) -> Vec<FarEnd> {
-        let settings =
-            PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings::on(BridgeId(0));
         let attach = |worker: &Handle| {
             let (near, far) = Memory::new(Capabilities::ALL, 1000);
             let reply = worker.ask(|reply| Command::Attach(PortId(port), settings.clone(), Box::new(near), reply));
@@ -118,6 +117,29 @@ fn frames_cross_and_are_counted() {
     plane.settle(&[0]);
     let (from, to) = (plane.counters(0), plane.counters(1));
     assert_eq!((from.rx_frames, from.rx_bytes, to.tx_frames, to.tx_bytes), (1, 60, 1, 60));
+}
+
+#[test]
+fn what_leaves_by_a_port_is_held_to_its_rate_by_all_workers_together() {
+    let plane = Plane::new(2, 3);
+    let limiter = Arc::new(Limiter::new("8kbit".parse().unwrap(), Instant::now()));
+    plane.tell(|| {
+        let receive_rate = Some(limiter.clone());
+        Command::SetPort(PortId(1), PortSettings { receive_rate, ..PortSettings::on(BridgeId(0)) })
+    });
+    for round in 0..4 {
+        for worker in 0..2 {
+            // Those that are held back do not wait anywhere either.
+            (0..600).for_each(|_| assert!(plane.far[0][worker].push(&frame(1, Mac::BROADCAST), Offload::default())));
+        }
+        plane.settle(&[0]);
+        (1..3).for_each(|port| plane.far[port].iter().for_each(|far| while far.pop().is_some() {}));
+        assert!(plane.counters(2).tx_frames == (round + 1) * 1200, "the other port has no limit");
+    }
+    let counters = plane.counters(1);
+    // 128 KiB, and a byte each millisecond that the test took.
+    assert!((2184..3000).contains(&counters.tx_frames), "{}", counters.tx_frames);
+    assert_eq!(counters.tx_frames + counters.drops(DropReason::RateLimit), 4800);
 }
 
 #[test]
@@ -215,13 +237,8 @@ fn a_capture_sees_both_directions_and_the_reason_of_a_drop() {
 #[test]
 fn vlans_and_flushes_reach_every_worker() {
     let plane = Plane::new(2, 2);
-    let access = |number| PortSettings {
-        bridge: BridgeId(0),
-        vlans: VlanMode::Access(VlanId::try_from(number).unwrap()),
-        guard: None,
-        broadcast_limit: None,
-        tunnel: None,
-    };
+    let access =
+        |number| PortSettings { vlans: VlanMode::Access(VlanId::try_from(number).unwrap()), ..PortSettings::on(BridgeId(0)) };
     plane.tell(|| Command::SetPort(PortId(0), access(10)));
     plane.far[0][1].push(&frame(1, Mac::BROADCAST), Offload::default());
     assert_eq!(plane.next(1).map(|bytes| bytes[12..16].to_vec()), Some(vec![0x81, 0, 0, 10]));

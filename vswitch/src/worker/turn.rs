@@ -38,7 +38,7 @@ impl Worker {
             self.capture_received(count);
         }
         self.hand_over();
-        self.flush();
+        self.flush(now);
         match status {
             ReceiveStatus::More => self.make_ready(id),
             ReceiveStatus::Drained => {}
@@ -62,7 +62,7 @@ impl Worker {
         let any = !self.batch.frames().is_empty();
         if any {
             self.datapath.route(now, &mut self.batch, &mut self.outputs);
-            self.flush();
+            self.flush(now);
         }
         any
     }
@@ -80,11 +80,11 @@ impl Worker {
     }
 
     /// Sends what the outputs hold, and empties them and the batch.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, now: Instant) {
         self.outputs.act(&mut self.batch);
         for index in 0..self.outputs.used().len() {
             if let Some(egress) = self.outputs.used().get(index).copied() {
-                self.send(egress);
+                self.send(egress, now);
             }
         }
         self.outputs.clear();
@@ -92,11 +92,16 @@ impl Worker {
     }
 
     /// Sends the queue of one port.
-    fn send(&mut self, id: PortId) {
+    fn send(&mut self, id: PortId, now: Instant) {
         let departures = self.outputs.queue(id);
+        let rate = self.datapath.receive_rate(id);
         let mut list: ArrayVec<Queued<'_>, { Batch::MOST }> = ArrayVec::new();
         for departure in departures {
             if let Some(frame) = self.batch.frames().get(departure.frame) {
+                if rate.as_ref().is_some_and(|rate| !rate.admit(frame.bytes().len(), now)) {
+                    self.datapath.count_drops(id, DropReason::RateLimit, 1);
+                    continue;
+                }
                 let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
             }
         }

@@ -75,7 +75,7 @@ impl Lab {
         }
         for (port, bridge) in [(A, 0), (B, 0), (C, 1), (WAN, 9)] {
             let bridge = BridgeId(bridge);
-            let settings = PortSettings { bridge, vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+            let settings = PortSettings::on(bridge);
             datapath.set_port(now, port, &settings);
         }
         datapath.set_gateway(BridgeId(0), Some(inside(0, isolated)));
@@ -661,7 +661,7 @@ fn a_new_bridge_hears_nothing_of_what_the_old_one_of_its_number_sent() {
     lab.datapath.remove_bridge(BridgeId(0));
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
     lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
-    let settings = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+    let settings = PortSettings::on(BridgeId(0));
     lab.datapath.set_port(lab.now, A, &settings);
     lab.datapath.set_gateway(BridgeId(0), Some(inside(0, false)));
     for _ in 0..5 {
@@ -682,7 +682,7 @@ fn a_gateway_that_moves_to_another_vlan_meets_its_neighbours_anew() {
 fn a_frame_that_was_handed_over_before_its_port_moved_is_not_routed() {
     let mut lab = Lab::new(false, nat());
     lab.introduce();
-    let settings = PortSettings { bridge: BridgeId(1), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+    let settings = PortSettings::on(BridgeId(1));
     lab.datapath.set_port(lab.now, A, &settings);
     lab.batch.set_ingress(A.0);
     lab.batch.push(&ping((station(1), [10, 0, 1, 11]), (gateway(0), [10, 0, 1, 1])), Offload::default());
@@ -776,7 +776,7 @@ fn a_gateway_in_a_vlan_is_there_for_access_and_trunk_ports_of_it_alone() {
     for (port, vlans) in
         [(A, VlanMode::Access(vlan)), (B, VlanMode::Trunk { allowed: vec![vlan], native: Some(VlanId::DEFAULT) })]
     {
-        let settings = PortSettings { bridge: BridgeId(0), vlans, guard: None, broadcast_limit: None, tunnel: None };
+        let settings = PortSettings { vlans, ..PortSettings::on(BridgeId(0)) };
         lab.datapath.set_port(lab.now, port, &settings);
     }
     lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { vlan, ..inside(0, true) }));
