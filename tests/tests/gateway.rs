@@ -177,6 +177,7 @@ fn the_gateway_serves_addresses_and_names() {
     let asked =
         |name: &str, kind: &str| lab.run_in("d", &format!("dig +short +time=2 $(printf '\\100')10.10.0.1 {name} {kind}")).ok();
     assert_eq!((asked("web.br0.internal", "A"), asked("web", "AAAA")), ("10.10.0.9\n".into(), "fd10::9\n".into()));
+    assert_eq!(asked("web.br0.internal", "A +tcp"), "10.10.0.9\n");
     let leased = lab.run_in("d", "ip -4 -o addr show eth0").ok().split_whitespace().nth(3).unwrap().replace("/24", "\n");
     assert_eq!(asked("d", "A"), leased, "a station has a name as soon as it has an address");
     // Router advertisements: the kernel makes itself an address and a route.

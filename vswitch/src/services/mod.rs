@@ -13,10 +13,10 @@
 //! - [`client`]: the address of an uplink.
 //! - `wire`, `store`: frames, files.
 //!
-//! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, and
-//! nothing is kept about one that is not answered.
+//! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, but for
+//! connections (`dns::stream`), whose stations say how much they can take; and nothing is kept about one that is not answered.
 //!
-//! **Wire formats.** smoltcp reads and writes DHCPv4: its views check lengths once, allocate nothing and pass over what they do
+//! **Wire formats.** smoltcp reads and writes DHCPv4, and is the TCP under DNS: its views check lengths once, allocate nothing and pass over what they do
 //! not know. (`dhcproto` decodes into owned trees: a message with a wrong inner length panics in `len - 4`, nested options make
 //! it recurse, and it brings the Unicode tables of its DNS library.) No crate of that kind reads DHCPv6, whose options are a
 //! type and a length, so `dhcp6` does. `domain` reads and writes DNS: lazy views, names compared without allocation, no
@@ -32,6 +32,7 @@ mod network;
 mod pool;
 mod ra;
 mod run;
+mod shares;
 mod store;
 mod wire;
 
@@ -47,15 +48,16 @@ use packet::{Mac, VlanId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use dns::{Query, Resolvers};
+pub use dns::{Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member};
 pub use run::{Input, run};
 
 use crate::api::{BridgeName, PortName};
 use client::{Client, Event};
-use dns::InFlight;
+use dns::Asker;
 use network::Network;
+use shares::Shares;
 use store::{Kept, Store};
 use wire::Received;
 
@@ -126,7 +128,8 @@ pub struct Services {
     kept: Kept,
     networks: BTreeMap<BridgeName, Network>,
     uplinks: BTreeMap<PortName, Client>,
-    in_flight: InFlight,
+    /// Questions on their way to resolvers.
+    questions: Shares,
     random: StdRng,
 }
 
@@ -140,7 +143,7 @@ impl Services {
             store,
             networks: BTreeMap::new(),
             uplinks: BTreeMap::new(),
-            in_flight: InFlight::default(),
+            questions: Shares::new(dns::MOST),
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -150,6 +153,7 @@ impl Services {
     pub const fn wants(protocol: u8, port_or_type: u16) -> bool {
         match protocol {
             packet::protocol::UDP => matches!(port_or_type, dns::PORT | dhcp4::SERVER_PORT | dhcp6::SERVER_PORT),
+            packet::protocol::TCP => port_or_type == dns::PORT,
             packet::protocol::ICMP6 => port_or_type == 133,
             _ => false,
         }
@@ -167,7 +171,7 @@ impl Services {
                     outputs.extend(network.set_link(now, link));
                     network
                 }
-                None => Network::new(now, link, self.kept.remove(&name).unwrap_or_default()),
+                None => Network::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random()),
             };
             self.networks.insert(name, network);
         }
@@ -192,9 +196,10 @@ impl Services {
         let Some(network) = self.networks.get_mut(&punt.bridge) else { return Vec::new() };
         let Some(received) = wire::parse(&punt.frame) else { return Vec::new() };
         let output = match received {
+            Received::Segment(segment) => return network.heard(now, punt, &segment, &mut self.questions),
             Received::Solicitation(from) => network.solicited(now, punt, from).map(Output::Answer),
             Received::Datagram(datagram) if datagram.destination.port() == dns::PORT => {
-                network.asked(now, punt, &datagram, &mut self.in_flight)
+                network.asked(now, punt, &datagram, &mut self.questions)
             }
             Received::Datagram(datagram) => network.requested(now, punt, &datagram).map(Output::Answer),
         };
@@ -214,16 +219,23 @@ impl Services {
     }
 
     /// Takes what the host's resolvers say to a question; `None` if they say nothing.
-    pub fn resolved(&mut self, query: &Query, said: Option<Vec<u8>>) -> Option<Output> {
-        self.in_flight.end(&query.port);
-        query.answer(said).map(Output::Answer)
+    pub fn resolved(&mut self, now: Duration, query: &Query, said: Option<Vec<u8>>) -> Vec<Output> {
+        self.questions.end(&query.port);
+        let answer = query.answer(said);
+        match query.asker() {
+            Asker::Datagram(to) => answer.and_then(|message| to.wrap(&message)).map(Output::Answer).into_iter().collect(),
+            Asker::Stream(bridge, stream) => match self.networks.get_mut(bridge) {
+                Some(network) => network.resolved(now, stream, answer.as_deref(), &mut self.questions),
+                None => Vec::new(),
+            },
+        }
     }
 
     /// Does what is due, and keeps what has changed; to be called about every second.
     pub fn tick(&mut self, now: Duration) -> Vec<Output> {
         let mut outputs = Vec::new();
         for network in self.networks.values_mut() {
-            outputs.extend(network.tick(now, &mut self.random).map(Output::Answer));
+            outputs.extend(network.tick(now, &mut self.random).into_iter().map(Output::Answer));
         }
         for (name, client) in &mut self.uplinks {
             outputs.extend(outputs_of(name, client.tick(now)));

@@ -1,12 +1,15 @@
 use std::time::Duration;
 
+use domain::base::iana::Rcode;
 use rand::rngs::StdRng;
 
-use super::dns::{Decision, Directory, InFlight, Query, ReplyTo, decide, failure};
+use super::dns::{Asker, Decision, Directory, Query, ReplyTo, Sent, StreamId, Streams, Transport, decide, failure};
 use super::leases::{Lease, Leases};
 use super::ra::Advertiser;
-use super::wire::{Datagram, Hop, Solicitation};
+use super::shares::Shares;
+use super::wire::{Datagram, Hop, Segment, Solicitation};
 use super::{Answer, Link, Output, Punt, Shortages, dhcp4, dhcp6};
+use crate::api::PortName;
 
 /// The services of one bridge.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub(super) struct Network {
     dhcp4: Option<dhcp4::Server>,
     dhcp6: Option<dhcp6::Server>,
     advertiser: Option<Advertiser>,
+    streams: Streams,
     /// Whether the log was told of the pool's end; once is enough.
     told: bool,
     /// Whether a table went, so that what was kept of it must too.
@@ -22,12 +26,13 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(now: Duration, link: Link, kept: Vec<Lease>) -> Self {
+    pub(super) fn new(now: Duration, link: Link, kept: Vec<Lease>, seed: u64) -> Self {
         let (v4, v6) = kept.into_iter().partition(|lease| lease.address.is_ipv4());
         Self {
             dhcp4: dhcp4::Server::new(&link, v4),
             dhcp6: dhcp6::Server::new(&link, v6),
             advertiser: advertises(&link).then(|| Advertiser::new(now, &link)),
+            streams: Streams::new(link.mtu, seed),
             link,
             told: false,
             dropped: false,
@@ -55,6 +60,7 @@ impl Network {
             }
         }
         let old = std::mem::replace(&mut self.link, link);
+        self.streams.set_link(self.link.mtu, |address| self.link.is_own(address));
         if self.link.advertises_as(&old) {
             return None;
         }
@@ -76,13 +82,19 @@ impl Network {
         frame.map(|frame| self.unasked(frame))
     }
 
-    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Option<Answer> {
+    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Vec<Answer> {
         let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.tick(now, &self.link, random));
-        frame.map(|frame| self.unasked(frame))
+        let mut frames = self.streams.tick(now);
+        frames.extend(frame.map(|frame| (None, frame)));
+        frames.into_iter().map(|sent| self.sent(sent)).collect()
     }
 
     fn unasked(&self, frame: Vec<u8>) -> Answer {
-        Answer { bridge: self.link.bridge.clone(), vlan: None, frame }
+        self.sent((None, frame))
+    }
+
+    fn sent(&self, (vlan, frame): Sent) -> Answer {
+        Answer { bridge: self.link.bridge.clone(), vlan, frame }
     }
 
     pub(super) fn solicited(&mut self, now: Duration, punt: &Punt, from: Solicitation) -> Option<Answer> {
@@ -111,13 +123,7 @@ impl Network {
     }
 
     /// A datagram to port 53.
-    pub(super) fn asked(
-        &self,
-        now: Duration,
-        punt: &Punt,
-        datagram: &Datagram<'_>,
-        in_flight: &mut InFlight,
-    ) -> Option<Output> {
+    pub(super) fn asked(&self, now: Duration, punt: &Punt, datagram: &Datagram<'_>, questions: &mut Shares) -> Option<Output> {
         if !self.link.is_own(datagram.destination.ip()) {
             return None;
         }
@@ -129,16 +135,70 @@ impl Network {
             to: datagram.source,
             mtu: self.link.mtu,
         };
-        let directory = Directory { link: &self.link, leases: self.tables().collect(), now: now.as_secs() };
-        let answer = match decide(&directory, datagram.payload) {
+        match self.decide(now, &punt.port, (datagram.payload, Transport::Udp(reply_to.room())), questions) {
             Decision::Ignore => None,
-            Decision::Answer(message) => Some(message),
-            Decision::Forward if in_flight.begin(&punt.port) => {
-                return Some(Output::Ask(Query::new(&punt.port, reply_to, datagram.payload)));
+            Decision::Answer(message) => reply_to.wrap(&message).map(Output::Answer),
+            Decision::Forward => Some(Output::Ask(Query::new(punt.port.clone(), Asker::Datagram(reply_to), datagram.payload))),
+        }
+    }
+
+    /// A TCP segment to port 53.
+    pub(super) fn heard(&mut self, now: Duration, punt: &Punt, segment: &Segment<'_>, questions: &mut Shares) -> Vec<Output> {
+        let hop = Hop { from: self.link.mac, to: segment.mac };
+        let is_own = self.link.is_own(segment.destination.ip());
+        let (stream, sent) = self.streams.receive(now, (&punt.port, punt.vlan), segment, hop, is_own);
+        let mut outputs: Vec<Output> = sent.into_iter().map(|sent| Output::Answer(self.sent(sent))).collect();
+        if let Some(stream) = stream {
+            outputs.extend(self.converse(now, &stream, questions));
+        }
+        outputs
+    }
+
+    /// What the resolvers said to a question on a connection.
+    pub(super) fn resolved(
+        &mut self,
+        now: Duration,
+        stream: &StreamId,
+        answer: Option<&[u8]>,
+        questions: &mut Shares,
+    ) -> Vec<Output> {
+        self.streams.say(now, stream, answer);
+        self.converse(now, stream, questions)
+    }
+
+    /// Takes what a connection asks, as far as it may, and sends what there is to say.
+    fn converse(&mut self, now: Duration, stream: &StreamId, questions: &mut Shares) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some((port, question)) = self.streams.question(now, stream) {
+            match self.decide(now, &port, (&question, Transport::Tcp), questions) {
+                Decision::Ignore => self.streams.say(now, stream, None),
+                Decision::Answer(message) => self.streams.say(now, stream, Some(&message)),
+                Decision::Forward => {
+                    let asker = Asker::Stream(self.link.bridge.clone(), *stream);
+                    outputs.push(Output::Ask(Query::new(port, asker, &question)));
+                }
             }
-            Decision::Forward => failure(datagram.payload, domain::base::iana::Rcode::SERVFAIL),
-        };
-        reply_to.wrap(&answer?).map(Output::Answer)
+        }
+        let sent = self.streams.send(now, stream);
+        outputs.extend(sent.into_iter().map(|sent| Output::Answer(self.sent(sent))));
+        outputs
+    }
+
+    /// What becomes of a question; one to be asked on is counted.
+    fn decide(
+        &self,
+        now: Duration,
+        port: &PortName,
+        (question, transport): (&[u8], Transport),
+        questions: &mut Shares,
+    ) -> Decision {
+        let directory = Directory { link: &self.link, leases: self.tables().collect(), now: now.as_secs() };
+        match decide(&directory, question, transport) {
+            Decision::Forward if !questions.begin(port) => {
+                failure(question, Rcode::SERVFAIL).map_or(Decision::Ignore, Decision::Answer)
+            }
+            decision => decision,
+        }
     }
 
     fn tables(&self) -> impl Iterator<Item = &Leases> {

@@ -54,14 +54,14 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
                 None => break,
             },
             _ = seconds.tick() => services.tick(clock.now()),
-            Some(done) = questions.join_next() => answered(&mut services, done),
+            Some(done) = questions.join_next() => answered(&mut services, clock.now(), done),
         };
         for out in outputs {
             match out {
                 Output::Ask(query) => {
                     let servers = resolvers.servers(clock.now(), |address| services.is_own(address));
                     questions.spawn(async move {
-                        let said = exchange(query.message(), query.room(), &servers).await;
+                        let said = exchange(query.message(), query.transport(), &servers).await;
                         (query, said)
                     });
                 }
@@ -74,9 +74,9 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
 
 type Done = Result<(Query, Option<Vec<u8>>), tokio::task::JoinError>;
 
-fn answered(services: &mut Services, done: Done) -> Vec<Output> {
+fn answered(services: &mut Services, now: Duration, done: Done) -> Vec<Output> {
     // Nobody cancels these tasks, and they do not panic.
-    done.ok().and_then(|(query, said)| services.resolved(&query, said)).into_iter().collect()
+    done.ok().map(|(query, said)| services.resolved(now, &query, said)).unwrap_or_default()
 }
 
 fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {

@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use etherparse::PacketBuilder;
 use packet::checksum::Sum;
-use packet::{Ethernet, IpPacket, Mac, protocol};
+use packet::{Ethernet, IpPacket, Mac, ethertype, protocol};
 
 /// A frame that one of the services may answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received<'a> {
     /// A UDP datagram.
     Datagram(Datagram<'a>),
+    /// A TCP segment.
+    Segment(Segment<'a>),
     /// A router solicitation.
     Solicitation(Solicitation),
 }
@@ -28,6 +30,21 @@ pub(super) struct Datagram<'a> {
     pub(super) payload: &'a [u8],
 }
 
+/// A TCP segment and where it came from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Segment<'a> {
+    /// The station's address.
+    pub(super) mac: Mac,
+    /// Who sent it.
+    pub(super) source: SocketAddr,
+    /// Where it goes.
+    pub(super) destination: SocketAddr,
+    /// Whether it asks for a connection.
+    pub(super) opens: bool,
+    /// It, with its IP header.
+    pub(super) packet: &'a [u8],
+}
+
 /// A router solicitation (RFC 4861, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Solicitation {
@@ -39,6 +56,13 @@ pub(super) struct Solicitation {
 
 /// The header of UDP.
 const UDP_HEADER: usize = 8;
+/// TCP's without options.
+const TCP_HEADER: usize = 20;
+/// Flags of TCP.
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 /// ICMPv6 type of a router solicitation.
 const SOLICITATION: u8 = 133;
 /// Type, code, checksum and four reserved bytes before the options.
@@ -46,8 +70,8 @@ const SOLICITATION_HEADER: usize = 8;
 /// TTL and hop limit of answers, as the kernel's.
 const HOPS: u8 = 64;
 
-/// Reads a frame without a tag; `None` for what no service answers, or that is cut off, or a fragment. A UDP checksum is not
-/// looked at: a frame from a station of this host still has it unfinished.
+/// Reads a frame without a tag; `None` for what no service answers, or that is cut off, or a fragment. The checksums of UDP and TCP
+/// are not looked at here.
 pub(super) fn parse(frame: &[u8]) -> Option<Received<'_>> {
     let ethernet = Ethernet::parse(frame).ok()?;
     let packet = IpPacket::parse(frame, &ethernet)?;
@@ -57,6 +81,7 @@ pub(super) fn parse(frame: &[u8]) -> Option<Received<'_>> {
     let transport = frame.get(packet.transport..packet.end)?;
     match packet.protocol {
         protocol::UDP => datagram(&ethernet, &packet, transport).map(Received::Datagram),
+        protocol::TCP => segment(&ethernet, &packet, frame).map(Received::Segment),
         protocol::ICMP6 => solicitation(&ethernet, &packet, transport).map(Received::Solicitation),
         _ => None,
     }
@@ -70,6 +95,18 @@ fn datagram<'a>(ethernet: &Ethernet, packet: &IpPacket, transport: &'a [u8]) -> 
         source: (packet.source, u16::from_be_bytes([s0, s1])).into(),
         destination: (packet.destination, u16::from_be_bytes([d0, d1])).into(),
         payload: transport.get(UDP_HEADER..length)?,
+    })
+}
+
+fn segment<'a>(ethernet: &Ethernet, packet: &IpPacket, frame: &'a [u8]) -> Option<Segment<'a>> {
+    let [s0, s1, d0, d1, .., flags, _, _, _, _, _, _] =
+        *frame.get(packet.transport..packet.end)?.first_chunk::<TCP_HEADER>()?;
+    Some(Segment {
+        mac: ethernet.source,
+        source: (packet.source, u16::from_be_bytes([s0, s1])).into(),
+        destination: (packet.destination, u16::from_be_bytes([d0, d1])).into(),
+        opens: flags & (FIN | SYN | RST | ACK) == SYN,
+        packet: frame.get(packet.network..packet.end)?,
     })
 }
 
@@ -105,6 +142,12 @@ pub(super) struct Hop {
     pub(super) from: Mac,
     /// The station, or a group.
     pub(super) to: Mac,
+}
+
+/// Wraps an IP packet.
+pub(super) fn ethernet(hop: Hop, packet: &[u8]) -> Vec<u8> {
+    let kind = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ethertype::IPV6 } else { ethertype::IPV4 };
+    [&hop.to.0[..], &hop.from.0, &kind.to_be_bytes(), packet].concat()
 }
 
 /// Wraps a UDP payload, with complete checksums; `None` if it is too long for a packet or the families differ.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use packet::{Ethernet, IpPacket, Mac, protocol};
+use packet::{Checksum, Ethernet, IpPacket, Mac, protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
@@ -21,7 +21,7 @@ pub struct Punt {
     pub bridge: BridgeId,
     /// The port that it came in at.
     pub port: PortId,
-    /// The frame, with its tag if it had one.
+    /// The frame, with its tag if it had one, and with complete checksums.
     pub frame: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Router {
         let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match packet.protocol {
             protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
-            protocol::UDP if self.is_service(at.bridge, transport) => self.punt(at, paths),
+            protocol::UDP if self.is_service(at.bridge, packet.protocol, transport) => self.punt(at, paths),
             // Linux answers a ping to the broadcast address of a subnet no more (icmp_echo_ignore_broadcasts).
             _ => Ok(()),
         }
@@ -93,7 +93,7 @@ impl Router {
         match packet.protocol {
             protocol::ICMP => self.receive_icmp(at, packet, paths),
             protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
-            protocol::UDP if self.is_service(at.bridge, transport) => self.punt(at, paths),
+            protocol::UDP | protocol::TCP if self.is_service(at.bridge, packet.protocol, transport) => self.punt(at, paths),
             protocol::UDP | protocol::TCP if self.has_host_behind(uplink) => self.send_to_host(at, packet, uplink, paths),
             protocol::UDP => self.refuse(at, packet, Problem::PortUnreachable, paths),
             protocol::TCP => {
@@ -200,12 +200,12 @@ impl Router {
         self.interfaces.get(bridge).is_some_and(|interface| matches!(interface.settings.side, Side::Inside { .. }))
     }
 
-    /// Whether a UDP datagram is for the services.
-    fn is_service(&self, bridge: BridgeId, transport: &[u8]) -> bool {
+    /// Whether a UDP datagram or a TCP segment is for the services.
+    fn is_service(&self, bridge: BridgeId, protocol: u8, transport: &[u8]) -> bool {
         let Some(port) = destination_port(transport) else { return false };
         match self.interfaces.get(bridge).map(|interface| &interface.settings.side) {
-            Some(Side::Inside { .. }) => Services::wants(protocol::UDP, port),
-            Some(Side::Outside { .. }) => port == DHCP_CLIENT,
+            Some(Side::Inside { .. }) => Services::wants(protocol, port),
+            Some(Side::Outside { .. }) => protocol == packet::protocol::UDP && port == DHCP_CLIENT,
             None => false,
         }
     }
@@ -222,7 +222,13 @@ impl Router {
         if self.punts.iter().rev().take_while(|punt| punt.port == at.port).count() >= MOST_PUNTS {
             return Err(DropReason::QueueFull);
         }
-        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: paths.bytes(at.index).to_vec() });
+        let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+        let mut bytes = frame.bytes().to_vec();
+        if let Checksum::Partial { start, offset } = frame.offload.checksum {
+            // Checked when the frame came in.
+            let _ = packet::checksum::complete(&mut bytes, start, offset);
+        }
+        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: bytes });
         Ok(())
     }
 

@@ -3,8 +3,11 @@ use std::time::Duration;
 
 use domain::base::Message;
 use domain::base::iana::Rcode;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
+
+use super::Transport;
 
 /// How long a server is waited for, and how often all are tried.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -12,14 +15,19 @@ const ROUNDS: usize = 2;
 /// Stations ask again after five seconds; an answer later than this is for nobody.
 const IN_ALL: Duration = Duration::from_secs(8);
 /// Asks one server after the other; `None` if none answers. What a server refuses to say the next one may know; if all refuse,
-/// the last refusal is the answer. Of an answer longer than `room`
-/// one byte more than that is kept.
-pub(in crate::services) async fn exchange(question: &[u8], room: u16, servers: &[SocketAddr]) -> Option<Vec<u8>> {
+/// the last refusal is the answer. Of an answer longer than a datagram may bring, one byte more than that is kept.
+pub(in crate::services) async fn exchange(question: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
     let end = Instant::now() + IN_ALL;
     let mut refusal = None;
     for server in std::iter::repeat_n(servers, ROUNDS).flatten() {
         let deadline = end.min(Instant::now() + PATIENCE);
-        match timeout_at(deadline, ask(question, room, *server)).await {
+        let asked = async {
+            match transport {
+                Transport::Udp(room) => ask(question, room, *server).await,
+                Transport::Tcp => ask_on_stream(question, *server).await,
+            }
+        };
+        match timeout_at(deadline, asked).await {
             Ok(Some(answer)) if refuses(&answer) => refusal = Some(answer),
             Ok(Some(answer)) => return Some(answer),
             // It could not be sent, or the server's host says that nobody is there.
@@ -41,8 +49,7 @@ async fn ask(question: &[u8], room: u16, server: SocketAddr) -> Option<Vec<u8>> 
     let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).await.ok()?;
     socket.connect(server).await.ok()?;
-    let mut question = question.to_vec();
-    question.get_mut(..2)?.copy_from_slice(&rand::random::<u16>().to_be_bytes());
+    let question = numbered(question)?;
     socket.send(&question).await.ok()?;
     let asked = Message::from_octets(question).ok()?;
     let mut buffer = vec![0; usize::from(room) + 1];
@@ -53,6 +60,29 @@ async fn ask(question: &[u8], room: u16, server: SocketAddr) -> Option<Vec<u8>> 
             return Some(answer.to_vec());
         }
     }
+}
+
+/// One question on a connection of its own, where each message has its length before it (RFC 7766, section 8).
+async fn ask_on_stream(question: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
+    let question = numbered(question)?;
+    let length = u16::try_from(question.len()).ok()?;
+    let mut stream = TcpStream::connect(server).await.ok()?;
+    stream.write_all(&[&length.to_be_bytes(), question.as_slice()].concat()).await.ok()?;
+    let asked = Message::from_octets(question).ok()?;
+    loop {
+        let mut answer = vec![0; stream.read_u16().await.ok()?.into()];
+        stream.read_exact(&mut answer).await.ok()?;
+        if Message::from_octets(answer.as_slice()).is_ok_and(|message| message.is_answer(&asked)) {
+            return Some(answer);
+        }
+    }
+}
+
+/// The question with a number that nobody can guess.
+fn numbered(question: &[u8]) -> Option<Vec<u8>> {
+    let mut question = question.to_vec();
+    question.get_mut(..2)?.copy_from_slice(&rand::random::<u16>().to_be_bytes());
+    Some(question)
 }
 
 #[cfg(test)]
@@ -95,7 +125,7 @@ mod tests {
             other[..2].copy_from_slice(&asked[..2]);
             vec![number, other, asked.clone(), vec![0; 5], answering(asked, 3)]
         });
-        let answer = exchange(&question("good.test"), 512, &[server.await]).await.unwrap();
+        let answer = exchange(&question("good.test"), Transport::Udp(512), &[server.await]).await.unwrap();
         assert_eq!((answer[3], &answer[12..]), (3, &question("good.test")[12..]));
     }
 
@@ -104,7 +134,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..8 {
             let server = server(|asked| vec![answering(asked, 0)]).await;
-            let answer = exchange(&question("good.test"), 512, &[server]).await.unwrap();
+            let answer = exchange(&question("good.test"), Transport::Udp(512), &[server]).await.unwrap();
             seen.insert([answer[0], answer[1]]);
         }
         assert!(seen.len() > 4, "{seen:?}");
@@ -115,11 +145,15 @@ mod tests {
         let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (refusing, good) =
             (server(|asked| vec![answering(asked, 5)]).await, server(|asked| vec![answering(asked, 0)]).await);
-        let answer = exchange(&question("good.test"), 512, &[dead, refusing, good]).await.unwrap();
+        let answer = exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing, good]).await.unwrap();
         assert_eq!(answer[3], 0);
         let refusing = server(|asked| vec![answering(asked, 5)]).await;
-        assert_eq!(exchange(&question("good.test"), 512, &[dead, refusing]).await.unwrap()[3], 5, "better than nothing");
-        assert_eq!(exchange(&question("good.test"), 512, &[]).await, None);
+        assert_eq!(
+            exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing]).await.unwrap()[3],
+            5,
+            "better than nothing"
+        );
+        assert_eq!(exchange(&question("good.test"), Transport::Udp(512), &[]).await, None);
     }
 
     #[tokio::test]
@@ -127,7 +161,7 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = silent.local_addr().unwrap();
         let start = Instant::now();
-        assert_eq!(exchange(&question("good.test"), 512, &[server]).await, None);
+        assert_eq!(exchange(&question("good.test"), Transport::Udp(512), &[server]).await, None);
         assert_eq!(start.elapsed().as_secs(), 4, "two rounds");
     }
 }

@@ -1,11 +1,10 @@
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use domain::base::iana::Rcode;
 use domain::base::{Message, Rtype};
 use packet::VlanId;
 
-use super::failure;
+use super::{StreamId, failure};
 use crate::api::{BridgeName, PortName};
 use crate::services::Answer;
 use crate::services::wire::{self, Hop};
@@ -13,41 +12,25 @@ use crate::services::wire::{self, Hop};
 /// Most questions on their way to resolvers.
 pub(in crate::services) const MOST: usize = 512;
 
-/// How many questions are on their way, by port.
-///
-/// **Fairness.** A port may have as many as are left for the others: alone it gets half, two busy ones a third each, and one
-/// with its first question always finds room.
-#[derive(Debug, Default)]
-pub(in crate::services) struct InFlight {
-    all: usize,
-    ports: HashMap<PortName, usize>,
-}
-
-impl InFlight {
-    /// Whether the port may ask now; counts the question if so.
-    pub(in crate::services) fn begin(&mut self, port: &PortName) -> bool {
-        let own = self.ports.get(port).copied().unwrap_or_default();
-        let admitted = own < MOST.saturating_sub(self.all);
-        if admitted {
-            self.all += 1;
-            self.ports.insert(port.clone(), own + 1);
-        }
-        admitted
-    }
-
-    /// A question of the port has its answer, or none.
-    pub(in crate::services) fn end(&mut self, port: &PortName) {
-        if let Some(own) = self.ports.get_mut(port) {
-            *own -= 1;
-            self.all -= 1;
-            if *own == 0 {
-                self.ports.remove(port);
-            }
-        }
-    }
+/// How a question came, and is asked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram; an answer may be this long, in bytes, to need no fragments.
+    Udp(u16),
+    /// On a connection, which carries answers of any length.
+    Tcp,
 }
 
 /// Where the answer to a question goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::services) enum Asker {
+    /// To a station, in a datagram.
+    Datagram(ReplyTo),
+    /// On a connection of a bridge.
+    Stream(BridgeName, StreamId),
+}
+
+/// Where the answer to a datagram goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::services) struct ReplyTo {
     pub(in crate::services) bridge: BridgeName,
@@ -64,15 +47,17 @@ pub(in crate::services) struct ReplyTo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     pub(in crate::services) port: PortName,
-    reply_to: ReplyTo,
+    asker: Asker,
     message: Vec<u8>,
 }
 
 impl Query {
-    pub(in crate::services) fn new(port: &PortName, reply_to: ReplyTo, message: &[u8]) -> Self {
+    pub(in crate::services) fn new(port: PortName, asker: Asker, message: &[u8]) -> Self {
         let mut message = message.to_vec();
-        limit_size(&mut message, reply_to.room());
-        Self { port: port.clone(), reply_to, message }
+        if let Asker::Datagram(reply_to) = &asker {
+            limit_size(&mut message, reply_to.room());
+        }
+        Self { port, asker, message }
     }
 
     /// The question as a resolver is to be asked, but for its number.
@@ -80,29 +65,38 @@ impl Query {
         &self.message
     }
 
-    /// Longest answer that is of use.
-    pub fn room(&self) -> u16 {
-        self.reply_to.room()
+    /// How a resolver is to be asked.
+    pub fn transport(&self) -> Transport {
+        match &self.asker {
+            Asker::Datagram(reply_to) => Transport::Udp(reply_to.room()),
+            Asker::Stream(..) => Transport::Tcp,
+        }
     }
 
-    /// The frame for the station: what the resolver said, or that none did.
-    pub(in crate::services) fn answer(&self, said: Option<Vec<u8>>) -> Option<Answer> {
-        let fits = |bytes: &Vec<u8>| bytes.len() <= usize::from(self.reply_to.room());
-        let message = match said {
+    pub(in crate::services) const fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// The message for the station: what the resolver said, or that none did.
+    pub(in crate::services) fn answer(&self, said: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let fits = |bytes: &Vec<u8>| match self.transport() {
+            Transport::Udp(room) => bytes.len() <= usize::from(room),
+            Transport::Tcp => true,
+        };
+        match said {
             Some(mut bytes) if fits(&bytes) => {
                 bytes.get_mut(..2)?.copy_from_slice(self.message.get(..2)?);
-                bytes
+                Some(bytes)
             }
-            Some(_) => failure(&self.message, Rcode::NOERROR)?,
-            None => failure(&self.message, Rcode::SERVFAIL)?,
-        };
-        self.reply_to.wrap(&message)
+            Some(_) => failure(&self.message, Rcode::NOERROR),
+            None => failure(&self.message, Rcode::SERVFAIL),
+        }
     }
 }
 
 impl ReplyTo {
     /// Longest answer that needs no fragments.
-    fn room(&self) -> u16 {
+    pub(in crate::services) fn room(&self) -> u16 {
         self.mtu.saturating_sub(wire::overhead(&self.to))
     }
 

@@ -8,20 +8,26 @@
 //! longer than the link's MTU, the size that it allows. An answer counts if it comes from the server asked, to the random port
 //! that asked, with the random number and the question (RFC 5452).
 //!
-//! Answers over TCP are not served: a truncated answer is passed on as one, and a client that then tries TCP is refused.
+//! An answer that a datagram cannot carry is passed on truncated; the station then asks again over TCP, and so do we.
 
 mod exchange;
 mod forward;
 mod names;
 mod reply;
 mod resolvers;
+mod stream;
 
 pub(super) use exchange::exchange;
-pub use forward::Query;
-pub(super) use forward::{InFlight, ReplyTo};
+pub(super) use forward::{Asker, MOST, ReplyTo};
+pub use forward::{Query, Transport};
 pub(super) use names::Directory;
 pub(super) use reply::{Decision, decide, failure};
 pub use resolvers::Resolvers;
+#[cfg(test)]
+pub(super) use stream::IDLE;
+pub(super) use stream::{Sent, StreamId, Streams};
+
+use super::shares::Shares;
 
 /// Where the questions arrive.
 pub(super) const PORT: u16 = 53;

@@ -7,8 +7,8 @@ use domain::base::name::{Name, ToName};
 use domain::base::{Message, MessageBuilder, Rtype, Serial, Ttl};
 use domain::rdata::{A, Aaaa, Ptr, Soa};
 
-use super::ZONE;
 use super::names::{Directory, Found};
+use super::{Transport, ZONE};
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(in crate::services) enum Decision {
 
 /// Seconds for which an answer of ours may be kept: stations come and go.
 const SECONDS: u32 = 30;
-/// Longest answer to a question without EDNS (RFC 1035, section 4.2.1), and to one with it, whatever it allows.
+/// Longest answer in a datagram to a question without EDNS (RFC 1035, section 4.2.1), and to one with it, whatever it allows.
 const PLAIN: u16 = 512;
 const EXTENDED: u16 = 1232;
 
@@ -35,7 +35,7 @@ fn labels(name: &impl ToName) -> Vec<String> {
 }
 
 /// Decides about a message to port 53.
-pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8]) -> Decision {
+pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8], transport: Transport) -> Decision {
     let Ok(message) = Message::from_octets(payload) else { return Decision::Ignore };
     if message.header().qr() {
         return Decision::Ignore;
@@ -51,7 +51,8 @@ pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8]) -> 
         _ => &[],
     };
     let wanted: Vec<_> = records.iter().filter(|address| fits(question.qtype(), address)).copied().collect();
-    answer(&message, &found, &wanted).map_or_else(|_| failed(payload, Rcode::SERVFAIL), Decision::Answer)
+    let longest = longest(&message, transport);
+    answer(&message, &found, &wanted, longest).map_or_else(|_| failed(payload, Rcode::SERVFAIL), Decision::Answer)
 }
 
 fn fits(kind: Rtype, address: &IpAddr) -> bool {
@@ -81,12 +82,18 @@ fn size(opt: &mut OptBuilder<'_, Vec<u8>>) -> Result<(), Infallible> {
     Ok(())
 }
 
-fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr]) -> Result<Vec<u8>, PushError> {
+/// Longest answer that the question allows.
+fn longest(message: &Message<&[u8]>, transport: Transport) -> u16 {
+    match transport {
+        Transport::Udp(_) => message.opt().map_or(PLAIN, |opt| opt.udp_payload_size().clamp(PLAIN, EXTENDED)),
+        Transport::Tcp => u16::MAX,
+    }
+}
+
+fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr], longest: u16) -> Result<Vec<u8>, PushError> {
     let question = message.sole_question().map_err(|_| PushError::ShortBuf)?;
-    let opt = message.opt();
-    let limit = opt.as_ref().map_or(PLAIN, |opt| opt.udp_payload_size().clamp(PLAIN, EXTENDED));
     // Room for OPT itself, which comes last.
-    let limit = usize::from(limit) - 11;
+    let limit = usize::from(longest) - 11;
     let mut builder = MessageBuilder::new_vec();
     builder.set_push_limit(limit);
     let code = if *found == Found::Nothing { Rcode::NXDOMAIN } else { Rcode::NOERROR };
@@ -118,7 +125,7 @@ fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr]) -> Resu
     }
     let mut additional = authority.additional();
     additional.clear_push_limit();
-    if opt.is_some() {
+    if message.opt().is_some() {
         additional.opt(size)?;
     }
     Ok(additional.finish())

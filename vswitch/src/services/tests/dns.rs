@@ -69,8 +69,8 @@ impl Bench {
     }
 
     fn resolved(&mut self, query: &Query, said: Option<Vec<u8>>) -> Vec<u8> {
-        match self.services.resolved(query, said) {
-            Some(Output::Answer(answer)) => answer.frame,
+        match <[Output; 1]>::try_from(self.services.resolved(self.now, query, said)) {
+            Ok([Output::Answer(answer)]) => answer.frame,
             other => panic!("{other:?}"),
         }
     }

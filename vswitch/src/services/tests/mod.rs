@@ -5,6 +5,7 @@ mod dhcp6;
 mod dns;
 mod ra;
 mod reality;
+mod stream;
 
 use std::net::SocketAddr;
 
@@ -109,6 +110,13 @@ fn check_sums(frame: &[u8]) {
         (etherparse::NetHeaders::Ipv6(ip, _), etherparse::TransportHeader::Udp(udp)) => {
             assert_eq!(udp.checksum, udp.calc_checksum_ipv6(&ip, payload).unwrap());
         }
+        (etherparse::NetHeaders::Ipv4(ip, _), etherparse::TransportHeader::Tcp(tcp)) => {
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, payload).unwrap());
+        }
+        (etherparse::NetHeaders::Ipv6(ip, _), etherparse::TransportHeader::Tcp(tcp)) => {
+            assert_eq!(tcp.checksum, tcp.calc_checksum_ipv6(&ip, payload).unwrap());
+        }
         (etherparse::NetHeaders::Ipv6(ip, _), etherparse::TransportHeader::Icmpv6(icmp)) => {
             let sum = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload).unwrap();
             assert_eq!(icmp.checksum, sum);
@@ -130,10 +138,10 @@ fn destination(frame: &[u8]) -> Mac {
 
 #[test]
 fn services_want_what_they_answer_and_nothing_else() {
-    for (protocol, port) in [(17, 53), (17, 67), (17, 547), (58, 133)] {
+    for (protocol, port) in [(6, 53), (17, 53), (17, 67), (17, 547), (58, 133)] {
         assert!(Services::wants(protocol, port));
     }
-    for (protocol, port) in [(6, 53), (17, 68), (17, 546), (58, 135), (1, 8)] {
+    for (protocol, port) in [(6, 67), (17, 68), (17, 546), (58, 135), (1, 8)] {
         assert!(!Services::wants(protocol, port));
     }
 }

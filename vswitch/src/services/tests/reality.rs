@@ -129,13 +129,17 @@ impl Wire {
         self.threads.push(std::thread::spawn(move || serve(services, resolvers, inputs, output).unwrap()));
         let end = self.end.clone();
         self.threads.push(std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = vec![0; 70_000];
             while !end.load(Ordering::Relaxed) {
                 let Ok(length) = rustix::io::read(&fd, &mut buffer) else {
                     std::thread::sleep(Duration::from_millis(1));
                     continue;
                 };
-                let (frame, name) = (buffer[..length].to_vec(), if uplink { "wan" } else { "db" });
+                let (mut frame, name) = (buffer[..length].to_vec(), if uplink { "wan" } else { "db" });
+                // As the router does.
+                if let packet::Checksum::Partial { start, offset } = packet::checksum::examine(&frame) {
+                    packet::checksum::complete(&mut frame, start, offset).unwrap();
+                }
                 let (bridge, port) = ("br0".parse().unwrap(), name.parse::<PortName>().unwrap());
                 let input =
                     if uplink { Input::Uplink(port, frame) } else { Input::Frame(Punt { bridge, port, vlan: None, frame }) };
@@ -305,9 +309,11 @@ fn dig_gets_our_names_and_the_hosts() {
     let Some(()) = prepare("dig_gets_our_names_and_the_hosts", &["dig", "dnsmasq"]) else { return };
     let mut wire = Wire::new();
     let pid = wire.path("dnsmasq.pid");
+    let longer: String = (1..21).map(|number| format!(",$(printf %0250d {number})")).collect();
     let records = "--host-record=www.example.test,192.0.2.77,2001:db8::77 --txt-record=long.example.test,$(printf %0250d 1),$(printf %0250d 2),$(printf %0250d 3),$(printf %0250d 4),$(printf %0250d 5),$(printf %0250d 6)";
     let options = "--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --listen-address=127.0.0.1 --bind-interfaces --local=/test/ --edns-packet-max=4096 --user=root";
-    let daemon = Daemon::start(&format!("dnsmasq {options} {records} --pid-file={pid}"));
+    let daemon =
+        Daemon::start(&format!("dnsmasq {options} {records} --txt-record=longer.example.test{longer} --pid-file={pid}"));
     until("dnsmasq runs", || std::path::Path::new(&pid).exists().then_some(()));
     wire.serve_bridge();
     wire.inside("ip addr add 10.10.0.9/24 dev eth0 && ip addr add fd10::9/64 dev eth0 nodad");
@@ -332,7 +338,21 @@ fn dig_gets_our_names_and_the_hosts() {
         assert_eq!(said.contains("flags: qr aa tc") || said.contains(" tc "), truncated, "{question}: {said}");
         assert!(!said.contains("WARNING") && !said.contains("malformed"), "{said}");
     }
+    // Over TCP, because it was told to or because the answer was truncated, it gets everything.
+    let tcp = |question: &str| wire.inside(&format!("dig +tries=1 +time=9 {question}"));
+    for (question, part) in [
+        ("+tcp +short @10.10.0.1 web", "10.10.0.2\n"),
+        ("+tcp +short @fd10::1 www.example.test", "192.0.2.77\n"),
+        ("+tcp +keepopen @10.10.0.1 web.br0.internal www.example.test", "192.0.2.77\n"),
+        ("@10.10.0.1 long.example.test TXT", "MSG SIZE  rcvd: 15"),
+        ("@10.10.0.1 longer.example.test TXT +bufsize=4096", "MSG SIZE  rcvd: 50"),
+        ("+tcp @10.10.0.1 longer.example.test TXT", "MSG SIZE  rcvd: 50"),
+    ] {
+        let said = tcp(question);
+        assert!(said.contains(part) && !said.contains(" tc "), "{question}: {said}");
+    }
     drop(daemon);
+    assert!(tcp("+tcp @10.10.0.1 www.example.test").contains("status: SERVFAIL"));
     assert!(dig("www.example.test").contains("status: SERVFAIL"));
     std::fs::write(wire.path("resolv.conf"), "nameserver 10.10.0.1\nnameserver fd10::1\n").unwrap();
     std::thread::sleep(Duration::from_millis(1100));
