@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::Shortages;
 use super::pool::Pool;
 use crate::api::PortName;
 
@@ -95,12 +96,14 @@ pub(super) struct Leases {
     rows: BTreeMap<IpAddr, Lease>,
     clients: HashMap<Vec<u8>, IpAddr>,
     changed: bool,
+    shortages: Shortages,
 }
 
 impl Leases {
     /// A table with what was kept of an earlier one, as far as it fits.
     pub(super) fn new(pool: Pool, kept: Vec<Lease>) -> Self {
-        let mut leases = Self { pool, rows: BTreeMap::new(), clients: HashMap::new(), changed: false };
+        let (rows, clients) = (BTreeMap::new(), HashMap::new());
+        let mut leases = Self { pool, rows, clients, changed: false, shortages: Shortages::default() };
         for lease in kept.into_iter().take(MOST) {
             if leases.pool.contains(lease.address) && lease.state != LeaseState::Offered {
                 leases.put(lease);
@@ -114,7 +117,7 @@ impl Leases {
     pub(super) fn set_pool(&mut self, pool: Pool) {
         if self.pool != pool {
             let kept = std::mem::take(&mut self.rows).into_values().collect();
-            *self = Self { changed: true, ..Self::new(pool, kept) };
+            *self = Self { changed: true, shortages: self.shortages, ..Self::new(pool, kept) };
         }
     }
 
@@ -133,8 +136,23 @@ impl Leases {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// Keeps an address for a client for a little while; says which.
+    /// What could not be offered.
+    pub(super) const fn shortages(&self) -> Shortages {
+        self.shortages
+    }
+
+    /// Keeps an address for a client for a little while; says which. If there is none, that is counted.
     pub(super) fn offer(&mut self, now: u64, who: Who<'_>, wish: Option<IpAddr>) -> Result<IpAddr, Refusal> {
+        let offered = self.keep(now, who, wish);
+        match offered {
+            Ok(_) => {}
+            Err(Refusal::Share) => self.shortages.refused += 1,
+            Err(Refusal::Exhausted) => self.shortages.exhausted += 1,
+        }
+        offered
+    }
+
+    fn keep(&mut self, now: u64, who: Who<'_>, wish: Option<IpAddr>) -> Result<IpAddr, Refusal> {
         let address = self.choose(now, who, wish)?;
         let bound =
             self.own(who).is_some_and(|row| row.address == address && row.is_live(now) && row.state == LeaseState::Bound);

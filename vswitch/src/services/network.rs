@@ -217,12 +217,10 @@ impl Network {
     }
 
     pub(super) fn shortages(&self) -> Shortages {
-        let (v4, v6) = (self.dhcp4.as_ref(), self.dhcp6.as_ref());
-        let sum = |v4: Option<u64>, v6: Option<u64>| v4.unwrap_or_default() + v6.unwrap_or_default();
-        Shortages {
-            exhausted: sum(v4.map(|server| server.exhausted), v6.map(|server| server.exhausted)),
-            refused: sum(v4.map(|server| server.refused), v6.map(|server| server.refused)),
-        }
+        self.tables().map(Leases::shortages).fold(Shortages::default(), |sum, more| Shortages {
+            exhausted: sum.exhausted + more.exhausted,
+            refused: sum.refused + more.refused,
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
 use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
 use crate::api::PortName;
-use crate::services::leases::{Lease, Leases, Refusal, Who};
+use crate::services::leases::{Lease, Leases, Who};
 use crate::services::pool::Pool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
@@ -27,10 +27,6 @@ pub(in crate::services) struct Server {
     subnet: Ipv4Net,
     /// The table, without the static addresses.
     pub(in crate::services) leases: Leases,
-    /// Requests that found no address left.
-    pub(in crate::services) exhausted: u64,
-    /// Requests of ports that had their share.
-    pub(in crate::services) refused: u64,
 }
 
 /// What the server says, and to whom.
@@ -48,7 +44,7 @@ impl Server {
     pub(in crate::services) fn new(link: &Link, kept: Vec<Lease>) -> Option<Self> {
         let subnet = link.dhcp4_subnet()?;
         let leases = Leases::new(pool(link, subnet), kept);
-        Some(Self { subnet, leases, exhausted: 0, refused: 0 })
+        Some(Self { subnet, leases })
     }
 
     /// Takes on another configuration of its bridge.
@@ -103,17 +99,8 @@ impl Server {
         let wish = message.address(option::REQUESTED).map(IpAddr::V4);
         match self.leases.offer(asker.now, asker.who, wish) {
             Ok(IpAddr::V4(address)) => Verdict::Offer(address, seconds),
-            Ok(IpAddr::V6(_)) => Verdict::Silence,
-            Err(refusal) => self.refuse(refusal),
+            Ok(IpAddr::V6(_)) | Err(_) => Verdict::Silence,
         }
-    }
-
-    fn refuse(&mut self, refusal: Refusal) -> Verdict {
-        match refusal {
-            Refusal::Share => self.refused += 1,
-            Refusal::Exhausted => self.exhausted += 1,
-        }
-        Verdict::Silence
     }
 
     /// RFC 2131, section 4.3.2: SELECTING names the server, INIT-REBOOT the address in option 50, RENEWING and REBINDING in

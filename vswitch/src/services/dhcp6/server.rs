@@ -12,7 +12,7 @@ use packet::Mac;
 use super::message::{Association, Message, Status, kind, name, option, put, put_status};
 use super::{CLIENT_PORT, SERVER_PORT};
 use crate::api::PortName;
-use crate::services::leases::{Lease, Leases, Refusal, Who};
+use crate::services::leases::{Lease, Leases, Who};
 use crate::services::pool::Pool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
@@ -26,10 +26,6 @@ pub(in crate::services) struct Server {
     subnet: Ipv6Net,
     /// The table, without the static addresses.
     pub(in crate::services) leases: Leases,
-    /// Requests that found no address left.
-    pub(in crate::services) exhausted: u64,
-    /// Requests of ports that had their share.
-    pub(in crate::services) refused: u64,
 }
 
 /// What becomes of an association's addresses.
@@ -47,7 +43,7 @@ impl Server {
     /// The server that `link` asks for, with what was kept of an earlier one.
     pub(in crate::services) fn new(link: &Link, kept: Vec<Lease>) -> Option<Self> {
         let subnet = link.dhcp6_subnet()?;
-        Some(Self { subnet, leases: Leases::new(pool(link, subnet), kept), exhausted: 0, refused: 0 })
+        Some(Self { subnet, leases: Leases::new(pool(link, subnet), kept) })
     }
 
     /// Takes on another configuration of its bridge.
@@ -150,15 +146,7 @@ impl Server {
     fn assign(&mut self, asker: &Asker<'_>, who: Who<'_>, wish: Option<Ipv6Addr>, want: Want) -> Option<Ipv6Addr> {
         match self.leases.offer(asker.now, who, wish.map(IpAddr::V6)) {
             Ok(IpAddr::V6(address)) => (want == Want::Offer || self.bind(asker, who, address)).then_some(address),
-            Ok(IpAddr::V4(_)) => None,
-            Err(Refusal::Share) => {
-                self.refused += 1;
-                None
-            }
-            Err(Refusal::Exhausted) => {
-                self.exhausted += 1;
-                None
-            }
+            Ok(IpAddr::V4(_)) | Err(_) => None,
         }
     }
 
