@@ -223,6 +223,11 @@ pub enum SpecError {
     /// MTU out of range.
     #[error("MTU {0} of bridge \"{1}\" is out of range: use 68 to 65535")]
     Mtu(u32, BridgeName),
+    /// An IPv6 gateway on a link that IPv6 cannot use.
+    #[error(
+        "bridge \"{0}\" has an IPv6 address and would have MTU {1}, but IPv6 takes 1280 and more (RFC 8200, section 5): raise the MTU, or leave out its IPv6 addresses"
+    )]
+    Ipv6Mtu(BridgeName, u16),
     /// Ageing time out of range.
     #[error("ageing of bridge \"{0}\" is out of range: use 1s to 1000000s")]
     Ageing(BridgeName),
@@ -329,6 +334,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             return Err(SpecError::MaxMacs(max_macs, name));
         }
         check_gateway(&name, &addresses)?;
+        check_ipv6_mtu(&name, &addresses, mtu)?;
         if table.dhcp && addresses.is_empty() {
             return Err(SpecError::DhcpWithoutAddress(name));
         }
@@ -349,6 +355,15 @@ impl TryFrom<BridgeTable> for BridgeSpec {
         })
     }
 }
+
+/// Whether a bridge with these addresses may have this MTU.
+pub(crate) fn check_ipv6_mtu(name: &BridgeName, addresses: &[IpNet], mtu: u16) -> Result<(), SpecError> {
+    let wrong = mtu < LEAST_IPV6_MTU && addresses.iter().any(|net| net.addr().is_ipv6());
+    if wrong { Err(SpecError::Ipv6Mtu(name.clone(), mtu)) } else { Ok(()) }
+}
+
+/// Least MTU of a link for IPv6 (RFC 8200, section 5).
+const LEAST_IPV6_MTU: u16 = 1280;
 
 fn check_gateway(name: &BridgeName, addresses: &[IpNet]) -> Result<(), SpecError> {
     for (number, net) in addresses.iter().enumerate() {
@@ -576,5 +591,9 @@ mod tests {
         for bad in ["mtu = 67", "mtu = 65536", "ageing = \"0s\"", "ageing = \"soon\"", "max-macs = 0", "max-macs = 2000000"] {
             assert!(bridge(bad).is_err(), "{bad}");
         }
+        let with = |address: &str, mtu: u16| bridge(&format!("addresses = [\"{address}\"]\nmtu = {mtu}"));
+        assert!(with("fd00::1/64", 1280).is_ok() && with("10.0.0.1/24", 1279).is_ok());
+        let error = with("fd00::1/64", 1279).unwrap_err().to_string();
+        assert!(error.contains("would have MTU 1279, but IPv6 takes 1280 and more"), "{error}");
     }
 }

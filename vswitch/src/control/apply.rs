@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::api::{BridgeName, BridgeSpec, Netns, Origin, PortKind, PortName, PortSpec, PortState, check_ipv6_mtu};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use crate::datapath::{BridgeId, BridgeSettings, Guard, Limiter, PortId, PortSettings, Slots};
@@ -156,6 +156,7 @@ impl Switch {
 
     /// Gives the devices of a bridge another MTU and other default routes; all or none.
     fn change_stations(&self, bridge: &BridgeName, new: (u16, &[IpNet]), old: (u16, &[IpNet])) -> Result<(), ControlError> {
+        check_ipv6_mtu(bridge, new.1, new.0)?;
         let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.state == PortState::Up);
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
