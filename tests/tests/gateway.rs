@@ -48,10 +48,10 @@ fn lab_with(file: &str) -> Lab {
 }
 
 /// A DHCP server of the outside world: 192.0.2.50 to .59, by way of 192.0.2.1.
-fn serve_dhcp_outside(lab: &mut Lab) {
+fn serve_dhcp_outside(lab: &mut Lab, more: &str) {
     let lease = lab.path("leases").display().to_string();
     lab.spawn_in("out", &format!(
-        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file"
+        "dnsmasq -k -p 0 -i o0 --bind-interfaces -F 192.0.2.50,192.0.2.59,255.255.255.0,1h --dhcp-option=3,192.0.2.1 -l {lease} --pid-file {more}"
     ));
 }
 
@@ -195,7 +195,7 @@ fn an_uplink_gets_its_address_by_dhcp() {
     needs!("dnsmasq", "ping");
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
-    serve_dhcp_outside(&mut lab);
+    serve_dhcp_outside(&mut lab, "");
     let wan = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"dhcp\"\n";
     lab.write(&format!("{wan}{BRIDGE}{}", station("a", 2)));
     lab.start();
@@ -206,6 +206,31 @@ fn an_uplink_gets_its_address_by_dhcp() {
         "{uplink}"
     );
     assert!(ping(&lab, "a", "198.51.100.1"));
+}
+
+#[test]
+fn an_address_by_dhcp_that_somebody_has_is_declined() {
+    needs!("dnsmasq", "ping");
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    lab.sh(
+        "ip netns add @rival && ip -n @out link add m0 link o0 type macvlan mode bridge && ip -n @out link set m0 netns @rival",
+    )
+    .ok();
+    lab.sh("ip -n @rival addr add 192.0.2.99/24 dev m0; ip -n @rival link set m0 up").ok();
+    // It gives the uplink what the rival has, and does not look.
+    serve_dhcp_outside(&mut lab, "--dhcp-host=02:00:00:00:00:77,192.0.2.99 --no-ping");
+    let wan =
+        "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"dhcp\"\nmac = \"02:00:00:00:00:77\"\n";
+    lab.write(&format!("{wan}{BRIDGE}{}", station("a", 2)));
+    lab.start();
+    lab.until("an address", |lab| lab.json("list-uplinks")[0]["addresses"].as_array().is_some_and(|list| !list.is_empty()));
+    let address = lab.json("list-uplinks")[0]["addresses"][0].as_str().unwrap().to_owned();
+    assert!(address.starts_with("192.0.2.5"), "another one: {address}");
+    assert!(lab.log().contains("DHCP gave 192.0.2.99, which "), "{}", lab.log());
+    assert!(ping(&lab, "a", "198.51.100.1"));
+    // A macvlan does not reach its parent, but the uplink, and by the address that it kept.
+    assert!(ping(&lab, "rival", address.trim_end_matches("/24")));
 }
 
 #[test]
@@ -297,6 +322,7 @@ fn what_cannot_be_is_one_sentence_and_nothing_is_half_made() {
     for (words, part) in [
         ("add-br br9 --address 10.10.0.129/25", "overlaps 10.10.0.1/24 of bridge \"br0\""),
         ("add-br br9 --address 10.9.0.0/24", "that of a subnet"),
+        ("add-br br9 --address fd99::1/64 --mtu 1279", "IPv6 takes 1280 and more"),
         ("add-br br9 --address 10.9.0.1/24 --uplink lan", "uplink \"lan\", which does not exist"),
         ("add-forward wan tcp/99 10.99.0.1:80", "in no subnet of a bridge with uplink \"wan\""),
         ("add-forward wan tcp/99 10.10.0.1:80", "is the gateway of bridge \"br0\""),
@@ -457,7 +483,7 @@ fn an_address_by_dhcp_outlives_a_reload_and_is_respected() {
     needs!("dnsmasq", "ping");
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
-    serve_dhcp_outside(&mut lab);
+    serve_dhcp_outside(&mut lab, "");
     lab.write("");
     lab.start();
     lab.ctl("add-uplink wan --kind link --device wan --address dhcp").ok();

@@ -29,6 +29,10 @@ impl Switch {
                     }
                 }
             }
+            Event::Conflict(address, mac) => {
+                tracing::warn!(uplink = %name, "DHCP gave {address}, which {mac} has: another is asked for");
+                None
+            }
             Event::Lost => {
                 tracing::warn!(uplink = %name, "its DHCP lease is over: it has no address now");
                 None

@@ -212,12 +212,6 @@ impl Services {
         step.into_iter().flat_map(|step| outputs_of(uplink, step)).collect()
     }
 
-    /// The address of an uplink turned out to be somebody else's.
-    pub fn decline_uplink(&mut self, now: Duration, uplink: &PortName) -> Vec<Output> {
-        let step = self.uplinks.get_mut(uplink).map(|client| client.decline(now));
-        step.into_iter().flat_map(|step| outputs_of(uplink, step)).collect()
-    }
-
     /// Takes what the host's resolvers say to a question; `None` if they say nothing.
     pub fn resolved(&mut self, now: Duration, query: &Query, said: Option<Vec<u8>>) -> Vec<Output> {
         self.questions.end(&query.port);

@@ -16,8 +16,6 @@ pub enum Input {
     Frame(Punt),
     /// A frame that arrived at an uplink.
     Uplink(PortName, Vec<u8>),
-    /// The address of an uplink is somebody else's.
-    Conflict(PortName),
     /// The bridges that have a gateway from now on.
     Links(Vec<Link>),
     /// The uplinks that ask for an address from now on.
@@ -83,7 +81,6 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
     match input {
         Input::Frame(punt) => services.receive(now, &punt),
         Input::Uplink(name, frame) => services.receive_uplink(now, &name, &frame),
-        Input::Conflict(name) => services.decline_uplink(now, &name),
         Input::Links(links) => services.set_links(now, links),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
     }

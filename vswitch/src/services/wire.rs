@@ -144,10 +144,15 @@ pub(super) struct Hop {
     pub(super) to: Mac,
 }
 
-/// Wraps an IP packet.
-pub(super) fn ethernet(hop: Hop, packet: &[u8]) -> Vec<u8> {
-    let kind = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ethertype::IPV6 } else { ethertype::IPV4 };
+/// Puts the link's header before a packet.
+pub(super) fn ethernet(hop: Hop, kind: u16, packet: &[u8]) -> Vec<u8> {
     [&hop.to.0[..], &hop.from.0, &kind.to_be_bytes(), packet].concat()
+}
+
+/// As [`ethernet`], for an IP packet.
+pub(super) fn ip(hop: Hop, packet: &[u8]) -> Vec<u8> {
+    let kind = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ethertype::IPV6 } else { ethertype::IPV4 };
+    ethernet(hop, kind, packet)
 }
 
 /// Wraps a UDP payload, with complete checksums; `None` if it is too long for a packet or the families differ.

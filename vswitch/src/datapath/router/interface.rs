@@ -73,6 +73,11 @@ impl Interface {
         address == IpAddr::V6(self.link_local) || self.addresses().any(|own| own == address)
     }
 
+    /// Whether the rest of the world is on it.
+    pub(super) const fn is_outside(&self) -> bool {
+        matches!(self.settings.side, Side::Outside { .. })
+    }
+
     /// Whether its far end is the host's own sockets.
     pub(super) const fn is_to_host(&self) -> bool {
         matches!(self.settings.side, Side::Outside { translation: Translation::Host(_), .. })

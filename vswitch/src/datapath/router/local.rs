@@ -44,6 +44,10 @@ impl Router {
         let Some(interface) = self.interfaces.get(at.bridge) else { return Ok(()) };
         let (mac, sender) = (Mac(source_hardware_addr.0), source_protocol_addr);
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
+        // What may be about the address of an uplink's DHCP client, even one that it does not have yet (RFC 5227, sections 2.1.1 and
+        // 2.4): from somebody who has it, from somebody who asks who has one, or to somebody who asked.
+        let is_probe = sender.is_unspecified() || target_protocol_addr.is_unspecified();
+        let is_conflict = interface.is_outside() && mac != own && (is_probe || interface.has(sender.into()));
         let asked = interface.has(target_protocol_addr.into());
         let sane = interface.may_be_station(sender.into(), mac);
         if sane {
@@ -54,7 +58,7 @@ impl Router {
             message::arp(&mut self.scratch, true, Envelope { from: (own, target_protocol_addr), to: (mac, sender) });
             paths.emit(at.bridge, vlan, &self.scratch)?;
         }
-        Ok(())
+        if is_conflict { self.punt(at, paths) } else { Ok(()) }
     }
 
     /// Learns a neighbour and sends what waited for it.

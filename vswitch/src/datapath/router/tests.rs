@@ -7,6 +7,8 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetSlice, Pa
 use ipnet::IpNet;
 use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
+mod gateway;
+
 use super::*;
 use crate::api::{ControlFrames, VlanMode};
 use crate::datapath::{BridgeSettings, Datapath, Outputs, PortSettings};

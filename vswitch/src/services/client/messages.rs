@@ -25,7 +25,7 @@ pub(super) fn discover(client: &Client, now: Duration) -> Option<Vec<u8>> {
 pub(super) fn request(client: &Client, now: Duration) -> Option<Vec<u8>> {
     let mut message = asking(client, Kind::Request, now);
     match &client.state {
-        State::Selecting { .. } => None,
+        State::Selecting { .. } | State::Probing { .. } => None,
         State::Requesting { offer, .. } => {
             put(&mut message, option::REQUESTED, &offer.terms.address.addr().octets());
             put(&mut message, option::SERVER, &offer.terms.server.octets());
@@ -35,7 +35,7 @@ pub(super) fn request(client: &Client, now: Duration) -> Option<Vec<u8>> {
             put(&mut message, option::REQUESTED, &last.terms.address.addr().octets());
             to_all(client, &message)
         }
-        State::Holding { held, stage } => {
+        State::Holding { held, stage, .. } => {
             message.ciaddr = held.terms.address.addr();
             if *stage == Stage::Rebinding { to_all(client, &message) } else { to_server(client, held, &message) }
         }

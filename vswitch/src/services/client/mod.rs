@@ -5,8 +5,13 @@
 //! T2, and lets go when the lease ends. Its last lease is kept in `state-dir`; a restart asks for that one first (INIT-REBOOT).
 //! It does not wait before its first message (section 4.4.1, "SHOULD"): one switch starts at a time, not a power-cycled office.
 //!
-//! Whether somebody else has the address is for the uplink's ARP to find out, which then calls [`Client::decline`].
+//! **Conflicts** (RFC 5227). An address that is new is asked for on the link before it is used, which takes four to seven seconds; the
+//! router hands over the ARP frames that may be answers. If somebody has it, or asks for it at the same time, the server is told
+//! (DHCPDECLINE) and asked for another one after a pause. The last lease, which a restart asks for again, is used at once: sessions of
+//! stations should not wait for what was found out before. An address in use is defended once, and given up if its rival insists
+//! within [`DEFENCE`] (section 2.4 (b)).
 
+mod conflict;
 mod lease;
 mod messages;
 
@@ -20,6 +25,7 @@ use packet::Mac;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
+use std::net::Ipv4Addr;
 
 pub use lease::Terms;
 use lease::{Held, Kept};
@@ -38,6 +44,13 @@ const REBOOTS: u32 = 2;
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after a declined address (section 3.1, step 5).
 const DECLINE_PAUSE: Duration = Duration::from_secs(10);
+/// How often an address is asked for on the link, and announced there (RFC 5227, section 1.1: `PROBE_NUM`, `ANNOUNCE_NUM`).
+const PROBES: u32 = 3;
+const ANNOUNCEMENTS: u32 = 2;
+/// How long answers are waited for after the last probe, and between two announcements (`ANNOUNCE_WAIT`, `ANNOUNCE_INTERVAL`).
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(2);
+/// An address is defended no more often than this (`DEFEND_INTERVAL`).
+const DEFENCE: Duration = Duration::from_secs(10);
 
 /// A client on one uplink.
 #[derive(Debug)]
@@ -62,8 +75,10 @@ enum State {
     Requesting { tries: u32, offer: Held },
     /// Asking for the last lease again: REQUESTs sent.
     Rebooting { tries: u32, last: Held },
-    /// It has an address.
-    Holding { held: Held, stage: Stage },
+    /// It was given an address, and asks on the link whether somebody has it: probes sent.
+    Probing { held: Held, probes: u32 },
+    /// It has an address, and has said so on the link `announced` times.
+    Holding { held: Held, stage: Stage, announced: u32, defended: Option<Duration> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +95,8 @@ pub enum Event {
     Bound(Terms),
     /// It has none any more.
     Lost,
+    /// It was given this address, which the station with this MAC address has: it has none any more.
+    Conflict(Ipv4Addr, Mac),
 }
 
 /// What the client does.
@@ -148,14 +165,31 @@ impl Client {
                 step.frames.extend(messages::request(self, now));
             }
             State::Requesting { .. } | State::Rebooting { .. } => self.restart(now, Duration::ZERO),
+            State::Probing { held, probes } if *probes < PROBES => {
+                *probes += 1;
+                // PROBE_MIN, PROBE_MAX
+                let pause = Duration::from_millis(self.random.random_range(1000..=2000));
+                self.next = now + if *probes < PROBES { pause } else { ANNOUNCE_PAUSE };
+                step.frames.push(conflict::probe(self.mac, held.terms.address.addr()));
+            }
+            State::Probing { held, .. } => {
+                let held = held.clone();
+                self.hold(now, held, &mut step);
+            }
+            State::Holding { held, announced, .. } if *announced < ANNOUNCEMENTS && now < held.renew => {
+                *announced += 1;
+                self.next = if *announced < ANNOUNCEMENTS { held.renew.min(now + ANNOUNCE_PAUSE) } else { held.renew };
+                step.frames.push(conflict::announcement(self.mac, held.terms.address.addr()));
+            }
             State::Holding { .. } => self.extend(now, &mut step),
         }
         step
     }
 
-    /// Takes a frame that arrived on the uplink; those that are not for a DHCP client change nothing.
+    /// Takes a frame that arrived on the uplink; those that are neither for a DHCP client nor about its address change nothing.
     pub fn receive(&mut self, now: Duration, frame: &[u8]) -> Step {
         let mut step = Step::default();
+        self.watch(now, frame, &mut step);
         let Some(Received::Datagram(datagram)) = wire::parse(frame) else { return step };
         let Some(message) = Message::parse(datagram.payload, DhcpOpCode::Reply) else { return step };
         let ours = datagram.destination.port() == CLIENT_PORT && message.xid() == self.xid && message.chaddr() == self.mac;
@@ -171,8 +205,10 @@ impl Client {
                 }
             }
             (Kind::Ack, State::Requesting { .. } | State::Rebooting { .. } | State::Holding { .. }) => {
-                if let Some(held) = Held::read(now, &message, datagram.mac).filter(|held| self.awaits(held)) {
-                    self.hold(held, &mut step);
+                match Held::read(now, &message, datagram.mac).filter(|held| self.awaits(held)) {
+                    Some(held) if matches!(self.state, State::Requesting { .. }) => self.begin_to_probe(now, held),
+                    Some(held) => self.hold(now, held, &mut step),
+                    None => {}
                 }
             }
             (Kind::Nak, State::Requesting { .. } | State::Rebooting { .. } | State::Holding { .. })
@@ -185,20 +221,36 @@ impl Client {
         step
     }
 
-    /// The address turned out to be somebody else's: tells the server and starts again after a pause.
-    pub fn decline(&mut self, now: Duration) -> Step {
-        let mut step = Step::default();
-        if let State::Holding { held, .. } = &self.state {
-            step.frames.extend(messages::decline(self, held));
-            self.lose(now, DECLINE_PAUSE, &mut step);
+    /// Looks for somebody else with the address in an ARP frame.
+    fn watch(&mut self, now: Duration, frame: &[u8], step: &mut Step) {
+        let (held, probing) = match &self.state {
+            State::Probing { held, .. } => (held, true),
+            State::Holding { held, .. } => (held, false),
+            _ => return,
+        };
+        let address = held.terms.address.addr();
+        let Some(rival) = conflict::rival(frame, self.mac, address, probing) else { return };
+        match &mut self.state {
+            State::Holding { defended, .. } if defended.is_none_or(|last| now >= last + DEFENCE) => {
+                *defended = Some(now);
+                step.frames.push(conflict::announcement(self.mac, address));
+            }
+            State::Holding { held, .. } | State::Probing { held, .. } => {
+                // The server is told, and asked for another after a pause.
+                let held = held.clone();
+                step.frames.extend(messages::decline(self, &held));
+                step.events.push(Event::Conflict(address, rival));
+                self.store.remove();
+                self.restart(now, DECLINE_PAUSE);
+            }
+            _ => {}
         }
-        step
     }
 
     /// The uplink goes away for good: gives the address back and forgets it. (A restart keeps its lease instead.)
     pub fn release(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
-        if let State::Holding { held, .. } = &self.state {
+        if let State::Holding { held, .. } | State::Probing { held, .. } = &self.state {
             step.frames.extend(messages::release(self, held));
             self.lose(now, Duration::ZERO, &mut step);
         }
@@ -208,7 +260,7 @@ impl Client {
     /// Whether an ACK is about what was asked for, and at a time when something was asked for.
     fn awaits(&self, ack: &Held) -> bool {
         match &self.state {
-            State::Selecting { .. } | State::Holding { stage: Stage::Bound, .. } => false,
+            State::Selecting { .. } | State::Probing { .. } | State::Holding { stage: Stage::Bound, .. } => false,
             State::Requesting { offer: asked, .. } => asked.terms.server == ack.terms.server,
             State::Rebooting { last: asked, .. } | State::Holding { held: asked, .. } => {
                 asked.terms.address == ack.terms.address
@@ -220,21 +272,31 @@ impl Client {
     fn trusts(&self, nak: &Message<'_>) -> bool {
         let server = nak.address(option::SERVER);
         match &self.state {
-            State::Selecting { .. } | State::Holding { stage: Stage::Bound, .. } => false,
-            State::Requesting { offer: asked, .. } | State::Holding { held: asked, stage: Stage::Renewing } => {
+            State::Selecting { .. } | State::Probing { .. } | State::Holding { stage: Stage::Bound, .. } => false,
+            State::Requesting { offer: asked, .. } | State::Holding { held: asked, stage: Stage::Renewing, .. } => {
                 server == Some(asked.terms.server)
             }
             State::Rebooting { .. } | State::Holding { .. } => true,
         }
     }
 
-    fn hold(&mut self, held: Held, step: &mut Step) {
+    fn begin_to_probe(&mut self, now: Duration, held: Held) {
+        // PROBE_WAIT
+        self.next = now + Duration::from_millis(self.random.random_range(0..=1000));
+        self.state = State::Probing { held, probes: 0 };
+    }
+
+    fn hold(&mut self, now: Duration, held: Held, step: &mut Step) {
         if self.terms() != Some(&held.terms) {
             step.events.push(Event::Bound(held.terms.clone()));
         }
         self.store.write(&Some(Kept::new(self.mac, &held)));
-        self.next = held.renew;
-        self.state = State::Holding { held, stage: Stage::Bound };
+        let (announced, defended) = match self.state {
+            State::Holding { announced, defended, .. } => (announced, defended),
+            _ => (0, None),
+        };
+        self.next = if announced < ANNOUNCEMENTS { now } else { held.renew };
+        self.state = State::Holding { held, stage: Stage::Bound, announced, defended };
     }
 
     fn lose(&mut self, now: Duration, pause: Duration, step: &mut Step) {
@@ -259,7 +321,7 @@ impl Client {
 
     /// T1, T2 and the end of the lease. A message asks again after half of the time that is left (RFC 2131, section 4.4.5).
     fn extend(&mut self, now: Duration, step: &mut Step) {
-        let State::Holding { held, stage } = &mut self.state else { return };
+        let State::Holding { held, stage, .. } = &mut self.state else { return };
         if now >= held.end {
             self.lose(now, Duration::ZERO, step);
             return;

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::services::dhcp4::{Outgoing, SERVER_PORT};
 use crate::services::wire::{Hop, udp};
+use conflict::request;
 
 const CLIENT: Mac = Mac([0x02, 0, 0, 0, 2, 1]);
 const SERVER: Mac = Mac([0x02, 0, 0, 0, 2, 9]);
@@ -14,6 +15,8 @@ struct Bench {
     client: Client,
     directory: TempDir,
     now: Duration,
+    /// When it was given its address.
+    given: Duration,
 }
 
 /// What the client said: its type, whether to all, and the message's parts.
@@ -43,7 +46,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let now = Duration::from_secs(1_700_000_000);
         let client = Client::new(now, CLIENT, directory.path().join("uplink-wan.json"), 1);
-        Self { client, directory, now }
+        Self { client, directory, now, given: now }
     }
 
     fn restart(&mut self) {
@@ -85,8 +88,32 @@ impl Bench {
     fn bind(&mut self) {
         self.next();
         self.answer(Kind::Offer);
-        assert_eq!(self.answer(Kind::Ack).events.len(), 1);
+        self.given = self.now;
+        assert_eq!(self.answer(Kind::Ack), Step::default(), "somebody may have it");
+        let (steps, bound): (Vec<_>, Vec<_>) = (0..6).map(|_| self.next().1).partition(|step| step.events.is_empty());
+        let arps: Vec<_> = steps.iter().flat_map(|step| &step.frames).map(|frame| asked(frame)).collect();
+        assert_eq!(
+            (arps, bound.len()),
+            (vec![(NONE, ADDRESS), (NONE, ADDRESS), (NONE, ADDRESS), (ADDRESS, ADDRESS), (ADDRESS, ADDRESS)], 1)
+        );
     }
+
+    /// Somebody else's ARP frame.
+    fn hears(&mut self, sender: Ipv4Addr, target: Ipv4Addr) -> Step {
+        self.client.receive(self.now, &request(OTHER, sender, target))
+    }
+}
+
+const OTHER: Mac = Mac([0x02, 0, 0, 0, 2, 7]);
+
+/// Who asks for whom in an ARP frame to all.
+fn asked(frame: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
+    let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(etherparse::NetSlice::Arp(arp)) = sliced.net else { panic!("{sliced:?}") };
+    assert_eq!((arp.operation(), arp.sender_hw_addr()), (etherparse::ArpOperation::REQUEST, &CLIENT.0[..]));
+    assert!(packet::Ethernet::parse(frame).unwrap().destination.is_broadcast());
+    let address = |bytes: &[u8]| Ipv4Addr::from(<[u8; 4]>::try_from(bytes).unwrap());
+    (address(arp.sender_protocol_addr()), address(arp.target_protocol_addr()))
 }
 
 fn kinds(step: &Step) -> Vec<Kind> {
@@ -114,7 +141,12 @@ fn it_gets_an_address_in_four_messages() {
         server: FIRST,
         seconds: 3600,
     };
-    assert_eq!(bench.answer(Kind::Ack), Step { frames: vec![], events: vec![Event::Bound(terms.clone())] });
+    assert_eq!((bench.answer(Kind::Ack), bench.client.terms()), (Step::default(), None), "somebody may have it");
+    let begin = bench.now;
+    let steps: Vec<Step> = (0..4).map(|_| bench.next().1).collect();
+    assert!(steps[..3].iter().all(|step| step.events.is_empty() && asked(&step.frames[0]) == (NONE, ADDRESS)), "{steps:?}");
+    assert_eq!(steps[3], Step { frames: vec![], events: vec![Event::Bound(terms.clone())] });
+    assert!((4..=7).contains(&(bench.now - begin).as_secs()), "RFC 5227");
     assert_eq!(bench.client.terms(), Some(&terms));
     assert_eq!(bench.answer(Kind::Ack), Step::default(), "once is enough");
 }
@@ -148,10 +180,10 @@ fn an_offer_that_is_not_confirmed_is_given_up() {
 fn it_renews_with_its_server_then_rebinds_with_anybody_then_lets_go() {
     let mut bench = Bench::new();
     bench.bind();
-    let began = bench.now;
-    let (wait, step) = bench.next();
+    let began = bench.given;
+    let step = bench.next().1;
     let renew = Said { kind: Kind::Request, to_all: false, ciaddr: ADDRESS, requested: None, server: None };
-    assert_eq!((wait, said(&step.frames[0])), (1800, renew));
+    assert_eq!(((bench.now - began).as_secs(), said(&step.frames[0])), (1800, renew));
     let mut at = Vec::new();
     let mut last = Step::default();
     while last.events.is_empty() {
@@ -209,7 +241,11 @@ fn a_restart_asks_for_the_last_address() {
     let (_, step) = bench.next();
     let reboot = Said { kind: Kind::Request, to_all: true, ciaddr: NONE, requested: Some(ADDRESS), server: None };
     assert_eq!(said(&step.frames[0]), reboot);
-    assert_eq!(bench.answer(Kind::Ack).events.len(), 1);
+    assert_eq!(bench.answer(Kind::Ack).events.len(), 1, "without a pause");
+    assert_eq!(
+        [bench.next(), bench.next()].map(|(wait, step)| (wait, asked(&step.frames[0]))),
+        [0, 2].map(|wait| (wait, (ADDRESS, ADDRESS)))
+    );
     bench.restart();
     assert_eq!(kinds(&bench.next().1), [Kind::Request]);
     assert_eq!(kinds(&bench.next().1), [Kind::Request]);
@@ -234,14 +270,38 @@ fn a_lease_that_ended_meanwhile_is_not_asked_for() {
 
 #[test]
 fn an_address_in_use_is_declined_and_another_one_asked_for_later() {
+    // Somebody has it, or asks for it at the same time.
+    for (sender, target) in [(ADDRESS, NONE), (ADDRESS, FIRST), (NONE, ADDRESS)] {
+        let mut bench = Bench::new();
+        bench.next();
+        bench.answer(Kind::Offer);
+        bench.answer(Kind::Ack);
+        bench.next();
+        assert_eq!(bench.hears(FIRST, ADDRESS), Step::default(), "who asks for it has another");
+        assert_eq!(bench.client.receive(bench.now, &conflict::probe(CLIENT, ADDRESS)), Step::default(), "its own, come back");
+        let step = bench.hears(sender, target);
+        let decline = Said { kind: Kind::Decline, to_all: true, ciaddr: NONE, requested: Some(ADDRESS), server: Some(FIRST) };
+        assert_eq!((said(&step.frames[0]), step.events), (decline, vec![Event::Conflict(ADDRESS, OTHER)]));
+        let (wait, step) = bench.next();
+        assert_eq!((wait, kinds(&step)), (10, vec![Kind::Discover]));
+    }
+}
+
+#[test]
+fn an_address_is_defended_once_and_then_given_up() {
     let mut bench = Bench::new();
-    assert_eq!(bench.client.decline(bench.now), Step::default());
     bench.bind();
-    let step = bench.client.decline(bench.now);
-    let decline = Said { kind: Kind::Decline, to_all: true, ciaddr: NONE, requested: Some(ADDRESS), server: Some(FIRST) };
-    assert_eq!((said(&step.frames[0]), step.events), (decline, vec![Event::Lost]));
-    let (wait, step) = bench.next();
-    assert_eq!((wait, kinds(&step)), (10, vec![Kind::Discover]));
+    assert_eq!(bench.hears(NONE, ADDRESS), Step::default(), "a probe, which the router answers");
+    for _ in 0..2 {
+        let step = bench.hears(ADDRESS, ADDRESS);
+        assert_eq!((asked(&step.frames[0]), step.events), ((ADDRESS, ADDRESS), vec![]));
+        bench.now += DEFENCE;
+    }
+    bench.hears(ADDRESS, ADDRESS);
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.hears(ADDRESS, ADDRESS).events, [Event::Conflict(ADDRESS, OTHER)]);
+    bench.restart();
+    assert_eq!(kinds(&bench.next().1), [Kind::Discover], "it is forgotten");
 }
 
 #[test]
@@ -280,14 +340,14 @@ proptest! {
                 1 | 2 => bench.answer_of(server, Kind::Ack, [192, 0, 2, 10], lease),
                 3 => bench.answer_of(server, Kind::Nak, [0; 4], lease),
                 4 => { bench.now += Duration::from_secs(lease.into()); bench.client.tick(bench.now) }
-                5 => bench.client.decline(bench.now),
+                5 => bench.hears(ADDRESS, ADDRESS),
                 6 => { bench.restart(); bound = false; Step::default() }
                 _ => bench.next().1,
             };
             prop_assert!(step.frames.len() <= 1 && step.events.len() <= 1);
             for event in step.events {
                 prop_assert!(bound || event != Event::Lost);
-                bound = event != Event::Lost;
+                bound = matches!(event, Event::Bound(_));
             }
             prop_assert_eq!(bound, bench.client.terms().is_some());
         }

@@ -254,7 +254,7 @@ struct Wire<'a> {
 impl Wire<'_> {
     /// What was sent, as frames.
     fn sent(self, hop: Hop, vlan: Option<VlanId>) -> Vec<Sent> {
-        self.outgoing.into_iter().map(|packet| (vlan, wire::ethernet(hop, &packet))).collect()
+        self.outgoing.into_iter().map(|packet| (vlan, wire::ip(hop, &packet))).collect()
     }
 }
 

@@ -390,8 +390,12 @@ fn an_uplink_gets_its_address_from_dnsmasq() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert_eq!(text.matches("DHCPDISCOVER(eth0)").count(), 1, "which needed no new discovery: {text}");
 
-    wire.inputs.as_ref().unwrap().try_send(Input::Conflict("wan".parse().unwrap())).unwrap();
-    until("declined", || std::fs::read_to_string(&log).unwrap().contains("DHCPDECLINE(eth0)").then_some(()));
+    // Somebody takes its address, is told that it is taken, and insists.
+    wire.inside(&format!("ip addr add {}/24 dev eth0", terms.address.addr()));
+    until("declined", || {
+        wire.inside(&format!("ping -q -c 1 -W 1 -I {} 192.0.2.200 || true", terms.address.addr()));
+        std::fs::read_to_string(&log).unwrap().contains("DHCPDECLINE(eth0)").then_some(())
+    });
     assert_ne!(bound(&wire).address, terms.address);
     wire.inputs.as_ref().unwrap().try_send(Input::Uplinks(Vec::new())).unwrap();
     until("released", || std::fs::read_to_string(&log).unwrap().contains("DHCPRELEASE(eth0)").then_some(()));

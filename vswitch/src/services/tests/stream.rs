@@ -8,7 +8,7 @@ use smoltcp::wire::HardwareAddress;
 
 use super::*;
 use crate::services::dns::{IDLE, Transport};
-use crate::services::wire::ethernet;
+use crate::services::wire::ip;
 
 /// A station's end of a connection.
 struct Station {
@@ -110,7 +110,7 @@ impl Station {
                 return rest;
             }
             for packet in line.from.drain(..) {
-                outputs.extend(bench.receive(self.port, ethernet(Hop { from: mac(9), to: GATEWAY }, &packet)));
+                outputs.extend(bench.receive(self.port, ip(Hop { from: mac(9), to: GATEWAY }, &packet)));
             }
         }
     }
@@ -261,12 +261,12 @@ fn a_connection_that_asks_nothing_is_closed_even_if_bytes_trickle() {
         assert_eq!(station.talk(&mut bench, Vec::new()), []);
         bench.pass(1);
         let outputs = bench.services.tick(bench.now);
-        station.talk(&mut bench, outputs.into_iter().filter(|output| is_tcp(output)).collect());
+        station.talk(&mut bench, outputs.into_iter().filter(is_tcp).collect());
     }
     assert_eq!(station.socket().state(), State::CloseWait, "closed");
     bench.pass(IDLE.as_secs());
     let outputs = bench.services.tick(bench.now);
-    station.talk(&mut bench, outputs.into_iter().filter(|output| is_tcp(output)).collect());
+    station.talk(&mut bench, outputs.into_iter().filter(is_tcp).collect());
     assert_eq!(station.socket().state(), State::Closed, "reset");
 }
 
