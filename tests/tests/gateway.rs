@@ -174,6 +174,10 @@ fn the_gateway_serves_addresses_and_names() {
     lab.sh(&format!("chmod +x {}", hook.display())).ok();
     lab.run_in("d", &format!("busybox udhcpc -i eth0 -n -q -f -s {}", hook.display())).ok();
     assert!(ping(&lab, "d", "10.10.0.1") && ping(&lab, "d", "10.10.0.9") && ping(&lab, "d", "198.51.100.1"));
+    // Longer than the link takes, in both directions.
+    for address in ["10.10.0.1", "fd10::1"] {
+        assert!(lab.run_in("web", &format!("ping -q -c 2 -W 2 -s 4000 {address}")).ok().contains(" 0% packet loss"));
+    }
     let asked =
         |name: &str, kind: &str| lab.run_in("d", &format!("dig +short +time=2 $(printf '\\100')10.10.0.1 {name} {kind}")).ok();
     assert_eq!((asked("web.br0.internal", "A"), asked("web", "AAAA")), ("10.10.0.9\n".into(), "fd10::9\n".into()));

@@ -61,6 +61,7 @@
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; an uplink's DHCP client.
+//! - `fragments`, `table`: what [`datapath`] and [`host`] share: packets put together and cut, a table that is bounded and fair.
 //! - [`sys`]: every `unsafe` block of the workspace.
 //! - [`packet`]: bytes and nothing else; [`vxlan`], [`nat`]: tunnels and translation without I/O; each a crate of its own.
 #![deny(unsafe_code)]
@@ -73,8 +74,10 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod device;
+mod fragments;
 pub mod host;
 pub mod services;
 #[allow(unsafe_code)]
 pub mod sys;
+mod table;
 pub mod worker;

@@ -49,7 +49,7 @@ pub enum DropReason {
     NeighborUnresolved,
     /// It is for the gateway, where nobody listens.
     NoService,
-    /// It is a fragment, and for the gateway itself, which puts none together.
+    /// It is a fragment for the gateway itself, and the rest of its packet did not come, or contradicted it.
     FragmentForGateway,
     /// It came in by an uplink and belongs to no session and no published port.
     NoSession,

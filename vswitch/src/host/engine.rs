@@ -18,11 +18,11 @@ use super::echo::Echo;
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::Unreachable;
-use super::reassembly::Reassembly;
 use super::report::{Counters, Session};
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::{Capacity, HostError};
+use crate::fragments::Reassembly;
 
 /// Most datagrams, clients or errors taken from one socket before the others have their turn.
 pub(super) const PATIENCE: usize = 64;
@@ -72,7 +72,7 @@ pub(super) struct Engine {
     tcp: Tcp,
     udp: Udp,
     echo: Echo,
-    reassembly: Reassembly,
+    reassembly: Reassembly<()>,
     listeners: Listeners,
     /// Sockets where more may wait, for which the kernel shows no new edge.
     again: VecDeque<Token>,
@@ -201,7 +201,7 @@ impl Engine {
         match ip.fragment {
             None => self.dispatch(&Arrival { frame, ip, offload: slot.offload, was_fragmented: false }, now),
             Some(fragment) => {
-                if let Some((frame, ip)) = self.reassembly.add(frame, &ip, fragment, now) {
+                if let Some((frame, ip)) = self.reassembly.add((), frame, &ip, fragment, now).whole {
                     let arrival = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: true };
                     self.dispatch(&arrival, now);
                 }

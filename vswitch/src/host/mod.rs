@@ -18,9 +18,8 @@
 //! - `engine`: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
 //!   concerns sessions, not as many as there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
-//! - `udp`, `echo`, `reassembly`: datagrams, and the ICMP errors that come back for them.
+//! - `udp`, `echo`: datagrams, and the ICMP errors that come back for them.
 //! - `forward`: published ports.
-//! - `table`: sessions, bounded and fair.
 //!
 //! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
 //! loopback's, as a neighbour of the host would. Loopback, link-local and multicast addresses are refused.
@@ -37,11 +36,9 @@ mod error;
 mod forward;
 mod link;
 mod outbox;
-mod reassembly;
 mod report;
 mod segment;
 mod stack;
-mod table;
 mod tcp;
 #[cfg(test)]
 mod tests;

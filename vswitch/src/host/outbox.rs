@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::ops::Range;
 
-use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, UdpHeader};
+use etherparse::UdpHeader;
 use packet::checksum::Sum;
 use packet::{Checksum, ETHERNET_HEADER, Gso, GsoKind, IpVersion, Mac, Offload, ethertype, protocol};
 
 use super::link::{Link, Slot};
+use crate::fragments::{Piece, pieces};
 
-/// Hop limit of everything that the uplink says; the router takes one off.
-const HOPS: u8 = 64;
 /// Most bytes of a packet that an ICMP error quotes (RFC 1812, section 4.3.2.3; less than RFC 4443 allows).
 const QUOTE: usize = 508;
 /// Where the first option of a TCP header lies; in what `smoltcp` writes, of a SYN that is the MSS.
@@ -109,31 +109,19 @@ impl Outbox {
     }
 
     /// Sends an IP packet, in fragments if it is longer than the MTU. `partial` is where in the transport a checksum lies that is
-    /// left to the receiver.
+    /// left to the receiver, which takes a packet that is whole.
     fn packet(&mut self, from: IpAddr, to: IpAddr, kind: u8, payload: [&[u8]; 2], partial: Option<u16>) {
         let total = payload.iter().map(|part| part.len()).sum();
-        let room = usize::from(self.mtu) - header_length(from);
-        if total <= room {
-            return self.piece(
-                Piece { from, to, kind, offset: None, more: false, identification: 0 },
-                payload,
-                0,
-                total,
-                partial,
-            );
-        }
         self.identification = self.identification.wrapping_add(1);
-        let identification = self.identification;
-        let room = (room - if from.is_ipv6() { 8 } else { 0 }) / 8 * 8;
-        for start in (0..total).step_by(room) {
-            let end = total.min(start + room);
-            let offset = u16::try_from(start / 8).ok();
-            self.piece(Piece { from, to, kind, offset, more: end < total, identification }, payload, start, end, None);
+        let whole = Piece { from, to, kind, offset: None, more: false, identification: self.identification };
+        for (piece, part) in pieces(whole, total, self.mtu.into()) {
+            self.piece(piece, payload, part, partial);
         }
     }
 
-    /// Sends the bytes from `start` to `end` of the payload behind their IP header.
-    fn piece(&mut self, piece: Piece, payload: [&[u8]; 2], start: usize, end: usize, partial: Option<u16>) {
+    /// Sends a part of the payload behind its IP header.
+    fn piece(&mut self, piece: Piece, payload: [&[u8]; 2], part: Range<usize>, partial: Option<u16>) {
+        let Range { start, end } = part;
         let (header, length) = piece.header(end - start);
         let whole = ETHERNET_HEADER + length + end - start;
         let Some(mut slot) = self.link.writer.slot(whole) else {
@@ -209,66 +197,6 @@ fn finish_tcp(frame: &mut [u8], mss: u16, own_mss: impl Fn(IpVersion) -> u16) ->
     Some(Offload { checksum: Checksum::Partial { start: u16::try_from(transport).ok()?, offset: 16 }, gso })
 }
 
-/// An IP packet or a fragment of one.
-#[derive(Clone, Copy)]
-struct Piece {
-    from: IpAddr,
-    to: IpAddr,
-    kind: u8,
-    /// In eight bytes; `None`: not a fragment.
-    offset: Option<u16>,
-    more: bool,
-    identification: u32,
-}
-
-impl Piece {
-    /// The IP header with its extension, and its length.
-    fn header(self, payload: usize) -> ([u8; 48], usize) {
-        let mut bytes = [0; 48];
-        let length = u16::try_from(payload).unwrap_or(u16::MAX);
-        let offset = IpFragOffset::try_new(self.offset.unwrap_or(0)).unwrap_or_default();
-        match (self.from, self.to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let header = Ipv4Header {
-                    total_len: length.saturating_add(20),
-                    identification: u16::try_from(self.identification & 0xffff).unwrap_or(0),
-                    dont_fragment: self.offset.is_none(),
-                    more_fragments: self.more,
-                    fragment_offset: offset,
-                    time_to_live: HOPS,
-                    protocol: self.kind.into(),
-                    source: from.octets(),
-                    destination: to.octets(),
-                    ..Ipv4Header::default()
-                };
-                let mut header = header;
-                header.header_checksum = header.calc_header_checksum();
-                bytes[..20].copy_from_slice(&header.to_bytes());
-                (bytes, 20)
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let fragment = self.offset.is_some();
-                let header = Ipv6Header {
-                    payload_length: length.saturating_add(if fragment { 8 } else { 0 }),
-                    next_header: if fragment { etherparse::IpNumber::IPV6_FRAGMENTATION_HEADER } else { self.kind.into() },
-                    hop_limit: HOPS,
-                    source: from.octets(),
-                    destination: to.octets(),
-                    ..Ipv6Header::default()
-                };
-                bytes[..40].copy_from_slice(&header.to_bytes());
-                if fragment {
-                    let part = Ipv6FragmentHeader::new(self.kind.into(), offset, self.more, self.identification);
-                    bytes[40..].copy_from_slice(&part.to_bytes());
-                }
-                (bytes, if fragment { 48 } else { 40 })
-            }
-            // Every caller has both addresses from one packet or socket.
-            _ => (bytes, 0),
-        }
-    }
-}
-
 impl Unreachable {
     fn icmp(self) -> (u8, u8, u32) {
         match self {
@@ -317,14 +245,6 @@ pub(super) fn rebuilt(from: IpAddr, to: IpAddr, kind: u8, payload: &[u8]) -> Vec
     let mut packet = [header.get(..length).unwrap_or_default(), payload].concat();
     packet.truncate(QUOTE);
     packet
-}
-
-/// A frame with an IP packet, as if a container had sent it whole; its Ethernet addresses are zero.
-pub(super) fn whole(from: IpAddr, to: IpAddr, kind: u8, payload: &[u8]) -> Vec<u8> {
-    let piece = Piece { from, to, kind, offset: None, more: false, identification: 0 };
-    let (header, length) = piece.header(payload.len());
-    let ethertype = if from.is_ipv6() { ethertype::IPV6 } else { ethertype::IPV4 };
-    [&[0; 12], &ethertype.to_be_bytes()[..], header.get(..length).unwrap_or_default(), payload].concat()
 }
 
 const fn header_length(address: IpAddr) -> usize {

@@ -30,7 +30,7 @@ use super::outbox::Unreachable;
 use super::report::{Direction, Protocol, Session};
 use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
 use super::stack::{Stack, Syn};
-use super::table::Table;
+use crate::table::Table;
 
 /// Every connection.
 pub(super) struct Tcp {
@@ -337,7 +337,7 @@ impl Tcp {
 
     /// Lists the connections.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &super::table::Row<Key, Splice>)| {
+        let session = |(_, row): (_, &crate::table::Row<Key, Splice>)| {
             let (state, sent, received) = match &row.value.stage {
                 Stage::Connecting(..) => ("connecting", 0, 0),
                 Stage::Open(connection) => (connection.describe(), connection.sent, connection.received),

@@ -746,7 +746,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
         let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host);
         let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
         let message = [&header.to_bytes()[..], &syn[14..]].concat();
-        let frame = outbox::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
+        let frame = crate::fragments::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
         device.send(&packet::Packet::whole(&[std::io::IoSlice::new(&frame)]));
     };
     unreachable("10.10.0.66");
@@ -784,7 +784,7 @@ proptest! {
             } else {
                 ("fd10::2".parse().unwrap(), "::1".parse().unwrap())
             };
-            let mut frame = outbox::whole(from, to, protocol, &payload);
+            let mut frame = crate::fragments::whole(from, to, protocol, &payload);
             if fragment && kind < 4 {
                 frame[20] = 0x20;
                 let sum = packet::checksum::Sum::new().plus(&frame[14..24]).plus(&frame[26..34]).checksum();

@@ -24,8 +24,8 @@ use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::report::{Direction, Protocol, Session};
-use super::table::Table;
 use crate::sys::datagram;
+use crate::table::Table;
 
 /// How long a flow is kept, and one that only asks for names.
 const IDLE: Duration = Duration::from_secs(300);

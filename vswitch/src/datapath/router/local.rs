@@ -90,8 +90,8 @@ impl Router {
         uplink: Option<BridgeId>,
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
-        if packet.fragment.is_some() {
-            return Err(DropReason::FragmentForGateway);
+        if let Some(fragment) = packet.fragment {
+            return self.receive_fragment(at, packet, fragment, uplink, paths);
         }
         let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match packet.protocol {
@@ -302,7 +302,7 @@ impl Router {
         if !write(&mut self.scratch, paths.bytes(at.index)) {
             return Ok(());
         }
-        paths.emit(at.bridge, vlan, &self.scratch)
+        self.emit_scratch(at.bridge, vlan, paths)
     }
 }
 

@@ -27,6 +27,7 @@ mod neighbor;
 mod paths;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -43,6 +44,7 @@ pub(super) use paths::Paths;
 
 use super::storm::StormLimit;
 use super::{BridgeId, DropReason, PortId, Slots};
+use crate::fragments::Reassembly;
 use early::Early;
 use interface::{Interface, Interfaces, Way};
 use local::is_group;
@@ -64,6 +66,10 @@ pub(super) struct Router {
     /// Packets that waited for a neighbour in vain, by the port that they came in at.
     late_drops: Vec<(PortId, DropReason)>,
     due: Vec<Due>,
+    /// Packets to the gateways that come in fragments, by where they came in.
+    fragments: Reassembly<(BridgeId, PortId)>,
+    /// Of the last packet that was sent in fragments.
+    identification: u32,
     /// Where an answer is written before it goes into the batch.
     scratch: Vec<u8>,
     seed: u64,
@@ -133,6 +139,8 @@ impl Router {
             punts: Vec::new(),
             late_drops: Vec::new(),
             due: Vec::new(),
+            fragments: Reassembly::new(),
+            identification: 0,
             scratch: Vec::new(),
             seed,
         }
@@ -512,6 +520,7 @@ impl Router {
             }
         }
         self.late_drops.extend(self.early.expire(second).map(|port| (port, DropReason::NatFragmentBeforeFirst)));
+        self.expire_fragments(now);
         let mut due = std::mem::take(&mut self.due);
         self.neighbors.tick(second, &mut due);
         for item in due.drain(..) {

@@ -12,7 +12,8 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 
 /// Rows with a number each, found by a key.
-pub(super) struct Table<K, V> {
+#[derive(Debug)]
+pub(crate) struct Table<K, V> {
     numbers: HashMap<K, usize, RandomState>,
     rows: Vec<Option<Row<K, V>>>,
     free: Vec<usize>,
@@ -22,42 +23,43 @@ pub(super) struct Table<K, V> {
 }
 
 /// A session.
-pub(super) struct Row<K, V> {
-    pub(super) key: K,
-    pub(super) owner: IpAddr,
+#[derive(Debug)]
+pub(crate) struct Row<K, V> {
+    pub(crate) key: K,
+    pub(crate) owner: IpAddr,
     /// When it last moved a byte.
-    pub(super) used: Instant,
-    pub(super) value: V,
+    pub(crate) used: Instant,
+    pub(crate) value: V,
 }
 
 impl<K: Copy + Eq + Hash, V> Table<K, V> {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let (numbers, held) = (HashMap::default(), HashMap::default());
         Self { numbers, rows: Vec::new(), free: Vec::new(), held, capacity }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.numbers.len()
     }
 
-    pub(super) fn find(&self, key: &K) -> Option<usize> {
+    pub(crate) fn find(&self, key: &K) -> Option<usize> {
         self.numbers.get(key).copied()
     }
 
-    pub(super) fn get(&self, number: usize) -> Option<&Row<K, V>> {
+    pub(crate) fn get(&self, number: usize) -> Option<&Row<K, V>> {
         self.rows.get(number)?.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Row<K, V>> {
+    pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Row<K, V>> {
         self.rows.get_mut(number)?.as_mut()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Row<K, V>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Row<K, V>)> {
         self.rows.iter().enumerate().filter_map(|(number, row)| Some((number, row.as_ref()?)))
     }
 
     /// The row that has to go before another is put in; `None`: there is room.
-    pub(super) fn victim(&self) -> Option<usize> {
+    pub(crate) fn victim(&self) -> Option<usize> {
         if self.len() < self.capacity {
             return None;
         }
@@ -67,7 +69,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     }
 
     /// Puts a row in, for which there is room; one with the same key is replaced.
-    pub(super) fn insert(&mut self, key: K, owner: IpAddr, used: Instant, value: V) -> usize {
+    pub(crate) fn insert(&mut self, key: K, owner: IpAddr, used: Instant, value: V) -> usize {
         if let Some(number) = self.find(&key) {
             self.remove(number);
         }
@@ -87,7 +89,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         number
     }
 
-    pub(super) fn remove(&mut self, number: usize) -> Option<Row<K, V>> {
+    pub(crate) fn remove(&mut self, number: usize) -> Option<Row<K, V>> {
         let row = self.rows.get_mut(number)?.take()?;
         self.numbers.remove(&row.key);
         self.free.push(number);
@@ -101,7 +103,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     }
 
     /// The numbers of rows that are to go.
-    pub(super) fn which(&self, mut is: impl FnMut(&Row<K, V>) -> bool) -> Vec<usize> {
+    pub(crate) fn which(&self, mut is: impl FnMut(&Row<K, V>) -> bool) -> Vec<usize> {
         self.iter().filter(|(_, row)| is(row)).map(|(number, _)| number).collect()
     }
 }

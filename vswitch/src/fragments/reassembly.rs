@@ -1,0 +1,219 @@
+//! Packets that stations send in fragments, put together.
+//!
+//! The rules are the kernel's: a fragment that overlaps another ends the packet (RFC 5722, and `ip_frag_queue` for IPv4), one that
+//! is there already is ignored, and 30 s after the first nobody waits for the rest. At most [`MOST`] packets are under way, of at most
+//! 64 KiB in [`PIECES`] fragments each; when there are more, the station with the most loses its oldest.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use packet::{ETHERNET_HEADER, Ethernet, Fragment, IpPacket};
+
+use super::whole;
+use crate::table::Table;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MOST: usize = 128;
+const LONGEST: usize = 65_535 - 20;
+/// Most fragments of a packet: fewer than a hundred make up the longest where links have the usual MTU.
+const PIECES: usize = 256;
+
+type Key<T> = (T, IpAddr, IpAddr, u8, u32);
+
+/// Packets that are not complete, by where they come from besides their addresses.
+#[derive(Debug)]
+pub(crate) struct Reassembly<T> {
+    packets: Table<Key<T>, Parts>,
+    /// Fragments that came for nothing.
+    pub(crate) dropped: u64,
+}
+
+/// What became of a fragment.
+pub(crate) struct Added<T> {
+    /// The frame that its packet would have been, if it was the last to come.
+    pub(crate) whole: Option<(Vec<u8>, IpPacket)>,
+    /// It contradicts another, or its header, and its packet was given up.
+    pub(crate) contradicts: bool,
+    /// Packets that were given up.
+    pub(crate) lost: Vec<Lost<T>>,
+}
+
+/// A packet that was given up.
+pub(crate) struct Lost<T> {
+    /// Where it came from.
+    pub(crate) origin: T,
+    /// How many fragments of it had come.
+    pub(crate) fragments: usize,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    payload: Vec<u8>,
+    /// Where the fragments that came begin and end, in no order.
+    there: Vec<(usize, usize)>,
+    total: Option<usize>,
+}
+
+impl<T: Copy + Eq + Hash> Reassembly<T> {
+    pub(crate) fn new() -> Self {
+        Self { packets: Table::new(MOST), dropped: 0 }
+    }
+
+    /// Takes in a fragment that came from `origin`.
+    pub(crate) fn add(&mut self, origin: T, frame: &[u8], ip: &IpPacket, fragment: Fragment, now: Instant) -> Added<T> {
+        let key = (origin, ip.source, ip.destination, ip.protocol, fragment.identification);
+        let mut added = Added { whole: None, contradicts: false, lost: Vec::new() };
+        let number = match self.packets.find(&key) {
+            Some(number) => number,
+            None => {
+                added.lost.extend(self.packets.victim().and_then(|victim| self.give_up(victim)));
+                self.packets.insert(key, ip.source, now, Parts::default())
+            }
+        };
+        let bytes = frame.get(ip.transport..ip.end).unwrap_or_default();
+        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment)) {
+            Some(Ok(true)) => {
+                let parts = self.packets.remove(number).map(|row| row.value);
+                added.whole = parts.and_then(|parts| put_together(ip, &parts.payload));
+            }
+            Some(Err(Nonsense)) => {
+                self.dropped += 1;
+                added.contradicts = true;
+                added.lost.extend(self.give_up(number));
+            }
+            Some(Ok(false)) | None => {}
+        }
+        added
+    }
+
+    fn give_up(&mut self, number: usize) -> Option<Lost<T>> {
+        let row = self.packets.remove(number)?;
+        let fragments = row.value.there.len();
+        self.dropped += fragments as u64;
+        Some(Lost { origin: row.key.0, fragments })
+    }
+
+    /// Gives up packets that have waited for too long.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Lost<T>> {
+        let old = self.packets.which(|row| now.saturating_duration_since(row.used) >= PATIENCE);
+        old.into_iter().filter_map(|number| self.give_up(number)).collect()
+    }
+}
+
+fn put_together(ip: &IpPacket, payload: &[u8]) -> Option<(Vec<u8>, IpPacket)> {
+    let frame = whole(ip.source, ip.destination, ip.protocol, payload);
+    let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).ok()?)?;
+    Some((frame, ip))
+}
+
+/// A fragment that contradicts another, or its header.
+struct Nonsense;
+
+impl Parts {
+    /// Says whether the packet is complete.
+    fn add(&mut self, bytes: &[u8], fragment: Fragment) -> Result<bool, Nonsense> {
+        let start = usize::from(fragment.offset);
+        let end = start + bytes.len();
+        let odd = fragment.more && (bytes.is_empty() || !bytes.len().is_multiple_of(8));
+        if odd || end > LONGEST || self.total.is_some_and(|total| end > total || !fragment.more && end != total) {
+            return Err(Nonsense);
+        }
+        if self.there.contains(&(start, end)) {
+            return Ok(false);
+        }
+        let overlaps = self.there.iter().any(|(from, to)| start < *to && *from < end);
+        if overlaps || self.there.len() >= PIECES {
+            return Err(Nonsense);
+        }
+        if !fragment.more {
+            self.total = Some(end);
+        }
+        self.there.push((start, end));
+        self.payload.resize(self.payload.len().max(end), 0);
+        if let Some(place) = self.payload.get_mut(start..end) {
+            place.copy_from_slice(bytes);
+        }
+        // Nothing overlaps, so it is all there when there is as much of it.
+        let have: usize = self.there.iter().map(|(from, to)| to - from).sum();
+        match self.total {
+            Some(total) if self.payload.len() > total => Err(Nonsense),
+            total => Ok(total == Some(have)),
+        }
+    }
+}
+
+const _: () = assert!(ETHERNET_HEADER == 14, "what `whole` writes");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fragment(offset: u16, more: bool, identification: u32) -> Fragment {
+        Fragment { identification, offset, more }
+    }
+
+    /// The packet of which a fragment of these bytes is one.
+    fn frame(source: u8, bytes: &[u8]) -> (Vec<u8>, IpPacket) {
+        let frame = whole([10, 0, 0, source].into(), [10, 0, 0, 99].into(), 17, bytes);
+        let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).unwrap()).unwrap();
+        (frame, ip)
+    }
+
+    #[test]
+    fn fragments_in_any_order_are_the_packet() {
+        let payload: Vec<u8> = (0..100).collect();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+            let mut reassembly = Reassembly::new();
+            let mut whole = None;
+            for part in order {
+                let (from, to) = (part * 40, 100.min(part * 40 + 40));
+                let (bytes, ip) = frame(1, &payload[from..to]);
+                assert!(whole.is_none());
+                let offset = u16::try_from(from).unwrap();
+                whole = reassembly.add((), &bytes, &ip, fragment(offset, to < 100, 7), Instant::now()).whole;
+            }
+            let (bytes, ip) = whole.unwrap();
+            assert_eq!((&bytes[ip.transport..ip.end], reassembly.packets.len()), (&payload[..], 0));
+        }
+    }
+
+    #[test]
+    fn an_overlap_ends_the_packet() {
+        let mut reassembly = Reassembly::new();
+        let (bytes, ip) = frame(1, &[0; 40]);
+        assert!(reassembly.add((), &bytes, &ip, fragment(0, true, 7), Instant::now()).whole.is_none());
+        assert!(reassembly.add((), &bytes, &ip, fragment(0, true, 7), Instant::now()).whole.is_none(), "the same again");
+        assert!(reassembly.add((), &bytes, &ip, fragment(32, false, 7), Instant::now()).whole.is_none());
+        assert_eq!((reassembly.packets.len(), reassembly.dropped), (0, 2));
+    }
+
+    #[test]
+    fn incomplete_packets_expire_and_the_container_with_the_most_loses_its_oldest() {
+        let (now, mut reassembly) = (Instant::now(), Reassembly::new());
+        let (bytes, ip) = frame(1, &[0; 40]);
+        reassembly.add((), &bytes, &ip, fragment(0, true, 1), now);
+        let (greedy, greedy_ip) = frame(2, &[0; 40]);
+        for identification in 0..1000 {
+            reassembly.add((), &greedy, &greedy_ip, fragment(0, true, identification), now);
+        }
+        assert_eq!(reassembly.packets.len(), MOST);
+        assert!(
+            reassembly.add((), &bytes, &ip, fragment(40, false, 1), now).whole.is_some(),
+            "the modest one's is still there"
+        );
+        reassembly.expire(now + PATIENCE);
+        assert_eq!((reassembly.packets.len(), reassembly.dropped), (0, 1000));
+    }
+
+    #[test]
+    fn a_packet_in_too_many_fragments_is_given_up() {
+        let (now, mut reassembly) = (Instant::now(), Reassembly::new());
+        let (bytes, ip) = frame(1, &[0; 8]);
+        let mut add = |number: usize| {
+            let offset = u16::try_from(number * 8).unwrap();
+            reassembly.add((), &bytes, &ip, fragment(offset, true, 7), now).contradicts
+        };
+        assert_eq!((0..=PIECES).map(&mut add).filter(|given_up| *given_up).count(), 1);
+    }
+}
