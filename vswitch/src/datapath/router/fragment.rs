@@ -38,7 +38,7 @@ impl Router {
 }
 
 /// Cuts a packet whose IP header is at `packet.network` of `frame`.
-fn fragments(frame: &[u8], packet: &IpPacket, mtu: usize) -> Vec<Vec<u8>> {
+pub(super) fn fragments(frame: &[u8], packet: &IpPacket, mtu: usize) -> Vec<Vec<u8>> {
     let (front, header) = (&frame[..packet.network], &frame[packet.network..packet.transport]);
     let data = &frame[packet.transport..packet.end];
     let bits = u16::from_be_bytes([header[6], header[7]]);

@@ -61,9 +61,9 @@ impl Router {
         if is_conflict { self.punt(at, paths) } else { Ok(()) }
     }
 
-    /// Learns a neighbour and sends what waited for it.
+    /// Learns a neighbour and sends what waited for it, in order.
     fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_>) {
-        if let Some(pending) = self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
+        for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
             self.release(&pending, mac, paths);
         }
     }

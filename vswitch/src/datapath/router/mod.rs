@@ -24,6 +24,7 @@ mod interface;
 mod local;
 mod message;
 mod neighbor;
+mod oversize;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -390,7 +391,7 @@ impl Router {
         let mtu = self.interfaces.get(way.egress).map_or(u16::MAX, |interface| interface.settings.mtu);
         let length = paths.frame(at.index).map_or(0, |frame| longest_part(frame, packet));
         let too_long = length > usize::from(mtu);
-        if too_long && (packet.dont_fragment || paths.frame(at.index).is_some_and(|frame| frame.offload.gso.is_some())) {
+        if too_long && packet.dont_fragment {
             self.complain(at, packet, Problem::TooBig(mtu), paths);
             return Err(DropReason::ExceedsMtu);
         }
@@ -400,7 +401,7 @@ impl Router {
         };
         let plan = Plan { port: at.port, from: at.bridge, way, nat };
         if too_long {
-            return self.send_in_fragments(at, packet, plan, mtu, paths);
+            return self.send_in_parts(at, packet, plan, mtu, paths);
         }
         self.resolve(at.index, plan, packet, at.second, paths)
     }
@@ -448,7 +449,8 @@ impl Router {
                 let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
                 let pending = Pending { bytes: frame.bytes().to_vec(), offload: frame.offload, plan };
                 let asked = self.neighbors.ask(egress, next_hop, pending, second);
-                self.late_drops.extend(asked.displaced.map(|packet| (packet.plan.port, DropReason::NeighborUnresolved)));
+                let displaced = asked.displaced.into_iter();
+                self.late_drops.extend(displaced.map(|packet| (packet.plan.port, DropReason::NeighborUnresolved)));
                 if asked.solicit {
                     self.solicit(egress, next_hop, None, paths);
                 }
@@ -479,7 +481,7 @@ impl Router {
         Ok(())
     }
 
-    /// Sends the packet that waited for a neighbour.
+    /// Sends a packet that waited for a neighbour.
     fn release(&mut self, pending: &Pending, mac: Mac, paths: &mut Paths<'_>) {
         let plan = pending.plan;
         let packet = Ethernet::parse(&pending.bytes).ok().and_then(|ethernet| IpPacket::parse(&pending.bytes, &ethernet));

@@ -1,13 +1,14 @@
 //! The neighbour table: which MAC address an IP address of a bridge has (ARP, RFC 826; neighbour discovery, RFC 4861).
 //!
 //! **What it holds.** For each bridge with a gateway, one entry for an address that the router wanted to reach or that asked for the
-//! gateway. An entry is *unresolved*, with the last packet that waits for it (RFC 4861, section 7.2.2 asks for one), or
-//! *known*, with its MAC address.
+//! gateway. An entry is *unresolved*, with the last packets that wait for it (RFC 1122, section 2.3.2.2, and RFC 4861, section 7.2.2,
+//! ask for one; a packet in fragments needs more), or *known*, with its MAC address.
 //!
 //! **Who calls it.** The router, for each packet that it sends on ([`Neighbors::find`], [`Neighbors::ask`]), for each ARP and
 //! neighbour discovery message ([`Neighbors::learn`]), and once a second ([`Neighbors::tick`]).
 //!
-//! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge. When the unresolved ones are full, the oldest goes: a
+//! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge; for an unresolved one [`MOST_PENDING`] packets
+//! of [`PENDING_BYTES`], of which the oldest gives way, as in Linux (`unres_qlen_bytes`). When the unresolved ones are full, the oldest goes: a
 //! station that scans a subnet pushes out its own dead addresses, and one that lives answers long before it is pushed
 //! out. When the known ones are full, one that nothing was ever sent to goes, or else the one that was used longest ago: a station that
 //! asks under many names pushes out only those.
@@ -16,7 +17,7 @@
 //! (`mcast_solicit`, `retrans_time`). A known one that is used is confirmed after [`CONFIRMED`] seconds, by asking it directly, and
 //! given up after three more; one that is not used is forgotten after [`UNUSED`] seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -29,6 +30,9 @@ use crate::datapath::{BridgeId, Slots};
 const MOST_UNRESOLVED: usize = 128;
 /// Most known addresses of a bridge.
 const MOST_KNOWN: usize = 4096;
+/// Most packets that wait for an address, and their bytes; one alone may be longer.
+const MOST_PENDING: usize = 64;
+const PENDING_BYTES: usize = 64 << 10;
 /// Seconds for which an address is known without doubt; `REACHABLE_TIME` of RFC 4861, section 10.
 const CONFIRMED: u32 = 30;
 /// Seconds after which an address is forgotten that nothing was sent to.
@@ -65,7 +69,7 @@ type Map<T> = HashMap<IpAddr, T, FixedState>;
 struct Unresolved {
     since: u32,
     tries: u8,
-    pending: Box<Pending>,
+    pending: VecDeque<Pending>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,8 +90,8 @@ struct Known {
 pub(super) struct Asked {
     /// Whether to ask for the address now.
     pub(super) solicit: bool,
-    /// A packet that waited and lost its place.
-    pub(super) displaced: Option<Box<Pending>>,
+    /// Packets that waited and lost their place.
+    pub(super) displaced: Vec<Pending>,
 }
 
 /// What is due.
@@ -96,7 +100,7 @@ pub(super) enum Due {
     /// Ask for an address: whoever has it, or the one that had it.
     Solicit(BridgeId, IpAddr, Option<Mac>),
     /// Nobody answered; this packet goes nowhere.
-    Unreachable(Box<Pending>),
+    Unreachable(Pending),
 }
 
 /// One address, as listed.
@@ -125,29 +129,21 @@ impl Neighbors {
     /// Lets a packet wait for a neighbour that [`Neighbors::find`] does not know.
     pub(super) fn ask(&mut self, bridge: BridgeId, address: IpAddr, packet: Pending, now: u32) -> Asked {
         let unresolved = &mut self.table(bridge).unresolved;
-        let packet = Box::new(packet);
         if let Some(entry) = unresolved.get_mut(&address) {
-            return Asked { solicit: false, displaced: Some(std::mem::replace(&mut entry.pending, packet)) };
+            return Asked { solicit: false, displaced: entry.keep(packet) };
         }
-        let displaced = if unresolved.len() < MOST_UNRESOLVED { None } else { take_oldest(unresolved) };
-        unresolved.insert(address, Unresolved { since: now, tries: 1, pending: packet });
+        let displaced = if unresolved.len() < MOST_UNRESOLVED { Vec::new() } else { take_oldest(unresolved) };
+        unresolved.insert(address, Unresolved { since: now, tries: 1, pending: VecDeque::from([packet]) });
         Asked { solicit: true, displaced }
     }
 
-    /// Notes what a neighbour said about itself, and returns the packet that waited for it. One that nobody asked for is noted
+    /// Notes what a neighbour said about itself, and returns the packets that waited for it, oldest first. One that nobody asked for is noted
     /// only if `welcome`.
-    pub(super) fn learn(
-        &mut self,
-        bridge: BridgeId,
-        address: IpAddr,
-        mac: Mac,
-        welcome: bool,
-        now: u32,
-    ) -> Option<Box<Pending>> {
+    pub(super) fn learn(&mut self, bridge: BridgeId, address: IpAddr, mac: Mac, welcome: bool, now: u32) -> VecDeque<Pending> {
         let table = self.table(bridge);
         if let Some(known) = table.known.get_mut(&address) {
             (known.mac, known.confirmed, known.tries) = (mac, now, 0);
-            return None;
+            return VecDeque::new();
         }
         let waited = table.unresolved.remove(&address);
         if waited.is_some() || welcome {
@@ -156,7 +152,7 @@ impl Neighbors {
             }
             table.known.insert(address, Known { mac, confirmed: now, used: now, wanted: waited.is_some(), tries: 0 });
         }
-        waited.map(|entry| entry.pending)
+        waited.map(|entry| entry.pending).unwrap_or_default()
     }
 
     /// Forgets all neighbours of a bridge, and what its stations sent and still waits elsewhere: the number may soon be another's,
@@ -164,7 +160,10 @@ impl Neighbors {
     pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
         self.tables.remove(bridge.0);
         for (_, table) in self.tables.iter_mut() {
-            table.unresolved.retain(|_, entry| entry.pending.plan.from != bridge);
+            table.unresolved.retain(|_, entry| {
+                entry.pending.retain(|packet| packet.plan.from != bridge);
+                !entry.pending.is_empty()
+            });
         }
     }
 
@@ -183,7 +182,7 @@ impl Neighbors {
                 }
                 true
             });
-            let given_up: Vec<Due> = given_up.map(|(_, entry)| Due::Unreachable(entry.pending)).collect();
+            let given_up: Vec<Due> = given_up.flat_map(|(_, entry)| entry.pending).map(Due::Unreachable).collect();
             due.extend(given_up);
             table.known.retain(|address, known| known.tick(bridge, *address, now, due));
         }
@@ -209,6 +208,21 @@ impl Neighbors {
     }
 }
 
+impl Unresolved {
+    /// Lets one more packet wait; returns those that must go for it.
+    fn keep(&mut self, packet: Pending) -> Vec<Pending> {
+        let mut bytes = packet.bytes.len() + self.pending.iter().map(|packet| packet.bytes.len()).sum::<usize>();
+        self.pending.push_back(packet);
+        let mut displaced = Vec::new();
+        while self.pending.len() > MOST_PENDING || self.pending.len() > 1 && bytes > PENDING_BYTES {
+            let oldest = self.pending.pop_front();
+            bytes -= oldest.as_ref().map_or(0, |packet| packet.bytes.len());
+            displaced.extend(oldest);
+        }
+        displaced
+    }
+}
+
 impl Known {
     /// Whether the address stays known.
     fn tick(&mut self, bridge: BridgeId, address: IpAddr, now: u32, due: &mut Vec<Due>) -> bool {
@@ -230,10 +244,11 @@ impl Known {
 }
 
 /// Takes out the oldest address, the one asked for most often among those of one second.
-fn take_oldest(unresolved: &mut Map<Unresolved>) -> Option<Box<Pending>> {
+fn take_oldest(unresolved: &mut Map<Unresolved>) -> Vec<Pending> {
     let age = |entry: &Unresolved| (entry.since, std::cmp::Reverse(entry.tries));
-    let (_, oldest) = unresolved.iter().map(|(address, entry)| (age(entry), *address)).min()?;
-    unresolved.remove(&oldest).map(|entry| entry.pending)
+    let oldest = unresolved.iter().map(|(address, entry)| (age(entry), *address)).min();
+    let entry = oldest.and_then(|(_, address)| unresolved.remove(&address));
+    entry.map(|entry| entry.pending.into()).unwrap_or_default()
 }
 
 fn forget_least_used(known: &mut Map<Known>) {
@@ -288,12 +303,26 @@ mod tests {
         let mut table = Neighbors::new(1);
         assert_eq!(table.find(BRIDGE, address(2), 0), None);
         let first = table.ask(BRIDGE, address(2), packet(1), 0);
-        assert!(first.solicit && first.displaced.is_none());
+        assert!(first.solicit && first.displaced.is_empty());
         let again = table.ask(BRIDGE, address(2), packet(2), 0);
-        assert_eq!((again.solicit, again.displaced.map(|packet| packet.bytes)), (false, Some(vec![1])), "the newest one waits");
-        let waited = table.learn(BRIDGE, address(2), mac(2), false, 0).unwrap();
-        assert_eq!(waited.bytes, [2]);
+        assert!(!again.solicit && again.displaced.is_empty());
+        let waited = table.learn(BRIDGE, address(2), mac(2), false, 0);
+        assert_eq!(waited.into_iter().map(|packet| packet.bytes).collect::<Vec<_>>(), [[1], [2]], "in order");
         assert_eq!(table.find(BRIDGE, address(2), 0), Some(mac(2)));
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_packets_gives_way() {
+        let mut table = Neighbors::new(1);
+        let mut ask = |marker, length| {
+            let packet = Pending { bytes: vec![marker; length], ..packet(0) };
+            table.ask(BRIDGE, address(2), packet, 0).displaced.into_iter().map(|packet| packet.bytes[0]).collect::<Vec<_>>()
+        };
+        assert!((0..64).all(|marker| ask(marker, 100).is_empty()));
+        assert_eq!(ask(64, 100), [0], "too many");
+        assert_eq!(ask(65, PENDING_BYTES - 6200), [1, 2], "too long together");
+        assert_eq!(ask(66, 2 * PENDING_BYTES).len(), 63, "too long alone");
+        assert_eq!(table.learn(BRIDGE, address(2), mac(2), false, 0).len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
 mod gateway;
+mod oversize;
 
 use super::*;
 use crate::api::{ControlFrames, VlanMode};

@@ -1,0 +1,66 @@
+//! Packets that are longer than the way on allows, and may be cut there (IPv4 without "don't fragment").
+
+use std::num::NonZeroU16;
+
+use packet::{Capabilities, Egress, Gso, GsoKind, IpPacket, Layers, Offload, Queued, TagEdit};
+
+use super::fragment::fragments;
+use super::{Arrival, DropReason, Paths, Plan, Router};
+
+impl Router {
+    /// Sends a packet on in parts of at most `mtu` bytes. TCP's super-frame is cut into shorter segments, later and by whoever can; a
+    /// datagram's length has a meaning, so those of a super-frame go in fragments each, as the kernel sends them
+    /// (`ip_finish_output_gso`).
+    pub(super) fn send_in_parts(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        plan: Plan,
+        mtu: u16,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+        let Some(gso) = frame.offload.gso else { return self.send_in_fragments(at, packet, plan, mtu, paths) };
+        let headers = Layers::parse(frame.bytes()).map(|layers| layers.payload - layers.network);
+        let size = headers.and_then(|headers| NonZeroU16::new(mtu.saturating_sub(u16::try_from(headers).ok()?)));
+        match size.filter(|_| gso.kind != GsoKind::Udp) {
+            Some(size) => {
+                let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
+                let index = paths.push(&bytes, offload)?;
+                self.resolve(index, plan, packet, at.second, paths)
+            }
+            None => self.send_segments_in_fragments(at, packet, plan, mtu, paths),
+        }
+    }
+
+    fn send_segments_in_fragments(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        plan: Plan,
+        mtu: u16,
+        paths: &mut Paths<'_>,
+    ) -> Result<(), DropReason> {
+        let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+        let mut segments = Vec::new();
+        let queued = Queued { frame, edit: TagEdit::Keep, peer: 0 };
+        let failed = Egress::new().run(&[queued], Capabilities::default(), &mut |sent| {
+            let bytes: Vec<u8> = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
+            segments.push((bytes, sent.offload));
+        });
+        if failed > 0 {
+            return Err(DropReason::Unsegmentable);
+        }
+        for (mut segment, offload) in segments {
+            if let Some(nat) = plan.nat {
+                nat.apply(&mut segment, packet.network, &offload);
+            }
+            let part = IpPacket::parse(&segment, &at.ethernet).ok_or(DropReason::Malformed)?;
+            for piece in fragments(&segment, &part, mtu.into()) {
+                let index = paths.push(&piece, Offload::default())?;
+                self.resolve(index, Plan { nat: None, ..plan }, &part, at.second, paths)?;
+            }
+        }
+        Ok(())
+    }
+}
