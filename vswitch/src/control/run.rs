@@ -11,7 +11,7 @@ use super::server::{Call, Listener};
 use super::{ControlError, Start, Switch};
 use crate::api::{Reply, Request};
 use crate::config;
-use crate::services::Output;
+use crate::services::{Output, Tickets};
 use crate::worker::{Command, Event, Handle, Worker};
 
 /// Why vswitchd ended early.
@@ -30,8 +30,9 @@ pub enum RunError {
 
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
-/// Frames for and from the services that may wait; what finds no room is lost, as on a wire.
-const FRAMES: usize = 1024;
+/// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
+/// that have a ticket.
+const FRAMES: usize = Tickets::MOST;
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
 ///
@@ -227,13 +228,18 @@ impl DataPlane {
 mod tests {
     use super::*;
     use crate::datapath::{BridgeId, PortId, Punt};
-    use crate::services::client;
+    use crate::services::{Ticket, client};
 
     #[test]
     fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {
         let (voices, mut heard) = channels();
         for _ in 0..2 * FRAMES {
-            voices.notify(Event::Punt(Punt { bridge: BridgeId(0), port: PortId(0), frame: Vec::new() }));
+            voices.notify(Event::Punt(Punt {
+                bridge: BridgeId(0),
+                port: PortId(0),
+                frame: Vec::new(),
+                ticket: Ticket::default(),
+            }));
             voices.say(Output::Uplink("wan".parse().unwrap(), Vec::new()));
         }
         voices.notify(Event::DeviceGone(PortId(1)));

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use super::{Port, Switch};
 use crate::api::{BridgeName, PortName};
 use crate::datapath::{BridgeId, Punt};
-use crate::services::{self, Input, Link, Member, Output, Services, Uplink};
+use crate::services::{self, Input, Link, Member, Output, Services, Tickets, Uplink};
 use crate::worker::Command;
 
-/// What may wait for the services; a frame that finds no room is dropped, as a network may.
-const INPUTS: usize = 1024;
+/// What may wait for the services: frames, and a few changes.
+const INPUTS: usize = Tickets::MOST + 16;
 /// Where the host's resolvers are listed (resolv.conf(5)).
 const RESOLVERS: &str = "/etc/resolv.conf";
 
@@ -40,7 +40,7 @@ impl ServicesThread {
 
     /// Tells the thread something that may be lost.
     fn offer(&self, input: Input) {
-        // Full: whoever waits for an answer asks again. Closed: the log has said why.
+        // Full of changes: whoever waits for an answer asks again. Closed: the log has said why.
         let _ = self.inputs.as_ref().map(|inputs| inputs.try_send(input));
     }
 
@@ -62,11 +62,12 @@ impl Switch {
     pub(super) fn serve(&self, punt: Punt) {
         let Some(port) = self.port_ids.get(punt.port.0).cloned() else { return };
         if self.uplinks.contains_key(&port) {
-            return self.services.offer(Input::Uplink(port, punt.frame));
+            return self.services.offer(Input::Uplink(port, punt.frame, punt.ticket));
         }
         let bridge = self.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
         if let Some(bridge) = bridge {
-            self.services.offer(Input::Frame(services::Punt { bridge, port, vlan: None, frame: punt.frame }));
+            let frame = services::Punt { bridge, port, vlan: None, frame: punt.frame };
+            self.services.offer(Input::Frame(frame, punt.ticket));
         }
     }
 

@@ -1,7 +1,8 @@
 //! The gateway's slow services: DHCP in both versions, router advertisements, names; and an uplink's DHCP client.
 //!
 //! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the
-//! gateway but that it does not answer itself (see [`Services::wants`]), over a bounded channel, and sends what they answer.
+//! gateway but that it does not answer itself (see [`Services::wants`]), over a bounded channel, shared fairly ([`Tickets`]), and sends
+//! what they answer.
 //!
 //! Everything but the questions to the host's resolvers is decided by [`Services`], which has no thread, no socket and no clock:
 //! `now` is an argument, the time since the Unix epoch, since leases outlive the process. [`run`] is the thread around it, which
@@ -34,6 +35,7 @@ mod ra;
 mod run;
 mod shares;
 mod store;
+mod ticket;
 mod wire;
 
 #[cfg(test)]
@@ -52,6 +54,7 @@ pub use dns::{Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member};
 pub use run::{Input, run};
+pub use ticket::{Ticket, Tickets};
 
 use crate::api::{BridgeName, PortName};
 use client::{Client, Event};

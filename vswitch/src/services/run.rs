@@ -6,16 +6,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Query, Resolvers, exchange};
-use super::{Link, Output, Punt, Services, Uplink};
+use super::{Link, Output, Punt, Services, Ticket, Uplink};
 use crate::api::PortName;
 
 /// What the services are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A frame for the gateway.
-    Frame(Punt),
+    Frame(Punt, Ticket),
     /// A frame that arrived at an uplink.
-    Uplink(PortName, Vec<u8>),
+    Uplink(PortName, Vec<u8>, Ticket),
     /// The bridges that have a gateway from now on.
     Links(Vec<Link>),
     /// The uplinks that ask for an address from now on.
@@ -79,8 +79,8 @@ fn answered(services: &mut Services, now: Duration, done: Done) -> Vec<Output> {
 
 fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
     match input {
-        Input::Frame(punt) => services.receive(now, &punt),
-        Input::Uplink(name, frame) => services.receive_uplink(now, &name, &frame),
+        Input::Frame(punt, _) => services.receive(now, &punt),
+        Input::Uplink(name, frame, _) => services.receive_uplink(now, &name, &frame),
         Input::Links(links) => services.set_links(now, links),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
     }

@@ -12,7 +12,7 @@ use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
 use super::{Arrival, BridgeId, DropReason, ERRORS, Paths, Plan, PortId, Router, Side, StormLimit};
-use crate::services::Services;
+use crate::services::{Services, Ticket};
 
 /// A frame for the services of a gateway, which run on the control side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,9 @@ pub struct Punt {
     pub port: PortId,
     /// The frame, with its tag if it had one, and with complete checksums.
     pub frame: Vec<u8>,
+    /// Its place among those that wait for the services.
+    pub ticket: Ticket,
 }
-
-/// Most frames of a port punted in one batch; a station that sends more waits for its answers.
-const MOST_PUNTS: usize = 32;
 
 /// UDP port of the DHCP client of an uplink (RFC 2131, section 4.1).
 const DHCP_CLIENT: u16 = 68;
@@ -222,17 +221,14 @@ impl Router {
 
     /// Hands the frame to the services.
     pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
-        // Batches come from one port each, so its frames are the last ones.
-        if self.punts.iter().rev().take_while(|punt| punt.port == at.port).count() >= MOST_PUNTS {
-            return Err(DropReason::QueueFull);
-        }
+        let ticket = self.tickets.take(at.port).ok_or(DropReason::QueueFull)?;
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
         let mut bytes = frame.bytes().to_vec();
         if let Checksum::Partial { start, offset } = frame.offload.checksum {
             // Checked when the frame came in.
             let _ = packet::checksum::complete(&mut bytes, start, offset);
         }
-        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: bytes });
+        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: bytes, ticket });
         Ok(())
     }
 

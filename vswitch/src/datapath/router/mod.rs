@@ -46,6 +46,7 @@ pub(super) use paths::Paths;
 use super::storm::StormLimit;
 use super::{BridgeId, DropReason, PortId, Slots};
 use crate::fragments::Reassembly;
+use crate::services::Tickets;
 use early::Early;
 use interface::{Interface, Interfaces, Way};
 use local::is_group;
@@ -64,6 +65,8 @@ pub(super) struct Router {
     /// By bridge, so that stations of one do not use up what those of another are to hear.
     errors: Slots<StormLimit>,
     punts: Vec<Punt>,
+    /// Of frames punted that the services have not taken yet.
+    tickets: Tickets,
     /// Packets that waited for a neighbour in vain, by the port that they came in at.
     late_drops: Vec<(PortId, DropReason)>,
     due: Vec<Due>,
@@ -138,6 +141,7 @@ impl Router {
             early: Early::new(seed),
             errors: Slots::default(),
             punts: Vec::new(),
+            tickets: Tickets::default(),
             late_drops: Vec::new(),
             due: Vec::new(),
             fragments: Reassembly::new(),

@@ -13,6 +13,7 @@ mod oversize;
 use super::*;
 use crate::api::{ControlFrames, VlanMode};
 use crate::datapath::{BridgeSettings, Datapath, Outputs, PortSettings};
+use crate::services::Ticket;
 
 const A: PortId = PortId(0);
 const B: PortId = PortId(1);
@@ -459,7 +460,7 @@ fn services_get_what_is_for_them() {
     let query = udp((station(1), [10, 0, 0, 11], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"dns");
     assert_eq!(lab.send(A, &query), []);
     let punts: Vec<Punt> = lab.datapath.take_punts().collect();
-    let punt = |frame: &[u8]| Punt { bridge: BridgeId(0), port: A, frame: frame.to_vec() };
+    let punt = |frame: &[u8]| Punt { bridge: BridgeId(0), port: A, frame: frame.to_vec(), ticket: Ticket::default() };
     assert_eq!(punts, [punt(&discover), punt(&query)]);
     let answer = udp((gateway(0), [10, 0, 0, 1], 53), (station(1), [10, 0, 0, 11], 9), 64, b"answer");
     lab.datapath.emit(BridgeId(0), &answer, &mut lab.batch, &mut lab.outputs);

@@ -141,8 +141,11 @@ impl Wire {
                     packet::checksum::complete(&mut frame, start, offset).unwrap();
                 }
                 let (bridge, port) = ("br0".parse().unwrap(), name.parse::<PortName>().unwrap());
-                let input =
-                    if uplink { Input::Uplink(port, frame) } else { Input::Frame(Punt { bridge, port, vlan: None, frame }) };
+                let input = if uplink {
+                    Input::Uplink(port, frame, Ticket::default())
+                } else {
+                    Input::Frame(Punt { bridge, port, vlan: None, frame }, Ticket::default())
+                };
                 let _ = sender.try_send(input);
             }
         }));

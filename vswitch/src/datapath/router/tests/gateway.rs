@@ -1,6 +1,7 @@
 //! What is for the gateway itself.
 
 use super::*;
+use crate::services::Tickets;
 
 #[test]
 fn arp_that_may_be_about_an_address_by_dhcp_goes_to_its_client() {
@@ -99,4 +100,25 @@ fn fragments_of_one_station_leave_room_for_those_of_another_and_are_counted() {
     assert_eq!(lab.drops(B, DropReason::FragmentForGateway), 2);
     (0..30).for_each(|_| drop(lab.tick()));
     assert_eq!(lab.drops(A, DropReason::FragmentForGateway), 500);
+}
+
+#[test]
+fn a_flood_for_the_services_is_counted_and_leaves_room_for_others() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let asks = |number: u8| udp((station(number), [10, 0, 0, 10 + number], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"dns");
+    for _ in 0..2 * Tickets::MOST {
+        lab.send(A, &asks(1));
+    }
+    lab.send(B, &asks(2));
+    let punts: Vec<Punt> = lab.datapath.take_punts().collect();
+    let of = |port| punts.iter().filter(|punt| punt.port == port).count();
+    assert_eq!((of(A), of(B)), (Tickets::MOST / 2, 1));
+    assert_eq!(lab.drops(A, DropReason::QueueFull), 3 * Tickets::MOST as u64 / 2);
+    // On their way they count still.
+    lab.send(A, &asks(1));
+    assert_eq!(lab.datapath.take_punts().count(), 0);
+    drop(punts);
+    lab.send(A, &asks(1));
+    assert_eq!(lab.datapath.take_punts().count(), 1);
 }
