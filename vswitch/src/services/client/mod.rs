@@ -9,7 +9,7 @@
 //! router hands over the ARP frames that may be answers. If somebody has it, or asks for it at the same time, the server is told
 //! (DHCPDECLINE) and asked for another one after a pause. The last lease, which a restart asks for again, is used at once: sessions of
 //! stations should not wait for what was found out before. An address in use is defended once, and given up if its rival insists
-//! within [`DEFENCE`] (section 2.4 (b)).
+//! within ten seconds (section 2.4 (b)).
 
 mod conflict;
 mod lease;
@@ -18,6 +18,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +26,6 @@ use packet::Mac;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
-use std::net::Ipv4Addr;
 
 pub use lease::Terms;
 use lease::{Held, Kept};
