@@ -74,6 +74,11 @@ impl Tunnel {
         self.mtu.store(mtu.into(), Ordering::Relaxed);
     }
 
+    /// The longest inner packet.
+    pub fn mtu(&self) -> u16 {
+        u16::try_from(self.mtu.load(Ordering::Relaxed)).unwrap_or(u16::MAX)
+    }
+
     /// Says for how long the forwarding database remembers addresses, in seconds.
     pub fn set_ageing(&self, seconds: u32) {
         self.ageing.store(seconds, Ordering::Relaxed);
@@ -85,7 +90,7 @@ impl Tunnel {
 
     /// Longest inner frame.
     fn room(&self) -> usize {
-        self.mtu.load(Ordering::Relaxed) as usize + packet::ETHERNET_HEADER
+        usize::from(self.mtu()) + packet::ETHERNET_HEADER
     }
 
     fn second(&self, now: Instant) -> u32 {
