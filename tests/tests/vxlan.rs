@@ -396,7 +396,8 @@ fn the_underlays_mtu_is_followed() {
 fn static_entries_come_and_go_while_frames_pass() {
     needs!("ping");
     let underlay = Underlay::new();
-    let mut one = underlay.host(1, &tunnel(1, 42, &[2, 3], ""));
+    let mut one = underlay.host(1, "");
+    one.ctl("add-vxlan br0 vx42 --vni 42 --local 192.0.2.1 --peer 192.0.2.2 --peer 192.0.2.3").ok();
     let place = |one: &Lab| remote(one, "02:00:00:00:00:09");
     for peer in ["192.0.2.2", "192.0.2.3"] {
         one.ctl(&format!("set-vxlan vx42 --add-static 02:00:00:00:00:09={peer}=10.0.0.9")).ok();

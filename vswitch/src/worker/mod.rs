@@ -8,9 +8,9 @@
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
 //!
 //! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker that finds no
-//! work looks again for 50 µs before it sleeps, if the gap before was as short: a wake-up takes longer than the gap between two bursts
-//! of a busy stream, but where the gaps are longer, looking takes the processor from whoever would end them. An idle worker wakes once
-//! a second to expire.
+//! work looks again until 50 µs after it last began some, if the last two were no further apart: a wake-up takes longer than the gap
+//! in a quick exchange, but where the gaps are longer, looking takes the processor from whoever would end them. An idle worker wakes
+//! once a second to expire.
 //!
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
@@ -154,7 +154,7 @@ impl Worker {
             let worked = round > 0 || routed;
             if worked {
                 short_gap = now.saturating_duration_since(busy) < SPIN;
-                busy = Instant::now();
+                busy = now;
             }
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
