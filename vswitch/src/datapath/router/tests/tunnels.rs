@@ -11,7 +11,7 @@ impl Lab {
         let mut lab = Self::new(true, nat());
         let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, flood_limit: None, stations: Vec::new() });
         let vlans = VlanMode::Access(VlanId::DEFAULT);
-        let settings = PortSettings { bridge: BridgeId(0), vlans, guard: None, broadcast_limit: None, tunnel };
+        let settings = PortSettings { vlans, tunnel, ..PortSettings::on(BridgeId(0)) };
         lab.datapath.set_port(lab.now, B, &settings);
         lab.introduce();
         lab
