@@ -69,20 +69,28 @@ impl Bindings {
         self.0.is_empty()
     }
 
-    /// The answer to a frame that asks for a known station; `None` for every other frame. A station that looks whether its own
-    /// address is free is not answered by its own binding.
+    /// The answer to a frame that asks for one of these stations.
     pub fn answer(&self, frame: &[u8], ethernet: &Ethernet) -> Option<Answer> {
-        if self.0.is_empty() || !ethernet.destination.is_group() {
+        if self.0.is_empty() { None } else { Answer::to(frame, ethernet, |address| self.0.get(&address).copied()) }
+    }
+}
+
+impl Answer {
+    /// The answer to a frame that asks everybody for a station whose MAC address is `known`; `None` for every other frame. A station
+    /// that looks whether its own address is free, or says that it has it, is not answered.
+    pub fn to(frame: &[u8], ethernet: &Ethernet, known: impl Fn(IpAddr) -> Option<Mac>) -> Option<Self> {
+        if !ethernet.destination.is_group() {
             return None;
         }
+        let known = |target| known(target).filter(|mac| *mac != ethernet.source);
         match ethernet.ethertype {
-            ethertype::ARP => self.answer_arp(frame.get(ethernet.payload..)?, ethernet),
-            ethertype::IPV6 => self.answer_solicitation(frame.get(ethernet.payload..)?, ethernet),
+            ethertype::ARP => Self::to_arp(frame.get(ethernet.payload..)?, ethernet, known),
+            ethertype::IPV6 => Self::to_solicitation(frame.get(ethernet.payload..)?, ethernet, known),
             _ => None,
         }
     }
 
-    fn answer_arp(&self, payload: &[u8], ethernet: &Ethernet) -> Option<Answer> {
+    fn to_arp(payload: &[u8], ethernet: &Ethernet, known: impl Fn(IpAddr) -> Option<Mac>) -> Option<Self> {
         let arp = ArpPacketSlice::from_slice(payload).ok()?;
         let plain = arp.hw_addr_type() == ArpHardwareId::ETHERNET && arp.proto_addr_type() == EtherType::IPV4;
         if !plain || arp.operation() != ArpOperation::REQUEST {
@@ -90,15 +98,19 @@ impl Bindings {
         }
         let (asker, target): ([u8; 4], [u8; 4]) =
             (arp.sender_protocol_addr().try_into().ok()?, arp.target_protocol_addr().try_into().ok()?);
+        // An announcement (RFC 5227, section 3) asks for nothing.
+        if asker == target {
+            return None;
+        }
         let asker_mac: [u8; 6] = arp.sender_hw_addr().try_into().ok()?;
-        let mac = self.known(target.into(), ethernet)?;
+        let mac = known(target.into())?;
         let kind = (ArpHardwareId::ETHERNET, EtherType::IPV4, ArpOperation::REPLY);
         let reply = ArpPacket::new(kind.0, kind.1, kind.2, &mac.0, &target, &asker_mac, &asker).ok()?;
-        Some(Answer::new(&[&ethernet.source.0, &mac.0, &ethertype::ARP.to_be_bytes(), &reply.to_bytes()]))
+        Some(Self::new(&[&ethernet.source.0, &mac.0, &ethertype::ARP.to_be_bytes(), &reply.to_bytes()]))
     }
 
     /// RFC 4861, section 7.1.1, says which solicitations count.
-    fn answer_solicitation(&self, packet: &[u8], ethernet: &Ethernet) -> Option<Answer> {
+    fn to_solicitation(packet: &[u8], ethernet: &Ethernet, known: impl Fn(IpAddr) -> Option<Mac>) -> Option<Self> {
         let (header, message) = (packet.get(..40)?, packet.get(40..)?);
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let message = message.get(..length)?;
@@ -112,7 +124,7 @@ impl Bindings {
         if Ipv6Addr::from(asker).is_unspecified() {
             return None;
         }
-        let mac = self.known(target.into(), ethernet)?;
+        let mac = known(target.into())?;
         let mut advertisement = [0; 32];
         advertisement[..2].copy_from_slice(&ADVERTISEMENT);
         advertisement[4] = SOLICITED_OVERRIDE;
@@ -125,11 +137,7 @@ impl Bindings {
         advertisement[2..4].copy_from_slice(&checksum.to_be_bytes());
         let ip = [0x60, 0, 0, 0, 0, 32, protocol::ICMP6, 255];
         let front = [&ethernet.source.0[..], &mac.0, &ethertype::IPV6.to_be_bytes()];
-        Some(Answer::new(&[front[0], front[1], front[2], &ip, &target, &asker, &advertisement]))
-    }
-
-    fn known(&self, target: IpAddr, ethernet: &Ethernet) -> Option<Mac> {
-        self.0.get(&target).copied().filter(|mac| *mac != ethernet.source)
+        Some(Self::new(&[front[0], front[1], front[2], &ip, &target, &asker, &advertisement]))
     }
 }
 
@@ -203,6 +211,9 @@ mod tests {
         let mut unicast = arp([10, 0, 0, 9]);
         unicast[..6].copy_from_slice(&KNOWN.0);
         assert_eq!(answer(&unicast), None, "a question to one station is that station's");
+        let mut announcement = arp([10, 0, 0, 9]);
+        announcement[28..32].copy_from_slice(&[10, 0, 0, 9]);
+        assert_eq!(answer(&announcement), None, "who says that he has the address now");
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one, and a reader that
 //! cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
 
-use crate::Offload;
+use crate::{Capabilities, Offload, TagEdit, coalesce};
 
 /// The longest frame that the switch takes: an IP packet of 65,535 bytes behind an Ethernet header with two tags.
 pub const MAX_FRAME: usize = 65_535 + 14 + 8;
@@ -142,23 +142,55 @@ impl Batch {
                 return Err(error);
             }
         };
-        self.bytes += length;
-        self.frames.push(Frame { buffer, start: HEADROOM, end: HEADROOM + length, offload, ingress: self.ingress, peer: 0 });
+        self.take_in(buffer, HEADROOM + length, offload);
         Ok(())
     }
 
     /// Takes in a copy of `bytes`, cut at [`MAX_FRAME`].
     pub fn push(&mut self, bytes: &[u8], offload: Offload) {
-        let bytes = &bytes[..bytes.len().min(MAX_FRAME)];
-        let read = self.read::<std::convert::Infallible>(|head, tail| {
-            let split = bytes.len().min(head.len());
-            head[..split].copy_from_slice(&bytes[..split]);
-            tail[..bytes.len() - split].copy_from_slice(&bytes[split..]);
-            Ok((bytes.len(), offload))
-        });
-        match read {
-            Ok(()) => {}
+        self.gather(std::iter::once(bytes), bytes.len(), offload);
+    }
+
+    /// Takes in a copy of the first of `frames`, or of as many as are segments of one super-frame, as that super-frame. Returns how
+    /// many it took.
+    pub fn push_merged<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Offload)> + Clone) -> usize {
+        let count = coalesce::run_length(frames.clone(), Capabilities::ALL);
+        if count > 1 && self.push_run(frames.clone().map(|(bytes, _)| bytes).take(count), count).is_some() {
+            return count;
         }
+        let Some((bytes, offload)) = frames.clone().next() else { return 0 };
+        self.push(bytes, offload);
+        1
+    }
+
+    /// Takes in a run of `count` frames as one.
+    fn push_run<'a>(&mut self, run: impl Iterator<Item = &'a [u8]> + Clone, count: usize) -> Option<()> {
+        let bytes = run.clone().map(<[u8]>::len).sum();
+        let merged = coalesce::merge(run.clone().next()?, run.clone().last()?, count, bytes, TagEdit::Keep)?;
+        let headers = merged.headers.bytes();
+        let length = headers.len() + bytes - count * merged.payload;
+        let payloads = run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default());
+        self.gather(std::iter::once(headers).chain(payloads), length, merged.offload);
+        Some(())
+    }
+
+    /// Takes in a frame of `length` bytes, cut at [`MAX_FRAME`], which are in pieces.
+    fn gather<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, length: usize, offload: Offload) {
+        let (shelf, room) = if length > SMALL { (&mut self.large, MAX_FRAME) } else { (&mut self.small, SMALL) };
+        let mut buffer = shelf.pop().unwrap_or_else(|| self::buffer(room));
+        let end = HEADROOM + length.min(MAX_FRAME);
+        let mut rest = &mut buffer[HEADROOM..end];
+        for piece in pieces {
+            let (place, behind) = rest.split_at_mut(piece.len().min(rest.len()));
+            place.copy_from_slice(&piece[..place.len()]);
+            rest = behind;
+        }
+        self.take_in(buffer, end, offload);
+    }
+
+    fn take_in(&mut self, buffer: Box<[u8]>, end: usize, offload: Offload) {
+        self.bytes += end - HEADROOM;
+        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress: self.ingress, peer: 0 });
     }
 
     /// The frame taken in last, for metadata that comes after it.

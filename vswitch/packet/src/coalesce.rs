@@ -1,4 +1,5 @@
-//! Many small frames into one super-frame: the inverse of segmentation, for frames that stand next to each other in a queue.
+//! Many small frames into one super-frame: the inverse of segmentation, for frames that stand next to each other in a queue or were
+//! received together.
 //!
 //! The rules are those of the kernel's GRO (`tcp_gro_receive`, `udp_gro_receive_segment`): same headers but for lengths,
 //! checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence, and a FIN or
@@ -11,7 +12,7 @@ use std::num::NonZeroU16;
 
 use crate::layers::{IpVersion, Layers, Transport, number};
 use crate::rewrite::Headers;
-use crate::{Capabilities, Checksum, Frame, Gso, GsoKind, Offload, Queued};
+use crate::{Capabilities, Checksum, Gso, GsoKind, Offload, TagEdit};
 
 const FIN_PSH: u8 = 0x09;
 /// SYN, RST, URG and CWR stand alone.
@@ -27,19 +28,14 @@ struct Candidate<'a> {
     layers: Layers,
 }
 
-/// Length of the run of mergeable frames at the head of a queue; 1 where there is nothing to merge.
-pub(crate) fn run_length(queue: &[Queued<'_>], capabilities: Capabilities) -> usize {
-    let [first, _, ..] = queue else { return 1 };
-    let Some(head) = candidate(first.frame, capabilities) else { return 1 };
+/// Length of the run of mergeable frames at the head of these, each with its metadata; 1 where there is nothing to merge.
+pub(crate) fn run_length<'a>(frames: impl IntoIterator<Item = (&'a [u8], Offload)>, capabilities: Capabilities) -> usize {
+    let mut candidates = frames.into_iter().take(MOST).map(|(bytes, offload)| candidate(bytes, offload, capabilities));
+    let Some(head) = candidates.next().flatten().filter(|head| !ends_run(head)) else { return 1 };
     let size = head.payload();
     let mut total = head.layers.end - head.layers.network;
     let mut count = 1;
-    if ends_run(&head) {
-        return 1;
-    }
-    for other in queue.iter().take(MOST).skip(1) {
-        let together = (other.edit, other.peer) == (first.edit, first.peer);
-        let Some(next) = candidate(other.frame, capabilities).filter(|_| together) else { break };
+    for next in candidates.map_while(|next| next) {
         total += next.payload();
         if next.payload() > size || total > LONGEST || !follows(&head, &next, count) {
             break;
@@ -52,15 +48,20 @@ pub(crate) fn run_length(queue: &[Queued<'_>], capabilities: Capabilities) -> us
     count
 }
 
-/// The headers and metadata of a run as one super-frame; `None` if it must be sent frame by frame.
-pub(crate) fn merge(run: &[Queued<'_>]) -> Option<(Headers, Offload)> {
-    let [first, .., last] = run else { return None };
-    let (bytes, last) = (first.frame.bytes(), last.frame.bytes());
-    let layers = Layers::parse(bytes)?;
-    let mut headers = Headers::copy(bytes, &layers, first.edit)?;
+/// A run as one super-frame, without its payload.
+pub(crate) struct Merged {
+    pub(crate) headers: Headers,
+    pub(crate) offload: Offload,
+    /// Where the payload of each frame begins, in the frame as it came.
+    pub(crate) payload: usize,
+}
+
+/// Merges the headers of a run, of which all frames have `bytes` together; `None` if it must be sent frame by frame.
+pub(crate) fn merge(first: &[u8], last: &[u8], count: usize, bytes: usize, edit: TagEdit) -> Option<Merged> {
+    let layers = Layers::parse(first)?;
+    let mut headers = Headers::copy(first, &layers, edit)?;
     let size = NonZeroU16::new(u16::try_from(layers.end - layers.payload).ok()?)?;
-    let header = layers.payload;
-    let payload: usize = run.iter().map(|queued| queued.frame.bytes().len().saturating_sub(header)).sum();
+    let payload = bytes.checked_sub(count * layers.payload)?;
     if layers.transport_kind == Transport::Tcp {
         let last_flags = last.get(layers.transport + 13)?;
         headers.set_tcp_flags(headers.tcp_flags() | last_flags & FIN_PSH);
@@ -73,14 +74,14 @@ pub(crate) fn merge(run: &[Queued<'_>]) -> Option<(Headers, Offload)> {
         (Transport::Udp, _) => GsoKind::Udp,
     };
     let checksum = crate::segment::left(&headers, true);
-    Some((headers, Offload { checksum, gso: Some(Gso { kind, size, ecn: false }) }))
+    let offload = Offload { checksum, gso: Some(Gso { kind, size, ecn: false }) };
+    Some(Merged { headers, offload, payload: layers.payload })
 }
 
-fn candidate(frame: &Frame, capabilities: Capabilities) -> Option<Candidate<'_>> {
-    if frame.offload.gso.is_some() || frame.offload.checksum == Checksum::Unverified || !capabilities.checksum {
+fn candidate(bytes: &[u8], offload: Offload, capabilities: Capabilities) -> Option<Candidate<'_>> {
+    if offload.gso.is_some() || offload.checksum == Checksum::Unverified || !capabilities.checksum {
         return None;
     }
-    let bytes = frame.bytes();
     let layers = Layers::parse(bytes)?;
     let taken = match (layers.transport_kind, layers.version) {
         (Transport::Tcp, IpVersion::V4) => capabilities.tcp4,

@@ -63,7 +63,8 @@ impl Egress {
     pub fn run(&mut self, mut queue: &[Queued<'_>], capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) -> usize {
         let mut unsegmentable = 0;
         while let Some((first, rest)) = queue.split_first() {
-            let run = coalesce::run_length(queue, capabilities);
+            let together = queue.iter().take_while(|other| (other.edit, other.peer) == (first.edit, first.peer));
+            let run = coalesce::run_length(together.map(|other| (other.frame.bytes(), other.frame.offload)), capabilities);
             if run > 1 && send_run(queue.get(..run).unwrap_or_default(), send).is_some() {
                 queue = queue.get(run..).unwrap_or_default();
                 continue;
@@ -129,21 +130,17 @@ fn send_segments(
 
 /// Sends a run as one super-frame.
 fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()> {
-    let (headers, offload) = coalesce::merge(run)?;
-    let source = header_length_of_run(run)?;
+    let [first, .., last] = run else { return None };
+    let bytes = run.iter().map(|queued| queued.frame.bytes().len()).sum();
+    let merged = coalesce::merge(first.frame.bytes(), last.frame.bytes(), run.len(), bytes, first.edit)?;
     let mut parts: ArrayVec<IoSlice<'_>, MAX_PARTS> = ArrayVec::new();
-    parts.push(IoSlice::new(headers.bytes()));
+    parts.push(IoSlice::new(merged.headers.bytes()));
     for queued in run {
-        parts.try_push(IoSlice::new(queued.frame.bytes().get(source..)?)).ok()?;
+        parts.try_push(IoSlice::new(queued.frame.bytes().get(merged.payload..)?)).ok()?;
     }
-    let length = u16::try_from(headers.bytes().len()).ok()?;
-    send(&Packet { parts: &parts, offload, headers: length, frames: run.len(), peer: run.first()?.peer });
+    let headers = u16::try_from(merged.headers.bytes().len()).ok()?;
+    send(&Packet { parts: &parts, offload: merged.offload, headers, frames: run.len(), peer: first.peer });
     Some(())
-}
-
-/// All frames of a run have headers of one length.
-fn header_length_of_run(run: &[Queued<'_>]) -> Option<usize> {
-    run.first().and_then(|first| crate::Layers::parse(first.frame.bytes())).map(|layers| layers.payload)
 }
 
 /// The length of a super-frame's headers: the metadata says where the transport begins.

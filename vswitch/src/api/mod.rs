@@ -23,7 +23,7 @@ pub use rate::{Rate, RateChange, RateError};
 pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub(crate) use spec::check_ipv6_mtu;
-pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanMode};
+pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanMode};
 pub(crate) use uplink::is_host;
 pub use uplink::{UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec};
 pub use vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};

@@ -203,12 +203,39 @@ pub enum VlanMode {
 }
 
 impl VlanMode {
-    /// A trunk of these VLANs, in any order and with repeats.
-    pub(super) fn trunk(mut allowed: Vec<VlanId>, native: Option<VlanId>) -> Self {
-        allowed.sort_unstable();
-        allowed.dedup();
-        Self::Trunk { allowed, native }
+    /// What the keys `vlan`, `trunk` (in any order and with repeats) and `native` come to; `None`: nothing is said.
+    pub(super) fn from_keys(
+        vlan: Option<VlanId>,
+        trunk: Option<Vec<VlanId>>,
+        native: Option<VlanId>,
+    ) -> Result<Option<Self>, VlanError> {
+        Ok(Some(match (vlan, trunk, native) {
+            (None, None, None) => return Ok(None),
+            (Some(vlan), None, None) => Self::Access(vlan),
+            (Some(_), ..) => return Err(VlanError::AccessAndTrunk),
+            (None, None, Some(_)) => return Err(VlanError::NativeWithoutTrunk),
+            (None, Some(trunk), _) if trunk.is_empty() => return Err(VlanError::EmptyTrunk),
+            (None, Some(mut allowed), native) => {
+                allowed.sort_unstable();
+                allowed.dedup();
+                Self::Trunk { allowed, native }
+            }
+        }))
     }
+}
+
+/// VLANs that contradict each other; the sentence goes on after the name of the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VlanError {
+    /// Both access and trunk.
+    #[error("has both `vlan` and `trunk`: an access port has `vlan`, a trunk has `trunk` and may have `native`")]
+    AccessAndTrunk,
+    /// A native VLAN without a trunk.
+    #[error("has `native` but no `trunk`: list the tagged VLANs in `trunk`")]
+    NativeWithoutTrunk,
+    /// An empty trunk.
+    #[error("has an empty `trunk`: list at least one VLAN, or leave it out")]
+    EmptyTrunk,
 }
 
 /// A specification that contradicts itself.
@@ -248,15 +275,9 @@ pub enum SpecError {
     /// An uplink without a gateway to it.
     #[error("bridge \"{0}\" has `uplink` but no address: give it `addresses`, its gateway's")]
     UplinkWithoutAddress(BridgeName),
-    /// Both access and trunk.
-    #[error("port \"{0}\" has both `vlan` and `trunk`: an access port has `vlan`, a trunk has `trunk` and may have `native`")]
-    AccessAndTrunk(PortName),
-    /// A native VLAN without a trunk.
-    #[error("port \"{0}\" has `native` but no `trunk`: list the tagged VLANs in `trunk`")]
-    NativeWithoutTrunk(PortName),
-    /// An empty trunk.
-    #[error("`trunk` of port \"{0}\" is empty: list at least one VLAN, or leave it out to carry all")]
-    EmptyTrunk(PortName),
+    /// Its VLANs.
+    #[error("port \"{0}\" {1}")]
+    Vlans(PortName, VlanError),
     /// A link without a device.
     #[error("port \"{0}\" of kind link needs `device`, the name of the interface that it takes")]
     LinkWithoutDevice(PortName),
@@ -462,14 +483,8 @@ impl TryFrom<PortTable> for PortSpec {
         if table.broadcast_limit == Some(0) {
             return Err(SpecError::ZeroLimit(name));
         }
-        let vlans = match (table.vlan, table.trunk, table.native) {
-            (None, None, None) => VlanMode::All,
-            (Some(vlan), None, None) => VlanMode::Access(vlan),
-            (Some(_), ..) => return Err(SpecError::AccessAndTrunk(name)),
-            (None, None, Some(_)) => return Err(SpecError::NativeWithoutTrunk(name)),
-            (None, Some(trunk), _) if trunk.is_empty() => return Err(SpecError::EmptyTrunk(name)),
-            (None, Some(allowed), native) => VlanMode::trunk(allowed, native),
-        };
+        let vlans = VlanMode::from_keys(table.vlan, table.trunk, table.native);
+        let vlans = vlans.map_err(|error| SpecError::Vlans(name.clone(), error))?.unwrap_or_default();
         Ok(Self {
             name,
             bridge: table.bridge,

@@ -5,7 +5,7 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use vxlan::Vni;
 
-use super::{BridgeName, InterfaceName, PortName, VlanMode};
+use super::{BridgeName, InterfaceName, PortName, VlanError, VlanMode};
 
 /// A VXLAN tunnel as `switch.toml` describes it. It is a port of its bridge, and shares the ports' names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,8 +75,12 @@ pub struct StationSpec {
 pub struct VxlanChange {
     /// Peers to add.
     pub add_peers: Vec<IpAddr>,
-    /// Peers to remove.
+    /// Peers to remove, with their stations.
     pub remove_peers: Vec<IpAddr>,
+    /// Stations to add; one whose MAC address is known takes its place.
+    pub add_stations: Vec<StationSpec>,
+    /// MAC addresses of stations to remove.
+    pub remove_stations: Vec<Mac>,
     /// Whether addresses are learned.
     pub learn: Option<bool>,
     /// Another limit; 0 lifts it.
@@ -105,7 +109,13 @@ impl VxlanSpec {
         }
         table.peers.extend(&change.add_peers);
         table.peers.retain(|peer| !change.remove_peers.contains(peer));
-        table.r#static.retain(|station| !change.remove_peers.contains(&station.peer));
+        let known = |mac: &Mac| table.r#static.iter().any(|station| station.mac == *mac);
+        if let Some(missing) = change.remove_stations.iter().find(|mac| !known(mac)) {
+            return Err(VxlanError::NoStation(table.name, *missing));
+        }
+        let replaced = |mac: Mac| change.remove_stations.contains(&mac) || change.add_stations.iter().any(|new| new.mac == mac);
+        table.r#static.retain(|station| !change.remove_peers.contains(&station.peer) && !replaced(station.mac));
+        table.r#static.extend(change.add_stations.iter().cloned());
         table.learn = change.learn.unwrap_or(table.learn);
         table.bum_limit = change.bum_limit.or(table.bum_limit);
         table.try_into()
@@ -153,12 +163,9 @@ pub enum VxlanError {
     /// TTL 0.
     #[error("`ttl` of vxlan \"{0}\" is 0, with which no packet leaves the host: use 1 to 255")]
     Ttl(PortName),
-    /// Access and trunk.
-    #[error("vxlan \"{0}\" has both `vlan` and `trunk`: use `vlan` for one VLAN, untagged, or `trunk` for tagged ones")]
-    AccessAndTrunk(PortName),
-    /// A trunk without VLANs, or a native VLAN without a trunk.
-    #[error("vxlan \"{0}\" has a trunk without VLANs: list at least one in `trunk`, or leave `trunk` and `native` out")]
-    EmptyTrunk(PortName),
+    /// Its VLANs.
+    #[error("vxlan \"{0}\" {1}")]
+    Vlans(PortName, VlanError),
     /// A station where nobody is.
     #[error(
         "static entry {1} of vxlan \"{0}\" is behind {2}, which is not one of its peers: add the peer, or correct the entry"
@@ -173,6 +180,9 @@ pub enum VxlanError {
     /// A peer to be removed is not there.
     #[error("{1} is no peer of vxlan \"{0}\": `vsctl list-vxlan` lists them")]
     NoPeer(PortName, IpAddr),
+    /// A station to be removed is not there.
+    #[error("vxlan \"{0}\" has no static entry for {1}: `vsctl fdb` lists them")]
+    NoStation(PortName, Mac),
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -247,14 +257,8 @@ impl TryFrom<VxlanTable> for VxlanSpec {
         }
         let reach = table.reach(local)?;
         table.check_stations(&reach)?;
-        let vlans = match (table.vlan, table.trunk, table.native) {
-            (None, None, None) => VlanMode::Access(VlanId::DEFAULT),
-            (Some(vlan), None, None) => VlanMode::Access(vlan),
-            (Some(_), ..) => return Err(VxlanError::AccessAndTrunk(name)),
-            (None, None, Some(_)) => return Err(VxlanError::EmptyTrunk(name)),
-            (None, Some(trunk), _) if trunk.is_empty() => return Err(VxlanError::EmptyTrunk(name)),
-            (None, Some(allowed), native) => VlanMode::trunk(allowed, native),
-        };
+        let vlans = VlanMode::from_keys(table.vlan, table.trunk, table.native);
+        let vlans = vlans.map_err(|error| VxlanError::Vlans(name.clone(), error))?;
         Ok(Self {
             name,
             bridge: table.bridge,
@@ -265,7 +269,7 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             reach,
             learn: table.learn,
             udp_checksum: table.udp_checksum,
-            vlans,
+            vlans: vlans.unwrap_or(VlanMode::Access(VlanId::DEFAULT)),
             bum_limit: Some(table.bum_limit.unwrap_or(Self::BUM_LIMIT)).filter(|limit| *limit > 0),
             stations: table.r#static,
         })
@@ -413,7 +417,8 @@ mod tests {
             ("port = 0", "`port`"),
             ("ttl = 0", "`ttl`"),
             ("vlan = 1\ntrunk = [2]", "both `vlan` and `trunk`"),
-            ("native = 2", "trunk without VLANs"),
+            ("native = 2", "vxlan \"vx0\" has `native` but no `trunk`"),
+            ("trunk = []", "empty `trunk`"),
             ("static = [{ mac = \"02:00:00:00:00:01\", peer = \"192.0.2.7\" }]", "not one of its peers"),
             ("peers = [\"192.0.2.7\"]\nstatic = [{ mac = \"ff:ff:ff:ff:ff:ff\", peer = \"192.0.2.7\" }]", "group address"),
             ("colour = 1", "unknown field"),
@@ -436,6 +441,23 @@ mod tests {
             assert_eq!(toml::from_str::<VxlanSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
             assert_eq!(serde_json::from_str::<VxlanSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
         }
+    }
+
+    #[test]
+    fn stations_come_and_go() {
+        let spec = vxlan(&format!("{BASE}peers = [\"192.0.2.2\", \"192.0.2.3\"]")).unwrap();
+        let mac = |number: u64| Mac::from_u64(0x0200_0000_0000 + number);
+        let station = |number, peer: &str| StationSpec { mac: mac(number), peer: peer.parse().unwrap(), ip: None };
+        let add = |stations: &[StationSpec]| VxlanChange { add_stations: stations.to_vec(), ..VxlanChange::default() };
+        let spec = spec.changed(&add(&[station(1, "192.0.2.2"), station(2, "192.0.2.2")])).unwrap();
+        let spec = spec.changed(&add(&[station(1, "192.0.2.3")])).unwrap();
+        assert_eq!(spec.stations, [station(2, "192.0.2.2"), station(1, "192.0.2.3")]);
+        assert!(spec.clone().changed(&add(&[station(3, "192.0.2.9")])).is_err(), "behind nobody");
+        let remove = VxlanChange { remove_stations: vec![mac(2)], ..VxlanChange::default() };
+        let spec = spec.changed(&remove).unwrap();
+        assert_eq!(spec.stations, [station(1, "192.0.2.3")]);
+        let error = spec.changed(&remove).unwrap_err().to_string();
+        assert!(error.contains("has no static entry for 02:00:00:00:00:02"), "{error}");
     }
 
     #[test]

@@ -162,6 +162,12 @@ enum Command {
         /// A host to remove; may be repeated.
         #[arg(long, value_name = "IP")]
         del_peer: Vec<IpAddr>,
+        /// A station known beforehand, instead of what was known of its MAC address; may be repeated.
+        #[arg(long, value_name = "MAC=PEER[=IP]", value_parser = station)]
+        add_static: Vec<StationSpec>,
+        /// The MAC address of a station to forget; may be repeated.
+        #[arg(long, value_name = "MAC")]
+        del_static: Vec<Mac>,
         /// Whether MAC addresses are learned from what arrives: on or off.
         #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
         learn: Option<bool>,
@@ -369,8 +375,11 @@ impl Arguments {
             Command::DelPort { name } => Request::DeletePort(name),
             Command::ListPorts { bridge } => Request::ListPorts(bridge),
             Command::AddVxlan { bridge, name, options } => Request::AddVxlan(spec(options.table(&bridge, &name))?),
-            Command::SetVxlan { name, add_peer, del_peer, learn, bum_limit } => {
-                Request::SetVxlan(name, VxlanChange { add_peers: add_peer, remove_peers: del_peer, learn, bum_limit })
+            Command::SetVxlan { name, add_peer, del_peer, add_static, del_static, learn, bum_limit } => {
+                let (add_peers, remove_peers) = (add_peer, del_peer);
+                let (add_stations, remove_stations) = (add_static, del_static);
+                let change = VxlanChange { add_peers, remove_peers, add_stations, remove_stations, learn, bum_limit };
+                Request::SetVxlan(name, change)
             }
             Command::DelVxlan { name } => Request::DeleteVxlan(name),
             Command::ListVxlan { bridge } => Request::ListVxlans(bridge),

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -33,6 +34,8 @@ const CALLS: usize = 64;
 /// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
+/// How often the underlay of tunnels is looked at, whose routes no event tells of as a whole.
+const SURVEY: Duration = Duration::from_secs(2);
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
 ///
@@ -129,6 +132,8 @@ async fn serve(mut switch: Switch, listener: Listener, mut heard: Heard, mut sig
     let (calls, mut calls_in) = mpsc::channel(CALLS);
     let server = tokio::spawn(listener.serve(calls));
     say_ready();
+    let mut survey = tokio::time::interval(SURVEY);
+    survey.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = signals.term.recv() => break,
@@ -138,6 +143,7 @@ async fn serve(mut switch: Switch, listener: Listener, mut heard: Heard, mut sig
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
+            _ = survey.tick() => tokio::task::block_in_place(|| switch.follow_underlay()),
             Some(call) = calls_in.recv() => {
                 if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {
                     break;

@@ -91,9 +91,9 @@ impl Switch {
         self.bridge(&spec.bridge)?;
         let places = BTreeSet::from([old.bridge.clone(), spec.bridge.clone()]);
         let before: Vec<_> = places.iter().map(|bridge| self.port_mtu(bridge)).collect::<Result<_, _>>()?;
+        shared.set_mtu(inner_mtu(&spec, &underlay));
         self.set_tunnel(id, &shared, &spec)?;
         if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) = self.tunnels.get_mut(&name) {
-            shared.set_mtu(inner_mtu(&spec, &underlay));
             (*kept, *kept_origin, live.underlay) = (spec, origin, underlay);
         }
         for (bridge, before) in places.iter().zip(before) {
@@ -102,6 +102,25 @@ impl Switch {
             }
         }
         Ok(inverse)
+    }
+
+    /// Looks whether the MTUs of the underlay are what they were, and follows them.
+    pub(super) fn follow_underlay(&mut self) {
+        let moved = |(name, tunnel): (&PortName, &TunnelPort)| {
+            let live = tunnel.live()?;
+            // An address or interface that is away for a moment is no news: what is sent then is counted.
+            let now = underlay::survey(&tunnel.spec).ok().filter(|now| now.mtu != live.underlay.mtu)?;
+            Some((name.clone(), now.mtu))
+        };
+        let moved: Vec<_> = self.tunnels.iter().filter_map(moved).collect();
+        for (name, mtu) in moved {
+            let Some(tunnel) = self.tunnels.get(&name) else { continue };
+            let (spec, origin) = (tunnel.spec.clone(), tunnel.origin);
+            match self.change_vxlan(spec, origin) {
+                Ok(_) => tracing::info!(vxlan = %name, "the underlay's MTU is {mtu} now"),
+                Err(error) => tracing::warn!("the MTU of vxlan \"{name}\" cannot follow the underlay's: {error}"),
+            }
+        }
     }
 
     pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<Step, ControlError> {
@@ -283,7 +302,8 @@ impl Switch {
         let stations = spec.stations.iter().filter_map(|station| {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
-        let tunnel = TunnelSettings { learn: spec.learn, flood_limit: spec.bum_limit, stations: stations.collect() };
+        let (learn, mtu, flood_limit) = (spec.learn, shared.mtu(), spec.bum_limit);
+        let tunnel = TunnelSettings { learn, mtu, flood_limit, stations: stations.collect() };
         Ok(PortSettings { vlans: spec.vlans.clone(), tunnel: Some(tunnel), ..PortSettings::on(bridge.id) })
     }
 

@@ -1,6 +1,9 @@
 //! One learning, VLAN-aware bridge: its forwarding database and who is on it.
 
+use std::net::IpAddr;
+
 use packet::{Mac, Tag, VlanId};
+use vxlan::Answer;
 
 use super::fdb::Fdb;
 use super::place::{Learned, Place};
@@ -84,17 +87,27 @@ impl Bridge {
         self.fdb.fix(port, stations.map(|station| (vlan, station.mac, station.peer)));
     }
 
-    /// The answer to a frame that asks for a station which is known behind a tunnel.
-    pub(super) fn answer(&self, ingress: PortId, frame: &Parsed, bytes: &[u8], ports: &Slots<Port>) -> Option<Reply> {
-        if self.answering.is_empty() || self.answering.contains(&ingress) {
-            return None;
-        }
-        let edit = ports.get(ingress.0)?.vlans.egress(frame.vlan, None)?;
-        self.answering.iter().find_map(|id| {
+    /// The answer to a frame that asks for a station which is known behind a tunnel: beforehand, or as a `neighbor` of the gateway.
+    pub(super) fn answer(
+        &self,
+        ingress: PortId,
+        frame: &Parsed,
+        bytes: &[u8],
+        ports: &Slots<Port>,
+        neighbor: impl Fn(IpAddr) -> Option<Mac>,
+    ) -> Option<Reply> {
+        let asked_at = ports.get(ingress.0)?;
+        let given = self.answering.iter().filter(|_| !self.answering.contains(&ingress)).find_map(|id| {
             let port = ports.get(id.0).filter(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag).is_some())?;
-            let answer = port.remote.as_ref()?.answer(bytes, &frame.ethernet)?;
-            Some(Reply { answer, to: ingress, edit })
-        })
+            port.remote.as_ref()?.answer(bytes, &frame.ethernet)
+        });
+        let is_remote = |mac: &Mac| match self.look_up(frame.vlan, *mac) {
+            Destination::Place(place) => ports.get(place.port.0).is_some_and(|port| port.remote.is_some()),
+            Destination::Everyone => false,
+        };
+        let learned = || Answer::to(bytes, &frame.ethernet, |address| neighbor(address).filter(is_remote));
+        let answer = given.or_else(|| if asked_at.remote.is_none() { learned() } else { None })?;
+        Some(Reply { answer, to: ingress, edit: asked_at.vlans.egress(frame.vlan, None)? })
     }
 
     pub(super) fn has_members(&self) -> bool {

@@ -230,13 +230,19 @@ impl Datapath {
                 return Err(DropReason::StormLimit);
             }
             let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
-            if let Some(reply) = bridge.answer(place.port, &frame, bytes, &self.ports) {
+            let neighbor = |address| self.router.confirmed(id, vlan, address, second);
+            if let Some(reply) = bridge.answer(place.port, &frame, bytes, &self.ports, neighbor) {
                 reply.put(batch, outputs);
                 return Err(DropReason::Suppressed);
             }
         }
         match attention {
-            Attention::None => send(bridge, &self.ports, place.port, &frame, destination, outputs),
+            Attention::None => {
+                send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
+                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
+                self.explain_tunnel(&at, destination, batch, outputs);
+                Ok(())
+            }
             Attention::Mine if !self.routes => Ok(()),
             Attention::Mine => {
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
@@ -256,6 +262,21 @@ impl Datapath {
         }
     }
 
+    /// Has the sender of a frame told, which was bridged, that it is too long for the tunnel that it goes out of.
+    fn explain_tunnel(&mut self, at: &Arrival, destination: Destination, batch: &mut Batch, outputs: &mut Outputs) {
+        let (bridges, ports) = (&self.bridges, &self.ports);
+        let Destination::Place(place) = destination else { return };
+        let Some(Remote { mtu, .. }) = ports.get(place.port.0).and_then(|port| port.remote.as_ref()) else { return };
+        if !batch.frames().get(at.index).is_some_and(|frame| exceeds(*mtu, &at.ethernet, frame)) {
+            return;
+        }
+        if self.routes {
+            self.router.explain_tunnel(at, *mtu, &mut Paths { bridges, ports, batch, outputs });
+        } else {
+            outputs.hand_over(at.index);
+        }
+    }
+
     /// Routes the frames of `batch`, which another worker received, bridged and handed over.
     pub fn route(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
         let second = self.second(now);
@@ -269,8 +290,12 @@ impl Datapath {
             let attention = self.router.attention(bridge, vlan, ethernet.destination);
             let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
             let routed = match attention {
-                // The port has moved while the frame was on its way.
-                Attention::None => continue,
+                // It is bridged, by whoever received it, and too long for a tunnel.
+                Attention::None => {
+                    let destination = self.bridges.get(bridge.0).map(|bridge| bridge.look_up(vlan, ethernet.destination));
+                    self.explain_tunnel(&at, destination.unwrap_or(Destination::Everyone), batch, outputs);
+                    continue;
+                }
                 Attention::Mine => self.router.receive(&at, &mut paths),
                 Attention::Also => self.router.hear(&at, &mut paths),
             };

@@ -315,7 +315,7 @@ fn with_tunnel(tunnel: TunnelSettings) -> Lab {
 #[test]
 fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
     let station = RemoteStation { mac: Mac::from_u64(0x0200_0000_0009), peer: 4, ip: None };
-    let mut lab = with_tunnel(TunnelSettings { learn: false, flood_limit: None, stations: vec![station] });
+    let mut lab = with_tunnel(TunnelSettings { learn: false, mtu: 1450, flood_limit: None, stations: vec![station] });
     assert_eq!(lab.carry(1, 0x0200_0000_0008, BROADCAST), Ok(vec![0]));
     let mut batch = Batch::new();
     batch.push(&frame(0x0200_0000_0001, 0x0200_0000_0009, None, 46), Offload::default());
@@ -330,7 +330,7 @@ fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
 fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
     let (asker, known) = ([2, 0, 0, 0, 0, 1], Mac([2, 0, 0, 0, 0, 9]));
     let station = RemoteStation { mac: known, peer: 1, ip: Some([10, 0, 0, 9].into()) };
-    let mut lab = with_tunnel(TunnelSettings { learn: true, flood_limit: None, stations: vec![station] });
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, flood_limit: None, stations: vec![station] });
     let mut question = [&[0xff; 6][..], &asker, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &asker, &[10, 0, 0, 1]].concat();
     question.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
@@ -345,7 +345,7 @@ fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
 
 #[test]
 fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
-    let mut lab = with_tunnel(TunnelSettings { learn: true, flood_limit: Some(5), stations: Vec::new() });
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, flood_limit: Some(5), stations: Vec::new() });
     lab.carry(0, 0x0200_0000_0001, BROADCAST).unwrap();
     let passed = (0..20).filter(|_| lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok()).count();
     assert_eq!((passed, lab.drops(1, DropReason::StormLimit)), (5, 15));

@@ -12,6 +12,8 @@ use super::{Departure, Outputs, PortId};
 pub struct TunnelSettings {
     /// Whether addresses behind it are learned from what arrives.
     pub learn: bool,
+    /// Longest packet that it carries, in bytes.
+    pub mtu: u16,
     /// Most frames a second out of the tunnel that go to many: broadcast, multicast, and unicast to nobody known.
     pub flood_limit: Option<u32>,
     /// Stations that are known beforehand.
@@ -33,6 +35,7 @@ pub struct RemoteStation {
 #[derive(Debug)]
 pub(super) struct Remote {
     pub(super) learn: bool,
+    pub(super) mtu: u16,
     flood: Option<StormLimit>,
     bindings: Bindings,
 }
@@ -60,6 +63,7 @@ impl Remote {
         let bindings = settings.stations.iter().filter_map(|station| Some(Binding { ip: station.ip?, mac: station.mac }));
         Self {
             learn: settings.learn,
+            mtu: settings.mtu,
             flood: settings.flood_limit.map(|limit| StormLimit::new(limit, now)),
             bindings: bindings.collect(),
         }

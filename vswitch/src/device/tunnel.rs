@@ -5,8 +5,8 @@
 //!
 //! **Speed.** The kernel hands over runs of datagrams of one size in one read (`UDP_GRO`) and takes them in one call (`UDP_SEGMENT`),
 //! so the UDP and IP layers are walked once for up to 64 frames. A super-frame is cut into segments once, each behind its own
-//! VXLAN header, and they leave as one run. On the way in, segments stay frames of their own until egress merges them for a port that
-//! takes super-frames; for this their checksums are verified here.
+//! VXLAN header, and they leave as one run. On the way in, the segments of a run become one super-frame again as they are copied out
+//! of the socket's buffer, so the datapath walks once for all of them; for this their checksums are verified here.
 //!
 //! **Underlay paths.** Routers and network cards spread load by the outer ports. The source port stands for the inner flow: a few
 //! [`Sources`] sockets, chosen by [`vxlan::Inner::flow`], so a flow stays in order.
@@ -74,6 +74,11 @@ impl Tunnel {
         self.mtu.store(mtu.into(), Ordering::Relaxed);
     }
 
+    /// The longest inner packet.
+    pub fn mtu(&self) -> u16 {
+        u16::try_from(self.mtu.load(Ordering::Relaxed)).unwrap_or(u16::MAX)
+    }
+
     /// Says for how long the forwarding database remembers addresses, in seconds.
     pub fn set_ageing(&self, seconds: u32) {
         self.ageing.store(seconds, Ordering::Relaxed);
@@ -85,7 +90,7 @@ impl Tunnel {
 
     /// Longest inner frame.
     fn room(&self) -> usize {
-        self.mtu.load(Ordering::Relaxed) as usize + packet::ETHERNET_HEADER
+        usize::from(self.mtu()) + packet::ETHERNET_HEADER
     }
 
     fn second(&self, now: Instant) -> u32 {

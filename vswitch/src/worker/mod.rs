@@ -8,8 +8,9 @@
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
 //!
 //! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker that finds no
-//! work looks again for 50 µs before it sleeps: a wake-up costs more than the gap between two bursts of a busy stream. An
-//! idle worker wakes once a second to expire.
+//! work looks again until 50 µs after it last began some, if the last two were no further apart: a wake-up takes longer than the gap
+//! in a quick exchange, but where the gaps are longer, looking takes the processor from whoever would end them. An idle worker wakes
+//! once a second to expire.
 //!
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
@@ -129,7 +130,7 @@ impl Worker {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(256);
         let mut expiry = Instant::now() + EXPIRY;
-        let mut busy = Instant::now();
+        let (mut busy, mut short_gap) = (Instant::now(), false);
         loop {
             let now = Instant::now();
             if self.listen(now).is_break() {
@@ -150,10 +151,12 @@ impl Worker {
             let routed = self.route(now);
             self.tell_news();
             self.tell_punts();
-            if round > 0 || routed {
+            let worked = round > 0 || routed;
+            if worked {
+                short_gap = now.saturating_duration_since(busy) < SPIN;
                 busy = now;
             }
-            let spinning = round > 0 || routed || now.saturating_duration_since(busy) < SPIN;
+            let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             self.wait(&mut events, patience);
         }

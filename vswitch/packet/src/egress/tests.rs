@@ -175,6 +175,11 @@ proptest! {
             prop_assert_eq!(merged[0].1.gso, original.1.gso);
             prop_assert_eq!(usize::from(merged[0].2), headers);
         }
+
+        let mut batch = Batch::new();
+        prop_assert_eq!(batch.push_merged(frames.iter().map(|(bytes, offload)| (&bytes[..], *offload))), count);
+        prop_assert_eq!(batch.frames()[0].bytes(), &merged[0].0);
+        prop_assert_eq!(batch.frames()[0].offload, merged[0].1);
     }
 
     #[test]

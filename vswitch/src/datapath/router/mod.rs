@@ -199,6 +199,22 @@ impl Router {
         self.neighbors.rows(bridge, second)
     }
 
+    /// The MAC address of a station in this VLAN of a bridge, if the gateway has lately heard from it.
+    pub(super) fn confirmed(&self, bridge: BridgeId, vlan: VlanId, address: IpAddr, second: u32) -> Option<Mac> {
+        let mac = self.neighbors.confirmed(bridge, address, second)?;
+        (self.vlan(bridge) == Some(vlan)).then_some(mac)
+    }
+
+    /// Tells the sender of a frame that was bridged to a tunnel that the tunnel carries no packet as long as that (RFC 1191, section 4;
+    /// RFC 8201, section 4). Where a router would cut the packet, nobody is told: a bridge cannot.
+    pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_>) {
+        let Some(frame) = paths.frame(at.index) else { return };
+        let Some(packet) = IpPacket::parse(frame.bytes(), &at.ethernet) else { return };
+        if packet.dont_fragment || frame.offload.gso.is_some() {
+            self.complain(at, &packet, Problem::TooBig(mtu), paths);
+        }
+    }
+
     /// Whether the gateway of a bridge wants a frame in this VLAN to this address.
     pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, destination: Mac) -> Attention {
         match self.interfaces.get(bridge) {

@@ -126,6 +126,12 @@ impl Neighbors {
         Some(known.mac)
     }
 
+    /// The MAC address of a neighbour, if there is no doubt about it.
+    pub(super) fn confirmed(&self, bridge: BridgeId, address: IpAddr, now: u32) -> Option<Mac> {
+        let known = self.tables.get(bridge.0)?.known.get(&address)?;
+        (now.saturating_sub(known.confirmed) < CONFIRMED).then_some(known.mac)
+    }
+
     /// Lets a packet wait for a neighbour that [`Neighbors::find`] does not know.
     pub(super) fn ask(&mut self, bridge: BridgeId, address: IpAddr, packet: Pending, now: u32) -> Asked {
         let unresolved = &mut self.table(bridge).unresolved;

@@ -1,5 +1,7 @@
 //! The router between bridges and an uplink, frame by frame.
 
+mod tunnels;
+
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@ use vxlan::{Admission, DecodeError, Header, Vni, ecn};
 use super::{Tunnel, UnderlayCounters, UnderlayDrop};
 use crate::datapath::{DropReason, PortId};
 use crate::device::{Device, ReceiveStatus, Received, Sent};
-use crate::sys::udp;
+use crate::sys::udp::{self, Reception};
 
 /// One worker's socket on a UDP port, and the tunnels that meet there.
 pub struct Receiver {
@@ -23,13 +23,10 @@ pub struct Receiver {
     tunnels: HashMap<Vni, Member, RandomState>,
     /// The run that was read last.
     buffer: Box<[u8]>,
-    /// What of it is not in a batch yet.
-    rest: Range<usize>,
-    segment: usize,
-    source: IpAddr,
-    class: u8,
-    /// Set if the run is no run, but one datagram with a UDP super-frame inside, cut into payloads of this size.
-    nested: Option<NonZeroU16>,
+    /// The frames in it.
+    frames: Vec<Found>,
+    /// How many of them are in a batch already.
+    taken: usize,
     counters: Arc<UnderlayCounters>,
     /// The kernel's count of lost datagrams when it was last read.
     overflows: u32,
@@ -46,6 +43,14 @@ pub enum Change {
     Remove(Vni),
 }
 
+/// A frame in the buffer.
+struct Found {
+    place: Range<usize>,
+    offload: Offload,
+    port: PortId,
+    peer: u16,
+}
+
 /// A tunnel on this socket.
 struct Member {
     port: PortId,
@@ -56,7 +61,7 @@ struct Member {
 
 /// The longest run that the kernel hands over.
 const LONGEST: usize = 65_536;
-/// Most datagrams thrown away in one call, so that a flood of bad ones cannot hold a worker.
+/// Most datagrams read in one call, so that a flood of bad ones cannot hold a worker.
 const PATIENCE: usize = 1024;
 
 impl Receiver {
@@ -67,11 +72,8 @@ impl Receiver {
             changes,
             tunnels: HashMap::default(),
             buffer: vec![0; LONGEST].into_boxed_slice(),
-            rest: 0..0,
-            segment: 1,
-            source: IpAddr::from([0; 4]),
-            class: 0,
-            nested: None,
+            frames: Vec::new(),
+            taken: 0,
             counters,
             overflows: 0,
             drops: Vec::new(),
@@ -88,33 +90,32 @@ impl Receiver {
         }
     }
 
-    /// Reads the next run.
-    fn read(&mut self) -> Result<(), Errno> {
+    /// Reads the next run, and returns how many datagrams it has.
+    fn read(&mut self) -> Result<usize, Errno> {
+        self.frames.clear();
+        self.taken = 0;
         let reception = udp::receive(self.fd.as_fd(), &mut self.buffer)?;
         if let Some(overflows) = reception.overflows {
             let missed = overflows.wrapping_sub(self.overflows);
             self.counters.count(UnderlayDrop::MissedByKernel, missed.into());
             self.overflows = overflows;
         }
-        if reception.truncated {
-            self.counters.count(UnderlayDrop::Malformed, 1);
-            return Ok(());
-        }
         // A datagram without a byte is one too.
-        if reception.length == 0 {
+        if reception.truncated || reception.length == 0 {
             self.counters.count(UnderlayDrop::Malformed, 1);
+            return Ok(1);
         }
-        (self.rest, self.segment) = (0..reception.length, reception.segment.max(1));
-        (self.source, self.class) = (reception.source, reception.class);
-        self.nested = nested(self.buffer.get(..reception.length).unwrap_or_default(), self.segment);
-        Ok(())
+        let nested = nested(self.buffer.get(..reception.length).unwrap_or_default(), reception.segment);
+        let step = if nested.is_some() { reception.length } else { reception.segment.max(1) };
+        for start in (0..reception.length).step_by(step) {
+            self.open(start..reception.length.min(start + step), &reception, nested);
+        }
+        Ok(reception.length.div_ceil(step))
     }
 
-    /// Takes the next datagram of the run apart.
-    fn take(&mut self, batch: &mut Batch) {
-        let end = if self.nested.is_some() { self.rest.end } else { self.rest.end.min(self.rest.start + self.segment) };
-        let Some(datagram) = self.buffer.get_mut(self.rest.start..end) else { return };
-        self.rest.start = end;
+    /// Finds the frame in a datagram, and whose it is. If `nested` is set, it is a UDP super-frame, cut into payloads of this size.
+    fn open(&mut self, place: Range<usize>, reception: &Reception, nested: Option<NonZeroU16>) {
+        let Some(datagram) = self.buffer.get_mut(place.clone()) else { return };
         let vni = match Header::decode(datagram) {
             Ok((header, _)) => header.vni,
             Err(DecodeError::Truncated) => return self.counters.count(UnderlayDrop::Malformed, 1),
@@ -123,17 +124,31 @@ impl Receiver {
         let Some(member) = self.tunnels.get_mut(&vni) else {
             return self.counters.count(UnderlayDrop::UnknownVni, 1);
         };
-        let Some(peer) = member.sender(self.source, self.now) else {
+        let Some(peer) = member.sender(reception.source, self.now) else {
             return drop_one(&mut self.drops, member.port, DropReason::UnknownVtep);
         };
         let frame = datagram.get_mut(vxlan::HEADER..).unwrap_or_default();
-        if ecn::carry(frame, self.class).is_err() {
+        if ecn::carry(frame, reception.class).is_err() {
             return drop_one(&mut self.drops, member.port, DropReason::CongestionMark);
         }
-        batch.push(frame, whole_offload(frame, member.tunnel.room(), self.nested));
+        let offload = whole_offload(frame, member.tunnel.room(), nested);
+        self.frames.push(Found { place: place.start + vxlan::HEADER..place.end, offload, port: member.port, peer });
+    }
+
+    /// Puts the next frame of the run into the batch, or the next ones that are one super-frame; says whether there was any.
+    fn take(&mut self, batch: &mut Batch) -> bool {
+        let rest = self.frames.get(self.taken..).unwrap_or_default();
+        let Some(&Found { ref place, port, peer, .. }) = rest.first() else { return false };
+        let buffer = &self.buffer;
+        let bytes = |place: &Range<usize>| buffer.get(place.clone()).unwrap_or_default();
+        // What goes to many is limited by the frame.
+        let most = if bytes(place).first().is_some_and(|first| first & 1 == 1) { 1 } else { rest.len() };
+        let together = rest.iter().take(most).take_while(|other| (other.port, other.peer) == (port, peer));
+        self.taken += batch.push_merged(together.map(|found| (bytes(&found.place), found.offload)));
         if let Some(frame) = batch.last_mut() {
-            (frame.ingress, frame.peer) = (member.port.0, peer);
+            (frame.ingress, frame.peer) = (port.0, peer);
         }
+        true
     }
 }
 
@@ -205,19 +220,16 @@ impl Device for Receiver {
     fn receive(&mut self, batch: &mut Batch) -> Received {
         self.apply_changes();
         let received = |status| Received { status, malformed: 0, missed: 0 };
-        for _ in 0..PATIENCE {
-            if batch.is_full() {
-                break;
-            }
-            if !self.rest.is_empty() {
-                self.take(batch);
+        let mut patience = PATIENCE;
+        while !batch.is_full() && patience > 0 {
+            if self.take(batch) {
                 continue;
             }
             match self.read() {
-                Ok(()) => {}
+                Ok(datagrams) => patience = patience.saturating_sub(datagrams),
                 Err(Errno::AGAIN) => return received(ReceiveStatus::Drained),
                 // Such as ECONNREFUSED, which tells of another datagram, or ENETDOWN; the socket itself stays.
-                Err(_) => {}
+                Err(_) => patience -= 1,
             }
         }
         received(ReceiveStatus::More)

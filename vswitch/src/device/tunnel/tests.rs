@@ -92,9 +92,13 @@ impl Pair {
 }
 
 fn tcp(payload: &[u8]) -> Vec<u8> {
+    tcp_at(3, payload)
+}
+
+fn tcp_at(sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     let start = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
-    start.tcp(1, 2, 3, 4).ack(5).write(&mut frame, payload).unwrap();
+    start.tcp(1, 2, sequence, 4).ack(5).write(&mut frame, payload).unwrap();
     frame
 }
 
@@ -125,15 +129,28 @@ fn a_super_frame_crosses_as_segments_and_merges_again() {
     });
     assert_eq!((lost, pair.sender.flush()), (0, Losses::default()));
     pair.receiver.receive(&mut pair.batch);
-    let frames = pair.batch.frames();
-    assert!(frames.len() == payload.len().div_ceil(1396) && frames.iter().all(|f| f.offload.checksum == Checksum::Valid));
-    let queue: Vec<Queued<'_>> = frames.iter().map(|frame| Queued { frame, edit: TagEdit::Keep, peer: 0 }).collect();
-    let mut merged = Vec::new();
-    Egress::new().run(&queue, Capabilities::ALL, &mut |packet| {
-        merged.push((packet.parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>(), packet.offload.gso));
-    });
-    assert_eq!(merged.len(), 1);
-    assert_eq!((&merged[0].0[54..], merged[0].1), (&payload[..], gso));
+    let [frame] = pair.batch.frames() else { panic!("{}", pair.batch.frames().len()) };
+    assert_eq!((&frame.bytes()[54..], frame.offload.gso), (&payload[..], gso));
+    assert_eq!((frame.ingress, frame.peer), (9, 1));
+}
+
+/// Two flows, a damaged segment and a broadcast in one run.
+#[test]
+fn only_what_belongs_together_and_is_whole_is_merged() {
+    let mut pair = Pair::new("127.0.0.1", true);
+    let mut frames: Vec<Vec<u8>> = (0..6).map(|number| tcp_at(4 + 100 * number, &[7; 100])).collect();
+    frames[3][60] ^= 1;
+    let broadcast = [&[0xff; 6], &frames[0][6..]].concat();
+    frames.extend([broadcast.clone(), broadcast]);
+    for frame in &frames {
+        assert_eq!(pair.send(frame, 1), Sent::Done);
+    }
+    pair.sender.flush();
+    pair.receiver.receive(&mut pair.batch);
+    let gso = |frame: &packet::Frame| frame.offload.gso.map(|gso| gso.size.get());
+    let merged: Vec<_> = pair.batch.frames().iter().map(|frame| (frame.bytes().len(), gso(frame))).collect();
+    let [super3, super2, alone] = [(54 + 300, Some(100)), (54 + 200, Some(100)), (154, None)];
+    assert_eq!(merged, [super3, alone, super2, alone, alone]);
 }
 
 /// What another kernel on this machine hands over: one datagram, unfinished.
