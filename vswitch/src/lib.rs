@@ -73,6 +73,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod device;
+pub mod docker;
 pub mod host;
 pub mod services;
 #[allow(unsafe_code)]
