@@ -69,6 +69,15 @@ fn get(lab: &Lab, netns: &str, place: &str) -> String {
     if outcome.code == Some(0) { outcome.stdout } else { format!("curl: {:?}", outcome.code.unwrap_or(-1)) }
 }
 
+/// The switch's own table, with state that survives the process.
+fn state(lab: &Lab) -> String {
+    format!(
+        "[switch]\nworkers = 2\ncontrol = \"{}\"\nstate-dir = \"{}\"\n",
+        lab.path("control.sock").display(),
+        lab.path("state").display()
+    )
+}
+
 #[test]
 fn forwards_come_and_go_without_touching_other_sessions_and_survive_a_restart() {
     needs!("curl", "python3", "iperf3");
@@ -92,7 +101,9 @@ fn forwards_come_and_go_without_touching_other_sessions_and_survive_a_restart() 
     let forwards = lab.json("list-forwards");
     assert_eq!(
         forwards[0],
-        json!({"uplink": "wan", "protocol": "tcp", "ports": "8080", "to": "10.10.0.3:80", "origin": "runtime"})
+        json!({
+            "uplink": "wan", "protocol": "tcp", "ports": "8080", "listen": null, "to": "10.10.0.3:80", "origin": "runtime"
+        })
     );
     lab.ctl("del-forward wan tcp6/8080").ok();
     assert_eq!(get(&lab, "out", "[2001:db8::10]:8080"), "curl: 7");
@@ -137,13 +148,6 @@ fn a_packet_is_seen_before_and_after_its_translation() {
 #[test]
 fn several_workers_share_one_router() {
     needs!("ping", "curl", "python3", "iperf3");
-    let state = |lab: &Lab| {
-        format!(
-            "[switch]\nworkers = 2\ncontrol = \"{}\"\nstate-dir = \"{}\"\n",
-            lab.path("control.sock").display(),
-            lab.path("state").display()
-        )
-    };
     let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 8080\nto = \"10.10.0.3:80\"\n";
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
@@ -237,6 +241,50 @@ fn the_host_s_sockets_are_an_uplink() {
 }
 
 #[test]
+fn a_forward_listens_on_one_address_only() {
+    needs!("curl", "python3");
+    let host = "[[uplink]]\nname = \"wan\"\nkind = \"host\"\n";
+    let forward =
+        "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 8080\nlisten = \"127.0.0.1\"\nto = \"10.10.0.2:80\"\n";
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    lab.sh("ip -n @host addr add 192.0.2.2/24 dev wan").ok();
+    ["a", "b"].iter().for_each(|netns| lab.add_netns(netns));
+    let file = format!("{}{host}{BRIDGE}{}{}", state(&lab), station("a", 2), station("b", 3));
+    lab.write(&format!("{file}{forward}"));
+    lab.start();
+    ["a", "b"].iter().for_each(|netns| web(&mut lab, netns, 80));
+    lab.ctl("add-forward wan tcp/8080 10.10.0.3:80 --listen 192.0.2.2").ok();
+    lab.ctl("add-forward wan tcp/8080 10.10.0.3:80 --listen ::1").ok();
+    let where_to = |lab: &Lab| ["127.0.0.1:8080", "192.0.2.2:8080", "[::1]:8080"].map(|place| get(lab, "host", place));
+    assert_eq!(where_to(&lab), ["a", "b", "b"]);
+    assert_eq!(get(&lab, "out", "192.0.2.2:8080"), "b");
+    for (words, part) in [
+        ("add-forward wan tcp/8080 10.10.0.3:80", "wan tcp/8080 has ports of forward wan tcp/8080 --listen 127.0.0.1:"),
+        ("add-forward wan tcp/8080 10.10.0.3:80 --listen 127.0.0.1", "exists already, to 10.10.0.2:80"),
+        ("add-forward wan tcp/8080 10.10.0.3:80 --listen 192.0.2.3", "the host has no address 192.0.2.3"),
+        ("del-forward wan tcp/8080", "there is no forward wan tcp/8080: the forwards are wan tcp/8080 --listen 127.0.0.1"),
+    ] {
+        let sentence = lab.ctl(words).refused();
+        assert!(sentence.contains(part), "{words}: {sentence}");
+    }
+    // A restart and the export know them; a reload makes room for the same port on all addresses.
+    assert!(lab.stop().success());
+    lab.start();
+    assert_eq!(where_to(&lab), ["a", "b", "b"]);
+    let export = lab.ctl("export").ok();
+    assert_eq!(export.matches("listen = ").count(), 3, "{export}");
+    assert!(lab.ctl("list-forwards").ok().contains("wan     tcp/8080  127.0.0.1  10.10.0.2:80"));
+    for listen in ["192.0.2.2", "::1"] {
+        lab.ctl(&format!("del-forward wan tcp/8080 --listen {listen}")).ok();
+    }
+    assert_eq!(where_to(&lab), ["a", "curl: 7", "curl: 7"]);
+    lab.write(&format!("{file}{}", forward.replace("listen = \"127.0.0.1\"\n", "")));
+    lab.ctl("reload").ok();
+    assert_eq!(where_to(&lab), ["a", "a", "a"]);
+}
+
+#[test]
 fn what_cannot_be_is_one_sentence_and_nothing_is_half_made() {
     needs!();
     let file = format!(
@@ -252,6 +300,10 @@ fn what_cannot_be_is_one_sentence_and_nothing_is_half_made() {
         ("add-forward wan tcp/99 10.99.0.1:80", "in no subnet of a bridge with uplink \"wan\""),
         ("add-forward wan tcp/99 10.10.0.1:80", "is the gateway of bridge \"br0\""),
         ("add-forward wan tcp/85-99 10.10.0.2:80", "has ports of forward wan tcp/80-90"),
+        ("add-forward wan tcp/99 10.10.0.2:80 --listen 192.0.2.99", "has no address: use 192.0.2.10 or 2001:db8::10,"),
+        ("add-forward wan tcp/99 10.10.0.2:80 --listen 2001:db8::10", "of the other IP version"),
+        ("add-forward wan tcp/90 10.10.0.2:80 --listen 192.0.2.10", "has ports of forward wan tcp/80-90"),
+        ("add-forward wan tcp/99 10.10.0.2:80 --listen wan", "is not an address to listen on"),
         ("add-forward wan tcp/0 10.10.0.2:80", "is not a port"),
         ("add-forward wan icmp/1 10.10.0.2:80", "use tcp or udp"),
         ("add-forward wan tcp/1-3 10.10.0.2:65534", "beyond 65535"),

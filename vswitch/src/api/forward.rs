@@ -1,10 +1,10 @@
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nat::{Forward, PortRange, Protocol};
 use serde::{Deserialize, Serialize};
 
-use super::{PortName, UplinkError};
+use super::{PortName, UplinkError, UplinkKindName};
 
 /// A published port: destination NAT on an uplink, as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,39 +26,68 @@ pub struct ForwardKey {
     pub protocol: Protocol,
     /// The ports on the uplink.
     pub ports: PortRange,
-    /// Whether it is for IPv6: the two have ports of their own.
+    /// Whether it goes to an IPv6 address. At a link the two versions have ports of their own.
     pub v6: bool,
+    /// The address there; `None`: every one that the uplink has. The unspecified one stands for all of its version.
+    pub listen: Option<IpAddr>,
 }
 
 impl ForwardSpec {
     /// As NAT knows it.
     pub fn rule(&self) -> Result<Forward, UplinkError> {
-        Ok(Forward::new(self.key.protocol, self.key.ports, self.to)?)
+        let mut rule = Forward::new(self.key.protocol, self.key.ports, self.to)?;
+        rule.external = self.key.listen.filter(|address| !address.is_unspecified());
+        Ok(rule)
     }
 }
 
+/// As vsctl takes it.
 impl fmt::Display for ForwardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}/{}", self.uplink, protocol_name(self.protocol), if self.v6 { "6" } else { "" }, self.ports)
+        write!(f, "{} {}{}/{}", self.uplink, protocol_name(self.protocol), if self.v6 { "6" } else { "" }, self.ports)?;
+        self.listen.map_or(Ok(()), |address| write!(f, "{LISTEN}{address}"))
     }
 }
 
+/// Between the ports and the address of a key that is a text.
+const LISTEN: &str = " --listen ";
+
 impl ForwardKey {
-    /// Reads `tcp/8080` or `udp/5000-5100`; `tcp6` and `udp6` say that it is for IPv6.
+    /// Reads `tcp/8080` or `udp/5000-5100`; `tcp6` and `udp6` say that it goes to an IPv6 address. `listen` is the address there.
     ///
     /// # Errors
-    /// Neither.
-    pub fn parse(uplink: PortName, text: &str) -> Result<Self, UplinkError> {
+    /// Neither, or not an address that an uplink or a host may have.
+    pub fn parse(uplink: PortName, text: &str, listen: Option<&str>) -> Result<Self, UplinkError> {
         let (protocol, ports) = text.split_once('/').unwrap_or((text, ""));
         let (protocol, v6) = protocol.strip_suffix('6').map_or((protocol, false), |protocol| (protocol, true));
-        Ok(Self { uplink, protocol: protocol_of(protocol)?, ports: ports.parse()?, v6 })
+        let listen = listen.map(listen_of).transpose()?;
+        Ok(Self { uplink, protocol: protocol_of(protocol)?, ports: ports.parse()?, v6, listen })
     }
 
-    /// Whether both have a port in common.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let (mine, theirs) = ((&self.uplink, self.protocol, self.v6), (&other.uplink, other.protocol, other.v6));
-        mine == theirs && self.ports.overlaps(other.ports)
+    /// Whether both have a port of an address in common, on an uplink of this kind. All addresses are in the way of one, as for the
+    /// sockets of a host.
+    pub fn overlaps(&self, other: &Self, kind: UplinkKindName) -> bool {
+        let mine = (&self.uplink, self.protocol);
+        mine == (&other.uplink, other.protocol) && self.ports.overlaps(other.ports) && self.meets(other, kind)
     }
+
+    /// Whether both listen on an address in common.
+    fn meets(&self, other: &Self, kind: UplinkKindName) -> bool {
+        match (self.listen, other.listen) {
+            (Some(mine), Some(theirs)) => {
+                let all = mine.is_unspecified() || theirs.is_unspecified();
+                mine == theirs || all && mine.is_ipv4() == theirs.is_ipv4()
+            }
+            // At a host, no address is all of both versions.
+            _ => kind == UplinkKindName::Host || self.v6 == other.v6,
+        }
+    }
+}
+
+fn listen_of(text: &str) -> Result<IpAddr, UplinkError> {
+    let wrong = || UplinkError::Listen(text.to_owned());
+    let address = text.parse::<IpAddr>().map_err(|_| wrong())?.to_canonical();
+    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) { Err(wrong()) } else { Ok(address) }
 }
 
 /// The name of a protocol.
@@ -91,6 +120,8 @@ struct ForwardTable {
     uplink: PortName,
     protocol: String,
     port: Ports,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
     to: String,
 }
 
@@ -100,7 +131,8 @@ impl TryFrom<String> for ForwardKey {
     fn try_from(text: String) -> Result<Self, UplinkError> {
         let (uplink, rest) = text.split_once(' ').ok_or_else(|| UplinkError::Protocol(text.clone()))?;
         let uplink = uplink.parse().map_err(|_| UplinkError::Protocol(text.clone()))?;
-        Self::parse(uplink, rest)
+        let (ports, listen) = rest.split_once(LISTEN).map_or((rest, None), |(ports, listen)| (ports, Some(listen)));
+        Self::parse(uplink, ports, listen)
     }
 }
 
@@ -114,13 +146,14 @@ impl TryFrom<ForwardTable> for ForwardSpec {
     type Error = UplinkError;
 
     fn try_from(table: ForwardTable) -> Result<Self, UplinkError> {
-        let ForwardTable { uplink, protocol, port, to } = table;
+        let ForwardTable { uplink, protocol, port, listen, to } = table;
         let ports = match port {
             Ports::Number(port) => port.to_string(),
             Ports::Text(text) => text,
         };
         let to: SocketAddr = to.parse().map_err(|_| UplinkError::Target(to))?;
-        let key = ForwardKey { uplink, protocol: protocol_of(&protocol)?, ports: ports.parse()?, v6: to.is_ipv6() };
+        let (protocol, ports, v6) = (protocol_of(&protocol)?, ports.parse()?, to.is_ipv6());
+        let key = ForwardKey { uplink, protocol, ports, v6, listen: listen.as_deref().map(listen_of).transpose()? };
         let spec = Self { key, to };
         spec.rule()?;
         Ok(spec)
@@ -129,9 +162,9 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 
 impl From<ForwardSpec> for ForwardTable {
     fn from(spec: ForwardSpec) -> Self {
-        let ForwardKey { uplink, protocol, ports, .. } = spec.key;
-        let port = Ports::Text(ports.to_string());
-        Self { uplink, protocol: protocol_name(protocol).to_owned(), port, to: spec.to.to_string() }
+        let ForwardKey { uplink, protocol, ports, listen, .. } = spec.key;
+        let (port, listen) = (Ports::Text(ports.to_string()), listen.map(|address| address.to_string()));
+        Self { uplink, protocol: protocol_name(protocol).to_owned(), port, listen, to: spec.to.to_string() }
     }
 }
 
@@ -151,6 +184,8 @@ mod tests {
             ("protocol = \"tcp\"\nport = \"5-1\"\nto = \"10.0.0.2:80\"", "not a port"),
             ("protocol = \"tcp\"\nport = \"1-10\"\nto = \"10.0.0.2:65530\"", "beyond 65535"),
             ("protocol = \"tcp\"\nport = \"1\"\nto = \"10.0.0.2\"", "not an address with a port"),
+            ("protocol = \"tcp\"\nport = 1\nto = \"10.0.0.2:80\"\nlisten = \"lo\"", "\"lo\" is not an address to listen on"),
+            ("protocol = \"udp\"\nport = 1\nto = \"10.0.0.2:80\"\nlisten = \"224.0.0.1\"", "not an address to listen on"),
         ] {
             let error = forward(rest).unwrap_err();
             assert!(error.contains(part), "{rest}: {error}");
@@ -162,6 +197,7 @@ mod tests {
         for rest in [
             "protocol = \"tcp\"\nport = 8080\nto = \"10.0.0.2:80\"",
             "protocol = \"udp\"\nport = \"5-9\"\nto = \"[fd00::2]:5\"",
+            "protocol = \"tcp\"\nport = \"5-9\"\nto = \"10.0.0.2:5\"\nlisten = \"::1\"",
         ] {
             let spec = forward(rest).unwrap();
             assert_eq!(toml::from_str::<ForwardSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
@@ -172,12 +208,33 @@ mod tests {
 
     #[test]
     fn a_key_is_read_as_the_command_line_has_it() {
-        let key = |text| ForwardKey::parse("wan".parse().unwrap(), text);
-        assert_eq!(key("tcp/8080").unwrap().to_string(), "wan tcp/8080");
-        assert_eq!(key("udp6/5-9").unwrap().to_string(), "wan udp6/5-9");
-        assert!(!key("udp/5-9").unwrap().overlaps(&key("udp6/5-9").unwrap()));
-        assert!(key("udp/5-9").unwrap().overlaps(&key("udp/9-10").unwrap()));
-        assert!(!key("udp/5-9").unwrap().overlaps(&key("tcp/5-9").unwrap()));
-        assert!(key("8080").is_err() && key("tcp/x").is_err() && key("tcp").is_err());
+        let key = |text: &str| ForwardKey::try_from(format!("wan {text}"));
+        for text in ["tcp/8080", "udp6/5-9", "tcp/80 --listen 127.0.0.1", "tcp6/80 --listen ::1"] {
+            assert_eq!(key(text).unwrap().to_string(), format!("wan {text}"));
+        }
+        assert_eq!(key("tcp/80 --listen ::ffff:192.0.2.1").unwrap(), key("tcp/80 --listen 192.0.2.1").unwrap());
+        for wrong in ["8080", "tcp/x", "tcp", "tcp/80 --listen x", "tcp/80 --listen "] {
+            assert!(key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_overlap_where_the_sockets_of_a_host_would() {
+        let key = |text: &str| ForwardKey::try_from(format!("wan {text}")).unwrap();
+        let (link, host) = (UplinkKindName::Link, UplinkKindName::Host);
+        for (one, other, expected) in [
+            ("udp/5-9", "udp/9-10", [true, true]),
+            ("udp/5-9", "tcp/5-9", [false, false]),
+            ("udp/5-9", "udp6/5-9", [false, true]),
+            ("tcp/80 --listen 127.0.0.1", "tcp/80 --listen 127.0.0.2", [false, false]),
+            ("tcp/80 --listen 127.0.0.1", "tcp6/80 --listen 127.0.0.1", [true, true]),
+            ("tcp/80 --listen 127.0.0.1", "tcp/80", [true, true]),
+            ("tcp/80 --listen 127.0.0.1", "tcp6/80", [false, true]),
+            ("tcp/80 --listen 0.0.0.0", "tcp/80 --listen 127.0.0.1", [true, true]),
+            ("tcp/80 --listen 0.0.0.0", "tcp/80 --listen ::", [false, false]),
+        ] {
+            let both = |kind| [key(one).overlaps(&key(other), kind), key(other).overlaps(&key(one), kind)];
+            assert_eq!([both(link), both(host)], expected.map(|it| [it; 2]), "{one}, {other}");
+        }
     }
 }

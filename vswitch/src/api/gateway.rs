@@ -48,6 +48,8 @@ pub struct ForwardInfo {
     pub protocol: String,
     /// The ports there, such as `8080` or `5000-5100`.
     pub ports: String,
+    /// The address there; none: every one that the uplink has.
+    pub listen: Option<IpAddr>,
     /// Where the first of them goes.
     pub to: SocketAddr,
     /// Who asked for it.
@@ -61,6 +63,7 @@ impl ForwardInfo {
             uplink: spec.key.uplink.clone(),
             protocol: protocol_name(spec.key.protocol).to_owned(),
             ports: spec.key.ports.to_string(),
+            listen: spec.key.listen,
             to: spec.to,
             origin,
         }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, protocol_name};
+use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkKindName, UplinkSpec};
 
 /// What must hold between bridges, ports, uplinks and forwards: the same rules for the file and for changes at run time.
 ///
@@ -47,8 +47,16 @@ pub enum NetworkError {
     #[error("forward {0} goes to {1}, which is the gateway of bridge \"{2}\": use an address of a station there")]
     TargetIsGateway(ForwardKey, IpAddr, BridgeName),
     /// Two forwards of one port.
-    #[error("forward {0} has ports of forward {1} ({to}): use others", to = format_args!("{}/{}", protocol_name(.1.protocol), .1.ports))]
+    #[error("forward {0} has ports of forward {1}: use others, or let both listen on addresses of their own")]
     SamePort(ForwardKey, ForwardKey),
+    /// A forward on an address that its link does not have.
+    #[error("forward {0} listens where uplink \"{uplink}\" has no address: use {1}, or leave out the address for all", uplink = .0.uplink)]
+    ListenElsewhere(ForwardKey, String),
+    /// A forward from an IPv4 address to an IPv6 one, or the other way round.
+    #[error(
+        "forward {0} goes to {1}, of the other IP version than it listens on: a link translates within one version, so use two addresses of one"
+    )]
+    ListenAcross(ForwardKey, IpAddr),
     /// A port and an uplink of one name.
     #[error("uplink \"{0}\" has the name of a port: captures and counters know both by it, so use another")]
     NameOfPort(PortName),
@@ -73,6 +81,7 @@ impl NetworkError {
             Self::NoUplink(..) | Self::ForwardWithoutUplink(_) => "uplink",
             Self::TargetOutside(..) | Self::TargetIsGateway(..) => "to",
             Self::SamePort(..) => "port",
+            Self::ListenElsewhere(..) | Self::ListenAcross(..) => "listen",
             Self::NameOfPort(_) | Self::NameOfUplink(_) => "name",
             Self::SameDevice(..) => "device",
         }
@@ -127,15 +136,16 @@ impl Network<'_> {
     /// Whether a forward fits.
     ///
     /// # Errors
-    /// No such uplink, a target that is no station behind it, or a port that is taken.
+    /// No such uplink, a target that is no station behind it, a port that is taken, or an address that the uplink does not have.
     pub fn check_forward(&self, spec: &ForwardSpec) -> Result<(), NetworkError> {
         let (key, target) = (&spec.key, spec.to.ip());
-        if !self.uplinks.iter().any(|uplink| uplink.name == key.uplink) {
-            return Err(NetworkError::ForwardWithoutUplink(key.clone()));
-        }
-        if let Some(other) = self.forwards.iter().find(|other| other.key != *key && other.key.overlaps(key)) {
+        let uplink = self.uplinks.iter().find(|uplink| uplink.name == key.uplink);
+        let uplink = uplink.ok_or_else(|| NetworkError::ForwardWithoutUplink(key.clone()))?;
+        let kind = uplink.kind_name();
+        if let Some(other) = self.forwards.iter().find(|other| other.key != *key && other.key.overlaps(key, kind)) {
             return Err(NetworkError::SamePort(key.clone(), other.key.clone()));
         }
+        check_listen(spec, uplink)?;
         let inside = |bridge: &&&BridgeSpec| {
             bridge.uplink.as_ref() == Some(&key.uplink) && bridge.addresses.iter().any(|net| net.contains(&target))
         };
@@ -158,6 +168,22 @@ impl Network<'_> {
             self.uplinks.iter().flat_map(|uplink| uplink.addresses().iter().map(|net| (Owner::Uplink(&uplink.name), *net)));
         bridges.chain(uplinks)
     }
+}
+
+/// Whether a link has the address that a forward listens on. Which one DHCP gives is not known: the forward waits for its own.
+fn check_listen(spec: &ForwardSpec, uplink: &UplinkSpec) -> Result<(), NetworkError> {
+    let Some(address) = spec.key.listen.filter(|_| uplink.kind_name() == UplinkKindName::Link) else { return Ok(()) };
+    let own: Vec<IpAddr> = uplink.addresses().iter().map(IpNet::addr).collect();
+    let known = if uplink.is_by_dhcp() { address.is_ipv4() } else { own.contains(&address) };
+    if !known && !address.is_unspecified() {
+        let own = own.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let advice = if own.is_empty() { "the one that DHCP gives, of IPv4".to_owned() } else { own.join(" or ") };
+        return Err(NetworkError::ListenElsewhere(spec.key.clone(), advice));
+    }
+    if address.is_ipv4() != spec.to.is_ipv4() {
+        return Err(NetworkError::ListenAcross(spec.key.clone(), spec.to.ip()));
+    }
+    Ok(())
 }
 
 /// Who has a subnet.
@@ -256,6 +282,14 @@ mod tests {
         let same: UplinkSpec = toml::from_str("name = \"x\"\nkind = \"link\"\ndevice = \"e-wan\"\naddress = \"dhcp\"").unwrap();
         refused(network.check_uplink(&same), "interface \"e-wan\", which uplink \"wan\" has");
         refused(network.check_forward(&forward("85", "10.0.0.3:1")), "has ports of forward wan tcp/80-90");
+        let listening = |address: &str, to: &str| {
+            let mut spec = forward("80", to);
+            spec.key.listen = Some(address.parse().unwrap());
+            network.check_forward(&spec)
+        };
+        refused(listening("192.0.2.10", "10.0.0.2:80"), "wan tcp/80 --listen 192.0.2.10 has ports of forward wan tcp/80-90");
+        refused(listening("192.0.2.11", "[fd00::2]:80"), "listens where uplink \"wan\" has no address: use 192.0.2.10");
+        refused(listening("192.0.2.10", "[fd00::2]:80"), "of the other IP version than it listens on");
         refused(network.check_forward(&forward("1", "10.1.0.2:1")), "in no subnet of a bridge with uplink \"wan\"");
         refused(network.check_forward(&forward("1", "10.0.0.1:1")), "is the gateway of bridge \"br0\"");
         refused(network.check_forward(&forward("1", "10.0.0.255:1")), "use an address of a station");

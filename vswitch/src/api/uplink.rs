@@ -149,6 +149,11 @@ pub enum UplinkError {
     /// Ports that do not fit.
     #[error(transparent)]
     Ports(#[from] nat::ForwardError),
+    /// Not an address of a host.
+    #[error(
+        "\"{0}\" is not an address to listen on: write one of the uplink's own, such as 192.0.2.10 or ::1, or leave it out for all"
+    )]
+    Listen(String),
     /// Not a target.
     #[error("\"{0}\" is not an address with a port: write 10.10.0.2:80 or [fd10::2]:80")]
     Target(String),

@@ -122,6 +122,9 @@ enum Command {
         /// Where the first port goes, such as 10.10.0.2:80; others go to those that follow.
         #[arg(value_name = "IP:PORT")]
         to: String,
+        /// The one address of the uplink to publish it on, such as 127.0.0.1 of the host; all by default.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
     },
     /// Publishes a port no more.
     DelForward {
@@ -129,6 +132,9 @@ enum Command {
         /// As it was given to add-forward; tcp6 or udp6 names the one that goes to an IPv6 address.
         #[arg(value_name = "PROTO/PORT[-PORT]")]
         port: String,
+        /// As it was given to add-forward.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
     },
     /// Lists the published ports.
     ListForwards,
@@ -344,13 +350,15 @@ impl Arguments {
             }))?),
             Command::DelUplink { name } => Request::DeleteUplink(name),
             Command::ListUplinks => Request::ListUplinks,
-            Command::AddForward { uplink, port, to } => {
-                let key = forward_key(uplink, &port)?;
+            Command::AddForward { uplink, port, to, listen } => {
+                let key = forward_key(uplink, &port, listen.as_deref())?;
                 let (protocol, port) = (protocol_name(key.protocol), key.ports.to_string());
-                let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "to": to });
+                let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "listen": key.listen, "to": to });
                 Request::AddForward(spec(table)?)
             }
-            Command::DelForward { uplink, port } => Request::DeleteForward(forward_key(uplink, &port)?),
+            Command::DelForward { uplink, port, listen } => {
+                Request::DeleteForward(forward_key(uplink, &port, listen.as_deref())?)
+            }
             Command::ListForwards => Request::ListForwards,
             Command::Sessions { uplink } => Request::Sessions(uplink),
             Command::Neighbors { bridge } => Request::Neighbors(bridge),
@@ -421,8 +429,8 @@ impl PortOptions {
     }
 }
 
-fn forward_key(uplink: PortName, port: &str) -> Result<ForwardKey, ClientError> {
-    ForwardKey::parse(uplink, port).map_err(|error| ClientError::Argument(error.to_string()))
+fn forward_key(uplink: PortName, port: &str, listen: Option<&str>) -> Result<ForwardKey, ClientError> {
+    ForwardKey::parse(uplink, port, listen).map_err(|error| ClientError::Argument(error.to_string()))
 }
 
 /// A list, unless nothing is in it.

@@ -23,9 +23,10 @@ pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
 }
 
 pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
-    let mut table = Table::new(["UPLINK", "PORT", "TO"]);
+    let mut table = Table::new(["UPLINK", "PORT", "LISTEN", "TO"]);
     for forward in forwards {
-        table.row([forward.uplink.to_string(), format!("{}/{}", forward.protocol, forward.ports), target(forward)]);
+        let listen = forward.listen.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        table.row([forward.uplink.to_string(), format!("{}/{}", forward.protocol, forward.ports), listen, target(forward)]);
     }
     table.text()
 }
@@ -111,8 +112,9 @@ pub(super) fn show_uplink(text: &mut String, uplink: &UplinkInfo, forwards: &[Fo
         let _ = writeln!(text, "      {}", uplink.features.join(" "));
     }
     for forward in forwards.iter().filter(|forward| forward.uplink == uplink.name) {
+        let on = forward.listen.map_or_else(String::new, |address| format!("{address} "));
         let from = format!("{}/{}", forward.protocol, forward.ports);
-        let _ = writeln!(text, "  {from} -> {}{}", target(forward), origin(forward.origin));
+        let _ = writeln!(text, "  {on}{from} -> {}{}", target(forward), origin(forward.origin));
     }
 }
 

@@ -25,7 +25,7 @@ const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
 const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac"];
-const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "to"];
+const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "listen", "to"];
 const NAT_KEYS: &[&str] = &[
     "mapping",
     "filtering",

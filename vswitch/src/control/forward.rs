@@ -70,10 +70,14 @@ impl Switch {
     pub(super) fn publish(&self, name: &PortName) -> Result<(), ControlError> {
         let uplink = self.uplink(name)?;
         let specs = self.forwards.values().map(|(spec, _)| spec).filter(|spec| spec.key.uplink == *name);
-        let rules = specs.map(ForwardSpec::rule).collect::<Result<Vec<_>, _>>()?;
+        let rules = specs.map(|spec| Ok(host::Forward { rule: spec.rule()?, listen: spec.key.listen }));
+        let rules = rules.collect::<Result<Vec<_>, ControlError>>()?;
         match &uplink.host {
-            Some(host) => Ok(host.set_forwards(rules.into_iter().map(|rule| host::Forward { rule, listen: None }).collect())?),
-            None => Ok(self.router()?.tell(Command::SetForwards(uplink.bridge, rules))?),
+            Some(host) => Ok(host.set_forwards(rules)?),
+            None => {
+                let rules = rules.into_iter().map(|forward| forward.rule).collect();
+                Ok(self.router()?.tell(Command::SetForwards(uplink.bridge, rules))?)
+            }
         }
     }
 

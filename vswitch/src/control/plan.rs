@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, UplinkSpec,
-    VxlanSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, UplinkKindName,
+    UplinkSpec, VxlanSpec,
 };
 use crate::config::Layout;
 
@@ -42,7 +42,7 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
         let same = wanted.forwards.get(key).is_some_and(|new| *new == (spec.clone(), *origin));
         // Another kind of uplink may not get the port, and need not if nobody wants it any more.
         let moves = running.uplinks.get(&key.uplink) != wanted.uplinks.get(&key.uplink);
-        let in_the_way = moves || wanted.forwards.keys().any(|new| new.overlaps(key));
+        let in_the_way = moves || wanted.forwards.keys().any(|new| new.overlaps(key, UplinkKindName::Host));
         if !same {
             let list = if in_the_way { &mut first } else { &mut last };
             list.push(Step::DeleteForward(key.clone()));
