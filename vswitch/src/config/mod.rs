@@ -94,8 +94,17 @@ pub fn export(config: &Config) -> String {
     }
     let Config { switch, nat, docker, uplinks, forwards, bridges, ports, vxlans } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
-    toml::to_string(&File { switch, nat, docker, uplink: uplinks, bridge: bridges, port: ports, vxlan: vxlans, forward: forwards })
-        .unwrap_or_default()
+    toml::to_string(&File {
+        switch,
+        nat,
+        docker,
+        uplink: uplinks,
+        bridge: bridges,
+        port: ports,
+        vxlan: vxlans,
+        forward: forwards,
+    })
+    .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
-use crate::api::{BridgeName, ForwardKey, ForwardSpec, Origin, PortName, protocol_name};
+use crate::api::{BridgeName, ForwardKey, ForwardSpec, Origin, PortName, Reply, protocol_name};
 use crate::config::{self, Change, State};
 use crate::docker::message::{self, EndpointReference, Request};
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId, Sandbox};
@@ -106,7 +106,8 @@ impl Switch {
         let EndpointReference { network: network_id, endpoint: id } = &request.reference;
         let network = self.network(network_id)?;
         let endpoint = Endpoint::read(request, network)?;
-        let interface = if request.interface.mac.is_empty() { json!({ "MacAddress": endpoint.mac.to_string() }) } else { json!({}) };
+        let interface =
+            if request.interface.mac.is_empty() { json!({ "MacAddress": endpoint.mac.to_string() }) } else { json!({}) };
         let answer = json!({ "Interface": interface });
         let known = &self.state.docker.endpoints;
         match known.get(id) {
@@ -218,7 +219,7 @@ impl Switch {
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| DockerError::PortsTaken("all ports that were tried".to_owned()).into()))
+        Err(last.unwrap_or_else(|| DockerError::PortsTaken("every port that was tried is".to_owned()).into()))
     }
 
     fn choose_ports(
@@ -237,8 +238,11 @@ impl Switch {
         })?;
         let kind = self.uplink(uplink)?.spec.kind_name();
         let own = |key: &ForwardKey| endpoint.published.iter().any(|spec| spec.key == *key);
-        let is_taken = |key: &ForwardKey| self.forwards.keys().any(|other| other.overlaps(key) && !own(other));
-        Ok(docker::choose(bindings, endpoint, &docker::Outside { uplink, kind, is_taken: &is_taken, refused })?)
+        let is_taken = |key: &ForwardKey| self.forwards.keys().any(|other| other.overlaps(key, kind) && !own(other));
+        let chosen = docker::choose(bindings, endpoint, &docker::Outside { uplink, kind, is_taken: &is_taken, refused })?;
+        let layout = self.layout();
+        chosen.iter().try_for_each(|spec| layout.network().check_forward(spec))?;
+        Ok(chosen)
     }
 
     fn withdraw_ports(&mut self, id: &EndpointId) -> Result<Value, ControlError> {
@@ -246,6 +250,18 @@ impl Switch {
             self.change_endpoint(id, |endpoint| endpoint.published.clear())?;
         }
         Ok(json!({}))
+    }
+
+    /// Takes one port of a container back, as vsctl asks.
+    pub(super) fn withdraw_port(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
+        let same = |spec: &ForwardSpec| ForwardKey { uplink: key.uplink.clone(), ..spec.key.clone() } == *key;
+        let target = self.forwards.get(key).map(|(spec, _)| spec.to);
+        self.change_docker(|docker| {
+            for endpoint in docker.endpoints.values_mut() {
+                endpoint.published.retain(|spec| !(same(spec) && Some(spec.to) == target));
+            }
+        })?;
+        Ok(Reply::Done(Vec::new()))
     }
 
     fn describe(&self, request: &EndpointReference) -> Result<Value, ControlError> {
@@ -370,11 +386,9 @@ fn concerns_docker(step: &Step) -> bool {
         Step::AddUplink(_, origin) | Step::SetUplink(_, origin) => *origin == Origin::Docker,
         Step::AddVxlan(_, origin) | Step::SetVxlan(_, origin) => *origin == Origin::Docker,
         Step::AddForward(_, origin) => *origin == Origin::Docker,
-        Step::DeleteBridge(_)
-        | Step::DeletePort(_)
-        | Step::DeleteUplink(_)
-        | Step::DeleteForward(_)
-        | Step::DeleteVxlan(_) => true,
+        Step::DeleteBridge(_) | Step::DeletePort(_) | Step::DeleteUplink(_) | Step::DeleteForward(_) | Step::DeleteVxlan(_) => {
+            true
+        }
     }
 }
 

@@ -130,7 +130,9 @@ pub enum ControlError {
     )]
     DockersPort(PortName, crate::docker::NetworkId),
     /// An uplink that is there for networks of Docker.
-    #[error("uplink \"{0}\" is there for networks of Docker: it goes with the last of them, or when [docker] names another `uplink`")]
+    #[error(
+        "uplink \"{0}\" is there for networks of Docker: it goes with the last of them, or when [docker] names another `uplink`"
+    )]
     DockersUplink(PortName),
     /// Several things that failed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]

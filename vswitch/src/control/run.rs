@@ -12,12 +12,13 @@ use tokio::task::JoinHandle as Task;
 use tokio::time::{Duration, interval};
 
 use super::server::Call;
-use super::socket::{self, SocketFile};
+use super::socket::{self, Socket, SocketFile};
 use super::{ControlError, Start, Switch, server};
 use crate::api::{Reply, Request};
 use crate::config::{self, Config};
 use crate::docker::server::{self as docker_server, Ask};
 use crate::services::Output;
+use crate::sys::activation;
 use crate::worker::{Command, Event, Handle, Worker};
 
 /// Why vswitchd ended early.
@@ -76,24 +77,25 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 
 /// The sockets by which requests come in.
 struct Doors {
-    control: (UnixListener, SocketFile),
-    docker: Option<(UnixListener, SocketFile)>,
+    control: Socket,
+    docker: Option<Socket>,
 }
 
 impl Doors {
     fn open(config: &Config) -> Result<Self, RunError> {
-        let control = socket::bind(&config.switch.control, socket::CONTROL)?;
-        let docker = config.docker.enabled.then(|| socket::bind(&config.docker.socket, socket::DOCKER)).transpose()?;
+        let mut passed = activation::passed_sockets();
+        let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
+        let docker = config.docker.enabled.then(|| socket::open(&config.docker.socket, socket::DOCKER, &mut passed));
+        let docker = docker.transpose()?;
         Ok(Self { control, docker })
     }
 
     /// Lets requests in. The files are gone when what this returns is dropped.
     fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>) -> Served {
-        let (control, control_file) = self.control;
-        let mut served = Served { tasks: vec![tokio::spawn(server::serve(control, calls))], _files: vec![control_file] };
-        if let Some((docker, file)) = self.docker {
-            served.tasks.push(tokio::spawn(docker_server::serve(docker, asks)));
-            served._files.push(file);
+        let mut served = Served { tasks: Vec::new(), files: Vec::new() };
+        served.add(self.control, |listener| tokio::spawn(server::serve(listener, calls)));
+        if let Some(docker) = self.docker {
+            served.add(docker, |listener| tokio::spawn(docker_server::serve(listener, asks)));
         }
         served
     }
@@ -102,12 +104,20 @@ impl Doors {
 /// Sockets that are served until this is dropped.
 struct Served {
     tasks: Vec<Task<()>>,
-    _files: Vec<SocketFile>,
+    files: Vec<SocketFile>,
+}
+
+impl Served {
+    fn add(&mut self, socket: Socket, serve: impl FnOnce(UnixListener) -> Task<()>) {
+        self.tasks.push(serve(socket.listener));
+        self.files.extend(socket.file);
+    }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.tasks.iter().for_each(Task::abort);
+        self.files.clear();
     }
 }
 

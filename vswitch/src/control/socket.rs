@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
+use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
@@ -43,6 +43,14 @@ pub enum SocketError {
     Refused(Purpose, PathBuf, #[source] io::Error),
 }
 
+/// A socket that is listened on; its file goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) listener: UnixListener,
+    /// `None`: it was there before and stays, so that whoever comes while vswitchd is away waits.
+    pub(super) file: Option<SocketFile>,
+}
+
 /// The file of a socket, which goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile(PathBuf);
@@ -54,8 +62,17 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens a socket, replacing one that a killed vswitchd left.
-pub(super) fn bind(path: &Path, purpose: Purpose) -> Result<(UnixListener, SocketFile), SocketError> {
+/// Opens a socket: that among `passed`, which the service manager opened, or a new one, which replaces one that a killed vswitchd left.
+pub(super) fn open(path: &Path, purpose: Purpose, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+    let is_it = |socket: &BlockingListener| socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
+    let Some(number) = passed.iter().position(is_it) else { return bind(path, purpose) };
+    let socket = passed.swap_remove(number);
+    let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+    Ok(Socket { listener: listener.map_err(refused)?, file: None })
+}
+
+fn bind(path: &Path, purpose: Purpose) -> Result<Socket, SocketError> {
     if path.as_os_str().len() > LONGEST_PATH {
         return Err(SocketError::TooLong(purpose, path.to_owned()));
     }
@@ -68,9 +85,9 @@ pub(super) fn bind(path: &Path, purpose: Purpose) -> Result<(UnixListener, Socke
         io::ErrorKind::AddrInUse => SocketError::InUse(purpose, path.to_owned()),
         _ => refused(source),
     })?;
-    let file = SocketFile(path.to_owned());
+    let file = Some(SocketFile(path.to_owned()));
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(purpose.mode)).map_err(refused)?;
-    Ok((listener, file))
+    Ok(Socket { listener, file })
 }
 
 /// Removes a socket that nobody listens on.
@@ -93,9 +110,25 @@ fn make_way(path: &Path, purpose: Purpose) -> Result<(), SocketError> {
 mod tests {
     use super::*;
 
-    fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+    fn bind(path: &Path) -> Result<Socket, SocketError> {
+        open(path, &mut Vec::new())
+    }
+
+    fn open(path: &Path, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { super::bind(path, CONTROL) })
+        runtime.block_on(async { super::open(path, CONTROL, passed) })
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_used_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["control.sock", "other.sock"].map(|name| directory.path().join(name));
+        let mut passed = vec![BlockingListener::bind(&other).unwrap(), BlockingListener::bind(&path).unwrap()];
+        drop(open(&path, &mut passed).unwrap());
+        assert!(path.exists());
+        assert_eq!(passed.len(), 1);
+        drop(bind(&path).unwrap());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub enum DockerError {
     #[error("port \"{0}\" exists already: try again, and Docker gives the container another identifier")]
     PortTaken(PortName),
     /// A bridge that `switch.toml` does not have.
-    #[error("there is no bridge \"{0}\" in switch.toml: leave out `vswitch.bridge`, or add a [[bridge]] with that name and reload")]
+    #[error(
+        "there is no bridge \"{0}\" in switch.toml: leave out `vswitch.bridge`, or add a [[bridge]] with that name and reload"
+    )]
     NoBridge(BridgeName),
     /// A network whose gateway is not its bridge's.
     #[error("the gateway {gateway} is not that of bridge \"{bridge}\", which is {own}: use --subnet {subnet} --gateway {own}")]
@@ -53,7 +55,9 @@ pub enum DockerError {
     #[error("the driver vswitch does not know network {0}: its state-dir was lost, so remove the network and create it again")]
     NoNetwork(NetworkId),
     /// An endpoint that Docker knows and the driver does not.
-    #[error("the driver vswitch does not know endpoint {0}: its state-dir was lost, or its container was taken for dead; restart it")]
+    #[error(
+        "the driver vswitch does not know endpoint {0}: its state-dir was lost, or its container was taken for dead; restart it"
+    )]
     NoEndpoint(EndpointId),
     /// Something of that identifier is there and is different.
     #[error("{0} exists already and is different: remove it first")]
@@ -74,7 +78,7 @@ pub enum DockerError {
     #[error("{0}")]
     Port(String),
     /// No port left.
-    #[error("{0} are in use: publish another port, or end what uses them (`vsctl list-forwards` and `ss -lnp` name it)")]
+    #[error("{0} in use: publish another port, or end what uses it (`vsctl list-forwards` and `ss -lnp` name it)")]
     PortsTaken(String),
     /// More than fits.
     #[error("the driver vswitch has {0} already, the most that it takes: remove some first")]

@@ -73,7 +73,8 @@ impl Pools {
     /// One that is given, or none left.
     pub fn request_address(&mut self, request: &RequestAddress) -> Result<Value, DockerError> {
         let pool = self.0.get_mut(&request.pool);
-        let pool = pool.ok_or_else(|| refuse(format!("the driver vswitch gave no subnet \"{}\"", request.pool.escape_debug())))?;
+        let pool =
+            pool.ok_or_else(|| refuse(format!("the driver vswitch gave no subnet \"{}\"", request.pool.escape_debug())))?;
         let for_gateway = request.options.get(ADDRESS_TYPE).and_then(Value::as_str) == Some(GATEWAY);
         if pool.given.len() >= MOST_ADDRESSES {
             return Err(DockerError::TooMany(format!("{MOST_ADDRESSES} addresses of {}", pool.net)));
@@ -103,9 +104,8 @@ impl Pools {
     /// A subnet that nobody has: a /24 of 10.224.0.0/12, or a /64 of a unique local prefix (RFC 4193).
     fn choose(&self, v6: bool, is_used: impl Fn(&IpNet) -> bool) -> Result<IpNet, DockerError> {
         let v4_net = |number: u16| Ipv4Net::new(Ipv4Addr::from(0x0ae0_0000 | u32::from(number) << 8), 24).ok().map(IpNet::V4);
-        let v6_net = |number: u16| {
-            Ipv6Net::new(Ipv6Addr::new(0xfd76, 0x7377, 0x6974, number, 0, 0, 0, 0), 64).ok().map(IpNet::V6)
-        };
+        let v6_net =
+            |number: u16| Ipv6Net::new(Ipv6Addr::new(0xfd76, 0x7377, 0x6974, number, 0, 0, 0, 0), 64).ok().map(IpNet::V6);
         let all = (0..4096).filter_map(|number| if v6 { v6_net(number) } else { v4_net(number) });
         let mut free = all.filter(|net| self.0.values().all(|pool| !overlap(&pool.net, net)) && !is_used(net));
         free.next().ok_or_else(|| refuse("every subnet that the driver chooses from is in use: give one with --subnet"))
@@ -116,7 +116,8 @@ impl Pool {
     /// The lowest address of `part` that is free and that a host may have.
     fn free(&self, part: IpNet) -> Option<IpAddr> {
         let is_host = |address: &IpAddr| {
-            IpNet::new(*address, self.net.prefix_len()).is_ok_and(|net| crate::api::is_host(&net)) && !self.given.contains(address)
+            IpNet::new(*address, self.net.prefix_len()).is_ok_and(|net| crate::api::is_host(&net))
+                && !self.given.contains(address)
         };
         addresses(part).find(is_host)
     }
@@ -207,11 +208,13 @@ mod tests {
     #[test]
     fn a_subnet_is_chosen_where_none_is_asked_for() {
         let mut pools = Pools::default();
-        let all: BTreeSet<String> = (0..3).map(|_| {
-            let id = pool(&mut pools, "", "", false).unwrap();
-            take(&mut pools, &id, "", true).unwrap();
-            id
-        }).collect();
+        let all: BTreeSet<String> = (0..3)
+            .map(|_| {
+                let id = pool(&mut pools, "", "", false).unwrap();
+                take(&mut pools, &id, "", true).unwrap();
+                id
+            })
+            .collect();
         assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), ["10.224.0.0/24", "10.224.1.0/24", "10.224.2.0/24"]);
         let id = pool(&mut pools, "", "", true).unwrap();
         assert_eq!(take(&mut pools, &id, "", true).unwrap(), "fd76:7377:6974::1/64");

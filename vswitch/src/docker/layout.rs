@@ -26,7 +26,8 @@ impl Docker {
         // What contradicts itself was refused when Docker asked for it.
         let own = self.networks.values().filter_map(|network| network.own_bridge(default).ok().flatten());
         let bridges: Vec<BridgeSpec> = own.collect();
-        let uplinks = implied.into_iter().filter(|spec| bridges.iter().any(|bridge| bridge.uplink.as_ref() == Some(&spec.name)));
+        let uplinks =
+            implied.into_iter().filter(|spec| bridges.iter().any(|bridge| bridge.uplink.as_ref() == Some(&spec.name)));
         let uplinks = uplinks.filter(|_| settings.uplink.is_none()).collect();
         (uplinks, bridges)
     }
@@ -45,7 +46,10 @@ impl Docker {
         for endpoint in self.endpoints.values() {
             let uplink = self.networks.get(&endpoint.network).and_then(|network| uplink_of(&network.bridge));
             let Some(uplink) = uplink else { continue };
-            let here = |spec: &ForwardSpec| ForwardSpec { key: ForwardKey { uplink: uplink.clone(), ..spec.key.clone() }, to: spec.to };
+            let here = |spec: &ForwardSpec| ForwardSpec {
+                key: ForwardKey { uplink: uplink.clone(), ..spec.key.clone() },
+                to: spec.to,
+            };
             forwards.extend(endpoint.published.iter().map(here));
         }
         forwards

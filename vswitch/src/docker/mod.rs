@@ -36,6 +36,8 @@ mod publish;
 mod sandbox;
 pub mod server;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use endpoint::Endpoint;
 pub use error::DockerError;

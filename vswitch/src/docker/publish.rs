@@ -26,7 +26,11 @@ const ANY: RangeInclusive<u16> = 32_768..=60_999;
 pub fn bindings(options: &message::Options) -> Result<Vec<Binding>, DockerError> {
     let Some(value) = options.get(PORT_MAP).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     let bindings = Vec::deserialize(value).map_err(|error| DockerError::Malformed(error.to_string()))?;
-    if bindings.len() > MOST { Err(DockerError::TooMany(format!("{MOST} published ports of one container"))) } else { Ok(bindings) }
+    if bindings.len() > MOST {
+        Err(DockerError::TooMany(format!("{MOST} published ports of one container")))
+    } else {
+        Ok(bindings)
+    }
 }
 
 /// Where ports are published.
@@ -52,7 +56,8 @@ pub fn choose(bindings: &[Binding], endpoint: &Endpoint, outside: &Outside<'_>) 
         let is_free = |port: &u16| {
             !outside.refused.contains(&(wish.protocol, *port))
                 && wish.at(*port, outside.uplink).is_some_and(|forwards| {
-                    forwards.iter().all(|new| !(outside.is_taken)(&new.key) && chosen.iter().all(|old| !old.key.overlaps(&new.key)))
+                    let meets = |new: &ForwardSpec, old: &ForwardSpec| old.key.overlaps(&new.key, outside.kind);
+                    forwards.iter().all(|new| !(outside.is_taken)(&new.key) && !chosen.iter().any(|old| meets(new, old)))
                 })
         };
         let port = wish.ports.clone().find(is_free);
@@ -66,6 +71,7 @@ pub fn choose(bindings: &[Binding], endpoint: &Endpoint, outside: &Outside<'_>) 
 struct Wish {
     protocol: Protocol,
     ports: RangeInclusive<u16>,
+    listen: Option<IpAddr>,
     /// Of each IP version one at most.
     targets: Vec<SocketAddr>,
 }
@@ -85,45 +91,57 @@ impl Wish {
             (0, _) => ANY,
             (first, last) => first..=last.max(first),
         };
-        let mut targets = targets(binding, endpoint)?;
-        if kind == UplinkKindName::Host {
-            targets.truncate(1);
-        }
-        Ok(Self { protocol, ports, targets })
+        let listen: Option<IpAddr> = match binding.host_ip.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "an address of the host"))?),
+        };
+        let targets = targets(endpoint, binding.port, listen, kind)?;
+        Ok(Self { protocol, ports, listen, targets })
     }
 
     /// The forwards that publish it at this port.
     fn at(&self, port: u16, uplink: &PortName) -> Option<Vec<ForwardSpec>> {
         let ports: nat::PortRange = port.to_string().parse().ok()?;
+        let (protocol, listen) = (self.protocol, self.listen);
         let forward = |to: &SocketAddr| ForwardSpec {
-            key: ForwardKey { uplink: uplink.clone(), protocol: self.protocol, ports, v6: to.is_ipv6() },
+            key: ForwardKey { uplink: uplink.clone(), protocol, ports, v6: to.is_ipv6(), listen },
             to: *to,
         };
         Some(self.targets.iter().map(forward).collect())
     }
 
-    /// `tcp port 80`, or `all tcp ports from 80 to 90`.
+    /// `tcp port 80 is`, or `all tcp ports from 80 to 90 are`.
     fn name(&self) -> String {
         let (protocol, first, last) = (protocol_name(self.protocol), self.ports.start(), self.ports.end());
-        format!("{protocol} ports {first} to {last}")
+        if first == last {
+            format!("{protocol} port {first} is")
+        } else {
+            format!("all {protocol} ports from {first} to {last} are")
+        }
     }
 }
 
-/// Where the traffic goes. An address of the host of one IP version leads to the container's address of that version.
-fn targets(binding: &Binding, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DockerError> {
-    let host_ip: Option<IpAddr> = match binding.host_ip.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "an address of the host"))?),
-    };
-    if let Some(address) = host_ip.filter(|address| !address.is_unspecified()) {
-        return Err(DockerError::Port(format!("ports cannot be published at {address} alone: leave out the address")));
+/// Where the traffic goes. A link translates within one IP version; the host's sockets lead from either to either.
+fn targets(
+    endpoint: &Endpoint,
+    port: u16,
+    listen: Option<IpAddr>,
+    kind: UplinkKindName,
+) -> Result<Vec<SocketAddr>, DockerError> {
+    let other_version = |address: &IpAddr| listen.is_some_and(|listen| listen.is_ipv4() != address.is_ipv4());
+    let mut addresses: Vec<IpAddr> = endpoint.addresses.iter().map(ipnet::IpNet::addr).collect();
+    match kind {
+        UplinkKindName::Host => {
+            addresses.sort_by_key(other_version);
+            addresses.truncate(1);
+        }
+        UplinkKindName::Link => addresses.retain(|address| !other_version(address)),
     }
-    let fits = |address: &IpAddr| host_ip.is_none_or(|host| host.is_ipv4() == address.is_ipv4());
-    let addresses = endpoint.addresses.iter().map(ipnet::IpNet::addr).filter(fits);
-    let targets: Vec<SocketAddr> = addresses.map(|address| SocketAddr::new(address, binding.port)).collect();
-    if targets.is_empty() {
-        let host = binding.host_ip.clone();
-        return Err(DockerError::Port(format!("a port cannot be published at {host}: the container has no address of that IP version")));
+    if addresses.is_empty() {
+        let at = listen.map_or_else(|| "no address".to_owned(), |address| address.to_string());
+        return Err(DockerError::Port(format!(
+            "port {port} cannot be published at {at}: the container has no address of that IP version"
+        )));
     }
-    Ok(targets)
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
