@@ -177,8 +177,8 @@ impl Reader<'_> {
         }
         if self.problems.is_empty() {
             self.check_network(&uplinks, &bridges, &ports, &forwards);
+            docker.iter().for_each(|docker| self.check_docker(docker, &uplinks));
         }
-        docker.iter().for_each(|docker| self.check_docker(docker, &uplinks));
         Some(Config {
             switch: switch?,
             nat: nat?,
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_in_order() {
         let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
-                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[docker]\n";
+                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[cluster]\n";
         let found = problems(text);
         let starts = [
             "f:3:7: `mtu`",
@@ -474,12 +474,22 @@ mod tests {
             "f:5:10: `ageing`",
             "f:9:7: `mac`",
             "f:10:8: `vlan`",
-            "f:11:2: [docker] is not built",
+            "f:11:2: [cluster] is not built",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
         for (problem, start) in found.iter().zip(starts) {
             assert!(problem.starts_with(start), "{problem:?} instead of {start:?}");
         }
+    }
+
+    #[test]
+    fn docker_is_given_an_uplink_of_the_file() {
+        only(
+            "[docker]\nenabled = true\nuplink = \"wan\"\n",
+            "f:3:10: `uplink` of [docker] is \"wan\", which the file does not have",
+        );
+        only("[docker]\nsockets = \"/x\"\n", "f:2:1: unknown key `sockets` in [docker]: did you mean `socket`?");
+        assert_eq!(problems("[docker]\nuplink = \"wan\"\n[[uplink]]\nname = \"wan\"\nkind = \"host\"\n"), Vec::<String>::new());
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub enum DockerError {
     /// A network that Docker knows and the driver does not.
     #[error("the driver vswitch does not know network {0}: its state-dir was lost, so remove the network and create it again")]
     NoNetwork(NetworkId),
+    /// A network that does not run.
+    #[error("the network does not run, for its bridge \"{0}\" does not fit switch.toml: the log of vswitchd says why")]
+    LeftOut(BridgeName),
     /// An endpoint that Docker knows and the driver does not.
     #[error(
         "the driver vswitch does not know endpoint {0}: its state-dir was lost, or its container was taken for dead; restart it"
