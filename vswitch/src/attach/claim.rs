@@ -32,15 +32,20 @@ pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
     if !spec.is_handed_over() {
         return Namespace::open(spec.netns.as_ref());
     }
+    sandbox(spec).map(|sandbox| sandbox.unwrap_or_else(Namespace::own))
+}
+
+/// The namespace to which a device was to be brought, if it is there.
+pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<Namespace>, AttachError> {
     let sandbox = match Namespace::open(spec.netns.as_ref()) {
         Ok(sandbox) => sandbox,
-        Err(AttachError::NoNetns { .. }) => return Ok(Namespace::own()),
+        Err(AttachError::NoNetns { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     match sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place)) {
-        Ok(Some(_)) => Ok(sandbox),
+        Ok(found) => Ok(found.map(|_| sandbox)),
         // An empty file is left where a namespace was mounted.
-        Ok(None) | Err(AttachError::NotNetns(_)) => Ok(Namespace::own()),
+        Err(AttachError::NotNetns(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

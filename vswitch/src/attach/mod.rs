@@ -115,6 +115,14 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
     }
 }
 
+/// Whether a device that is handed over has come to its sandbox, and is still there.
+///
+/// # Errors
+/// Mostly a missing `CAP_SYS_ADMIN`.
+pub fn has_arrived(spec: &PortSpec) -> Result<bool, AttachError> {
+    claim::sandbox(spec).map(|sandbox| sandbox.is_some())
+}
+
 /// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is nothing of ours.
 /// Queues that are still open read as gone afterwards.
 ///

@@ -480,7 +480,9 @@ fn a_device_that_is_handed_over_is_found_wherever_it_is() {
         let link = run("ip link show dev ep-1");
         assert!(link.contains("mtu 1400") && link.contains("02:00:00:00:00:0a") && !link.contains(",UP"), "{link}");
         assert!(!run("ip addr show dev ep-1").contains("inet"));
+        assert!(!has_arrived(&spec).unwrap());
         hand_over(&spec, &name);
+        assert!(has_arrived(&spec).unwrap());
         let mut attachment = first;
         exchange(&PortSpec { netns: Some(Netns::Name(name.0.clone())), ..spec.clone() }, &mut attachment);
         drop(attachment);

@@ -226,4 +226,32 @@ mod tests {
         assert_eq!((merged.uplinks.len(), merged.forwards.len(), notes.len()), (2, 0, 3));
         assert!(notes.iter().all(|note| note.contains("which vsctl added, is left out: ")), "{notes:?}");
     }
+
+    #[test]
+    fn what_docker_asked_for_gives_way_to_all_others() {
+        let network = |id: &str, subnet: &str| -> (crate::docker::NetworkId, crate::docker::Network) {
+            let net: ipnet::IpNet = subnet.parse().unwrap();
+            let request = serde_json::json!({
+                "NetworkID": id.repeat(8), "IPv4Data": [{ "Pool": net.trunc().to_string(), "Gateway": subnet }],
+            });
+            let request: crate::docker::message::CreateNetwork = serde_json::from_value(request).unwrap();
+            (request.network.clone(), crate::docker::Network::read(&request).unwrap())
+        };
+        let mut state = State::default();
+        state.docker.networks = [network("a", "10.1.0.1/24"), network("b", "10.2.0.1/24")].into();
+        let mut config = Config { bridges: vec![bridge("br0")], ..Config::default() };
+        assert_eq!(merge(&config, &state).0.bridges.len(), 1, "Docker is not served");
+
+        config.docker.enabled = true;
+        let (merged, notes) = merge(&config, &state);
+        let origins: Vec<(&str, Origin)> = merged.bridges.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
+        let expected = [("br0", Origin::File), ("docker-aaaaaaaa", Origin::Docker), ("docker-bbbbbbbb", Origin::Docker)];
+        assert_eq!((&origins[..], notes.len()), (&expected[..], 0));
+        assert_eq!(merged.uplinks.values().map(|(_, origin)| *origin).collect::<Vec<_>>(), [Origin::Docker]);
+
+        config.bridges[0].addresses = vec!["10.2.0.9/16".parse().unwrap()];
+        let (merged, notes) = merge(&config, &state);
+        assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0", "docker-aaaaaaaa"]);
+        assert!(notes[0].contains("bridge \"docker-bbbbbbbb\", which Docker asked for, is left out: "), "{notes:?}");
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::{ControlError, Switch};
 use crate::api::{ForwardKey, Origin, protocol_name};
+use crate::attach;
 use crate::docker::message::{self, EndpointReference};
 use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
 
@@ -47,7 +48,7 @@ impl Switch {
             let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
             let mac = (old.mac == new.mac).then(|| old.mac.to_string());
             let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
-            if self.is_alive(id, old) {
+            if self.is_alive(id, old) && self.has_arrived(id, old) {
                 return Err(DockerError::AddressTaken(shared, old.port.clone()));
             }
             stale.insert(id.clone());
@@ -131,7 +132,8 @@ impl Switch {
     pub fn collect_dead(&mut self) {
         let endpoints = &self.state.docker.endpoints;
         self.awaited.retain(|id, _| endpoints.contains_key(id));
-        let dead = self.dead();
+        let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
+        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         if dead.is_empty() {
             return;
         }
@@ -143,22 +145,31 @@ impl Switch {
 
     /// Forgets endpoints whose containers died before this start.
     pub(in crate::control) fn forget_dead(&mut self) {
-        let dead = self.dead();
+        let endpoints = self.state.docker.endpoints.iter();
+        let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(id, endpoint)));
+        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         self.state.docker.endpoints.retain(|id, _| !dead.contains(id));
     }
 
-    fn dead(&self) -> BTreeSet<EndpointId> {
-        let endpoints = self.state.docker.endpoints.iter();
-        endpoints.filter(|(id, endpoint)| !self.is_alive(id, endpoint)).map(|(id, _)| id.clone()).collect()
-    }
-
     fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
-        let awaited = || self.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED);
         match &endpoint.sandbox {
             _ if endpoint.left => false,
             Some(sandbox) if sandbox.inode.is_some() => sandbox.is_alive(),
-            Some(sandbox) => sandbox.is_alive() || awaited(),
-            None => awaited(),
+            Some(sandbox) => sandbox.is_alive() || self.is_awaited(id),
+            None => self.is_awaited(id),
         }
+    }
+
+    /// Whether the device is in the sandbox, or on its way. Docker takes it out of there also when nobody answers, and removes the
+    /// sandbox only a minute later.
+    fn has_arrived(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
+        let network = self.state.docker.networks.get(&endpoint.network);
+        let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return self.is_awaited(id) };
+        let spec = endpoint.port_spec(network, sandbox.path.clone());
+        self.is_awaited(id) || spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
+    }
+
+    fn is_awaited(&self, id: &EndpointId) -> bool {
+        self.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
     }
 }
