@@ -121,8 +121,8 @@ pub enum ControlError {
     /// What Docker asks for cannot be.
     #[error(transparent)]
     Docker(#[from] crate::docker::DockerError),
-    /// A bridge that is a network of Docker's.
-    #[error("bridge \"{0}\" is network {1} of Docker: remove it with docker network rm {1}")]
+    /// A bridge that a network of Docker's is on.
+    #[error("bridge \"{0}\" has network {1} of Docker: remove it with docker network rm {1}")]
     DockersBridge(BridgeName, crate::docker::NetworkId),
     /// A port that is a container of Docker's.
     #[error(

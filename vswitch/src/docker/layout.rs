@@ -55,9 +55,9 @@ impl Docker {
         forwards
     }
 
-    /// The network that has a bridge of its own of this name.
-    pub fn network_of(&self, bridge: &BridgeName) -> Option<(&NetworkId, &Network)> {
-        self.networks.iter().find(|(_, network)| network.bridge == *bridge && network.options.bridge.is_none())
+    /// A network that is on this bridge.
+    pub fn network_on(&self, bridge: &BridgeName) -> Option<&NetworkId> {
+        self.networks.iter().find(|(_, network)| network.bridge == *bridge).map(|(id, _)| id)
     }
 }
 

@@ -144,8 +144,8 @@ impl Switch {
     /// Whether a bridge is vsctl's to remove.
     pub(in crate::control) fn check_own_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
         self.bridge(name)?;
-        match self.state.docker.network_of(name) {
-            Some((id, _)) => Err(ControlError::DockersBridge(name.clone(), id.clone())),
+        match self.state.docker.network_on(name) {
+            Some(id) => Err(ControlError::DockersBridge(name.clone(), id.clone())),
             None => Ok(()),
         }
     }
