@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::CreateEndpoint;
 use super::sandbox::Sandbox;
-use super::{DockerError, EndpointId, Network, NetworkId};
+use super::{DockerError, EndpointId, Network, NetworkId, Rates};
 use crate::api::{ForwardSpec, Netns, PortName, PortSpec, SpecError, VlanMode};
 
 /// A container's place on a network.
@@ -22,6 +22,8 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Its addresses, of each IP version one at most.
     pub addresses: Vec<IpNet>,
+    /// How fast it may be.
+    pub rates: Rates,
     /// The sandbox that has joined; none: there is no device yet.
     pub sandbox: Option<Sandbox>,
     /// Whether it has left the sandbox again.
@@ -36,11 +38,7 @@ impl Endpoint {
     /// # Errors
     /// An option or an address that cannot be.
     pub fn read(request: &CreateEndpoint, network: &Network) -> Result<Self, DockerError> {
-        // Docker's own options are about its sandbox, or come again when they matter.
-        if let Some(unknown) = request.options.keys().find(|key| !key.starts_with("com.docker.")) {
-            let sentence = "unknown option `{}` of a container: the driver vswitch has options for networks only (docker network create -o)";
-            return Err(DockerError::Option(sentence.replace("{}", &unknown.escape_debug().to_string())));
-        }
+        let rates = Rates::read(&request.options, network.options.rates)?;
         let interface = &request.interface;
         let given = [&interface.v4, &interface.v6].into_iter().filter(|text| !text.is_empty());
         let addresses = given.map(|text| address(text, network)).collect::<Result<Vec<_>, _>>()?;
@@ -50,7 +48,7 @@ impl Endpoint {
         };
         let port = port_name(&request.reference.endpoint)?;
         let (network, published) = (request.reference.network.clone(), Vec::new());
-        Ok(Self { network, port, mac, addresses, sandbox: None, left: false, published })
+        Ok(Self { network, port, mac, addresses, rates, sandbox: None, left: false, published })
     }
 
     /// Its port, once it has joined a sandbox.
@@ -69,6 +67,8 @@ impl Endpoint {
             vlans: network.options.vlan.map_or(VlanMode::All, VlanMode::Access),
             guard: network.options.guard,
             broadcast_limit: None,
+            send_rate: self.rates.send,
+            receive_rate: self.rates.receive,
             offload: true,
         };
         spec.checked()

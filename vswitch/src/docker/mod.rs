@@ -45,7 +45,7 @@ pub use id::{EndpointId, IdError, NetworkId};
 pub use ipam::Pools;
 pub use layout::Docker;
 pub use network::{Network, Subnet};
-pub use options::{Attach, NetworkOptions};
+pub use options::{Attach, NetworkOptions, Rates};
 pub use publish::{Outside, bindings, choose};
 pub use sandbox::Sandbox;
 pub use settings::DockerSettings;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::DockerError;
 use super::message::{self, GENERIC};
-use crate::api::{BridgeName, PortKind, PortName};
+use crate::api::{BridgeName, PortKind, PortName, Rate};
 
 const BRIDGE: &str = "vswitch.bridge";
 const UPLINK: &str = "vswitch.uplink";
@@ -19,9 +19,9 @@ const DRIVER_MTU: &str = "com.docker.network.driver.mtu";
 const ISOLATED: &str = "vswitch.isolated";
 const GUARD: &str = "vswitch.guard";
 const ATTACH: &str = "vswitch.attach";
-const KNOWN: [&str; 8] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH];
-/// What a later version will know, and this one must not pretend to.
-const RATE: &str = "vswitch.rate";
+const SEND_RATE: &str = "vswitch.send-rate";
+const RECEIVE_RATE: &str = "vswitch.receive-rate";
+const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 
 /// The options of a network. What is `None` was not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,46 @@ pub struct NetworkOptions {
     pub guard: bool,
     /// What its containers are attached by.
     pub attach: Attach,
+    /// How fast each of its containers may be.
+    pub rates: Rates,
+}
+
+/// How fast a container may be; `None`: there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Rates {
+    /// Most that it may send.
+    pub send: Option<Rate>,
+    /// Most that it may receive.
+    pub receive: Option<Rate>,
+}
+
+impl Rates {
+    /// Reads the options of a container (`--driver-opt`), which has those of its network where it says nothing. Docker's own are about the
+    /// sandbox, or come again when they matter.
+    ///
+    /// # Errors
+    /// An option that is unknown, or not a rate.
+    pub(super) fn read(options: &message::Options, network: Self) -> Result<Self, DockerError> {
+        let mut read = network;
+        for (key, value) in options.iter().filter(|(key, _)| !key.starts_with("com.docker.")) {
+            match key.as_str() {
+                SEND_RATE => read.send = Some(rate(key, &text(value))?),
+                RECEIVE_RATE => read.receive = Some(rate(key, &text(value))?),
+                _ => {
+                    return Err(DockerError::Option(format!(
+                        "unknown option `{}` of a container: the driver vswitch knows {SEND_RATE} and {RECEIVE_RATE}, and more for networks (docker network create -o)",
+                        key.escape_debug()
+                    )));
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn rate(key: &str, value: &str) -> Result<Rate, DockerError> {
+    parse(key, value, "bits a second, such as 500kbit, 10mbit or 1gbit")
 }
 
 /// What a container is attached by.
@@ -99,7 +139,8 @@ impl NetworkOptions {
                     _ => return Err(wrong(key, value, "tap or veth")),
                 };
             }
-            RATE => return Err(DockerError::Option(format!("the option `{RATE}` is not built yet: leave it out"))),
+            SEND_RATE => self.rates.send = Some(rate(key, value)?),
+            RECEIVE_RATE => self.rates.receive = Some(rate(key, value)?),
             _ => {
                 let known = KNOWN.join(", ");
                 return Err(DockerError::Option(format!(
@@ -147,10 +188,11 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let all = json!({ UPLINK: "wan", VLAN: "7", MTU: "1400", DRIVER_MTU: "1400", ISOLATED: "false", GUARD: "true", ATTACH: "veth" });
+        let all = json!({ UPLINK: "wan", VLAN: "7", MTU: "1400", DRIVER_MTU: "1400", ISOLATED: "false", GUARD: "true", ATTACH: "veth", RECEIVE_RATE: "10mbit" });
         let options = read(all).unwrap();
         assert_eq!((options.vlan.map(VlanId::number), options.mtu, options.isolated), (Some(7), Some(1400), Some(false)));
         assert_eq!((options.guard, options.attach), (true, Attach::Veth));
+        assert_eq!(options.rates.receive.map(|rate| rate.to_string()), Some("10mbit".to_owned()));
         assert_eq!(options.uplink.map(String::from), Some("wan".to_owned()));
         assert_eq!(read(json!({ BRIDGE: "br0" })).unwrap().bridge.map(String::from), Some("br0".to_owned()));
         assert_eq!(NetworkOptions::read(&message::Options::new()).unwrap(), NetworkOptions::default());
@@ -164,7 +206,7 @@ mod tests {
             (json!({ MTU: "9", DRIVER_MTU: "10" }), "differ"),
             (json!({ ATTACH: "string" }), "use tap or veth"),
             (json!({ GUARD: 1 }), "use true or false"),
-            (json!({ RATE: "1mbit" }), "not built yet"),
+            (json!({ SEND_RATE: "fast" }), "use bits a second, such as 500kbit"),
             (json!({ BRIDGE: "br0", UPLINK: "wan" }), "leave one of the two out"),
             (json!("x"), "no list of options"),
         ] {

@@ -144,6 +144,8 @@ fn addresses_of_containers_are_checked() {
     refused(with(json!({ "Address": "10.78.0.9" })), "not an address with its prefix");
     refused(with(json!({ "MacAddress": "x", "Address": "10.78.0.9/24" })), "not a MAC address");
     refused(with(json!({})), "given no address");
+    let slow = endpoint(json!({ "Address": "10.78.0.9/24" }), json!({ "vswitch.send-rate": "1mbit" }), &network).unwrap();
+    assert_eq!((slow.rates.send.map(|rate| rate.to_string()), slow.rates.receive), (Some("1mbit".to_owned()), None));
     let option = endpoint(json!({ "Address": "10.78.0.9/24" }), json!({ "speed": "1" }), &network);
     refused(option, "unknown option `speed` of a container");
 }
