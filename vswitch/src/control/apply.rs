@@ -239,9 +239,12 @@ impl Switch {
         let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
         let inverse = self.drop_port(name)?;
         for host in self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
-            host.forget(&addresses)?;
+            // With its thread, its sessions have ended.
+            let _ = host.forget(&addresses);
         }
-        self.router()?.tell(Command::ForgetStations(bridge, addresses))?;
+        if let Some(router) = self.workers.first() {
+            router.hint(Command::ForgetStations(bridge, addresses));
+        }
         Ok(inverse)
     }
 

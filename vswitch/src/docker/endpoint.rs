@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::message::CreateEndpoint;
 use super::sandbox::Sandbox;
 use super::{DockerError, EndpointId, Network, NetworkId, Rates};
-use crate::api::{ForwardSpec, Netns, PortName, PortSpec, SpecError, VlanMode};
+use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError, VlanMode};
 
 /// A container's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,12 @@ impl Endpoint {
             offload: true,
         };
         spec.checked()
+    }
+
+    /// Its published ports at an uplink, which may be another than when they were chosen.
+    pub fn forwards_at(&self, uplink: &PortName) -> impl Iterator<Item = ForwardSpec> {
+        let key = |spec: &ForwardSpec| ForwardKey { uplink: uplink.clone(), ..spec.key.clone() };
+        self.published.iter().map(move |spec| ForwardSpec { key: key(spec), to: spec.to })
     }
 
     /// Whether it has this address.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::Pools;
 use super::{DockerSettings, Endpoint, EndpointId, Network, NetworkId};
-use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
+use crate::api::{BridgeName, BridgeSpec, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
 
 /// Everything that Docker asked for and has not taken back. Kept in `state-dir`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,12 +45,7 @@ impl Docker {
         let mut forwards = Vec::new();
         for endpoint in self.endpoints.values() {
             let uplink = self.networks.get(&endpoint.network).and_then(|network| uplink_of(&network.bridge));
-            let Some(uplink) = uplink else { continue };
-            let here = |spec: &ForwardSpec| ForwardSpec {
-                key: ForwardKey { uplink: uplink.clone(), ..spec.key.clone() },
-                to: spec.to,
-            };
-            forwards.extend(endpoint.published.iter().map(here));
+            forwards.extend(uplink.iter().flat_map(|uplink| endpoint.forwards_at(uplink)));
         }
         forwards
     }

@@ -47,8 +47,10 @@ impl Switch {
         for (id, old) in &self.state.docker.endpoints {
             let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
             let mac = (old.mac == new.mac).then(|| old.mac.to_string());
+            // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
+            let starting = address.is_none() && self.is_awaited(id);
             let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
-            if self.is_alive(id, old) && self.has_arrived(id, old) {
+            if starting || self.is_alive(id, old) && self.has_arrived(old) {
                 return Err(DockerError::AddressTaken(shared, old.port.clone()));
             }
             stale.insert(id.clone());
@@ -146,7 +148,7 @@ impl Switch {
     /// Forgets endpoints whose containers died before this start.
     pub(in crate::control) fn forget_dead(&mut self) {
         let endpoints = self.state.docker.endpoints.iter();
-        let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(id, endpoint)));
+        let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(endpoint)));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         self.state.docker.endpoints.retain(|id, _| !dead.contains(id));
     }
@@ -160,13 +162,13 @@ impl Switch {
         }
     }
 
-    /// Whether the device is in the sandbox, or on its way. Docker takes it out of there also when nobody answers, and removes the
-    /// sandbox only a minute later.
-    fn has_arrived(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
+    /// Whether the device is in the sandbox. Docker takes it out of there also when nobody answers, and removes the sandbox only a
+    /// minute later.
+    fn has_arrived(&self, endpoint: &Endpoint) -> bool {
         let network = self.state.docker.networks.get(&endpoint.network);
-        let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return self.is_awaited(id) };
+        let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };
         let spec = endpoint.port_spec(network, sandbox.path.clone());
-        self.is_awaited(id) || spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
+        spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
     }
 
     fn is_awaited(&self, id: &EndpointId) -> bool {

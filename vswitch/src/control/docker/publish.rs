@@ -56,7 +56,7 @@ impl Switch {
             DockerError::Port(format!("no port can be published: bridge \"{}\" has no uplink", bridge.spec.name))
         })?;
         let kind = self.uplink(uplink)?.spec.kind_name();
-        let own = |key: &ForwardKey| endpoint.published.iter().any(|spec| spec.key == *key);
+        let own = |key: &ForwardKey| endpoint.forwards_at(uplink).any(|spec| spec.key == *key);
         let is_taken = |key: &ForwardKey| self.forwards.keys().any(|other| other.overlaps(key, kind) && !own(other));
         let chosen = docker::choose(bindings, endpoint, &docker::Outside { uplink, kind, is_taken: &is_taken, refused })?;
         let layout = self.layout();
@@ -73,11 +73,11 @@ impl Switch {
 
     /// Takes one port of a container back, as vsctl asks.
     pub(in crate::control) fn withdraw_port(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
-        let same = |spec: &ForwardSpec| ForwardKey { uplink: key.uplink.clone(), ..spec.key.clone() } == *key;
         let target = self.forwards.get(key).map(|(spec, _)| spec.to);
         self.change_docker(|docker| {
             for endpoint in docker.endpoints.values_mut() {
-                endpoint.published.retain(|spec| !(same(spec) && Some(spec.to) == target));
+                endpoint.published = endpoint.forwards_at(&key.uplink).collect();
+                endpoint.published.retain(|spec| spec.key != *key || Some(spec.to) != target);
             }
         })?;
         Ok(Reply::Done(Vec::new()))
