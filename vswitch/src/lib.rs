@@ -74,6 +74,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod device;
+pub mod docker;
 mod fragments;
 pub mod host;
 pub mod services;

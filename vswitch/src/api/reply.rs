@@ -139,6 +139,8 @@ pub enum Origin {
     File,
     /// A change at run time.
     Runtime,
+    /// A network of Docker's.
+    Docker,
 }
 
 /// A port.

@@ -127,6 +127,9 @@ pub enum Netns {
     Path(PathBuf),
     /// The namespace of a process, written `pid:1234`.
     Pid(u32),
+    /// The namespace of a container whose runtime takes the device out of vswitchd's own namespace and brings it there, under
+    /// another name; written `sandbox:/run/docker/netns/…`. Addresses and routes are set by the runtime as well.
+    Sandbox(PathBuf),
 }
 
 impl Netns {
@@ -134,7 +137,7 @@ impl Netns {
     pub fn path(&self) -> PathBuf {
         match self {
             Self::Name(name) => PathBuf::from("/run/netns").join(name),
-            Self::Path(path) => path.clone(),
+            Self::Path(path) | Self::Sandbox(path) => path.clone(),
             Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
         }
     }
@@ -149,6 +152,10 @@ impl TryFrom<String> for Netns {
                 Ok(pid) if pid > 0 => Ok(Self::Pid(pid)),
                 _ => Err(SpecError::Netns(text)),
             };
+        }
+        if let Some(path) = text.strip_prefix("sandbox:") {
+            let sound = path.starts_with('/') && !path.contains('\0');
+            return if sound { Ok(Self::Sandbox(PathBuf::from(path))) } else { Err(SpecError::Netns(text)) };
         }
         if text.starts_with('/') {
             return if text.contains('\0') { Err(SpecError::Netns(text)) } else { Ok(Self::Path(PathBuf::from(text))) };
@@ -180,6 +187,7 @@ impl fmt::Display for Netns {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::Path(path) => path.display().fmt(f),
+            Self::Sandbox(path) => write!(f, "sandbox:{}", path.display()),
             Self::Pid(pid) => write!(f, "pid:{pid}"),
         }
     }
@@ -503,7 +511,22 @@ impl TryFrom<PortTable> for PortSpec {
     }
 }
 
+impl BridgeSpec {
+    /// The same, after the checks that a bridge from a file went through.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn checked(self) -> Result<Self, SpecError> {
+        BridgeTable::from(self).try_into()
+    }
+}
+
 impl PortSpec {
+    /// Whether a container's runtime takes the device to its place.
+    pub const fn is_handed_over(&self) -> bool {
+        matches!(self.netns, Some(Netns::Sandbox(_)))
+    }
+
     /// The same, after the checks that a port from a file went through.
     ///
     /// # Errors

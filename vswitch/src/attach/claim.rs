@@ -26,6 +26,30 @@ pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<
     Ok(named.or(renamed).cloned())
 }
 
+/// The namespace that a port's device is in, or is to be made in. A container's runtime finds a device that is handed over in the
+/// namespace of vswitchd, and may have taken it to its sandbox since, or brought it back.
+pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
+    if !spec.is_handed_over() {
+        return Namespace::open(spec.netns.as_ref());
+    }
+    sandbox(spec).map(|sandbox| sandbox.unwrap_or_else(Namespace::own))
+}
+
+/// The namespace to which a device was to be brought, if it is there.
+pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<Namespace>, AttachError> {
+    let sandbox = match Namespace::open(spec.netns.as_ref()) {
+        Ok(sandbox) => sandbox,
+        Err(AttachError::NoNetns { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place)) {
+        Ok(found) => Ok(found.map(|_| sandbox)),
+        // An empty file is left where a namespace was mounted.
+        Err(AttachError::NotNetns(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed.
 pub(super) fn claim(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
     let (turns, pause) = PATIENCE;
@@ -91,5 +115,5 @@ fn marked(netlink: &Netlink, mark: &str, place: &Place) -> Result<Vec<Link>, Att
 
 /// Whether somebody else, such as a container's runtime, rules in the port's namespace.
 fn is_foreign(spec: &PortSpec) -> bool {
-    matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_)))
+    matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_) | Netns::Sandbox(_)))
 }

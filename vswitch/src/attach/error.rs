@@ -113,7 +113,7 @@ impl fmt::Display for Place {
         match &self.0 {
             None => f.write_str("in vswitchd's own namespace"),
             Some(Netns::Name(name)) => write!(f, "in namespace \"{name}\""),
-            Some(Netns::Path(path)) => write!(f, "in namespace {}", path.display()),
+            Some(Netns::Path(path) | Netns::Sandbox(path)) => write!(f, "in namespace {}", path.display()),
             Some(Netns::Pid(pid)) => write!(f, "in the namespace of process {pid}"),
         }
     }
@@ -154,7 +154,7 @@ fn advice(source: &io::Error, needs: &str) -> String {
 fn missing(netns: &Netns) -> &'static str {
     match netns {
         Netns::Name(_) => "`ip netns` lists those that exist",
-        Netns::Path(_) => "its file does not exist; has the container ended?",
+        Netns::Path(_) | Netns::Sandbox(_) => "its file does not exist; has the container ended?",
         Netns::Pid(_) => "there is no such process",
     }
 }

@@ -6,6 +6,9 @@
 //! - A TAP is made inside the namespace of its station, persistent, so that it survives a crash of vswitchd with its
 //!   addresses and routes. A veth pair survives by nature. Both carry an alias (`ip link` shows it), by which the next vswitchd
 //!   finds and reopens them, and without which it touches nothing.
+//! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
+//!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
+//!   alias, in either place.
 //! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 
@@ -93,6 +96,7 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
     let netns = plan.spec.netns.as_ref();
     let namespace = match plan.spec.kind {
         PortKind::Link => Namespace::open(netns)?,
+        PortKind::Tap | PortKind::Veth if plan.spec.is_handed_over() => claim::home(plan.spec)?,
         PortKind::Tap | PortKind::Veth => Namespace::open_or_make(netns)?,
     };
     let attached = match plan.spec.kind {
@@ -109,6 +113,14 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
         }
         (Err(_), _) => attached,
     }
+}
+
+/// Whether a device that is handed over has come to its sandbox, and is still there.
+///
+/// # Errors
+/// Mostly a missing `CAP_SYS_ADMIN`.
+pub fn has_arrived(spec: &PortSpec) -> Result<bool, AttachError> {
+    claim::sandbox(spec).map(|sandbox| sandbox.is_some())
 }
 
 /// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is nothing of ours.
@@ -147,7 +159,7 @@ pub fn reconfigure(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet])
 }
 
 fn change_station(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Result<(), AttachError> {
-    let namespace = Namespace::open(old.netns.as_ref())?;
+    let namespace = claim::home(old)?;
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
         let link = claim::find(netlink, old, place)?

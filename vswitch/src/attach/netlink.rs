@@ -80,11 +80,11 @@ impl Netlink {
         }
     }
 
-    /// Waits a moment for a link that has just got its carrier. The kernel notes it on a work queue, and until then throws away
+    /// Waits a moment for a link that is up and has just got its carrier. The kernel notes it on a work queue, and until then throws away
     /// what is sent there (`linkwatch_do_dev`, `dev_activate`).
     pub(super) fn settle(&self, name: &str) -> io::Result<()> {
         for _ in 0..100 {
-            if self.link(name)?.is_none_or(|link| link.running) {
+            if self.link(name)?.is_none_or(|link| link.running || !link.up) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));

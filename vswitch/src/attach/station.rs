@@ -19,13 +19,15 @@ pub(super) struct Station {
     /// Those that the switch set or should set. Others are their owner's and are left alone.
     addresses: Vec<IpNet>,
     gateways: Vec<IpAddr>,
+    /// Whether a container's runtime sets the device up, and its addresses and routes.
+    handed_over: bool,
 }
 
 impl Station {
     pub(super) fn wanted(spec: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Self {
         let addresses = spec.addresses.clone();
         let gateways = default_gateways(&addresses, gateways);
-        Self { mac: spec.mac, mtu: mtu.into(), addresses, gateways }
+        Self { mac: spec.mac, mtu: mtu.into(), addresses, gateways, handed_over: spec.is_handed_over() }
     }
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Change<'a> {
 impl Change<'_> {
     /// Brings the device to the wanted state, or leaves it in the state that it was in.
     pub(super) fn make_or_undo(&self, wanted: &Station) -> Result<(), AttachError> {
-        let before = self.now()?;
+        let before = Station { handed_over: wanted.handed_over, ..self.now()? };
         self.make(wanted, &before).inspect_err(|_| {
             if let Ok(now) = self.now() {
                 // The error that counts is the first one.
@@ -67,7 +69,7 @@ impl Change<'_> {
         let gateways = gateways.doing(NET_ADMIN, || format!("list the routes {}", self.place))?;
         let link = self.netlink.link(&self.link.name).ok().flatten();
         let link = link.as_ref().unwrap_or(self.link);
-        Ok(Station { mac: link.mac, mtu: link.mtu, addresses: ours, gateways })
+        Ok(Station { mac: link.mac, mtu: link.mtu, addresses: ours, gateways, handed_over: false })
     }
 
     fn addresses(&self) -> Result<Vec<(IpNet, bool)>, AttachError> {
@@ -77,6 +79,10 @@ impl Change<'_> {
 
     fn make(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
         self.set_link(wanted, now)?;
+        if wanted.handed_over {
+            return Ok(());
+        }
+        self.netlink.change(netlink::up(self.link.index)).doing(NET_ADMIN, || format!("set {} up", self.whom()))?;
         self.set_addresses(wanted, now)?;
         self.set_routes(wanted)
     }
@@ -91,7 +97,7 @@ impl Change<'_> {
             let message = netlink::change(index).mtu(wanted.mtu).build();
             self.netlink.change(message).doing(NET_ADMIN, || format!("set MTU {} on {}", wanted.mtu, self.whom()))?;
         }
-        self.netlink.change(netlink::up(index)).doing(NET_ADMIN, || format!("set {} up", self.whom()))
+        Ok(())
     }
 
     /// Old addresses go first: a new one in the same subnet would be secondary to the old one and vanish with it

@@ -456,6 +456,79 @@ fn a_container_runtime_may_rename_the_device() {
     assert!(!name.ip("link").contains("eth7"));
 }
 
+/// What Docker does with a device that is handed over.
+fn hand_over(spec: &PortSpec, name: &Name) {
+    run(&format!("ip link set {} netns {} name eth0", spec.ifname, name.0));
+    for step in ["addr add 10.10.0.2/24 dev eth0", "link set eth0 up", "route add default via 10.10.0.1"] {
+        name.ip(step);
+    }
+}
+
+fn handed_over(kind: PortKind, name: &Name) -> PortSpec {
+    let sandbox = Netns::Sandbox(std::path::Path::new("/run/netns").join(&name.0));
+    PortSpec { netns: Some(sandbox), ifname: "ep-1".parse().unwrap(), ..port(kind, None) }
+}
+
+#[test]
+fn a_device_that_is_handed_over_is_found_wherever_it_is() {
+    let Some(()) = prepare("a_device_that_is_handed_over_is_found_wherever_it_is") else { return };
+    for kind in [PortKind::Tap, PortKind::Veth] {
+        let name = Name::new();
+        make_netns(&name.0).unwrap();
+        let spec = handed_over(kind, &name);
+        let first = attach_with(&spec, 1400, 1).unwrap();
+        let link = run("ip link show dev ep-1");
+        assert!(link.contains("mtu 1400") && link.contains("02:00:00:00:00:0a") && !link.contains(",UP"), "{link}");
+        assert!(!run("ip addr show dev ep-1").contains("inet"));
+        assert!(!has_arrived(&spec).unwrap());
+        hand_over(&spec, &name);
+        assert!(has_arrived(&spec).unwrap());
+        let mut attachment = first;
+        exchange(&PortSpec { netns: Some(Netns::Name(name.0.clone())), ..spec.clone() }, &mut attachment);
+        drop(attachment);
+
+        // The next vswitchd finds it in the container, and leaves its addresses and routes to Docker.
+        let mut again = attach_with(&spec, 1400, 1).unwrap();
+        assert!(again.reopened && again.ifname == "eth0", "{again:?}");
+        exchange(&PortSpec { netns: Some(Netns::Name(name.0.clone())), ..spec.clone() }, &mut again);
+        reconfigure(&spec, &spec, 1300, &[]).unwrap();
+        assert!(name.ip("route").contains("default via 10.10.0.1 dev eth0"));
+        assert!(name.ip("addr show dev eth0").contains("inet 10.10.0.2/24"));
+        assert!(name.ip("link show dev eth0").contains("mtu 1300"));
+
+        // Docker brings it back at the end.
+        name.ip("link set eth0 down");
+        name.ip(&format!(
+            "link set eth0 netns /proc/{}/task/{}/ns/net name ep-1",
+            std::process::id(),
+            rustix::thread::gettid().as_raw_nonzero()
+        ));
+        drop(again);
+        detach(&spec).unwrap();
+        detach(&spec).unwrap();
+        assert!(!run("ip -o link").contains("ep-1"));
+    }
+}
+
+#[test]
+fn a_device_that_is_handed_over_goes_from_its_sandbox_too() {
+    let Some(()) = prepare("a_device_that_is_handed_over_goes_from_its_sandbox_too") else { return };
+    let name = Name::new();
+    make_netns(&name.0).unwrap();
+    let spec = handed_over(PortKind::Tap, &name);
+    drop(attach_with(&spec, 1500, 1).unwrap());
+    hand_over(&spec, &name);
+    detach(&spec).unwrap();
+    assert!(!name.ip("-o link").contains("eth0"));
+    // A sandbox that is gone leaves nothing, or an empty file.
+    drop(attach_with(&spec, 1500, 1).unwrap());
+    remove_netns(&name.0).unwrap();
+    std::fs::write(std::path::Path::new("/run/netns").join(&name.0), "").unwrap();
+    assert!(attach_with(&spec, 1500, 1).unwrap().reopened);
+    detach(&spec).unwrap();
+    assert!(!run("ip -o link").contains("ep-1"));
+}
+
 #[test]
 fn namespaces_look_as_those_of_ip_netns() {
     let Some(()) = prepare("namespaces_look_as_those_of_ip_netns") else { return };

@@ -134,10 +134,13 @@ impl Pair<'_> {
         let (devices, features) = self.open_switch_end()?;
         let far = self.configure_station()?;
         let name = switch_name(&self.plan.spec.name);
-        let settled = self.switch.with_netlink(|netlink| {
-            netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))
-        });
-        settled?;
+        // Without its far end up it gets no carrier.
+        if far.up {
+            let settled = self.switch.with_netlink(|netlink| {
+                netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))
+            });
+            settled?;
+        }
         let (ifname, ifindex, mac) = (far.name, far.index, far.mac);
         Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false })
     }

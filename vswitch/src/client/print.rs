@@ -287,6 +287,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::File => "",
         Origin::Runtime => " (by vsctl)",
+        Origin::Docker => " (Docker's)",
     }
 }
 

@@ -12,13 +12,15 @@ use super::{Config, NatSettings, Problem, SwitchSettings};
 use crate::api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortName, PortSpec, UplinkSpec, VxlanSpec,
 };
+use crate::docker::DockerSettings;
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
 /// Most data-plane threads.
 const MOST_WORKERS: usize = 64;
 
-const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat"];
+const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
+const DOCKER_KEYS: &[&str] = &["enabled", "socket", "uplink"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
@@ -77,7 +79,7 @@ const VXLAN_KEYS: &[&str] = &[
 ];
 
 /// What a later version will know, and this one must not pretend to.
-const TABLES_TO_COME: &[&str] = &["docker", "cluster"];
+const TABLES_TO_COME: &[&str] = &["cluster"];
 const BRIDGE_KEYS_TO_COME: &[&str] = &["overlay"];
 
 /// Reads a file.
@@ -139,6 +141,7 @@ impl Reader<'_> {
 
     fn config(&mut self, root: DeTable<'_>) -> Option<Config> {
         let (mut switch, mut nat) = (Some(SwitchSettings::default()), Some(NatSettings::default()));
+        let mut docker = None;
         let (mut bridges, mut ports, mut uplinks, mut forwards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut vxlans = Vec::new();
         let mut listed = 0;
@@ -153,6 +156,7 @@ impl Reader<'_> {
                 "uplink" => uplinks = self.entries("uplink", value, UPLINK_KEYS),
                 "forward" => forwards = self.entries("forward", value, FORWARD_KEYS),
                 "nat" => nat = self.nat(value),
+                "docker" => docker = self.entry("docker", value, DOCKER_KEYS),
                 "vxlan" => vxlans = self.entries("vxlan", value, VXLAN_KEYS),
                 name if TABLES_TO_COME.contains(&name) => {
                     let sentence = format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
@@ -173,10 +177,12 @@ impl Reader<'_> {
         }
         if self.problems.is_empty() {
             self.check_network(&uplinks, &bridges, &ports, &forwards);
+            docker.iter().for_each(|docker| self.check_docker(docker, &uplinks));
         }
         Some(Config {
             switch: switch?,
             nat: nat?,
+            docker: docker.map(|entry| entry.spec).unwrap_or_default(),
             bridges: specs(bridges),
             ports: specs(ports),
             vxlans: specs(vxlans),
@@ -199,6 +205,16 @@ impl Reader<'_> {
             self.problem(entry.place(error.key), error.to_string());
         }
         Some(entry.spec)
+    }
+
+    fn check_docker(&mut self, docker: &Entry<DockerSettings>, uplinks: &[Entry<UplinkSpec>]) {
+        let missing = |name: &&PortName| uplinks.iter().all(|uplink| uplink.spec.name != **name);
+        if let Some(name) = docker.spec.uplink.as_ref().filter(missing) {
+            let sentence = format!(
+                "`uplink` of [docker] is \"{name}\", which the file does not have: add an [[uplink]] with that name, or leave it out"
+            );
+            self.problem(docker.place("uplink"), sentence);
+        }
     }
 
     fn entries<T: DeserializeOwned>(&mut self, table: &str, value: Spanned<DeValue<'_>>, keys: &[&str]) -> Vec<Entry<T>> {
@@ -450,7 +466,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_in_order() {
         let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
-                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[docker]\n";
+                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[cluster]\n";
         let found = problems(text);
         let starts = [
             "f:3:7: `mtu`",
@@ -458,12 +474,22 @@ mod tests {
             "f:5:10: `ageing`",
             "f:9:7: `mac`",
             "f:10:8: `vlan`",
-            "f:11:2: [docker] is not built",
+            "f:11:2: [cluster] is not built",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
         for (problem, start) in found.iter().zip(starts) {
             assert!(problem.starts_with(start), "{problem:?} instead of {start:?}");
         }
+    }
+
+    #[test]
+    fn docker_is_given_an_uplink_of_the_file() {
+        only(
+            "[docker]\nenabled = true\nuplink = \"wan\"\n",
+            "f:3:10: `uplink` of [docker] is \"wan\", which the file does not have",
+        );
+        only("[docker]\nsockets = \"/x\"\n", "f:2:1: unknown key `sockets` in [docker]: did you mean `socket`?");
+        assert_eq!(problems("[docker]\nuplink = \"wan\"\n[[uplink]]\nname = \"wan\"\nkind = \"host\"\n"), Vec::<String>::new());
     }
 
     #[test]

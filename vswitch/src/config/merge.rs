@@ -38,8 +38,8 @@ impl Layout {
     }
 }
 
-/// Puts the file and the changes of the run time together, and says what the user should know about it, one sentence each. Where both
-/// name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
+/// Puts the file, the changes of the run time and what Docker asked for together, and says what the user should know about it, one sentence
+/// each. Where two name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
 pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let mut notes = Vec::new();
     let uplinks = config.uplinks.iter().map(|spec| (spec.name.clone(), spec.clone()));
@@ -54,6 +54,9 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
         forwards: both("forward", forwards, &state.forwards, &mut notes),
         vxlans: both("vxlan", vxlans, &state.vxlans, &mut notes),
     };
+    if config.docker.enabled {
+        add_docker(&mut layout, config, state);
+    }
     let misfits = misfits("uplink", &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
     layout.uplinks.retain(|name, _| !misfits.contains(name));
     let misfits = self::misfits("bridge", &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
@@ -61,21 +64,47 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let misfits = self::misfits("port", &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
     layout.ports.retain(|name, _| !misfits.contains(name));
     let bridges = &layout.bridges;
-    let mut on_bridge = |what: &str, name: &PortName, bridge: &BridgeName| {
+    let mut on_bridge = |what: &str, name: &PortName, bridge: &BridgeName, origin: Origin| {
         let has_bridge = bridges.contains_key(bridge);
         if !has_bridge {
-            notes.push(format!(
-                "{what} \"{name}\", which vsctl added, is left out: its bridge \"{bridge}\" is no more in switch.toml"
-            ));
+            let who = who(origin);
+            notes.push(format!("{what} \"{name}\", which {who}, is left out: its bridge \"{bridge}\" is no more there"));
         }
         has_bridge
     };
-    layout.ports.retain(|name, (spec, _)| on_bridge("port", name, &spec.bridge));
-    layout.vxlans.retain(|name, (spec, _)| on_bridge("vxlan", name, &spec.bridge));
+    layout.ports.retain(|name, (spec, origin)| on_bridge("port", name, &spec.bridge, *origin));
+    layout.vxlans.retain(|name, (spec, origin)| on_bridge("vxlan", name, &spec.bridge, *origin));
     leave_out_collisions(&mut layout, &mut notes);
     let misfits = self::misfits("forward", &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
     layout.forwards.retain(|key, _| !misfits.contains(key));
     (layout, notes)
+}
+
+/// Adds what Docker asked for where nobody else names the same thing.
+fn add_docker(layout: &mut Layout, config: &Config, state: &State) {
+    let (uplinks, bridges) = state.docker.bridges(&config.docker);
+    for spec in uplinks {
+        layout.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
+    }
+    for spec in bridges {
+        layout.bridges.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
+    }
+    for spec in state.docker.ports() {
+        layout.ports.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
+    }
+    let uplink_of = |bridge: &BridgeName| layout.bridges.get(bridge).and_then(|(spec, _)| spec.uplink.clone());
+    for spec in state.docker.forwards(uplink_of) {
+        layout.forwards.entry(spec.key.clone()).or_insert((spec, Origin::Docker));
+    }
+}
+
+/// Who asked for something, in the middle of a sentence.
+const fn who(origin: Origin) -> &'static str {
+    match origin {
+        Origin::File => "switch.toml has",
+        Origin::Runtime => "vsctl added",
+        Origin::Docker => "Docker asked for",
+    }
 }
 
 /// What vsctl added gives way to what the file names since.
@@ -104,10 +133,10 @@ fn misfits<N: Ord + Clone + Display, T>(
     notes: &mut Vec<String>,
     check: impl Fn(&T) -> Result<(), NetworkError>,
 ) -> BTreeSet<N> {
-    let added = all.iter().filter(|(_, (_, origin))| *origin == Origin::Runtime);
-    let wrong = added.filter_map(|(name, (spec, _))| Some((name, check(spec).err()?)));
-    let wrong = wrong.map(|(name, error)| {
-        notes.push(format!("{what} \"{name}\", which vsctl added, is left out: {error}"));
+    let added = all.iter().filter(|(_, (_, origin))| *origin != Origin::File);
+    let wrong = added.filter_map(|(name, (spec, origin))| Some((name, *origin, check(spec).err()?)));
+    let wrong = wrong.map(|(name, origin, error)| {
+        notes.push(format!("{what} \"{name}\", which {}, is left out: {error}", who(origin)));
         name.clone()
     });
     wrong.collect()
@@ -196,5 +225,33 @@ mod tests {
         assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0"]);
         assert_eq!((merged.uplinks.len(), merged.forwards.len(), notes.len()), (2, 0, 3));
         assert!(notes.iter().all(|note| note.contains("which vsctl added, is left out: ")), "{notes:?}");
+    }
+
+    #[test]
+    fn what_docker_asked_for_gives_way_to_all_others() {
+        let network = |id: &str, subnet: &str| -> (crate::docker::NetworkId, crate::docker::Network) {
+            let net: ipnet::IpNet = subnet.parse().unwrap();
+            let request = serde_json::json!({
+                "NetworkID": id.repeat(8), "IPv4Data": [{ "Pool": net.trunc().to_string(), "Gateway": subnet }],
+            });
+            let request: crate::docker::message::CreateNetwork = serde_json::from_value(request).unwrap();
+            (request.network.clone(), crate::docker::Network::read(&request).unwrap())
+        };
+        let mut state = State::default();
+        state.docker.networks = [network("a", "10.1.0.1/24"), network("b", "10.2.0.1/24")].into();
+        let mut config = Config { bridges: vec![bridge("br0")], ..Config::default() };
+        assert_eq!(merge(&config, &state).0.bridges.len(), 1, "Docker is not served");
+
+        config.docker.enabled = true;
+        let (merged, notes) = merge(&config, &state);
+        let origins: Vec<(&str, Origin)> = merged.bridges.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
+        let expected = [("br0", Origin::File), ("docker-aaaaaaaa", Origin::Docker), ("docker-bbbbbbbb", Origin::Docker)];
+        assert_eq!((&origins[..], notes.len()), (&expected[..], 0));
+        assert_eq!(merged.uplinks.values().map(|(_, origin)| *origin).collect::<Vec<_>>(), [Origin::Docker]);
+
+        config.bridges[0].addresses = vec!["10.2.0.9/16".parse().unwrap()];
+        let (merged, notes) = merge(&config, &state);
+        assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0", "docker-aaaaaaaa"]);
+        assert!(notes[0].contains("bridge \"docker-bbbbbbbb\", which Docker asked for, is left out: "), "{notes:?}");
     }
 }

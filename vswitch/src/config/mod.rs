@@ -1,8 +1,8 @@
-//! What the switch should be: `switch.toml`, and what `vsctl` changed while it ran.
+//! What the switch should be: `switch.toml`, and what `vsctl` changed and Docker asked for while it ran.
 //!
 //! [`load`] reads the file and reports everything that is wrong with it at once, each problem with its line and column.
 //! [`StateFile`] keeps the changes of the run time, and which devices were made, so that a start after a crash finds them.
-//! [`merge`] puts the two together: where both name the same bridge or port, the file wins. [`export`] is the way back.
+//! [`merge`] puts them together: where two name the same bridge or port, the file wins. [`export`] is the way back.
 
 mod file;
 mod merge;
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
+use crate::docker::DockerSettings;
 
 pub use file::load;
 pub use merge::{Layout, merge};
@@ -29,6 +30,8 @@ pub struct Config {
     pub switch: SwitchSettings,
     /// `[nat]`.
     pub nat: NatSettings,
+    /// `[docker]`.
+    pub docker: DockerSettings,
     /// Every `[[uplink]]`, in order; no name twice.
     pub uplinks: Vec<UplinkSpec>,
     /// Every `[[forward]]`, in order; no port twice.
@@ -78,19 +81,30 @@ pub fn export(config: &Config) -> String {
         switch: &'a SwitchSettings,
         #[serde(skip_serializing_if = "is_default")]
         nat: &'a NatSettings,
+        #[serde(skip_serializing_if = "is_default")]
+        docker: &'a DockerSettings,
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
         vxlan: &'a [VxlanSpec],
         forward: &'a [ForwardSpec],
     }
-    fn is_default(nat: &NatSettings) -> bool {
-        *nat == NatSettings::default()
+    fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
+        **table == T::default()
     }
-    let Config { switch, nat, uplinks, forwards, bridges, ports, vxlans } = config;
+    let Config { switch, nat, docker, uplinks, forwards, bridges, ports, vxlans } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
-    toml::to_string(&File { switch, nat, uplink: uplinks, bridge: bridges, port: ports, vxlan: vxlans, forward: forwards })
-        .unwrap_or_default()
+    toml::to_string(&File {
+        switch,
+        nat,
+        docker,
+        uplink: uplinks,
+        bridge: bridges,
+        port: ports,
+        vxlan: vxlans,
+        forward: forwards,
+    })
+    .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -102,6 +116,7 @@ mod tests {
         let text = "[switch]\nworkers = 2\n\
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
             isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
+            [docker]\nenabled = true\nuplink = \"wan\"\n\
             [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
@@ -115,7 +130,7 @@ mod tests {
         let config = load(&path).unwrap();
         std::fs::write(&path, export(&config)).unwrap();
         let again = load(&path).unwrap();
-        assert_eq!(again.switch, config.switch);
+        assert_eq!((&again.switch, &again.docker), (&config.switch, &config.docker));
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);
         assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
+use crate::docker::Docker;
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct State {
     /// Tunnels that vsctl set or deleted.
     #[serde(default)]
     pub vxlans: BTreeMap<PortName, Change<VxlanSpec>>,
+    /// What Docker asked for.
+    #[serde(default)]
+    pub docker: Docker,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
@@ -65,6 +69,7 @@ impl Default for State {
             uplinks: BTreeMap::new(),
             forwards: BTreeMap::new(),
             vxlans: BTreeMap::new(),
+            docker: Docker::default(),
             made: Made::default(),
         }
     }

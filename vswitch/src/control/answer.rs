@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{BridgeInfo, BridgeName, FdbEntry, PortInfo, PortName, PortStats, Reply, SwitchInfo};
+use crate::api::{BridgeInfo, BridgeName, FdbEntry, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply, SwitchInfo};
 use crate::config::{self, Config};
 use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use crate::worker::{Command, Stopped};
@@ -100,15 +100,26 @@ impl Switch {
         Ok(ports.into_iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
     }
 
+    /// What Docker asked for, and what vsctl added to it, is left out: Docker brings it.
     pub(super) fn export(&self) -> String {
+        let mut layout = self.layout();
+        layout.uplinks.retain(|_, (_, origin)| *origin != Origin::Docker);
+        layout.bridges.retain(|_, (_, origin)| *origin != Origin::Docker);
+        let bridges = &layout.bridges;
+        layout.ports.retain(|_, (spec, origin)| *origin != Origin::Docker && bridges.contains_key(&spec.bridge));
+        layout.vxlans.retain(|_, (spec, _)| bridges.contains_key(&spec.bridge));
+        layout.forwards.retain(|_, (_, origin)| *origin != Origin::Docker);
+        let network = layout.network();
+        let fits = |spec: &&ForwardSpec| network.check_forward(spec).is_ok();
         config::export(&Config {
             switch: self.file.switch.clone(),
             nat: self.file.nat.clone(),
-            uplinks: self.uplinks.values().map(|uplink| uplink.spec.clone()).collect(),
-            bridges: self.bridges.values().map(|bridge| bridge.spec.clone()).collect(),
-            ports: self.ports.values().map(|port| port.spec.clone()).collect(),
-            vxlans: self.tunnels.values().map(|tunnel| tunnel.spec.clone()).collect(),
-            forwards: self.forwards.values().map(|(spec, _)| spec.clone()).collect(),
+            docker: self.file.docker.clone(),
+            forwards: layout.forwards.values().map(|(spec, _)| spec).filter(fits).cloned().collect(),
+            uplinks: layout.uplinks.values().map(|(spec, _)| spec.clone()).collect(),
+            bridges: layout.bridges.values().map(|(spec, _)| spec.clone()).collect(),
+            ports: layout.ports.values().map(|(spec, _)| spec.clone()).collect(),
+            vxlans: layout.vxlans.values().map(|(spec, _)| spec.clone()).collect(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Steps on the kernel, the workers and the kept state, and their inverses.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,16 +46,16 @@ impl Switch {
         for step in plan::steps(&Layout::default(), &wanted) {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
-                (Err(error), Step::AddForward(_, Origin::Runtime)) => {
+                (Err(error), Step::AddForward(_, Origin::Runtime | Origin::Docker)) => {
                     notes.push(format!("{error} (added at run time; it is not published now)"));
                 }
-                (Err(error), Step::AddUplink(spec, Origin::Runtime)) => {
+                (Err(error), Step::AddUplink(spec, origin @ (Origin::Runtime | Origin::Docker))) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
-                    errors.extend(self.add_uplink_down(spec, Origin::Runtime, &error).err());
+                    errors.extend(self.add_uplink_down(spec, origin, &error).err());
                 }
-                (Err(error), Step::AddPort(spec, Origin::Runtime)) => {
+                (Err(error), Step::AddPort(spec, origin @ (Origin::Runtime | Origin::Docker))) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
-                    self.add_down(spec, &error);
+                    self.add_down(spec, origin, &error);
                 }
                 (Err(error), Step::AddVxlan(spec, Origin::Runtime)) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
@@ -101,7 +102,7 @@ impl Switch {
             }
             Step::AddPort(spec, origin) => self.make_port(spec, origin),
             Step::SetPort(spec, origin) => self.change_port(spec, origin),
-            Step::DeletePort(name) => self.drop_port(&name),
+            Step::DeletePort(name) => self.drop_station(&name),
             Step::AddUplink(spec, origin) => self.make_uplink(spec, origin),
             Step::SetUplink(spec, origin) => self.change_uplink(spec, origin),
             Step::DeleteUplink(name) => self.drop_uplink(&name),
@@ -185,11 +186,11 @@ impl Switch {
     }
 
     /// A port without a device. Its number never gets to a worker: [`Self::replace_port`] gives it another.
-    fn add_down(&mut self, spec: PortSpec, error: &ControlError) {
+    fn add_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
         let id = PortId(self.port_ids.vacancy());
         self.port_ids.insert(id.0, spec.name.clone());
         let state = PortState::Down(error.to_string());
-        let port = Port { id, origin: Origin::Runtime, mac: spec.mac, features: Vec::new(), state, reopened: true, spec };
+        let port = Port { id, origin, mac: spec.mac, features: Vec::new(), state, reopened: true, spec };
         self.ports.insert(port.spec.name.clone(), port);
     }
 
@@ -223,13 +224,29 @@ impl Switch {
         self.check_place(&spec)?;
         let back = self.drop_port(&name)?;
         if let Err(error) = self.make_port(spec, origin) {
-            if let (Err(again), Step::AddPort(spec, _)) = (self.perform(back.clone()), back) {
+            if let (Err(again), Step::AddPort(spec, origin)) = (self.perform(back.clone()), back) {
                 tracing::error!("could not be taken back: {again}");
-                self.add_down(spec, &again);
+                self.add_down(spec, origin, &again);
             }
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Removes a port whose station is gone with it, and may soon give its addresses to another.
+    fn drop_station(&mut self, name: &PortName) -> Result<Step, ControlError> {
+        let port = self.port(name)?;
+        let bridge = self.bridge(&port.spec.bridge)?.id;
+        let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
+        let inverse = self.drop_port(name)?;
+        for host in self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
+            // With its thread, its sessions have ended.
+            let _ = host.forget(&addresses);
+        }
+        if let Some(router) = self.workers.first() {
+            router.hint(Command::ForgetStations(bridge, addresses));
+        }
+        Ok(inverse)
     }
 
     fn drop_port(&mut self, name: &PortName) -> Result<Step, ControlError> {

@@ -116,8 +116,24 @@ pub enum ControlError {
     #[error("there is no capture {0}: it has ended")]
     NoCapture(u64),
     /// A setting that only a start reads.
-    #[error("`{0}` in [switch] differs from the running one: restart vswitchd to change it")]
-    NeedsRestart(&'static str),
+    #[error("`{1}` in [{0}] differs from the running one: restart vswitchd to change it")]
+    NeedsRestart(&'static str, &'static str),
+    /// What Docker asks for cannot be.
+    #[error(transparent)]
+    Docker(#[from] crate::docker::DockerError),
+    /// A bridge that a network of Docker's is on.
+    #[error("bridge \"{0}\" has network {1} of Docker: remove it with docker network rm {1}")]
+    DockersBridge(BridgeName, crate::docker::NetworkId),
+    /// A port that is a container of Docker's.
+    #[error(
+        "port \"{0}\" is a container's place on network {1} of Docker: take the container off it with docker network disconnect, or stop it"
+    )]
+    DockersPort(PortName, crate::docker::NetworkId),
+    /// An uplink that is there for networks of Docker.
+    #[error(
+        "uplink \"{0}\" is there for networks of Docker: it goes with the last of them, or when [docker] names another `uplink`"
+    )]
+    DockersUplink(PortName),
     /// Several things that failed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<ControlError>),

@@ -27,6 +27,9 @@ impl Switch {
         if !self.forwards.contains_key(key) {
             return Err(ControlError::NoForward(key.clone(), self.forwards.keys().map(ToString::to_string).collect()));
         }
+        if self.forwards.get(key).is_some_and(|(_, origin)| *origin == Origin::Docker) {
+            return self.withdraw_port(key);
+        }
         let in_file = self.file.forwards.iter().any(|spec| spec.key == *key);
         self.remember(|state| forget(&mut state.forwards, key, in_file), vec![Step::DeleteForward(key.clone())])
     }

@@ -12,6 +12,7 @@
 mod answer;
 mod apply;
 mod capture;
+mod docker;
 mod error;
 mod forward;
 mod lease;
@@ -19,6 +20,7 @@ mod plan;
 mod run;
 mod server;
 mod services;
+mod socket;
 mod sockets;
 mod uplink;
 mod vxlan;
@@ -41,6 +43,7 @@ use crate::api::{
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
+use crate::docker::EndpointId;
 use crate::services::{Output, Services};
 use crate::worker::{Event, Handle};
 use capture::Captures;
@@ -69,6 +72,8 @@ pub struct Switch {
     sockets: Sockets,
     captures: Captures,
     services: ServicesThread,
+    /// When Docker last spoke of endpoints that have no sandbox yet.
+    awaited: BTreeMap<EndpointId, Instant>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
 }
@@ -133,8 +138,10 @@ impl Switch {
             sockets: Sockets::default(),
             captures: Captures::default(),
             services,
+            awaited: BTreeMap::new(),
             started_up: false,
         };
+        switch.forget_dead();
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
@@ -196,12 +203,15 @@ impl Switch {
             tracing::warn!(port = %name, "its device is gone");
             *state = PortState::Down("its device is gone: remove it, or reload to make it again".to_owned());
         }
+        self.collect_dead();
     }
 
-    /// Removes every device and namespace that this switch made. What vsctl changed is kept for the next start.
+    /// Removes every device and namespace that this switch made, but for those in Docker's containers, which keep their interfaces and
+    /// find the next vswitchd at their other end. What vsctl changed and Docker asked for is kept for the next start.
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
-        let names: Vec<PortName> = self.ports.keys().cloned().collect();
+        let ours = self.ports.iter().filter(|(_, port)| port.origin != Origin::Docker);
+        let names: Vec<PortName> = ours.map(|(name, _)| name.clone()).collect();
         let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
         let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));
         for step in steps {
@@ -229,7 +239,7 @@ impl Switch {
     }
 
     fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
-        self.bridge(&name)?;
+        self.check_own_bridge(&name)?;
         let on_it: Vec<&Port> = self.ports.values().filter(|port| port.spec.bridge == name).collect();
         if let Some(first) = on_it.first() {
             return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
@@ -255,7 +265,7 @@ impl Switch {
     }
 
     fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
-        let port = self.port(name)?;
+        let port = self.own_port(name)?;
         let spec = changed(port.spec.clone(), change)?;
         self.layout().network().check_port(&spec)?;
         let kept = Change::Set(spec.clone());
@@ -263,7 +273,7 @@ impl Switch {
     }
 
     fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
-        self.port(&name)?;
+        self.own_port(&name)?;
         let in_file = self.file.ports.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
     }
@@ -306,7 +316,10 @@ impl Switch {
     fn reload(&mut self) -> Result<Reply, ControlError> {
         let config = config::load(&self.path).map_err(ControlError::File)?;
         if let Some(key) = self.file.switch.difference(&config.switch) {
-            return Err(ControlError::NeedsRestart(key));
+            return Err(ControlError::NeedsRestart("switch", key));
+        }
+        if let Some(key) = self.file.docker.difference(&config.docker) {
+            return Err(ControlError::NeedsRestart("docker", key));
         }
         let before = std::mem::replace(&mut self.file, config);
         let (wanted, notes) = self.wanted();
@@ -351,10 +364,22 @@ impl Switch {
     /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not
     /// made, and taking a made one back might need what a full disk does not give.
     fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
+        self.remember_and_follow(keep, |_| steps)
+    }
+
+    /// As [`Self::remember`], with steps that follow from what is kept.
+    fn remember_and_follow<T>(
+        &mut self,
+        keep: impl FnOnce(&mut State) -> T,
+        steps: impl FnOnce(&Self) -> Vec<Step>,
+    ) -> Result<Reply, ControlError> {
         let before = self.state.clone();
         keep(&mut self.state);
         let kept = self.state_file.save(&self.state).map_err(ControlError::State);
-        let done = kept.and_then(|()| self.apply(steps));
+        let done = kept.and_then(|()| {
+            let steps = steps(self);
+            self.apply(steps)
+        });
         if done.is_err() {
             let made = std::mem::take(&mut self.state.made);
             self.state = State { made, ..before };

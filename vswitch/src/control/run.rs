@@ -8,11 +8,18 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::server::{Call, Listener};
-use super::{ControlError, Start, Switch};
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle as Task;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::server::Call;
+use super::socket::{self, Socket, SocketFile};
+use super::{ControlError, Start, Switch, server};
 use crate::api::{Reply, Request};
-use crate::config;
+use crate::config::{self, Config};
+use crate::docker::server::{self as docker_server, Ask};
 use crate::services::{Output, Tickets};
+use crate::sys::activation;
 use crate::worker::{Command, Event, Handle, Worker};
 
 /// Why vswitchd ended early.
@@ -21,9 +28,9 @@ pub enum RunError {
     /// The switch could not be built.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The control socket could not be opened.
+    /// A socket could not be opened.
     #[error(transparent)]
-    Server(#[from] super::server::ServerError),
+    Socket(#[from] super::socket::SocketError),
     /// The operating system refused something that every program needs.
     #[error("{0}: {1}")]
     System(&'static str, #[source] std::io::Error),
@@ -36,6 +43,8 @@ const CALLS: usize = 64;
 const FRAMES: usize = Tickets::MOST;
 /// How often the underlay of tunnels is looked at, whose routes no event tells of as a whole.
 const SURVEY: Duration = Duration::from_secs(2);
+/// How often it is looked whether Docker's containers are still there.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
 ///
@@ -51,8 +60,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     runtime.block_on(async {
         // Whoever asks for the end during the start gets it right after, with everything removed again.
         let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
-        // The socket comes first: whoever finds another vswitchd on it must not touch that one's devices.
-        let listener = Listener::bind(&config.switch.control)?;
+        // The sockets come first: whoever finds another vswitchd on one must not touch that one's devices.
+        let doors = Doors::open(&config)?;
         let (voices, heard) = channels();
         let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
@@ -61,13 +70,59 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                serve(switch, listener, heard, signals).await
+                serve(switch, doors, heard, signals).await
             }
             Err(error) => Err(error.into()),
         };
         plane.stop();
         outcome
     })
+}
+
+/// The sockets by which requests come in.
+struct Doors {
+    control: Socket,
+    docker: Option<Socket>,
+}
+
+impl Doors {
+    fn open(config: &Config) -> Result<Self, RunError> {
+        let mut passed = activation::passed_sockets();
+        let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
+        let docker = config.docker.enabled.then(|| socket::open(&config.docker.socket, socket::DOCKER, &mut passed));
+        let docker = docker.transpose()?;
+        Ok(Self { control, docker })
+    }
+
+    /// Lets requests in. The files are gone when what this returns is dropped.
+    fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>) -> Served {
+        let mut served = Served { tasks: Vec::new(), files: Vec::new() };
+        served.add(self.control, |listener| tokio::spawn(server::serve(listener, calls)));
+        if let Some(docker) = self.docker {
+            served.add(docker, |listener| tokio::spawn(docker_server::serve(listener, asks)));
+        }
+        served
+    }
+}
+
+/// Sockets that are served until this is dropped.
+struct Served {
+    tasks: Vec<Task<()>>,
+    files: Vec<SocketFile>,
+}
+
+impl Served {
+    fn add(&mut self, socket: Socket, serve: impl FnOnce(UnixListener) -> Task<()>) {
+        self.tasks.push(serve(socket.listener));
+        self.files.extend(socket.file);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(Task::abort);
+        self.files.clear();
+    }
 }
 
 /// What other processes may send.
@@ -128,22 +183,28 @@ impl Voices {
 }
 
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(mut switch: Switch, listener: Listener, mut heard: Heard, mut signals: Signals) -> Result<(), RunError> {
-    let (calls, mut calls_in) = mpsc::channel(CALLS);
-    let server = tokio::spawn(listener.serve(calls));
+async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Result<(), RunError> {
+    let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
+    let served = doors.serve(calls, asks);
+    let (mut look, mut survey) = (interval(LOOK), interval(SURVEY));
+    survey.set_missed_tick_behavior(MissedTickBehavior::Delay);
     say_ready();
-    let mut survey = tokio::time::interval(SURVEY);
-    survey.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = signals.term.recv() => break,
             _ = signals.int.recv() => break,
             _ = signals.hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
-            Some(event) = heard.gone.recv() => switch.note(event),
+            Some(event) = heard.gone.recv() => tokio::task::block_in_place(|| switch.note(event)),
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             _ = survey.tick() => tokio::task::block_in_place(|| switch.follow_underlay()),
+            _ = look.tick() => tokio::task::block_in_place(|| switch.collect_dead()),
+            Some(Ask { request, reply }) = asks_in.recv() => {
+                let answer = tokio::task::block_in_place(|| switch.answer_docker(request));
+                // Docker may have been stopped meanwhile.
+                let _ = reply.send(answer.map_err(|error| error.to_string()));
+            }
             Some(call) = calls_in.recv() => {
                 if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {
                     break;
@@ -152,8 +213,8 @@ async fn serve(mut switch: Switch, listener: Listener, mut heard: Heard, mut sig
         }
     }
     tokio::task::block_in_place(|| switch.shut_down());
-    // Answers that are on their way get out before the socket goes.
-    server.abort();
+    // Answers that are on their way get out before the sockets go.
+    drop(served);
     Ok(())
 }
 

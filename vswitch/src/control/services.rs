@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{Port, Switch};
-use crate::api::{BridgeName, PortName};
+use crate::api::{BridgeName, Origin, PortName};
 use crate::datapath::{BridgeId, Punt};
 use crate::services::{self, Input, Link, Member, Output, Services, Tickets, Uplink};
 use crate::worker::Command;
@@ -99,6 +99,7 @@ impl Switch {
             mac: self.gateway_mac(&bridge.spec.name),
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,
+            advertises: bridge.origin != Origin::Docker,
             members: self.members(&bridge.spec.name),
         });
         self.services.tell(Input::Links(links.collect()));

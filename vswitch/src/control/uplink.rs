@@ -83,7 +83,9 @@ impl Switch {
     }
 
     pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
-        self.uplink(name)?;
+        if self.uplink(name)?.origin == Origin::Docker {
+            return Err(ControlError::DockersUplink(name.clone()));
+        }
         if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
             let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
             return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));

@@ -25,6 +25,7 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -331,6 +332,11 @@ impl Datapath {
     /// Sets the published ports of an uplink that translates.
     pub fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
         self.router.set_forwards(uplink, forwards);
+    }
+
+    /// Forgets what is known of stations of a bridge that are gone and whose addresses may soon be others': neighbours and sessions.
+    pub fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
+        self.router.forget_stations(now, bridge, addresses);
     }
 
     /// The sessions of an uplink that translates.

@@ -131,6 +131,13 @@ impl Echo {
         }
     }
 
+    /// Forgets the flows of containers that are gone.
+    pub(super) fn forget(&mut self, containers: &[IpAddr]) {
+        for number in self.flows.which(|row| containers.contains(&row.owner)) {
+            self.flows.remove(number);
+        }
+    }
+
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
         let session = |(_, row): (_, &crate::table::Row<Key, Ping>)| {

@@ -38,6 +38,7 @@ const KIND: u32 = 32;
 pub(super) enum Command {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
     SetGateways(Vec<IpNet>, Sender<()>),
+    Forget(Vec<IpAddr>, Sender<()>),
     Sessions(Sender<Vec<Session>>),
     Counters(Sender<Counters>),
     Stop,
@@ -139,6 +140,12 @@ impl Engine {
                 }
                 Ok(Command::SetGateways(gateways, reply)) => {
                     self.common.gateways = gateways;
+                    let _ = reply.send(());
+                }
+                Ok(Command::Forget(containers, reply)) => {
+                    self.tcp.forget_containers(&containers);
+                    self.udp.forget(&containers);
+                    self.echo.forget(&containers);
                     let _ = reply.send(());
                 }
                 Ok(Command::Sessions(reply)) => {

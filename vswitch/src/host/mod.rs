@@ -44,6 +44,7 @@ mod tcp;
 mod tests;
 mod udp;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -147,6 +148,14 @@ impl HostUplink {
     /// The thread has ended.
     pub fn set_gateways(&self, gateways: Vec<IpNet>) -> Result<(), HostError> {
         self.ask(|reply| Command::SetGateways(gateways, reply))
+    }
+
+    /// Ends the sessions of containers that are gone, whose addresses may soon be others'.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn forget(&self, containers: &[IpAddr]) -> Result<(), HostError> {
+        self.ask(|reply| Command::Forget(containers.to_vec(), reply))
     }
 
     /// Lists the sessions, in no order.

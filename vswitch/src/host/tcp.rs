@@ -310,6 +310,13 @@ impl Tcp {
         }
     }
 
+    /// Ends the connections of containers that are gone.
+    pub(super) fn forget_containers(&mut self, containers: &[IpAddr]) {
+        for number in self.table.which(|row| containers.contains(&row.owner)) {
+            self.forget(number);
+        }
+    }
+
     fn forget(&mut self, number: usize) {
         // Dropping a connection closes its socket, which ends its registration.
         self.table.remove(number);

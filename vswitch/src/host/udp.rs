@@ -211,6 +211,16 @@ impl Udp {
         }
     }
 
+    /// Forgets the flows of containers that are gone.
+    pub(super) fn forget(&mut self, containers: &[IpAddr]) {
+        for number in self.flows.which(|row| containers.contains(&row.owner)) {
+            self.flows.remove(number);
+        }
+        for number in self.served.which(|row| containers.contains(&row.owner)) {
+            self.served.remove(number);
+        }
+    }
+
     /// Forgets clients of forwards that are no more: those whose socket and container `stays` does not know.
     pub(super) fn retain(&mut self, stays: impl Fn(&Weak<OwnedFd>, SocketAddr) -> bool) {
         for number in self.served.which(|row| !stays(&row.value.socket, row.key.0)) {

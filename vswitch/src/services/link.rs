@@ -20,6 +20,8 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
     /// Whether addresses are given out.
     pub dhcp: bool,
+    /// Whether routers and prefixes are advertised: not where somebody else, as Docker, configures the stations.
+    pub advertises: bool,
     /// The bridge's ports.
     pub members: Vec<Member>,
 }
@@ -64,7 +66,7 @@ impl Link {
 
     /// The prefixes that are advertised.
     pub(super) fn prefixes(&self) -> Vec<Ipv6Net> {
-        let mut prefixes: Vec<_> = self.addresses6().map(|net| net.trunc()).collect();
+        let mut prefixes: Vec<_> = self.addresses6().filter(|_| self.advertises).map(|net| net.trunc()).collect();
         prefixes.sort();
         prefixes.dedup();
         prefixes

@@ -3,6 +3,7 @@
 //! Each function does one thing, takes what it touches by reference, and reports what the kernel said as an
 //! [`Errno`]. What has a safe wrapper in rustix (`readv`, `writev`, `setns`, `mount`) is called from there.
 
+pub mod activation;
 pub mod datagram;
 pub mod ethtool;
 pub mod netns;

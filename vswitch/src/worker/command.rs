@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -33,6 +34,8 @@ pub enum Command {
     Counters(Vec<PortId>, Sender<Vec<Counters>>),
     /// Give a bridge a gateway, change it, or take it away.
     SetGateway(BridgeId, Option<GatewaySettings>),
+    /// Forget the neighbours and sessions of stations of a bridge that are gone. Only the worker that routes has any.
+    ForgetStations(BridgeId, Vec<IpAddr>),
     /// Set the published ports of an uplink.
     SetForwards(BridgeId, Vec<nat::Forward>),
     /// List the sessions of an uplink. Only the worker that routes has any.

@@ -185,6 +185,16 @@ impl Router {
         }
     }
 
+    /// Forgets what is known of stations of a bridge that are gone: where they are, and their sessions.
+    pub(super) fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
+        addresses.iter().for_each(|address| self.neighbors.forget(bridge, *address));
+        for interface in self.interfaces.iter_mut() {
+            if let Some(nat) = &mut interface.nat {
+                nat.flush(now, |session| addresses.contains(&session.inside.ip()));
+            }
+        }
+    }
+
     /// The sessions of an uplink.
     pub(super) fn nat(&self, uplink: BridgeId) -> Option<&Nat> {
         self.interfaces.get(uplink)?.nat.as_deref()

@@ -161,6 +161,13 @@ impl Neighbors {
         waited.map(|entry| entry.pending).unwrap_or_default()
     }
 
+    /// Forgets one neighbour, whose address may soon be another's; what waits for it goes on waiting for whoever that is.
+    pub(super) fn forget(&mut self, bridge: BridgeId, address: IpAddr) {
+        if let Some(table) = self.tables.get_mut(bridge.0) {
+            table.known.remove(&address);
+        }
+    }
+
     /// Forgets all neighbours of a bridge, and what its stations sent and still waits elsewhere: the number may soon be another's,
     /// who would be told of it.
     pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
@@ -339,6 +346,18 @@ mod tests {
         assert_eq!([10, 11, 12].map(|now| due(&mut table, now)), [vec![], asked(), asked()]);
         assert_eq!(due(&mut table, 13), [Seen::GivenUp(vec![1])]);
         assert_eq!(count(&table), 0);
+    }
+
+    #[test]
+    fn a_neighbour_that_is_gone_is_asked_for_anew() {
+        let mut neighbors = Neighbors::new(1);
+        neighbors.learn(BridgeId(0), address(1), mac(1), true, 0);
+        neighbors.learn(BridgeId(0), address(2), mac(2), true, 0);
+        neighbors.forget(BridgeId(0), address(1));
+        neighbors.forget(BridgeId(7), address(2));
+        assert_eq!(neighbors.find(BridgeId(0), address(1), 0), None);
+        assert_eq!(neighbors.find(BridgeId(0), address(2), 0), Some(mac(2)));
+        assert!(neighbors.ask(BridgeId(0), address(1), packet(1), 0).solicit);
     }
 
     #[test]

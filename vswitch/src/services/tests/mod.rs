@@ -42,6 +42,7 @@ fn link() -> Link {
         mac: GATEWAY,
         addresses: vec!["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()],
         dhcp: true,
+        advertises: true,
         members: vec![
             member("web", 1, &["10.10.0.2/24", "fd10::2/64"]),
             member("db", 2, &[]),

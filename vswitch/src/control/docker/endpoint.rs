@@ -1,0 +1,177 @@
+//! Containers' places on networks: from *CreateEndpoint* to *DeleteEndpoint*, or to a death that nobody tells of.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::super::{ControlError, Switch};
+use crate::api::{ForwardKey, Origin, protocol_name};
+use crate::attach;
+use crate::docker::message::{self, EndpointReference};
+use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
+
+/// How long an endpoint may be without a sandbox before its container counts as dead; Docker goes on at once.
+const AWAITED: Duration = Duration::from_secs(60);
+
+impl Switch {
+    pub(super) fn create_endpoint(&mut self, request: &message::CreateEndpoint) -> Result<Value, ControlError> {
+        let EndpointReference { network: network_id, endpoint: id } = &request.reference;
+        let network = self.network(network_id)?;
+        let endpoint = Endpoint::read(request, network)?;
+        let interface =
+            if request.interface.mac.is_empty() { json!({ "MacAddress": endpoint.mac.to_string() }) } else { json!({}) };
+        let answer = json!({ "Interface": interface });
+        let known = &self.state.docker.endpoints;
+        match known.get(id) {
+            Some(old) if (old.mac, &old.addresses) == (endpoint.mac, &endpoint.addresses) => return Ok(answer),
+            Some(_) => return Err(DockerError::Different(format!("endpoint {id}")).into()),
+            None if known.len() >= docker::MOST_ENDPOINTS => {
+                return Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into());
+            }
+            None => {}
+        }
+        let stale = self.rivals(&endpoint)?;
+        self.check_addresses(&endpoint, network)?;
+        self.awaited.insert(id.clone(), Instant::now());
+        self.change_docker(|docker| {
+            docker.endpoints.retain(|id, _| !stale.contains(id));
+            docker.endpoints.insert(id.clone(), endpoint);
+        })?;
+        Ok(answer)
+    }
+
+    /// Endpoints that have an address of a new one and whose containers are dead.
+    fn rivals(&self, new: &Endpoint) -> Result<BTreeSet<EndpointId>, DockerError> {
+        let mut stale = BTreeSet::new();
+        for (id, old) in &self.state.docker.endpoints {
+            let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
+            let mac = (old.mac == new.mac).then(|| old.mac.to_string());
+            // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
+            let starting = address.is_none() && self.is_awaited(id);
+            let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
+            if starting || self.is_alive(id, old) && self.has_arrived(old) {
+                return Err(DockerError::AddressTaken(shared, old.port.clone()));
+            }
+            stale.insert(id.clone());
+        }
+        Ok(stale)
+    }
+
+    /// Whether the addresses of an endpoint are free on its bridge, as far as others than Docker are concerned, and its port's name is.
+    fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
+        if self.layout().has_port(&endpoint.port) {
+            return Err(DockerError::PortTaken(endpoint.port.clone()).into());
+        }
+        let others = self.ports.values().filter(|port| port.spec.bridge == network.bridge && port.origin != Origin::Docker);
+        for port in others {
+            if let Some(net) = port.spec.addresses.iter().find(|net| endpoint.has(net.addr())) {
+                return Err(DockerError::AddressTaken(net.addr().to_string(), port.spec.name.clone()).into());
+            }
+        }
+        let spec = endpoint.port_spec(network, "/".into())?;
+        Ok(self.layout().network().check_port(&spec)?)
+    }
+
+    /// Removes endpoints; those that are gone are fine.
+    pub(super) fn delete_endpoints(&mut self, ids: &BTreeSet<EndpointId>) -> Result<Value, ControlError> {
+        if ids.iter().any(|id| self.state.docker.endpoints.contains_key(id)) {
+            self.change_docker(|docker| docker.endpoints.retain(|id, _| !ids.contains(id)))?;
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) fn join(&mut self, request: &message::Join) -> Result<Value, ControlError> {
+        let id = &request.reference.endpoint;
+        let sandbox = Sandbox::at(&request.sandbox)?;
+        let endpoint = self.endpoint(id)?;
+        let network = self.network(&endpoint.network)?;
+        let [v4, v6] = [true, false].map(|v4| endpoint.gateway(network, v4));
+        let mut answer = json!({
+            "InterfaceName": { "SrcName": endpoint.port, "DstPrefix": "eth" },
+            // Else Docker adds an interface of its own where there is no gateway.
+            "DisableGatewayService": v4.is_none(),
+        });
+        if let Some(gateway) = v4 {
+            answer["Gateway"] = json!(gateway);
+        }
+        if let Some(gateway) = v6 {
+            answer["GatewayIPv6"] = json!(gateway);
+        }
+        let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
+        self.awaited.insert(id.clone(), Instant::now());
+        self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
+        // A later switch.toml may have left no room for the network.
+        if self.ports.contains_key(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
+    }
+
+    pub(super) fn leave(&mut self, id: &EndpointId) -> Result<Value, ControlError> {
+        if self.state.docker.endpoints.get(id).is_some_and(|endpoint| !endpoint.left) {
+            self.change_endpoint(id, |endpoint| endpoint.left = true)?;
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) fn describe(&self, request: &EndpointReference) -> Result<Value, ControlError> {
+        let endpoint = self.endpoint(&request.endpoint)?;
+        let network = self.network(&endpoint.network)?;
+        let published = endpoint.published.iter().map(|spec| {
+            let ForwardKey { protocol, ports, .. } = &spec.key;
+            format!("{}/{ports} -> {}", protocol_name(*protocol), spec.to)
+        });
+        Ok(json!({ "Value": {
+            "vswitch.port": endpoint.port,
+            "vswitch.bridge": network.bridge,
+            "vswitch.published": published.collect::<Vec<_>>(),
+        }}))
+    }
+
+    pub(super) fn change_endpoint(&mut self, id: &EndpointId, change: impl FnOnce(&mut Endpoint)) -> Result<(), ControlError> {
+        self.change_docker(|docker| docker.endpoints.get_mut(id).map(change))
+    }
+
+    /// Forgets endpoints whose containers are dead, and what was theirs on the switch. To be called now and then.
+    pub fn collect_dead(&mut self) {
+        let endpoints = &self.state.docker.endpoints;
+        self.awaited.retain(|id, _| endpoints.contains_key(id));
+        let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
+        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
+        if dead.is_empty() {
+            return;
+        }
+        tracing::info!(count = dead.len(), "Docker's containers are gone without a word: their ports are removed");
+        if let Err(error) = self.delete_endpoints(&dead) {
+            tracing::warn!("ports of dead containers could not be removed: {error}");
+        }
+    }
+
+    /// Forgets endpoints whose containers died before this start.
+    pub(in crate::control) fn forget_dead(&mut self) {
+        let endpoints = self.state.docker.endpoints.iter();
+        let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(endpoint)));
+        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
+        self.state.docker.endpoints.retain(|id, _| !dead.contains(id));
+    }
+
+    fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
+        match &endpoint.sandbox {
+            _ if endpoint.left => false,
+            Some(sandbox) if sandbox.inode.is_some() => sandbox.is_alive(),
+            Some(sandbox) => sandbox.is_alive() || self.is_awaited(id),
+            None => self.is_awaited(id),
+        }
+    }
+
+    /// Whether the device is in the sandbox. Docker takes it out of there also when nobody answers, and removes the sandbox only a
+    /// minute later.
+    fn has_arrived(&self, endpoint: &Endpoint) -> bool {
+        let network = self.state.docker.networks.get(&endpoint.network);
+        let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };
+        let spec = endpoint.port_spec(network, sandbox.path.clone());
+        spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
+    }
+
+    fn is_awaited(&self, id: &EndpointId) -> bool {
+        self.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
+    }
+}

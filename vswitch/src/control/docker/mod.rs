@@ -1,0 +1,187 @@
+//! What Docker asks of the driver, carried out: each call changes what is kept ([`Docker`]), and the difference that this makes to the switch is
+//! applied as a reload's would be.
+
+mod endpoint;
+mod publish;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::plan::{self, Step};
+use super::{ControlError, Port, Switch};
+use crate::api::{BridgeName, Origin, PortName};
+use crate::config::{Change, State};
+use crate::docker::message::{self, Request};
+use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
+
+impl Switch {
+    /// Carries out a call of Docker's and answers it.
+    ///
+    /// # Errors
+    /// Why it was not; nothing of it was done then.
+    pub fn answer_docker(&mut self, request: Request) -> Result<Value, ControlError> {
+        match request {
+            Request::CreateNetwork(request) => self.create_network(&request),
+            Request::DeleteNetwork(request) => self.delete_network(&request.network),
+            Request::CreateEndpoint(request) => self.create_endpoint(&request),
+            Request::DeleteEndpoint(request) => self.delete_endpoints(&[request.endpoint].into()),
+            Request::Join(request) => self.join(&request),
+            Request::Leave(request) => self.leave(&request.endpoint),
+            Request::Publish(request) => self.publish_ports(&request),
+            Request::Withdraw(request) => self.withdraw_ports(&request.endpoint),
+            Request::Describe(request) => self.describe(&request),
+            Request::RequestPool(request) => self.request_pool(&request),
+            Request::ReleasePool(request) => self.change_pools(|pools| {
+                pools.release_pool(&request.pool);
+                Ok(json!({}))
+            }),
+            Request::RequestAddress(request) => self.change_pools(|pools| pools.request_address(&request)),
+            Request::ReleaseAddress(request) => self.change_pools(|pools| {
+                pools.release_address(&request);
+                Ok(json!({}))
+            }),
+        }
+    }
+
+    fn create_network(&mut self, request: &message::CreateNetwork) -> Result<Value, ControlError> {
+        let network = Network::read(request)?;
+        let known = &self.state.docker.networks;
+        match known.get(&request.network) {
+            Some(same) if *same == network => return Ok(json!({})),
+            Some(_) => return Err(DockerError::Different(format!("network {}", request.network)).into()),
+            None if known.len() >= docker::MOST_NETWORKS => {
+                return Err(DockerError::TooMany(format!("{} networks", docker::MOST_NETWORKS)).into());
+            }
+            None => {}
+        }
+        self.check_network(&request.network, &network)?;
+        self.change_docker(|docker| docker.networks.insert(request.network.clone(), network))?;
+        Ok(json!({}))
+    }
+
+    /// Whether a network fits what is there.
+    fn check_network(&self, id: &NetworkId, network: &Network) -> Result<(), ControlError> {
+        if network.options.bridge.is_some() {
+            let bridge = self.bridges.get(&network.bridge).filter(|bridge| bridge.origin != Origin::Docker);
+            let bridge = bridge.ok_or_else(|| DockerError::NoBridge(network.bridge.clone()))?;
+            return Ok(network.check_bridge(&bridge.spec)?);
+        }
+        if self.bridges.contains_key(&network.bridge) {
+            return Err(DockerError::BridgeTaken(network.bridge.clone()).into());
+        }
+        let mut docker = Docker::default();
+        docker.networks.insert(id.clone(), network.clone());
+        let (uplinks, bridges) = docker.bridges(&self.file.docker);
+        let (mut wanted, _) = self.wanted();
+        for spec in uplinks {
+            wanted.network().check_uplink(&spec)?;
+            wanted.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
+        }
+        Ok(bridges.iter().try_for_each(|spec| wanted.network().check_bridge(spec))?)
+    }
+
+    /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
+    fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
+        let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
+        let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
+        let owned = network.options.bridge.is_none();
+        self.change(|state| {
+            state.docker.endpoints.retain(|_, endpoint| endpoint.network != *id);
+            state.docker.networks.remove(id);
+            if owned {
+                forget_members(state, &network.bridge, &nets);
+            }
+        })?;
+        Ok(json!({}))
+    }
+
+    fn request_pool(&mut self, request: &message::RequestPool) -> Result<Value, ControlError> {
+        let bridges = self.bridges.values().flat_map(|bridge| bridge.spec.addresses.clone());
+        let uplinks = self.uplinks.values().flat_map(super::uplink::Uplink::addresses);
+        let used: Vec<IpNet> = bridges.chain(uplinks).collect();
+        let is_used = |net: &IpNet| used.iter().any(|other| net.contains(&other.network()) || other.contains(&net.network()));
+        self.change_pools(|pools| pools.request_pool(request, is_used))
+    }
+
+    fn change_pools(
+        &mut self,
+        change: impl FnOnce(&mut docker::Pools) -> Result<Value, DockerError>,
+    ) -> Result<Value, ControlError> {
+        let mut pools = self.state.docker.pools.clone();
+        let answer = change(&mut pools)?;
+        if pools != self.state.docker.pools {
+            self.change_docker(|docker| docker.pools = pools)?;
+        }
+        Ok(answer)
+    }
+
+    fn change_docker<T>(&mut self, change: impl FnOnce(&mut Docker) -> T) -> Result<(), ControlError> {
+        self.change(|state| change(&mut state.docker))
+    }
+
+    /// Keeps a change and applies what it makes different about what is Docker's; the rest of the switch is not touched, even where it is
+    /// not what it should be.
+    fn change<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
+        let steps = |switch: &Self| {
+            let mut steps = plan::steps(&switch.layout(), &switch.wanted().0);
+            steps.retain(concerns_docker);
+            steps
+        };
+        self.remember_and_follow(change, steps).map(drop)
+    }
+
+    fn network(&self, id: &NetworkId) -> Result<&Network, DockerError> {
+        self.state.docker.networks.get(id).ok_or_else(|| DockerError::NoNetwork(id.clone()))
+    }
+
+    fn endpoint(&self, id: &EndpointId) -> Result<&Endpoint, DockerError> {
+        self.state.docker.endpoints.get(id).ok_or_else(|| DockerError::NoEndpoint(id.clone()))
+    }
+
+    /// Whether a bridge is vsctl's to remove.
+    pub(in crate::control) fn check_own_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
+        self.bridge(name)?;
+        match self.state.docker.network_on(name) {
+            Some(id) => Err(ControlError::DockersBridge(name.clone(), id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A port that is vsctl's to change.
+    pub(in crate::control) fn own_port(&self, name: &PortName) -> Result<&Port, ControlError> {
+        let port = self.port(name)?;
+        let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *name);
+        match endpoint.filter(|_| port.origin == Origin::Docker) {
+            Some(endpoint) => Err(ControlError::DockersPort(name.clone(), endpoint.network.clone())),
+            None => Ok(port),
+        }
+    }
+}
+
+/// Whether a step is about something of Docker's. What is removed and is not Docker's was on a bridge of Docker's that goes.
+fn concerns_docker(step: &Step) -> bool {
+    match step {
+        Step::AddBridge(_, origin) | Step::SetBridge(_, origin) => *origin == Origin::Docker,
+        Step::AddPort(_, origin) | Step::SetPort(_, origin) => *origin == Origin::Docker,
+        Step::AddUplink(_, origin) | Step::SetUplink(_, origin) => *origin == Origin::Docker,
+        Step::AddVxlan(_, origin) | Step::SetVxlan(_, origin) => *origin == Origin::Docker,
+        Step::AddForward(_, origin) => *origin == Origin::Docker,
+        Step::DeleteBridge(_) | Step::DeletePort(_) | Step::DeleteUplink(_) | Step::DeleteForward(_) | Step::DeleteVxlan(_) => {
+            true
+        }
+    }
+}
+
+/// Forgets what vsctl added to a bridge.
+fn forget_members(state: &mut State, bridge: &BridgeName, nets: &[IpNet]) {
+    fn keep<N: Ord, T>(changes: &mut BTreeMap<N, Change<T>>, is_on_it: impl Fn(&T) -> bool) {
+        changes.retain(|_, change| !matches!(change, Change::Set(spec) if is_on_it(spec)));
+    }
+    keep(&mut state.ports, |spec| spec.bridge == *bridge);
+    keep(&mut state.vxlans, |spec| spec.bridge == *bridge);
+    let is_inside = |address: IpAddr| nets.iter().any(|net| net.contains(&address));
+    keep(&mut state.forwards, |spec| is_inside(spec.to.ip()));
+}

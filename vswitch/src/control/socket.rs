@@ -1,0 +1,159 @@
+//! Unix sockets that others find by their path.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+/// Longest path of a socket: `sun_path` (unix(7)) less its terminating zero.
+const LONGEST_PATH: usize = 107;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    /// Its name in a sentence.
+    name: &'static str,
+    /// The key of `switch.toml` that sets its path.
+    key: &'static str,
+    /// Who may use it.
+    mode: u32,
+}
+
+/// `vsctl`'s.
+pub(super) const CONTROL: Purpose = Purpose { name: "control socket", key: "`control`", mode: 0o660 };
+/// Docker's.
+pub(super) const DOCKER: Purpose = Purpose { name: "Docker's socket", key: "`socket` in [docker]", mode: 0o600 };
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The path does not fit a socket's address.
+    #[error("{} {}: its path has {} bytes; a Unix socket's may have {LONGEST_PATH}: set a shorter {}", .0.name, .1.display(), .1.as_os_str().len(), .0.key)]
+    TooLong(Purpose, PathBuf),
+    /// Another process serves it.
+    #[error("{} {}: another vswitchd serves it: stop that one, or set another {} and `state-dir`", .0.name, .1.display(), .0.key)]
+    InUse(Purpose, PathBuf),
+    /// Something else is there.
+    #[error("{} {}: there is a file that is not a socket: remove it, or set another {}", .0.name, .1.display(), .0.key)]
+    NotASocket(Purpose, PathBuf),
+    /// The operating system refused.
+    #[error("{} {}: {source}", .0.name, .1.display(), source = .2)]
+    Refused(Purpose, PathBuf, #[source] io::Error),
+}
+
+/// A socket that is listened on; its file goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) listener: UnixListener,
+    /// `None`: it was there before and stays, so that whoever comes while vswitchd is away waits.
+    pub(super) file: Option<SocketFile>,
+}
+
+/// The file of a socket, which goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may have been removed by hand.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens a socket: that among `passed`, which the service manager opened, or a new one, which replaces one that a killed vswitchd left.
+pub(super) fn open(path: &Path, purpose: Purpose, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+    let is_it = |socket: &BlockingListener| socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
+    let Some(number) = passed.iter().position(is_it) else { return bind(path, purpose) };
+    let socket = passed.swap_remove(number);
+    let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+    Ok(Socket { listener: listener.map_err(refused)?, file: None })
+}
+
+fn bind(path: &Path, purpose: Purpose) -> Result<Socket, SocketError> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        return Err(SocketError::TooLong(purpose, path.to_owned()));
+    }
+    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(refused)?;
+    }
+    make_way(path, purpose)?;
+    let listener = UnixListener::bind(path).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => SocketError::InUse(purpose, path.to_owned()),
+        _ => refused(source),
+    })?;
+    let file = Some(SocketFile(path.to_owned()));
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(purpose.mode)).map_err(refused)?;
+    Ok(Socket { listener, file })
+}
+
+/// Removes a socket that nobody listens on.
+fn make_way(path: &Path, purpose: Purpose) -> Result<(), SocketError> {
+    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(purpose, path.to_owned())),
+        Ok(_) => {}
+    }
+    match BlockingStream::connect(path) {
+        Ok(_) => Err(SocketError::InUse(purpose, path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(refused),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(path: &Path) -> Result<Socket, SocketError> {
+        open(path, &mut Vec::new())
+    }
+
+    fn open(path: &Path, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { super::open(path, CONTROL, passed) })
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_used_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["control.sock", "other.sock"].map(|name| directory.path().join(name));
+        let mut passed = vec![BlockingListener::bind(&other).unwrap(), BlockingListener::bind(&path).unwrap()];
+        drop(open(&path, &mut passed).unwrap());
+        assert!(path.exists());
+        assert_eq!(passed.len(), 1);
+        drop(bind(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_makes_way_and_a_live_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/er/control.sock");
+        drop(bind(&path).unwrap());
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let live = bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(bind(&path).unwrap_err().to_string().contains("another vswitchd serves it"));
+        assert!(path.exists());
+        drop(live);
+    }
+
+    #[test]
+    fn nothing_but_a_socket_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket(..))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        let long = directory.path().join("x".repeat(108));
+        assert!(bind(&long).unwrap_err().to_string().contains("a Unix socket's may have 107"));
+    }
+}

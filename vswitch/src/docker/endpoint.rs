@@ -1,0 +1,117 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use packet::Mac;
+use serde::{Deserialize, Serialize};
+
+use super::message::CreateEndpoint;
+use super::sandbox::Sandbox;
+use super::{DockerError, EndpointId, Network, NetworkId, Rates};
+use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError, VlanMode};
+
+/// A container's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Endpoint {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its port, and what its device is called before Docker takes it.
+    pub port: PortName,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses, of each IP version one at most.
+    pub addresses: Vec<IpNet>,
+    /// How fast it may be.
+    pub rates: Rates,
+    /// The sandbox that has joined; none: there is no device yet.
+    pub sandbox: Option<Sandbox>,
+    /// Whether it has left the sandbox again.
+    pub left: bool,
+    /// Its published ports.
+    pub published: Vec<ForwardSpec>,
+}
+
+impl Endpoint {
+    /// Reads what Docker asks for, on this network.
+    ///
+    /// # Errors
+    /// An option or an address that cannot be.
+    pub fn read(request: &CreateEndpoint, network: &Network) -> Result<Self, DockerError> {
+        let rates = Rates::read(&request.options, network.options.rates)?;
+        let interface = &request.interface;
+        let given = [&interface.v4, &interface.v6].into_iter().filter(|text| !text.is_empty());
+        let addresses = given.map(|text| address(text, network)).collect::<Result<Vec<_>, _>>()?;
+        let mac = match interface.mac.as_str() {
+            "" => default_mac(&addresses).ok_or(DockerError::NoAddress)?,
+            text => text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "a MAC address"))?,
+        };
+        let port = port_name(&request.reference.endpoint)?;
+        let (network, published) = (request.reference.network.clone(), Vec::new());
+        Ok(Self { network, port, mac, addresses, rates, sandbox: None, left: false, published })
+    }
+
+    /// Its port, once it has joined a sandbox.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn port_spec(&self, network: &Network, sandbox: PathBuf) -> Result<PortSpec, SpecError> {
+        let spec = PortSpec {
+            name: self.port.clone(),
+            bridge: network.bridge.clone(),
+            kind: network.options.attach.into(),
+            netns: Some(Netns::Sandbox(sandbox)),
+            ifname: (&self.port).into(),
+            mac: Some(self.mac),
+            addresses: self.addresses.clone(),
+            vlans: network.options.vlan.map_or(VlanMode::All, VlanMode::Access),
+            guard: network.options.guard,
+            broadcast_limit: None,
+            send_rate: self.rates.send,
+            receive_rate: self.rates.receive,
+            offload: true,
+        };
+        spec.checked()
+    }
+
+    /// Its published ports at an uplink, which may be another than when they were chosen.
+    pub fn forwards_at(&self, uplink: &PortName) -> impl Iterator<Item = ForwardSpec> {
+        let key = |spec: &ForwardSpec| ForwardKey { uplink: uplink.clone(), ..spec.key.clone() };
+        self.published.iter().map(move |spec| ForwardSpec { key: key(spec), to: spec.to })
+    }
+
+    /// Whether it has this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.addr() == address)
+    }
+
+    /// The gateway of an IP version that its container is to use.
+    pub fn gateway(&self, network: &Network, v4: bool) -> Option<IpAddr> {
+        let mut own = self.addresses.iter().map(IpNet::addr).filter(|address| address.is_ipv4() == v4);
+        own.find_map(|address| network.way_out(address))
+    }
+}
+
+fn address(text: &str, network: &Network) -> Result<IpNet, DockerError> {
+    let what = "an address with its prefix, such as 10.78.0.2/24";
+    let net: IpNet = text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), what))?;
+    network.subnet(net.addr()).map(|_| net).ok_or(DockerError::AddressOutside(net.addr()))
+}
+
+/// As Docker's own bridge does it, so that a container that comes back with its address has its MAC address too, and nobody needs to ask again:
+/// `02:42` and the IPv4 address; where there is none, a hash of the IPv6 address.
+fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
+    let v4 = addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr().octets()) } else { None });
+    let hash = |net: &IpNet| {
+        let text = net.addr().to_string();
+        let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        hash.to_be_bytes()
+    };
+    let [a, b, c, d] = v4.or_else(|| addresses.first().map(hash))?;
+    Some(Mac([0x02, 0x42, a, b, c, d]))
+}
+
+fn port_name(endpoint: &EndpointId) -> Result<PortName, DockerError> {
+    let name = format!("ep-{}", endpoint.short());
+    name.parse().map_err(|error| DockerError::Malformed(format!("{error}")))
+}

@@ -1,0 +1,62 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ipam::Pools;
+use super::{DockerSettings, Endpoint, EndpointId, Network, NetworkId};
+use crate::api::{BridgeName, BridgeSpec, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
+
+/// Everything that Docker asked for and has not taken back. Kept in `state-dir`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Docker {
+    /// Its networks.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Its containers' places on them.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Subnets and addresses that the driver chose (`--ipam-driver vswitch`).
+    pub pools: Pools,
+}
+
+impl Docker {
+    /// The bridges that it comes to, and the uplink that is made for them.
+    pub fn bridges(&self, settings: &DockerSettings) -> (Vec<UplinkSpec>, Vec<BridgeSpec>) {
+        let implied = implied_uplink();
+        let default = settings.uplink.as_ref().or(implied.as_ref().map(|spec| &spec.name));
+        // What contradicts itself was refused when Docker asked for it.
+        let own = self.networks.values().filter_map(|network| network.own_bridge(default).ok().flatten());
+        let bridges: Vec<BridgeSpec> = own.collect();
+        let uplinks =
+            implied.into_iter().filter(|spec| bridges.iter().any(|bridge| bridge.uplink.as_ref() == Some(&spec.name)));
+        let uplinks = uplinks.filter(|_| settings.uplink.is_none()).collect();
+        (uplinks, bridges)
+    }
+
+    /// The ports that it comes to.
+    pub fn ports(&self) -> impl Iterator<Item = PortSpec> {
+        self.endpoints.values().filter_map(|endpoint| {
+            let (network, sandbox) = (self.networks.get(&endpoint.network)?, endpoint.sandbox.as_ref()?);
+            endpoint.port_spec(network, sandbox.path.clone()).ok()
+        })
+    }
+
+    /// The forwards that it comes to, on the uplinks that `uplink_of` names for bridges.
+    pub fn forwards(&self, uplink_of: impl Fn(&BridgeName) -> Option<PortName>) -> Vec<ForwardSpec> {
+        let mut forwards = Vec::new();
+        for endpoint in self.endpoints.values() {
+            let uplink = self.networks.get(&endpoint.network).and_then(|network| uplink_of(&network.bridge));
+            forwards.extend(uplink.iter().flat_map(|uplink| endpoint.forwards_at(uplink)));
+        }
+        forwards
+    }
+
+    /// A network that is on this bridge.
+    pub fn network_on(&self, bridge: &BridgeName) -> Option<&NetworkId> {
+        self.networks.iter().find(|(_, network)| network.bridge == *bridge).map(|(id, _)| id)
+    }
+}
+
+/// The uplink of networks for which nobody names one.
+fn implied_uplink() -> Option<UplinkSpec> {
+    Some(UplinkSpec { name: "docker".parse().ok()?, kind: UplinkKind::Host })
+}

@@ -1,0 +1,56 @@
+//! Docker's remote network driver and remote IPAM driver: `docker network create -d vswitch` makes a bridge of the switch, and a container on
+//! it is a port.
+//!
+//! ```text
+//!  dockerd ── HTTP, Unix socket ──▶ server ── message ──▶ the owner of the switch (control)
+//!                                                             │ keeps Docker{networks, endpoints, pools}, then answers
+//!                                                             ▼
+//!          switch.toml + what vsctl changed + what Docker asked for ── config::merge ──▶ the difference is carried out
+//! ```
+//!
+//! **What is kept.** Docker tells of a network once, when it is created, and never again: not when it is restarted, nor when vswitchd is. So
+//! what Docker asked for ([`Docker`]) is part of the [`State`](crate::config::State), written before the answer. Bridges, ports and forwards follow from it
+//! by pure functions ([`Docker::bridges`], [`Docker::ports`], [`Docker::forwards`]); a call of Docker's is the same computation as a reload.
+//!
+//! **The life of a container's port.** *CreateEndpoint* only notes addresses. *Join* makes the device, a TAP or veth, in vswitchd's own
+//! namespace ([`Netns::Sandbox`](crate::api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go on
+//! working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker
+//! then moves it back, and *DeleteEndpoint* removes it, wherever it is.
+//!
+//! **Whoever died untold.** Docker forgets endpoints without a word when it is killed, or when vswitchd does not answer. So sandboxes are looked at
+//! ([`Sandbox::is_alive`]) when vswitchd starts, when a device goes, and every half minute; and whoever gets an address that was a dead one's takes it over.
+//!
+//! **Docker waits.** For the answer it blocks whatever concerns the container. Everything is answered from what is in memory, and nothing
+//! here ever asks Docker, which may be waiting for this very answer. Every call may come twice: to do again what is done, and to remove what is
+//! gone, succeeds.
+
+mod endpoint;
+mod error;
+mod id;
+mod ipam;
+mod layout;
+pub mod message;
+mod network;
+mod options;
+mod publish;
+mod sandbox;
+pub mod server;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::Endpoint;
+pub use error::DockerError;
+pub use id::{EndpointId, IdError, NetworkId};
+pub use ipam::Pools;
+pub use layout::Docker;
+pub use network::{Network, Subnet};
+pub use options::{Attach, NetworkOptions, Rates};
+pub use publish::{Outside, bindings, choose};
+pub use sandbox::Sandbox;
+pub use settings::DockerSettings;
+
+/// Most networks.
+pub const MOST_NETWORKS: usize = 1024;
+/// Most endpoints on all networks.
+pub const MOST_ENDPOINTS: usize = 16_384;

@@ -1,0 +1,145 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use packet::VlanId;
+use serde::{Deserialize, Serialize};
+
+use super::message::{CreateNetwork, INTERNAL, Pool};
+use super::{DockerError, NetworkId, NetworkOptions};
+use crate::api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError};
+
+/// MTU of a network for which none is given, in bytes.
+const MTU: u16 = 1500;
+
+/// A network that Docker asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Network {
+    /// The bridge that it is: one of its own, or one of `switch.toml`.
+    pub bridge: BridgeName,
+    /// Its subnets, each with the gateway's address.
+    pub subnets: Vec<Subnet>,
+    /// Whether nothing beyond it is reached.
+    pub internal: bool,
+    /// What the user said.
+    pub options: NetworkOptions,
+}
+
+/// A subnet of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Subnet {
+    /// The subnet.
+    pub net: IpNet,
+    /// Its gateway.
+    pub gateway: Option<IpAddr>,
+}
+
+impl Network {
+    /// Reads what Docker asks for.
+    ///
+    /// # Errors
+    /// An option or a subnet that cannot be.
+    pub fn read(request: &CreateNetwork) -> Result<Self, DockerError> {
+        let options = NetworkOptions::read(&request.options)?;
+        let internal = request.options.get(INTERNAL).and_then(serde_json::Value::as_bool).unwrap_or(false);
+        match (internal, &options.uplink, options.isolated) {
+            (true, Some(_), _) => return Err(DockerError::Internal("vswitch.uplink")),
+            (true, _, Some(false)) => return Err(DockerError::Internal("vswitch.isolated=false")),
+            _ => {}
+        }
+        let subnets = request.v4.iter().chain(&request.v6).map(Subnet::read).collect::<Result<Vec<_>, _>>()?;
+        if subnets.iter().all(|subnet| subnet.net.prefix_len() == 0) {
+            return Err(DockerError::NoSubnet);
+        }
+        let bridge = options.bridge.clone().map_or_else(|| own_bridge(&request.network), Ok)?;
+        let network = Self { bridge, subnets, internal, options };
+        network.own_bridge(None)?;
+        Ok(network)
+    }
+
+    /// The bridge to be made for it, with `uplink` where it names none; `None` if it is on a bridge of `switch.toml`.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn own_bridge(&self, uplink: Option<&PortName>) -> Result<Option<BridgeSpec>, SpecError> {
+        let NetworkOptions { vlan, mtu, isolated, .. } = self.options;
+        if self.options.bridge.is_some() {
+            return Ok(None);
+        }
+        let addresses: Vec<IpNet> = self.subnets.iter().filter_map(Subnet::gateway_net).collect();
+        let uplink = self.options.uplink.as_ref().or(uplink).filter(|_| !self.internal && !addresses.is_empty());
+        let spec = BridgeSpec {
+            name: self.bridge.clone(),
+            mtu: mtu.unwrap_or(MTU),
+            ageing: Duration::from_secs(300),
+            max_macs: 8192,
+            control_frames: ControlFrames::Drop,
+            addresses,
+            gateway_vlan: vlan.unwrap_or(VlanId::DEFAULT),
+            // Docker gives the addresses.
+            dhcp: false,
+            uplink: uplink.cloned(),
+            isolated: isolated.unwrap_or(true),
+        };
+        spec.checked().map(Some)
+    }
+
+    /// Whether it fits the bridge of `switch.toml` that it is to be on. A gateway in the network's VLAN is its gateway; else somebody on
+    /// the segment is.
+    ///
+    /// # Errors
+    /// Another gateway.
+    pub fn check_bridge(&self, bridge: &BridgeSpec) -> Result<(), DockerError> {
+        if self.options.vlan.unwrap_or(VlanId::DEFAULT) != bridge.gateway_vlan {
+            return Ok(());
+        }
+        for Subnet { gateway, .. } in &self.subnets {
+            let Some(gateway) = gateway else { continue };
+            let same_version = |net: &&IpNet| net.addr().is_ipv4() == gateway.is_ipv4();
+            let own: Vec<&IpNet> = bridge.addresses.iter().filter(same_version).collect();
+            if let Some(first) = own.first().filter(|_| own.iter().all(|net| net.addr() != *gateway)) {
+                let (bridge, subnet) = (bridge.name.clone(), first.trunc());
+                return Err(DockerError::OtherGateway { gateway: *gateway, bridge, own: first.addr(), subnet });
+            }
+        }
+        Ok(())
+    }
+
+    /// The subnet that an address is in.
+    pub fn subnet(&self, address: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.net.contains(&address))
+    }
+
+    /// The gateway by which an address reaches the rest of the world.
+    pub fn way_out(&self, address: IpAddr) -> Option<IpAddr> {
+        self.subnet(address)?.gateway.filter(|_| !self.internal)
+    }
+}
+
+impl Subnet {
+    fn read(pool: &Pool) -> Result<Self, DockerError> {
+        let wrong = |text: &str, what| DockerError::NotAnAddress(text.to_owned(), what);
+        let net: IpNet = pool.pool.parse().map_err(|_| wrong(&pool.pool, "a subnet, such as 10.78.0.0/24"))?;
+        let gateway = match pool.gateway.as_str() {
+            "" => None,
+            text => {
+                let net: IpNet = text.parse().map_err(|_| wrong(text, "a gateway, such as 10.78.0.1/24"))?;
+                Some(net.addr())
+            }
+        };
+        Ok(Self { net: net.trunc(), gateway })
+    }
+
+    /// The gateway's address with the prefix.
+    fn gateway_net(&self) -> Option<IpNet> {
+        IpNet::new(self.gateway?, self.net.prefix_len()).ok()
+    }
+}
+
+/// The name of a network's own bridge.
+fn own_bridge(network: &NetworkId) -> Result<BridgeName, DockerError> {
+    let name = format!("docker-{}", network.short());
+    name.parse().map_err(|error| DockerError::Malformed(format!("{error}")))
+}

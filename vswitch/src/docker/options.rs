@@ -1,0 +1,217 @@
+//! What `docker network create -o` says to the driver.
+
+use std::fmt;
+
+use packet::VlanId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::DockerError;
+use super::message::{self, GENERIC};
+use crate::api::{BridgeName, PortKind, PortName, Rate};
+
+const BRIDGE: &str = "vswitch.bridge";
+const UPLINK: &str = "vswitch.uplink";
+const VLAN: &str = "vswitch.vlan";
+const MTU: &str = "vswitch.mtu";
+/// What Docker's own drivers call the MTU.
+const DRIVER_MTU: &str = "com.docker.network.driver.mtu";
+const ISOLATED: &str = "vswitch.isolated";
+const GUARD: &str = "vswitch.guard";
+const ATTACH: &str = "vswitch.attach";
+const SEND_RATE: &str = "vswitch.send-rate";
+const RECEIVE_RATE: &str = "vswitch.receive-rate";
+const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
+
+/// The options of a network. What is `None` was not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct NetworkOptions {
+    /// A bridge of `switch.toml` that the network is on, instead of one of its own.
+    pub bridge: Option<BridgeName>,
+    /// The uplink of its bridge.
+    pub uplink: Option<PortName>,
+    /// The VLAN of its ports.
+    pub vlan: Option<VlanId>,
+    /// The MTU of its bridge in bytes.
+    pub mtu: Option<u16>,
+    /// Whether nothing is routed between it and other bridges.
+    pub isolated: Option<bool>,
+    /// Whether its ports are guarded.
+    pub guard: bool,
+    /// What its containers are attached by.
+    pub attach: Attach,
+    /// How fast each of its containers may be.
+    pub rates: Rates,
+}
+
+/// How fast a container may be; `None`: there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Rates {
+    /// Most that it may send.
+    pub send: Option<Rate>,
+    /// Most that it may receive.
+    pub receive: Option<Rate>,
+}
+
+impl Rates {
+    /// Reads the options of a container (`--driver-opt`), which has those of its network where it says nothing. Docker's own are about the
+    /// sandbox, or come again when they matter.
+    ///
+    /// # Errors
+    /// An option that is unknown, or not a rate.
+    pub(super) fn read(options: &message::Options, network: Self) -> Result<Self, DockerError> {
+        let mut read = network;
+        for (key, value) in options.iter().filter(|(key, _)| !key.starts_with("com.docker.")) {
+            match key.as_str() {
+                SEND_RATE => read.send = Some(rate(key, &text(value))?),
+                RECEIVE_RATE => read.receive = Some(rate(key, &text(value))?),
+                _ => {
+                    return Err(DockerError::Option(format!(
+                        "unknown option `{}` of a container: the driver vswitch knows {SEND_RATE} and {RECEIVE_RATE}, and more for networks (docker network create -o)",
+                        key.escape_debug()
+                    )));
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn rate(key: &str, value: &str) -> Result<Rate, DockerError> {
+    parse(key, value, "bits a second, such as 500kbit, 10mbit or 1gbit")
+}
+
+/// What a container is attached by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// A TAP, whose other end is the switch itself.
+    #[default]
+    Tap,
+    /// A veth pair, one end of which stays on the host.
+    Veth,
+}
+
+impl From<Attach> for PortKind {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Tap => Self::Tap,
+            Attach::Veth => Self::Veth,
+        }
+    }
+}
+
+impl NetworkOptions {
+    /// Reads the options of a network.
+    ///
+    /// # Errors
+    /// One that is unknown, or whose value is none of its own.
+    pub(super) fn read(options: &message::Options) -> Result<Self, DockerError> {
+        let mut read = Self::default();
+        let Some(given) = options.get(GENERIC) else { return Ok(read) };
+        let given = given.as_object().ok_or_else(|| DockerError::Malformed(format!("`{GENERIC}` is no list of options")))?;
+        for (key, value) in given {
+            read.set(key, &text(value))?;
+        }
+        read.check()
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), DockerError> {
+        match key {
+            BRIDGE => self.bridge = Some(parse(key, value, "the name of a bridge of switch.toml")?),
+            UPLINK => self.uplink = Some(parse(key, value, "the name of an uplink")?),
+            VLAN => self.vlan = Some(parse(key, value, "a number from 1 to 4094")?),
+            MTU | DRIVER_MTU => {
+                let mtu = parse(key, value, "a number from 68 to 65535")?;
+                if self.mtu.is_some_and(|other| other != mtu) {
+                    return Err(DockerError::Option(format!("`{MTU}` and `{DRIVER_MTU}` differ: give one of them")));
+                }
+                self.mtu = Some(mtu);
+            }
+            ISOLATED => self.isolated = Some(parse(key, value, "true or false")?),
+            GUARD => self.guard = parse(key, value, "true or false")?,
+            ATTACH => {
+                self.attach = match value {
+                    "tap" => Attach::Tap,
+                    "veth" => Attach::Veth,
+                    _ => return Err(wrong(key, value, "tap or veth")),
+                };
+            }
+            SEND_RATE => self.rates.send = Some(rate(key, value)?),
+            RECEIVE_RATE => self.rates.receive = Some(rate(key, value)?),
+            _ => {
+                let known = KNOWN.join(", ");
+                return Err(DockerError::Option(format!(
+                    "unknown option `{}`: the driver vswitch knows {known}",
+                    key.escape_debug()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A bridge of `switch.toml` is as `switch.toml` says.
+    fn check(self) -> Result<Self, DockerError> {
+        let of_the_bridge = [(self.uplink.is_some(), UPLINK), (self.mtu.is_some(), MTU), (self.isolated.is_some(), ISOLATED)];
+        match (&self.bridge, of_the_bridge.into_iter().find(|(given, _)| *given)) {
+            (Some(bridge), Some((_, key))) => Err(DockerError::Option(format!(
+                "`{key}` is for a network with a bridge of its own: bridge \"{bridge}\" is as switch.toml says, so leave one of the two out"
+            ))),
+            _ => Ok(self),
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn parse<T: std::str::FromStr>(key: &str, value: &str, what: &str) -> Result<T, DockerError> {
+    value.parse().map_err(|_| wrong(key, value, what))
+}
+
+fn wrong(key: &str, value: &str, what: impl fmt::Display) -> DockerError {
+    DockerError::Option(format!("the option `{key}` is \"{}\": use {what}", value.escape_debug()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(given: Value) -> Result<NetworkOptions, String> {
+        NetworkOptions::read(&[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let all = json!({ UPLINK: "wan", VLAN: "7", MTU: "1400", DRIVER_MTU: "1400", ISOLATED: "false", GUARD: "true", ATTACH: "veth", RECEIVE_RATE: "10mbit" });
+        let options = read(all).unwrap();
+        assert_eq!((options.vlan.map(VlanId::number), options.mtu, options.isolated), (Some(7), Some(1400), Some(false)));
+        assert_eq!((options.guard, options.attach), (true, Attach::Veth));
+        assert_eq!(options.rates.receive.map(|rate| rate.to_string()), Some("10mbit".to_owned()));
+        assert_eq!(options.uplink.map(String::from), Some("wan".to_owned()));
+        assert_eq!(read(json!({ BRIDGE: "br0" })).unwrap().bridge.map(String::from), Some("br0".to_owned()));
+        assert_eq!(NetworkOptions::read(&message::Options::new()).unwrap(), NetworkOptions::default());
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_option_is_said() {
+        for (given, part) in [
+            (json!({ "vswitch.colour": "red" }), "unknown option `vswitch.colour`: the driver vswitch knows vswitch.bridge,"),
+            (json!({ VLAN: "0" }), "use a number from 1 to 4094"),
+            (json!({ MTU: "9", DRIVER_MTU: "10" }), "differ"),
+            (json!({ ATTACH: "string" }), "use tap or veth"),
+            (json!({ GUARD: 1 }), "use true or false"),
+            (json!({ SEND_RATE: "fast" }), "use bits a second, such as 500kbit"),
+            (json!({ BRIDGE: "br0", UPLINK: "wan" }), "leave one of the two out"),
+            (json!("x"), "no list of options"),
+        ] {
+            let error = read(given.clone()).unwrap_err();
+            assert!(error.contains(part), "{given}: {error}");
+        }
+    }
+}

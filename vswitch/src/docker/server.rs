@@ -1,0 +1,61 @@
+//! HTTP on the plugin's socket: JSON bodies whatever their type says, several connections at a time.
+//!
+//! As [the control socket](crate::control), it only carries: what changes the switch waits in a bounded queue for its owner. A refusal is status 200
+//! with `{"Err": "sentence"}`, which Docker shows as it is.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::message::{self, Call, CallError, Request};
+
+/// Largest request: a container may publish many ports, each in a hundred bytes.
+const LARGEST: usize = 4 << 20;
+/// The type of every answer, which Docker asks for.
+const JSON: &str = "application/vnd.docker.plugins.v1.2+json";
+
+/// A request, and where its answer goes.
+pub struct Ask {
+    /// What Docker asks.
+    pub request: Request,
+    /// Gets the answer, or the sentence why not.
+    pub reply: oneshot::Sender<Result<Value, String>>,
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
+    let routes = Router::new().fallback(answer).layer(DefaultBodyLimit::max(LARGEST)).with_state(asks);
+    // It ends only with the task that runs it.
+    let _ = axum::serve(listener, routes).await;
+}
+
+async fn answer(State(asks): State<mpsc::Sender<Ask>>, uri: Uri, body: Bytes) -> Response {
+    let request = match message::read(uri.path(), &body) {
+        Ok(Call::Answer(value)) => return respond(StatusCode::OK, &value),
+        Ok(Call::Request(request)) => request,
+        Err(error @ CallError::Unknown(_)) => return respond(StatusCode::NOT_FOUND, &refusal(&error.to_string())),
+        Err(error) => return respond(StatusCode::OK, &refusal(&error.to_string())),
+    };
+    tracing::debug!(?request, "Docker asks");
+    let (reply, answer) = oneshot::channel();
+    // The queue is closed and the answer dropped only at the end.
+    let _ = asks.send(Ask { request, reply }).await;
+    match answer.await.unwrap_or_else(|_| Err("vswitchd is ending: try again when it has started".to_owned())) {
+        Ok(value) => respond(StatusCode::OK, &value),
+        Err(sentence) => respond(StatusCode::OK, &refusal(&sentence)),
+    }
+}
+
+fn refusal(sentence: &str) -> Value {
+    json!({ "Err": sentence })
+}
+
+fn respond(status: StatusCode, value: &Value) -> Response {
+    (status, [(CONTENT_TYPE, JSON)], value.to_string()).into_response()
+}

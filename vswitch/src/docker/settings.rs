@@ -1,0 +1,32 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::PortName;
+
+/// `[docker]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct DockerSettings {
+    /// Whether Docker is served; only a start reads it.
+    pub enabled: bool,
+    /// The socket on which Docker finds the driver, whose file name is the driver's name; only a start reads it.
+    pub socket: PathBuf,
+    /// The uplink of networks that name none; `None`: one by the host's sockets, made for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<PortName>,
+}
+
+impl DockerSettings {
+    /// The first key that only a start reads and that differs from `other`'s.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let keys = [(self.enabled != other.enabled, "enabled"), (self.socket != other.socket, "socket")];
+        keys.into_iter().find_map(|(differs, key)| differs.then_some(key))
+    }
+}
+
+impl Default for DockerSettings {
+    fn default() -> Self {
+        Self { enabled: false, socket: "/run/docker/plugins/vswitch.sock".into(), uplink: None }
+    }
+}

@@ -1,0 +1,218 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use nat::Protocol;
+use serde_json::{Value, json};
+
+use super::message::{self, Binding, Call, Request};
+use super::*;
+use crate::api::{BridgeSpec, ForwardKey, PortKind, UplinkKindName, VlanMode};
+
+const NETWORK: &str = "aaaaaaaa89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const ENDPOINT: &str = "bbbbbbbb89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn call(method: &str, body: Value) -> Request {
+    match message::read(&format!("/NetworkDriver.{method}"), body.to_string().as_bytes()).unwrap() {
+        Call::Request(request) => request,
+        Call::Answer(_) => panic!("{method} has an answer"),
+    }
+}
+
+fn network(options: Value, internal: bool) -> Result<Network, DockerError> {
+    let body = json!({
+        "NetworkID": NETWORK,
+        "Options": { "com.docker.network.generic": options, "com.docker.network.internal": internal },
+        "IPv4Data": [{ "Pool": "10.78.0.0/24", "Gateway": "10.78.0.254/24" }],
+        "IPv6Data": [{ "Pool": "fd00:78::/64", "Gateway": "fd00:78::1/64" }],
+    });
+    let Request::CreateNetwork(request) = call("CreateNetwork", body) else { panic!("another request") };
+    Network::read(&request)
+}
+
+fn endpoint(interface: Value, options: Value, network: &Network) -> Result<Endpoint, DockerError> {
+    let body = json!({ "NetworkID": NETWORK, "EndpointID": ENDPOINT, "Interface": interface, "Options": options });
+    let Request::CreateEndpoint(request) = call("CreateEndpoint", body) else { panic!("another request") };
+    Endpoint::read(&request, network)
+}
+
+fn web(network: &Network) -> Endpoint {
+    endpoint(json!({ "Address": "10.78.0.2/24", "AddressIPv6": "fd00:78::2/64" }), json!({}), network).unwrap()
+}
+
+/// What Docker has asked for after the web server's container has started.
+fn docker(network: Network, endpoint: Endpoint) -> Docker {
+    let mut docker = Docker::default();
+    docker.networks.insert(NETWORK.to_owned().try_into().unwrap(), network);
+    docker.endpoints.insert(ENDPOINT.to_owned().try_into().unwrap(), endpoint);
+    docker
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, DockerError>, part: &str) {
+    let sentence = result.unwrap_err().to_string();
+    assert!(sentence.contains(part), "{sentence:?} instead of {part:?}");
+}
+
+#[test]
+fn a_network_is_a_bridge_with_the_gateway_of_each_subnet() {
+    let network = network(json!({ "vswitch.vlan": "7", "vswitch.mtu": "1400" }), false).unwrap();
+    let docker = docker(network, web(&self::network(json!({}), false).unwrap()));
+    let (uplinks, bridges) = docker.bridges(&DockerSettings::default());
+    let [bridge] = &bridges[..] else { panic!("{bridges:?}") };
+    assert_eq!((bridge.name.as_str(), bridge.mtu, bridge.gateway_vlan.number()), ("docker-aaaaaaaa", 1400, 7));
+    assert_eq!(bridge.addresses, ["10.78.0.254/24", "fd00:78::1/64"].map(|net| net.parse().unwrap()));
+    assert_eq!((bridge.dhcp, bridge.isolated), (false, true));
+    assert_eq!(
+        uplinks.iter().map(|spec| (spec.name.as_str(), spec.kind_name())).collect::<Vec<_>>(),
+        [("docker", UplinkKindName::Host)]
+    );
+    assert_eq!(bridge.uplink.as_ref(), Some(&uplinks[0].name));
+    let settings = DockerSettings { uplink: Some("wan".parse().unwrap()), ..DockerSettings::default() };
+    let (uplinks, bridges) = docker.bridges(&settings);
+    assert_eq!((uplinks.len(), bridges[0].uplink.as_ref()), (0, settings.uplink.as_ref()));
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    let network = network(json!({}), true).unwrap();
+    let web = web(&network);
+    assert_eq!((web.gateway(&network, true), web.gateway(&network, false)), (None, None));
+    let (uplinks, bridges) = docker(network, web).bridges(&DockerSettings::default());
+    assert_eq!((uplinks.len(), bridges[0].uplink.as_ref()), (0, None));
+    refused(self::network(json!({ "vswitch.uplink": "wan" }), true), "no option of an internal network");
+    refused(self::network(json!({ "vswitch.isolated": "false" }), true), "no option of an internal network");
+}
+
+#[test]
+fn a_network_on_a_bridge_of_the_file_must_have_its_gateway() {
+    let bridge = |rest: &str| -> BridgeSpec { toml::from_str(&format!("name = \"br0\"\n{rest}")).unwrap() };
+    let network = network(json!({ "vswitch.bridge": "br0" }), false).unwrap();
+    assert_eq!(network.bridge.as_str(), "br0");
+    assert_eq!(network.own_bridge(None).unwrap(), None);
+    network.check_bridge(&bridge("")).unwrap();
+    network.check_bridge(&bridge("addresses = [\"10.78.0.254/24\"]")).unwrap();
+    network.check_bridge(&bridge("addresses = [\"10.1.0.1/24\"]\ngateway-vlan = 9")).unwrap();
+    let other = network.check_bridge(&bridge("addresses = [\"10.1.0.1/24\"]"));
+    refused(other, "use --subnet 10.1.0.0/24 --gateway 10.1.0.1");
+}
+
+#[test]
+fn what_is_no_network_is_refused() {
+    let subnets = |v4: Value| {
+        let Request::CreateNetwork(request) = call("CreateNetwork", json!({ "NetworkID": NETWORK, "IPv4Data": v4 })) else {
+            panic!("another request")
+        };
+        Network::read(&request)
+    };
+    refused(subnets(json!([])), "no subnet");
+    refused(subnets(json!([{ "Pool": "0.0.0.0/0" }])), "no subnet");
+    refused(subnets(json!([{ "Pool": "x" }])), "not a subnet");
+    refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1" }])), "not a gateway");
+    refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.255/24" }])), "cannot have the address");
+    let twice =
+        json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1/24" }, { "Pool": "10.0.0.0/16", "Gateway": "10.0.1.1/16" }]);
+    refused(subnets(twice), "are in one subnet");
+}
+
+#[test]
+fn a_container_is_a_port_from_when_it_joins() {
+    let network = network(json!({ "vswitch.vlan": "7", "vswitch.guard": "true", "vswitch.attach": "veth" }), false).unwrap();
+    let web = web(&network);
+    assert_eq!((web.port.as_str(), web.mac.to_string().as_str()), ("ep-bbbbbbbb", "02:42:0a:4e:00:02"));
+    assert_eq!(web.gateway(&network, true), Some("10.78.0.254".parse().unwrap()));
+    assert_eq!(web.gateway(&network, false), Some("fd00:78::1".parse().unwrap()));
+    let mut docker = docker(network, web);
+    assert_eq!(docker.ports().count(), 0);
+    let sandbox = Sandbox::at("/var/run/docker/netns/0123").unwrap();
+    docker.endpoints.values_mut().for_each(|endpoint| endpoint.sandbox = Some(sandbox.clone()));
+    let port = docker.ports().next().unwrap();
+    assert_eq!((port.bridge.as_str(), port.ifname.as_str(), port.kind), ("docker-aaaaaaaa", "ep-bbbbbbbb", PortKind::Veth));
+    assert_eq!((port.guard, port.vlans.clone()), (true, VlanMode::Access(7.try_into().unwrap())));
+    assert!(port.is_handed_over());
+    // What is kept reads back the same.
+    assert_eq!(serde_json::from_str::<Docker>(&serde_json::to_string(&docker).unwrap()).unwrap(), docker);
+}
+
+#[test]
+fn addresses_of_containers_are_checked() {
+    let network = network(json!({}), false).unwrap();
+    let with = |interface: Value| endpoint(interface, json!({}), &network);
+    assert_eq!(with(json!({ "Address": "10.78.0.9/24", "MacAddress": "02:00:00:00:00:07" })).unwrap().mac.0[5], 7);
+    let v6_only = with(json!({ "AddressIPv6": "fd00:78::9/64" })).unwrap();
+    assert_eq!(v6_only.mac.0[..2], [0x02, 0x42]);
+    refused(with(json!({ "Address": "10.79.0.9/24" })), "10.79.0.9 is in no subnet");
+    refused(with(json!({ "Address": "10.78.0.9" })), "not an address with its prefix");
+    refused(with(json!({ "MacAddress": "x", "Address": "10.78.0.9/24" })), "not a MAC address");
+    refused(with(json!({})), "given no address");
+    let slow = endpoint(json!({ "Address": "10.78.0.9/24" }), json!({ "vswitch.send-rate": "1mbit" }), &network).unwrap();
+    assert_eq!((slow.rates.send.map(|rate| rate.to_string()), slow.rates.receive), (Some("1mbit".to_owned()), None));
+    let option = endpoint(json!({ "Address": "10.78.0.9/24" }), json!({ "speed": "1" }), &network);
+    refused(option, "unknown option `speed` of a container");
+}
+
+fn binding(protocol: u8, host_ip: &str, first: u16, last: u16) -> Binding {
+    Binding { protocol, port: 80, host_ip: host_ip.to_owned(), first, last }
+}
+
+fn published(bindings: &[Binding], kind: UplinkKindName, taken: &[u16], refused: &[u16]) -> Result<Vec<String>, DockerError> {
+    let web = web(&network(json!({}), false).unwrap());
+    let is_taken = |key: &ForwardKey| taken.iter().any(|port| key.ports.to_string() == port.to_string());
+    let refused: BTreeSet<(Protocol, u16)> = refused.iter().map(|port| (Protocol::Tcp, *port)).collect();
+    let uplink = "wan".parse().unwrap();
+    let outside = Outside { uplink: &uplink, kind, is_taken: &is_taken, refused: &refused };
+    let chosen = choose(bindings, &web, &outside)?;
+    Ok(chosen.into_iter().map(|spec| format!("{} {}", spec.key, spec.to)).collect())
+}
+
+#[test]
+fn a_port_is_published_once_at_a_host_and_for_each_version_at_a_link() {
+    let all = [binding(6, "", 8080, 8080)];
+    assert_eq!(published(&all, UplinkKindName::Host, &[], &[]).unwrap(), ["wan tcp/8080 10.78.0.2:80"]);
+    let both = ["wan tcp/8080 10.78.0.2:80", "wan tcp6/8080 [fd00:78::2]:80"];
+    assert_eq!(published(&all, UplinkKindName::Link, &[], &[]).unwrap(), both);
+    let v6 = [binding(17, "::", 53, 53)];
+    assert_eq!(published(&v6, UplinkKindName::Host, &[], &[]).unwrap(), ["wan udp6/53 --listen :: [fd00:78::2]:80"]);
+    let one = [binding(6, "192.0.2.1", 1, 1)];
+    assert_eq!(published(&one, UplinkKindName::Link, &[], &[]).unwrap(), ["wan tcp/1 --listen 192.0.2.1 10.78.0.2:80"]);
+}
+
+#[test]
+fn the_first_port_that_is_free_is_chosen() {
+    let range = binding(6, "", 8000, 8002);
+    let bindings = [range.clone(), range.clone()];
+    let chosen = published(&bindings, UplinkKindName::Host, &[8000], &[]).unwrap();
+    assert_eq!(chosen, ["wan tcp/8001 10.78.0.2:80", "wan tcp/8002 10.78.0.2:80"]);
+    let full = published(&bindings, UplinkKindName::Host, &[8000], &[8001]);
+    refused(full, "all tcp ports from 8000 to 8002 are in use");
+    let any = [binding(6, "", 0, 0), binding(17, "", 0, 0)];
+    let chosen = published(&any, UplinkKindName::Host, &[], &[32_768]).unwrap();
+    assert_eq!(chosen, ["wan tcp/32769 10.78.0.2:80", "wan udp/32768 10.78.0.2:80"]);
+    refused(published(&[binding(6, "", 80, 80)], UplinkKindName::Host, &[80], &[]), "tcp port 80 is in use");
+}
+
+#[test]
+fn what_cannot_be_published_is_told() {
+    let one = |binding| published(&[binding], UplinkKindName::Host, &[], &[]);
+    refused(one(binding(132, "", 80, 80)), "SCTP");
+    refused(one(binding(1, "", 80, 80)), "IP protocol 1 has no ports");
+    refused(one(binding(6, "here", 80, 80)), "not an address of the host");
+    refused(one(Binding { port: 0, ..binding(6, "", 80, 80) }), "port 0");
+    let value = json!({ message::PORT_MAP: "x" });
+    let options: message::Options = serde_json::from_value(value).unwrap();
+    refused(bindings(&options), "not understood");
+    assert_eq!(bindings(&message::Options::new()).unwrap(), []);
+}
+
+#[test]
+fn forwards_follow_their_network_to_its_uplink() {
+    let network = network(json!({}), false).unwrap();
+    let mut web = web(&network);
+    let uplink = "old".parse().unwrap();
+    let outside = Outside { uplink: &uplink, kind: UplinkKindName::Host, is_taken: &|_| false, refused: &BTreeSet::new() };
+    web.published = choose(&[binding(6, "", 80, 80)], &web, &outside).unwrap();
+    let docker = docker(network, web);
+    let forwards = docker.forwards(|_| Some("new".parse().unwrap()));
+    assert_eq!(forwards.iter().map(|spec| spec.key.to_string()).collect::<Vec<_>>(), ["new tcp/80"]);
+    assert_eq!(forwards[0].to.ip(), "10.78.0.2".parse::<IpAddr>().unwrap());
+    assert_eq!(docker.forwards(|_| None), []);
+}
