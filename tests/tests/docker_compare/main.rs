@@ -90,17 +90,18 @@ web() { local name=$1; shift; docker run -d --name $d-$name --hostname $name "$@
 ready() { on $1 sh -c 'until netstat -ltn | grep -q :80; do usleep 20000; done'; }
 # on NAME COMMAND: in a container.
 on() { local name=$1; shift; docker exec $d-$name "$@"; }
-# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
-from() { ask 5 "$@"; }
+# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked. Asked again for some seconds, as IPv6 addresses
+# take a moment.
+from() { for i in 1 2 3 4; do ask 3 "$@" && return; sleep 0.3; done; echo nobody; }
 # silence NAME|host|outside ADDRESS[:PORT]: the same, where nobody should answer.
-silence() { ask 1 "$@"; }
+silence() { ask 1 "$@" || echo nobody; }
 ask() {
     local url=http://$3/cgi-bin/who
     case $2 in
         host) curl -g -s -m $1 $url ;;
         outside) outside curl -g -s -m $1 $url ;;
         *) on $2 timeout $1 wget -q -O- $url 2> /dev/null ;;
-    esac || echo nobody
+    esac
 }
 # name: of the answer, only who gave it.
 name() { sed 's/ [^ ]*$//'; }
