@@ -88,8 +88,8 @@ box() { local name=$1; shift; docker run -d --name $d-$name --hostname $name "$@
 web() { local name=$1; shift; docker run -d --name $d-$name --hostname $name "$@" httpd > /dev/null; ready $name; }
 # ready NAME: its server has begun to listen.
 ready() { on $1 sh -c 'until netstat -ltn | grep -q :80; do usleep 20000; done'; }
-# on NAME COMMAND: in a container.
-on() { local name=$1; shift; docker exec $d-$name "$@"; }
+# on NAME COMMAND: in a container, as docker exec does it but ten times as fast.
+on() { local name=$1; shift; nsenter --all --target $(docker inspect -f '{{.State.Pid}}' $d-$name) -- "$@"; }
 # from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked. Asked again for some seconds, as IPv6 addresses
 # take a moment.
 from() { for i in 1 2 3 4; do ask 3 "$@" && return; sleep 0.3; done; echo nobody; }
@@ -111,7 +111,7 @@ pings() { on $1 ping -c 1 -W ${3:-5} $2 > /dev/null 2>&1 && echo yes || echo no;
 refused() {
     local said
     said=$("$@" 2>&1)
-    echo "$? $(head -n 1 <<< "$said" | sed -E 's/[0-9a-f]{64}/ID/g')"
+    echo "$? $(head -n 1 <<< "$said" | sed -E 's/[0-9a-f]{64}/ID/g; s/endpoint [a-z]+_[a-z]+ /endpoint NAME /')"
 }
 "#;
 
