@@ -272,7 +272,7 @@ set -e
 mkdir -p /run/image/bin /run/image/etc /run/image/root /run/image/tmp
 cp "$(command -v busybox)" /run/image/bin/busybox
 for name in $(busybox --list); do [ $name = busybox ] || ln -sf busybox /run/image/bin/$name; done
-cp -a /run/www /run/image/
+cp -a /run/www /run/image/ && echo "<h1>It works!</h1>" > /run/image/www/index.html
 echo 'root:x:0:0:root:/root:/bin/sh' > /run/image/etc/passwd
 # busybox's own nc knows no UDP.
 cp "$(readlink -f "$(command -v nc)")" /run/image/bin/netcat
