@@ -55,6 +55,7 @@ fn run() {
 /// The bits that arrived, in 10⁹ a second.
 fn stream(host: &DockerHost, client: &str, more: &str) -> f64 {
     let outcome = host.sh(&format!("{client} -J -t {} {more}", seconds()));
-    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    let report: serde_json::Value =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
     report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or_else(|| panic!("{client}: {}", report["error"])) / 1e9
 }

@@ -101,7 +101,8 @@ impl DockerHost {
 
     fn start(&mut self, name: &'static str, words: &[String]) {
         assert!(self.daemons.iter().all(|daemon| daemon.name != name), "{name} runs already");
-        let log = |end| File::options().create(true).append(true).open(self.file(&format!("/run/{name}.{end}"))).expect("a log");
+        let log =
+            |end| File::options().create(true).append(true).open(self.file(&format!("/run/{name}.{end}"))).expect("a log");
         let (stdout, stderr) = (log("out"), log("log"));
         let nsenter = self.command().args(words).stdout(stdout).stderr(stderr).spawn().expect("nsenter");
         let mut pid = None;

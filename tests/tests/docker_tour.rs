@@ -57,7 +57,9 @@ fn steps(text: &str) -> Vec<Step> {
             let continued = steps.last().is_some_and(|step| step.typed.ends_with('\\') && step.promised.is_empty());
             match (line.strip_prefix("$ "), line.strip_prefix("other$ ")) {
                 (Some(typed), _) => steps.push(Step { line: line_number, typed: typed.to_owned(), promised: Vec::new() }),
-                (_, Some(typed)) => steps.push(Step { line: line_number, typed: format!("outside {typed}"), promised: Vec::new() }),
+                (_, Some(typed)) => {
+                    steps.push(Step { line: line_number, typed: format!("outside {typed}"), promised: Vec::new() })
+                }
                 _ if continued => steps.last_mut().unwrap().typed += &format!("\n{line}"),
                 _ => steps.last_mut().unwrap().promised.push(line.to_owned()),
             }

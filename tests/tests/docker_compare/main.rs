@@ -77,7 +77,11 @@ impl Column {
         if outcome.code == Some(124) {
             return "it does not end".to_owned();
         }
-        [outcome.stdout.trim(), outcome.stderr.trim()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
+        [outcome.stdout.trim(), outcome.stderr.trim()]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
