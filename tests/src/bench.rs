@@ -11,8 +11,8 @@ use crate::require::missing;
 /// Set by Ctrl-C; looked at between measurements.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// A measurement of the switch and of what it is compared with.
-pub struct Contest<'a> {
+/// A measurement of the switch and of what it is compared with, in a place that has both.
+pub struct Contest<'a, Place = Lab> {
     /// What is measured.
     pub name: &'a str,
     /// Whom the switch is compared with.
@@ -20,9 +20,9 @@ pub struct Contest<'a> {
     /// The unit of the figures.
     pub unit: &'a str,
     /// Measures the switch.
-    pub ours: Box<dyn Fn(&Lab) -> f64 + 'a>,
+    pub ours: Box<dyn Fn(&Place) -> f64 + 'a>,
     /// Measures the other.
-    pub theirs: Box<dyn Fn(&Lab) -> f64 + 'a>,
+    pub theirs: Box<dyn Fn(&Place) -> f64 + 'a>,
 }
 
 /// The `main` of a benchmark: builds the programs, and runs `run`, which makes a lab; Ctrl-C leaves nothing behind.
@@ -76,7 +76,7 @@ fn catch_interrupts() {
 ///
 /// # Panics
 /// After Ctrl-C.
-pub fn compare(lab: &Lab, contests: &[Contest<'_>]) {
+pub fn compare<Place>(place: &Place, contests: &[Contest<'_, Place>]) {
     let pairs = setting("VSWITCH_BENCH_PAIRS", 5);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default();
@@ -87,7 +87,7 @@ pub fn compare(lab: &Lab, contests: &[Contest<'_>]) {
         for pair in 1..=pairs {
             let [one, other] = [ours, theirs].map(|measure| {
                 assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
-                measure(lab)
+                measure(place)
             });
             eprintln!("  {name}, {pair} of {pairs}: {one:.2} and {other:.2} {unit}, ratio {:.2}", one / other);
             our.push(one);

@@ -8,12 +8,14 @@
 #![allow(clippy::panic, reason = "a harness fails the test that uses it")]
 
 pub mod bench;
+mod docker;
 mod lab;
 mod measure;
 mod require;
 mod underlay;
 mod wire;
 
+pub use docker::DockerHost;
 pub use lab::{Lab, Outcome, program};
 pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
 pub use require::missing;

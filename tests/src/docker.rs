@@ -1,0 +1,283 @@
+//! A Docker host of its own, and what runs on it.
+//!
+//! A [`DockerHost`] is a mount, network and PID namespace held by one process that waits for its standard input to close: `/run`,
+//! `/var/lib/docker` and `/etc/docker` are empty file systems there, so dockerd, containerd and vswitchd use the paths that
+//! they always use and touch nothing of the machine's. When the test drops it, or dies, the kernel ends every process in it, and
+//! everything else goes with the last of them; only the containers' cgroups are removed by hand.
+//!
+//! ```text
+//!   outside                                  the host
+//!   198.51.100.1, 2001:db8:1::1 on lo        192.0.2.1/24, 2001:db8::1/64 on wan
+//!   192.0.2.2, 2001:db8::2 on lan ─────────── wan
+//!   DNS: outside.example                     dockerd, vswitchd
+//!   HTTP on port 80                          HTTP on port 8000
+//! ```
+//!
+//! Both images, `busybox` and `httpd`, are Debian's static busybox and OpenBSD's `netcat`, made from one directory by `docker import`. Whoever asks
+//! `http://…/cgi-bin/who` learns who answers and as whom it was asked.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::lab::{Outcome, PATIENCE, program, run, wait};
+
+/// A host with a dockerd and a vswitchd, and an outside that it reaches by a link.
+pub struct DockerHost {
+    holder: Child,
+    pid: u32,
+    cgroup: String,
+    daemons: Vec<Daemon>,
+}
+
+/// A program that was started on the host and runs until it is told to end.
+struct Daemon {
+    name: &'static str,
+    nsenter: Child,
+    pid: u32,
+}
+
+impl DockerHost {
+    /// A host with its images, on which a vswitchd with this `switch.toml` and then a dockerd were started.
+    ///
+    /// # Panics
+    /// If one of them does not come up.
+    #[track_caller]
+    pub fn with(file: &str) -> Self {
+        let mut host = Self::new();
+        host.write("/run/switch.toml", file);
+        host.start_vswitchd();
+        host.start_dockerd(&[]);
+        host.import();
+        host
+    }
+
+    /// A host on which nothing runs yet but the HTTP servers and the DNS server of the outside.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[track_caller]
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let cgroup = format!("vswitch-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]);
+        unshare.args(["bash", "-c", "set -e; eval \"$0\"; touch /run/made; while read -r; do :; done", HOST]);
+        let holder = unshare.stdin(Stdio::piped()).spawn().expect("unshare");
+        let mut host = Self { pid: 0, holder, cgroup, daemons: Vec::new() };
+        host.until("the host is there", |host| {
+            assert!(host.holder.try_wait().expect("a child").is_none(), "the host cannot be made: see above");
+            host.pid = child_of(host.holder.id()).unwrap_or(0);
+            host.pid != 0 && host.file("/run/made").exists()
+        });
+        host
+    }
+
+    /// Starts vswitchd with `/run/switch.toml` and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn start_vswitchd(&mut self) {
+        let _ = std::fs::remove_file(self.file("/run/vswitchd.out"));
+        let words = [program("vswitchd").display().to_string(), "--config".to_owned(), "/run/switch.toml".to_owned()];
+        self.start("vswitchd", &words);
+        self.until("vswitchd is ready", |host| host.read("/run/vswitchd.out") == "ready\n");
+    }
+
+    /// Starts dockerd with these options besides the usual ones, and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[track_caller]
+    pub fn start_dockerd(&mut self, more: &[&str]) {
+        let cgroup = format!("--cgroup-parent=/{}", self.cgroup);
+        let words: Vec<String> = ["/usr/sbin/dockerd", &cgroup].iter().chain(more).map(|&word| word.to_owned()).collect();
+        self.start("dockerd", &words);
+        self.until("dockerd answers", |host| host.sh("docker version").code == Some(0));
+    }
+
+    fn start(&mut self, name: &'static str, words: &[String]) {
+        assert!(self.daemons.iter().all(|daemon| daemon.name != name), "{name} runs already");
+        let log =
+            |end| File::options().create(true).append(true).open(self.file(&format!("/run/{name}.{end}"))).expect("a log");
+        let (stdout, stderr) = (log("out"), log("log"));
+        let nsenter = self.command().args(words).stdout(stdout).stderr(stderr).spawn().expect("nsenter");
+        let mut pid = None;
+        self.until("it is started", |_| {
+            pid = child_of(nsenter.id());
+            pid.is_some()
+        });
+        self.daemons.push(Daemon { name, pid: pid.unwrap_or(0), nsenter });
+    }
+
+    /// Makes the images `busybox` and `httpd`.
+    ///
+    /// # Panics
+    /// If Docker does not take them.
+    #[track_caller]
+    pub fn import(&self) {
+        self.sh(IMAGES).ok();
+    }
+
+    /// Sends `vswitchd` or `dockerd` a signal and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not run or does not end.
+    #[track_caller]
+    pub fn stop(&mut self, name: &str, signal: i32) -> std::process::ExitStatus {
+        let index = self.daemons.iter().position(|daemon| daemon.name == name).expect("it runs");
+        let mut daemon = self.daemons.remove(index);
+        // SAFETY: plain system call; the process is the child of a child that was not waited for, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(daemon.pid.cast_signed(), signal) }, 0);
+        let status = wait(&mut daemon.nsenter, name);
+        if name == "dockerd" && signal == libc::SIGKILL {
+            // dockerd takes its containerd along, which leaves what keeps the next one from starting.
+            self.sh("rm -f /run/docker.pid /run/docker/containerd/*.sock* /run/docker/containerd/containerd.pid").ok();
+        }
+        status
+    }
+
+    /// The process of `vswitchd` or `dockerd`, as seen from the test.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.daemons.iter().find(|daemon| daemon.name == name).expect("it runs").pid
+    }
+
+    /// Runs lines of bash on the host. `docker`, `vswitchd` and `vsctl` are on the path, and `outside COMMAND` runs a command outside.
+    /// Code 124: they did not end within 50 seconds.
+    ///
+    /// # Panics
+    /// If bash cannot be run.
+    #[track_caller]
+    pub fn sh(&self, lines: &str) -> Outcome {
+        run(self.command().args(["timeout", "-k", "1", "50", "bash", "-c", lines]))
+    }
+
+    /// Something to be run on the host: give it a program.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("--target").arg(self.pid.to_string()).args(["--mount", "--net", "--pid", "--"]).stdin(Stdio::null());
+        let built = program("vsctl").parent().expect("a directory").display().to_string();
+        // Only Debian's own: on some machines /usr/local/bin/docker is something else.
+        command.env("PATH", format!("{built}:/run/bin:/usr/sbin:/usr/bin:/sbin:/bin")).env_remove("DOCKER_HOST");
+        command
+    }
+
+    /// Where a file of the host's is seen from the test.
+    pub fn file(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid))
+    }
+
+    /// Writes a file on the host.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.file(path), text).expect("a file written");
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.file(path)).unwrap_or_default()
+    }
+
+    /// What `vswitchd` or `dockerd` logged so far.
+    pub fn log(&self, name: &str) -> String {
+        self.read(&format!("/run/{name}.log"))
+    }
+
+    /// Waits until `what` holds.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < PATIENCE, "not within a minute: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Default for DockerHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for DockerHost {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.pid != 0 {
+            for name in ["vswitchd", "dockerd"] {
+                let log = self.log(name);
+                let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).collect();
+                eprintln!("{name} said, at the end:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            }
+        }
+        // Its first process reads until this closes; the kernel ends the others with it.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+        for daemon in &mut self.daemons {
+            let _ = daemon.nsenter.wait();
+        }
+        let line = format!("find /sys/fs/cgroup -depth -type d -path '*/{}*' -exec rmdir {{}} +", self.cgroup);
+        let _ = Command::new("sh").args(["-c", &line]).status();
+    }
+}
+
+/// The child of a process that has one.
+fn child_of(pid: u32) -> Option<u32> {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// What the first process of a host runs before it waits.
+const HOST: &str = r#"
+mkdir -p /var/lib/docker /var/lib/vswitch /etc/docker
+for directory in /run /var/lib/docker /var/lib/vswitch /etc/docker; do mount -t tmpfs none $directory; done
+mkdir -p /run/netns /run/bin /run/www/cgi-bin
+cat > /run/www/cgi-bin/who <<'END'
+#!/bin/sh
+asker=${REMOTE_ADDR#[} && asker=${asker#::ffff:} && asker=${asker%]}
+printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$(cat /etc/hostname)" "$asker"
+END
+chmod +x /run/www/cgi-bin/who
+printf 'nameserver 192.0.2.2\n' > /run/resolv.conf && mount --bind /run/resolv.conf /etc/resolv.conf
+printf '#!/bin/sh\nexec nsenter --net=/run/netns/outside -- "$@"\n' > /run/bin/outside && chmod +x /run/bin/outside
+export PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ip link set lo up
+ip netns add outside
+ip link add wan type veth peer name lan netns outside
+ip addr add 192.0.2.1/24 dev wan && ip addr add 2001:db8::1/64 dev wan nodad && ip link set wan up
+ip route add default via 192.0.2.2 && ip -6 route add default via 2001:db8::2
+outside ip link set lo up
+outside ip addr add 198.51.100.1/32 dev lo && outside ip addr add 2001:db8:1::1/128 dev lo nodad
+outside ip addr add 192.0.2.2/24 dev lan && outside ip addr add 2001:db8::2/64 dev lan nodad && outside ip link set lan up
+for place in host outside; do
+    mkdir /run/$place && cp -a /run/www /run/$place/ && echo $place > /run/$place/hostname
+    sed -i "s,/etc/hostname,/run/$place/hostname," /run/$place/www/cgi-bin/who
+done
+busybox httpd -p 8000 -h /run/host/www
+outside busybox httpd -p 80 -h /run/outside/www
+outside dnsmasq --conf-file=/dev/null --pid-file=/run/dnsmasq.pid --no-resolv --no-hosts --listen-address=192.0.2.2 --bind-interfaces \
+    --address=/outside.example/198.51.100.1 --address=/outside.example/2001:db8:1::1
+"#;
+
+/// Makes the images.
+const IMAGES: &str = r#"
+set -e
+mkdir -p /run/image/bin /run/image/etc /run/image/root /run/image/tmp
+cp "$(command -v busybox)" /run/image/bin/busybox
+for name in $(busybox --list); do [ $name = busybox ] || ln -sf busybox /run/image/bin/$name; done
+cp -a /run/www /run/image/ && echo "<h1>It works!</h1>" > /run/image/www/index.html
+echo 'root:x:0:0:root:/root:/bin/sh' > /run/image/etc/passwd
+# busybox's own nc knows no UDP.
+cp "$(readlink -f "$(command -v nc)")" /run/image/bin/netcat
+ldd /run/image/bin/netcat | grep -o '/[^ ]*' | xargs -I@ cp --parents -L @ /run/image/
+tar -c -C /run/image . | docker import --change 'CMD ["sh"]' - busybox
+tar -c -C /run/image . | docker import --change 'CMD ["httpd", "-f", "-p", "80", "-h", "/www"]' --change 'EXPOSE 80' - httpd
+"#;

@@ -1,0 +1,194 @@
+//! Docker's built-in `bridge` driver and `vswitch` on the same daemon: the same commands, the answers side by side.
+//!
+//! A check is a line of shell, run once with `$d` = `bridge`, `$n` = 80 and once with `$d` = `vswitch`, `$n` = 81, and the answer that
+//! it must print. Where the switch answers otherwise, its answer and the reason stand in the table. So an answer of either
+//! that changes fails the test: also one that became the same.
+//!
+//! `VSWITCH_COMPARE=bridge` runs Docker's column only, a second word only the topics that begin with it.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod addresses;
+mod life;
+mod names;
+mod networks;
+mod ports;
+mod reach;
+
+use vswitch_tests::{DockerHost, needs};
+
+/// What belongs together: checks that build on each other, run in this order.
+struct Topic {
+    name: &'static str,
+    checks: &'static [Check],
+}
+
+/// A command and its answer.
+struct Check {
+    what: &'static str,
+    line: &'static str,
+    answer: &'static str,
+    otherwise: Option<(&'static str, &'static str)>,
+}
+
+/// Both answer this. In the line and the answers, `$d` is the driver's name and `$n` its number.
+const fn same(what: &'static str, line: &'static str, answer: &'static str) -> Check {
+    Check { what, line, answer, otherwise: None }
+}
+
+/// Docker's bridge answers this; the switch answers that, for this reason.
+const fn differs(
+    what: &'static str,
+    line: &'static str,
+    answer: &'static str,
+    ours: &'static str,
+    reason: &'static str,
+) -> Check {
+    Check { what, line, answer, otherwise: Some((ours, reason)) }
+}
+
+const TOPICS: [Topic; 6] = [networks::TOPIC, addresses::TOPIC, names::TOPIC, reach::TOPIC, ports::TOPIC, life::TOPIC];
+
+/// A driver in the comparison.
+#[derive(Clone, Copy)]
+struct Column {
+    driver: &'static str,
+    number: &'static str,
+}
+
+const DOCKERS: Column = Column { driver: "bridge", number: "80" };
+const OURS: Column = Column { driver: "vswitch", number: "81" };
+
+impl Column {
+    fn in_its_words(self, text: &str) -> String {
+        let hex = format!("{:02x}", self.number.parse::<u8>().unwrap());
+        text.replace("$d", self.driver).replace("$n", self.number).replace("$x", &hex)
+    }
+
+    /// The answers to all checks of a topic.
+    fn run(self, host: &DockerHost, topic: &Topic) -> Vec<String> {
+        let answers = topic.checks.iter().map(|check| self.answer(host, check.line)).collect();
+        assert_eq!(self.answer(host, CLEAN), "", "after {}, {}", topic.name, self.driver);
+        answers
+    }
+
+    fn answer(self, host: &DockerHost, line: &str) -> String {
+        let Self { driver, number } = self;
+        let outcome = host.sh(&format!("d={driver} n={number}\n{WORDS}\n{line}"));
+        if outcome.code == Some(124) {
+            return "it does not end".to_owned();
+        }
+        [outcome.stdout.trim(), outcome.stderr.trim()]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+/// Words that the lines use.
+const WORDS: &str = r#"
+# box NAME [OPTIONS]: a container that waits. web NAME [OPTIONS]: one that says who asks. Both are named after the driver.
+box() { local name=$1; shift; docker run -d --name $d-$name --hostname $name "$@" busybox sleep 1000000 > /dev/null; }
+web() { local name=$1; shift; docker run -d --name $d-$name --hostname $name "$@" httpd > /dev/null; ready $name; }
+# ready NAME: its server has begun to listen.
+ready() { on $1 sh -c 'until netstat -ltn | grep -q :80; do usleep 20000; done'; }
+# on NAME COMMAND: in a container, as docker exec does it but ten times as fast.
+on() { local name=$1; shift; nsenter --all --target $(docker inspect -f '{{.State.Pid}}' $d-$name) -- "$@"; }
+# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked. Asked again for some seconds, as IPv6 addresses
+# take a moment.
+from() { for i in 1 2 3 4; do ask 3 "$@" && return; sleep 0.3; done; echo nobody; }
+# silence NAME|host|outside ADDRESS[:PORT]: the same, where nobody should answer.
+silence() { ask 1 "$@" || echo nobody; }
+ask() {
+    local url=http://$3/cgi-bin/who
+    case $2 in
+        host) curl -g -s -m $1 $url ;;
+        outside) outside curl -g -s -m $1 $url ;;
+        *) on $2 timeout $1 wget -q -O- $url 2> /dev/null ;;
+    esac
+}
+# name: of the answer, only who gave it.
+name() { sed 's/ [^ ]*$//'; }
+# pings NAME ADDRESS [SECONDS]: yes or no.
+pings() { on $1 ping -c 1 -W ${3:-5} $2 > /dev/null 2>&1 && echo yes || echo no; }
+# refused COMMAND: how it ends and the first line of what it says.
+refused() {
+    local said
+    said=$("$@" 2>&1)
+    echo "$? $(head -n 1 <<< "$said" | sed -E 's/[0-9a-f]{64}/ID/g; s/endpoint [a-z]+_[a-z]+ /endpoint NAME /')"
+}
+"#;
+
+/// Removes what the checks of a topic left.
+const CLEAN: &str = "docker ps -aq --filter name=^$d- | xargs -r docker rm -f > /dev/null
+docker network ls -q --filter name=^$d- | xargs -r docker network rm > /dev/null";
+
+/// The switch that the driver's column runs on.
+const FILE: &str = r#"
+[docker]
+enabled = true
+uplink = "host"
+[[uplink]]
+name = "host"
+kind = "host"
+"#;
+
+#[test]
+fn the_switch_answers_as_dockers_bridge_does() {
+    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let wanted = std::env::var("VSWITCH_COMPARE").unwrap_or_default();
+    let (only, topics) = wanted.split_once(' ').unwrap_or((&wanted, ""));
+    let host = if only == DOCKERS.driver { without_switch() } else { DockerHost::with(FILE) };
+    let columns: Vec<Column> = [DOCKERS, OURS].into_iter().filter(|column| only.is_empty() || column.driver == only).collect();
+    let mut faults = Vec::new();
+    for topic in TOPICS.iter().filter(|topic| topic.name.starts_with(topics)) {
+        println!("\n{}", topic.name);
+        let answers: Vec<Vec<String>> = std::thread::scope(|scope| {
+            let running: Vec<_> = columns.iter().map(|column| scope.spawn(|| column.run(&host, topic))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (index, check) in topic.checks.iter().enumerate() {
+            let both: Vec<&str> = answers.iter().map(|answers| answers[index].as_str()).collect();
+            faults.extend(judge(check, &columns, &both));
+        }
+    }
+    assert!(faults.is_empty(), "{} answers are not what they should be:\n\n{}", faults.len(), faults.join("\n"));
+}
+
+fn without_switch() -> DockerHost {
+    let mut host = DockerHost::new();
+    host.start_dockerd(&[]);
+    host.import();
+    host
+}
+
+/// Prints a check's row, and says what is wrong with it.
+fn judge(check: &Check, columns: &[Column], answers: &[&str]) -> Vec<String> {
+    let cells: Vec<String> = answers.iter().map(|answer| format!("{:<48}", answer.replace('\n', " / "))).collect();
+    println!("  {:<44} {}", check.what, cells.join(" ").trim_end());
+    if let Some((_, reason)) = check.otherwise {
+        println!("  {:<44} {reason}", "");
+    }
+    let mut faults = Vec::new();
+    for (column, answer) in columns.iter().zip(answers) {
+        let theirs = column.driver == DOCKERS.driver;
+        let wanted = check.otherwise.filter(|_| !theirs).map_or(check.answer, |(ours, _)| ours);
+        let wanted = column.in_its_words(wanted);
+        if *answer != wanted {
+            let (what, line, driver) = (check.what, check.line, column.driver);
+            faults.push(format!("{what}, {driver}\n  {line}\n  said   {answer}\n  wanted {wanted}\n"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_table_is_long_enough_and_its_differences_are_some() {
+    let checks: Vec<&Check> = TOPICS.iter().flat_map(|topic| topic.checks).collect();
+    assert!(checks.len() >= 60, "{}", checks.len());
+    for check in checks {
+        if let Some((ours, reason)) = check.otherwise {
+            assert!(ours != check.answer && reason.len() > 20, "{}", check.what);
+        }
+    }
+}
