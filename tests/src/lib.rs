@@ -8,6 +8,7 @@
 #![allow(clippy::panic, reason = "a harness fails the test that uses it")]
 
 pub mod bench;
+pub mod interrupt;
 mod lab;
 mod measure;
 mod require;
@@ -15,7 +16,7 @@ mod underlay;
 mod wire;
 
 pub use lab::{Lab, Outcome, program};
-pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
+pub use measure::{Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::missing;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
