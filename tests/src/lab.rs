@@ -29,7 +29,7 @@ impl Outcome {
     /// If it did not.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "it failed: {self:?}");
+        assert!(self.code == Some(0), "it failed: {self:?}");
         self.stdout
     }
 
@@ -323,8 +323,9 @@ impl Drop for Lab {
             let _ = Command::new("sh").args(["-c", &line]).process_group(0).status();
             let _ = Command::new("ip").args(["netns", "del"]).arg(format!("{}{name}", self.id)).process_group(0).status();
         }
-        if std::thread::panicking() && !interrupted() {
-            let _ = writeln!(std::io::stderr(), "vswitchd said: {}", self.log());
+        let log = self.log();
+        if std::thread::panicking() && !interrupted() && !log.is_empty() {
+            let _ = writeln!(std::io::stderr(), "vswitchd said: {log}");
         }
     }
 }

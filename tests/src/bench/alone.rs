@@ -33,7 +33,7 @@ pub(crate) fn measure(run: &mut Run) -> Result<(), Interrupted> {
     let mut entries = vec![Entry { contender: "vswitch", run: Box::new(move || ours(time)) }];
     match Dpdk::find(&root) {
         Ok(dpdk) => entries.push(Entry { contender: DPDK, run: Box::new(move || dpdk.measure(time)) }),
-        Err(reason) => run.lacks(DPDK, &reason),
+        Err(reason) => run.lacks(DPDK, path, &reason),
     }
     run.compare(path, MEASURE, METRICS, usize::MAX, &entries)
 }

@@ -62,7 +62,7 @@ impl Report {
     /// How it was measured, in a line.
     pub(crate) fn settings(&self) -> String {
         let Self { pairs, seconds, .. } = self;
-        format!("{pairs} rounds; one TCP stream for {seconds} s, the rest for a third of that.")
+        format!("Rounds: {pairs}; one TCP stream for {seconds} s, the rest for a third of that.")
     }
 
     /// Every single figure.
@@ -121,7 +121,7 @@ pub(crate) fn example() -> Report {
         pairs: 3,
         seconds: 1,
         comparisons: vec![super::comparison::example()],
-        absent: vec!["VDE is not here: there is no vde_plug; the package vdeplug has it".to_owned()],
+        absent: vec!["VDE is not in tap: there is no vde_plug; the package vdeplug has it".to_owned()],
     }
 }
 

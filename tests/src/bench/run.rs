@@ -47,8 +47,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) run: Box<dyn Fn() -> Figures + 'a>,
 }
 
-/// A contender that was opened: its place, or why there is none.
-type Opened = (&'static Contender, Result<Place, String>);
+/// A contender that was opened, and where.
+type Opened = (&'static Contender, Place);
 
 impl Run {
     /// Runs all that the options ask for.
@@ -77,10 +77,17 @@ impl Run {
         let mut opened: Vec<Opened> = Vec::new();
         for contender in path.contenders {
             let needed = measures.iter().any(|measure| contender.takes_part(measure.name));
-            if needed && contender.needs.iter().all(|need| self.has(contender.name, need.tool, need.package)) {
-                eprintln!("{}: {} starts", path.name, contender.name);
-                opened.push((contender, attempt(contender.open)?));
+            if needed && contender.needs.iter().all(|need| self.has(contender.name, path.name, need.tool, need.package)) {
+                eprintln!("{}: starting {}", path.name, contender.name);
+                match attempt(contender.open)? {
+                    Ok(place) => opened.push((contender, place)),
+                    Err(reason) => self.lacks(contender.name, path.name, &format!("it did not start: {reason}")),
+                }
             }
+        }
+        // Beside nobody is no comparison.
+        if opened.first().is_none_or(|(contender, _)| contender.name != path.contenders[0].name) {
+            return Ok(());
         }
         let seconds = self.options.seconds;
         for measure in measures {
@@ -129,17 +136,17 @@ impl Run {
     }
 
     /// Whether a program is there; if not, it is noted who does not take part.
-    pub(crate) fn has(&mut self, contender: &str, tool: &str, package: &str) -> bool {
+    pub(crate) fn has(&mut self, contender: &str, path: &str, tool: &str, package: &str) -> bool {
         let there = found(tool);
         if !there {
-            self.lacks(contender, &format!("there is no {tool}; the package {package} has it"));
+            self.lacks(contender, path, &format!("there is no {tool}; the package {package} has it"));
         }
         there
     }
 
-    /// Notes that a contender does not take part.
-    pub(crate) fn lacks(&mut self, contender: &str, reason: &str) {
-        let sentence = format!("{contender} is not here: {reason}");
+    /// Notes that a contender does not take part in a path.
+    pub(crate) fn lacks(&mut self, contender: &str, path: &str, reason: &str) {
+        let sentence = format!("{contender} is not in {path}: {reason}");
         if self.absent.insert(sentence.clone()) {
             eprintln!("{sentence}");
         }
@@ -147,11 +154,7 @@ impl Run {
 }
 
 fn entry<'a>((contender, place): &'a Opened, measure: &'a Measure, seconds: u64) -> Entry<'a> {
-    let run = move || match place {
-        Ok(place) => (measure.run)(place, seconds),
-        Err(reason) => panic!("it did not start: {reason}"),
-    };
-    Entry { contender: contender.name, run: Box::new(run) }
+    Entry { contender: contender.name, run: Box::new(move || (measure.run)(place, seconds)) }
 }
 
 /// Does what may panic; the message is the reason why it failed.
@@ -239,8 +242,8 @@ mod tests {
     #[test]
     fn who_is_missing_is_named_once_with_the_package() {
         let mut run = run(&[]);
-        assert!(!run.has("X", "no-such-tool", "x-utils") && !run.has("X", "no-such-tool", "x-utils"));
+        assert!(!run.has("X", "p", "no-such-tool", "x-utils") && !run.has("X", "p", "no-such-tool", "x-utils"));
         let absent: Vec<&String> = run.absent.iter().collect();
-        assert_eq!(absent, ["X is not here: there is no no-such-tool; the package x-utils has it"]);
+        assert_eq!(absent, ["X is not in p: there is no no-such-tool; the package x-utils has it"]);
     }
 }

@@ -54,7 +54,9 @@ pub(crate) fn measure(run: &mut Run) -> Result<(), Interrupted> {
 
 /// Those whose programs are here, each with what it does.
 fn here<'a>(run: &mut Run, what: impl Fn(MakeCrowd) -> Box<dyn Fn() -> Figures + 'a>) -> Vec<Entry<'a>> {
-    let there = WHO.into_iter().filter(|(name, needs, _)| needs.iter().all(|(tool, package)| run.has(name, tool, package)));
+    let there = WHO
+        .into_iter()
+        .filter(|(name, needs, _)| needs.iter().all(|(tool, package)| run.has(name, super::paths::PORTS.0, tool, package)));
     there.map(|(contender, _, make)| Entry { contender, run: what(make) }).collect()
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn short(figure: f64) -> String {
         size if size >= 99.95 => format!("{figure:.0}"),
         size if size >= 9.995 => format!("{figure:.1}"),
         size if size >= 0.9995 || size == 0.0 => format!("{figure:.2}"),
-        size if size >= 0.001 => format!("{figure:.4}"),
+        size if size >= 0.00995 => format!("{figure:.3}"),
         _ => format!("{figure:.1e}"),
     }
 }
@@ -92,16 +92,16 @@ mod tests {
         let line = |of: &str| text.lines().find(|line| line.trim_start().starts_with(of)).unwrap_or_default().to_owned();
         let words = |of: &str| line(of).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(words("1 TCP stream")[4..], ["10.0", "4.00", "2.50", "2.00", "3.00"]);
-        assert_eq!(words("switch CPU")[6..], ["0.5500", "n/a"]);
+        assert_eq!(words("switch CPU")[6..], ["0.550", "n/a"]);
         assert!(line("beside").contains("beside a bridge"));
         assert!(text.contains("vswitch, tcp: 1 of 3 failed: it <hung>"));
-        assert!(text.contains("VDE is not here"));
+        assert!(text.contains("VDE is not in tap"));
     }
 
     #[test]
     fn figures_have_three_digits() {
         let written = [0.0, 0.0123, 1.5, 12.34, 123.4, 56789.0, 0.00001].map(short);
-        assert_eq!(written, ["0.00", "0.0123", "1.50", "12.3", "123", "56789", "1.0e-5"]);
+        assert_eq!(written, ["0.00", "0.012", "1.50", "12.3", "123", "56789", "1.0e-5"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn open() -> Place {
     for name in ["a", "b"] {
         lab.add_netns(name);
         lab.sh(&format!(
-            "ip -n @host link add {name} type veth peer name eth0 netns @{name} && ip -n @host link set {name} master br0 up"
+            "ip -n @host link add name {name} type veth peer name eth0 netns @{name} && ip -n @host link set dev {name} master br0 up"
         ))
         .ok();
     }

@@ -26,7 +26,7 @@ fn open_tap() -> Place {
     vsctl(&lab, &format!("{BRIDGE} -- set bridge br0 other_config:mac-table-size=65536{}{}", tap("a"), tap("b")));
     for name in ["a", "b"] {
         lab.add_netns(name);
-        lab.sh(&format!("ip -n @host link set {name} netns @{name} name eth0")).ok();
+        lab.sh(&format!("ip -n @host link set dev {name} netns @{name} name eth0")).ok();
     }
     opened(lab, switch)
 }
@@ -38,7 +38,7 @@ fn open_veth() -> Place {
     for name in ["a", "b"] {
         lab.add_netns(name);
         lab.sh(&format!(
-            "ip -n @host link add {name} type veth peer name eth0 netns @{name} && ip -n @host link set {name} up"
+            "ip -n @host link add name {name} type veth peer name eth0 netns @{name} && ip -n @host link set dev {name} up"
         ))
         .ok();
         // It neither finishes checksums nor cuts super-frames that a veth hands it.
