@@ -113,7 +113,7 @@ impl Lab {
             let _ = lines.read_to_end(&mut Vec::new());
         });
         let line = ready.recv_timeout(PATIENCE).unwrap_or_default();
-        assert_eq!(line, "ready\n", "vswitchd is not ready; it said: {}", self.log());
+        assert!(line == "ready\n", "vswitchd is not ready within a minute; it said: {line}{}", self.log());
     }
 
     /// Runs vswitchd where it is expected to end by itself, with what else to put on the command line.

@@ -157,7 +157,7 @@ impl Dpdk {
 /// Frames that the second device was handed so far.
 fn sent(lab: &Lab) -> u64 {
     // port 2: n1 (...)   RX packets:0 ...   TX packets:1 errors:0 ...
-    let text = appctl(lab, "dpctl/show -s netdev@ovs-netdev");
+    let text = appctl(lab, "dpctl/show -s");
     let of = text.split(": n1 ").nth(1).and_then(|rest| rest.split("TX packets:").nth(1));
     of.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
 }

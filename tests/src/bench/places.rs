@@ -39,6 +39,13 @@ pub(crate) struct Crowd {
     pub(crate) switch: Vec<u32>,
 }
 
+/// A lab for many ports, in which none says anything: by IPv6 the kernel itself would.
+fn silence() -> Lab {
+    let lab = Lab::new();
+    lab.run_in("host", "for scope in all default; do echo 1 > /proc/sys/net/ipv6/conf/$scope/disable_ipv6; done").ok();
+    lab
+}
+
 /// Makes the far side of a router in the lab's `host`: by `wan`, 192.0.2.10 there if `address` says so, to [`FAR`] in `out`.
 fn outside(lab: &Lab, address: bool) {
     lab.sh(&format!(

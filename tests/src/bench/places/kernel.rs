@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::{Contender, Crowd, IP, NEAR, Place, address_stations};
+use super::{Contender, Crowd, IP, NEAR, Place, address_stations, silence};
 use crate::lab::Lab;
 
 /// Between two stations.
@@ -28,7 +28,7 @@ fn open() -> Place {
 /// # Panics
 /// If they cannot be made.
 pub(crate) fn bridge_of(ports: u32) -> Crowd {
-    let lab = Lab::new();
+    let lab = silence();
     let mut batch = "link add br0 type bridge forward_delay 0\nlink set br0 up\n".to_owned();
     for number in 0..ports {
         let _ = writeln!(batch, "link add p{number} type veth peer name q{number}");

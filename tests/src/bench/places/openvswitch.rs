@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::{Contender, Crowd, ETHTOOL, IP, NEAR, Need, Place, address_stations};
+use super::{Contender, Crowd, ETHTOOL, IP, NEAR, Need, Place, address_stations, silence};
 use crate::lab::Lab;
 
 const NEEDS: &[Need] = &[
@@ -63,7 +63,7 @@ fn opened(lab: Lab, switch: u32) -> Place {
 /// # Panics
 /// If they cannot be made.
 pub(crate) fn ovs_of(ports: u32) -> Crowd {
-    let mut lab = Lab::new();
+    let mut lab = silence();
     let begun = Instant::now();
     let switch = vec![start(&mut lab, "ovs-vswitchd", "")];
     let taps: String = (0..ports).map(|number| tap(&format!("p{number}"))).collect();

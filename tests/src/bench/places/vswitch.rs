@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Contender, Crowd, IP, NEAR, Place};
+use super::{Contender, Crowd, IP, NEAR, Place, silence};
 use crate::lab::Lab;
 
 /// With TAPs, which is what ports are if nothing else is said.
@@ -29,7 +29,7 @@ fn open(kind: &str) -> Place {
 /// # Panics
 /// If it does not become ready.
 pub(crate) fn switch_of(ports: u32) -> Crowd {
-    let mut lab = Lab::new();
+    let mut lab = silence();
     let port = |number| format!("[[port]]\nname = \"p{number}\"\nbridge = \"br0\"\n");
     lab.write(&format!("[[bridge]]\nname = \"br0\"\n{}", (0..ports).map(port).collect::<String>()));
     let begun = Instant::now();
