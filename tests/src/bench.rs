@@ -1,114 +1,72 @@
-//! What the benchmarks of the built programs have in common: contenders measured in turns, and a table of the ratios.
+//! The switch beside what users would take instead.
+//!
+//! A [`Contender`](contender::Contender) is started in a [`Place`](contender::Place): labs with two stations that reach each other. The
+//! contenders of a [`Path`](paths::Path) stand side by side, and a [`Measure`](measure::Measure) goes round: A B C A B C. A machine's speed
+//! changes from minute to minute, so what counts is the ratio of neighbouring runs. A measurement that cannot be made panics, and its
+//! message is kept as the reason: a contender that hangs or loses everything has no figure, not the figure 0.
+//!
+//! Whatever a contender starts, it starts in the namespaces and the directory of its place, which goes when the place is dropped, also
+//! by Ctrl-C ([`crate::interrupt`]).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+mod alone;
+mod chart;
+mod comparison;
+mod contender;
+mod contest;
+mod generator;
+mod latency;
+mod measure;
+mod memory;
+mod paths;
+mod places;
+mod process;
+mod report;
+mod run;
+mod scale;
+mod sessions;
+mod table;
 
-use crate::lab::Lab;
-use crate::measure::median;
-use crate::require::missing;
+pub use chart::chart;
+pub use contest::{Contest, compare, main, seconds};
+pub use places::{hosts, kernel_host, vswitch_host};
+pub use report::Report;
+pub use run::{Interrupted, Options, Run};
+pub use table::table;
 
-/// Set by Ctrl-C; looked at between measurements.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// A measurement of the switch and of what it is compared with, in a place that has both.
-pub struct Contest<'a, Place = Lab> {
-    /// What is measured.
-    pub name: &'a str,
-    /// Whom the switch is compared with.
-    pub beside: &'a str,
-    /// The unit of the figures.
-    pub unit: &'a str,
-    /// Measures the switch.
-    pub ours: Box<dyn Fn(&Place) -> f64 + 'a>,
-    /// Measures the other.
-    pub theirs: Box<dyn Fn(&Place) -> f64 + 'a>,
+/// The paths and, below each, its measures: what `--only` may name.
+pub fn list() -> String {
+    let mut text = String::new();
+    for (path, title) in paths::titles() {
+        let measures: Vec<&str> = measures_of(path).collect();
+        text.push_str(&format!("{path:<14} {title}\n{:14} {}\n", "", measures.join(" ")));
+    }
+    text
 }
 
-/// The `main` of a benchmark: builds the programs, and runs `run`, which makes a lab; Ctrl-C leaves nothing behind.
-pub fn main(tools: &[&str], run: fn()) -> ExitCode {
-    // `cargo test --all-targets` runs benchmarks too, without the word.
-    if !std::env::args().any(|word| word == "--bench") {
-        println!("run it with `cargo bench -p vswitch-tests`");
-        return ExitCode::SUCCESS;
-    }
-    if let Some(reason) = missing(tools) {
-        eprintln!("{reason}");
-        return ExitCode::FAILURE;
-    }
-    build();
-    catch_interrupts();
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if INTERRUPTED.load(Ordering::Relaxed) => ExitCode::from(130),
-        Err(_) => ExitCode::FAILURE,
-    }
+/// What is wrong with the words for `--only`, if anything.
+pub fn unknown(words: &[String]) -> Option<String> {
+    let known = |word: &str| {
+        paths::titles().any(|(path, _)| {
+            word == path || measures_of(path).any(|measure| word == measure || word == format!("{path}/{measure}"))
+        })
+    };
+    let word = words.iter().find(|word| !known(word))?;
+    Some(format!("{word:?} is no path and no measure: --list shows them"))
 }
 
-/// `cargo bench` builds the benchmark, not the programs of the other packages.
-fn build() {
-    eprintln!("building vswitchd in release");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "--release", "--quiet", "--package", "vswitch", "--bins"]).status();
-    assert!(built.is_ok_and(|status| status.success()), "vswitchd cannot be built");
+fn measures_of(path: &str) -> impl Iterator<Item = &'static str> {
+    let between = paths::PATHS.iter().filter(move |known| known.name == path).flat_map(|path| path.measures);
+    let ports = scale::measures().filter(move |_| path == paths::PORTS.0);
+    let alone = (path == paths::DATAPATH.0).then_some(alone::MEASURE);
+    between.map(|measure| measure.name).chain(ports).chain(alone)
 }
 
-fn catch_interrupts() {
-    extern "C" fn note(_: libc::c_int) {
-        INTERRUPTED.store(true, Ordering::Relaxed);
-    }
-    let handler = note as extern "C" fn(libc::c_int);
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler stores one atomic, which a signal handler may.
-        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
-    }
-    // What an interrupted measurement says about itself is no news.
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !INTERRUPTED.load(Ordering::Relaxed) {
-            usual(panic);
-        }
-    }));
-}
-
-/// Measures all in turns and prints for each the medians, and the median, least and most of the ratios of neighbours: the speed of a
-/// shared machine changes from minute to minute.
-///
-/// # Panics
-/// After Ctrl-C.
-pub fn compare<Place>(place: &Place, contests: &[Contest<'_, Place>]) {
-    let pairs = setting("VSWITCH_BENCH_PAIRS", 5);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{cores} cores, load {load}, {pairs} pairs of {} s each", seconds());
-    for Contest { name, beside, unit, ours, theirs } in contests {
-        let (mut our, mut their, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in 1..=pairs {
-            let [one, other] = [ours, theirs].map(|measure| {
-                assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
-                measure(place)
-            });
-            eprintln!("  {name}, {pair} of {pairs}: {one:.2} and {other:.2} {unit}, ratio {:.2}", one / other);
-            our.push(one);
-            their.push(other);
-            ratios.push(one / other);
-        }
-        let least = ratios.iter().copied().fold(f64::MAX, f64::min);
-        let most = ratios.iter().copied().fold(0.0, f64::max);
-        println!("{name}\n  vswitch {:.2} {unit}, {beside} {:.2} {unit}", median(our), median(their));
-        println!("  ratio {:.2} ({least:.2} to {most:.2})", median(ratios));
-    }
-}
-
-/// The length of a measurement in seconds: `VSWITCH_BENCH_SECONDS`, or 3.
-pub fn seconds() -> u64 {
-    setting("VSWITCH_BENCH_SECONDS", 3).max(1)
-}
-
-fn setting(name: &str, usual: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: use a number")),
-        Err(_) => usual,
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_word_is_known_or_named() {
+        let words = |words: &[&str]| super::unknown(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(words(&["tap", "ping", "nat/sessions", "ports/quiet", "datapath"]), None);
+        assert!(words(&["tap", "veth/sessions"]).is_some_and(|sentence| sentence.contains("\"veth/sessions\"")));
     }
 }

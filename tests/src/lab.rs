@@ -1,9 +1,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use crate::interrupt::interrupted;
 
 /// How long anything may take before a test calls it stuck. Generous: these machines are slow and shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +29,7 @@ impl Outcome {
     /// If it did not.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "it failed: {self:?}");
+        assert!(self.code == Some(0), "it failed: {self:?}");
         self.stdout
     }
 
@@ -110,7 +113,7 @@ impl Lab {
             let _ = lines.read_to_end(&mut Vec::new());
         });
         let line = ready.recv_timeout(PATIENCE).unwrap_or_default();
-        assert_eq!(line, "ready\n", "vswitchd is not ready; it said: {}", self.log());
+        assert!(line == "ready\n", "vswitchd is not ready within a minute; it said: {line}{}", self.log());
     }
 
     /// Runs vswitchd where it is expected to end by itself, with what else to put on the command line.
@@ -174,6 +177,11 @@ impl Lab {
     /// If it does not run.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("vswitchd runs").id()
+    }
+
+    /// vswitchd's process, if it runs.
+    pub fn running(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
     }
 
     /// What vswitchd logged so far.
@@ -242,13 +250,16 @@ impl Lab {
         run(&mut self.command_in(netns, line))
     }
 
-    /// Runs a line of shell in a namespace of this lab, in the background; it is killed with the lab.
+    /// Runs a line of shell in a namespace of this lab, in the background, as the process that it returns; it is killed with the lab.
     ///
     /// # Panics
     /// If it cannot start.
-    pub fn spawn_in(&mut self, netns: &str, line: &str) {
+    pub fn spawn_in(&mut self, netns: &str, line: &str) -> u32 {
         let mut command = self.command_in(netns, &format!("exec {line}"));
-        self.background.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let pid = child.id();
+        self.background.push(child);
+        pid
     }
 
     /// Waits until `what` holds.
@@ -259,6 +270,7 @@ impl Lab {
     pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();
         while !holds(self) {
+            assert!(!interrupted(), "interrupted");
             assert!(begun.elapsed() < PATIENCE, "not within a minute: {what}; vswitchd said: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -307,11 +319,13 @@ impl Drop for Lab {
         for name in self.netns() {
             // Whatever a failed test left running there.
             let line = format!("ip netns pids {0}{name} | xargs -r kill -9", self.id);
-            let _ = Command::new("sh").args(["-c", &line]).status();
-            let _ = Command::new("ip").args(["netns", "del"]).arg(format!("{}{name}", self.id)).status();
+            // In a process group of its own: a second Ctrl-C must not end it.
+            let _ = Command::new("sh").args(["-c", &line]).process_group(0).status();
+            let _ = Command::new("ip").args(["netns", "del"]).arg(format!("{}{name}", self.id)).process_group(0).status();
         }
-        if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "vswitchd said: {}", self.log());
+        let log = self.log();
+        if std::thread::panicking() && !interrupted() && !log.is_empty() {
+            let _ = writeln!(std::io::stderr(), "vswitchd said: {log}");
         }
     }
 }
@@ -322,9 +336,11 @@ impl Drop for Lab {
 /// If it was not.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the test's own path");
-    let built = own.parent().and_then(Path::parent).expect("target/PROFILE/deps").join(name);
-    assert!(built.exists(), "{} is not built: run `cargo build --workspace --bins` first, or tests/run", built.display());
-    built
+    // Tests and benchmarks are in target/PROFILE/deps, programs in target/PROFILE.
+    let candidates = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    candidates.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("{name} is not built for {}: run `cargo build --workspace --bins` first, or tests/run", own.display())
+    })
 }
 
 #[track_caller]
@@ -351,9 +367,12 @@ pub(crate) fn wait(child: &mut Child, what: &str) -> ExitStatus {
         if let Some(status) = child.try_wait().expect("a child") {
             return status;
         }
-        if begun.elapsed() > PATIENCE {
+        let stuck = begun.elapsed() > PATIENCE;
+        if stuck || interrupted() {
             let _ = child.kill();
-            panic!("{what} did not end within a minute");
+            let _ = child.wait();
+            assert!(!stuck, "{what} did not end within a minute");
+            panic!("interrupted");
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -9,6 +9,7 @@
 
 pub mod bench;
 mod docker;
+pub mod interrupt;
 mod lab;
 mod measure;
 mod require;
@@ -17,7 +18,7 @@ mod wire;
 
 pub use docker::DockerHost;
 pub use lab::{Lab, Outcome, program};
-pub use measure::{Transfer, checksum_errors, median, ping, tcp, udp};
+pub use measure::{Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::missing;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};

@@ -22,7 +22,7 @@ pub struct Transfer {
 /// If the connection fails or stalls.
 #[track_caller]
 pub fn tcp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Transfer {
-    let report = iperf3(lab, from, to, address, extent);
+    let report = iperf3((lab, from), (lab, to), address, extent);
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate");
     Transfer { bits, packets: 0.0, lost: 0.0 }
 }
@@ -33,23 +33,27 @@ pub fn tcp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
 /// If the control connection fails.
 #[track_caller]
 pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Transfer {
-    let report = iperf3(lab, from, to, address, &format!("-u {extent}"));
+    let report = iperf3((lab, from), (lab, to), address, &format!("-u {extent}"));
     let sum = &report["end"]["sum"];
     let number = |name: &str| sum[name].as_f64().unwrap_or_else(|| panic!("no {name} in {sum}"));
     let (sent, lost) = (number("packets"), number("lost_packets"));
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
+/// iperf3 between two stations, each of a lab: its report.
+///
+/// # Panics
+/// If the connection fails or stalls.
 #[track_caller]
-fn iperf3(lab: &Lab, from: &str, to: &str, address: &str, options: &str) -> Value {
+pub fn iperf3(from: (&Lab, &str), to: (&Lab, &str), address: &str, options: &str) -> Value {
     let mut server =
-        lab.command_in(to, "exec iperf3 -s -1 --forceflush").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
-    lab.until("iperf3 listens", |lab| !lab.run_in(to, "ss -Hltn sport = :5201").ok().is_empty());
-    let outcome = lab.run_in(from, &format!("iperf3 -J -c {address} {options}"));
+        to.0.command_in(to.1, "exec iperf3 -s -1 --forceflush").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
+    to.0.until("iperf3 listens", |lab| !lab.run_in(to.1, "ss -Hltn sport = :5201").ok().is_empty());
+    let outcome = from.0.run_in(from.1, &format!("iperf3 -J -c {address} {options}"));
     let _ = server.kill();
     let _ = server.wait();
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
-    assert!(report["error"].is_null(), "iperf3 from {from} to {to} {options}: {}", report["error"]);
+    assert!(report["error"].is_null(), "iperf3 from {} to {} {options}: {}", from.1, to.1, report["error"]);
     report
 }
 
@@ -82,11 +86,23 @@ pub fn checksum_errors(lab: &Lab, netns: &str) -> u64 {
     total
 }
 
-/// The middle one of some figures.
+/// The middle one of some figures, or the mean of the two in the middle.
 ///
 /// # Panics
 /// If there are none.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    let middle = figures.len() / 2;
+    if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), 3.0);
+    }
 }

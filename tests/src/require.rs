@@ -9,8 +9,12 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     if !Path::new("/dev/net/tun").exists() {
         return Some("there is no /dev/net/tun".to_owned());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |tool: &&&str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
     let absent = tools.iter().find(|tool| !found(tool))?;
     Some(format!("there is no {absent}: tests/run installs what is needed"))
+}
+
+/// Whether a program is on the path.
+pub(crate) fn found(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
 }

@@ -1,4 +1,5 @@
 use crate::lab::Lab;
+use crate::measure::iperf3;
 
 /// The network between hosts: an Ethernet to which the `host` namespaces of labs are joined by `u0`, with addresses 192.0.2.N and
 /// 2001:db8::N.
@@ -55,6 +56,16 @@ impl Underlay {
         self.fabric.run_in("host", &line(&format!("f{number}")));
     }
 
+    /// Whether the way to the others passes super-frames whole, which no real network does; other offloads are on.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn set_segmentation(&self, lab: &Lab, number: u8, on: bool) {
+        self.set_offloads(lab, number, true);
+        self.set_features(lab, number, "tso gso tx-udp-segmentation", on);
+    }
+
     /// A host with a vswitchd: station `a` on bridge `br0` with 10.0.0.N and fd00::N, and what else `more` says.
     ///
     /// # Panics
@@ -89,14 +100,7 @@ impl Default for Underlay {
 /// If the connection fails or stalls.
 #[track_caller]
 pub fn across(from: &Lab, to: &Lab, address: &str, options: &str) -> f64 {
-    let mut server = to.command_in("a", "exec iperf3 -s -1").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
-    to.until("iperf3 listens", |to| !to.run_in("a", "ss -Hltn sport = :5201").ok().is_empty());
-    let outcome = from.run_in("a", &format!("iperf3 -J -c {address} {options}"));
-    let _ = server.kill();
-    let _ = server.wait();
-    let report: serde_json::Value =
-        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
-    assert!(report["error"].is_null(), "iperf3 to {address} {options}: {}", report["error"]);
+    let report = iperf3((from, "a"), (to, "a"), address, options);
     let end = &report["end"];
     let rate = |name: &str| end[name]["bits_per_second"].as_f64();
     rate("sum_received").or_else(|| rate("sum")).expect("a rate")
