@@ -22,7 +22,16 @@ pub(crate) fn cpu(pid: impl Display) -> Duration {
 /// If there is no such process.
 pub(crate) fn resident(pid: u32) -> f64 {
     let text = read(&pid, "status");
-    kilobytes(&text).unwrap_or_else(|| panic!("/proc/{pid}/status has no VmRSS")) * 1024.0
+    value(&text, "VmRSS:").unwrap_or_else(|| panic!("/proc/{pid}/status has no VmRSS")) * 1024.0
+}
+
+/// Bytes of memory that could be had on this machine without swapping.
+///
+/// # Panics
+/// If the kernel does not say.
+pub(crate) fn available() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
+    value(&text, "MemAvailable:").expect("MemAvailable") * 1024.0
 }
 
 fn read(pid: &impl Display, file: &str) -> String {
@@ -35,8 +44,9 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
-fn kilobytes(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The number, of kilobytes, behind a word at the beginning of a line.
+fn value(text: &str, word: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(word))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -54,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_status_is_read() {
-        assert_eq!(super::kilobytes("Name:\tx\nVmHWM:\t 9 kB\nVmRSS:\t  1824 kB\n"), Some(1824.0));
+        assert_eq!(super::value("Name:\tx\nVmHWM:\t 9 kB\nVmRSS:\t  1824 kB\n", "VmRSS:"), Some(1824.0));
     }
 
     #[test]

@@ -28,6 +28,7 @@ const QUIET_METRICS: &[Metric] = &[
     Metric { name: "idle CPU, 200 ports, %", less: true },
     Metric { name: "memory with 200 ports, MiB", less: true },
     Metric { name: "memory per port, KiB", less: true },
+    Metric { name: "  with the kernel's, KiB", less: true },
 ];
 const QUIET_PORTS: u32 = 200;
 
@@ -44,7 +45,7 @@ pub(crate) fn measure(run: &mut Run) -> Result<(), Interrupted> {
     let path = super::paths::PORTS.0;
     let quick = run.options.quick;
     for (name, ports, metrics, rounds) in STARTS.iter().filter(|start| !quick || start.1 <= 100) {
-        let entries = here(run, |make| Box::new(move || vec![Some(make(*ports).time.as_secs_f64())]));
+        let entries = here(run, |make| Box::new(move || vec![Some(start(make, *ports))]));
         run.compare(path, name, metrics, *rounds, &entries)?;
     }
     let time = Duration::from_secs(if quick { 2 } else { 10 });
@@ -60,13 +61,31 @@ fn here<'a>(run: &mut Run, what: impl Fn(MakeCrowd) -> Box<dyn Fn() -> Figures +
     there.map(|(contender, _, make)| Entry { contender, run: what(make) }).collect()
 }
 
+/// Seconds until so many ports forward.
+///
+/// # Panics
+/// If they would take more memory than there is: the kernel's part of a port may be megabytes, and the machine has other users.
+fn start(make: MakeCrowd, ports: u32) -> f64 {
+    if ports > SAMPLE {
+        let before = process::available();
+        let sample = make(SAMPLE);
+        let needed = (before - process::available()).max(0.0) / f64::from(SAMPLE) * f64::from(ports);
+        drop(sample);
+        let [needed, there] = [needed, before].map(|bytes| bytes / f64::from(1 << 30));
+        assert!(needed < there / 2.0, "{ports} ports would take {needed:.0} GiB of memory, and {there:.0} GiB are free");
+    }
+    make(ports).time.as_secs_f64()
+}
+
 fn quiet(make: MakeCrowd, time: Duration) -> Figures {
     let memory = |crowd: &Crowd| -> f64 { crowd.switch.iter().map(|pid| process::resident(*pid)).sum() };
     let cpu = |crowd: &Crowd| -> Duration { crowd.switch.iter().map(|pid| process::cpu(*pid)).sum() };
     let alone = memory(&make(1));
+    let available = process::available();
     let crowd = make(QUIET_PORTS);
+    let taken = (available - process::available()) / f64::from(QUIET_PORTS) / 1024.0;
     if crowd.switch.is_empty() {
-        return vec![None; QUIET_METRICS.len()];
+        return vec![None, None, None, Some(taken)];
     }
     // What is left of starting is over: duplicate address detection, router solicitations.
     super::run::sleep(SETTLING);
@@ -75,7 +94,9 @@ fn quiet(make: MakeCrowd, time: Duration) -> Figures {
     let idle = (cpu(&crowd) - before).as_secs_f64() / time.as_secs_f64() * 100.0;
     let resident = memory(&crowd);
     let per_port = (resident - alone) / f64::from(QUIET_PORTS - 1);
-    vec![Some(idle), Some(resident / f64::from(1 << 20)), Some(per_port / 1024.0)]
+    vec![Some(idle), Some(resident / f64::from(1 << 20)), Some(per_port / 1024.0), Some(taken)]
 }
 
+/// So many ports say what more would take.
+const SAMPLE: u32 = 100;
 const SETTLING: Duration = Duration::from_secs(3);
