@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use packet::{Batch, Capabilities, Egress, Mac, Offload, Queued};
-use vswitch::api::{ControlFrames, VlanMode};
+use vswitch::api::ControlFrames;
 use vswitch::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
 
 use super::measure::{Figures, Metric};
@@ -42,7 +42,7 @@ fn ours(time: Duration) -> Figures {
     let mut datapath = Datapath::new(Instant::now(), 1);
     let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 1024, control_frames: ControlFrames::Drop };
     datapath.set_bridge(Instant::now(), BridgeId(0), settings);
-    let port = PortSettings { bridge: BridgeId(0), vlans: VlanMode::All, guard: None, broadcast_limit: None, tunnel: None };
+    let port = PortSettings::on(BridgeId(0));
     let [one, other] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
     let (mut batch, mut outputs, mut egress) = (Batch::new(), Outputs::new(), Egress::new());
     for (number, from, to) in [(0, one, other), (1, other, one)] {
