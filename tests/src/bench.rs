@@ -1,7 +1,7 @@
 //! The switch beside what users would take instead.
 //!
-//! A [`Contender`](contender::Contender) is started in a [`Place`](contender::Place): labs with two stations that reach each other. The
-//! contenders of a [`Path`](paths::Path) stand side by side, and a [`Measure`](measure::Measure) goes round: A B C A B C. A machine's speed
+//! A `Contender` is started in a `Place`: labs with two stations that reach each other. The
+//! contenders of a `Path` stand side by side, and a `Measure` goes round: A B C A B C. A machine's speed
 //! changes from minute to minute, so what counts is the ratio of neighbouring runs. A measurement that cannot be made panics, and its
 //! message is kept as the reason: a contender that hangs or loses everything has no figure, not the figure 0.
 //!
