@@ -1,7 +1,7 @@
 //! Docker's networks on the switch beside Docker's own bridge, on the same daemon: `cargo bench -p vswitch-tests --bench docker`, as root.
 //!
-//! TCP between two containers of a network, out to a host behind a link, and in by a published port. As in `side_by_side`,
-//! `VSWITCH_BENCH_PAIRS` and `VSWITCH_BENCH_SECONDS` set how much is measured.
+//! TCP between two containers of a network, out to a host behind a link, and in by a published port.
+//! `VSWITCH_BENCH_PAIRS` (5) is the number of turns, `VSWITCH_BENCH_SECONDS` (3) the length of a measurement.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here ends the benchmark")]
 
 use std::process::ExitCode;

@@ -26,7 +26,7 @@ pub struct Contest<'a, Place = Lab> {
 pub fn main(tools: &[&str], run: fn()) -> ExitCode {
     // `cargo test --all-targets` runs benchmarks too, without the word.
     if !std::env::args().any(|word| word == "--bench") {
-        println!("run it with `cargo bench -p vswitch-tests`");
+        println!("run it with `cargo bench -p vswitch-tests --bench NAME`");
         return ExitCode::SUCCESS;
     }
     if let Some(reason) = missing(tools) {
