@@ -218,9 +218,8 @@ impl Router {
     /// Tells the sender of a frame that was bridged to a tunnel that the tunnel carries no packet as long as that (RFC 1191, section 4;
     /// RFC 8201, section 4). Where a router would cut the packet, nobody is told: a bridge cannot.
     pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_>) {
-        let Some(frame) = paths.frame(at.index) else { return };
-        let Some(packet) = IpPacket::parse(frame.bytes(), &at.ethernet) else { return };
-        if packet.dont_fragment || frame.offload.gso.is_some() {
+        let Some(packet) = IpPacket::parse(paths.bytes(at.index), &at.ethernet) else { return };
+        if packet.dont_fragment {
             self.complain(at, &packet, Problem::TooBig(mtu), paths);
         }
     }

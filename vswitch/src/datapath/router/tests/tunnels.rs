@@ -57,6 +57,10 @@ fn nobody_hears_of_what_fits_or_may_be_cut_or_goes_to_nobody_known() {
     let gso = Some(Gso { kind: GsoKind::Udp, size: NonZeroU16::new(1000).unwrap(), ecn: false });
     let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, gso };
     assert_eq!(lab.send_with(A, &packet(1500, true), offload).len(), 1, "its segments fit");
+    let gso = Some(Gso { kind: GsoKind::Udp, size: NonZeroU16::new(1390).unwrap(), ecn: false });
+    let offload = Offload { gso, ..offload };
+    assert_eq!(lab.send_with(A, &packet(1500, true), offload).len(), 2, "they do not");
+    assert_eq!(lab.send_with(A, &packet(1500, false), offload).len(), 1, "they may be cut");
 }
 
 #[test]
