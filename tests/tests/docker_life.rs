@@ -234,6 +234,10 @@ fn refusals_say_what_is_wrong_and_what_would_be_right() {
         ),
         ("docker network create -d vswitch -o vswitch.attach=string --subnet 10.87.0.0/24 x", "use tap or veth"),
         (
+            "docker network create -d vswitch -o vswitch.send-rate=fast --subnet 10.87.0.0/24 x",
+            "use bits a second, such as 500kbit, 10mbit or 1gbit",
+        ),
+        (
             "docker network create -d vswitch -o vswitch.bridge=br9 --subnet 10.87.0.0/24 x",
             "there is no bridge \"br9\" in switch.toml",
         ),
