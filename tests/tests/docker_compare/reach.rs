@@ -20,6 +20,11 @@ pub(super) const TOPIC: Topic = Topic {
             "docker run -d --name $d-default httpd > /dev/null; silence a $(docker inspect -f '{{.NetworkSettings.IPAddress}}' $d-default)",
             "nobody",
         ),
+        same(
+            "but its published port is, at the host's addresses",
+            "docker run -d --name $d-public --hostname public -p 10$n:80 httpd > /dev/null; for at in 192.0.2.1 172.17.0.1; do from a $at:10$n | name; done",
+            "public\npublic",
+        ),
         same("after connect it is reached", "docker network connect $d-other $d-a; from a 10.$n.31.2", "c 10.$n.31.3"),
         same("which lets nobody else through", "silence b 10.$n.31.2", "nobody"),
         same("nor after disconnect", "docker network disconnect $d-other $d-a; silence a 10.$n.31.2", "nobody"),

@@ -33,7 +33,10 @@ pub enum UplinkKind {
         mac: Option<Mac>,
     },
     /// The host's own sockets.
-    Host,
+    Host {
+        /// Whether they lead into no network of other containers and virtual machines of the host, which the host reaches by a bridge device.
+        isolate_bridges: bool,
+    },
 }
 
 /// Where the addresses of an uplink come from.
@@ -81,7 +84,7 @@ impl UplinkSpec {
     pub const fn kind_name(&self) -> UplinkKindName {
         match self.kind {
             UplinkKind::Link { .. } => UplinkKindName::Link,
-            UplinkKind::Host => UplinkKindName::Host,
+            UplinkKind::Host { .. } => UplinkKindName::Host,
         }
     }
 
@@ -89,7 +92,7 @@ impl UplinkSpec {
     pub const fn device(&self) -> Option<&InterfaceName> {
         match &self.kind {
             UplinkKind::Link { device, .. } => Some(device),
-            UplinkKind::Host => None,
+            UplinkKind::Host { .. } => None,
         }
     }
 
@@ -122,6 +125,9 @@ pub enum UplinkError {
     /// Something that the host's sockets have no use for.
     #[error("uplink \"{0}\" of kind host uses the host's own sockets: leave out `{1}`")]
     NotForHost(PortName, &'static str),
+    /// Something that only the host's sockets have a use for.
+    #[error("uplink \"{0}\" of kind link has addresses of its own, by which no bridge of the host is reached: leave out `{1}`")]
+    NotForLink(PortName, &'static str),
     /// Not an address.
     #[error("`address` of uplink \"{0}\" is \"{1}\": write an address with its prefix, such as \"192.0.2.10/24\", or \"dhcp\"")]
     Address(PortName, String),
@@ -196,13 +202,15 @@ struct UplinkTable {
     gateway: Option<OneOrMore>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mac: Option<Mac>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isolate_bridges: Option<bool>,
 }
 
 impl TryFrom<UplinkTable> for UplinkSpec {
     type Error = UplinkError;
 
     fn try_from(table: UplinkTable) -> Result<Self, UplinkError> {
-        let UplinkTable { name, kind, device, address, gateway, mac } = table;
+        let UplinkTable { name, kind, device, address, gateway, mac, isolate_bridges } = table;
         if kind == UplinkKindName::Host {
             let given = [
                 (device.is_some(), "device"),
@@ -212,8 +220,11 @@ impl TryFrom<UplinkTable> for UplinkSpec {
             ];
             return match given.into_iter().find(|(given, _)| *given) {
                 Some((_, key)) => Err(UplinkError::NotForHost(name, key)),
-                None => Ok(Self { name, kind: UplinkKind::Host }),
+                None => Ok(Self { name, kind: UplinkKind::Host { isolate_bridges: isolate_bridges.unwrap_or(true) } }),
             };
+        }
+        if isolate_bridges.is_some() {
+            return Err(UplinkError::NotForLink(name, "isolate-bridges"));
         }
         let device = device.ok_or_else(|| UplinkError::NoDevice(name.clone()))?;
         let address = addresses(&name, address.ok_or_else(|| UplinkError::NoAddress(name.clone()))?.list())?;
@@ -288,14 +299,17 @@ impl From<UplinkSpec> for UplinkTable {
         let name = spec.name.clone();
         let kind = spec.kind_name();
         match spec.kind {
-            UplinkKind::Host => Self { name, kind, device: None, address: None, gateway: None, mac: None },
+            UplinkKind::Host { isolate_bridges } => {
+                let isolate_bridges = (!isolate_bridges).then_some(false);
+                Self { name, kind, device: None, address: None, gateway: None, mac: None, isolate_bridges }
+            }
             UplinkKind::Link { device, address, gateways, mac } => {
                 let address = match address {
                     UplinkAddress::Dhcp => Some(OneOrMore::One("dhcp".to_owned())),
                     UplinkAddress::Static(nets) => OneOrMore::of(nets.iter().map(ToString::to_string).collect()),
                 };
                 let gateway = OneOrMore::of(gateways.iter().map(ToString::to_string).collect());
-                Self { name, kind, device: Some(device), address, gateway, mac }
+                Self { name, kind, device: Some(device), address, gateway, mac, isolate_bridges: None }
             }
         }
     }
@@ -324,6 +338,7 @@ mod tests {
             (format!("{link}address = \"192.0.2.10/24\"\ngateway = \"192.0.2.10\""), "its own address"),
             (format!("{link}address = \"dhcp\"\ngateway = \"192.0.2.1\""), "by DHCP"),
             (format!("{link}address = \"dhcp\"\nmac = \"01:00:00:00:00:00\""), "group address"),
+            (format!("{link}address = \"dhcp\"\nisolate-bridges = true"), "leave out `isolate-bridges`"),
             ("kind = \"host\"\ndevice = \"eth0\"".to_owned(), "leave out `device`"),
         ] {
             let error = uplink(&rest).unwrap_err();
@@ -335,6 +350,7 @@ mod tests {
     fn what_is_written_reads_back_the_same() {
         for rest in [
             "kind = \"host\"",
+            "kind = \"host\"\nisolate-bridges = false",
             "kind = \"link\"\ndevice = \"eth0\"\naddress = \"dhcp\"",
             "kind = \"link\"\ndevice = \"eth0\"\naddress = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\ngateway = \"192.0.2.1\"",
             "kind = \"link\"\ndevice = \"eth0\"\naddress = \"2001:db8::10/64\"\ngateway = \"fe80::1\"\nmac = \"02:00:00:00:00:01\"",

@@ -12,6 +12,7 @@
 //! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 
+mod bridges;
 mod claim;
 mod error;
 mod isolate;
@@ -36,6 +37,7 @@ use claim::mark;
 use netns::Namespace;
 use station::Station;
 
+pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
 pub use netns::{make_netns, netns_warning, remove_netns};
 pub use uplink::{UplinkAttachment, attach_uplink};

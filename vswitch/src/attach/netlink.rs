@@ -53,6 +53,8 @@ pub(super) struct Link {
     pub(super) queues: u32,
     /// Index of the other end in its namespace (veth).
     pub(super) peer: Option<u32>,
+    /// Index of the bridge that it is a port of.
+    pub(super) bridge: Option<u32>,
 }
 
 impl Netlink {
@@ -134,6 +136,14 @@ impl Netlink {
         let dump = self.handle.address().get().set_link_index_filter(index).execute();
         let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
         Ok(messages.iter().filter_map(address).collect())
+    }
+
+    /// The addresses of all links, each with its link's index.
+    pub(super) fn all_addresses(&self) -> io::Result<Vec<(u32, IpNet)>> {
+        let dump = self.handle.address().get().execute();
+        let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
+        let row = |message: &AddressMessage| Some((message.header.index, address(message)?.0));
+        Ok(messages.iter().filter_map(row).collect())
     }
 
     /// Sets an address at once, without asking the link whether it is free (IPv6 DAD): it is ours to give. One that is set
@@ -235,6 +245,7 @@ impl From<LinkMessage> for Link {
             kind: None,
             queues: 0,
             peer: None,
+            bridge: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -244,6 +255,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::TxQueueLen(length) => link.queue_length = length,
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
+                LinkAttribute::Controller(bridge) => link.bridge = Some(bridge),
                 LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.read(info)),
                 _ => {}
             }

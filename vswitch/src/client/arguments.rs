@@ -108,6 +108,9 @@ enum Command {
         /// The MAC address of a link; one of the switch's own by default.
         #[arg(long)]
         mac: Option<Mac>,
+        /// Of the host's own sockets, whether they do not lead into networks of the host's other containers; true by default.
+        #[arg(long, value_name = "BOOL")]
+        isolate_bridges: Option<bool>,
     },
     /// Removes an uplink that no bridge uses.
     DelUplink { name: PortName },
@@ -351,9 +354,12 @@ impl Arguments {
                     "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
                 }))?)
             }
-            Command::AddUplink { name, kind, device, address, gateway, mac } => Request::AddUplink(spec(json!({
-                "name": name, "kind": kind, "device": device, "address": some(address), "gateway": some(gateway), "mac": mac,
-            }))?),
+            Command::AddUplink { name, kind, device, address, gateway, mac, isolate_bridges } => {
+                Request::AddUplink(spec(json!({
+                    "name": name, "kind": kind, "device": device, "address": some(address), "gateway": some(gateway), "mac": mac,
+                    "isolate-bridges": isolate_bridges,
+                }))?)
+            }
             Command::DelUplink { name } => Request::DeleteUplink(name),
             Command::ListUplinks => Request::ListUplinks,
             Command::AddForward { uplink, port, to, listen } => {

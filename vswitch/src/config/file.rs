@@ -24,7 +24,7 @@ const DOCKER_KEYS: &[&str] = &["enabled", "socket", "uplink"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
-const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac"];
+const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac", "isolate-bridges"];
 const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "listen", "to"];
 const NAT_KEYS: &[&str] = &[
     "mapping",

@@ -41,7 +41,7 @@ const CALLS: usize = 64;
 /// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
-/// How often the underlay of tunnels is looked at, whose routes no event tells of as a whole.
+/// How often the underlay of tunnels and the host's bridges are looked at, of whose routes and ports no event tells as a whole.
 const SURVEY: Duration = Duration::from_secs(2);
 /// How often it is looked whether Docker's containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
@@ -198,7 +198,10 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
-            _ = survey.tick() => tokio::task::block_in_place(|| switch.follow_underlay()),
+            _ = survey.tick() => tokio::task::block_in_place(|| {
+                switch.follow_underlay();
+                switch.follow_bridges();
+            }),
             _ = look.tick() => tokio::task::block_in_place(|| switch.collect_dead()),
             Some(Ask { request, reply }) = asks_in.recv() => {
                 let answer = tokio::task::block_in_place(|| switch.answer_docker(request));

@@ -56,7 +56,7 @@ impl Uplink {
         match (&self.lease, &self.spec.kind) {
             (Some((_, gateways)), _) => gateways.clone(),
             (None, UplinkKind::Link { gateways, .. }) => gateways.clone(),
-            (None, UplinkKind::Host) => Vec::new(),
+            (None, UplinkKind::Host { .. }) => Vec::new(),
         }
     }
 }
@@ -147,6 +147,7 @@ impl Switch {
         self.uplinks.insert(name.clone(), uplink);
         // Bridges may have known it by another number.
         let told = self.refresh_uplink(&name).and_then(|()| self.tell_gateways()).and_then(|()| self.refresh_gateways());
+        self.follow_bridges();
         if told.is_err() {
             self.drop_uplink(&name)?;
         }
@@ -167,6 +168,7 @@ impl Switch {
                 (uplink.spec, uplink.origin) = (spec, origin);
             }
             self.refresh_uplink(&name)?;
+            self.follow_bridges();
             self.tell_services();
             return Ok(inverse);
         }
@@ -203,6 +205,26 @@ impl Switch {
         Ok(())
     }
 
+    /// Tells the uplinks by the host's sockets which networks they are not to lead into. To be called now and then, for bridges come and go.
+    pub(super) fn follow_bridges(&self) {
+        let isolates = |uplink: &Uplink| uplink.spec.kind == UplinkKind::Host { isolate_bridges: true };
+        let hosts: Vec<_> =
+            self.uplinks.values().filter_map(|uplink| Some((uplink.host.as_ref()?, isolates(uplink)))).collect();
+        if hosts.is_empty() {
+            return;
+        }
+        let bridges = match attach::inner_bridges() {
+            Ok(bridges) => bridges,
+            // What they were told before stays.
+            Err(error) => return tracing::warn!("the host's bridges are not known: {error}"),
+        };
+        for (host, isolates) in hosts {
+            if let Err(error) = host.set_apart(if isolates { &bridges } else { &[] }) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
     /// Tells the router again what every uplink is, as after a change of `[nat]`.
     pub(super) fn refresh_uplinks(&mut self) -> Result<(), ControlError> {
         let names: Vec<PortName> = self.uplinks.keys().cloned().collect();
@@ -214,7 +236,7 @@ impl Switch {
         let rules = self.file.nat.rules().map_err(|error| ControlError::Nat(error.to_string()))?;
         let translation = match uplink.spec.kind {
             UplinkKind::Link { .. } => Translation::Nat(Box::new(rules)),
-            UplinkKind::Host => Translation::Host(self.host_mac(name)),
+            UplinkKind::Host { .. } => Translation::Host(self.host_mac(name)),
         };
         let settings = GatewaySettings {
             mac: uplink.mac,
@@ -259,7 +281,7 @@ impl Switch {
                 let attach::UplinkAttachment { device, mtu, features } = attached;
                 Ok(Opened { device, mtu, features, host: None })
             }
-            UplinkKind::Host => {
+            UplinkKind::Host { .. } => {
                 let settings = host::Settings {
                     name: spec.name.to_string(),
                     mac: self.host_mac(&spec.name),

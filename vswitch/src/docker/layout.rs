@@ -58,5 +58,5 @@ impl Docker {
 
 /// The uplink of networks for which nobody names one.
 fn implied_uplink() -> Option<UplinkSpec> {
-    Some(UplinkSpec { name: "docker".parse().ok()?, kind: UplinkKind::Host })
+    Some(UplinkSpec { name: "docker".parse().ok()?, kind: UplinkKind::Host { isolate_bridges: true } })
 }

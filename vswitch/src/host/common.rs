@@ -10,6 +10,7 @@ use packet::{Checksum, IpPacket, Offload};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
+use super::apart::Apart;
 use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
@@ -21,6 +22,7 @@ pub(super) struct Common {
     pub(super) registry: Registry,
     /// The gateways' addresses, with the subnets of their stations.
     pub(super) gateways: Vec<IpNet>,
+    pub(super) apart: Apart,
     pub(super) counters: Counters,
 }
 
@@ -34,6 +36,17 @@ impl Common {
     /// services are the router's.
     pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
         self.gateways.iter().any(|net| net.addr() == address)
+    }
+
+    /// Whether a packet is for an address that no container reaches by the host; if so, it is counted and its sender told.
+    pub(super) fn refuses(&mut self, arrival: &Arrival<'_>) -> bool {
+        let address = arrival.ip.destination;
+        let refused = is_refused(address) || self.apart.has(address);
+        if refused {
+            self.counters.refused_addresses += 1;
+            self.unreachable(Unreachable::Prohibited, arrival);
+        }
+        refused
     }
 
     /// Tells a container that nobody listens there.
@@ -112,7 +125,7 @@ impl Arrival<'_> {
     }
 }
 
-/// Addresses that no container reaches by the host: an operating system takes some of them for itself, whoever asks. IPv4 in
+/// Addresses that no container reaches by any host: an operating system takes some of them for itself, whoever asks. IPv4 in
 /// IPv6's clothes would be one of those (RFC 4291, section 2.5.5.2).
 pub(super) fn is_refused(address: IpAddr) -> bool {
     match address {

@@ -16,9 +16,9 @@ use packet::{IpPacket, checksum::Sum, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable};
+use super::common::{Arrival, Common, Heard, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
-use super::outbox::{Unreachable, rebuilt};
+use super::outbox::rebuilt;
 use super::report::{Direction, Protocol, Session};
 use crate::sys::datagram;
 use crate::table::Table;
@@ -56,9 +56,7 @@ impl Echo {
     pub(super) fn receive(&mut self, common: &mut Common, arrival: &Arrival<'_>, now: Instant) -> bool {
         let IpPacket { source, destination, .. } = arrival.ip;
         let Some((identifier, message)) = request(arrival) else { return false };
-        if is_refused(destination) {
-            common.counters.refused_addresses += 1;
-            common.unreachable(Unreachable::Prohibited, arrival);
+        if common.refuses(arrival) {
             return true;
         }
         let key = (source, destination, identifier);

@@ -13,6 +13,7 @@ use packet::{Ethernet, IpPacket, ethertype, protocol};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
+use super::apart::Apart;
 use super::common::{Arrival, Common};
 use super::echo::Echo;
 use super::forward::{Forward, Listeners};
@@ -38,6 +39,7 @@ const KIND: u32 = 32;
 pub(super) enum Command {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
     SetGateways(Vec<IpNet>, Sender<()>),
+    SetApart(Apart, Sender<()>),
     Forget(Vec<IpAddr>, Sender<()>),
     Sessions(Sender<Vec<Session>>),
     Counters(Sender<Counters>),
@@ -140,6 +142,10 @@ impl Engine {
                 }
                 Ok(Command::SetGateways(gateways, reply)) => {
                     self.common.gateways = gateways;
+                    let _ = reply.send(());
+                }
+                Ok(Command::SetApart(apart, reply)) => {
+                    self.common.apart = apart;
                     let _ = reply.send(());
                 }
                 Ok(Command::Forget(containers, reply)) => {

@@ -22,12 +22,14 @@
 //! - `forward`: published ports.
 //!
 //! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
-//! loopback's, as a neighbour of the host would. Loopback, link-local and multicast addresses are refused.
+//! loopback's, as a neighbour of the host would. Loopback, link-local and multicast addresses are refused, and so are the networks that
+//! are to be apart ([`HostUplink::set_apart`]): the host has a leg in those of other containers of its own, and would lead into them.
 //!
 //! **What is hidden.** Behind the host, TCP's path is the host's: a hop limit, ECN marks and options other than the MSS and those of
 //! the window do not go through. UDP and ICMP echo keep their hop limit and "don't fragment", so `traceroute` and path MTU discovery
 //! work. Multicast, and protocols other than TCP, UDP and ICMP echo, do not go through.
 
+mod apart;
 mod common;
 mod connection;
 mod echo;
@@ -55,6 +57,7 @@ use packet::Mac;
 use rustix::process::{Resource, Rlimit};
 
 use crate::device::Device;
+use apart::Apart;
 use common::Common;
 use engine::{Command, Engine};
 use outbox::Outbox;
@@ -123,7 +126,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
     let registry = poll.registry().try_clone().map_err(failed)?;
     let outbox = Outbox::new(link, mac, router, mtu);
-    let common = Common { outbox, registry, gateways: Vec::new(), counters: Counters::default() };
+    let common = Common { outbox, registry, gateways: Vec::new(), apart: Apart::default(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
     let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()));
     // A new thread is in the network namespace of the one that makes it.
@@ -148,6 +151,14 @@ impl HostUplink {
     /// The thread has ended.
     pub fn set_gateways(&self, gateways: Vec<IpNet>) -> Result<(), HostError> {
         self.ask(|reply| Command::SetGateways(gateways, reply))
+    }
+
+    /// Says which networks are not reached from now on, by the host's addresses there, which are. Connections that are open go on.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn set_apart(&self, addresses: &[IpNet]) -> Result<(), HostError> {
+        self.ask(|reply| Command::SetApart(Apart::new(addresses), reply))
     }
 
     /// Ends the sessions of containers that are gone, whose addresses may soon be others'.

@@ -57,7 +57,7 @@ pub struct Counters {
     pub flows_evicted: u64,
     /// Datagrams from containers that the host's kernel did not take.
     pub unsent: u64,
-    /// Packets to addresses that containers may not reach by the host: its loopback, multicast, broadcast.
+    /// Packets to addresses that containers may not reach by the host: its loopback, multicast, broadcast, networks that are apart.
     pub refused_addresses: u64,
     /// Packets of other protocols.
     pub unknown_protocols: u64,

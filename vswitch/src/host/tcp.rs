@@ -23,10 +23,9 @@ use mio::Interest;
 use packet::{IpVersion, protocol};
 use rustix::net::sockopt;
 
-use super::common::{Arrival, Common, is_refused};
+use super::common::{Arrival, Common};
 use super::connection::{Connection, Fate, close_with_reset};
 use super::engine;
-use super::outbox::Unreachable;
 use super::report::{Direction, Protocol, Session};
 use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
 use super::stack::{Stack, Syn};
@@ -117,9 +116,8 @@ impl Tcp {
     /// Tries for the host what the container asks for.
     fn begin(&mut self, common: &mut Common, header: &Header, arrival: &Arrival<'_>, now: Instant) {
         let (container, remote) = header.key;
-        if is_refused(remote.ip()) {
-            common.counters.refused_addresses += 1;
-            return common.unreachable(Unreachable::Prohibited, arrival);
+        if common.refuses(arrival) {
+            return;
         }
         if common.is_gateway(remote.ip()) {
             return refuse(common, header);

@@ -317,6 +317,30 @@ fn what_belongs_to_the_host_alone_is_not_reached() {
 }
 
 #[test]
+fn a_network_that_is_apart_is_reached_no_more_and_the_host_in_it_is() {
+    let Some(lab) = Lab::new("a_network_that_is_apart_is_reached_no_more_and_the_host_in_it_is") else { return };
+    let listener = lab.peer.listen("0.0.0.0:9000");
+    let target = format!("{PEER}:9000");
+    let _before = lab.container.connect(&target).unwrap();
+    accept(&listener);
+    lab.uplink().set_apart(&[format!("{HOST}/24").parse().unwrap()]).unwrap();
+    let error = lab.container.connect(&target).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable, "the kernel's word for \"prohibited\"");
+    let udp = lab.container.udp("0.0.0.0:0");
+    udp.connect(&target).unwrap();
+    udp.send(b"question").unwrap();
+    assert_eq!(udp.recv(&mut [0]).unwrap_err().kind(), ErrorKind::HostUnreachable);
+    lab.container.run(&format!("! ping -c 1 -W 1 {PEER}"));
+    assert_eq!(lab.uplink().counters().unwrap().refused_addresses, 3);
+
+    let own = TcpListener::bind("0.0.0.0:9001").unwrap();
+    let _client = lab.container.connect(&format!("{HOST}:9001")).unwrap();
+    accept(&own);
+    lab.uplink().set_apart(&[]).unwrap();
+    let _after = lab.container.connect(&target).unwrap();
+}
+
+#[test]
 fn resets_pass_in_both_directions() {
     let Some(lab) = Lab::new("resets_pass_in_both_directions") else { return };
     let listener = lab.peer.listen("0.0.0.0:9000");
@@ -763,7 +787,16 @@ pub(super) fn common() -> (Common, link::HostDevice) {
     let (device, link) = link::link(waker).unwrap();
     let outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
     let registry = poll.registry().try_clone().unwrap();
-    (Common { outbox, registry, gateways: vec!["10.10.0.1/24".parse().unwrap()], counters: Counters::default() }, device)
+    (
+        Common {
+            outbox,
+            registry,
+            gateways: vec!["10.10.0.1/24".parse().unwrap()],
+            apart: Apart::default(),
+            counters: Counters::default(),
+        },
+        device,
+    )
 }
 
 proptest! {

@@ -20,7 +20,7 @@ use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::common::{Arrival, Common, Heard, Manner, hear, is_refused, unsendable};
+use super::common::{Arrival, Common, Heard, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::report::{Direction, Protocol, Session};
@@ -80,9 +80,8 @@ impl Udp {
             common.counters.unsent += u64::from(!sent);
             return;
         }
-        if is_refused(to.ip()) {
-            common.counters.refused_addresses += 1;
-            return common.unreachable(super::outbox::Unreachable::Prohibited, arrival);
+        if common.refuses(arrival) {
+            return;
         }
         if common.is_gateway(to.ip()) {
             return common.nobody_listens(arrival);
