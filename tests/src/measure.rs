@@ -1,5 +1,7 @@
 //! Traffic between stations of a lab, and what became of it.
 
+use std::process::{Child, Stdio};
+
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -46,15 +48,23 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
 /// If the connection fails or stalls.
 #[track_caller]
 pub fn iperf3(from: (&Lab, &str), to: (&Lab, &str), address: &str, options: &str) -> Value {
-    let mut server =
-        to.0.command_in(to.1, "exec iperf3 -s -1 --forceflush").stdout(std::process::Stdio::null()).spawn().expect("iperf3");
+    let _server =
+        Server(to.0.command_in(to.1, "exec iperf3 -s -1 --forceflush").stdout(Stdio::null()).spawn().expect("iperf3"));
     to.0.until("iperf3 listens", |lab| !lab.run_in(to.1, "ss -Hltn sport = :5201").ok().is_empty());
     let outcome = from.0.run_in(from.1, &format!("iperf3 -J -c {address} {options}"));
-    let _ = server.kill();
-    let _ = server.wait();
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
     assert!(report["error"].is_null(), "iperf3 from {} to {} {options}: {}", from.1, to.1, report["error"]);
     report
+}
+
+/// It ends with the measurement, also if that fails.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Pings once, at most three times; whether an answer came.

@@ -49,17 +49,20 @@ pub(crate) struct Spread {
 }
 
 impl Comparison {
-    /// The switch beside each of the others by each metric; nothing if it ran alone.
+    /// The switch beside each of the others by each metric; if it ran alone, beside nobody.
     pub(crate) fn rows(&self) -> Vec<Row<'_>> {
         let Some((ours, others)) = self.series.split_first() else { return Vec::new() };
-        let row = |theirs: &'_ Series, number: usize| Row {
-            metric: &self.metrics[number],
+        let nobody = Series { contender: "nobody", runs: Vec::new() };
+        let others = if others.is_empty() { std::slice::from_ref(&nobody) } else { others };
+        let numbered = || self.metrics.iter().enumerate();
+        let row = |theirs: &Series, number, metric| Row {
+            metric,
             first: number == 0,
             beside: theirs.contender,
             ours: ours.of(number),
             theirs: theirs.of(number),
         };
-        others.iter().flat_map(|theirs| (0..self.metrics.len()).map(move |number| row(theirs, number))).collect()
+        others.iter().flat_map(|theirs| numbered().map(move |(number, metric)| row(theirs, number, metric))).collect()
     }
 }
 
@@ -132,6 +135,14 @@ mod tests {
         assert_eq!(rows[1].spread(), None, "what does not apply has none");
         assert_eq!(middle(&rows[0].ours), Some(10.0));
         assert_eq!(middle(&rows[1].theirs), None);
+    }
+
+    #[test]
+    fn who_is_alone_is_beside_nobody() {
+        let mut comparison = example();
+        comparison.series.truncate(1);
+        let rows = comparison.rows();
+        assert_eq!((rows[0].beside, rows[0].spread(), middle(&rows[0].ours)), ("nobody", None, Some(10.0)));
     }
 
     #[test]

@@ -191,8 +191,8 @@ fn new_sessions(place: &Place, count: u16) -> Figures {
 /// The share of packets that may be lost: on a machine with other things to do none at all is chance.
 const LOSS: f64 = 0.001;
 const LOWEST: f64 = 20e3;
-const TRIALS: usize = 8;
-const TRIAL: Duration = Duration::from_millis(250);
+const TRIALS: usize = 7;
+const TRIAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

@@ -36,10 +36,10 @@ fn per_mac(place: &Place) -> Figures {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    let many = usize::try_from(MACS).unwrap_or(0) * 9 / 10;
-    lab.until("the addresses are learned", |lab| known(lab) >= many);
+    let memory = settled(place);
     let known = known(lab);
-    vec![Some((settled(place) - before) / known as f64)]
+    assert!(known >= ENOUGH_MACS, "it learned only {known} of {MACS} addresses");
+    vec![Some((memory - before) / known as f64)]
 }
 
 fn per_session(place: &Place, count: u16) -> Figures {
@@ -63,3 +63,5 @@ fn settled(place: &Place) -> f64 {
 }
 
 const MACS: u32 = 10_000;
+/// A switch that is busy may miss some.
+const ENOUGH_MACS: usize = 5000;
