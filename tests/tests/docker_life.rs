@@ -254,6 +254,11 @@ fn refusals_say_what_is_wrong_and_what_would_be_right() {
         assert!(said.contains(sentence), "{line}\n{said}");
         assert!(!said.contains("panicked") && !said.contains("EOF"), "{line}\n{said}");
     }
+    // A file that would take a running container's network away is not taken.
+    host.write("/run/switch.toml", &format!("{FILE}[[bridge]]\nname = \"br0\"\naddresses = [\"10.86.0.1/16\"]\n"));
+    let said = refused("vsctl reload");
+    assert!(said.contains("no room for Docker's network") && said.contains("which has 1 running"), "{said}");
+    host.sh("docker exec box ping -c 1 -W 3 10.86.0.1").ok();
     // Nothing of what was refused is left.
     assert_eq!(host.sh("docker network ls -q --filter driver=vswitch | wc -l; docker ps -q | wc -l").ok(), "1\n1\n");
     assert_eq!(kept(&host), [1, 0, 1, 0]);

@@ -118,6 +118,19 @@ pub enum ControlError {
     /// A setting that only a start reads.
     #[error("`{1}` in [{0}] differs from the running one: restart vswitchd to change it")]
     NeedsRestart(&'static str, &'static str),
+    /// A file that leaves no room for containers that run.
+    #[error(
+        "switch.toml leaves no room for Docker's network {network}, which has {count} running, on bridge \"{bridge}\": change the \
+         file, or end them first"
+    )]
+    TakesNetwork {
+        /// Docker's identifier of the network.
+        network: String,
+        /// Its bridge.
+        bridge: BridgeName,
+        /// Its containers.
+        count: usize,
+    },
     /// What Docker asks for cannot be.
     #[error(transparent)]
     Docker(#[from] crate::docker::DockerError),

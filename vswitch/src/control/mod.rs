@@ -323,6 +323,10 @@ impl Switch {
         }
         let before = std::mem::replace(&mut self.file, config);
         let (wanted, notes) = self.wanted();
+        if let Err(error) = self.check_containers(&wanted) {
+            self.file = before;
+            return Err(error);
+        }
         let mut steps = plan::steps(&self.layout(), &wanted);
         steps.extend(self.revive(&wanted, &steps));
         if let Err(error) = self.apply(steps) {

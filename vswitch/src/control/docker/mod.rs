@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
 use crate::api::{BridgeName, Origin, PortName};
-use crate::config::{Change, State};
+use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
 
@@ -139,6 +139,16 @@ impl Switch {
 
     fn endpoint(&self, id: &EndpointId) -> Result<&Endpoint, DockerError> {
         self.state.docker.endpoints.get(id).ok_or_else(|| DockerError::NoEndpoint(id.clone()))
+    }
+
+    /// Whether a layout leaves every running container on its network: a port that goes takes `eth0` out of it for good.
+    pub(in crate::control) fn check_containers(&self, wanted: &Layout) -> Result<(), ControlError> {
+        let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
+        let mut lost = ports.filter(|(name, _)| !wanted.ports.contains_key(*name)).map(|(_, port)| &port.spec.bridge);
+        let Some(bridge) = lost.next() else { return Ok(()) };
+        let count = 1 + lost.filter(|other| *other == bridge).count();
+        let network = self.state.docker.network_on(bridge).map_or_else(String::new, ToString::to_string);
+        Err(ControlError::TakesNetwork { network, bridge: bridge.clone(), count })
     }
 
     /// Whether a bridge is vsctl's to remove.
