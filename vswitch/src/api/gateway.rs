@@ -5,7 +5,7 @@ use nat::{Direction, SessionRow, State, Transport};
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
-use super::{ForwardSpec, InterfaceName, Origin, PortName, PortState, UplinkKindName, protocol_name};
+use super::{DockerPlace, ForwardSpec, InterfaceName, Origin, PortName, PortState, UplinkKindName, protocol_name};
 use crate::host;
 
 /// An uplink.
@@ -81,6 +81,9 @@ pub struct SessionInfo {
     pub direction: String,
     /// The station's address and port; of pings, the identifier.
     pub inside: SocketAddr,
+    /// Whose address that is.
+    #[serde(flatten)]
+    pub docker: DockerPlace,
     /// The same as the outside sees it; none where the host's own sockets stand for it.
     pub external: Option<SocketAddr>,
     /// The other end.
@@ -112,6 +115,7 @@ impl SessionInfo {
             protocol: protocol.to_owned(),
             direction: direction(row.initiator == Direction::Outbound),
             inside: row.inside,
+            docker: DockerPlace::default(),
             external: Some(row.external),
             remote: row.remote,
             state: State::name(row.state).to_owned(),
@@ -135,6 +139,7 @@ impl SessionInfo {
             protocol: protocol.to_owned(),
             direction: direction(row.direction == host::Direction::Out),
             inside: row.container,
+            docker: DockerPlace::default(),
             external: None,
             remote: row.remote,
             state: row.state.to_owned(),

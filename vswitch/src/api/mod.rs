@@ -4,6 +4,7 @@
 //! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
+mod docker;
 mod forward;
 mod gateway;
 mod name;
@@ -15,6 +16,7 @@ mod spec;
 mod uplink;
 mod vxlan;
 
+pub use docker::DockerPlace;
 pub use forward::{ForwardKey, ForwardSpec, protocol_name};
 pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};

@@ -6,8 +6,8 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ControlFrames, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName, PortSpec, Rate,
-    Reach, SessionInfo, StationSpec, UplinkInfo, VlanMode, VxlanSpec,
+    BridgeName, BridgeSpec, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName,
+    PortSpec, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VlanMode, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -104,6 +104,8 @@ pub struct BridgeInfo {
     pub ports: usize,
     /// Who asked for it.
     pub origin: Origin,
+    /// What Docker calls its networks that are on it.
+    pub networks: Vec<String>,
 }
 
 impl BridgeInfo {
@@ -127,6 +129,7 @@ impl BridgeInfo {
             isolated: spec.isolated,
             ports,
             origin,
+            networks: Vec::new(),
         }
     }
 }
@@ -180,6 +183,9 @@ pub struct PortInfo {
     pub features: Vec<String>,
     /// Who asked for it.
     pub origin: Origin,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub docker: DockerPlace,
 }
 
 /// Whether a port forwards.
@@ -214,6 +220,7 @@ impl PortInfo {
             state,
             features,
             origin,
+            docker: DockerPlace::default(),
         }
     }
 }
@@ -338,6 +345,9 @@ fn split(vlans: &VlanMode) -> (Option<VlanId>, Option<Vec<VlanId>>, Option<VlanI
 pub struct PortStats {
     /// The port.
     pub port: PortName,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub docker: DockerPlace,
     /// Frames received from the device; a super-frame counts once.
     pub rx_frames: u64,
     /// Their bytes.

@@ -59,6 +59,8 @@ pub enum Request {
     FlushFdb(BridgeName),
     /// Counters, of one port or of all.
     Stats(Option<PortName>),
+    /// Counters of the ports of a container of Docker's, by its name.
+    ContainerStats(String),
     /// Ends a capture, by its number; what it took so far still reaches its reader.
     StopCapture(u64),
     /// Reads the file again and applies the difference.
@@ -115,8 +117,11 @@ pub enum VlanChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub struct CaptureRequest {
-    /// The ports; empty means all, also those that are added later.
+    /// The ports; with no container either, all, also those that are added later.
     pub ports: Vec<PortName>,
+    /// Containers of Docker's by their names, whose ports are captured too.
+    #[serde(default)]
+    pub containers: Vec<String>,
     /// A classic BPF program over Ethernet frames; empty takes all.
     pub filter: Vec<Instruction>,
     /// Stop after so many packets.

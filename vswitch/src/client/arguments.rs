@@ -192,14 +192,22 @@ enum Command {
         flush: bool,
     },
     /// Counters, and drops by reason.
-    Stats { port: Option<PortName> },
+    Stats {
+        port: Option<PortName>,
+        /// Of a container of Docker's, by its name.
+        #[arg(long, value_name = "NAME", conflicts_with = "port")]
+        container: Option<String>,
+    },
     /// Shows or saves the frames of ports, as pcapng.
     ///
     /// Without -w, tcpdump shows them. Ctrl-C ends the capture and its file.
     Capture {
-        /// A port to capture; all if none is named.
+        /// A port to capture; all if none is named. May be repeated.
         #[arg(long, value_name = "NAME")]
         port: Vec<PortName>,
+        /// A container of Docker's to capture, on every network of the switch that it is on. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        container: Vec<String>,
         /// What to capture, in tcpdump's language (man pcap-filter).
         #[arg(long, value_name = "EXPR", default_value = "")]
         filter: String,
@@ -392,9 +400,10 @@ impl Arguments {
             Command::Show => Request::Show,
             Command::Fdb { bridge, flush: false } => Request::Fdb(bridge),
             Command::Fdb { bridge, flush: true } => Request::FlushFdb(bridge),
-            Command::Stats { port } => Request::Stats(port),
-            Command::Capture { port, filter, count, seconds, write } => {
-                return Ok(Action::Capture(Capture { ports: port, filter, count, seconds, write }));
+            Command::Stats { port, container: None } => Request::Stats(port),
+            Command::Stats { container: Some(name), .. } => Request::ContainerStats(name),
+            Command::Capture { port, container, filter, count, seconds, write } => {
+                return Ok(Action::Capture(Capture { ports: port, containers: container, filter, count, seconds, write }));
             }
             Command::Reload => Request::Reload,
             Command::Export => Request::Export,
@@ -524,7 +533,14 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_no_command() {
-        for line in ["add-port br0 a --vlan 1 --trunk 2", "add-port br0 a --native 2", "add-port br0", "frobnicate", ""] {
+        for line in [
+            "add-port br0 a --vlan 1 --trunk 2",
+            "add-port br0 a --native 2",
+            "add-port br0",
+            "stats a --container b",
+            "frobnicate",
+            "",
+        ] {
             let words = std::iter::once("vsctl").chain(line.split_whitespace());
             assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }

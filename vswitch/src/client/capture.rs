@@ -16,6 +16,7 @@ use crate::sys::pcap;
 #[derive(Debug)]
 pub(super) struct Capture {
     pub(super) ports: Vec<PortName>,
+    pub(super) containers: Vec<String>,
     pub(super) filter: String,
     pub(super) count: Option<u64>,
     pub(super) seconds: Option<u64>,
@@ -34,6 +35,7 @@ impl Capture {
     pub(super) async fn run(self, control: &Path) -> Result<(), ClientError> {
         let request = CaptureRequest {
             ports: self.ports,
+            containers: self.containers,
             filter: pcap::compile(&self.filter)?,
             count: self.count,
             seconds: self.seconds,

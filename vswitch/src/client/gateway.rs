@@ -34,7 +34,7 @@ pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
 /// Of the address outside that stands for the station only the port is shown: the uplink has one address of each IP version. What
 /// is left are seconds, what went out and in bytes.
 pub(super) fn sessions(rows: &[SessionInfo]) -> String {
-    let mut table = Table::new(["", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "OUT", "IN"]);
+    let mut table = Table::new(["", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "OUT", "IN", "CONTAINER"]);
     for row in rows {
         table.row([
             row.protocol.clone(),
@@ -46,6 +46,7 @@ pub(super) fn sessions(rows: &[SessionInfo]) -> String {
             row.seconds_left.map_or_else(|| "-".to_owned(), |seconds| seconds.to_string()),
             scaled(row.out_bytes),
             scaled(row.in_bytes),
+            row.docker.container.clone().unwrap_or_default(),
         ]);
     }
     table.text()
@@ -131,6 +132,7 @@ fn listed<T: ToString>(things: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::DockerPlace;
 
     #[test]
     fn bytes_take_five_characters_at_most() {
@@ -146,6 +148,7 @@ mod tests {
             protocol: "tcp".to_owned(),
             direction: "out".to_owned(),
             inside: "10.10.0.2:57862".parse().unwrap(),
+            docker: DockerPlace::default(),
             external: Some("192.0.2.10:57862".parse().unwrap()),
             remote: "198.51.100.1:443".parse().unwrap(),
             state: "established".to_owned(),

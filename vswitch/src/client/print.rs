@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::gateway;
 use super::table::Table;
-use crate::api::{BridgeInfo, ControlFrames, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
+use crate::api::{
+    BridgeInfo, ControlFrames, DockerPlace, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo,
+};
 
 /// One document, without the name of the reply around it.
 pub(super) fn json(reply: &Reply) -> String {
@@ -51,7 +53,8 @@ pub(super) fn text(reply: &Reply) -> String {
 }
 
 fn list_bridges(bridges: &[BridgeInfo]) -> String {
-    let mut table = Table::new(["BRIDGE", "MTU", "PORTS", "MACS", "MAX MACS", "EVICTED", "AGEING", "CONTROL FRAMES"]);
+    let mut table =
+        Table::new(["BRIDGE", "MTU", "PORTS", "MACS", "MAX MACS", "EVICTED", "AGEING", "CONTROL FRAMES", "NETWORK"]);
     for bridge in bridges {
         table.row([
             bridge.name.to_string(),
@@ -62,14 +65,16 @@ fn list_bridges(bridges: &[BridgeInfo]) -> String {
             bridge.evictions.to_string(),
             format!("{}s", bridge.ageing_seconds),
             control_frames(bridge.control_frames).to_owned(),
+            bridge.networks.join(","),
         ]);
     }
     table.text()
 }
 
 fn list_ports(ports: &[PortInfo]) -> String {
-    let mut table = Table::new(["PORT", "BRIDGE", "KIND", "DEVICE", "NETNS", "MAC", "VLAN", "STATE"]);
+    let mut table = Table::new(["PORT", "BRIDGE", "KIND", "DEVICE", "NETNS", "MAC", "VLAN", "STATE", "CONTAINER", "NETWORK"]);
     for port in ports {
+        let [container, network] = names(&port.docker);
         table.row([
             port.name.to_string(),
             port.bridge.to_string(),
@@ -79,6 +84,8 @@ fn list_ports(ports: &[PortInfo]) -> String {
             port.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string()),
             vlans(port),
             state(port).to_owned(),
+            container,
+            network,
         ]);
     }
     table.text()
@@ -108,7 +115,7 @@ fn show(switch: &SwitchInfo) -> String {
             bridge.max_macs,
             bridge.ageing_seconds,
             control_frames(bridge.control_frames),
-            origin(bridge.origin),
+            whose(bridge.origin, &bridge.networks.join(",")),
         );
         gateway::show_gateway(&mut text, bridge);
         let ports = switch.ports.iter().filter(|port| port.bridge == bridge.name);
@@ -134,8 +141,8 @@ fn show(switch: &SwitchInfo) -> String {
 fn show_port(text: &mut String, port: &PortInfo) {
     let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
     let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
-    let _ =
-        writeln!(text, "  {}: {}, {} {}{place}{mac}{}", port.name, state(port), port.kind, port.ifname, origin(port.origin));
+    let origin = whose(port.origin, &port.docker.to_string());
+    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state(port), port.kind, port.ifname);
     let mut line = |words: Vec<String>| {
         if !words.is_empty() {
             let _ = writeln!(text, "      {}", words.join(" "));
@@ -230,9 +237,11 @@ fn fdb(entries: &[FdbEntry]) -> String {
 }
 
 fn stats(ports: &[PortStats]) -> String {
-    let mut table = Table::new(["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS"]);
+    let mut table =
+        Table::new(["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS", "CONTAINER", "NETWORK"]);
     let sum = |drops: &BTreeMap<String, u64>| drops.values().sum::<u64>().to_string();
     for port in ports {
+        let [container, network] = names(&port.docker);
         table.row([
             port.port.to_string(),
             port.rx_frames.to_string(),
@@ -241,6 +250,8 @@ fn stats(ports: &[PortStats]) -> String {
             port.tx_frames.to_string(),
             port.tx_bytes.to_string(),
             sum(&port.tx_drops),
+            container,
+            network,
         ]);
     }
     let mut drops = Table::new(["PORT", "DROPPED", "WAY", "REASON"]);
@@ -289,6 +300,24 @@ pub(super) fn origin(origin: Origin) -> &'static str {
         Origin::Runtime => " (by vsctl)",
         Origin::Docker => " (Docker's)",
     }
+}
+
+/// As [`origin`], with what Docker calls it.
+fn whose(from: Origin, name: &str) -> String {
+    match from {
+        _ if name.is_empty() => origin(from).to_owned(),
+        Origin::Docker => format!(" (Docker's {name})"),
+        Origin::File | Origin::Runtime => format!("{} (with Docker's {name})", origin(from)),
+    }
+}
+
+/// The cells of a container and its network.
+fn names(place: &DockerPlace) -> [String; 2] {
+    [&place.container, &place.network].map(|name| match name {
+        Some(name) => name.clone(),
+        None if *place == DockerPlace::default() => String::new(),
+        None => "-".to_owned(),
+    })
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-/// Columns as wide as their widest cell; one that holds only numbers is set to the right.
+/// Columns as wide as their widest cell; one that holds only numbers is set to the right, and one with nothing in it is left out.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
@@ -20,6 +20,8 @@ impl<const N: usize> Table<N> {
 
     pub(super) fn text(&self) -> String {
         let column = |index: usize| self.rows.iter().map(move |row| row[index].as_str());
+        let is_shown = |index: &usize| self.is_empty() || column(*index).skip(1).any(|cell| !cell.is_empty());
+        let shown: Vec<usize> = (0..N).filter(is_shown).collect();
         let widths: [usize; N] = std::array::from_fn(|index| column(index).map(|cell| cell.chars().count()).max().unwrap_or(0));
         let numbers: [bool; N] = std::array::from_fn(|index| {
             let is_number = |cell: &str| cell.trim_end_matches('s').bytes().all(|byte| byte.is_ascii_digit());
@@ -28,8 +30,8 @@ impl<const N: usize> Table<N> {
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (index, cell) in row.iter().enumerate() {
-                let width = widths[index];
+            for &index in &shown {
+                let (cell, width) = (&row[index], widths[index]);
                 let _ = if numbers[index] { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
             }
             text.push_str(line.trim_end());
@@ -42,6 +44,14 @@ impl<const N: usize> Table<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_has_takes_no_column() {
+        let mut table = Table::new(["PORT", "CONTAINER", "NETWORK"]);
+        table.row(["a".into(), String::new(), "net1".into()]);
+        table.row(["b".into(), String::new(), String::new()]);
+        assert_eq!(table.text(), "PORT  NETWORK\na     net1\nb\n");
+    }
 
     #[test]
     fn numbers_stand_at_the_right_and_no_line_ends_in_spaces() {

@@ -20,7 +20,7 @@ const LARGEST: u64 = 4 << 20;
 const MOST_WORKERS: usize = 64;
 
 const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
-const DOCKER_KEYS: &[&str] = &["enabled", "socket", "uplink"];
+const DOCKER_KEYS: &[&str] = &["enabled", "socket", "api", "uplink"];
 const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{BridgeInfo, BridgeName, FdbEntry, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply, SwitchInfo};
+use crate::api::{
+    BridgeInfo, BridgeName, DockerPlace, FdbEntry, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply, SwitchInfo,
+};
 use crate::config::{self, Config};
 use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use crate::worker::{Command, Stopped};
@@ -34,6 +36,7 @@ impl Switch {
             let counts = (ports + tunnels, table.rows.len(), table.evictions);
             Ok(BridgeInfo {
                 port_mtu: self.port_mtu(&bridge.spec.name)?,
+                networks: self.names.networks_on(&bridge.spec.name, &self.state.docker),
                 moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
                 ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
             })
@@ -45,8 +48,11 @@ impl Switch {
         if let Some(name) = bridge {
             self.bridge(name)?;
         }
+        let mut places = self.docker_places();
         let info = |port: &Port| {
-            PortInfo::new(&port.spec, port.origin, port.mac.or(port.spec.mac), port.state.clone(), port.features.clone())
+            let mac = port.mac.or(port.spec.mac);
+            let info = PortInfo::new(&port.spec, port.origin, mac, port.state.clone(), port.features.clone());
+            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
         Ok(self.ports.values().filter(on_it).map(info).collect())
@@ -80,10 +86,11 @@ impl Switch {
         Ok(Reply::Done(Vec::new()))
     }
 
-    pub(super) fn stats(&self, name: Option<&PortName>) -> Result<Vec<PortStats>, ControlError> {
-        let ports: Vec<(PortName, PortId)> = match name {
-            Some(name) => vec![(name.clone(), self.port_id(name)?)],
-            None => {
+    /// The counters of these ports; of all, if there are none.
+    pub(super) fn stats(&self, names: &[PortName]) -> Result<Vec<PortStats>, ControlError> {
+        let ports: Vec<(PortName, PortId)> = match names {
+            [_, ..] => names.iter().map(|name| Ok((name.clone(), self.port_id(name)?))).collect::<Result<_, ControlError>>()?,
+            [] => {
                 let ports = self.ports.iter().map(|(name, port)| (name.clone(), port.id));
                 let tunnels = self.tunnels.iter().filter_map(|(name, tunnel)| Some((name.clone(), tunnel.live()?.id)));
                 let uplinks = self.uplinks.iter().map(|(name, uplink)| (name.clone(), uplink.port));
@@ -97,7 +104,12 @@ impl Switch {
             let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
             sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
         }
-        Ok(ports.into_iter().zip(sums).map(|((name, _), counters)| stats(name, &counters)).collect())
+        let mut places = self.docker_places();
+        let row = |((name, _), counters): ((PortName, PortId), Counters)| {
+            let docker = places.remove(&name).unwrap_or_default();
+            PortStats { docker, ..stats(name, &counters) }
+        };
+        Ok(ports.into_iter().zip(sums).map(row).collect())
     }
 
     /// What Docker asked for, and what vsctl added to it, is left out: Docker brings it.
@@ -155,6 +167,7 @@ fn stats(port: PortName, counters: &Counters) -> PortStats {
     };
     PortStats {
         port,
+        docker: DockerPlace::default(),
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,

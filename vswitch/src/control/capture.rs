@@ -82,8 +82,12 @@ impl Switch {
             return Err(ControlError::Captures(MOST));
         }
         let program = Program::new(&request.filter)?;
-        let interfaces = self.interfaces(&request.ports)?;
-        let ports = (!request.ports.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
+        let mut names = request.ports.clone();
+        for container in &request.containers {
+            names.extend(self.ports_of_container(container)?);
+        }
+        let interfaces = self.interfaces(&names)?;
+        let ports = (!names.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
         let (tap, control, stream) = capture::open(program, interfaces, limits);
         let id = CaptureId(self.captures.next);

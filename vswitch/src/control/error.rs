@@ -18,6 +18,9 @@ pub enum ControlError {
     /// No such port.
     #[error("there is no port \"{0}\"{ports}", ports = choices("the ports are", .1))]
     NoPort(PortName, Vec<String>),
+    /// No such container.
+    #[error("there is no container \"{}\" on a network of the switch{containers}", .0.escape_debug(), containers = choices("the containers are", .1))]
+    NoContainer(String, Vec<String>),
     /// No such uplink.
     #[error("there is no uplink \"{0}\"{uplinks}", uplinks = choices("the uplinks are", .1))]
     NoUplink(PortName, Vec<String>),

@@ -43,7 +43,7 @@ use crate::api::{
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
-use crate::docker::EndpointId;
+use crate::docker::{EndpointId, Names};
 use crate::services::{Output, Services};
 use crate::worker::{Event, Handle};
 use capture::Captures;
@@ -74,6 +74,8 @@ pub struct Switch {
     services: ServicesThread,
     /// When Docker last spoke of endpoints that have no sandbox yet.
     awaited: BTreeMap<EndpointId, Instant>,
+    /// What Docker calls what is its own.
+    names: Names,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
 }
@@ -139,6 +141,7 @@ impl Switch {
             captures: Captures::default(),
             services,
             awaited: BTreeMap::new(),
+            names: Names::default(),
             started_up: false,
         };
         switch.forget_dead();
@@ -181,7 +184,8 @@ impl Switch {
             Request::Show => self.show(),
             Request::Fdb(bridge) => self.fdb(&bridge).map(Reply::Fdb),
             Request::FlushFdb(bridge) => self.flush_fdb(&bridge),
-            Request::Stats(port) => self.stats(port.as_ref()).map(Reply::Stats),
+            Request::Stats(port) => self.stats(port.as_slice()).map(Reply::Stats),
+            Request::ContainerStats(name) => self.stats(&self.ports_of_container(&name)?).map(Reply::Stats),
             Request::StopCapture(number) => self.stop_capture(number),
             Request::Export => Ok(Reply::Export(self.export())),
             // The caller ends the process after the answer is on its way.

@@ -1,12 +1,13 @@
 //! The life of a vswitchd: start, serve, end.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle as Task;
@@ -17,6 +18,7 @@ use super::socket::{self, Socket, SocketFile};
 use super::{ControlError, Start, Switch, server};
 use crate::api::{Reply, Request};
 use crate::config::{self, Config};
+use crate::docker::daemon::{self, Found};
 use crate::docker::server::{self as docker_server, Ask};
 use crate::services::{Output, Tickets};
 use crate::sys::activation;
@@ -82,7 +84,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 /// The sockets by which requests come in.
 struct Doors {
     control: Socket,
-    docker: Option<Socket>,
+    /// Docker's, with that of Docker's own API.
+    docker: Option<(Socket, PathBuf)>,
 }
 
 impl Doors {
@@ -90,16 +93,17 @@ impl Doors {
         let mut passed = activation::passed_sockets();
         let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
         let docker = config.docker.enabled.then(|| socket::open(&config.docker.socket, socket::DOCKER, &mut passed));
-        let docker = docker.transpose()?;
+        let docker = docker.transpose()?.map(|socket| (socket, config.docker.api.clone()));
         Ok(Self { control, docker })
     }
 
     /// Lets requests in. The files are gone when what this returns is dropped.
-    fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>) -> Served {
-        let mut served = Served { tasks: Vec::new(), files: Vec::new() };
+    fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>, found: mpsc::Sender<Found>) -> Served {
+        let mut served = Served { tasks: Vec::new(), files: Vec::new(), unnamed: Arc::new(Notify::new()) };
         served.add(self.control, |listener| tokio::spawn(server::serve(listener, calls)));
-        if let Some(docker) = self.docker {
+        if let Some((docker, api)) = self.docker {
             served.add(docker, |listener| tokio::spawn(docker_server::serve(listener, asks)));
+            served.tasks.push(tokio::spawn(daemon::follow(api, Arc::clone(&served.unnamed), found)));
         }
         served
     }
@@ -109,6 +113,8 @@ impl Doors {
 struct Served {
     tasks: Vec<Task<()>>,
     files: Vec<SocketFile>,
+    /// Told when Docker is to be asked for names.
+    unnamed: Arc<Notify>,
 }
 
 impl Served {
@@ -185,7 +191,8 @@ impl Voices {
 /// Answers requests until the end is asked for, then removes what was made.
 async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Result<(), RunError> {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
-    let served = doors.serve(calls, asks);
+    let (found, mut found_in) = mpsc::channel(1);
+    let served = doors.serve(calls, asks, found);
     let (mut look, mut survey) = (interval(LOOK), interval(SURVEY));
     survey.set_missed_tick_behavior(MissedTickBehavior::Delay);
     say_ready();
@@ -202,11 +209,23 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                 switch.follow_underlay();
                 switch.follow_bridges();
             }),
-            _ = look.tick() => tokio::task::block_in_place(|| switch.collect_dead()),
+            _ = look.tick() => {
+                tokio::task::block_in_place(|| switch.collect_dead());
+                if switch.may_be_renamed() {
+                    served.unnamed.notify_one();
+                }
+            }
+            Some(Found { names, complete }) = found_in.recv() => {
+                // It may have given up meanwhile.
+                let _ = complete.send(switch.learn_names(names));
+            }
             Some(Ask { request, reply }) = asks_in.recv() => {
                 let answer = tokio::task::block_in_place(|| switch.answer_docker(request));
                 // Docker may have been stopped meanwhile.
                 let _ = reply.send(answer.map_err(|error| error.to_string()));
+                if switch.lacks_names() {
+                    served.unnamed.notify_one();
+                }
             }
             Some(call) = calls_in.recv() => {
                 if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {

@@ -367,6 +367,7 @@ impl Switch {
                 }
             }
         }
+        self.name_sessions(&mut sessions);
         Ok(sessions)
     }
 

@@ -20,16 +20,21 @@
 //! **Whoever died untold.** Docker forgets endpoints without a word when it is killed, or when vswitchd does not answer. So sandboxes are looked at
 //! ([`Sandbox::is_alive`]) when vswitchd starts, when a device goes, and every half minute; and whoever gets an address that was a dead one's takes it over.
 //!
-//! **Docker waits.** For the answer it blocks whatever concerns the container. Everything is answered from what is in memory, and nothing
-//! here ever asks Docker, which may be waiting for this very answer. Every call may come twice: to do again what is done, and to remove what is
+//! **Docker waits.** For the answer it blocks whatever concerns the container. Everything is answered from what is in memory, and no answer
+//! waits for Docker, which may be waiting for this very answer. Every call may come twice: to do again what is done, and to remove what is
 //! gone, succeeds.
+//!
+//! **Names.** A driver is told identifiers. What Docker calls its containers and networks ([`Names`]) is asked for afterwards, by a task that nobody
+//! waits for ([`daemon`]), only to be shown.
 
+pub mod daemon;
 mod endpoint;
 mod error;
 mod id;
 mod ipam;
 mod layout;
 pub mod message;
+mod names;
 mod network;
 mod options;
 mod publish;
@@ -44,6 +49,7 @@ pub use error::DockerError;
 pub use id::{EndpointId, IdError, NetworkId};
 pub use ipam::Pools;
 pub use layout::Docker;
+pub use names::Names;
 pub use network::{Network, Subnet};
 pub use options::{Attach, NetworkOptions, Rates};
 pub use publish::{Outside, bindings, choose};

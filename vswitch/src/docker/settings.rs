@@ -12,6 +12,8 @@ pub struct DockerSettings {
     pub enabled: bool,
     /// The socket on which Docker finds the driver, whose file name is the driver's name; only a start reads it.
     pub socket: PathBuf,
+    /// The socket of Docker's own API, which tells names; only a start reads it.
+    pub api: PathBuf,
     /// The uplink of networks that name none; `None`: one by the host's sockets, made for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uplink: Option<PortName>,
@@ -20,13 +22,18 @@ pub struct DockerSettings {
 impl DockerSettings {
     /// The first key that only a start reads and that differs from `other`'s.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        let keys = [(self.enabled != other.enabled, "enabled"), (self.socket != other.socket, "socket")];
+        let keys = [
+            (self.enabled != other.enabled, "enabled"),
+            (self.socket != other.socket, "socket"),
+            (self.api != other.api, "api"),
+        ];
         keys.into_iter().find_map(|(differs, key)| differs.then_some(key))
     }
 }
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { enabled: false, socket: "/run/docker/plugins/vswitch.sock".into(), uplink: None }
+        let (socket, api) = ("/run/docker/plugins/vswitch.sock".into(), "/var/run/docker.sock".into());
+        Self { enabled: false, socket, api, uplink: None }
     }
 }

@@ -2,6 +2,7 @@
 //! applied as a reload's would be.
 
 mod endpoint;
+mod names;
 mod publish;
 
 use std::collections::BTreeMap;
@@ -130,7 +131,9 @@ impl Switch {
             steps.retain(concerns_docker);
             steps
         };
-        self.remember_and_follow(change, steps).map(drop)
+        self.remember_and_follow(change, steps)?;
+        self.names.retain(&self.state.docker);
+        Ok(())
     }
 
     fn network(&self, id: &NetworkId) -> Result<&Network, DockerError> {

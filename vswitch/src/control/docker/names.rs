@@ -1,0 +1,60 @@
+//! Docker's containers and networks by their names.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::{ControlError, Switch};
+use crate::api::{DockerPlace, PortName, SessionInfo};
+use crate::docker::{Names, daemon};
+
+impl Switch {
+    /// Takes note of what Docker calls things, and returns whether nobody is without a name.
+    pub fn learn_names(&mut self, names: Names) -> bool {
+        self.names = names;
+        self.names.retain(&self.state.docker);
+        !self.lacks_names()
+    }
+
+    /// Whether a container or network of Docker's has no name yet.
+    pub fn lacks_names(&self) -> bool {
+        !self.names.is_complete(&self.state.docker)
+    }
+
+    /// Whether there are names that Docker may have changed, and a Docker that could be asked.
+    pub fn may_be_renamed(&self) -> bool {
+        !self.state.docker.endpoints.is_empty() && daemon::is_running(&self.file.docker.api)
+    }
+
+    /// Where each port of Docker's is.
+    pub(in crate::control) fn docker_places(&self) -> BTreeMap<PortName, DockerPlace> {
+        let endpoints = self.state.docker.endpoints.iter();
+        endpoints.map(|(id, endpoint)| (endpoint.port.clone(), self.names.place(id, endpoint))).collect()
+    }
+
+    /// Says whose sessions they are.
+    pub(in crate::control) fn name_sessions(&self, sessions: &mut [SessionInfo]) {
+        let endpoints = self.state.docker.endpoints.iter();
+        let places: BTreeMap<IpAddr, DockerPlace> = endpoints
+            .flat_map(|(id, endpoint)| endpoint.addresses.iter().map(move |net| (net.addr(), self.names.place(id, endpoint))))
+            .collect();
+        for session in sessions {
+            session.docker = places.get(&session.inside.ip()).cloned().unwrap_or_default();
+        }
+    }
+
+    /// The ports of a container.
+    pub(in crate::control) fn ports_of_container(&self, name: &str) -> Result<Vec<PortName>, ControlError> {
+        let mut known = Vec::new();
+        let mut ports = Vec::new();
+        for (port, place) in self.docker_places().into_iter().filter(|(port, _)| self.ports.contains_key(port)) {
+            let Some(container) = place.container else { continue };
+            if container == name {
+                ports.push(port);
+            }
+            known.push(container);
+        }
+        known.sort();
+        known.dedup();
+        if ports.is_empty() { Err(ControlError::NoContainer(name.to_owned(), known)) } else { Ok(ports) }
+    }
+}
