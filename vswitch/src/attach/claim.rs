@@ -72,13 +72,14 @@ fn claim_now(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place)
     for link in marked(netlink, &mark(&spec.name), place)? {
         let right_name = link.name == ifname || is_foreign(spec);
         // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
-        // nothing but the number of its queues tells that it is in use.
-        if right_name && link.queues > 0 {
+        // nothing but its carrier tells that it is in use.
+        let is_tap = link.kind == Some(InfoKind::Tun);
+        if right_name && is_tap && link.carrier {
             return Err(AttachError::InUse { ifname: link.name, place: place.clone() });
         }
         if right_name && link.kind.as_ref() == Some(kind) && reusable.is_none() {
             reusable = Some(link);
-        } else if right_name || (link.kind == Some(InfoKind::Tun) && link.queues == 0) {
+        } else if right_name || is_tap && !link.carrier {
             remove(netlink, &link, place)?;
         }
     }

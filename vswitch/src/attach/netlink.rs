@@ -13,12 +13,11 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
 use packet::Mac;
-use rtnetlink::packet_core::Nla;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use tokio::runtime::Runtime;
@@ -49,8 +48,8 @@ pub(super) struct Link {
     pub(super) loopback: bool,
     pub(super) ethernet: bool,
     pub(super) kind: Option<InfoKind>,
-    /// Queues that processes hold, attached or not (TAPs).
-    pub(super) queues: u32,
+    /// Whether it has a carrier: for a TAP, up or not, whether a process holds it open (`tun_set_iff`, `__tun_detach`).
+    pub(super) carrier: bool,
     /// Index of the other end in its namespace (veth).
     pub(super) peer: Option<u32>,
     /// Index of the bridge that it is a port of.
@@ -243,7 +242,7 @@ impl From<LinkMessage> for Link {
             loopback: flags.contains(LinkFlags::Loopback),
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             kind: None,
-            queues: 0,
+            carrier: false,
             peer: None,
             bridge: None,
         };
@@ -254,37 +253,18 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::TxQueueLen(length) => link.queue_length = length,
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
                 LinkAttribute::Controller(bridge) => link.bridge = Some(bridge),
-                LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.read(info)),
+                LinkAttribute::LinkInfo(infos) => {
+                    let kind = |info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None };
+                    link.kind = infos.into_iter().find_map(kind);
+                }
                 _ => {}
             }
         }
         link
     }
-}
-
-impl Link {
-    fn read(&mut self, info: LinkInfo) {
-        /// `IFLA_TUN_NUM_QUEUES` and `IFLA_TUN_NUM_DISABLED_QUEUES` (linux/if_link.h), of multi-queue devices only.
-        const QUEUES: std::ops::RangeInclusive<u16> = 8..=9;
-        match info {
-            LinkInfo::Kind(kind) => self.kind = Some(kind),
-            LinkInfo::Data(InfoData::Tun(tun)) => {
-                let ours = tun.iter().filter(|nla| QUEUES.contains(&nla.kind()));
-                self.queues = ours.map(number).sum();
-            }
-            _ => {}
-        }
-    }
-}
-
-fn number(nla: &InfoTun) -> u32 {
-    let mut bytes = [0; 4];
-    if nla.value_len() == bytes.len() {
-        nla.emit_value(&mut bytes);
-    }
-    u32::from_ne_bytes(bytes)
 }
 
 fn address(message: &AddressMessage) -> Option<(IpNet, bool)> {

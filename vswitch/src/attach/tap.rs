@@ -1,4 +1,8 @@
-//! TAPs: made in the station's namespace, persistent, multi-queue.
+//! TAPs: made in the station's namespace, persistent.
+//!
+//! One worker needs one queue. A multi-queue TAP has 256 whatever it uses, and the kernel makes room for [`QUEUE_LENGTH`] frames in
+//! three bands of each: 50 MB a port (`pfifo_fast_init`). So a TAP is made multi-queue only for several workers. One that is found is
+//! opened as it was made; where that is with one queue, the first worker reads it, and the others only write.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,27 +30,60 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
     namespace.with_netlink(|netlink| {
         let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, place)?;
         let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
-        let queues = open_queues(ifname, plan.queues, place)?;
+        let queues = Queues::open(ifname, plan.queues, place)?;
         Opened { netlink, place, plan, ifname, reopened: found.is_some() }.finish(queues)
     })
 }
 
-fn open_queues(ifname: &str, count: usize, place: &Place) -> Result<Vec<OwnedFd>, AttachError> {
-    (0..count.max(1)).map(|_| open_queue(ifname, place)).collect()
+/// The open queues of a TAP, one for each worker.
+struct Queues {
+    first: OwnedFd,
+    others: Vec<OwnedFd>,
+    /// Whether each is a queue of its own; else they are the same one.
+    many: bool,
 }
 
-fn open_queue(ifname: &str, place: &Place) -> Result<OwnedFd, AttachError> {
+impl Queues {
+    fn open(ifname: &str, count: usize, place: &Place) -> Result<Self, AttachError> {
+        let doing = || format!("open TAP \"{ifname}\" {place}");
+        let (first, many) = match open_queue(ifname, count > 1, place)? {
+            Ok(first) => (first, count > 1),
+            // It was made for another number of workers.
+            Err(Errno::INVAL) => (open_queue(ifname, count <= 1, place)?.doing(NET_ADMIN, doing)?, count <= 1),
+            Err(errno) => return Err(errno).doing(NET_ADMIN, doing),
+        };
+        let another = || match many {
+            true => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
+            false => first.try_clone().map_err(|source| AttachError::Kernel { doing: doing(), needs: NET_ADMIN, source }),
+        };
+        let others = (1..count).map(|_| another()).collect::<Result<_, _>>()?;
+        Ok(Self { first, others, many })
+    }
+
+    fn devices(self, capabilities: Capabilities) -> Vec<Box<dyn Device>> {
+        let first = Box::new(Tap::new(self.first, capabilities)) as Box<dyn Device>;
+        let other = |fd| {
+            let tap = if self.many { Tap::new(fd, capabilities) } else { Tap::write_only(fd, capabilities) };
+            Box::new(tap) as Box<dyn Device>
+        };
+        std::iter::once(first).chain(self.others.into_iter().map(other)).collect()
+    }
+}
+
+/// Opens a queue; the inner error is what the kernel said to the device's name and flags.
+fn open_queue(ifname: &str, many: bool, place: &Place) -> Result<Result<OwnedFd, Errno>, AttachError> {
     let fd = tun::open().map_err(|errno| match errno {
         // ENOENT: no device file; ENODEV, ENXIO: no driver behind it.
         Errno::NOENT | Errno::NODEV | Errno::NXIO => AttachError::NoTun(errno.into()),
         _ => AttachError::Kernel { doing: "open /dev/net/tun".to_owned(), needs: NET_ADMIN, source: errno.into() },
     })?;
-    match tun::attach_queue(fd.as_fd(), ifname) {
-        Err(Errno::BUSY) => Err(AttachError::InUse { ifname: ifname.to_owned(), place: place.clone() }),
-        result => result.doing(NET_ADMIN, || format!("open TAP \"{ifname}\" {place}")),
-    }?;
+    match tun::attach_queue(fd.as_fd(), ifname, many) {
+        Err(Errno::BUSY) => return Err(AttachError::InUse { ifname: ifname.to_owned(), place: place.clone() }),
+        Err(errno) => return Ok(Err(errno)),
+        Ok(()) => {}
+    }
     tun::set_header_size(fd.as_fd(), 10).doing(NET_ADMIN, || format!("set the header size of TAP \"{ifname}\" {place}"))?;
-    Ok(fd)
+    Ok(Ok(fd))
 }
 
 /// A TAP whose queues are open.
@@ -60,9 +97,9 @@ struct Opened<'a> {
 
 impl Opened<'_> {
     /// A new TAP is not persistent before everything else has worked, so that a failure takes it away with its queues.
-    fn finish(&self, queues: Vec<OwnedFd>) -> Result<Attachment, AttachError> {
-        let first = queues.first().ok_or_else(|| self.gone())?;
-        let (capabilities, mut features) = self.set_offloads(first)?;
+    fn finish(&self, queues: Queues) -> Result<Attachment, AttachError> {
+        let (capabilities, mut features) = self.set_offloads(&queues.first)?;
+        features.extend(queues.many.then(|| "multi_queue".to_owned()));
         let link = self.look_up()?;
         self.set_properties(&link)?;
         let mut wanted = Station::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
@@ -76,10 +113,9 @@ impl Opened<'_> {
         // A TAP that is opened again was without carrier.
         self.netlink.settle(self.ifname).doing(NET_ADMIN, || self.doing("wait for", ""))?;
         let link = self.look_up()?;
-        tun::set_persistent(first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
-        let tap = |fd| Box::new(Tap::new(fd, capabilities)) as Box<dyn Device>;
+        tun::set_persistent(queues.first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
         Ok(Attachment {
-            devices: queues.into_iter().map(tap).collect(),
+            devices: queues.devices(capabilities),
             ifname: link.name,
             ifindex: link.index,
             mac: link.mac,
@@ -107,7 +143,7 @@ impl Opened<'_> {
 
     /// Asks for the most that the kernel knows. A frame of the switch may be unfinished as soon as the kernel knows the kind.
     fn set_offloads(&self, queue: &OwnedFd) -> Result<(Capabilities, Vec<String>), AttachError> {
-        let mut features = vec!["vnet_hdr", "multi_queue", "persistent"];
+        let mut features = vec!["vnet_hdr", "persistent"];
         let set = |offloads| tun::set_offloads(queue.as_fd(), offloads);
         let (capabilities, more): (_, &[&str]) = if !self.plan.spec.offload {
             set(Offloads::None).doing(NET_ADMIN, || self.doing("switch off the offloads of", ""))?;

@@ -196,6 +196,7 @@ fn a_tap_survives_its_process_and_is_found_again() {
     let name = Name::new();
     let mut spec = port(PortKind::Tap, Some(&name));
     let first = attach_with(&spec, 1500, 1).unwrap();
+    assert!(!name.ip("-d link show dev eth0").contains("multi_queue"), "its queues would cost 50 MB");
     name.ip("addr add 10.99.0.1/24 dev eth0");
     let busy = attach_with(&spec, 1500, 1).unwrap_err();
     let expected = format!(
@@ -206,7 +207,16 @@ fn a_tap_survives_its_process_and_is_found_again() {
     let index = first.ifindex;
     drop(first);
     spec.addresses = vec!["10.10.0.3/24".parse().unwrap()];
-    let second = attach_with(&spec, 1450, 3).unwrap();
+    let mut second = attach_with(&spec, 1450, 3).unwrap();
+    // It has one queue still: the first worker reads it, all write.
+    assert_eq!(second.devices.iter().map(|device| device.receives()).collect::<Vec<_>>(), [true, false, false]);
+    let socket = station(&spec, second.ifindex);
+    rustix::io::write(&socket, &frame(None, 7)).unwrap();
+    assert_eq!(received(second.devices[0].as_mut(), 1), [frame(None, 7)]);
+    for (number, device) in (1..).zip(&mut second.devices) {
+        assert_eq!(device.send(&Packet::whole(&[IoSlice::new(&frame(None, number))])), Sent::Done);
+        assert_eq!(heard(&socket, is_ours), Some((frame(None, number), None)));
+    }
     assert!(second.reopened && !second.made_netns && second.ifindex == index && second.devices.len() == 3);
     let addresses = name.ip("addr show dev eth0");
     assert!(addresses.contains("mtu 1450") && addresses.contains("10.10.0.3/24"), "{addresses}");
@@ -221,6 +231,21 @@ fn a_tap_survives_its_process_and_is_found_again() {
     remove_netns(&name.0).unwrap();
     detach(&spec).unwrap();
     remove_netns(&name.0).unwrap();
+}
+
+#[test]
+fn a_tap_of_several_workers_is_found_by_one() {
+    let Some(()) = prepare("a_tap_of_several_workers_is_found_by_one") else { return };
+    let name = Name::new();
+    let spec = port(PortKind::Tap, Some(&name));
+    let first = attach_with(&spec, 1500, 2).unwrap();
+    assert!(first.features.contains(&"multi_queue".to_owned()));
+    drop(first);
+    let mut second = attach_with(&spec, 1500, 1).unwrap();
+    assert!(second.reopened && second.devices.len() == 1 && second.features.contains(&"multi_queue".to_owned()));
+    let socket = station(&spec, second.ifindex);
+    rustix::io::write(&socket, &frame(None, 7)).unwrap();
+    assert_eq!(received(second.devices[0].as_mut(), 1), [frame(None, 7)]);
 }
 
 #[test]

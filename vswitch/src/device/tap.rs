@@ -11,18 +11,28 @@ use super::{Device, Received, Sent, Unread, receive_all, with_header};
 pub struct Tap {
     fd: OwnedFd,
     capabilities: Capabilities,
+    receives: bool,
 }
 
 impl Tap {
     /// Takes a nonblocking queue as [`sys::tun`](crate::sys::tun) opens it.
     pub fn new(fd: OwnedFd, capabilities: Capabilities) -> Self {
-        Self { fd, capabilities }
+        Self { fd, capabilities, receives: true }
+    }
+
+    /// Takes a queue that another worker reads.
+    pub fn write_only(fd: OwnedFd, capabilities: Capabilities) -> Self {
+        Self { fd, capabilities, receives: false }
     }
 }
 
 impl Device for Tap {
     fn descriptor(&self) -> Option<RawFd> {
-        Some(self.fd.as_raw_fd())
+        self.receives.then(|| self.fd.as_raw_fd())
+    }
+
+    fn receives(&self) -> bool {
+        self.receives
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -7,10 +7,8 @@ use rustix::io::Errno;
 
 use super::{check, interface_ioctl, request};
 
-/// How the switch opens every queue: Ethernet frames, no packet information, a `virtio_net_hdr` before each frame. Always
-/// multi-queue, because a persistent device can be opened again only with the flags that it was made with, whatever the
-/// number of workers is then.
-const QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+/// How the switch opens every queue: Ethernet frames, no packet information, a `virtio_net_hdr` before each frame.
+const QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
 /// What the switch can take from a TAP without the kernel working it out first (`TUNSETOFFLOAD`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +30,17 @@ pub fn open() -> Result<OwnedFd, Errno> {
     rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Makes `fd` a queue of the TAP called `name`, which is made if it does not exist.
+/// Makes `fd` a queue of the TAP called `name`, which is made if it does not exist. A device is opened again only as it was made: for
+/// one queue, or for up to 256 (`many`), for each of which the kernel keeps room whether it is used or not.
 ///
 /// # Errors
-/// `EBUSY` for a device that another process holds and that is not multi-queue, `EINVAL` for one that was made with other
-/// flags or is no TAP, `E2BIG` for too many queues, `EPERM` without `CAP_NET_ADMIN`.
-pub fn attach_queue(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+/// `EBUSY` for a device for one queue that is held already, `EINVAL` for one that was made with other flags or is no TAP, `E2BIG`
+/// for too many queues, `EPERM` without `CAP_NET_ADMIN`.
+pub fn attach_queue(fd: BorrowedFd<'_>, name: &str, many: bool) -> Result<(), Errno> {
     let mut request = request(name);
+    let flags = if many { QUEUE | libc::IFF_MULTI_QUEUE } else { QUEUE };
     // The flags have 16 bits in the kernel too; none of ours is above them.
-    let [low, high, ..] = QUEUE.to_le_bytes();
+    let [low, high, ..] = flags.to_le_bytes();
     request.ifr_ifru.ifru_flags = libc::c_short::from_le_bytes([low, high]);
     interface_ioctl(fd, libc::TUNSETIFF, &mut request)
 }
