@@ -29,8 +29,8 @@ pub enum DropReason {
     GuardNd,
     /// The port has sent more broadcast frames than its limit.
     StormLimit,
-    /// It is more than the rate of the port that it came in or would go out by.
-    RateLimit,
+    /// It is more than the port may send into the switch.
+    SendRate,
     /// Its destination is on the port that it came from.
     SamePort,
     /// No other port carries its VLAN.
@@ -75,6 +75,8 @@ pub enum DropReason {
     NatSourceCap,
     /// Its two ends have a session already, by another external port.
     NatClash,
+    /// It is more than may leave by the port.
+    ReceiveRate,
     /// The device takes no more frames now.
     QueueFull,
     /// The device is down.
@@ -97,7 +99,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -110,7 +112,7 @@ impl DropReason {
         Self::GuardArp,
         Self::GuardNd,
         Self::StormLimit,
-        Self::RateLimit,
+        Self::SendRate,
         Self::SamePort,
         Self::NoDestination,
         Self::MartianSource,
@@ -133,6 +135,7 @@ impl DropReason {
         Self::NatSessionCap,
         Self::NatSourceCap,
         Self::NatClash,
+        Self::ReceiveRate,
         Self::QueueFull,
         Self::DeviceDown,
         Self::Refused,
@@ -159,7 +162,7 @@ impl DropReason {
             Self::GuardArp => "guard-arp",
             Self::GuardNd => "guard-nd",
             Self::StormLimit => "storm-limit",
-            Self::RateLimit => "rate-limit",
+            Self::SendRate => "send-rate",
             Self::SamePort => "same-port",
             Self::NoDestination => "no-destination",
             Self::MartianSource => "martian-source",
@@ -182,6 +185,7 @@ impl DropReason {
             Self::NatSessionCap => Denied::SessionCap.name(),
             Self::NatSourceCap => Denied::SourceCap.name(),
             Self::NatClash => Denied::Clash.name(),
+            Self::ReceiveRate => "receive-rate",
             Self::QueueFull => "queue-full",
             Self::DeviceDown => "device-down",
             Self::Refused => "refused",
@@ -196,7 +200,8 @@ impl DropReason {
 
     /// Whether frames are dropped for this reason on their way into the switch, not out of it.
     pub const fn is_ingress(self) -> bool {
-        !matches!(self, Self::QueueFull | Self::DeviceDown | Self::Refused | Self::Unsegmentable | Self::PacketTooBig)
+        use DropReason::{DeviceDown, PacketTooBig, QueueFull, ReceiveRate, Refused, Unsegmentable};
+        !matches!(self, ReceiveRate | QueueFull | DeviceDown | Refused | Unsegmentable | PacketTooBig)
     }
 }
 

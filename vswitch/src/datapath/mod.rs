@@ -504,7 +504,7 @@ impl Port {
             guard.check(&ethernet, bytes)?;
         }
         if self.send_rate.as_ref().is_some_and(|rate| !rate.admit(bytes.len(), now)) {
-            return Err(DropReason::RateLimit);
+            return Err(DropReason::SendRate);
         }
         if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
             && !storm.admit(now)

@@ -242,7 +242,7 @@ fn what_a_port_sends_is_held_to_its_rate() {
     assert!(lab.carry(1, 4, BROADCAST).is_ok());
     // 128 KiB at once, in frames of 60 bytes.
     let passed = (0..3000).filter(|_| lab.carry(0, 2, 4).is_ok()).count();
-    assert_eq!((passed, lab.drops(0, DropReason::RateLimit)), (131_072 / 60, 3000 - 131_072 / 60));
+    assert_eq!((passed, lab.drops(0, DropReason::SendRate)), (131_072 / 60, 3000 - 131_072 / 60));
     assert!(lab.carry(1, 4, 2).is_ok(), "the other way has no limit");
     lab.now += Duration::from_millis(60);
     assert!(lab.carry(0, 2, 4).is_ok() && lab.carry(0, 2, 4).is_err());

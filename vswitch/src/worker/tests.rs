@@ -139,7 +139,7 @@ fn what_leaves_by_a_port_is_held_to_its_rate_by_all_workers_together() {
     let counters = plane.counters(1);
     // 128 KiB, and a byte each millisecond that the test took.
     assert!((2184..3000).contains(&counters.tx_frames), "{}", counters.tx_frames);
-    assert_eq!(counters.tx_frames + counters.drops(DropReason::RateLimit), 4800);
+    assert_eq!(counters.tx_frames + counters.drops(DropReason::ReceiveRate), 4800);
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Worker {
         for departure in departures {
             if let Some(frame) = self.batch.frames().get(departure.frame) {
                 if rate.as_ref().is_some_and(|rate| !rate.admit(frame.bytes().len(), now)) {
-                    self.datapath.count_drops(id, DropReason::RateLimit, 1);
+                    self.datapath.count_drops(id, DropReason::ReceiveRate, 1);
                     continue;
                 }
                 let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
