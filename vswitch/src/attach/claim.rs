@@ -50,19 +50,32 @@ pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<Namespace>, AttachError>
     }
 }
 
-/// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed.
-pub(super) fn claim(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
+/// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed. The TAP that is
+/// called `held` is open, in this vswitchd.
+pub(super) fn claim(
+    netlink: &Netlink,
+    spec: &PortSpec,
+    kind: &InfoKind,
+    held: Option<&str>,
+    place: &Place,
+) -> Result<Option<Link>, AttachError> {
     let (turns, pause) = PATIENCE;
     for _ in 1..turns {
-        match claim_now(netlink, spec, kind, place) {
+        match claim_now(netlink, spec, kind, held, place) {
             Err(AttachError::InUse { .. }) => std::thread::sleep(pause),
             result => return result,
         }
     }
-    claim_now(netlink, spec, kind, place)
+    claim_now(netlink, spec, kind, held, place)
 }
 
-fn claim_now(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place) -> Result<Option<Link>, AttachError> {
+fn claim_now(
+    netlink: &Netlink,
+    spec: &PortSpec,
+    kind: &InfoKind,
+    held: Option<&str>,
+    place: &Place,
+) -> Result<Option<Link>, AttachError> {
     let ifname = spec.ifname.as_str();
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
     if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
@@ -74,7 +87,7 @@ fn claim_now(netlink: &Netlink, spec: &PortSpec, kind: &InfoKind, place: &Place)
         // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
         // nothing but its carrier tells that it is in use.
         let is_tap = link.kind == Some(InfoKind::Tun);
-        if right_name && is_tap && link.carrier {
+        if right_name && is_tap && link.carrier && held != Some(&link.name) {
             return Err(AttachError::InUse { ifname: link.name, place: place.clone() });
         }
         if right_name && link.kind.as_ref() == Some(kind) && reusable.is_none() {

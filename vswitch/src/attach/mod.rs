@@ -8,7 +8,7 @@
 //!   finds and reopens them, and without which it touches nothing.
 //! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
-//!   alias, in either place.
+//!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
 //! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 
@@ -27,6 +27,8 @@ mod tests;
 pub mod underlay;
 mod uplink;
 mod veth;
+
+use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
 use packet::Mac;
@@ -53,6 +55,8 @@ pub struct Plan<'a> {
     pub mtu: u16,
     /// How many workers want a queue; at least one is opened.
     pub queues: usize,
+    /// Queues of its TAP that are open already, left by the last vswitchd.
+    pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
     pub gateways: &'a [IpNet],
 }

@@ -28,9 +28,13 @@ const SPEED: u32 = 10_000;
 pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
-        let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, place)?;
+        let device = plan.held.iter().find_map(|queue| tun::device_of(queue.as_fd()).ok());
+        let held = device.as_ref().map(|device| device.name.as_str());
+        let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, held, place)?;
         let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
-        let queues = Queues::open(ifname, plan.queues, place)?;
+        let is_its_own = |queue: &&OwnedFd| tun::device_of(queue.as_fd()).is_ok_and(|device| device.name == ifname);
+        let held = plan.held.iter().filter(is_its_own).filter_map(|queue| queue.try_clone().ok());
+        let queues = Queues::open(ifname, plan.queues, held, place)?;
         Opened { netlink, place, plan, ifname, reopened: found.is_some() }.finish(queues)
     })
 }
@@ -44,19 +48,22 @@ struct Queues {
 }
 
 impl Queues {
-    fn open(ifname: &str, count: usize, place: &Place) -> Result<Self, AttachError> {
+    /// As many as there are workers: first those that are held, all of this device.
+    fn open(ifname: &str, count: usize, mut held: impl Iterator<Item = OwnedFd>, place: &Place) -> Result<Self, AttachError> {
         let doing = || format!("open TAP \"{ifname}\" {place}");
-        let (first, many) = match open_queue(ifname, count > 1, place)? {
-            Ok(first) => (first, count > 1),
-            // It was made for another number of workers.
-            Err(Errno::INVAL) => (open_queue(ifname, count <= 1, place)?.doing(NET_ADMIN, doing)?, count <= 1),
-            Err(errno) => return Err(errno).doing(NET_ADMIN, doing),
+        let (first, many) = match held.next() {
+            Some(first) => {
+                let many = tun::device_of(first.as_fd()).doing(NET_ADMIN, doing)?.many;
+                (first, many)
+            }
+            None => open_first(ifname, count > 1, place)?,
         };
-        let another = || match many {
-            true => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
-            false => first.try_clone().map_err(|source| AttachError::Kernel { doing: doing(), needs: NET_ADMIN, source }),
+        let another = |_| match (many, held.next()) {
+            (true, Some(queue)) => Ok(queue),
+            (true, None) => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
+            (false, _) => first.try_clone().map_err(|source| AttachError::Kernel { doing: doing(), needs: NET_ADMIN, source }),
         };
-        let others = (1..count).map(|_| another()).collect::<Result<_, _>>()?;
+        let others = (1..count).map(another).collect::<Result<_, _>>()?;
         Ok(Self { first, others, many })
     }
 
@@ -67,6 +74,17 @@ impl Queues {
             Box::new(tap) as Box<dyn Device>
         };
         std::iter::once(first).chain(self.others.into_iter().map(other)).collect()
+    }
+}
+
+/// Opens the first queue, and says whether there may be several.
+fn open_first(ifname: &str, many: bool, place: &Place) -> Result<(OwnedFd, bool), AttachError> {
+    let doing = || format!("open TAP \"{ifname}\" {place}");
+    match open_queue(ifname, many, place)? {
+        Ok(first) => Ok((first, many)),
+        // It was made for another number of workers.
+        Err(Errno::INVAL) => Ok((open_queue(ifname, !many, place)?.doing(NET_ADMIN, doing)?, !many)),
+        Err(errno) => Err(errno).doing(NET_ADMIN, doing),
     }
 }
 

@@ -88,7 +88,8 @@ impl Pair<'_> {
     /// Whether the pair is there as an earlier vswitchd left it. Half a pair, or one with another far end, is removed.
     fn find(&self) -> Result<bool, AttachError> {
         let spec = self.plan.spec;
-        let far = self.station.with_netlink(|netlink| claim::claim(netlink, spec, &InfoKind::Veth, &self.station.place))?;
+        let far =
+            self.station.with_netlink(|netlink| claim::claim(netlink, spec, &InfoKind::Veth, None, &self.station.place))?;
         let near = self.switch.with_netlink(|netlink| switch_link(netlink, self.switch, spec))?;
         if let Some(near) = near.as_ref().filter(|near| near.alias.as_deref() != Some(&switch_mark(&spec.name))) {
             return Err(AttachError::Taken { ifname: near.name.clone(), place: self.switch.place.clone() });

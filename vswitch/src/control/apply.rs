@@ -292,7 +292,8 @@ impl Switch {
         let bridge = &self.bridge(&spec.bridge)?.spec;
         let first_mac = Some(self.state.station_mac(spec.name.as_str()));
         let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
-        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues: self.workers.len(), gateways });
+        let (queues, held) = (self.workers.len(), self.handover.queues_of(&spec.name));
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)

@@ -15,6 +15,7 @@ mod capture;
 mod docker;
 mod error;
 mod forward;
+mod handover;
 mod lease;
 mod plan;
 mod run;
@@ -47,6 +48,7 @@ use crate::docker::{EndpointId, Names};
 use crate::services::{Output, Services};
 use crate::worker::{Event, Handle};
 use capture::Captures;
+use handover::Handover;
 use plan::Step;
 use services::ServicesThread;
 use sockets::Sockets;
@@ -76,6 +78,8 @@ pub struct Switch {
     awaited: BTreeMap<EndpointId, Instant>,
     /// What Docker calls what is its own.
     names: Names,
+    /// Empty when the start is over.
+    handover: Handover,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
 }
@@ -105,6 +109,8 @@ pub struct Start {
     pub config: Config,
     /// The data plane.
     pub workers: Vec<Handle>,
+    /// Queues that the last vswitchd left for this one.
+    pub handover: Handover,
     /// Gets what the gateways' services have to say, for `Switch::speak`; it must not wait.
     pub output: Box<dyn FnMut(Output) + Send>,
 }
@@ -119,7 +125,7 @@ impl Switch {
     /// A port of the file cannot be attached, or the state cannot be read or kept. What this call made is removed again;
     /// what was there before stays.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers, output } = start;
+        let Start { path, config, workers, handover, output } = start;
         let (state_file, state) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
         let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
@@ -142,12 +148,14 @@ impl Switch {
             services,
             awaited: BTreeMap::new(),
             names: Names::default(),
+            handover,
             started_up: false,
         };
         switch.forget_dead();
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
+        std::mem::take(&mut switch.handover).end();
         switch.started_up = true;
         switch.tell_services();
         notes.extend(switch.mtu_notes());
@@ -214,6 +222,7 @@ impl Switch {
     /// find the next vswitchd at their other end. What vsctl changed and Docker asked for is kept for the next start.
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
+        self.hand_over();
         let ours = self.ports.iter().filter(|(_, port)| port.origin != Origin::Docker);
         let names: Vec<PortName> = ours.map(|(name, _)| name.clone()).collect();
         let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();

@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinHandle as Task;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::handover::Handover;
 use super::server::Call;
 use super::socket::{self, Socket, SocketFile};
 use super::{ControlError, Start, Switch, server};
@@ -63,12 +64,13 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         // Whoever asks for the end during the start gets it right after, with everything removed again.
         let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
         // The sockets come first: whoever finds another vswitchd on one must not touch that one's devices.
-        let doors = Doors::open(&config)?;
+        let (handover, sockets) = Handover::sort(activation::passed());
+        let doors = Doors::open(&config, sockets)?;
         let (voices, heard) = channels();
         let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
         let output = Box::new(move |output| voices.say(output));
-        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), output };
+        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, output };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
@@ -89,8 +91,7 @@ struct Doors {
 }
 
 impl Doors {
-    fn open(config: &Config) -> Result<Self, RunError> {
-        let mut passed = activation::passed_sockets();
+    fn open(config: &Config, mut passed: Vec<std::os::unix::net::UnixListener>) -> Result<Self, RunError> {
         let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
         let docker = config.docker.enabled.then(|| socket::open(&config.docker.socket, socket::DOCKER, &mut passed));
         let docker = docker.transpose()?.map(|socket| (socket, config.docker.api.clone()));

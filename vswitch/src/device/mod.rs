@@ -9,7 +9,7 @@ mod tap;
 mod tunnel;
 
 use std::io::IoSlice;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
@@ -26,6 +26,11 @@ use crate::datapath::{DropReason, PortId};
 pub trait Device: Send {
     /// The descriptor that becomes readable when frames wait; `None` for a device that is asked every turn.
     fn descriptor(&self) -> Option<RawFd>;
+
+    /// The descriptor once more, where a device stays up as long as somebody holds one.
+    fn duplicate(&self) -> Option<OwnedFd> {
+        None
+    }
 
     /// What the far side does itself.
     fn capabilities(&self) -> Capabilities;

@@ -35,6 +35,11 @@ impl Device for Tap {
         self.receives
     }
 
+    fn duplicate(&self) -> Option<OwnedFd> {
+        // Another worker's is the same.
+        if self.receives { self.fd.try_clone().ok() } else { None }
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }

@@ -45,6 +45,29 @@ pub fn attach_queue(fd: BorrowedFd<'_>, name: &str, many: bool) -> Result<(), Er
     interface_ioctl(fd, libc::TUNSETIFF, &mut request)
 }
 
+/// What a queue belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueOf {
+    /// The name of the device, in whichever namespace it is now.
+    pub name: String,
+    /// Whether it may have several queues.
+    pub many: bool,
+}
+
+/// The TAP that a queue belongs to.
+///
+/// # Errors
+/// `EBADFD` if the device is gone; `ENOTTY`, `EINVAL` for what is no queue.
+pub fn device_of(queue: BorrowedFd<'_>) -> Result<QueueOf, Errno> {
+    let mut request = request("");
+    interface_ioctl(queue, libc::TUNGETIFF, &mut request)?;
+    let bytes = request.ifr_name.iter().map(|place| place.to_ne_bytes()[0]).take_while(|byte| *byte != 0);
+    let name = String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned();
+    // SAFETY: every bit pattern is a number, and the kernel has written flags here.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(QueueOf { name, many: libc::c_int::from(flags) & libc::IFF_MULTI_QUEUE != 0 })
+}
+
 /// Says what the kernel may leave undone in frames that it hands to the switch. It counts for the whole device.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -24,6 +25,8 @@ pub enum Command {
     SetPort(PortId, PortSettings),
     /// Remove a port and close its device.
     Detach(PortId, Sender<()>),
+    /// Open the device of a port once more, where that keeps it up.
+    Duplicate(PortId, Sender<Option<OwnedFd>>),
     /// List a bridge's addresses.
     Fdb(BridgeId, Sender<FdbListing>),
     /// Forget a bridge's addresses.

@@ -230,6 +230,10 @@ impl Worker {
                 self.detach(id);
                 let _ = reply.send(());
             }
+            Command::Duplicate(id, reply) => {
+                let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
+                let _ = reply.send(device.and_then(|device| device.duplicate()));
+            }
             Command::Fdb(id, reply) => {
                 let _ = reply.send(self.datapath.fdb(now, id));
             }

@@ -1,0 +1,90 @@
+//! A planned end and the start after it, between which no container's link goes down.
+//!
+//! At the end the queues of containers' TAPs go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them open, so that the device keeps its
+//! carrier and what containers send waits, and passes them to the next start, as it does its sockets. That start takes them as its
+//! queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are opened
+//! again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use sd_notify::NotifyState;
+
+use super::{Port, Switch};
+use crate::api::{Origin, PortKind, PortName};
+use crate::worker::Command;
+
+/// What the name of a queue's descriptor begins with; its port's name follows.
+const PREFIX: &str = "tap-";
+
+/// Queues that the last vswitchd left with the service manager.
+#[derive(Debug, Default)]
+pub struct Handover {
+    queues: BTreeMap<PortName, Vec<OwnedFd>>,
+}
+
+impl Handover {
+    /// Tells queues from sockets among what was passed.
+    pub(super) fn sort(passed: Vec<(String, OwnedFd)>) -> (Self, Vec<UnixListener>) {
+        let (mut handover, mut sockets) = (Self::default(), Vec::new());
+        for (name, descriptor) in passed {
+            match name.strip_prefix(PREFIX).and_then(|port| port.parse().ok()) {
+                Some(port) => handover.queues.entry(port).or_default().push(descriptor),
+                None => sockets.push(UnixListener::from(descriptor)),
+            }
+        }
+        (handover, sockets)
+    }
+
+    /// The queues of a port.
+    pub(super) fn queues_of(&self, port: &PortName) -> &[OwnedFd] {
+        self.queues.get(port).map_or(&[], Vec::as_slice)
+    }
+
+    /// Closes what nobody took, and lets the service manager close its copies of all.
+    pub(super) fn end(self) {
+        for port in self.queues.keys() {
+            let name = format!("{PREFIX}{port}");
+            if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)]) {
+                tracing::warn!("systemd could not be told to close the queues of port \"{port}\": {error}");
+            }
+        }
+    }
+}
+
+impl Switch {
+    /// Leaves the queues of containers' TAPs with the service manager, if there is one.
+    pub(super) fn hand_over(&self) {
+        let is_left = |port: &&Port| port.origin == Origin::Docker && port.spec.kind == PortKind::Tap;
+        for port in self.ports.values().filter(is_left) {
+            let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
+            let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();
+            let borrowed: Vec<BorrowedFd<'_>> = queues.iter().map(AsFd::as_fd).collect();
+            let name = format!("{PREFIX}{}", port.spec.name);
+            let told = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &borrowed);
+            if let Err(error) = told {
+                tracing::warn!("the link of port \"{}\" goes down until the next start: systemd: {error}", port.spec.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_told_from_sockets_by_their_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket: OwnedFd = UnixListener::bind(&path).unwrap().into();
+        let queue = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let passed = [("tap-ep-1", queue()), ("vswitchd-docker.socket", socket), ("tap-ep-1", queue()), ("tap-ep-2", queue())];
+        let (handover, sockets) = Handover::sort(passed.map(|(name, descriptor)| (name.to_owned(), descriptor)).into());
+        let count = |port: &str| handover.queues_of(&port.parse().unwrap()).len();
+        assert_eq!((count("ep-1"), count("ep-2"), count("ep-3")), (2, 1, 0));
+        let paths: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        assert_eq!(paths.iter().map(|address| address.as_pathname()).collect::<Vec<_>>(), [Some(path.as_path())]);
+    }
+}
