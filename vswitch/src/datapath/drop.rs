@@ -33,6 +33,8 @@ pub enum DropReason {
     RateLimit,
     /// Its destination is on the port that it came from.
     SamePort,
+    /// Its destination is on a protected port, and it came from another one.
+    Protected,
     /// No other port carries its VLAN.
     NoDestination,
     /// The gateway cannot be spoken to from this source address: a group, its own, or one that is not of the subnet.
@@ -97,7 +99,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -112,6 +114,7 @@ impl DropReason {
         Self::StormLimit,
         Self::RateLimit,
         Self::SamePort,
+        Self::Protected,
         Self::NoDestination,
         Self::MartianSource,
         Self::HopLimit,
@@ -161,6 +164,7 @@ impl DropReason {
             Self::StormLimit => "storm-limit",
             Self::RateLimit => "rate-limit",
             Self::SamePort => "same-port",
+            Self::Protected => "protected",
             Self::NoDestination => "no-destination",
             Self::MartianSource => "martian-source",
             Self::HopLimit => "hop-limit",
