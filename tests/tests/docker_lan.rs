@@ -80,7 +80,7 @@ fn containers_are_on_the_lan_and_the_host_reaches_them() {
     all_reach_each_other(&host);
 
     // The LAN knows the host where it was, and hears nothing of the host's port.
-    let mac = "cat /sys/class/net/wan/address; outside ip neigh show 192.0.2.1 | grep -o 'lladdr [^ ]*' | cut -c 8-";
+    let mac = "ip -o link show wan | grep -o 'link/ether [^ ]*' | cut -c 12-; outside ip neigh show 192.0.2.1 | grep -o 'lladdr [^ ]*' | cut -c 8-";
     let macs = say(&host, mac);
     let (own, known) = macs.split_once('\n').unwrap();
     assert_eq!(own, known);
