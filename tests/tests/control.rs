@@ -147,6 +147,7 @@ fn json_documents_have_their_fields() {
         "trunk",
         "native",
         "guard",
+        "protected",
         "broadcast_limit",
         "send_rate",
         "receive_rate",

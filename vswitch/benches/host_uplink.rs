@@ -149,6 +149,7 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         addresses: vec!["10.10.0.2/24".parse().expect("an address")],
         vlans: VlanMode::All,
         guard: false,
+        protected: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

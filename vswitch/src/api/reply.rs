@@ -171,6 +171,8 @@ pub struct PortInfo {
     pub native: Option<VlanId>,
     /// Whether the source guard is on.
     pub guard: bool,
+    /// Whether no frame goes from it to another protected port.
+    pub protected: bool,
     /// Most broadcast frames a second.
     pub broadcast_limit: Option<u32>,
     /// Most that it may send into the switch.
@@ -214,6 +216,7 @@ impl PortInfo {
             trunk,
             native,
             guard: spec.guard,
+            protected: spec.protected,
             broadcast_limit: spec.broadcast_limit,
             send_rate: spec.send_rate,
             receive_rate: spec.receive_rate,

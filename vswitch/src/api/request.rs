@@ -91,6 +91,8 @@ pub struct PortChange {
     pub vlans: Option<VlanChange>,
     /// The source guard on or off.
     pub guard: Option<bool>,
+    /// Apart from other protected ports or not.
+    pub protected: Option<bool>,
     /// Another storm limit; 0 lifts it.
     pub broadcast_limit: Option<u32>,
     /// Another limit on what it sends.

@@ -70,6 +70,8 @@ pub struct PortSpec {
     pub vlans: VlanMode,
     /// Whether frames whose source MAC, IP, ARP or ND addresses are not this port's are dropped.
     pub guard: bool,
+    /// Whether no frame goes from it to another protected port of its bridge.
+    pub protected: bool,
     /// Most broadcast frames a second that the port may send into the switch; `None`: no limit.
     pub broadcast_limit: Option<u32>,
     /// Most that it may send into the switch; `None`: no limit.
@@ -449,6 +451,8 @@ struct PortTable {
     native: Option<VlanId>,
     #[serde(default)]
     guard: bool,
+    #[serde(default)]
+    protected: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     broadcast_limit: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -503,6 +507,7 @@ impl TryFrom<PortTable> for PortSpec {
             addresses: table.addresses,
             vlans,
             guard: table.guard,
+            protected: table.protected,
             broadcast_limit: table.broadcast_limit,
             send_rate: table.send_rate,
             receive_rate: table.receive_rate,
@@ -560,6 +565,7 @@ impl From<PortSpec> for PortTable {
             trunk,
             native,
             guard: spec.guard,
+            protected: spec.protected,
             broadcast_limit: spec.broadcast_limit,
             send_rate: spec.send_rate,
             receive_rate: spec.receive_rate,
@@ -608,7 +614,7 @@ mod tests {
     fn a_port_written_reads_back_the_same() {
         for rest in [
             "",
-            "vlan = 7\nguard = true",
+            "vlan = 7\nguard = true\nprotected = true",
             "trunk = [20, 10, 20]\nnative = 1",
             "kind = \"veth\"\nnetns = \"pid:7\"",
             "kind = \"link\"\ndevice = \"eth1\"\noffload = false",

@@ -16,6 +16,7 @@ mod bridges;
 mod claim;
 mod error;
 mod isolate;
+mod lan;
 mod link;
 mod netlink;
 mod netns;
@@ -41,6 +42,7 @@ use station::Station;
 
 pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
+pub use lan::{host_addresses, set_host_routes};
 pub use netns::{make_netns, netns_warning, remove_netns};
 pub use uplink::{UplinkAttachment, attach_uplink};
 

@@ -3,6 +3,7 @@
 //! A [`Netlink`] belongs to the network namespace of the thread that opens it and drives its own little runtime, so it must
 //! not be used on a thread that runs asynchronous tasks.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,7 +17,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
 use packet::Mac;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
@@ -176,15 +177,41 @@ impl Netlink {
 
     /// The gateways of the static default routes through a link.
     pub(super) fn gateways(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        self.static_routes(index, gateway)
+    }
+
+    /// The static routes to single addresses by a link.
+    pub(super) fn host_routes(&self, index: u32) -> io::Result<BTreeSet<IpAddr>> {
+        self.static_routes(index, only_address).map(|found| found.into_iter().collect())
+    }
+
+    /// What `read` finds in the static routes through a link.
+    fn static_routes(&self, index: u32, read: fn(&RouteMessage) -> Option<IpAddr>) -> io::Result<Vec<IpAddr>> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut all = RouteMessage::default();
             all.header.address_family = family;
             let dump = self.handle.route().get(all).execute();
             let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
-            found.extend(messages.iter().filter_map(|route| gateway(route, index)));
+            found.extend(messages.iter().filter(|route| is_static(route, index)).filter_map(read));
         }
         Ok(found)
+    }
+
+    /// Adds a route to a single address, unless there is one already.
+    pub(super) fn add_host_route(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        match self.runtime.block_on(self.handle.route().add(host_route(index, address)).execute()).map_err(into_io) {
+            Err(error) if is(&error, Errno::EXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes a route to a single address; one that is gone is fine.
+    pub(super) fn delete_host_route(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        match self.runtime.block_on(self.handle.route().del(host_route(index, address)).execute()).map_err(into_io) {
+            Err(error) if is(&error, Errno::SRCH) => Ok(()),
+            result => result,
+        }
     }
 
     /// Adds a default route, unless there is one already.
@@ -279,10 +306,14 @@ fn address(message: &AddressMessage) -> Option<(IpNet, bool)> {
     Some((net, ours))
 }
 
-fn gateway(route: &RouteMessage, index: u32) -> Option<IpAddr> {
-    let header = &route.header;
-    let ours = header.table == RouteHeader::RT_TABLE_MAIN && header.protocol == RouteProtocol::Static;
-    if !ours || header.destination_prefix_length != 0 || !route.attributes.contains(&RouteAttribute::Oif(index)) {
+fn is_static(route: &RouteMessage, index: u32) -> bool {
+    let ours = route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.protocol == RouteProtocol::Static;
+    ours && route.attributes.contains(&RouteAttribute::Oif(index))
+}
+
+/// The gateway of a default route.
+fn gateway(route: &RouteMessage) -> Option<IpAddr> {
+    if route.header.destination_prefix_length != 0 {
         return None;
     }
     route.attributes.iter().find_map(|attribute| match attribute {
@@ -290,6 +321,28 @@ fn gateway(route: &RouteMessage, index: u32) -> Option<IpAddr> {
         RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     })
+}
+
+/// The destination of a route to a single address.
+fn only_address(route: &RouteMessage) -> Option<IpAddr> {
+    let length = route.header.destination_prefix_length;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) if length == 32 => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) if length == 128 => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })
+}
+
+fn host_route(index: u32, address: IpAddr) -> RouteMessage {
+    match address {
+        IpAddr::V4(ip) => {
+            let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(ip, 32);
+            route.scope(RouteScope::Link).output_interface(index).build()
+        }
+        IpAddr::V6(ip) => {
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(ip, 128).output_interface(index).build()
+        }
+    }
 }
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {

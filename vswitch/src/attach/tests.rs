@@ -73,6 +73,7 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
         addresses: vec!["10.10.0.2/24".parse().unwrap(), "fd10::2/64".parse().unwrap()],
         vlans: VlanMode::All,
         guard: false,
+        protected: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

@@ -263,6 +263,9 @@ struct PortOptions {
     /// Drops frames whose source is not this port's: on or off.
     #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
     guard: Option<bool>,
+    /// Keeps frames from other protected ports of the bridge: on or off.
+    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    protected: Option<bool>,
     /// Most broadcast frames a second; 0 lifts the limit.
     #[arg(long, value_name = "N")]
     broadcast_limit: Option<u32>,
@@ -424,7 +427,7 @@ impl PortOptions {
         json!({
             "name": name, "bridge": bridge, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
             "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
-            "guard": self.guard, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
+            "guard": self.guard, "protected": self.protected, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
             "send-rate": self.send_rate.and_then(RateChange::rate), "receive-rate": self.receive_rate.and_then(RateChange::rate),
             "offload": self.offload,
         })
@@ -445,6 +448,7 @@ impl PortOptions {
             addresses: Some(self.address).filter(|addresses| !addresses.is_empty()),
             vlans,
             guard: self.guard,
+            protected: self.protected,
             broadcast_limit: self.broadcast_limit,
             send_rate: self.send_rate,
             receive_rate: self.receive_rate,

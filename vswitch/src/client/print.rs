@@ -159,6 +159,9 @@ fn show_port(text: &mut String, port: &PortInfo) {
     if port.guard {
         rules.push("guard".to_owned());
     }
+    if port.protected {
+        rules.push("protected".to_owned());
+    }
     rules.extend(port.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
     rules.extend(port.send_rate.map(|rate| format!("send-rate {rate}")));
     rules.extend(port.receive_rate.map(|rate| format!("receive-rate {rate}")));

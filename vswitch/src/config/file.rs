@@ -54,6 +54,7 @@ const PORT_KEYS: &[&str] = &[
     "trunk",
     "native",
     "guard",
+    "protected",
     "broadcast-limit",
     "send-rate",
     "receive-rate",

@@ -381,6 +381,8 @@ impl Switch {
             bridge: self.bridge(&spec.bridge)?.id,
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
+            protected: spec.protected,
+            owner: mac.filter(|_| spec.kind == PortKind::Link),
             broadcast_limit: spec.broadcast_limit,
             send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),

@@ -145,6 +145,9 @@ pub enum ControlError {
         "port \"{0}\" is a container's place on network {1} of Docker: take the container off it with docker network disconnect, or stop it"
     )]
     DockersPort(PortName, crate::docker::NetworkId),
+    /// A port that connects networks of Docker's with a LAN.
+    #[error("port \"{0}\" connects network {1} of Docker with its LAN: remove that with docker network rm {1}")]
+    DockersLan(PortName, crate::docker::NetworkId),
     /// An uplink that is there for networks of Docker.
     #[error(
         "uplink \"{0}\" is there for networks of Docker: it goes with the last of them, or when [docker] names another `uplink`"

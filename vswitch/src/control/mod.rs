@@ -27,6 +27,7 @@ mod uplink;
 mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -80,6 +81,8 @@ pub struct Switch {
     names: Names,
     /// Empty when the start is over.
     handover: Handover,
+    /// The containers to which the host has routes, by the ports that they lead to.
+    lan_routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
 }
@@ -149,6 +152,7 @@ impl Switch {
             awaited: BTreeMap::new(),
             names: Names::default(),
             handover,
+            lan_routes: BTreeMap::new(),
             started_up: false,
         };
         switch.forget_dead();
@@ -223,7 +227,7 @@ impl Switch {
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
         self.hand_over();
-        let ours = self.ports.iter().filter(|(_, port)| port.origin != Origin::Docker);
+        let ours = self.ports.iter().filter(|(_, port)| !(port.origin == Origin::Docker && port.spec.is_handed_over()));
         let names: Vec<PortName> = ours.map(|(name, _)| name.clone()).collect();
         let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
         let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));
@@ -480,6 +484,7 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
         addresses: change.addresses.unwrap_or(spec.addresses),
         vlans,
         guard: change.guard.unwrap_or(spec.guard),
+        protected: change.protected.unwrap_or(spec.protected),
         broadcast_limit: limit,
         send_rate: change.send_rate.map_or(spec.send_rate, RateChange::rate),
         receive_rate: change.receive_rate.map_or(spec.receive_rate, RateChange::rate),

@@ -20,6 +20,7 @@ use super::{ControlError, Start, Switch, server};
 use crate::api::{Reply, Request};
 use crate::config::{self, Config};
 use crate::docker::daemon::{self, Found};
+use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
 use crate::services::{Output, Tickets};
 use crate::sys::activation;
@@ -44,7 +45,7 @@ const CALLS: usize = 64;
 /// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
-/// How often the underlay of tunnels and the host's bridges are looked at, of whose routes and ports no event tells as a whole.
+/// How often the underlay of tunnels and the host's bridges and addresses are looked at, of whose routes and ports no event tells as a whole.
 const SURVEY: Duration = Duration::from_secs(2);
 /// How often it is looked whether Docker's containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
@@ -86,24 +87,34 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 /// The sockets by which requests come in.
 struct Doors {
     control: Socket,
-    /// Docker's, with that of Docker's own API.
-    docker: Option<(Socket, PathBuf)>,
+    /// Docker's, one for each driver.
+    docker: Vec<(Driver, Socket)>,
+    /// That of Docker's own API, if Docker is served.
+    api: Option<PathBuf>,
 }
 
 impl Doors {
     fn open(config: &Config, mut passed: Vec<std::os::unix::net::UnixListener>) -> Result<Self, RunError> {
         let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
-        let docker = config.docker.enabled.then(|| socket::open(&config.docker.socket, socket::DOCKER, &mut passed));
-        let docker = docker.transpose()?.map(|socket| (socket, config.docker.api.clone()));
-        Ok(Self { control, docker })
+        let mut docker = Vec::new();
+        if config.docker.enabled {
+            for (driver, path) in [(Driver::Bridge, config.docker.socket.clone()), (Driver::Lan, config.docker.lan_socket())] {
+                docker.push((driver, socket::open(&path, socket::DOCKER, &mut passed)?));
+            }
+        }
+        let api = config.docker.enabled.then(|| config.docker.api.clone());
+        Ok(Self { control, docker, api })
     }
 
     /// Lets requests in. The files are gone when what this returns is dropped.
     fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>, found: mpsc::Sender<Found>) -> Served {
         let mut served = Served { tasks: Vec::new(), files: Vec::new(), unnamed: Arc::new(Notify::new()) };
         served.add(self.control, |listener| tokio::spawn(server::serve(listener, calls)));
-        if let Some((docker, api)) = self.docker {
-            served.add(docker, |listener| tokio::spawn(docker_server::serve(listener, asks)));
+        for (driver, socket) in self.docker {
+            let asks = asks.clone();
+            served.add(socket, |listener| tokio::spawn(docker_server::serve(listener, driver, asks)));
+        }
+        if let Some(api) = self.api {
             served.tasks.push(tokio::spawn(daemon::follow(api, Arc::clone(&served.unnamed), found)));
         }
         served
@@ -209,6 +220,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             _ = survey.tick() => tokio::task::block_in_place(|| {
                 switch.follow_underlay();
                 switch.follow_bridges();
+                switch.follow_lans();
             }),
             _ = look.tick() => {
                 tokio::task::block_in_place(|| switch.collect_dead());

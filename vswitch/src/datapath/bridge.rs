@@ -125,7 +125,8 @@ impl Bridge {
         self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Place)
     }
 
-    /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN; says whether there was one.
+    /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN, and is not protected from
+    /// its own; says whether there was one.
     pub(super) fn flood(
         &self,
         ingress: Option<PortId>,
@@ -135,8 +136,10 @@ impl Bridge {
         outputs: &mut Outputs,
     ) -> bool {
         let mut reached = false;
+        let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.protected);
         for &member in self.members.iter().filter(|member| Some(**member) != ingress) {
-            if let Some(edit) = ports.get(member.0).and_then(|port| port.vlans.egress(vlan, tag)) {
+            let port = ports.get(member.0).filter(|port| !(protected && port.protected));
+            if let Some(edit) = port.and_then(|port| port.vlans.egress(vlan, tag)) {
                 outputs.push(member, Departure { frame: index, edit, peer: 0 });
                 reached = true;
             }

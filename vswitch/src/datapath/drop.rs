@@ -33,6 +33,8 @@ pub enum DropReason {
     SendRate,
     /// Its destination is on the port that it came from.
     SamePort,
+    /// Its destination is on a protected port, and it came from another one.
+    Protected,
     /// No other port carries its VLAN.
     NoDestination,
     /// The gateway cannot be spoken to from this source address: a group, its own, or one that is not of the subnet.
@@ -114,6 +116,7 @@ impl DropReason {
         Self::StormLimit,
         Self::SendRate,
         Self::SamePort,
+        Self::Protected,
         Self::NoDestination,
         Self::MartianSource,
         Self::HopLimit,
@@ -164,6 +167,7 @@ impl DropReason {
             Self::StormLimit => "storm-limit",
             Self::SendRate => "send-rate",
             Self::SamePort => "same-port",
+            Self::Protected => "protected",
             Self::NoDestination => "no-destination",
             Self::MartianSource => "martian-source",
             Self::HopLimit => "hop-limit",

@@ -75,6 +75,10 @@ pub struct PortSettings {
     pub vlans: VlanMode,
     /// The source guard, if it is on.
     pub guard: Option<Guard>,
+    /// Whether no frame goes from it to another protected port.
+    pub protected: bool,
+    /// The MAC address of somebody's interface that the port takes frames from. What comes in for it has reached its owner already.
+    pub owner: Option<Mac>,
     /// Most broadcast frames a second into the switch.
     pub broadcast_limit: Option<u32>,
     /// What all frames into the switch are held to.
@@ -92,6 +96,8 @@ impl PortSettings {
             bridge,
             vlans: VlanMode::All,
             guard: None,
+            protected: false,
+            owner: None,
             broadcast_limit: None,
             send_rate: None,
             receive_rate: None,
@@ -142,6 +148,8 @@ struct Port {
     bridge: BridgeId,
     vlans: PortVlans,
     guard: Option<Guard>,
+    protected: bool,
+    owner: Option<Mac>,
     storm: Option<StormLimit>,
     send_rate: Option<Arc<Limiter>>,
     receive_rate: Option<Arc<Limiter>>,
@@ -395,6 +403,8 @@ impl Datapath {
             bridge: settings.bridge,
             vlans,
             guard: settings.guard.clone(),
+            protected: settings.protected,
+            owner: settings.owner,
             storm,
             send_rate: settings.send_rate.clone(),
             receive_rate: settings.receive_rate.clone(),
@@ -500,6 +510,9 @@ impl Port {
         if ethernet.destination.is_link_local_control() && !passes(bridge.control_frames, ethernet.destination) {
             return Err(DropReason::ControlFrame);
         }
+        if self.owner == Some(ethernet.destination) {
+            return Err(DropReason::SamePort);
+        }
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
         }
@@ -528,6 +541,9 @@ fn send(
         Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
         Destination::Place(Place { port: id, peer }) => {
             let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;
+            if port.protected && ports.get(ingress.0).is_some_and(|port| port.protected) {
+                return Err(DropReason::Protected);
+            }
             let edit = port.vlans.egress(frame.vlan, frame.ethernet.tag).ok_or(DropReason::NoDestination)?;
             outputs.push(id, Departure { frame: frame.index, edit, peer });
             Ok(())

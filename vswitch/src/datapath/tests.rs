@@ -86,6 +86,27 @@ fn unknown_destinations_flood_and_known_ones_do_not() {
 }
 
 #[test]
+fn protected_ports_reach_all_but_each_other() {
+    let mut lab = Lab::new(&all(4));
+    for port in [0, 1] {
+        lab.set(port, PortSettings { protected: true, ..PortSettings::on(BridgeId(0)) });
+    }
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![2, 3]));
+    assert_eq!(lab.carry(1, 4, 2), Err(DropReason::Protected));
+    assert_eq!(lab.carry(2, 6, 2), Ok(vec![0]));
+    assert_eq!(lab.carry(0, 2, 6), Ok(vec![2]));
+    assert_eq!(lab.carry(2, 6, BROADCAST), Ok(vec![0, 1, 3]));
+}
+
+#[test]
+fn what_is_for_the_owner_of_an_interface_goes_no_further() {
+    let mut lab = Lab::new(&all(3));
+    lab.set(0, PortSettings { owner: Some(Mac::from_u64(8)), ..PortSettings::on(BridgeId(0)) });
+    assert_eq!(lab.carry(0, 2, 8), Err(DropReason::SamePort));
+    assert_eq!(lab.carry(0, 2, 4), Ok(vec![1, 2]));
+}
+
+#[test]
 fn an_address_that_moves_is_followed_at_once() {
     let mut lab = Lab::new(&all(3));
     lab.carry(0, 2, BROADCAST).unwrap();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::message::CreateEndpoint;
 use super::sandbox::Sandbox;
 use super::{DockerError, EndpointId, Network, NetworkId, Rates};
-use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError, VlanMode};
+use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
 
 /// A container's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +64,9 @@ impl Endpoint {
             ifname: (&self.port).into(),
             mac: Some(self.mac),
             addresses: self.addresses.clone(),
-            vlans: network.options.vlan.map_or(VlanMode::All, VlanMode::Access),
+            vlans: network.vlans(),
             guard: network.options.guard,
+            protected: false,
             broadcast_limit: None,
             send_rate: self.rates.send,
             receive_rate: self.rates.receive,

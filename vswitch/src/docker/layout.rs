@@ -1,4 +1,5 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub struct Docker {
     pub networks: BTreeMap<NetworkId, Network>,
     /// Its containers' places on them.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// The addresses that the host has in the subnets of networks on LANs, as they were last seen.
+    pub hosts: BTreeMap<NetworkId, BTreeSet<IpAddr>>,
     /// Subnets and addresses that the driver chose (`--ipam-driver vswitch`).
     pub pools: Pools,
 }
@@ -25,7 +28,14 @@ impl Docker {
         let default = settings.uplink.as_ref().or(implied.as_ref().map(|spec| &spec.name));
         // What contradicts itself was refused when Docker asked for it.
         let own = self.networks.values().filter_map(|network| network.own_bridge(default).ok().flatten());
-        let bridges: Vec<BridgeSpec> = own.collect();
+        let mut bridges: BTreeMap<BridgeName, BridgeSpec> = BTreeMap::new();
+        for spec in own {
+            // Networks on one LAN share a bridge.
+            let mtu = spec.mtu;
+            let bridge = bridges.entry(spec.name.clone()).or_insert(spec);
+            bridge.mtu = bridge.mtu.max(mtu);
+        }
+        let bridges: Vec<BridgeSpec> = bridges.into_values().collect();
         let uplinks =
             implied.into_iter().filter(|spec| bridges.iter().any(|bridge| bridge.uplink.as_ref() == Some(&spec.name)));
         let uplinks = uplinks.filter(|_| settings.uplink.is_none()).collect();
@@ -34,10 +44,11 @@ impl Docker {
 
     /// The ports that it comes to.
     pub fn ports(&self) -> impl Iterator<Item = PortSpec> {
-        self.endpoints.values().filter_map(|endpoint| {
+        let containers = self.endpoints.values().filter_map(|endpoint| {
             let (network, sandbox) = (self.networks.get(&endpoint.network)?, endpoint.sandbox.as_ref()?);
             endpoint.port_spec(network, sandbox.path.clone()).ok()
-        })
+        });
+        containers.chain(self.lan_ports())
     }
 
     /// The forwards that it comes to, on the uplinks that `uplink_of` names for bridges.

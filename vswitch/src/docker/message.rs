@@ -63,11 +63,11 @@ pub enum CallError {
     Malformed(String),
 }
 
-/// Reads a call: the path, such as `/NetworkDriver.Join`, and the body.
+/// Reads a call of a driver: the path, such as `/NetworkDriver.Join`, and the body.
 ///
 /// # Errors
 /// It is not one.
-pub fn read(path: &str, body: &[u8]) -> Result<Call, CallError> {
+pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<Call, CallError> {
     let request = match path {
         "/Plugin.Activate" => return Ok(Call::Answer(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))),
         "/NetworkDriver.GetCapabilities" => {
@@ -86,7 +86,7 @@ pub fn read(path: &str, body: &[u8]) -> Result<Call, CallError> {
             let spaces = json!({ "LocalDefaultAddressSpace": "vswitch", "GlobalDefaultAddressSpace": "vswitch-global" });
             return Ok(Call::Answer(spaces));
         }
-        "/NetworkDriver.CreateNetwork" => Request::CreateNetwork(parse(body)?),
+        "/NetworkDriver.CreateNetwork" => Request::CreateNetwork(CreateNetwork { driver, ..parse(body)? }),
         "/NetworkDriver.DeleteNetwork" => Request::DeleteNetwork(parse(body)?),
         "/NetworkDriver.CreateEndpoint" => Request::CreateEndpoint(parse(body)?),
         "/NetworkDriver.DeleteEndpoint" => Request::DeleteEndpoint(parse(body)?),
@@ -125,9 +125,31 @@ pub const ADDRESS_TYPE: &str = "RequestAddressType";
 /// The value of [`ADDRESS_TYPE`] for the gateway of a network.
 pub const GATEWAY: &str = "com.docker.network.gateway";
 
+/// Which driver is asked: each has a socket of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// `vswitch`: a network is a bridge with a gateway.
+    #[default]
+    Bridge,
+    /// `vswitch-lan`: a network is part of a LAN of the host's.
+    Lan,
+}
+
+impl std::fmt::Display for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Bridge => "vswitch",
+            Self::Lan => "vswitch-lan",
+        })
+    }
+}
+
 /// A network as the user asked for it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct CreateNetwork {
+    /// Of whom; no message says it.
+    #[serde(skip)]
+    pub driver: Driver,
     /// Which.
     #[serde(rename = "NetworkID")]
     pub network: NetworkId,
@@ -308,7 +330,9 @@ mod tests {
             "IPv4Data":[{{"AddressSpace":"LocalDefault","AuxAddresses":{{"r1":"10.78.0.5/24"}},"Gateway":"10.78.0.254/24",
             "Pool":"10.78.0.0/24"}}],"IPv6Data":null}}"#
         );
-        let Ok(Call::Request(Request::CreateNetwork(network))) = read("/NetworkDriver.CreateNetwork", body.as_bytes()) else {
+        let Ok(Call::Request(Request::CreateNetwork(network))) =
+            read(Driver::Bridge, "/NetworkDriver.CreateNetwork", body.as_bytes())
+        else {
             panic!("not a network");
         };
         assert_eq!((network.v4.len(), network.v6.len(), network.v4[0].gateway.as_str()), (1, 0, "10.78.0.254/24"));
@@ -316,7 +340,8 @@ mod tests {
             r#"{{"NetworkID":"{ID}","EndpointID":"{ID}","Interface":{{"Address":"10.77.0.50/24","AddressIPv6":"","MacAddress":""}},
             "Options":{{"com.docker.network.portmap":[{{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":80,"HostPortEnd":80}}]}}}}"#
         );
-        let Ok(Call::Request(Request::CreateEndpoint(endpoint))) = read("/NetworkDriver.CreateEndpoint", body.as_bytes())
+        let Ok(Call::Request(Request::CreateEndpoint(endpoint))) =
+            read(Driver::Bridge, "/NetworkDriver.CreateEndpoint", body.as_bytes())
         else {
             panic!("not an endpoint");
         };
@@ -327,11 +352,14 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_told_so() {
-        assert!(matches!(read("/NetworkDriver.Fly", b"{}"), Err(CallError::Unknown(_))));
-        assert_eq!(read("/NetworkDriver.Join", b""), Err(CallError::Empty));
+        assert!(matches!(read(Driver::Bridge, "/NetworkDriver.Fly", b"{}"), Err(CallError::Unknown(_))));
+        assert_eq!(read(Driver::Bridge, "/NetworkDriver.Join", b""), Err(CallError::Empty));
         for body in [&b"{"[..], b"[]", b"null", b"{\"NetworkID\":7}", b"\xff", b"{\"NetworkID\":\"../../etc\"}"] {
-            assert!(matches!(read("/NetworkDriver.DeleteNetwork", body), Err(CallError::Malformed(_))), "{body:?}");
+            assert!(
+                matches!(read(Driver::Bridge, "/NetworkDriver.DeleteNetwork", body), Err(CallError::Malformed(_))),
+                "{body:?}"
+            );
         }
-        assert!(matches!(read("/Plugin.Activate", b""), Ok(Call::Answer(_))));
+        assert!(matches!(read(Driver::Bridge, "/Plugin.Activate", b""), Ok(Call::Answer(_))));
     }
 }

@@ -6,8 +6,8 @@ use packet::VlanId;
 use serde::{Deserialize, Serialize};
 
 use super::message::{CreateNetwork, INTERNAL, Pool};
-use super::{DockerError, NetworkId, NetworkOptions};
-use crate::api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError};
+use super::{DockerError, NetworkId, NetworkOptions, lan};
+use crate::api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, VlanMode};
 
 /// MTU of a network for which none is given, in bytes.
 const MTU: u16 = 1500;
@@ -42,8 +42,11 @@ impl Network {
     /// # Errors
     /// An option or a subnet that cannot be.
     pub fn read(request: &CreateNetwork) -> Result<Self, DockerError> {
-        let options = NetworkOptions::read(&request.options)?;
+        let options = NetworkOptions::read(request.driver, &request.options)?;
         let internal = request.options.get(INTERNAL).and_then(serde_json::Value::as_bool).unwrap_or(false);
+        if internal && options.parent.is_some() {
+            return Err(DockerError::Internal("parent"));
+        }
         match (internal, &options.uplink, options.isolated) {
             (true, Some(_), _) => return Err(DockerError::Internal("vswitch.uplink")),
             (true, _, Some(false)) => return Err(DockerError::Internal("vswitch.isolated=false")),
@@ -53,7 +56,11 @@ impl Network {
         if subnets.iter().all(|subnet| subnet.net.prefix_len() == 0) {
             return Err(DockerError::NoSubnet);
         }
-        let bridge = options.bridge.clone().map_or_else(|| own_bridge(&request.network), Ok)?;
+        let bridge = match (&options.bridge, &options.parent) {
+            (Some(bridge), _) => bridge.clone(),
+            (None, Some(parent)) => lan::bridge(parent)?,
+            (None, None) => own_bridge(&request.network)?,
+        };
         let network = Self { bridge, subnets, internal, options };
         network.own_bridge(None)?;
         Ok(network)
@@ -68,7 +75,9 @@ impl Network {
         if self.options.bridge.is_some() {
             return Ok(None);
         }
-        let addresses: Vec<IpNet> = self.subnets.iter().filter_map(Subnet::gateway_net).collect();
+        // The gateway of a LAN is the LAN's.
+        let gateways = self.subnets.iter().filter(|_| self.options.parent.is_none());
+        let addresses: Vec<IpNet> = gateways.filter_map(Subnet::gateway_net).collect();
         let uplink = self.options.uplink.as_ref().or(uplink).filter(|_| !self.internal && !addresses.is_empty());
         let spec = BridgeSpec {
             name: self.bridge.clone(),
@@ -105,6 +114,15 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// The VLANs of its ports.
+    pub fn vlans(&self) -> VlanMode {
+        match (self.options.vlan, &self.options.parent) {
+            (Some(vlan), _) => VlanMode::Access(vlan),
+            (None, Some(_)) => VlanMode::Access(VlanId::DEFAULT),
+            (None, None) => VlanMode::All,
+        }
     }
 
     /// The subnet that an address is in.

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::DockerError;
-use super::message::{self, GENERIC};
-use crate::api::{BridgeName, PortKind, PortName, Rate};
+use super::message::{self, Driver, GENERIC};
+use crate::api::{BridgeName, InterfaceName, PortKind, PortName, Rate};
 
+/// As macvlan's.
+const PARENT: &str = "parent";
 const BRIDGE: &str = "vswitch.bridge";
 const UPLINK: &str = "vswitch.uplink";
 const VLAN: &str = "vswitch.vlan";
@@ -22,11 +24,14 @@ const ATTACH: &str = "vswitch.attach";
 const SEND_RATE: &str = "vswitch.send-rate";
 const RECEIVE_RATE: &str = "vswitch.receive-rate";
 const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
+const KNOWN_ON_LANS: [&str; 8] = [PARENT, VLAN, MTU, DRIVER_MTU, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 
 /// The options of a network. What is `None` was not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct NetworkOptions {
+    /// The interface of the LAN that the network is part of, of a network of the driver `vswitch-lan`.
+    pub parent: Option<InterfaceName>,
     /// A bridge of `switch.toml` that the network is on, instead of one of its own.
     pub bridge: Option<BridgeName>,
     /// The uplink of its bridge.
@@ -108,21 +113,40 @@ impl NetworkOptions {
     ///
     /// # Errors
     /// One that is unknown, or whose value is none of its own.
-    pub(super) fn read(options: &message::Options) -> Result<Self, DockerError> {
+    pub(super) fn read(driver: Driver, options: &message::Options) -> Result<Self, DockerError> {
         let mut read = Self::default();
-        let Some(given) = options.get(GENERIC) else { return Ok(read) };
-        let given = given.as_object().ok_or_else(|| DockerError::Malformed(format!("`{GENERIC}` is no list of options")))?;
-        for (key, value) in given {
+        let none = serde_json::Map::new();
+        let given = options
+            .get(GENERIC)
+            .map(|given| given.as_object().ok_or_else(|| DockerError::Malformed(format!("`{GENERIC}` is no list of options"))));
+        let known = if driver == Driver::Lan { &KNOWN_ON_LANS[..] } else { &KNOWN };
+        for (key, value) in given.transpose()?.unwrap_or(&none) {
+            if !known.contains(&key.as_str()) {
+                let (key, known) = (key.escape_debug(), known.join(", "));
+                return Err(DockerError::Option(format!("unknown option `{key}`: the driver {driver} knows {known}")));
+            }
             read.set(key, &text(value))?;
         }
-        read.check()
+        match driver {
+            Driver::Lan if read.parent.is_none() => Err(DockerError::Option(format!(
+                "the network has no `{PARENT}`: add -o {PARENT}=eth0, or whatever the interface of its LAN is called"
+            ))),
+            _ => read.check(),
+        }
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), DockerError> {
         match key {
+            PARENT => {
+                let (parent, vlan) = split_parent(value);
+                self.parent = Some(parse(key, parent, "the name of an interface, such as eth0 or, for VLAN 10, eth0.10")?);
+                if let Some(vlan) = vlan {
+                    self.set_vlan(vlan)?;
+                }
+            }
             BRIDGE => self.bridge = Some(parse(key, value, "the name of a bridge of switch.toml")?),
             UPLINK => self.uplink = Some(parse(key, value, "the name of an uplink")?),
-            VLAN => self.vlan = Some(parse(key, value, "a number from 1 to 4094")?),
+            VLAN => self.set_vlan(parse(key, value, "a number from 1 to 4094")?)?,
             MTU | DRIVER_MTU => {
                 let mtu = parse(key, value, "a number from 68 to 65535")?;
                 if self.mtu.is_some_and(|other| other != mtu) {
@@ -141,15 +165,19 @@ impl NetworkOptions {
             }
             SEND_RATE => self.rates.send = Some(rate(key, value)?),
             RECEIVE_RATE => self.rates.receive = Some(rate(key, value)?),
-            _ => {
-                let known = KNOWN.join(", ");
-                return Err(DockerError::Option(format!(
-                    "unknown option `{}`: the driver vswitch knows {known}",
-                    key.escape_debug()
-                )));
-            }
+            // Every known key is above.
+            _ => {}
         }
         Ok(())
+    }
+
+    fn set_vlan(&mut self, vlan: VlanId) -> Result<(), DockerError> {
+        match self.vlan.replace(vlan) {
+            Some(other) if other != vlan => {
+                Err(DockerError::Option(format!("`{PARENT}` and `{VLAN}` name different VLANs: give one of them")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A bridge of `switch.toml` is as `switch.toml` says.
@@ -162,6 +190,12 @@ impl NetworkOptions {
             _ => Ok(self),
         }
     }
+}
+
+/// `eth0.10` is VLAN 10 of `eth0`, as for macvlan.
+fn split_parent(value: &str) -> (&str, Option<VlanId>) {
+    let split = value.rsplit_once('.').and_then(|(parent, vlan)| Some((parent, vlan.parse().ok()?)));
+    split.map_or((value, None), |(parent, vlan)| (parent, Some(vlan)))
 }
 
 fn text(value: &Value) -> String {
@@ -183,7 +217,7 @@ mod tests {
     use super::*;
 
     fn read(given: Value) -> Result<NetworkOptions, String> {
-        NetworkOptions::read(&[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
+        NetworkOptions::read(Driver::Bridge, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -195,7 +229,7 @@ mod tests {
         assert_eq!(options.rates.receive.map(|rate| rate.to_string()), Some("10mbit".to_owned()));
         assert_eq!(options.uplink.map(String::from), Some("wan".to_owned()));
         assert_eq!(read(json!({ BRIDGE: "br0" })).unwrap().bridge.map(String::from), Some("br0".to_owned()));
-        assert_eq!(NetworkOptions::read(&message::Options::new()).unwrap(), NetworkOptions::default());
+        assert_eq!(NetworkOptions::read(Driver::Bridge, &message::Options::new()).unwrap(), NetworkOptions::default());
     }
 
     #[test]
@@ -213,5 +247,30 @@ mod tests {
             let error = read(given.clone()).unwrap_err();
             assert!(error.contains(part), "{given}: {error}");
         }
+    }
+
+    #[test]
+    fn a_network_on_a_lan_has_a_parent() {
+        let read = |given: Value| {
+            NetworkOptions::read(Driver::Lan, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
+        };
+        for (parent, name, vlan) in [("eth1", "eth1", None), ("eth1.10", "eth1", Some(10)), ("eth.x", "eth.x", None)] {
+            let options = read(json!({ PARENT: parent })).unwrap();
+            assert_eq!(options.parent.as_ref().map(InterfaceName::as_str), Some(name));
+            assert_eq!(options.vlan.map(VlanId::number), vlan);
+        }
+        assert_eq!(read(json!({ PARENT: "eth1", VLAN: "7" })).unwrap().vlan.map(VlanId::number), Some(7));
+        for (given, part) in [
+            (json!({}), "no `parent`: add -o parent=eth0"),
+            (json!({ PARENT: "eth1.10", VLAN: "11" }), "different VLANs"),
+            (json!({ PARENT: "eth/1" }), "use the name of an interface"),
+            (json!({ PARENT: "eth1", UPLINK: "wan" }), "the driver vswitch-lan knows parent, vswitch.vlan"),
+        ] {
+            let error = read(given.clone()).unwrap_err();
+            assert!(error.contains(part), "{given}: {error}");
+        }
+        assert!(
+            super::NetworkOptions::read(Driver::Bridge, &[(GENERIC.to_owned(), json!({ PARENT: "eth1" }))].into()).is_err()
+        );
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::message::{self, Call, CallError, Request};
+use super::message::{self, Call, CallError, Driver, Request};
 
 /// Largest request: a container may publish many ports, each in a hundred bytes.
 const LARGEST: usize = 4 << 20;
@@ -28,15 +28,15 @@ pub struct Ask {
     pub reply: oneshot::Sender<Result<Value, String>>,
 }
 
-/// Serves until dropped.
-pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
-    let routes = Router::new().fallback(answer).layer(DefaultBodyLimit::max(LARGEST)).with_state(asks);
+/// Serves a driver until dropped.
+pub async fn serve(listener: UnixListener, driver: Driver, asks: mpsc::Sender<Ask>) {
+    let routes = Router::new().fallback(answer).layer(DefaultBodyLimit::max(LARGEST)).with_state((driver, asks));
     // It ends only with the task that runs it.
     let _ = axum::serve(listener, routes).await;
 }
 
-async fn answer(State(asks): State<mpsc::Sender<Ask>>, uri: Uri, body: Bytes) -> Response {
-    let request = match message::read(uri.path(), &body) {
+async fn answer(State((driver, asks)): State<(Driver, mpsc::Sender<Ask>)>, uri: Uri, body: Bytes) -> Response {
+    let request = match message::read(driver, uri.path(), &body) {
         Ok(Call::Answer(value)) => return respond(StatusCode::OK, &value),
         Ok(Call::Request(request)) => request,
         Err(error @ CallError::Unknown(_)) => return respond(StatusCode::NOT_FOUND, &refusal(&error.to_string())),

@@ -10,7 +10,8 @@ use crate::api::PortName;
 pub struct DockerSettings {
     /// Whether Docker is served; only a start reads it.
     pub enabled: bool,
-    /// The socket on which Docker finds the driver, whose file name is the driver's name; only a start reads it.
+    /// The socket on which Docker finds the driver, whose file name is the driver's name. That of the driver for LANs is
+    /// beside it. Only a start reads it.
     pub socket: PathBuf,
     /// The socket of Docker's own API, which tells names; only a start reads it.
     pub api: PathBuf,
@@ -20,6 +21,13 @@ pub struct DockerSettings {
 }
 
 impl DockerSettings {
+    /// The socket of the driver for LANs, beside the other: `vswitch-lan.sock`.
+    pub fn lan_socket(&self) -> PathBuf {
+        let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let name = part(self.socket.file_stem()) + "-lan";
+        self.socket.with_file_name(name).with_extension(part(self.socket.extension()))
+    }
+
     /// The first key that only a start reads and that differs from `other`'s.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let keys = [

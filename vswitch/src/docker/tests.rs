@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use nat::Protocol;
 use serde_json::{Value, json};
 
-use super::message::{self, Binding, Call, Request};
+use super::message::{self, Binding, Call, Driver, Request};
 use super::*;
 use crate::api::{BridgeSpec, ForwardKey, PortKind, UplinkKindName, VlanMode};
 
@@ -12,7 +12,7 @@ const NETWORK: &str = "aaaaaaaa89abcdef0123456789abcdef0123456789abcdef012345678
 const ENDPOINT: &str = "bbbbbbbb89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn call(method: &str, body: Value) -> Request {
-    match message::read(&format!("/NetworkDriver.{method}"), body.to_string().as_bytes()).unwrap() {
+    match message::read(Driver::Bridge, &format!("/NetworkDriver.{method}"), body.to_string().as_bytes()).unwrap() {
         Call::Request(request) => request,
         Call::Answer(_) => panic!("{method} has an answer"),
     }

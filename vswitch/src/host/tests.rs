@@ -185,6 +185,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         addresses: vec![format!("{CONTAINER}/24").parse().unwrap(), format!("{CONTAINER6}/64").parse().unwrap()],
         vlans: VlanMode::All,
         guard: false,
+        protected: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

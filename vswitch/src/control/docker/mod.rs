@@ -2,6 +2,7 @@
 //! applied as a reload's would be.
 
 mod endpoint;
+mod lan;
 mod names;
 mod publish;
 
@@ -24,6 +25,12 @@ impl Switch {
     /// # Errors
     /// Why it was not; nothing of it was done then.
     pub fn answer_docker(&mut self, request: Request) -> Result<Value, ControlError> {
+        let answer = self.carry_out(request);
+        self.follow_lans();
+        answer
+    }
+
+    fn carry_out(&mut self, request: Request) -> Result<Value, ControlError> {
         match request {
             Request::CreateNetwork(request) => self.create_network(&request),
             Request::DeleteNetwork(request) => self.delete_network(&request.network),
@@ -70,7 +77,8 @@ impl Switch {
             let bridge = bridge.ok_or_else(|| DockerError::NoBridge(network.bridge.clone()))?;
             return Ok(network.check_bridge(&bridge.spec)?);
         }
-        if self.bridges.contains_key(&network.bridge) {
+        let shared = self.state.docker.network_on(&network.bridge).is_some() && network.options.parent.is_some();
+        if self.bridges.contains_key(&network.bridge) && !shared {
             return Err(DockerError::BridgeTaken(network.bridge.clone()).into());
         }
         let mut docker = Docker::default();
@@ -88,10 +96,12 @@ impl Switch {
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
         let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
-        let owned = network.options.bridge.is_none();
+        let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
+        let owned = network.options.bridge.is_none() && !others;
         self.change(|state| {
             state.docker.endpoints.retain(|_, endpoint| endpoint.network != *id);
             state.docker.networks.remove(id);
+            state.docker.hosts.remove(id);
             if owned {
                 forget_members(state, &network.bridge, &nets);
             }
@@ -169,7 +179,10 @@ impl Switch {
         let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *name);
         match endpoint.filter(|_| port.origin == Origin::Docker) {
             Some(endpoint) => Err(ControlError::DockersPort(name.clone(), endpoint.network.clone())),
-            None => Ok(port),
+            None => match self.state.docker.network_on(&port.spec.bridge).filter(|_| port.origin == Origin::Docker) {
+                Some(id) => Err(ControlError::DockersLan(name.clone(), id.clone())),
+                None => Ok(port),
+            },
         }
     }
 }

@@ -1,0 +1,58 @@
+//! What networks on LANs need of the host: its addresses there, and its routes to their containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::super::Switch;
+use crate::api::{PortName, PortState};
+use crate::attach;
+use crate::docker::{self, NetworkId};
+
+impl Switch {
+    /// Gives the host a leg with its addresses in every network on a LAN, and a route to each container there. To be called now and then, for the
+    /// host's addresses come and go.
+    pub(in crate::control) fn follow_lans(&mut self) {
+        if self.state.docker.lans().next().is_none() {
+            return;
+        }
+        match self.hosts() {
+            Ok(hosts) if hosts == self.state.docker.hosts => {}
+            Ok(hosts) => {
+                // Routes go with addresses.
+                self.lan_routes.clear();
+                if let Err(error) = self.change_docker(|docker| docker.hosts = hosts) {
+                    tracing::warn!("the host does not reach the containers of its LANs: {error}");
+                }
+            }
+            Err(error) => tracing::warn!("the host's addresses are not known: {error}"),
+        }
+        self.set_lan_routes();
+    }
+
+    /// The host's addresses in each network on a LAN, but for those that a network's own port has from here.
+    fn hosts(&self) -> Result<BTreeMap<NetworkId, BTreeSet<IpAddr>>, attach::AttachError> {
+        let own: BTreeSet<PortName> = self.state.docker.lans().filter_map(|(id, _)| docker::host_port_name(id)).collect();
+        let addresses = attach::host_addresses(&own)?;
+        let hosts = self.state.docker.lans().map(|(id, network)| {
+            let inside = addresses.iter().copied().filter(|address| network.subnet(*address).is_some());
+            (id.clone(), inside.collect::<BTreeSet<IpAddr>>())
+        });
+        Ok(hosts.filter(|(_, addresses)| !addresses.is_empty()).collect())
+    }
+
+    fn set_lan_routes(&mut self) {
+        let docker = &self.state.docker;
+        let names = docker.lans().filter_map(|(id, _)| Some((docker::host_port_name(id)?, docker.addresses_on(id))));
+        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| port.state == PortState::Up);
+        let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
+        for (name, containers) in &wanted {
+            if self.lan_routes.get(name) == Some(containers) {
+                continue;
+            }
+            if let Err(error) = attach::set_host_routes(name.as_str(), containers) {
+                tracing::warn!("the host does not reach the containers of its LANs: {error}");
+            }
+        }
+        self.lan_routes = wanted;
+    }
+}

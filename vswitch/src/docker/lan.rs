@@ -1,0 +1,81 @@
+//! Networks that are part of a LAN of the host's (`vswitch-lan`), as macvlan's are.
+//!
+//! All networks on an interface share a bridge without a gateway, on which the interface is a `link` port; VLANs tell them apart. The host
+//! has no part in what a packet socket sends, so each network also has a TAP on the host, with the addresses that the host has in the
+//! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To everybody else the host is
+//! where it was, for the link and the TAPs are protected from each other.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Docker, DockerError, Network, NetworkId};
+use crate::api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, SpecError, VlanMode};
+
+/// The bridge of the networks on an interface, whose name is that of the link port too.
+pub(super) fn bridge(parent: &InterfaceName) -> Result<BridgeName, DockerError> {
+    let name = format!("lan-{parent}");
+    name.parse().map_err(|_| {
+        DockerError::Option(format!("the parent \"{parent}\" has too long a name: use an interface with at most 11 characters"))
+    })
+}
+
+impl Docker {
+    /// The networks that are part of LANs.
+    pub fn lans(&self) -> impl Iterator<Item = (&NetworkId, &Network)> {
+        self.networks.iter().filter(|(_, network)| network.options.parent.is_some())
+    }
+
+    /// The containers' addresses on a network whose devices are there.
+    pub fn addresses_on(&self, network: &NetworkId) -> BTreeSet<IpAddr> {
+        let joined = self.endpoints.values().filter(|endpoint| endpoint.network == *network && endpoint.sandbox.is_some());
+        joined.flat_map(|endpoint| endpoint.addresses.iter().map(ipnet::IpNet::addr)).collect()
+    }
+
+    /// The ports of LANs that are no container's.
+    pub(super) fn lan_ports(&self) -> impl Iterator<Item = PortSpec> {
+        self.lans().flat_map(|(id, network)| {
+            let parent = network.options.parent.clone();
+            let link = parent.and_then(|parent| link_port(network, parent).ok());
+            let host = self.hosts.get(id).and_then(|addresses| host_port(id, network, addresses).ok());
+            link.into_iter().chain(host)
+        })
+    }
+}
+
+fn link_port(network: &Network, parent: InterfaceName) -> Result<PortSpec, SpecError> {
+    let name = String::from(network.bridge.clone());
+    let name = name.try_into().map_err(|_| SpecError::Kind(network.bridge.to_string()))?;
+    port(network, name, PortKind::Link, parent).checked()
+}
+
+/// The port by which the host reaches the containers of a network.
+fn host_port(id: &NetworkId, network: &Network, addresses: &BTreeSet<IpAddr>) -> Result<PortSpec, SpecError> {
+    let name = host_port_name(id).ok_or_else(|| SpecError::Kind(id.to_string()))?;
+    let ifname = (&name).into();
+    let addresses = addresses.iter().map(|address| (*address).into()).collect();
+    PortSpec { addresses, vlans: network.vlans(), ..port(network, name, PortKind::Tap, ifname) }.checked()
+}
+
+/// What the host's port on a network, and its device, is called.
+pub fn host_port_name(id: &NetworkId) -> Option<PortName> {
+    format!("host-{}", id.short()).parse().ok()
+}
+
+fn port(network: &Network, name: PortName, kind: PortKind, ifname: InterfaceName) -> PortSpec {
+    PortSpec {
+        name,
+        bridge: network.bridge.clone(),
+        kind,
+        netns: None,
+        ifname,
+        mac: None,
+        addresses: Vec::new(),
+        vlans: VlanMode::All,
+        guard: false,
+        protected: true,
+        broadcast_limit: None,
+        send_rate: None,
+        receive_rate: None,
+        offload: true,
+    }
+}
