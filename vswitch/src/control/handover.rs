@@ -56,7 +56,8 @@ impl Handover {
 impl Switch {
     /// Leaves the queues of containers' TAPs with the service manager, if there is one.
     pub(super) fn hand_over(&self) {
-        let is_left = |port: &&Port| port.origin == Origin::Docker && port.spec.kind == PortKind::Tap;
+        let is_left =
+            |port: &&Port| port.origin == Origin::Docker && port.spec.is_handed_over() && port.spec.kind == PortKind::Tap;
         for port in self.ports.values().filter(is_left) {
             let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();
