@@ -61,6 +61,9 @@ impl Switch {
         for port in self.ports.values().filter(is_left) {
             let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();
+            if queues.is_empty() {
+                continue;
+            }
             let borrowed: Vec<BorrowedFd<'_>> = queues.iter().map(AsFd::as_fd).collect();
             let name = format!("{PREFIX}{}", port.spec.name);
             let told = sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &borrowed);
