@@ -38,7 +38,7 @@ port = [
 "#;
 
 const CREATE: &str = "docker network create -d vswitch-lan --subnet 192.0.2.0/24 --gateway 192.0.2.2 --ip-range 192.0.2.192/27 \
-    --ipv6 --subnet 2001:db8::/64 --gateway 2001:db8::2 -o parent=wan lan > /dev/null";
+    --ipv6 --subnet 2001:db8::/64 --gateway 2001:db8::2 --ip-range 2001:db8::200/120 -o parent=wan lan > /dev/null";
 
 /// Runs lines; what they print.
 #[track_caller]
@@ -50,14 +50,14 @@ fn say(host: &DockerHost, lines: &str) -> String {
 fn all_reach_each_other(host: &DockerHost) {
     for (line, answer) in [
         ("from outside 192.0.2.200", "aa 192.0.2.2"),
-        ("from outside [2001:db8::200]", "aa 2001:db8::2"),
+        ("from outside [2001:db8::2c8]", "aa 2001:db8::2"),
         ("from aa 198.51.100.1", "outside 192.0.2.200"),
-        ("from aa [2001:db8:1::1]", "outside 2001:db8::200"),
+        ("from aa [2001:db8:1::1]", "outside 2001:db8::2c8"),
         ("from bb 192.0.2.200 | grep -c '^aa 192.0.2.'", "1"),
         ("from host 192.0.2.200", "aa 192.0.2.1"),
         ("from aa 192.0.2.1:8000", "host 192.0.2.200"),
-        ("from host [2001:db8::200]", "aa 2001:db8::1"),
-        ("from aa [2001:db8::1]:8000", "host 2001:db8::200"),
+        ("from host [2001:db8::2c8]", "aa 2001:db8::1"),
+        ("from aa [2001:db8::1]:8000", "host 2001:db8::2c8"),
         ("from host 198.51.100.1", "outside 192.0.2.1"),
         ("from outside 192.0.2.1:8000", "host 192.0.2.2"),
     ] {
@@ -71,7 +71,7 @@ fn containers_are_on_the_lan_and_the_host_reaches_them() {
     let mut host = DockerHost::with(FILE);
     say(
         &host,
-        &format!("{CREATE}; web aa --network lan --ip 192.0.2.200 --ip6 2001:db8::200 -p 8080:80; web bb --network lan"),
+        &format!("{CREATE}; web aa --network lan --ip 192.0.2.200 --ip6 2001:db8::2c8 -p 8080:80; web bb --network lan"),
     );
     let given = say(&host, "what bb {{.IPAddress}}");
     let last: u8 = given.strip_prefix("192.0.2.").unwrap().parse().unwrap();
@@ -98,11 +98,13 @@ fn containers_are_on_the_lan_and_the_host_reaches_them() {
     host.start_vswitchd();
     all_reach_each_other(&host);
 
+    let taken = host.sh("docker run --rm --network lan --ip 192.0.2.1 busybox true");
+    assert!(taken.stderr.contains("the address 192.0.2.1 is the host's own on this LAN"), "{taken:?}");
     let refused = say(&host, "vsctl del-port lan-wan 2>&1; vsctl del-br lan-wan 2>&1; true");
     assert_eq!(refused.matches("remove that with docker network rm").count(), 1, "{refused}");
     assert_eq!(refused.matches("remove it with docker network rm").count(), 1, "{refused}");
     say(&host, "docker rm -f aa > /dev/null");
-    assert_eq!(say(&host, "ip route show 192.0.2.200; ip -6 route show 2001:db8::200"), "");
+    assert_eq!(say(&host, "ip route show 192.0.2.200; ip -6 route show 2001:db8::2c8"), "");
     say(&host, "docker rm -f bb > /dev/null; docker network rm lan > /dev/null");
     assert_eq!(host.sh(left).stdout, "0\n0\n1\n");
     assert_eq!(

@@ -68,6 +68,11 @@ pub enum DockerError {
     /// An address that another station has.
     #[error("the address {0} is that of port \"{1}\" already: use another")]
     AddressTaken(String, PortName),
+    /// An address that the host has.
+    #[error(
+        "the address {0} is the host's own on this LAN: use another, and keep containers off it with --ip-range or --aux-address"
+    )]
+    AddressOfHost(IpAddr),
     /// An address outside the network.
     #[error("the address {0} is in no subnet of the network: use one that is")]
     AddressOutside(IpAddr),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Docker, DockerError, Network, NetworkId};
-use crate::api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, SpecError, VlanMode};
+use crate::api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, VlanMode};
 
 /// The bridge of the networks on an interface, whose name is that of the link port too.
 pub(super) fn bridge(parent: &InterfaceName) -> Result<BridgeName, DockerError> {
@@ -34,26 +34,23 @@ impl Docker {
     /// The ports of LANs that are no container's.
     pub(super) fn lan_ports(&self) -> impl Iterator<Item = PortSpec> {
         self.lans().flat_map(|(id, network)| {
-            let parent = network.options.parent.clone();
-            let link = parent.and_then(|parent| link_port(network, parent).ok());
-            let host = self.hosts.get(id).and_then(|addresses| host_port(id, network, addresses).ok());
-            link.into_iter().chain(host)
+            let host = self.hosts.get(id).and_then(|addresses| host_port(id, network, addresses));
+            link_port(network).into_iter().chain(host)
         })
     }
 }
 
-fn link_port(network: &Network, parent: InterfaceName) -> Result<PortSpec, SpecError> {
-    let name = String::from(network.bridge.clone());
-    let name = name.try_into().map_err(|_| SpecError::Kind(network.bridge.to_string()))?;
-    port(network, name, PortKind::Link, parent).checked()
+fn link_port(network: &Network) -> Option<PortSpec> {
+    let name = String::from(network.bridge.clone()).try_into().ok()?;
+    port(network, name, PortKind::Link, network.options.parent.clone()?).checked().ok()
 }
 
 /// The port by which the host reaches the containers of a network.
-fn host_port(id: &NetworkId, network: &Network, addresses: &BTreeSet<IpAddr>) -> Result<PortSpec, SpecError> {
-    let name = host_port_name(id).ok_or_else(|| SpecError::Kind(id.to_string()))?;
+fn host_port(id: &NetworkId, network: &Network, addresses: &BTreeSet<IpAddr>) -> Option<PortSpec> {
+    let name = host_port_name(id)?;
     let ifname = (&name).into();
     let addresses = addresses.iter().map(|address| (*address).into()).collect();
-    PortSpec { addresses, vlans: network.vlans(), ..port(network, name, PortKind::Tap, ifname) }.checked()
+    PortSpec { addresses, vlans: network.vlans(), ..port(network, name, PortKind::Tap, ifname) }.checked().ok()
 }
 
 /// What the host's port on a network, and its device, is called.

@@ -12,6 +12,9 @@
 //! what Docker asked for ([`Docker`]) is part of the [`State`](crate::config::State), written before the answer. Bridges, ports and forwards follow from it
 //! by pure functions ([`Docker::bridges`], [`Docker::ports`], [`Docker::forwards`]); a call of Docker's is the same computation as a reload.
 //!
+//! **Two drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` one that is part of a LAN of the host's (`lan`). They have
+//! a socket each and differ only in how a network is read.
+//!
 //! **The life of a container's port.** *CreateEndpoint* only notes addresses. *Join* makes the device, a TAP or veth, in vswitchd's own
 //! namespace ([`Netns::Sandbox`](crate::api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go on
 //! working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker

@@ -1,7 +1,8 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nat::Protocol;
+use packet::VlanId;
 use serde_json::{Value, json};
 
 use super::message::{self, Binding, Call, Driver, Request};
@@ -70,6 +71,33 @@ fn a_network_is_a_bridge_with_the_gateway_of_each_subnet() {
     let settings = DockerSettings { uplink: Some("wan".parse().unwrap()), ..DockerSettings::default() };
     let (uplinks, bridges) = docker.bridges(&settings);
     assert_eq!((uplinks.len(), bridges[0].uplink.as_ref()), (0, settings.uplink.as_ref()));
+}
+
+#[test]
+fn networks_on_one_interface_share_a_bridge_with_it_and_the_host_has_a_port_on_each() {
+    let mut docker = Docker::default();
+    for (id, subnet, vlan) in [("c", "192.0.2.0/24", "1"), ("d", "198.18.0.0/24", "20")] {
+        let body = json!({
+            "NetworkID": id.repeat(64),
+            "Options": { "com.docker.network.generic": { "parent": "eth1", "vswitch.vlan": vlan } },
+            "IPv4Data": [{ "Pool": subnet, "Gateway": subnet.replace(".0/24", ".1/24") }],
+        });
+        let read = message::read(Driver::Lan, "/NetworkDriver.CreateNetwork", body.to_string().as_bytes()).unwrap();
+        let Call::Request(Request::CreateNetwork(request)) = read else { panic!("another request") };
+        docker.networks.insert(request.network.clone(), Network::read(&request).unwrap());
+    }
+    let first = docker.networks.keys().next().unwrap().clone();
+    docker.hosts.insert(first, ["192.0.2.9".parse().unwrap()].into());
+    let (uplinks, bridges) = docker.bridges(&DockerSettings::default());
+    let [bridge] = &bridges[..] else { panic!("{bridges:?}") };
+    assert_eq!((bridge.name.as_str(), bridge.addresses.len(), uplinks.len()), ("lan-eth1", 0, 0), "no gateway");
+    let ports: BTreeMap<String, _> = docker.ports().map(|port| (port.name.to_string(), port)).collect();
+    assert_eq!(ports.keys().collect::<Vec<_>>(), ["host-cccccccc", "lan-eth1"]);
+    let (host, link) = (&ports["host-cccccccc"], &ports["lan-eth1"]);
+    assert!(host.protected && link.protected);
+    assert_eq!((host.kind, &host.vlans), (PortKind::Tap, &VlanMode::Access(VlanId::DEFAULT)));
+    assert_eq!(host.addresses, ["192.0.2.9/32".parse().unwrap()]);
+    assert_eq!((link.kind, link.ifname.as_str(), &link.vlans), (PortKind::Link, "eth1", &VlanMode::All));
 }
 
 #[test]

@@ -69,6 +69,10 @@ impl Switch {
                 return Err(DockerError::AddressTaken(net.addr().to_string(), port.spec.name.clone()).into());
             }
         }
+        let of_host = self.state.docker.hosts.get(&endpoint.network).into_iter().flatten();
+        if let Some(address) = of_host.copied().find(|address| endpoint.has(*address)) {
+            return Err(DockerError::AddressOfHost(address).into());
+        }
         let spec = endpoint.port_spec(network, "/".into())?;
         Ok(self.layout().network().check_port(&spec)?)
     }

@@ -45,14 +45,11 @@ impl Switch {
         let names = docker.lans().filter_map(|(id, _)| Some((docker::host_port_name(id)?, docker.addresses_on(id))));
         let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| port.state == PortState::Up);
         let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
-        for (name, containers) in &wanted {
-            if self.lan_routes.get(name) == Some(containers) {
-                continue;
-            }
-            if let Err(error) = attach::set_host_routes(name.as_str(), containers) {
-                tracing::warn!("the host does not reach the containers of its LANs: {error}");
-            }
-        }
-        self.lan_routes = wanted;
+        let is_set = |name: &PortName, containers: &BTreeSet<IpAddr>| {
+            let known = self.lan_routes.get(name) == Some(containers);
+            let done = if known { Ok(()) } else { attach::set_host_routes(name.as_str(), containers) };
+            done.inspect_err(|error| tracing::warn!("the host does not reach the containers of its LANs: {error}")).is_ok()
+        };
+        self.lan_routes = wanted.into_iter().filter(|(name, containers)| is_set(name, containers)).collect();
     }
 }
