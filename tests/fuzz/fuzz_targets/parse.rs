@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use packet::{Batch, Capabilities, Egress, Ethernet, Layers, Offload, Tag, TagEdit};
+use packet::{Batch, Capabilities, Egress, Ethernet, Layers, Offload, Queued, Tag, TagEdit};
 
 fuzz_target!(|input: (u8, [u8; 10], &[u8])| {
     let (choice, header, bytes) = input;
@@ -20,7 +20,7 @@ fuzz_target!(|input: (u8, [u8; 10], &[u8])| {
     };
     let bit = |number: u8| choice >> number & 1 == 1;
     let capabilities = Capabilities { checksum: bit(2), tcp4: bit(3), tcp6: bit(4), udp: bit(5) };
-    let queue: Vec<_> = batch.frames().iter().map(|frame| (frame, edit)).collect();
+    let queue: Vec<_> = batch.frames().iter().map(|frame| Queued { frame, edit, peer: 0 }).collect();
     let mut sent = 0;
     Egress::new().run(&queue, capabilities, &mut |packet| {
         assert!(capabilities.accept(packet.offload), "a port gets only what it takes");
