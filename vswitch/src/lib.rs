@@ -56,6 +56,8 @@
 //! - [`client`]: what `vsctl` is made of.
 //! - [`config`]: `switch.toml`, and what was changed at run time and must survive a restart.
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
+//! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a third source of bridges, ports and forwards beside the file
+//!   and what `vsctl` changed; a call of Docker's is carried out as a reload is.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
