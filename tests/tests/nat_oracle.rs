@@ -262,7 +262,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "out",
         "the inside is not reached directly",
-        "ip route add 10.99.0.0/24 via 192.0.2.10; probe tcp 10.99.0.3 80 0 hello | head -c 4",
+        "ip route add 10.99.0.0/24 via 192.0.2.10; probe tcp 10.99.0.3 80 0 hello | cut -c 1-4",
     ),
     ("a", "a published port from inside", "probe tcp 192.0.2.10 8080 5200 hello"),
     ("b", "a published port from its own station", "probe tcp 192.0.2.10 8080 5201 hello"),
