@@ -9,7 +9,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use packet::{IpPacket, IpVersion};
+use packet::{FragmentKey, IpPacket};
 
 use crate::key::bits;
 use crate::rewrite::Rewrite;
@@ -49,29 +49,8 @@ struct Entry {
     deadline: u32,
 }
 
-/// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    way: Way,
-    version: IpVersion,
-    source: u128,
-    destination: u128,
-    protocol: u8,
-    identification: u32,
-}
-
-impl Key {
-    fn of(way: Way, packet: &IpPacket) -> Option<Self> {
-        Some(Self {
-            way,
-            version: packet.version,
-            source: bits(packet.source),
-            destination: bits(packet.destination),
-            protocol: if packet.version == IpVersion::V4 { packet.protocol } else { 0 },
-            identification: packet.fragment?.identification,
-        })
-    }
-}
+/// A packet on one of its ways.
+type Key = (Way, FragmentKey);
 
 impl Fragments {
     pub(crate) fn new(seed: u64) -> Self {
@@ -80,7 +59,7 @@ impl Fragments {
 
     /// Remembers what becomes of a packet, if this is its first fragment.
     pub(crate) fn remember(&mut self, now: u32, way: Way, packet: &IpPacket, rewrite: Option<&Rewrite>) {
-        let Some(key) = Key::of(way, packet) else { return };
+        let Some(key) = packet.fragment_key().map(|key| (way, key)) else { return };
         if self.entries.is_empty() {
             self.entries = vec![None; ROWS * PER_ROW];
         }
@@ -104,7 +83,7 @@ impl Fragments {
 
     /// What becomes of a later fragment: the same as of the first, if that is known.
     pub(crate) fn find(&self, now: u32, way: Way, packet: &IpPacket) -> Option<Option<Rewrite>> {
-        let key = Key::of(way, packet)?;
+        let key = (way, packet.fragment_key()?);
         let row = self.entries.get(self.row(&key))?;
         let entry = row.iter().flatten().find(|entry| entry.key == key && entry.deadline > now)?;
         Some((!entry.is_ours).then(|| Rewrite::fragment(packet, entry.source, entry.destination)))
@@ -115,9 +94,9 @@ impl Fragments {
         self.entries.fill(None);
     }
 
-    fn row(&self, key: &Key) -> std::ops::Range<usize> {
+    fn row(&self, (_, key): &Key) -> std::ops::Range<usize> {
         let mut hasher = self.seed.build_hasher();
-        hasher.write_u128(key.source);
+        hasher.write_u128(bits(key.source));
         let row = usize::try_from(hasher.finish() % ROWS as u64).unwrap_or_default();
         row * PER_ROW..(row + 1) * PER_ROW
     }

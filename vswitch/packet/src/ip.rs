@@ -40,6 +40,19 @@ pub struct Fragment {
     pub more: bool,
 }
 
+/// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FragmentKey {
+    /// Who sent the packet.
+    pub source: IpAddr,
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// The protocol, which counts in IPv4 alone.
+    pub protocol: Option<u8>,
+    /// Its number among those of its source.
+    pub identification: u32,
+}
+
 /// Numbers of protocols that the switch looks at (IANA, "Protocol Numbers").
 pub mod protocol {
     /// ICMP.
@@ -163,6 +176,16 @@ impl IpPacket {
     /// Bytes of the packet, from its IP header to its end.
     pub const fn length(&self) -> usize {
         self.end - self.network
+    }
+
+    /// What it shares with the other fragments of its packet, if it is one.
+    pub fn fragment_key(&self) -> Option<FragmentKey> {
+        Some(FragmentKey {
+            source: self.source,
+            destination: self.destination,
+            protocol: (self.version == IpVersion::V4).then_some(self.protocol),
+            identification: self.fragment?.identification,
+        })
     }
 
     /// Whether the transport's header, which has the ports, is in it.

@@ -27,7 +27,7 @@ mod vlan;
 pub use batch::{Batch, Frame, MAX_FRAME};
 pub use egress::{Egress, MAX_PARTS, Packet, Queued};
 pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
-pub use ip::{Fragment, IpPacket, protocol};
+pub use ip::{Fragment, FragmentKey, IpPacket, protocol};
 pub use layers::{IpVersion, Layers, Transport};
 pub use mac::{Mac, MacParseError};
 pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, VNET_HEADER};

@@ -340,13 +340,12 @@ impl Switch {
         }
         let before = std::mem::replace(&mut self.file, config);
         let (wanted, notes) = self.wanted();
-        if let Err(error) = self.check_containers(&wanted) {
-            self.file = before;
-            return Err(error);
-        }
-        let mut steps = plan::steps(&self.layout(), &wanted);
-        steps.extend(self.revive(&wanted, &steps));
-        if let Err(error) = self.apply(steps) {
+        let applied = self.check_containers(&wanted).and_then(|()| {
+            let mut steps = plan::steps(&self.layout(), &wanted);
+            steps.extend(self.revive(&wanted, &steps));
+            self.apply(steps)
+        });
+        if let Err(error) = applied {
             self.file = before;
             return Err(error);
         }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
-
-use tokio::net::UnixListener;
 use tokio::task::JoinHandle as Task;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -465,8 +465,8 @@ impl Datapath {
     }
 
     /// What the frames that leave by a port are held to.
-    pub(crate) fn receive_rate(&self, id: PortId) -> Option<Arc<Limiter>> {
-        self.ports.get(id.0)?.receive_rate.clone()
+    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
+        self.ports.get(id.0)?.receive_rate.as_deref()
     }
 
     /// Counts frames that left at a port.

@@ -19,6 +19,8 @@ const BURST: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct Limiter {
     rate: Rate,
+    /// How far ahead of now, in nanoseconds, what passes may be.
+    burst: u64,
     began: Instant,
     /// When, in nanoseconds since it began, all that has passed would have passed at the rate.
     due: AtomicU64,
@@ -27,25 +29,20 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter through which nothing has passed yet.
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, began: now, due: AtomicU64::new(0) }
+        let burst = nanoseconds(BURST).max(time(rate, LEAST_BURST));
+        Self { rate, burst, began: now, due: AtomicU64::new(0) }
     }
 
     /// Whether a frame of so many bytes may pass; if so it is counted.
     pub(crate) fn admit(&self, bytes: usize, now: Instant) -> bool {
         let now = nanoseconds(now.saturating_duration_since(self.began));
-        let ahead = now.saturating_add(nanoseconds(BURST).max(self.time(LEAST_BURST)));
-        let cost = self.time(bytes as u64);
+        let ahead = now.saturating_add(self.burst);
+        let cost = time(self.rate, bytes as u64);
         let passed = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
             let due = due.max(now).saturating_add(cost);
             (due <= ahead).then_some(due)
         });
         passed.is_ok()
-    }
-
-    /// Nanoseconds that so many bytes take at the rate.
-    fn time(&self, bytes: u64) -> u64 {
-        let time = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.rate.bits_per_second());
-        u64::try_from(time).unwrap_or(u64::MAX)
     }
 }
 
@@ -57,6 +54,12 @@ impl PartialEq for Limiter {
 }
 
 impl Eq for Limiter {}
+
+/// Nanoseconds that so many bytes take at a rate.
+fn time(rate: Rate, bytes: u64) -> u64 {
+    let time = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(rate.bits_per_second());
+    u64::try_from(time).unwrap_or(u64::MAX)
+}
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

@@ -4,13 +4,19 @@ use crate::api::PortName;
 
 /// How much of something bounded is in use, by port.
 ///
-/// **Fairness.** A port may have as many as are left for the others: alone it gets half, two busy ones a third each, and one
-/// with its first always finds room.
+/// **Fairness.** [`may_have_another`].
 #[derive(Debug)]
 pub(super) struct Shares {
     most: usize,
     all: usize,
     ports: HashMap<PortName, usize>,
+}
+
+/// Whether a port that has `own` of `all` that are in use, of `most`, may have one more: it may have as many as are left for the others.
+/// Alone it gets half, two that grow together a third each, and each that comes to what the others hold half of what is left; so it takes
+/// as many floods as `most` has binary digits until a newcomer finds no room.
+pub(super) const fn may_have_another(own: usize, all: usize, most: usize) -> bool {
+    own < most.saturating_sub(all)
 }
 
 impl Shares {
@@ -22,7 +28,7 @@ impl Shares {
     /// Whether the port may have one more now; counts it if so.
     pub(super) fn begin(&mut self, port: &PortName) -> bool {
         let own = self.ports.get(port).copied().unwrap_or_default();
-        let admitted = own < self.most.saturating_sub(self.all);
+        let admitted = may_have_another(own, self.all, self.most);
         if admitted {
             self.all += 1;
             self.ports.insert(port.clone(), own + 1);

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use super::shares::may_have_another;
 use crate::datapath::{PortId, Slots};
 
 /// Frames that are on their way to the services, by port.
 ///
-/// **Fairness.** A port may have as many as are left for the others, as in `shares`: one that floods gets half of [`Tickets::MOST`], and
-/// another's first frame always finds room. The channels to the services hold as many, so a frame with a ticket gets there.
+/// **Fairness.** As in `shares`: one port that floods gets half of [`Tickets::MOST`] and leaves half. The channels to the services hold as
+/// many, so a frame with a ticket gets there.
 #[derive(Debug, Default)]
 pub struct Tickets {
     all: Arc<()>,
@@ -27,8 +28,8 @@ impl Tickets {
     pub fn take(&mut self, port: PortId) -> Option<Ticket> {
         let own = self.ports.get_or_insert_with(port.0, Arc::default);
         let used = |count: &Arc<()>| Arc::strong_count(count) - 1;
-        let admitted = used(own) < Self::MOST.saturating_sub(used(&self.all));
-        admitted.then(|| Ticket { all: Arc::clone(&self.all), port: Arc::clone(own) })
+        may_have_another(used(own), used(&self.all), Self::MOST)
+            .then(|| Ticket { all: Arc::clone(&self.all), port: Arc::clone(own) })
     }
 }
 

@@ -95,15 +95,17 @@ impl Worker {
     fn send(&mut self, id: PortId, now: Instant) {
         let departures = self.outputs.queue(id);
         let rate = self.datapath.receive_rate(id);
-        let mut list: ArrayVec<Queued<'_>, { Batch::MOST }> = ArrayVec::new();
+        let (mut list, mut held_back) = (ArrayVec::<Queued<'_>, { Batch::MOST }>::new(), 0);
         for departure in departures {
-            if let Some(frame) = self.batch.frames().get(departure.frame) {
-                if rate.as_ref().is_some_and(|rate| !rate.admit(frame.bytes().len(), now)) {
-                    self.datapath.count_drops(id, DropReason::ReceiveRate, 1);
-                    continue;
-                }
+            let Some(frame) = self.batch.frames().get(departure.frame) else { continue };
+            if rate.is_none_or(|rate| rate.admit(frame.bytes().len(), now)) {
                 let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
+            } else {
+                held_back += 1;
             }
+        }
+        if held_back > 0 {
+            self.datapath.count_drops(id, DropReason::ReceiveRate, held_back);
         }
         let Some(queue) = self.queues.get_mut(id.0) else { return };
         let captures = if queue.captured { self.captures.as_mut_slice() } else { &mut [] };

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
-use packet::{Frame, IpPacket, Offload};
+use packet::{FragmentKey, Frame, IpPacket, Offload};
 
 use super::{Arrival, BridgeId, PortId};
 
@@ -39,27 +39,8 @@ pub(super) struct Waiting {
     came: u32,
 }
 
-/// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5). IPv6 does not count the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    bridge: BridgeId,
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: Option<u8>,
-    identification: u32,
-}
-
-impl Key {
-    fn of(bridge: BridgeId, packet: &IpPacket) -> Option<Self> {
-        Some(Self {
-            bridge,
-            source: packet.source,
-            destination: packet.destination,
-            protocol: packet.source.is_ipv4().then_some(packet.protocol),
-            identification: packet.fragment?.identification,
-        })
-    }
-}
+/// A packet, by the bridge that it came from.
+type Key = (BridgeId, FragmentKey);
 
 impl Early {
     pub(super) fn new(seed: u64) -> Self {
@@ -68,7 +49,7 @@ impl Early {
 
     /// Keeps a fragment. Returns the port of one that had to go for it.
     pub(super) fn keep(&mut self, at: &Arrival, packet: &IpPacket, frame: &Frame) -> Option<PortId> {
-        let key = Key::of(at.bridge, packet)?;
+        let key = (at.bridge, packet.fragment_key()?);
         if self.rows.is_empty() {
             self.rows.resize_with(ROWS, Vec::new);
         }
@@ -80,7 +61,7 @@ impl Early {
 
     /// The fragments that waited for `first`, in the order in which they came.
     pub(super) fn take(&mut self, bridge: BridgeId, first: &IpPacket) -> Vec<Waiting> {
-        let key = Key::of(bridge, first);
+        let key = first.fragment_key().map(|key| (bridge, key));
         let row = key.and_then(|key| self.row(&key));
         row.map(|row| row.extract_if(.., |waiting| Some(waiting.key) == key).collect()).unwrap_or_default()
     }
@@ -93,10 +74,10 @@ impl Early {
 
     /// Forgets what came from a bridge.
     pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
-        self.rows.iter_mut().for_each(|row| row.retain(|waiting| waiting.key.bridge != bridge));
+        self.rows.iter_mut().for_each(|row| row.retain(|waiting| waiting.key.0 != bridge));
     }
 
-    fn row(&mut self, key: &Key) -> Option<&mut Vec<Waiting>> {
+    fn row(&mut self, (_, key): &Key) -> Option<&mut Vec<Waiting>> {
         let mut hasher = self.seed.build_hasher();
         hasher.write_u128(match key.source {
             IpAddr::V4(source) => source.to_bits().into(),

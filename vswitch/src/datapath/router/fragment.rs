@@ -9,18 +9,16 @@ const MORE: u16 = 0x2000;
 const COPIED: u8 = 0x80;
 
 impl Router {
-    /// Sends a packet on in fragments of at most `mtu` bytes.
+    /// Sends a packet on, which is not a super-frame, in fragments of at most `mtu` bytes.
     pub(super) fn send_in_fragments(
         &mut self,
         at: &Arrival,
-        packet: &IpPacket,
+        (mut whole, offload): (Vec<u8>, Offload),
         plan: Plan,
         mtu: u16,
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
-        let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
-        let mut whole = frame.bytes().to_vec();
-        let offload = frame.offload;
+        let packet = IpPacket::parse(&whole, &at.ethernet).ok_or(DropReason::Malformed)?;
         whole.truncate(packet.end);
         if let Some(nat) = plan.nat {
             nat.apply(&mut whole, packet.network, &offload);
@@ -29,16 +27,16 @@ impl Router {
         if let Checksum::Partial { start, offset } = offload.checksum {
             checksum::complete(&mut whole, start, offset).ok_or(DropReason::Malformed)?;
         }
-        for piece in fragments(&whole, packet, mtu.into()) {
+        for piece in fragments(&whole, &packet, mtu.into()) {
             let index = paths.push(&piece, Offload::default())?;
-            self.resolve(index, Plan { nat: None, ..plan }, packet, at.second, paths)?;
+            self.resolve(index, Plan { nat: None, ..plan }, &packet, at.second, paths)?;
         }
         Ok(())
     }
 }
 
 /// Cuts a packet whose IP header is at `packet.network` of `frame`.
-pub(super) fn fragments(frame: &[u8], packet: &IpPacket, mtu: usize) -> Vec<Vec<u8>> {
+fn fragments(frame: &[u8], packet: &IpPacket, mtu: usize) -> Vec<Vec<u8>> {
     let (front, header) = (&frame[..packet.network], &frame[packet.network..packet.transport]);
     let data = &frame[packet.transport..packet.end];
     let bits = u16::from_be_bytes([header[6], header[7]]);

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroU16;
 
-use packet::{Capabilities, Egress, Gso, GsoKind, IpPacket, Layers, Offload, Queued, TagEdit};
+use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Layers, Offload, Queued, TagEdit};
 
-use super::fragment::fragments;
 use super::{Arrival, DropReason, Paths, Plan, Router};
 
 impl Router {
@@ -20,47 +19,28 @@ impl Router {
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
-        let Some(gso) = frame.offload.gso else { return self.send_in_fragments(at, packet, plan, mtu, paths) };
+        let Some(gso) = frame.offload.gso else {
+            return self.send_in_fragments(at, (frame.bytes().to_vec(), frame.offload), plan, mtu, paths);
+        };
         let headers = Layers::parse(frame.bytes()).map(|layers| layers.payload - layers.network);
         let size = headers.and_then(|headers| NonZeroU16::new(mtu.saturating_sub(u16::try_from(headers).ok()?)));
-        match size.filter(|_| gso.kind != GsoKind::Udp) {
-            Some(size) => {
-                let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
-                let index = paths.push(&bytes, offload)?;
-                self.resolve(index, plan, packet, at.second, paths)
-            }
-            None => self.send_segments_in_fragments(at, packet, plan, mtu, paths),
+        if let Some(size) = size.filter(|_| gso.kind != GsoKind::Udp) {
+            let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
+            let index = paths.push(&bytes, offload)?;
+            return self.resolve(index, plan, packet, at.second, paths);
         }
+        let segments = segments(frame)?;
+        segments.into_iter().try_for_each(|segment| self.send_in_fragments(at, segment, plan, mtu, paths))
     }
+}
 
-    fn send_segments_in_fragments(
-        &mut self,
-        at: &Arrival,
-        packet: &IpPacket,
-        plan: Plan,
-        mtu: u16,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
-        let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
-        let mut segments = Vec::new();
-        let queued = Queued { frame, edit: TagEdit::Keep, peer: 0 };
-        let failed = Egress::new().run(&[queued], Capabilities::default(), &mut |sent| {
-            let bytes: Vec<u8> = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
-            segments.push((bytes, sent.offload));
-        });
-        if failed > 0 {
-            return Err(DropReason::Unsegmentable);
-        }
-        for (mut segment, offload) in segments {
-            if let Some(nat) = plan.nat {
-                nat.apply(&mut segment, packet.network, &offload);
-            }
-            let part = IpPacket::parse(&segment, &at.ethernet).ok_or(DropReason::Malformed)?;
-            for piece in fragments(&segment, &part, mtu.into()) {
-                let index = paths.push(&piece, Offload::default())?;
-                self.resolve(index, Plan { nat: None, ..plan }, &part, at.second, paths)?;
-            }
-        }
-        Ok(())
-    }
+/// The segments of a super-frame, finished.
+fn segments(frame: &Frame) -> Result<Vec<(Vec<u8>, Offload)>, DropReason> {
+    let mut segments = Vec::new();
+    let queued = Queued { frame, edit: TagEdit::Keep, peer: 0 };
+    let failed = Egress::new().run(&[queued], Capabilities::default(), &mut |sent| {
+        let bytes: Vec<u8> = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
+        segments.push((bytes, sent.offload));
+    });
+    if failed > 0 { Err(DropReason::Unsegmentable) } else { Ok(segments) }
 }

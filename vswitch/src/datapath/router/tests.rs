@@ -133,6 +133,13 @@ impl Lab {
         }
     }
 
+    /// Station B's UDP port 80 is the uplink's 8080.
+    fn publish(&mut self) {
+        let to = "10.0.0.12:80".parse().unwrap();
+        let forward = nat::Forward::new(nat::Protocol::Udp, "8080".parse().unwrap(), to).unwrap();
+        self.datapath.set_forwards(UPLINK, vec![forward]);
+    }
+
     fn drops(&self, port: PortId, reason: DropReason) -> u64 {
         self.datapath.counters(port).unwrap().drops(reason)
     }
@@ -241,9 +248,7 @@ fn a_packet_leaves_by_the_uplink_and_its_answer_comes_back() {
 fn a_published_port_reaches_a_station_from_outside_and_by_hairpin() {
     let mut lab = Lab::new(true, nat());
     lab.introduce();
-    let to = "10.0.0.12:80".parse().unwrap();
-    let forward = nat::Forward::new(nat::Protocol::Udp, "8080".parse().unwrap(), to).unwrap();
-    lab.datapath.set_forwards(UPLINK, vec![forward]);
+    lab.publish();
     let left = lab.send(WAN, &udp((station(4), HOST, 999), (gateway(9), [192, 0, 2, 10], 8080), 60, b"in"));
     let [Left(B, packet)] = &left[..] else { panic!("{left:?}") };
     assert_eq!(flow(packet), (HOST, 999, [10, 0, 0, 12], 80, 59));
@@ -577,9 +582,7 @@ fn nobody_speaks_for_the_stations_of_another_bridge() {
 fn nobody_outside_speaks_for_a_station() {
     let mut lab = Lab::new(true, nat());
     lab.introduce();
-    let to = "10.0.0.12:80".parse().unwrap();
-    let forward = nat::Forward::new(nat::Protocol::Udp, "8080".parse().unwrap(), to).unwrap();
-    lab.datapath.set_forwards(UPLINK, vec![forward]);
+    lab.publish();
     for source in [[10, 0, 0, 11], [10, 0, 1, 13], [10, 0, 0, 1], [224, 0, 0, 1], [192, 0, 2, 10]] {
         let left = lab.send(WAN, &udp((station(4), source, 999), (gateway(9), [192, 0, 2, 10], 8080), 60, b"in"));
         assert_eq!(left, [], "{source:?}");
