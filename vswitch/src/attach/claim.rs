@@ -20,7 +20,7 @@ pub(super) fn mark(port: &PortName) -> String {
 /// The device of a port in its namespace, by name and mark; in a container's namespace by its mark alone, because the
 /// container's runtime renames it.
 pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<Link>, AttachError> {
-    let ours = marked(netlink, &mark(&spec.name), place)?;
+    let ours = marked(netlink, spec, place)?;
     let named = ours.iter().find(|link| link.name == spec.ifname.as_str());
     let renamed = if is_foreign(spec) { ours.first() } else { None };
     Ok(named.or(renamed).cloned())
@@ -50,8 +50,8 @@ pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<Namespace>, AttachError>
     }
 }
 
-/// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind or name are removed. The TAP that is
-/// called `held` is open, in this vswitchd.
+/// What is left of an earlier vswitchd for this port, to be used again. Leftovers of another kind are removed, and in a
+/// station's namespace those of another name. The TAP that is called `held` is open, in this vswitchd.
 pub(super) fn claim(
     netlink: &Netlink,
     spec: &PortSpec,
@@ -82,7 +82,7 @@ fn claim_now(
         return Err(AttachError::Taken { ifname: ifname.to_owned(), place: place.clone() });
     }
     let mut reusable = None;
-    for link in marked(netlink, &mark(&spec.name), place)? {
+    for link in marked(netlink, spec, place)? {
         let right_name = link.name == ifname || is_foreign(spec);
         // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
         // nothing but its carrier tells that it is in use.
@@ -121,9 +121,15 @@ pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<()
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 
-fn marked(netlink: &Netlink, mark: &str, place: &Place) -> Result<Vec<Link>, AttachError> {
-    let mut links = netlink.links().doing(NET_ADMIN, || format!("list interfaces {place}"))?;
-    links.retain(|link| link.alias.as_deref() == Some(mark));
+/// The devices that were made for a port. In a station's namespace there are few to look through. In that of vswitchd there may be
+/// thousands, and nobody renames its stations, so it is asked by name: else a start would take time with the square of its ports.
+fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>, AttachError> {
+    let found = match spec.netns {
+        Some(_) => netlink.links(),
+        None => netlink.link(spec.ifname.as_str()).map(|link| link.into_iter().collect()),
+    };
+    let mut links = found.doing(NET_ADMIN, || format!("list interfaces {place}"))?;
+    links.retain(|link| link.alias.as_deref() == Some(&mark(&spec.name)));
     Ok(links)
 }
 

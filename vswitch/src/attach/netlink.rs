@@ -62,7 +62,7 @@ impl Netlink {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (connection, handle, _) = {
             let _inside = runtime.enter();
-            rtnetlink::new_connection()?
+            rtnetlink::new_connection_with_strict_check()?
         };
         runtime.spawn(connection);
         Ok(Self { runtime, handle })
@@ -133,8 +133,9 @@ impl Netlink {
 
     /// The addresses of a link, and whether the switch set each.
     pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<(IpNet, bool)>> {
-        let dump = self.handle.address().get().set_link_index_filter(index).execute();
-        let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
+        let mut request = self.handle.address().get().set_link_index_filter(index);
+        request.message_mut().header.index = index;
+        let messages: Vec<_> = self.runtime.block_on(request.execute().try_collect()).map_err(into_io)?;
         Ok(messages.iter().filter_map(address).collect())
     }
 
@@ -189,9 +190,12 @@ impl Netlink {
     fn static_routes(&self, index: u32, read: fn(&RouteMessage) -> Option<IpAddr>) -> io::Result<Vec<IpAddr>> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut all = RouteMessage::default();
-            all.header.address_family = family;
-            let dump = self.handle.route().get(all).execute();
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = family;
+            // Not the table: one without routes is an error.
+            wanted.header.protocol = RouteProtocol::Static;
+            wanted.attributes.push(RouteAttribute::Oif(index));
+            let dump = self.handle.route().get(wanted).execute();
             let messages: Vec<_> = self.runtime.block_on(dump.try_collect()).map_err(into_io)?;
             found.extend(messages.iter().filter(|route| is_static(route, index)).filter_map(read));
         }

@@ -43,7 +43,9 @@ impl Switch {
     /// that were added at run time becomes a note.
     pub(super) fn build(&mut self, wanted: Layout) -> Result<Vec<String>, ControlError> {
         let (mut errors, mut notes, mut undo) = (Vec::new(), Vec::new(), Vec::new());
-        for step in plan::steps(&Layout::default(), &wanted) {
+        let steps = plan::steps(&Layout::default(), &wanted);
+        self.journal_all(wanted.ports.into_values().map(|(spec, _)| spec))?;
+        for step in steps {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
                 (Err(error), Step::AddForward(_, Origin::Runtime | Origin::Docker)) => {
@@ -64,6 +66,8 @@ impl Switch {
                 (Err(error), _) => errors.push(error),
             }
         }
+        let ports = &self.ports;
+        self.state.made.ports.retain(|name, _| ports.get(name).is_some_and(|port| port.state == PortState::Up));
         if errors.is_empty() {
             self.state.forget_overruled(&self.file);
             self.state_file.save(&self.state).map_err(ControlError::State)?;
@@ -316,11 +320,18 @@ impl Switch {
 
     /// Writes down that a device is about to be made, so that a start after a crash finds it.
     fn journal(&mut self, spec: &PortSpec) -> Result<(), ControlError> {
-        if spec.kind == PortKind::Link && spec.netns.is_none() {
-            return Ok(());
+        self.journal_all(std::iter::once(spec.clone()))
+    }
+
+    /// The same for many, at the price of one.
+    fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
+        let made = &mut self.state.made.ports;
+        let mut news = false;
+        for spec in specs.filter(|spec| spec.kind != PortKind::Link || spec.netns.is_some()) {
+            news |= made.get(&spec.name) != Some(&spec);
+            made.insert(spec.name.clone(), spec);
         }
-        let known = self.state.made.ports.insert(spec.name.clone(), spec.clone());
-        if known.as_ref() == Some(spec) { Ok(()) } else { self.state_file.save(&self.state).map_err(ControlError::State) }
+        if news { self.state_file.save(&self.state).map_err(ControlError::State) } else { Ok(()) }
     }
 
     /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.
