@@ -15,8 +15,10 @@ mod fdb;
 mod guard;
 mod outputs;
 mod place;
+mod port;
 mod rate;
 mod router;
+mod run;
 mod slots;
 mod storm;
 mod tunnel;
@@ -29,7 +31,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Checksum, Ethernet, Frame, Mac, VlanId};
+use packet::{Batch, Ethernet, Frame, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -42,9 +44,11 @@ pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;
 pub use tunnel::{RemoteStation, TunnelSettings};
 
-use crate::api::{ControlFrames, VlanMode};
+use crate::api::VlanMode;
 use bridge::{Bridge, Destination};
+use port::{Parsed, Port, exceeds};
 use router::{Arrival, Attention, Paths, Router};
+use run::Run;
 use storm::StormLimit;
 use tunnel::Remote;
 use vlan::PortVlans;
@@ -143,28 +147,6 @@ pub struct Datapath {
     routes: bool,
 }
 
-#[derive(Debug)]
-struct Port {
-    bridge: BridgeId,
-    vlans: PortVlans,
-    guard: Option<Guard>,
-    protected: bool,
-    owner: Option<Mac>,
-    storm: Option<StormLimit>,
-    send_rate: Option<Arc<Limiter>>,
-    receive_rate: Option<Arc<Limiter>>,
-    remote: Option<Remote>,
-    counters: Counters,
-}
-
-/// A frame that may pass.
-#[derive(Debug, Clone, Copy)]
-struct Parsed {
-    index: usize,
-    ethernet: Ethernet,
-    vlan: VlanId,
-}
-
 impl Datapath {
     /// A datapath without bridges or ports. `seed` should be random.
     pub fn new(epoch: Instant, seed: u64) -> Self {
@@ -180,16 +162,22 @@ impl Datapath {
     /// Forwards every frame of `batch` into `outputs`. What the router has to say is put behind them.
     pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
         self.foresee(batch);
+        let (second, mut run) = (self.second(now), None::<Run>);
         for index in 0..batch.frames().len() {
             let Some(frame) = batch.frames().get(index) else { return };
             let (ingress, length) = (PortId(frame.ingress), frame.bytes().len() as u64);
             let Some(port) = self.ports.get_mut(ingress.0) else { continue };
             port.counters.rx_frames += 1;
             port.counters.rx_bytes += length;
-            if let Err(reason) = self.forward_one(index, now, batch, outputs) {
+            if let Some((egress, departure)) = run.as_ref().and_then(|run| run.next(index, frame)) {
+                outputs.push(egress, departure);
+                continue;
+            }
+            run = self.forward_one(index, (now, second), batch, outputs).unwrap_or_else(|reason| {
                 outputs.drop(index, reason);
                 self.count_drops(ingress, reason, 1);
-            }
+                None
+            });
         }
         self.count_late_drops();
     }
@@ -210,8 +198,14 @@ impl Datapath {
         }
     }
 
-    fn forward_one(&mut self, index: usize, now: Instant, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {
-        let second = self.second(now);
+    /// Decides about one frame, and says what that means for those like it which follow.
+    fn forward_one(
+        &mut self,
+        index: usize,
+        (now, second): (Instant, u32),
+        batch: &mut Batch,
+        outputs: &mut Outputs,
+    ) -> Result<Option<Run>, DropReason> {
         let frame = batch.frames().get(index).ok_or(DropReason::Malformed)?;
         let place = Place { port: PortId(frame.ingress), peer: frame.peer };
         let port = self.ports.get_mut(place.port.0).ok_or(DropReason::NoDestination)?;
@@ -247,26 +241,29 @@ impl Datapath {
         }
         match attention {
             Attention::None => {
-                send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
+                let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
+                let run = sent.zip(batch.frames().get(index));
+                let run =
+                    run.and_then(|((to, departure), frame)| Run::after(frame, ethernet, bridge.settings.mtu, to, departure));
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 self.explain_tunnel(&at, destination, batch, outputs);
-                Ok(())
+                Ok(run)
             }
-            Attention::Mine if !self.routes => Ok(()),
+            Attention::Mine if !self.routes => Ok(None),
             Attention::Mine => {
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 let (bridges, ports) = (&self.bridges, &self.ports);
-                self.router.receive(&at, &mut Paths { bridges, ports, batch, outputs })
+                self.router.receive(&at, &mut Paths { bridges, ports, batch, outputs }).map(|()| None)
             }
             Attention::Also => {
                 // Where there is nobody else, the gateway is who hears it.
                 let _ = send(bridge, &self.ports, place.port, &frame, destination, outputs);
                 if !self.routes {
-                    return Ok(());
+                    return Ok(None);
                 }
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 let (bridges, ports) = (&self.bridges, &self.ports);
-                self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs })
+                self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs }).map(|()| None)
             }
         }
     }
@@ -495,40 +492,7 @@ impl Datapath {
     }
 }
 
-impl Port {
-    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked.
-    fn admit(&mut self, index: usize, frame: &Frame, bridge: &BridgeSettings, now: Instant) -> Result<Parsed, DropReason> {
-        let bytes = frame.bytes();
-        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
-        if exceeds(bridge.mtu, &ethernet, frame) {
-            return Err(DropReason::Oversized);
-        }
-        let vlan = self.vlans.classify(ethernet.tag)?;
-        if ethernet.source.is_group() || ethernet.source == Mac::ZERO {
-            return Err(DropReason::InvalidSource);
-        }
-        if ethernet.destination.is_link_local_control() && !passes(bridge.control_frames, ethernet.destination) {
-            return Err(DropReason::ControlFrame);
-        }
-        if self.owner == Some(ethernet.destination) {
-            return Err(DropReason::SamePort);
-        }
-        if let Some(guard) = &self.guard {
-            guard.check(&ethernet, bytes)?;
-        }
-        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit(bytes.len(), now)) {
-            return Err(DropReason::SendRate);
-        }
-        if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
-            && !storm.admit(now)
-        {
-            return Err(DropReason::StormLimit);
-        }
-        Ok(Parsed { index, ethernet, vlan })
-    }
-}
-
-/// Queues a frame where it goes.
+/// Queues a frame where it goes, and says where that is if it is one port to which any frame like it may follow.
 fn send(
     bridge: &Bridge,
     ports: &Slots<Port>,
@@ -536,51 +500,24 @@ fn send(
     frame: &Parsed,
     destination: Destination,
     outputs: &mut Outputs,
-) -> Result<(), DropReason> {
+) -> Result<Option<(PortId, Departure)>, DropReason> {
     match destination {
         Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
         Destination::Place(Place { port: id, peer }) => {
-            let port = ports.get(id.0).ok_or(DropReason::NoDestination)?;
-            if port.protected && ports.get(ingress.0).is_some_and(|port| port.protected) {
+            let [from, port] = [ingress, id].map(|id| ports.get(id.0).ok_or(DropReason::NoDestination));
+            let (from, port) = (from?, port?);
+            if port.protected && from.protected {
                 return Err(DropReason::Protected);
             }
             let edit = port.vlans.egress(frame.vlan, frame.ethernet.tag).ok_or(DropReason::NoDestination)?;
-            outputs.push(id, Departure { frame: frame.index, edit, peer });
-            Ok(())
+            let departure = Departure { frame: frame.index, edit, peer };
+            outputs.push(id, departure);
+            // How long it may be in a tunnel is asked for each.
+            Ok((from.looks_at_headers_only() && port.remote.is_none()).then_some((id, departure)))
         }
         Destination::Everyone if bridge.flood(Some(ingress), frame.index, (frame.vlan, frame.ethernet.tag), ports, outputs) => {
-            Ok(())
+            Ok(None)
         }
         Destination::Everyone => Err(DropReason::NoDestination),
     }
-}
-
-/// Whether a frame, or a segment of a super-frame, is longer than the MTU. Its tags do not count, up to two of them, so that a
-/// full packet of a customer's VLAN passes inside a provider's (IEEE 802.1ad).
-fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
-    let bytes = frame.bytes();
-    let room = usize::from(mtu) + inner_tags(ethernet, bytes);
-    let length = match (frame.offload.gso, frame.offload.checksum) {
-        (Some(gso), Checksum::Partial { start, offset }) => {
-            // TCP's checksum is at 16 and its header length at 12; UDP's at 6 of 8 bytes.
-            let start = usize::from(start);
-            let transport = if offset == 16 { bytes.get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4) } else { 8 };
-            start + transport + usize::from(gso.size.get())
-        }
-        _ => bytes.len(),
-    };
-    length.min(bytes.len()) > ethernet.payload + room
-}
-
-/// Bytes of the tags, of either kind, that stay payload: as many as make two with the one that does not.
-fn inner_tags(ethernet: &Ethernet, bytes: &[u8]) -> usize {
-    let most = if ethernet.tag.is_some() { 1 } else { 2 };
-    let kinds = bytes.get(ethernet.payload.saturating_sub(2)..).unwrap_or_default().chunks_exact(4);
-    let is_tag = |kind: &[u8]| matches!(kind, [0x81, 0x00, ..] | [0x88, 0xa8, ..]);
-    kinds.take(most).take_while(|kind| is_tag(kind)).count() * 4
-}
-
-/// Whether a frame to a link-local control address goes on. PAUSE never does.
-fn passes(control_frames: ControlFrames, destination: Mac) -> bool {
-    control_frames == ControlFrames::Pass && destination.0[5] != 1
 }

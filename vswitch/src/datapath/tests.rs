@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use packet::{Gso, GsoKind, Offload, Tag, TagEdit};
+use packet::{Checksum, Gso, GsoKind, Offload, Tag, TagEdit};
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::ControlFrames;
 
 const BROADCAST: u64 = 0xffff_ffff_ffff;
 
@@ -320,6 +321,76 @@ proptest! {
             if let Ok(list) = sent {
                 prop_assert!(!list.is_empty() && list.iter().all(|(egress, _)| *egress != port));
             }
+        }
+    }
+}
+
+/// Ports that look at different things, and a bridge that knows who is behind some of them.
+fn various() -> Lab {
+    let trunk = VlanMode::Trunk { allowed: vec![vlan(1), vlan(2)], native: Some(vlan(1)) };
+    let mut lab = Lab::new(&[VlanMode::All, VlanMode::Access(vlan(1)), trunk, VlanMode::All, VlanMode::All, VlanMode::All]);
+    let guard = Some(Guard { mac: Mac::from_u64(0x0200_0000_0003), addresses: vec!["1.1.1.1".parse().unwrap()] });
+    lab.set(3, PortSettings { guard, protected: true, ..PortSettings::on(BridgeId(0)) });
+    let limiter = Limiter::new("8kbit".parse().unwrap(), lab.now);
+    // Only a little is left of what may pass.
+    assert!((0..128).all(|_| limiter.admit(1020, lab.now)));
+    let send_rate = Some(Arc::new(limiter));
+    lab.set(4, PortSettings { send_rate, protected: true, ..PortSettings::on(BridgeId(0)) });
+    let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, flood_limit: Some(3), stations: Vec::new() });
+    lab.set(5, PortSettings { vlans: VlanMode::Access(vlan(1)), tunnel, ..PortSettings::on(BridgeId(0)) });
+    for port in 0..5 {
+        let _ = lab.carry(port, 0x0200_0000_0000 + u64::from(port), BROADCAST);
+    }
+    lab
+}
+
+fn sent(lab: &mut Lab, batch: &mut Batch) -> (Vec<(u32, TagEdit, u16)>, Vec<DropReason>) {
+    let mut outputs = Outputs::new();
+    lab.datapath.forward(lab.now, batch, &mut outputs);
+    let all = (0..6).flat_map(|port| outputs.queue(PortId(port)).iter().map(move |d| (d.frame, (port, d.edit, d.peer))));
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(frame, _)| *frame);
+    (all.into_iter().map(|(_, way)| way).collect(), outputs.dropped().iter().map(|(_, reason)| *reason).collect())
+}
+
+proptest! {
+    #[test]
+    fn a_frame_goes_the_same_way_in_a_run_and_alone(
+        runs in prop::collection::vec(
+            (
+                (0_u32..6, 0_u16..2),
+                prop::sample::select(vec![None, None, None, Some(2)]),
+                0_u64..8,
+                prop::sample::select(vec![None, None, Some(0), Some(1), Some(2)]),
+                prop::collection::vec((prop::sample::select(vec![20, 46, 1450, 1451, 1500, 1501]), 1_u8..3), 1..5),
+            ),
+            1..16,
+        ),
+    ) {
+        let (mut together, mut alone) = (various(), various());
+        let (mut batch, mut expected) = (Batch::new(), (Vec::new(), Vec::new()));
+        for ((port, peer), moved, destination, tag, packets) in runs {
+            let source = 0x0200_0000_0000 + moved.unwrap_or(u64::from(port));
+            let destination = if destination == 7 { BROADCAST } else { 0x0200_0000_0000 + destination };
+            for (payload, address) in packets {
+                let mut bytes = frame(source, destination, tag, payload);
+                let start = bytes.len() - payload;
+                bytes[start] = 0x45;
+                bytes[start + 12..start + 16].fill(address);
+                let mut single = Batch::new();
+                for batch in [&mut batch, &mut single] {
+                    batch.set_ingress(port);
+                    batch.push(&bytes, Offload::default());
+                    batch.last_mut().unwrap().peer = if port == 5 { peer } else { 0 };
+                }
+                let (ways, drops) = sent(&mut alone, &mut single);
+                expected.0.extend(ways);
+                expected.1.extend(drops);
+            }
+        }
+        prop_assert_eq!(sent(&mut together, &mut batch), expected);
+        for port in (0..6).map(PortId) {
+            prop_assert_eq!(together.datapath.counters(port), alone.datapath.counters(port));
         }
     }
 }
