@@ -81,6 +81,9 @@ impl Port {
 /// full packet of a customer's VLAN passes inside a provider's (IEEE 802.1ad).
 pub(super) fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
     let bytes = frame.bytes();
+    if bytes.len() <= ethernet.payload + usize::from(mtu) {
+        return false;
+    }
     let room = usize::from(mtu) + inner_tags(ethernet, bytes);
     let length = match (frame.offload.gso, frame.offload.checksum) {
         (Some(gso), Checksum::Partial { start, offset }) => {
