@@ -3,8 +3,11 @@
 
 mod endpoint;
 mod lan;
+mod lease;
 mod names;
 mod publish;
+
+pub(super) use lease::Leasing;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,17 +20,23 @@ use super::{ControlError, Port, Switch};
 use crate::api::{BridgeName, Origin, PortName};
 use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
+use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
 
 impl Switch {
-    /// Carries out a call of Docker's and answers it.
-    ///
-    /// # Errors
-    /// Why it was not; nothing of it was done then.
-    pub fn answer_docker(&mut self, request: Request) -> Result<Value, ControlError> {
-        let answer = self.carry_out(request);
-        self.follow_lans();
-        answer
+    /// Carries out a call of Docker's and answers it: at once, but for an address that a DHCP server is asked for. Of what is refused nothing
+    /// was done.
+    pub fn answer_docker(&mut self, Ask { request, reply }: Ask) {
+        match request {
+            Request::CreateEndpoint(request) if self.is_by_dhcp(&request) => self.lease_endpoint(request, reply),
+            request => {
+                let answer = self.carry_out(request);
+                self.follow_lans();
+                // Docker may have been stopped meanwhile.
+                let _ = reply.send(answer.map_err(|error| error.to_string()));
+            }
+        }
+        self.tell_stations();
     }
 
     fn carry_out(&mut self, request: Request) -> Result<Value, ControlError> {
@@ -95,6 +104,7 @@ impl Switch {
     /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
         let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
+        self.leasing.retain(|_, leasing| leasing.network() != id);
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use packet::{ETHERNET_HEADER, Ethernet, Mac, ethertype};
+use packet::{Ethernet, Mac, ethertype};
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
 use crate::services::wire::{Hop, ethernet};
@@ -32,10 +32,8 @@ pub(super) fn request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 
 /// Who, other than `own`, says in an ARP frame that it has `address`; or, where that is only `probed` for, that it would have it.
 pub(super) fn rival(frame: &[u8], own: Mac, address: Ipv4Addr, probed: bool) -> Option<Mac> {
-    if Ethernet::parse(frame).ok()?.ethertype != ethertype::ARP {
-        return None;
-    }
-    let message = ArpPacket::new_checked(frame.get(ETHERNET_HEADER..)?).ok()?;
+    let ethernet = Ethernet::parse(frame).ok().filter(|ethernet| ethernet.ethertype == ethertype::ARP)?;
+    let message = ArpPacket::new_checked(frame.get(ethernet.payload..)?).ok()?;
     let ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr: sender, target_protocol_addr: target, .. } =
         ArpRepr::parse(&message).ok()?
     else {
