@@ -99,3 +99,20 @@ fn what_is_wrong_in_a_compose_file_is_said() {
         assert_eq!(say(&host, "vsctl list-br | tail -n +2; vsctl list-ports | tail -n +2"), "", "{network}");
     }
 }
+
+#[test]
+fn a_service_gets_its_address_from_the_lan() {
+    needs!("dockerd", "docker", "docker-compose", "unshare", "busybox", "dnsmasq", "curl");
+    let host = DockerHost::with(FILE);
+    host.write(
+        "/run/compose.yml",
+        "services: { web: { image: httpd, hostname: web, mac_address: '02:00:00:00:00:07', networks: [lan] } }
+networks: { lan: { driver: vswitch-lan, driver_opts: { parent: wan }, ipam: { driver: 'null' } } }",
+    );
+    let lines = "outside dnsmasq --conf-file=/dev/null --pid-file=/run/dhcp.pid --port=0 --interface=lan --bind-interfaces --no-ping \
+            --dhcp-leasefile=/run/leases --dhcp-range=192.0.2.100,192.0.2.110,1h
+        compose up -d > /dev/null
+        for i in 1 2 3 4 5; do outside curl -s -m 2 http://$(awk '/02:00:00:00:00:07/ { print $3 }' /run/leases)/cgi-bin/who && break; sleep 0.2; done
+        compose down -t 0 > /dev/null; vsctl list-br | tail -n +2";
+    assert_eq!(say(&host, lines), "web 192.0.2.2");
+}

@@ -50,7 +50,7 @@ use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
 use crate::worker::{Event, Handle};
 use capture::Captures;
-use docker::Leasing;
+use docker::Asking;
 use handover::Handover;
 use plan::Step;
 use services::ServicesThread;
@@ -79,11 +79,11 @@ pub struct Switch {
     services: ServicesThread,
     /// When Docker last spoke of endpoints that have no sandbox yet.
     awaited: BTreeMap<EndpointId, Instant>,
-    /// Containers that wait for an address from a DHCP server.
-    leasing: BTreeMap<EndpointId, Leasing>,
-    /// Whom workers and services were told of, for whom such a server is asked.
+    /// Containers that wait until a LAN was asked about their addresses.
+    asking: BTreeMap<EndpointId, Asking>,
+    /// Containers of which workers and services were told that a LAN is asked about them.
     stations: Vec<Station>,
-    /// What such servers grant now, by port.
+    /// What DHCP servers grant containers now, by port.
     granted: BTreeMap<PortName, Terms>,
     /// What Docker calls what is its own.
     names: Names,
@@ -158,7 +158,7 @@ impl Switch {
             captures: Captures::default(),
             services,
             awaited: BTreeMap::new(),
-            leasing: BTreeMap::new(),
+            asking: BTreeMap::new(),
             stations: Vec::new(),
             granted: BTreeMap::new(),
             names: Names::default(),

@@ -81,7 +81,7 @@ impl Switch {
             }
             Output::Uplink(name, frame) => self.emit(self.uplinks.get(&name).map(|uplink| uplink.bridge), None, frame),
             Output::Changed(name, event) if self.uplinks.contains_key(&name) => self.change_lease((name, event)),
-            Output::Changed(name, event) => self.lease_container(&name, event),
+            Output::Changed(name, event) => self.note_lan(&name, event),
             Output::Ask(_) => {}
         }
     }
@@ -113,7 +113,7 @@ impl Switch {
         self.services.tell(Input::Uplinks(uplinks.collect()));
     }
 
-    /// Tells workers and services which containers ask for an address now.
+    /// Tells workers and services about which containers' addresses LANs are asked now.
     pub(super) fn set_stations(&self, bridges: &BTreeSet<BridgeName>, stations: Vec<Station>) {
         for (name, bridge) in self.bridges.iter().filter(|(name, _)| bridges.contains(*name)) {
             let here = stations.iter().filter(|station| station.bridge == *name);

@@ -55,7 +55,7 @@ pub use dns::{Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member};
 pub use run::{Input, run};
-pub use stations::{LIMIT, PATIENCE, Station};
+pub use stations::{LIMIT, PATIENCE, Question, Station};
 pub use ticket::{Ticket, Tickets};
 
 use crate::api::{BridgeName, PortName};
@@ -199,7 +199,7 @@ impl Services {
         old.into_iter().flat_map(|(name, mut client)| outputs_of(&name, client.release(now))).collect()
     }
 
-    /// Takes on the containers that ask for an address now; one that goes gives its address back.
+    /// Takes on the containers that ask about their addresses now; one that goes gives back what a server gave it.
     pub fn set_stations(&mut self, now: Duration, stations: Vec<Station>) -> Vec<Output> {
         self.stations.set(now, stations, &self.directory, &mut self.random)
     }
@@ -247,19 +247,19 @@ impl Services {
         for (name, client) in &mut self.uplinks {
             outputs.extend(outputs_of(name, client.tick(now)));
         }
-        outputs.extend(self.stations.tick(now));
+        outputs.extend(self.stations.tick(now, &mut self.random));
         self.keep();
         outputs
     }
 
-    /// Whether somebody waits for the address of a container, so that [`hurry`](Self::hurry) should be called every tenth of a second.
+    /// Whether somebody waits for what is asked for a container, so that [`hurry`](Self::hurry) should be called every tenth of a second.
     pub fn is_hurried(&self) -> bool {
         self.stations.is_hurried()
     }
 
     /// Does what is due for containers.
     pub fn hurry(&mut self, now: Duration) -> Vec<Output> {
-        self.stations.tick(now)
+        self.stations.tick(now, &mut self.random)
     }
 
     /// Writes the leases down if they have changed. A crash may lose those of the last second: their clients ask again for what

@@ -20,7 +20,7 @@ pub enum Input {
     Links(Vec<Link>),
     /// The uplinks that ask for an address from now on.
     Uplinks(Vec<Uplink>),
-    /// The containers that ask for an address from now on.
+    /// The containers that ask about their addresses from now on.
     Stations(Vec<Station>),
 }
 

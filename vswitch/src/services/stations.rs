@@ -1,5 +1,5 @@
-//! Containers on LANs whose addresses come from a DHCP server there: a [`Client`] each, which speaks with the container's MAC address in the
-//! network's VLAN.
+//! Containers on LANs that ask about their addresses there, with their MAC addresses in the VLAN of their network: a DHCP server for one, by a
+//! [`Client`] each; or only whether somebody has the one that Docker gave ([`Probe`]).
 //!
 //! Somebody waits for the first address of each: what a server has not offered after [`PATIENCE`] or not granted after [`LIMIT`] is told, once. From
 //! then on a client goes on for as long as the container has a place on its network, which is for the control side to say; a container
@@ -14,7 +14,7 @@ use packet::{Mac, VlanId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::client::{Client, Event, Purpose, Step};
+use super::client::{CONTAINER, Client, Event, Probe, Purpose, Step};
 use super::{Answer, Output, Punt};
 use crate::api::{BridgeName, PortName};
 
@@ -25,7 +25,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// What the names of files with leases begin with.
 const PREFIX: &str = "lease-";
 
-/// A container that asks for an address.
+/// A container that asks about its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
     /// Its port.
@@ -36,8 +36,17 @@ pub struct Station {
     pub vlan: VlanId,
     /// Its address on the link.
     pub mac: Mac,
-    /// The address that it has already, and that cannot be changed.
-    pub address: Option<Ipv4Addr>,
+    /// What it asks.
+    pub question: Question,
+}
+
+/// What is asked for a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// A DHCP server for an address; for this one, if the container has it already, for it cannot be changed.
+    Lease(Option<Ipv4Addr>),
+    /// Whether somebody has this one.
+    Free(Ipv4Addr),
 }
 
 /// All of them.
@@ -51,11 +60,23 @@ pub(super) struct Stations {
 #[derive(Debug)]
 struct Asking {
     station: Station,
-    client: Client,
-    /// When it is told that it goes on too long; `None` once it has had an address.
-    deadline: Option<Duration>,
-    /// Whether a server has offered an address.
-    answered: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It asks a server.
+    Leasing {
+        client: Box<Client>,
+        /// When it is told that it goes on too long; `None` once it has had an address.
+        deadline: Option<Duration>,
+        /// Whether a server has offered an address.
+        answered: bool,
+    },
+    /// It asks whether the address is in use.
+    Probing { address: Ipv4Addr, probe: Probe, next: Duration },
+    /// It knows.
+    Told,
 }
 
 impl Stations {
@@ -66,20 +87,14 @@ impl Stations {
             let port = station.port.clone();
             let asking = match old.remove(&port) {
                 Some(asking) if asking.station.is_same(&station) => asking,
-                _ => Asking::new(now, station, path(directory, &port), random.random()),
+                _ => Asking::new(now, station, path(directory, &port), random),
             };
             self.all.insert(port, asking);
         }
         if !std::mem::replace(&mut self.swept, true) {
             self.sweep(directory);
         }
-        old.into_values()
-            .flat_map(|mut asking| {
-                let step = asking.client.release(now);
-                // Nobody is left to be told.
-                asking.outputs(Step { events: Vec::new(), ..step })
-            })
-            .collect()
+        old.into_values().flat_map(|asking| asking.release(now)).collect()
     }
 
     /// Removes the leases of containers that are gone since the last run: their servers find out by themselves.
@@ -100,54 +115,109 @@ impl Stations {
         let mut outputs = Vec::new();
         let is_there = |asking: &&mut Asking| asking.station.bridge == punt.bridge && Some(asking.station.vlan) == punt.vlan;
         for asking in self.all.values_mut().filter(is_there) {
-            let step = asking.client.receive(now, &punt.frame);
-            outputs.extend(asking.take(now, step));
+            outputs.extend(asking.receive(now, &punt.frame));
         }
         outputs
     }
 
     /// Does what is due.
-    pub(super) fn tick(&mut self, now: Duration) -> Vec<Output> {
-        self.all.values_mut().flat_map(|asking| asking.tick(now)).collect()
+    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Vec<Output> {
+        self.all.values_mut().flat_map(|asking| asking.tick(now, random)).collect()
     }
 
     /// Whether somebody waits for one of them, so that [`tick`](Self::tick) should be called every tenth of a second.
     pub(super) fn is_hurried(&self) -> bool {
-        self.all.values().any(|asking| asking.deadline.is_some())
+        let is_awaited = |asking: &Asking| match &asking.state {
+            State::Leasing { deadline, .. } => deadline.is_some(),
+            State::Probing { .. } => true,
+            State::Told => false,
+        };
+        self.all.values().any(is_awaited)
     }
 }
 
 impl Station {
     /// Whether it is the same one, which may have got its address meanwhile.
     fn is_same(&self, other: &Self) -> bool {
-        (&self.bridge, self.vlan, self.mac) == (&other.bridge, other.vlan, other.mac)
+        let same_question = match (self.question, other.question) {
+            (Question::Lease(_), Question::Lease(_)) => true,
+            (one, other) => one == other,
+        };
+        same_question && (&self.bridge, self.vlan, self.mac) == (&other.bridge, other.vlan, other.mac)
     }
 }
 
 impl Asking {
-    fn new(now: Duration, station: Station, path: PathBuf, seed: u64) -> Self {
-        let client = Client::new(now, Purpose::Container(station.address), station.mac, path, seed);
-        let deadline = station.address.is_none().then(|| now + PATIENCE);
-        Self { station, client, deadline, answered: false }
+    fn new(now: Duration, station: Station, path: PathBuf, random: &mut StdRng) -> Self {
+        let state = match station.question {
+            Question::Lease(address) => {
+                let client = Client::new(now, Purpose::Container(address), station.mac, path, random.random());
+                let deadline = address.is_none().then(|| now + PATIENCE);
+                State::Leasing { client: Box::new(client), deadline, answered: false }
+            }
+            Question::Free(address) => {
+                let probe = Probe::new(station.mac, address, &CONTAINER);
+                State::Probing { next: now + probe.wait(random), address, probe }
+            }
+        };
+        Self { station, state }
     }
 
-    fn tick(&mut self, now: Duration) -> Vec<Output> {
-        let step = self.client.tick(now);
+    /// Nobody is left to be told.
+    fn release(mut self, now: Duration) -> Vec<Output> {
+        let State::Leasing { client, .. } = &mut self.state else { return Vec::new() };
+        let frames = client.release(now).frames;
+        self.outputs(Step { frames, events: Vec::new() })
+    }
+
+    fn receive(&mut self, now: Duration, frame: &[u8]) -> Vec<Output> {
+        let step = match &mut self.state {
+            State::Leasing { client, .. } => client.receive(now, frame),
+            State::Probing { address, probe, .. } => match probe.rival(frame) {
+                Some(mac) => Step { frames: Vec::new(), events: vec![Event::Conflict(*address, mac)] },
+                None => return Vec::new(),
+            },
+            State::Told => return Vec::new(),
+        };
+        self.take(now, step)
+    }
+
+    fn tick(&mut self, now: Duration, random: &mut StdRng) -> Vec<Output> {
+        let step = match &mut self.state {
+            State::Leasing { client, .. } => client.tick(now),
+            State::Probing { next, .. } if now < *next => return Vec::new(),
+            State::Probing { probe, next, .. } => match probe.next(random) {
+                Some((frame, pause)) => {
+                    *next = now + pause;
+                    Step { frames: vec![frame], events: Vec::new() }
+                }
+                None => Step { frames: Vec::new(), events: vec![Event::Free] },
+            },
+            State::Told => return Vec::new(),
+        };
         let mut outputs = self.take(now, step);
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            let event = if self.answered { Event::Unfinished } else { Event::Unanswered };
-            self.deadline = None;
+        if let State::Leasing { deadline, answered, .. } = &mut self.state
+            && deadline.is_some_and(|deadline| now >= deadline)
+        {
+            *deadline = None;
+            let event = if *answered { Event::Unfinished } else { Event::Unanswered };
             outputs.push(Output::Changed(self.station.port.clone(), event));
         }
         outputs
     }
 
     fn take(&mut self, now: Duration, step: Step) -> Vec<Output> {
-        if self.client.is_answered() && !std::mem::replace(&mut self.answered, true) {
-            self.deadline = self.deadline.map(|deadline| deadline + (LIMIT - PATIENCE)).filter(|deadline| *deadline > now);
-        }
-        if step.events.iter().any(|event| matches!(event, Event::Bound(_))) {
-            self.deadline = None;
+        match &mut self.state {
+            State::Leasing { client, deadline, answered } => {
+                if client.is_answered() && !std::mem::replace(answered, true) {
+                    *deadline = deadline.map(|deadline| deadline + (LIMIT - PATIENCE)).filter(|deadline| *deadline > now);
+                }
+                if step.events.iter().any(|event| matches!(event, Event::Bound(_))) {
+                    *deadline = None;
+                }
+            }
+            State::Probing { .. } if step.events.is_empty() => {}
+            State::Probing { .. } | State::Told => self.state = State::Told,
         }
         self.outputs(step)
     }

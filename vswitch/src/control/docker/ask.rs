@@ -1,5 +1,5 @@
-//! Containers on LANs whose addresses come from a DHCP server there. *CreateEndpoint* is answered when there is one, and other calls go on
-//! meanwhile.
+//! Containers on LANs, which are asked about their addresses: a DHCP server for one, or everybody whether he has the one that Docker gave.
+//! *CreateEndpoint* is answered when that is known, and other calls go on meanwhile.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -14,11 +14,11 @@ use crate::api::{BridgeName, LeaseInfo, PortName};
 use crate::docker::message::CreateEndpoint;
 use crate::docker::server::Reply;
 use crate::docker::{DockerError, Endpoint, EndpointId, Lease, Network, NetworkId};
-use crate::services::Station;
 use crate::services::client::{Event, Terms};
+use crate::services::{Question, Station};
 
-/// A container that waits for its address.
-pub(in crate::control) struct Leasing {
+/// A container that waits until its LAN was asked about its address.
+pub(in crate::control) struct Asking {
     request: CreateEndpoint,
     endpoint: Endpoint,
     reply: Reply,
@@ -27,43 +27,48 @@ pub(in crate::control) struct Leasing {
 }
 
 impl Switch {
-    /// Whether the address of a new endpoint is a DHCP server's to give.
-    pub(super) fn is_by_dhcp(&self, request: &CreateEndpoint) -> bool {
+    /// Whether a LAN has to be asked about the address of a new endpoint.
+    pub(super) fn asks_lan(&self, request: &CreateEndpoint) -> bool {
         let network = self.state.docker.networks.get(&request.reference.network);
-        network.is_some_and(Network::is_by_dhcp) && request.interface.v4.is_empty() && request.interface.v6.is_empty()
+        let interface = &request.interface;
+        network.is_some_and(|network| match network.is_by_dhcp() {
+            true => interface.v4.is_empty() && interface.v6.is_empty(),
+            false => network.options.parent.is_some() && !interface.v4.is_empty(),
+        })
     }
 
-    /// Begins to ask for the address of an endpoint; whoever wants it is answered when there is one.
-    pub(super) fn lease_endpoint(&mut self, request: CreateEndpoint, reply: Reply) {
+    /// Begins to ask; whoever wants the endpoint is answered when there is an answer.
+    pub(super) fn ask_lan(&mut self, request: CreateEndpoint, reply: Reply) {
         // Docker may have been stopped meanwhile, here and below.
-        match self.begin_endpoint(&request).and_then(|begun| self.check_unleased(begun)) {
+        match self.begin_endpoint(&request).and_then(|begun| self.check_begun(begun)) {
             Ok(Begun::Known(answer)) => drop(reply.send(Ok(answer))),
             Ok(Begun::New(endpoint)) => {
                 // Docker asks again after a connection broke: nobody hears the first answer any more.
                 let id = request.reference.endpoint.clone();
-                self.leasing.insert(id, Leasing { request, endpoint, reply, declined: None });
+                self.asking.insert(id, Asking { request, endpoint, reply, declined: None });
             }
             Err(error) => drop(reply.send(Err(error.to_string()))),
         }
     }
 
-    /// Whether an endpoint can be, as far as that can be said without its address.
-    fn check_unleased(&self, begun: Begun) -> Result<Begun, ControlError> {
+    /// Whether an endpoint can be, as far as that can be said without its LAN.
+    fn check_begun(&self, begun: Begun) -> Result<Begun, ControlError> {
         if let Begun::New(endpoint) = &begun {
             self.rivals(endpoint)?;
+            self.check_addresses(endpoint, self.network(&endpoint.network)?)?;
             let is_rival = |other: &&Endpoint| {
                 other.port != endpoint.port && other.network == endpoint.network && other.mac == endpoint.mac
             };
-            if let Some(other) = self.leasing.values().map(|leasing| &leasing.endpoint).find(is_rival) {
+            if let Some(other) = self.asking.values().map(|asking| &asking.endpoint).find(is_rival) {
                 return Err(DockerError::AddressTaken(endpoint.mac.to_string(), other.port.clone()).into());
             }
         }
         Ok(begun)
     }
 
-    /// Takes note of what DHCP said about the address of a container.
-    pub(in crate::control) fn lease_container(&mut self, port: &PortName, event: Event) {
-        let waiting = self.leasing.iter().find(|(_, leasing)| leasing.endpoint.port == *port).map(|(id, _)| id.clone());
+    /// Takes note of what a LAN said about the address of a container.
+    pub(in crate::control) fn note_lan(&mut self, port: &PortName, event: Event) {
+        let waiting = self.asking.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone());
         match waiting {
             Some(id) => self.advance(&id, event),
             None => self.note_lease(port, event),
@@ -76,15 +81,22 @@ impl Switch {
     fn advance(&mut self, id: &EndpointId, event: Event) {
         match event {
             Event::Bound(terms) => {
-                if let Some(leasing) = self.leasing.remove(id) {
-                    self.grant(leasing, terms);
+                if let Some(asking) = self.asking.remove(id) {
+                    self.grant(asking, terms);
+                }
+            }
+            Event::Free => {
+                if let Some(asking) = self.asking.remove(id) {
+                    self.admit(asking);
                 }
             }
             Event::Conflict(address, mac) => {
-                if let Some(leasing) = self.leasing.get_mut(id) {
-                    leasing.declined = Some((address, mac));
-                    tracing::warn!(port = %leasing.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
+                let Some(asking) = self.asking.get_mut(id) else { return };
+                if !asking.endpoint.addresses.is_empty() {
+                    return self.refuse(id, |lan| DockerError::InUse(lan, address, mac));
                 }
+                asking.declined = Some((address, mac));
+                tracing::warn!(port = %asking.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
             }
             // One that a crash left, before Docker had it: another is asked for.
             Event::Lost => {}
@@ -94,7 +106,7 @@ impl Switch {
     }
 
     fn refuse(&mut self, id: &EndpointId, refusal: impl FnOnce(String) -> DockerError) {
-        let Some(Leasing { endpoint, reply, declined, .. }) = self.leasing.remove(id) else { return };
+        let Some(Asking { endpoint, reply, declined, .. }) = self.asking.remove(id) else { return };
         let lan = self.state.docker.networks.get(&endpoint.network).map_or_else(String::new, Network::lan);
         let refusal = match declined {
             Some((address, mac)) => DockerError::Declined(lan, address, mac),
@@ -103,20 +115,27 @@ impl Switch {
         let _ = reply.send(Err(refusal.to_string()));
     }
 
-    /// Gives a container its address. If nobody waits for it any more, it goes back.
-    fn grant(&mut self, leasing: Leasing, terms: Terms) {
-        let Leasing { request, endpoint, reply, .. } = leasing;
-        if reply.is_closed() {
-            return;
-        }
-        let (port, net) = (endpoint.port.clone(), IpNet::V4(terms.address));
-        let endpoint = Endpoint { addresses: vec![net], lease: Some(Lease::read(&terms)), ..endpoint };
-        let added: Result<Value, ControlError> = self.add_endpoint(&request, endpoint);
-        if added.is_ok() {
+    /// Gives a container what a DHCP server granted.
+    fn grant(&mut self, mut asking: Asking, terms: Terms) {
+        let (port, net) = (asking.endpoint.port.clone(), IpNet::V4(terms.address));
+        asking.endpoint.addresses = vec![net];
+        asking.endpoint.lease = Some(Lease::read(&terms));
+        if self.admit(asking) {
             tracing::info!(%port, "DHCP gave {net}");
             self.granted.insert(port, terms);
         }
+    }
+
+    /// Adds an endpoint whose address is known, and says whether it did. Where nobody waits for it any more, a lease goes back.
+    fn admit(&mut self, asking: Asking) -> bool {
+        let Asking { request, endpoint, reply, .. } = asking;
+        if reply.is_closed() {
+            return false;
+        }
+        let added: Result<Value, ControlError> = self.add_endpoint(&request, endpoint);
+        let is_added = added.is_ok();
         let _ = reply.send(added.map_err(|error| error.to_string()));
+        is_added
     }
 
     /// What has become of a lease whose container runs.
@@ -132,7 +151,7 @@ impl Switch {
             Event::Conflict(_, mac) => {
                 tracing::warn!(%port, %place, "the station {mac} has the address {address} of this container too: restart one of them");
             }
-            Event::Lost | Event::Unanswered | Event::Unfinished => {
+            Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
                 self.granted.remove(port);
                 tracing::warn!(
                     %port, %place,
@@ -150,12 +169,12 @@ impl Switch {
         Some(LeaseInfo { server, granted: granted.is_some(), seconds: granted.map(|terms| terms.seconds) })
     }
 
-    /// Tells workers and services who asks for an address now, if that has changed. To be called now and then, for Docker goes without a word.
+    /// Tells workers and services about whose addresses LANs are asked now, if that has changed. To be called now and then, for Docker goes without a word.
     pub(in crate::control) fn tell_stations(&mut self) {
-        self.leasing.retain(|_, leasing| !leasing.reply.is_closed());
+        self.asking.retain(|_, asking| !asking.reply.is_closed());
         let docker = &self.state.docker;
         let leased = docker.endpoints.values().filter(|endpoint| endpoint.lease.is_some());
-        let asking = leased.chain(self.leasing.values().map(|leasing| &leasing.endpoint));
+        let asking = leased.chain(self.asking.values().map(|asking| &asking.endpoint));
         let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
         let stations: Vec<Station> = stations.collect();
         if stations == self.stations || !self.started_up {
@@ -169,7 +188,7 @@ impl Switch {
     }
 }
 
-impl Leasing {
+impl Asking {
     /// Its network.
     pub(super) const fn network(&self) -> &NetworkId {
         &self.endpoint.network
@@ -178,6 +197,10 @@ impl Leasing {
 
 fn station(network: &Network, endpoint: &Endpoint) -> Station {
     let address = endpoint.addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr()) } else { None });
+    let question = match address {
+        Some(address) if endpoint.lease.is_none() => Question::Free(address),
+        address => Question::Lease(address),
+    };
     let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
-    Station { port, bridge, vlan: network.vlan(), mac: endpoint.mac, address }
+    Station { port, bridge, vlan: network.vlan(), mac: endpoint.mac, question }
 }

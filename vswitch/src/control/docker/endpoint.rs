@@ -40,7 +40,7 @@ impl Switch {
                 Ok(Begun::Known(interface(request, old)))
             }
             Some(_) => Err(DockerError::Different(format!("endpoint {id}")).into()),
-            None if known.len() + self.leasing.len() >= docker::MOST_ENDPOINTS => {
+            None if known.len() + self.asking.len() >= docker::MOST_ENDPOINTS => {
                 Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into())
             }
             None => Ok(Begun::New(endpoint)),
@@ -82,7 +82,7 @@ impl Switch {
     }
 
     /// Whether the addresses of an endpoint are free on its bridge, as far as others than Docker are concerned, and its port's name is.
-    fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
+    pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
         if self.layout().has_port(&endpoint.port) {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
@@ -102,7 +102,7 @@ impl Switch {
 
     /// Removes endpoints; those that are gone are fine.
     pub(super) fn delete_endpoints(&mut self, ids: &BTreeSet<EndpointId>) -> Result<Value, ControlError> {
-        self.leasing.retain(|id, _| !ids.contains(id));
+        self.asking.retain(|id, _| !ids.contains(id));
         if ids.iter().any(|id| self.state.docker.endpoints.contains_key(id)) {
             self.change_docker(|docker| docker.endpoints.retain(|id, _| !ids.contains(id)))?;
         }

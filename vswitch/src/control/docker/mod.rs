@@ -1,13 +1,11 @@
 //! What Docker asks of the driver, carried out: each call changes what is kept ([`Docker`]), and the difference that this makes to the switch is
 //! applied as a reload's would be.
 
+mod ask;
 mod endpoint;
 mod lan;
-mod lease;
 mod names;
 mod publish;
-
-pub(super) use lease::Leasing;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,12 +21,14 @@ use crate::docker::message::{self, Request};
 use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
 
+pub(super) use ask::Asking;
+
 impl Switch {
-    /// Carries out a call of Docker's and answers it: at once, but for an address that a DHCP server is asked for. Of what is refused nothing
-    /// was done.
+    /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked. Of what is refused
+    /// nothing was done.
     pub fn answer_docker(&mut self, Ask { request, reply }: Ask) {
         match request {
-            Request::CreateEndpoint(request) if self.is_by_dhcp(&request) => self.lease_endpoint(request, reply),
+            Request::CreateEndpoint(request) if self.asks_lan(&request) => self.ask_lan(request, reply),
             request => {
                 let answer = self.carry_out(request);
                 self.follow_lans();
@@ -104,7 +104,7 @@ impl Switch {
     /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
         let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
-        self.leasing.retain(|_, leasing| leasing.network() != id);
+        self.asking.retain(|_, asking| asking.network() != id);
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;

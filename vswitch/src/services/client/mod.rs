@@ -32,8 +32,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
+pub(super) use conflict::Probe;
 pub use lease::Terms;
 use lease::{Held, Kept};
+pub(super) use pace::CONTAINER;
 use pace::Pace;
 
 use super::dhcp4::{CLIENT_PORT, Message, option};
@@ -50,8 +52,7 @@ const REBOOTS: u32 = 2;
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after a declined address (section 3.1, step 5).
 const DECLINE_PAUSE: Duration = Duration::from_secs(10);
-/// How often an address is asked for on the link, and announced there (RFC 5227, section 1.1: `PROBE_NUM`, `ANNOUNCE_NUM`).
-const PROBES: u32 = 3;
+/// How often an address is announced on the link (RFC 5227, section 1.1: `ANNOUNCE_NUM`).
 const ANNOUNCEMENTS: u32 = 2;
 /// Between two announcements (`ANNOUNCE_INTERVAL`).
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(2);
@@ -92,7 +93,7 @@ enum State {
     /// Asking for the last lease again: REQUESTs sent.
     Rebooting { tries: u32, last: Held },
     /// It was given an address, and asks on the link whether somebody has it: probes sent.
-    Probing { held: Held, probes: u32 },
+    Probing { held: Held, probe: Probe },
     /// It has an address, and has said so on the link `announced` times.
     Holding { held: Held, stage: Stage, announced: u32, defended: Option<Duration> },
 }
@@ -117,6 +118,8 @@ pub enum Event {
     Unanswered,
     /// One was offered to a container, and not granted in time.
     Unfinished,
+    /// Nobody has the one that a container was given otherwise.
+    Free,
 }
 
 /// What the client does.
@@ -191,17 +194,16 @@ impl Client {
             }
             State::Requesting { .. } => self.restart(now, Duration::ZERO),
             State::Rebooting { .. } => self.stop_rebooting(now, &mut step),
-            State::Probing { held, probes } if *probes < PROBES => {
-                *probes += 1;
-                let pace = Pace::of(self.purpose);
-                let pause = Duration::from_millis(self.random.random_range(pace.between_probes.clone()));
-                self.next = now + if *probes < PROBES { pause } else { pace.after_probes };
-                step.frames.push(conflict::probe(self.mac, held.terms.address.addr()));
-            }
-            State::Probing { held, .. } => {
-                let held = held.clone();
-                self.hold(now, held, &mut step);
-            }
+            State::Probing { held, probe } => match probe.next(&mut self.random) {
+                Some((frame, pause)) => {
+                    self.next = now + pause;
+                    step.frames.push(frame);
+                }
+                None => {
+                    let held = held.clone();
+                    self.hold(now, held, &mut step);
+                }
+            },
             State::Holding { held, announced, .. } if *announced < ANNOUNCEMENTS && now < held.renew => {
                 *announced += 1;
                 self.next = if *announced < ANNOUNCEMENTS { held.renew.min(now + ANNOUNCE_PAUSE) } else { held.renew };
@@ -249,13 +251,15 @@ impl Client {
 
     /// Looks for somebody else with the address in an ARP frame.
     fn watch(&mut self, now: Duration, frame: &[u8], step: &mut Step) {
-        let (held, probing) = match &self.state {
-            State::Probing { held, .. } => (held, true),
-            State::Holding { held, .. } => (held, false),
+        let (address, rival) = match &self.state {
+            State::Probing { held, probe } => (held.terms.address.addr(), probe.rival(frame)),
+            State::Holding { held, .. } => {
+                let address = held.terms.address.addr();
+                (address, conflict::rival(frame, self.mac, address, false))
+            }
             _ => return,
         };
-        let address = held.terms.address.addr();
-        let Some(rival) = conflict::rival(frame, self.mac, address, probing) else { return };
+        let Some(rival) = rival else { return };
         match &mut self.state {
             State::Holding { defended, .. } if defended.is_none_or(|last| now >= last + DEFENCE) => {
                 *defended = Some(now);
@@ -311,8 +315,9 @@ impl Client {
     }
 
     fn begin_to_probe(&mut self, now: Duration, held: Held) {
-        self.next = now + Duration::from_millis(self.random.random_range(Pace::of(self.purpose).before_probes.clone()));
-        self.state = State::Probing { held, probes: 0 };
+        let probe = Probe::new(self.mac, held.terms.address.addr(), Pace::of(self.purpose));
+        self.next = now + probe.wait(&mut self.random);
+        self.state = State::Probing { held, probe };
     }
 
     fn hold(&mut self, now: Duration, held: Held, step: &mut Step) {

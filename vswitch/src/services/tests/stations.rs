@@ -18,7 +18,7 @@ fn container(address: Option<[u8; 4]>) -> Station {
         bridge: "lan-wan".parse().unwrap(),
         vlan: VlanId::try_from(7).unwrap(),
         mac: mac(9),
-        address: address.map(Into::into),
+        question: Question::Lease(address.map(Into::into)),
     }
 }
 
@@ -145,4 +145,36 @@ fn a_new_process_asks_for_the_lease_again_and_forgets_those_of_the_dead() {
     assert_eq!(lan.files(), 2);
     let events = lan.pass(10);
     assert!(matches!(&events[..], [Event::Bound(terms)] if terms.address.addr() == address), "{events:?}");
+}
+
+/// An ARP frame in which station 8 says that it has, or asks for, an address.
+fn arp(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let packet = etherparse::ArpPacket::new(
+        etherparse::ArpHardwareId::ETHERNET,
+        etherparse::EtherType::IPV4,
+        etherparse::ArpOperation::REPLY,
+        &mac(8).0,
+        &sender,
+        &mac(9).0,
+        &target,
+    );
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(mac(8).0, mac(9).0).arp(packet.unwrap()).write(&mut frame).unwrap();
+    frame
+}
+
+#[test]
+fn an_address_of_a_range_is_asked_for_and_one_that_somebody_has_is_told() {
+    let address = [192, 0, 2, 50];
+    for heard in [None, Some(arp(address, [0; 4])), Some(arp([0; 4], address)), Some(arp([192, 0, 2, 51], [0; 4]))] {
+        let mut lan = Lan::new();
+        lan.set(vec![Station { question: Question::Free(address.into()), ..container(None) }]);
+        assert!(lan.asking.is_hurried());
+        assert_eq!(lan.pass(4), []);
+        let in_use = heard.as_ref().is_some_and(|frame| *frame != arp([192, 0, 2, 51], [0; 4]));
+        let events = heard.map_or_else(Vec::new, |frame| lan.hear("lan-wan", 7, frame));
+        let expected = if in_use { Event::Conflict(address.into(), mac(8)) } else { Event::Free };
+        assert_eq!([events, lan.pass(20)].concat(), [expected]);
+        assert_eq!((lan.leases().len(), lan.asking.is_hurried(), lan.pass(100)), (0, false, vec![]));
+    }
 }
