@@ -80,7 +80,8 @@ enum State {
 }
 
 impl Stations {
-    /// Takes on the containers that ask from now on; one that goes gives its address back.
+    /// Takes on the containers that ask from now on; one that goes gives its address back, unless another is to the server what it was: a
+    /// container that came back before its death was noticed.
     pub(super) fn set(&mut self, now: Duration, stations: Vec<Station>, directory: &Path, random: &mut StdRng) -> Vec<Output> {
         let mut old = std::mem::take(&mut self.all);
         for station in stations {
@@ -94,7 +95,8 @@ impl Stations {
         if !std::mem::replace(&mut self.swept, true) {
             self.sweep(directory);
         }
-        old.into_values().flat_map(|asking| asking.release(now)).collect()
+        let has_heir = |gone: &Asking| self.all.values().any(|asking| asking.station.is_same(&gone.station));
+        old.into_values().flat_map(|asking| if has_heir(&asking) { asking.forget(now) } else { asking.release(now) }).collect()
     }
 
     /// Removes the leases of containers that are gone since the last run: their servers find out by themselves.
@@ -163,7 +165,13 @@ impl Asking {
         Self { station, state }
     }
 
-    /// Nobody is left to be told.
+    /// Forgets its lease.
+    fn forget(self, now: Duration) -> Vec<Output> {
+        drop(self.release(now));
+        Vec::new()
+    }
+
+    /// Gives its address back. Nobody is left to be told.
     fn release(mut self, now: Duration) -> Vec<Output> {
         let State::Leasing { client, .. } = &mut self.state else { return Vec::new() };
         let frames = client.release(now).frames;

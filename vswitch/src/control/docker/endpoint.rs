@@ -73,7 +73,7 @@ impl Switch {
             // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
             let starting = address.is_none() && self.is_awaited(id);
             let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
-            if starting || self.is_alive(id, old) && self.has_arrived(old) {
+            if self.is_alive(id, old) && (starting || self.has_arrived(old)) {
                 return Err(DockerError::AddressTaken(shared, old.port.clone()));
             }
             stale.insert(id.clone());

@@ -52,10 +52,7 @@ impl Lan {
         let mut events = Vec::new();
         for output in outputs {
             match output {
-                Output::Changed(port, event) => {
-                    assert_eq!(port.as_str(), "ep-1");
-                    events.push(event);
-                }
+                Output::Changed(port, event) => events.extend(Some(event).filter(|_| port.as_str() == "ep-1")),
                 Output::Answer(Answer { bridge, vlan, frame }) => {
                     assert_eq!((bridge.as_str(), vlan), ("lan-wan", VlanId::try_from(7).ok()));
                     let answers = if self.connected { self.server.receive("db", frame) } else { Vec::new() };
@@ -101,6 +98,21 @@ fn a_container_has_its_address_within_two_seconds_and_gives_it_back() {
     assert_eq!(lan.leases()[0].state, LeaseState::Bound);
     assert_eq!(lan.set(vec![]), []);
     assert_eq!((lan.leases().iter().filter(|lease| lease.state == LeaseState::Bound).count(), lan.files()), (0, 0));
+}
+
+#[test]
+fn a_container_that_came_back_before_its_death_was_noticed_keeps_its_address() {
+    let mut lan = Lan::new();
+    lan.pass(20);
+    let std::net::IpAddr::V4(v4) = lan.leases()[0].address else { panic!("no address") };
+    let (dead, new) = (Station { port: "ep-0".parse().unwrap(), ..container(Some(v4.octets())) }, container(None));
+    lan = Lan { asking: Services::new(lan.directory.path(), 6), ..lan };
+    lan.set(vec![dead.clone()]);
+    lan.set(vec![dead, new.clone()]);
+    let events = lan.pass(20);
+    assert!(matches!(&events[..], [Event::Bound(terms)] if terms.address.addr() == v4), "{events:?}");
+    lan.set(vec![new]);
+    assert_eq!((lan.leases()[0].state, lan.files()), (LeaseState::Bound, 1));
 }
 
 #[test]
