@@ -100,6 +100,11 @@ fn containers_are_on_the_lan_and_the_host_reaches_them() {
 
     let taken = host.sh("docker run --rm --network lan --ip 192.0.2.1 busybox true");
     assert!(taken.stderr.contains("the address 192.0.2.1 is the host's own on this LAN"), "{taken:?}");
+    // Linux answers for all of its addresses at any interface.
+    say(&host, "outside ip addr add 192.0.2.210/32 dev lo");
+    let taken = host.sh("docker run --rm --network lan --ip 192.0.2.210 busybox true");
+    assert!(taken.stderr.contains("the address 192.0.2.210 is that of the station"), "{taken:?}");
+    say(&host, "outside ip addr del 192.0.2.210/32 dev lo; docker run --rm --network lan --ip 192.0.2.210 busybox true");
     let refused = say(&host, "vsctl del-port lan-wan 2>&1; vsctl del-br lan-wan 2>&1; true");
     assert_eq!(refused.matches("remove that with docker network rm").count(), 1, "{refused}");
     assert_eq!(refused.matches("remove it with docker network rm").count(), 1, "{refused}");

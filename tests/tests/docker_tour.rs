@@ -21,7 +21,7 @@ struct Step {
 
 #[test]
 fn every_command_of_the_tour_does_what_it_says() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc", "tcpdump");
+    needs!("dockerd", "docker", "docker-compose", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc", "tcpdump");
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/docker.md")).unwrap();
     let steps = steps(&text);
     assert!(steps.len() > 40, "{}", steps.len());

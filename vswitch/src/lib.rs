@@ -62,7 +62,8 @@
 //! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
-//! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; an uplink's DHCP client.
+//! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
+//!   uplinks and of containers on a LAN.
 //! - `fragments`, `table`: what [`datapath`] and [`host`] share: packets put together and cut, a table that is bounded and fair.
 //! - [`sys`]: every `unsafe` block of the workspace.
 //! - [`packet`]: bytes and nothing else; [`vxlan`], [`nat`]: tunnels and translation without I/O; each a crate of its own.

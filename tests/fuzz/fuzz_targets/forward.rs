@@ -392,7 +392,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 bench.datapath.set_forwards(NAT, forwards.iter().take(8).filter_map(forward).collect());
             }
             Step::Emit(bridge, frame) => {
-                bench.datapath.emit(BridgeId((bridge % BRIDGES).into()), &frame, &mut bench.batch, &mut bench.outputs);
+                bench.datapath.emit((BridgeId((bridge % BRIDGES).into()), None), &frame, &mut bench.batch, &mut bench.outputs);
                 bench.leave(None);
             }
             Step::Wait(seconds) => {

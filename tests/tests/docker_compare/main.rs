@@ -8,6 +8,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
+mod compose;
 mod life;
 mod names;
 mod networks;
@@ -46,7 +47,8 @@ const fn differs(
     Check { what, line, answer, otherwise: Some((ours, reason)) }
 }
 
-const TOPICS: [Topic; 6] = [networks::TOPIC, addresses::TOPIC, names::TOPIC, reach::TOPIC, ports::TOPIC, life::TOPIC];
+const TOPICS: [Topic; 7] =
+    [networks::TOPIC, addresses::TOPIC, names::TOPIC, reach::TOPIC, ports::TOPIC, life::TOPIC, compose::TOPIC];
 
 /// A driver in the comparison.
 #[derive(Clone, Copy)]
@@ -111,6 +113,8 @@ ask() {
 name() { sed 's/ [^ ]*$//'; }
 # pings NAME ADDRESS [SECONDS]: yes or no.
 pings() { on $1 ping -c 1 -W ${3:-5} $2 > /dev/null 2>&1 && echo yes || echo no; }
+# compose COMMAND: docker-compose with the driver's file.
+compose() { docker-compose --ansi never --project-directory /run/$d-shop -f /run/$d-shop/docker-compose.yml -p $d-shop "$@" 2>&1; }
 # refused COMMAND: how it ends and the first line of what it says.
 refused() {
     local said
@@ -135,7 +139,7 @@ kind = "host"
 
 #[test]
 fn the_switch_answers_as_dockers_bridge_does() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    needs!("dockerd", "docker", "docker-compose", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
     let wanted = std::env::var("VSWITCH_COMPARE").unwrap_or_default();
     let (only, topics) = wanted.split_once(' ').unwrap_or((&wanted, ""));
     let host = if only == DOCKERS.driver { without_switch() } else { DockerHost::with(FILE) };

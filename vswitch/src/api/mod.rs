@@ -22,7 +22,7 @@ pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
 pub use network::{Network, NetworkError};
 pub use rate::{Rate, RateChange, RateError};
-pub use reply::{BridgeInfo, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
+pub use reply::{BridgeInfo, FdbEntry, LeaseInfo, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo};
 pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
 pub(crate) use spec::check_ipv6_mtu;
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanMode};

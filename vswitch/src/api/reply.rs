@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
@@ -188,6 +188,19 @@ pub struct PortInfo {
     /// Whose it is.
     #[serde(flatten)]
     pub docker: DockerPlace,
+    /// The lease of its address, of a container on a LAN with DHCP.
+    pub lease: Option<LeaseInfo>,
+}
+
+/// The lease of a container's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseInfo {
+    /// The DHCP server that gave it.
+    pub server: Ipv4Addr,
+    /// Whether it grants it now; else it is asked again.
+    pub granted: bool,
+    /// Seconds for which it grants it each time.
+    pub seconds: Option<u32>,
 }
 
 /// Whether a port forwards.
@@ -224,6 +237,7 @@ impl PortInfo {
             features,
             origin,
             docker: DockerPlace::default(),
+            lease: None,
         }
     }
 }

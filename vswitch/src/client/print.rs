@@ -152,6 +152,13 @@ fn show_port(text: &mut String, port: &PortInfo) {
         line(vec![why.clone()]);
     }
     line(port.addresses.iter().map(ToString::to_string).collect());
+    if let Some(lease) = &port.lease {
+        let grant = match lease.seconds {
+            Some(seconds) => format!("for {seconds} s at a time"),
+            None => "which does not grant it now and is asked again".to_owned(),
+        };
+        line(vec![format!("by DHCP from {}, {grant}", lease.server)]);
+    }
     let mut rules = Vec::new();
     if vlans(port) != "all" {
         rules.push(format!("vlan {}", vlans(port)));

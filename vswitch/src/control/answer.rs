@@ -52,7 +52,8 @@ impl Switch {
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
             let info = PortInfo::new(&port.spec, port.origin, mac, port.state.clone(), port.features.clone());
-            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), ..info }
+            let lease = self.lease_info(&port.spec.name);
+            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
         Ok(self.ports.values().filter(on_it).map(info).collect())

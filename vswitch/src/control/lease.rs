@@ -33,7 +33,7 @@ impl Switch {
                 tracing::warn!(uplink = %name, "DHCP gave {address}, which {mac} has: another is asked for");
                 None
             }
-            Event::Lost => {
+            Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
                 tracing::warn!(uplink = %name, "its DHCP lease is over: it has no address now");
                 None
             }

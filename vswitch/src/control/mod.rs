@@ -46,9 +46,11 @@ use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
 use crate::docker::{EndpointId, Names};
-use crate::services::{Output, Services};
+use crate::services::client::Terms;
+use crate::services::{Output, Services, Station};
 use crate::worker::{Event, Handle};
 use capture::Captures;
+use docker::Asking;
 use handover::Handover;
 use plan::Step;
 use services::ServicesThread;
@@ -77,6 +79,12 @@ pub struct Switch {
     services: ServicesThread,
     /// When Docker last spoke of endpoints that have no sandbox yet.
     awaited: BTreeMap<EndpointId, Instant>,
+    /// Containers that wait until a LAN was asked about their addresses.
+    asking: BTreeMap<EndpointId, Asking>,
+    /// Containers of which workers and services were told that a LAN is asked about them.
+    stations: Vec<Station>,
+    /// What DHCP servers grant containers now, by port.
+    granted: BTreeMap<PortName, Terms>,
     /// What Docker calls what is its own.
     names: Names,
     /// Empty when the start is over.
@@ -150,6 +158,9 @@ impl Switch {
             captures: Captures::default(),
             services,
             awaited: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            stations: Vec::new(),
+            granted: BTreeMap::new(),
             names: Names::default(),
             handover,
             lan_routes: BTreeMap::new(),
@@ -162,6 +173,7 @@ impl Switch {
         std::mem::take(&mut switch.handover).end();
         switch.started_up = true;
         switch.tell_services();
+        switch.tell_stations();
         notes.extend(switch.mtu_notes());
         notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))

@@ -220,9 +220,13 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                 switch.follow_underlay();
                 switch.follow_bridges();
                 switch.follow_lans();
+                switch.tell_stations();
             }),
             _ = look.tick() => {
-                tokio::task::block_in_place(|| switch.collect_dead());
+                tokio::task::block_in_place(|| {
+                    switch.collect_dead();
+                    switch.tell_stations();
+                });
                 if switch.may_be_renamed() {
                     served.unnamed.notify_one();
                 }
@@ -231,10 +235,8 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                 // It may have given up meanwhile.
                 let _ = complete.send(switch.learn_names(names));
             }
-            Some(Ask { request, reply }) = asks_in.recv() => {
-                let answer = tokio::task::block_in_place(|| switch.answer_docker(request));
-                // Docker may have been stopped meanwhile.
-                let _ = reply.send(answer.map_err(|error| error.to_string()));
+            Some(ask) = asks_in.recv() => {
+                tokio::task::block_in_place(|| switch.answer_docker(ask));
                 if switch.lacks_names() {
                     served.unnamed.notify_one();
                 }
@@ -338,6 +340,7 @@ mod tests {
             voices.notify(Event::Punt(Punt {
                 bridge: BridgeId(0),
                 port: PortId(0),
+                vlan: None,
                 frame: Vec::new(),
                 ticket: Ticket::default(),
             }));

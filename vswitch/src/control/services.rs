@@ -1,15 +1,17 @@
 //! The services of gateways: a thread of their own, fed with what the router punts and with what the gateways are.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use ipnet::IpNet;
+use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
 use super::{Port, Switch};
 use crate::api::{BridgeName, Origin, PortName};
 use crate::datapath::{BridgeId, Punt};
-use crate::services::{self, Input, Link, Member, Output, Services, Tickets, Uplink};
+use crate::services::{self, Input, Link, Member, Output, Services, Station, Tickets, Uplink};
 use crate::worker::Command;
 
 /// What may wait for the services: frames, and a few changes.
@@ -66,7 +68,7 @@ impl Switch {
         }
         let bridge = self.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
         if let Some(bridge) = bridge {
-            let frame = services::Punt { bridge, port, vlan: None, frame: punt.frame };
+            let frame = services::Punt { bridge, port, vlan: punt.vlan, frame: punt.frame };
             self.services.offer(Input::Frame(frame, punt.ticket));
         }
     }
@@ -74,16 +76,19 @@ impl Switch {
     /// Sends what the services have to say.
     pub(super) fn speak(&mut self, output: Output) {
         match output {
-            Output::Answer(answer) => self.emit(self.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.frame),
-            Output::Uplink(name, frame) => self.emit(self.uplinks.get(&name).map(|uplink| uplink.bridge), frame),
-            Output::Changed(name, event) => self.change_lease((name, event)),
+            Output::Answer(answer) => {
+                self.emit(self.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.vlan, answer.frame);
+            }
+            Output::Uplink(name, frame) => self.emit(self.uplinks.get(&name).map(|uplink| uplink.bridge), None, frame),
+            Output::Changed(name, event) if self.uplinks.contains_key(&name) => self.change_lease((name, event)),
+            Output::Changed(name, event) => self.note_lan(&name, event),
             Output::Ask(_) => {}
         }
     }
 
-    fn emit(&self, bridge: Option<BridgeId>, frame: Vec<u8>) {
+    fn emit(&self, bridge: Option<BridgeId>, vlan: Option<VlanId>, frame: Vec<u8>) {
         if let (Some(bridge), Some(router)) = (bridge, self.workers.first()) {
-            router.hint(Command::Emit(bridge, frame));
+            router.hint(Command::Emit(bridge, vlan, frame));
         }
     }
 
@@ -106,6 +111,19 @@ impl Switch {
         let by_dhcp = self.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         self.services.tell(Input::Uplinks(uplinks.collect()));
+    }
+
+    /// Tells workers and services about which containers' addresses LANs are asked now.
+    pub(super) fn set_stations(&self, bridges: &BTreeSet<BridgeName>, stations: Vec<Station>) {
+        for (name, bridge) in self.bridges.iter().filter(|(name, _)| bridges.contains(*name)) {
+            let here = stations.iter().filter(|station| station.bridge == *name);
+            let clients: Vec<(VlanId, Mac)> = here.map(|station| (station.vlan, station.mac)).collect();
+            if self.tell_all(|| Command::SetClients(bridge.id, clients.clone())).is_err() {
+                // The data plane has stopped, and vswitchd is about to.
+                return;
+            }
+        }
+        self.services.tell(Input::Stations(stations));
     }
 
     fn members(&self, bridge: &BridgeName) -> Vec<Member> {

@@ -223,7 +223,8 @@ impl Datapath {
                 Learned::Held => return Err(DropReason::MacMove),
             }
         }
-        let attention = self.router.attention(id, vlan, ethernet.destination);
+        let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
+        let attention = self.router.attention(id, vlan, &ethernet, bytes);
         if attention != Attention::None && !self.routes {
             outputs.hand_over(index);
         }
@@ -232,7 +233,6 @@ impl Datapath {
             if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(now)) {
                 return Err(DropReason::StormLimit);
             }
-            let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
             let neighbor = |address| self.router.confirmed(id, vlan, address, second);
             if let Some(reply) = bridge.answer(place.port, &frame, bytes, &self.ports, neighbor) {
                 reply.put(batch, outputs);
@@ -289,11 +289,12 @@ impl Datapath {
         for index in 0..batch.frames().len() {
             let Some(frame) = batch.frames().get(index) else { return };
             let port = PortId(frame.ingress);
-            let Ok(ethernet) = Ethernet::parse(frame.bytes()) else { continue };
+            let bytes = frame.bytes();
+            let Ok(ethernet) = Ethernet::parse(bytes) else { continue };
             let Some(Port { bridge, vlans, .. }) = self.ports.get(port.0) else { continue };
             let (bridge, Ok(vlan)) = (*bridge, vlans.classify(ethernet.tag)) else { continue };
             let at = Arrival { index, port, bridge, ethernet, now, second };
-            let attention = self.router.attention(bridge, vlan, ethernet.destination);
+            let attention = self.router.attention(bridge, vlan, &ethernet, bytes);
             let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
             let routed = match attention {
                 // It is bridged, by whoever received it, and too long for a tunnel.
@@ -312,9 +313,9 @@ impl Datapath {
         self.count_late_drops();
     }
 
-    /// Sends a frame that the services of a bridge's gateway made.
-    pub fn emit(&mut self, bridge: BridgeId, frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
-        let Some(vlan) = self.router.vlan(bridge) else { return };
+    /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.
+    pub fn emit(&mut self, (bridge, vlan): (BridgeId, Option<VlanId>), frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
+        let Some(vlan) = vlan.or_else(|| self.router.vlan(bridge)) else { return };
         // Whoever waits for it asks again.
         let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs }.emit(bridge, vlan, frame);
     }
@@ -332,6 +333,11 @@ impl Datapath {
     /// Gives a bridge a gateway, changes it, or takes it away.
     pub fn set_gateway(&mut self, id: BridgeId, settings: Option<GatewaySettings>) {
         self.router.set_gateway(id, settings);
+    }
+
+    /// Takes note of containers, by VLAN and MAC address, for which the services ask a DHCP server on this bridge, which has no gateway.
+    pub fn set_clients(&mut self, bridge: BridgeId, clients: Vec<(VlanId, Mac)>) {
+        self.router.set_clients(bridge, clients);
     }
 
     /// Sets the published ports of an uplink that translates.
@@ -381,6 +387,7 @@ impl Datapath {
         if self.bridges.get(id.0).is_some_and(|bridge| !bridge.has_members()) {
             self.bridges.remove(id.0);
             self.router.set_gateway(id, None);
+            self.router.set_clients(id, Vec::new());
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::CreateEndpoint;
 use super::sandbox::Sandbox;
-use super::{DockerError, EndpointId, Network, NetworkId, Rates};
+use super::{DockerError, EndpointId, Lease, Network, NetworkId, Rates};
 use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
 
 /// A container's place on a network.
@@ -22,6 +22,9 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Its addresses, of each IP version one at most.
     pub addresses: Vec<IpNet>,
+    /// What came with its address from a DHCP server of the LAN; none: the address did not come from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// How fast it may be.
     pub rates: Rates,
     /// The sandbox that has joined; none: there is no device yet.
@@ -43,12 +46,13 @@ impl Endpoint {
         let given = [&interface.v4, &interface.v6].into_iter().filter(|text| !text.is_empty());
         let addresses = given.map(|text| address(text, network)).collect::<Result<Vec<_>, _>>()?;
         let mac = match interface.mac.as_str() {
+            "" if network.is_by_dhcp() => made_up_mac(&request.reference.endpoint.to_string()),
             "" => default_mac(&addresses).ok_or(DockerError::NoAddress)?,
             text => text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "a MAC address"))?,
         };
         let port = port_name(&request.reference.endpoint)?;
         let (network, published) = (request.reference.network.clone(), Vec::new());
-        Ok(Self { network, port, mac, addresses, rates, sandbox: None, left: false, published })
+        Ok(Self { network, port, mac, addresses, lease: None, rates, sandbox: None, left: false, published })
     }
 
     /// Its port, once it has joined a sandbox.
@@ -88,6 +92,9 @@ impl Endpoint {
 
     /// The gateway of an IP version that its container is to use.
     pub fn gateway(&self, network: &Network, v4: bool) -> Option<IpAddr> {
+        if let Some(lease) = &self.lease {
+            return lease.gateway.filter(|gateway| gateway.is_ipv4() == v4);
+        }
         let mut own = self.addresses.iter().map(IpNet::addr).filter(|address| address.is_ipv4() == v4);
         own.find_map(|address| network.way_out(address))
     }
@@ -103,13 +110,15 @@ fn address(text: &str, network: &Network) -> Result<IpNet, DockerError> {
 /// `02:42` and the IPv4 address; where there is none, a hash of the IPv6 address.
 fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
     let v4 = addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr().octets()) } else { None });
-    let hash = |net: &IpNet| {
-        let text = net.addr().to_string();
-        let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        hash.to_be_bytes()
-    };
-    let [a, b, c, d] = v4.or_else(|| addresses.first().map(hash))?;
-    Some(Mac([0x02, 0x42, a, b, c, d]))
+    let own = v4.map(|[a, b, c, d]| Mac([0x02, 0x42, a, b, c, d]));
+    own.or_else(|| addresses.first().map(|net| made_up_mac(&net.addr().to_string())))
+}
+
+/// `02:42` and a hash (FNV-1a) of a text.
+fn made_up_mac(text: &str) -> Mac {
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    Mac([0x02, 0x42, a, b, c, d])
 }
 
 fn port_name(endpoint: &EndpointId) -> Result<PortName, DockerError> {

@@ -1,8 +1,11 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+use packet::Mac;
 
 use super::id::IdError;
 use super::{EndpointId, NetworkId};
 use crate::api::{BridgeName, PortName, SpecError};
+use crate::services::{LIMIT, PATIENCE};
 
 /// Why the driver does not do what Docker asks, in one sentence that the user reads after `docker: Error response from daemon`.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,9 @@ pub enum DockerError {
         subnet: ipnet::IpNet,
     },
     /// A network without subnets.
-    #[error("the network has no subnet: leave out `--ipam-driver null`, for the driver vswitch needs one")]
+    #[error(
+        "the network has no subnet: leave out `--ipam-driver null`, which is for networks of the driver vswitch-lan whose addresses come by DHCP"
+    )]
     NoSubnet,
     /// An address that is none.
     #[error("\"{}\" is not {what}", .0.escape_debug(), what = .1)]
@@ -76,6 +81,28 @@ pub enum DockerError {
     /// An address outside the network.
     #[error("the address {0} is in no subnet of the network: use one that is")]
     AddressOutside(IpAddr),
+    /// No DHCP server on a LAN.
+    #[error(
+        "no DHCP server answered on {0} within {seconds} s: start one there, or make the network with a --subnet and an --ip-range that is free",
+        seconds = PATIENCE.as_secs()
+    )]
+    Unanswered(String),
+    /// One that does not grant what it offers.
+    #[error(
+        "the DHCP server on {0} offered an address and did not grant one within {seconds} s: its log says why",
+        seconds = LIMIT.as_secs()
+    )]
+    Unfinished(String),
+    /// Addresses that others have.
+    #[error(
+        "the address {1}, which DHCP gave on {0}, is that of the station {2} already: have the server leave it alone, and try again"
+    )]
+    Declined(String, Ipv4Addr, Mac),
+    /// An address that somebody on the LAN has.
+    #[error(
+        "the address {1} is that of the station {2} on {0} already: use another, and an --ip-range that nobody else has addresses of"
+    )]
+    InUse(String, Ipv4Addr, Mac),
     /// An endpoint without an address.
     #[error("the container is given no address: the driver vswitch needs one")]
     NoAddress,

@@ -4,9 +4,15 @@
 //! has no part in what a packet socket sends, so each network also has a TAP on the host, with the addresses that the host has in the
 //! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To everybody else the host is
 //! where it was, for the link and the TAPs are protected from each other.
+//!
+//! A network without subnets (`--ipam-driver null`) has its containers' addresses from a DHCP server of the LAN: a client of the switch
+//! ([`services`](crate::services)) asks it with the MAC address that the container is going to have, and renews the lease for as long as the container
+//! has its place. The network's subnets are those that come with the addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::{Docker, DockerError, Network, NetworkId};
 use crate::api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, VlanMode};
@@ -23,6 +29,13 @@ impl Docker {
     /// The networks that are part of LANs.
     pub fn lans(&self) -> impl Iterator<Item = (&NetworkId, &Network)> {
         self.networks.iter().filter(|(_, network)| network.options.parent.is_some())
+    }
+
+    /// The subnets of a network: its own, or those of its containers' leases.
+    pub fn subnets_of(&self, id: &NetworkId) -> BTreeSet<IpNet> {
+        let own = self.networks.get(id).into_iter().flat_map(|network| &network.subnets).map(|subnet| subnet.net);
+        let leased = self.endpoints.values().filter(|endpoint| endpoint.network == *id && endpoint.lease.is_some());
+        own.chain(leased.flat_map(|endpoint| &endpoint.addresses).map(IpNet::trunc)).collect()
     }
 
     /// The containers' addresses on a network whose devices are there.

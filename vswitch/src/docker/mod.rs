@@ -15,17 +15,18 @@
 //! **Two drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` one that is part of a LAN of the host's (`lan`). They have
 //! a socket each and differ only in how a network is read.
 //!
-//! **The life of a container's port.** *CreateEndpoint* only notes addresses. *Join* makes the device, a TAP or veth, in vswitchd's own
-//! namespace ([`Netns::Sandbox`](crate::api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go on
-//! working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker
-//! then moves it back, and *DeleteEndpoint* removes it, wherever it is.
+//! **The life of a container's port.** *CreateEndpoint* only notes addresses; on a LAN it is answered when that was asked about them: a DHCP server
+//! for one, or everybody whether he has it. *Join* makes the device, a TAP or veth, in vswitchd's own namespace
+//! ([`Netns::Sandbox`](crate::api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go
+//! on working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker then
+//! moves it back, and *DeleteEndpoint* removes it, wherever it is.
 //!
 //! **Whoever died untold.** Docker forgets endpoints without a word when it is killed, or when vswitchd does not answer. So sandboxes are looked at
 //! ([`Sandbox::is_alive`]) when vswitchd starts, when a device goes, and every half minute; and whoever gets an address that was a dead one's takes it over.
 //!
-//! **Docker waits.** For the answer it blocks whatever concerns the container. Everything is answered from what is in memory, and no answer
-//! waits for Docker, which may be waiting for this very answer. Every call may come twice: to do again what is done, and to remove what is
-//! gone, succeeds.
+//! **Docker waits.** For the answer it blocks whatever concerns the container, and other containers of its network. Everything but what a LAN is asked
+//! is answered from what is in memory, and no answer waits for Docker, which may be waiting for this very answer. Every call may come
+//! twice: to do again what is done, and to remove what is gone, succeeds.
 //!
 //! **Names.** A driver is told identifiers. What Docker calls its containers and networks ([`Names`]) is asked for afterwards, by a task that nobody
 //! waits for ([`daemon`]), only to be shown.
@@ -37,6 +38,7 @@ mod id;
 mod ipam;
 mod lan;
 mod layout;
+mod lease;
 pub mod message;
 mod names;
 mod network;
@@ -54,6 +56,7 @@ pub use id::{EndpointId, IdError, NetworkId};
 pub use ipam::Pools;
 pub use lan::host_port_name;
 pub use layout::Docker;
+pub use lease::Lease;
 pub use names::Names;
 pub use network::{Network, Subnet};
 pub use options::{Attach, NetworkOptions, Rates};

@@ -18,7 +18,7 @@ const MTU: u16 = 1500;
 pub struct Network {
     /// The bridge that it is: one of its own, or one of `switch.toml`.
     pub bridge: BridgeName,
-    /// Its subnets, each with the gateway's address.
+    /// Its subnets, each with the gateway's address; none: a DHCP server of its LAN has them.
     pub subnets: Vec<Subnet>,
     /// Whether nothing beyond it is reached.
     pub internal: bool,
@@ -52,8 +52,10 @@ impl Network {
             (true, _, Some(false)) => return Err(DockerError::Internal("vswitch.isolated=false")),
             _ => {}
         }
-        let subnets = request.v4.iter().chain(&request.v6).map(Subnet::read).collect::<Result<Vec<_>, _>>()?;
-        if subnets.iter().all(|subnet| subnet.net.prefix_len() == 0) {
+        let mut subnets = request.v4.iter().chain(&request.v6).map(Subnet::read).collect::<Result<Vec<_>, _>>()?;
+        // What `--ipam-driver null` comes to.
+        subnets.retain(|subnet| subnet.net.prefix_len() > 0);
+        if subnets.is_empty() && options.parent.is_none() {
             return Err(DockerError::NoSubnet);
         }
         let bridge = match (&options.bridge, &options.parent) {
@@ -71,7 +73,7 @@ impl Network {
     /// # Errors
     /// What contradicts itself.
     pub fn own_bridge(&self, uplink: Option<&PortName>) -> Result<Option<BridgeSpec>, SpecError> {
-        let NetworkOptions { vlan, mtu, isolated, .. } = self.options;
+        let NetworkOptions { mtu, isolated, .. } = self.options;
         if self.options.bridge.is_some() {
             return Ok(None);
         }
@@ -86,7 +88,7 @@ impl Network {
             max_macs: 8192,
             control_frames: ControlFrames::Drop,
             addresses,
-            gateway_vlan: vlan.unwrap_or(VlanId::DEFAULT),
+            gateway_vlan: self.vlan(),
             // Docker gives the addresses.
             dhcp: false,
             uplink: uplink.cloned(),
@@ -101,7 +103,7 @@ impl Network {
     /// # Errors
     /// Another gateway.
     pub fn check_bridge(&self, bridge: &BridgeSpec) -> Result<(), DockerError> {
-        if self.options.vlan.unwrap_or(VlanId::DEFAULT) != bridge.gateway_vlan {
+        if self.vlan() != bridge.gateway_vlan {
             return Ok(());
         }
         for Subnet { gateway, .. } in &self.subnets {
@@ -119,10 +121,25 @@ impl Network {
     /// The VLANs of its ports.
     pub fn vlans(&self) -> VlanMode {
         match (self.options.vlan, &self.options.parent) {
-            (Some(vlan), _) => VlanMode::Access(vlan),
-            (None, Some(_)) => VlanMode::Access(VlanId::DEFAULT),
             (None, None) => VlanMode::All,
+            _ => VlanMode::Access(self.vlan()),
         }
+    }
+
+    /// Whether its containers get their addresses from a DHCP server of its LAN.
+    pub fn is_by_dhcp(&self) -> bool {
+        self.options.parent.is_some() && self.subnets.is_empty()
+    }
+
+    /// What a user calls the LAN that it is part of.
+    pub fn lan(&self) -> String {
+        let parent = self.options.parent.as_ref().map_or("", |parent| parent.as_str());
+        self.options.vlan.map_or_else(|| parent.to_owned(), |vlan| format!("VLAN {} of {parent}", vlan.number()))
+    }
+
+    /// The VLAN of its containers.
+    pub fn vlan(&self) -> VlanId {
+        self.options.vlan.unwrap_or(VlanId::DEFAULT)
     }
 
     /// The subnet that an address is in.

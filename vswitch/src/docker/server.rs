@@ -25,8 +25,11 @@ pub struct Ask {
     /// What Docker asks.
     pub request: Request,
     /// Gets the answer, or the sentence why not.
-    pub reply: oneshot::Sender<Result<Value, String>>,
+    pub reply: Reply,
 }
+
+/// Where an answer goes.
+pub type Reply = oneshot::Sender<Result<Value, String>>;
 
 /// Serves a driver until dropped.
 pub async fn serve(listener: UnixListener, driver: Driver, asks: mpsc::Sender<Ask>) {
@@ -46,7 +49,7 @@ async fn answer(State((driver, asks)): State<(Driver, mpsc::Sender<Ask>)>, uri: 
     let (reply, answer) = oneshot::channel();
     // The queue is closed and the answer dropped only at the end.
     let _ = asks.send(Ask { request, reply }).await;
-    match answer.await.unwrap_or_else(|_| Err("vswitchd is ending: try again when it has started".to_owned())) {
+    match answer.await.unwrap_or_else(|_| Err("vswitchd is ending, or the container is gone: try again".to_owned())) {
         Ok(value) => respond(StatusCode::OK, &value),
         Err(sentence) => respond(StatusCode::OK, &refusal(&sentence)),
     }

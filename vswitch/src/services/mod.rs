@@ -1,4 +1,4 @@
-//! The gateway's slow services: DHCP in both versions, router advertisements, names; and an uplink's DHCP client.
+//! The gateway's slow services: DHCP in both versions, router advertisements, names; and the DHCP clients of uplinks and of containers.
 //!
 //! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the
 //! gateway but that it does not answer itself (see [`Services::wants`]), over a bounded channel, shared fairly ([`Tickets`]), and sends
@@ -11,7 +11,7 @@
 //! - `dhcp4`: the rest of a bridge's first IPv4 subnet, given out; `leases` and `pool` have the rules.
 //! - `ra`, `dhcp6`: prefixes, and addresses for stations that ask for them.
 //! - `dns`: names of stations, and the way to the host's resolvers for all others.
-//! - [`client`]: the address of an uplink.
+//! - [`client`]: the address of an uplink; `stations`: those of containers on LANs.
 //! - `wire`, `store`: frames, files.
 //!
 //! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, but for
@@ -34,6 +34,7 @@ mod pool;
 mod ra;
 mod run;
 mod shares;
+mod stations;
 mod store;
 mod ticket;
 mod wire;
@@ -54,20 +55,22 @@ pub use dns::{Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member};
 pub use run::{Input, run};
+pub use stations::{LIMIT, PATIENCE, Question, Station};
 pub use ticket::{Ticket, Tickets};
 
 use crate::api::{BridgeName, PortName};
-use client::{Client, Event};
+use client::{Client, Event, Purpose};
 use dns::Asker;
 use network::Network;
 use shares::Shares;
+use stations::Stations;
 use store::{Kept, Store};
 use wire::Received;
 
 /// Seconds for which an address is given out.
 pub const LEASE: u64 = 3600;
 
-/// A frame for the gateway.
+/// A frame for the gateway, or for a container on a LAN whose address comes from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Punt {
     /// The bridge on which it came.
@@ -76,16 +79,16 @@ pub struct Punt {
     pub port: PortName,
     /// The VLAN in which it came; the answer goes there.
     pub vlan: Option<VlanId>,
-    /// The frame, without a tag.
+    /// The frame.
     pub frame: Vec<u8>,
 }
 
-/// A frame from the gateway.
+/// A frame from the gateway, or for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The bridge that it is for.
     pub bridge: BridgeName,
-    /// The VLAN of the frame that it answers; none if it answers none.
+    /// The VLAN that it is for; none: the gateway's.
     pub vlan: Option<VlanId>,
     /// The frame, untagged, with complete checksums; its destination says to whom, or to all.
     pub frame: Vec<u8>,
@@ -107,7 +110,7 @@ pub enum Output {
     Answer(Answer),
     /// This frame goes out at an uplink.
     Uplink(PortName, Vec<u8>),
-    /// The address of an uplink has changed.
+    /// The address of an uplink, or of the container at a port, has changed.
     Changed(PortName, Event),
     /// The host's resolvers are to be asked; [`Services::resolved`] takes what they say. ([`run`] does both.)
     Ask(Query),
@@ -131,6 +134,7 @@ pub struct Services {
     kept: Kept,
     networks: BTreeMap<BridgeName, Network>,
     uplinks: BTreeMap<PortName, Client>,
+    stations: Stations,
     /// Questions on their way to resolvers.
     questions: Shares,
     random: StdRng,
@@ -146,6 +150,7 @@ impl Services {
             store,
             networks: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            stations: Stations::default(),
             questions: Shares::new(dns::MOST),
             random: StdRng::seed_from_u64(seed),
         }
@@ -188,15 +193,20 @@ impl Services {
         for uplink in uplinks {
             let path = self.directory.join(format!("uplink-{}.json", uplink.name));
             let kept = old.remove(&uplink.name).filter(|client| client.mac() == uplink.mac);
-            let client = kept.unwrap_or_else(|| Client::new(now, uplink.mac, path, self.random.random()));
+            let client = kept.unwrap_or_else(|| Client::new(now, Purpose::Uplink, uplink.mac, path, self.random.random()));
             self.uplinks.insert(uplink.name.clone(), client);
         }
         old.into_iter().flat_map(|(name, mut client)| outputs_of(&name, client.release(now))).collect()
     }
 
+    /// Takes on the containers that ask about their addresses now; one that goes gives back what a server gave it.
+    pub fn set_stations(&mut self, now: Duration, stations: Vec<Station>) -> Vec<Output> {
+        self.stations.set(now, stations, &self.directory, &mut self.random)
+    }
+
     /// Answers a frame that came on a bridge.
     pub fn receive(&mut self, now: Duration, punt: &Punt) -> Vec<Output> {
-        let Some(network) = self.networks.get_mut(&punt.bridge) else { return Vec::new() };
+        let Some(network) = self.networks.get_mut(&punt.bridge) else { return self.stations.receive(now, punt) };
         let Some(received) = wire::parse(&punt.frame) else { return Vec::new() };
         let output = match received {
             Received::Segment(segment) => return network.heard(now, punt, &segment, &mut self.questions),
@@ -237,8 +247,19 @@ impl Services {
         for (name, client) in &mut self.uplinks {
             outputs.extend(outputs_of(name, client.tick(now)));
         }
+        outputs.extend(self.stations.tick(now, &mut self.random));
         self.keep();
         outputs
+    }
+
+    /// Whether somebody waits for what is asked for a container, so that [`hurry`](Self::hurry) should be called every tenth of a second.
+    pub fn is_hurried(&self) -> bool {
+        self.stations.is_hurried()
+    }
+
+    /// Does what is due for containers.
+    pub fn hurry(&mut self, now: Duration) -> Vec<Output> {
+        self.stations.tick(now, &mut self.random)
     }
 
     /// Writes the leases down if they have changed. A crash may lose those of the last second: their clients ask again for what

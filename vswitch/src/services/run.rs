@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Query, Resolvers, exchange};
-use super::{Link, Output, Punt, Services, Ticket, Uplink};
+use super::{Link, Output, Punt, Services, Station, Ticket, Uplink};
 use crate::api::PortName;
 
 /// What the services are told.
@@ -20,6 +20,8 @@ pub enum Input {
     Links(Vec<Link>),
     /// The uplinks that ask for an address from now on.
     Uplinks(Vec<Uplink>),
+    /// The containers that ask about their addresses from now on.
+    Stations(Vec<Station>),
 }
 
 /// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
@@ -45,6 +47,8 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
     let mut questions = JoinSet::new();
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut moments = interval(Duration::from_millis(100));
+    moments.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let outputs = tokio::select! {
             input = inputs.recv() => match input {
@@ -52,6 +56,7 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
                 None => break,
             },
             _ = seconds.tick() => services.tick(clock.now()),
+            _ = moments.tick(), if services.is_hurried() => services.hurry(clock.now()),
             Some(done) = questions.join_next() => answered(&mut services, clock.now(), done),
         };
         for out in outputs {
@@ -83,6 +88,7 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
         Input::Uplink(name, frame, _) => services.receive_uplink(now, &name, &frame),
         Input::Links(links) => services.set_links(now, links),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
+        Input::Stations(stations) => services.set_stations(now, stations),
     }
 }
 

@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use packet::Offload;
+use packet::{Mac, Offload, VlanId};
 
 use crate::capture::Tap;
 use crate::datapath::{
@@ -45,8 +45,10 @@ pub enum Command {
     Sessions(BridgeId, Sender<Sessions>),
     /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
     Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
-    /// Send a frame that the services of a bridge's gateway made.
-    Emit(BridgeId, Vec<u8>),
+    /// Set the containers, by VLAN and MAC address, for which the services ask a DHCP server on a bridge without a gateway.
+    SetClients(BridgeId, Vec<(VlanId, Mac)>),
+    /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.
+    Emit(BridgeId, Option<VlanId>, Vec<u8>),
     /// Offer frames to a capture: those of these ports, or of all.
     StartCapture(CaptureId, Option<Vec<PortId>>, Tap),
     /// Offer no more.
@@ -75,7 +77,7 @@ pub enum Event {
     DeviceGone(PortId),
     /// A frame was longer than what the way out of a port carries; told once.
     PacketTooBig(PortId),
-    /// A frame for the services of a gateway.
+    /// A frame for the services.
     Punt(Punt),
 }
 

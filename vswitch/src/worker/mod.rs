@@ -262,8 +262,9 @@ impl Worker {
             Command::Neighbors(id, reply) => {
                 let _ = reply.send(self.datapath.neighbors(now, id));
             }
-            Command::Emit(id, frame) => {
-                self.datapath.emit(id, &frame, &mut self.batch, &mut self.outputs);
+            Command::SetClients(id, clients) => self.datapath.set_clients(id, clients),
+            Command::Emit(id, vlan, frame) => {
+                self.datapath.emit((id, vlan), &frame, &mut self.batch, &mut self.outputs);
                 self.flush(now);
             }
             Command::Stop => {}

@@ -240,6 +240,7 @@ fn vlans_and_flushes_reach_every_worker() {
     let access =
         |number| PortSettings { vlans: VlanMode::Access(VlanId::try_from(number).unwrap()), ..PortSettings::on(BridgeId(0)) };
     plane.tell(|| Command::SetPort(PortId(0), access(10)));
+    plane.settle(&[]);
     plane.far[0][1].push(&frame(1, Mac::BROADCAST), Offload::default());
     assert_eq!(plane.next(1).map(|bytes| bytes[12..16].to_vec()), Some(vec![0x81, 0, 0, 10]));
     plane.tell(|| Command::FlushFdb(BridgeId(0)));

@@ -14,25 +14,48 @@ use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
 /// How long an endpoint may be without a sandbox before its container counts as dead; Docker goes on at once.
 const AWAITED: Duration = Duration::from_secs(60);
 
+/// What a new endpoint comes to.
+pub(super) enum Begun {
+    /// It is there already, with this answer.
+    Known(Value),
+    /// It is to be added.
+    New(Endpoint),
+}
+
 impl Switch {
     pub(super) fn create_endpoint(&mut self, request: &message::CreateEndpoint) -> Result<Value, ControlError> {
-        let EndpointReference { network: network_id, endpoint: id } = &request.reference;
-        let network = self.network(network_id)?;
-        let endpoint = Endpoint::read(request, network)?;
-        let interface =
-            if request.interface.mac.is_empty() { json!({ "MacAddress": endpoint.mac.to_string() }) } else { json!({}) };
-        let answer = json!({ "Interface": interface });
+        match self.begin_endpoint(request)? {
+            Begun::Known(answer) => Ok(answer),
+            Begun::New(endpoint) => self.add_endpoint(request, endpoint),
+        }
+    }
+
+    /// Reads what is wanted; it may be there already.
+    pub(super) fn begin_endpoint(&self, request: &message::CreateEndpoint) -> Result<Begun, ControlError> {
+        let EndpointReference { network, endpoint: id } = &request.reference;
+        let endpoint = Endpoint::read(request, self.network(network)?)?;
         let known = &self.state.docker.endpoints;
         match known.get(id) {
-            Some(old) if (old.mac, &old.addresses) == (endpoint.mac, &endpoint.addresses) => return Ok(answer),
-            Some(_) => return Err(DockerError::Different(format!("endpoint {id}")).into()),
-            None if known.len() >= docker::MOST_ENDPOINTS => {
-                return Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into());
+            Some(old) if old.mac == endpoint.mac && (old.lease.is_some() || old.addresses == endpoint.addresses) => {
+                Ok(Begun::Known(interface(request, old)))
             }
-            None => {}
+            Some(_) => Err(DockerError::Different(format!("endpoint {id}")).into()),
+            None if known.len() + self.asking.len() >= docker::MOST_ENDPOINTS => {
+                Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into())
+            }
+            None => Ok(Begun::New(endpoint)),
         }
+    }
+
+    pub(super) fn add_endpoint(
+        &mut self,
+        request: &message::CreateEndpoint,
+        endpoint: Endpoint,
+    ) -> Result<Value, ControlError> {
+        let id = &request.reference.endpoint;
         let stale = self.rivals(&endpoint)?;
-        self.check_addresses(&endpoint, network)?;
+        self.check_addresses(&endpoint, self.network(&endpoint.network)?)?;
+        let answer = interface(request, &endpoint);
         self.awaited.insert(id.clone(), Instant::now());
         self.change_docker(|docker| {
             docker.endpoints.retain(|id, _| !stale.contains(id));
@@ -42,7 +65,7 @@ impl Switch {
     }
 
     /// Endpoints that have an address of a new one and whose containers are dead.
-    fn rivals(&self, new: &Endpoint) -> Result<BTreeSet<EndpointId>, DockerError> {
+    pub(super) fn rivals(&self, new: &Endpoint) -> Result<BTreeSet<EndpointId>, DockerError> {
         let mut stale = BTreeSet::new();
         for (id, old) in &self.state.docker.endpoints {
             let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
@@ -50,7 +73,7 @@ impl Switch {
             // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
             let starting = address.is_none() && self.is_awaited(id);
             let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
-            if starting || self.is_alive(id, old) && self.has_arrived(old) {
+            if self.is_alive(id, old) && (starting || self.has_arrived(old)) {
                 return Err(DockerError::AddressTaken(shared, old.port.clone()));
             }
             stale.insert(id.clone());
@@ -59,7 +82,7 @@ impl Switch {
     }
 
     /// Whether the addresses of an endpoint are free on its bridge, as far as others than Docker are concerned, and its port's name is.
-    fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
+    pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
         if self.layout().has_port(&endpoint.port) {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
@@ -79,6 +102,7 @@ impl Switch {
 
     /// Removes endpoints; those that are gone are fine.
     pub(super) fn delete_endpoints(&mut self, ids: &BTreeSet<EndpointId>) -> Result<Value, ControlError> {
+        self.asking.retain(|id, _| !ids.contains(id));
         if ids.iter().any(|id| self.state.docker.endpoints.contains_key(id)) {
             self.change_docker(|docker| docker.endpoints.retain(|id, _| !ids.contains(id)))?;
         }
@@ -101,6 +125,9 @@ impl Switch {
         }
         if let Some(gateway) = v6 {
             answer["GatewayIPv6"] = json!(gateway);
+        }
+        if let Some(lease) = &endpoint.lease {
+            answer["StaticRoutes"] = json!(lease.static_routes());
         }
         let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
         self.awaited.insert(id.clone(), Instant::now());
@@ -127,6 +154,7 @@ impl Switch {
             "vswitch.port": endpoint.port,
             "vswitch.bridge": network.bridge,
             "vswitch.published": published.collect::<Vec<_>>(),
+            "vswitch.lease": self.lease_info(&endpoint.port),
         }}))
     }
 
@@ -178,4 +206,16 @@ impl Switch {
     fn is_awaited(&self, id: &EndpointId) -> bool {
         self.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
     }
+}
+
+/// What Docker is told of the addresses that it did not choose.
+fn interface(request: &message::CreateEndpoint, endpoint: &Endpoint) -> Value {
+    let mut interface = json!({});
+    if request.interface.mac.is_empty() {
+        interface["MacAddress"] = json!(endpoint.mac.to_string());
+    }
+    if let Some(net) = endpoint.addresses.first().filter(|_| endpoint.lease.is_some()) {
+        interface["Address"] = json!(net);
+    }
+    json!({ "Interface": interface })
 }

@@ -33,8 +33,9 @@ impl Switch {
     fn hosts(&self) -> Result<BTreeMap<NetworkId, BTreeSet<IpAddr>>, attach::AttachError> {
         let own: BTreeSet<PortName> = self.state.docker.lans().filter_map(|(id, _)| docker::host_port_name(id)).collect();
         let addresses = attach::host_addresses(&own)?;
-        let hosts = self.state.docker.lans().map(|(id, network)| {
-            let inside = addresses.iter().copied().filter(|address| network.subnet(*address).is_some());
+        let hosts = self.state.docker.lans().map(|(id, _)| {
+            let subnets = self.state.docker.subnets_of(id);
+            let inside = addresses.iter().copied().filter(|address| subnets.iter().any(|net| net.contains(address)));
             (id.clone(), inside.collect::<BTreeSet<IpAddr>>())
         });
         Ok(hosts.filter(|(_, addresses)| !addresses.is_empty()).collect())

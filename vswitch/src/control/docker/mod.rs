@@ -1,6 +1,7 @@
 //! What Docker asks of the driver, carried out: each call changes what is kept ([`Docker`]), and the difference that this makes to the switch is
 //! applied as a reload's would be.
 
+mod ask;
 mod endpoint;
 mod lan;
 mod names;
@@ -17,17 +18,25 @@ use super::{ControlError, Port, Switch};
 use crate::api::{BridgeName, Origin, PortName};
 use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
+use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
 
+pub(super) use ask::Asking;
+
 impl Switch {
-    /// Carries out a call of Docker's and answers it.
-    ///
-    /// # Errors
-    /// Why it was not; nothing of it was done then.
-    pub fn answer_docker(&mut self, request: Request) -> Result<Value, ControlError> {
-        let answer = self.carry_out(request);
-        self.follow_lans();
-        answer
+    /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked. Of what is refused
+    /// nothing was done.
+    pub fn answer_docker(&mut self, Ask { request, reply }: Ask) {
+        match request {
+            Request::CreateEndpoint(request) if self.asks_lan(&request) => self.ask_lan(request, reply),
+            request => {
+                let answer = self.carry_out(request);
+                self.follow_lans();
+                // Docker may have been stopped meanwhile.
+                let _ = reply.send(answer.map_err(|error| error.to_string()));
+            }
+        }
+        self.tell_stations();
     }
 
     fn carry_out(&mut self, request: Request) -> Result<Value, ControlError> {
@@ -95,6 +104,7 @@ impl Switch {
     /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
         let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
+        self.asking.retain(|_, asking| asking.network() != id);
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use packet::{Checksum, Ethernet, IpPacket, Mac, protocol};
+use packet::{Checksum, Ethernet, IpPacket, Mac, VlanId, protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
@@ -14,13 +14,15 @@ use super::neighbor::Pending;
 use super::{Arrival, BridgeId, DropReason, ERRORS, Paths, Plan, PortId, Router, Side, StormLimit};
 use crate::services::{Services, Ticket};
 
-/// A frame for the services of a gateway, which run on the control side.
+/// A frame for the services, of a gateway or of containers that ask for an address, which run on the control side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Punt {
-    /// The bridge of the gateway.
+    /// The bridge.
     pub bridge: BridgeId,
     /// The port that it came in at.
     pub port: PortId,
+    /// The VLAN that it is in.
+    pub vlan: Option<VlanId>,
     /// The frame, with its tag if it had one, and with complete checksums.
     pub frame: Vec<u8>,
     /// Its place among those that wait for the services.
@@ -228,7 +230,8 @@ impl Router {
             // Checked when the frame came in.
             let _ = packet::checksum::complete(&mut bytes, start, offset);
         }
-        self.punts.push(Punt { bridge: at.bridge, port: at.port, frame: bytes, ticket });
+        let vlan = paths.ports.get(at.port.0).and_then(|port| port.vlans.classify(at.ethernet.tag).ok());
+        self.punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame: bytes, ticket });
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 //! batch. At most [`packet::Batch::ANSWERS`] fit; ICMP errors have a rate limit too (RFC 1812, section 4.3.2.8). It never answers
 //! for a host that is not there.
 
+mod clients;
 mod early;
 mod fragment;
 mod hop;
@@ -47,6 +48,7 @@ use super::storm::StormLimit;
 use super::{BridgeId, DropReason, PortId, Slots};
 use crate::fragments::Reassembly;
 use crate::services::Tickets;
+use clients::Clients;
 use early::Early;
 use interface::{Interface, Interfaces, Way};
 use local::is_group;
@@ -61,6 +63,7 @@ const ERRORS: u32 = 1000;
 pub(super) struct Router {
     interfaces: Interfaces,
     neighbors: Neighbors,
+    clients: Clients,
     early: Early,
     /// By bridge, so that stations of one do not use up what those of another are to hear.
     errors: Slots<StormLimit>,
@@ -138,6 +141,7 @@ impl Router {
         Self {
             interfaces: Interfaces::default(),
             neighbors: Neighbors::new(seed),
+            clients: Clients::default(),
             early: Early::new(seed),
             errors: Slots::default(),
             punts: Vec::new(),
@@ -224,8 +228,14 @@ impl Router {
         }
     }
 
-    /// Whether the gateway of a bridge wants a frame in this VLAN to this address.
-    pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, destination: Mac) -> Attention {
+    /// Takes note of containers, by VLAN and MAC address, for which the services ask a DHCP server on this bridge, which has no gateway.
+    pub(super) fn set_clients(&mut self, bridge: BridgeId, clients: Vec<(VlanId, Mac)>) {
+        self.clients.set(bridge, clients);
+    }
+
+    /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
+    pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, ethernet: &Ethernet, frame: &[u8]) -> Attention {
+        let destination = ethernet.destination;
         match self.interfaces.get(bridge) {
             Some(interface) if interface.settings.vlan == vlan => {
                 if destination == interface.settings.mac {
@@ -236,7 +246,8 @@ impl Router {
                     Attention::None
                 }
             }
-            _ => Attention::None,
+            Some(_) => Attention::None,
+            None => self.clients.attention(bridge, vlan, ethernet, frame),
         }
     }
 
@@ -265,6 +276,9 @@ impl Router {
 
     /// Takes a frame to a gateway's MAC address.
     pub(super) fn receive(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        if self.clients.are_on(at.bridge) {
+            return self.punt(at, paths);
+        }
         match at.ethernet.ethertype {
             ethertype::ARP => self.receive_arp(at, paths),
             ethertype::IPV4 | ethertype::IPV6 => {
@@ -279,6 +293,9 @@ impl Router {
     /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
     /// others.
     pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+        if self.clients.are_on(at.bridge) {
+            return self.punt(at, paths);
+        }
         match at.ethernet.ethertype {
             ethertype::ARP => self.receive_arp(at, paths),
             ethertype::IPV4 | ethertype::IPV6 => match IpPacket::parse(paths.bytes(at.index), &at.ethernet) {

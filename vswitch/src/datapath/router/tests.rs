@@ -9,6 +9,7 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetSlice, Pa
 use ipnet::IpNet;
 use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
+mod clients;
 mod gateway;
 mod oversize;
 
@@ -467,10 +468,16 @@ fn services_get_what_is_for_them() {
     let query = udp((station(1), [10, 0, 0, 11], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"dns");
     assert_eq!(lab.send(A, &query), []);
     let punts: Vec<Punt> = lab.datapath.take_punts().collect();
-    let punt = |frame: &[u8]| Punt { bridge: BridgeId(0), port: A, frame: frame.to_vec(), ticket: Ticket::default() };
+    let punt = |frame: &[u8]| Punt {
+        bridge: BridgeId(0),
+        port: A,
+        vlan: Some(VlanId::DEFAULT),
+        frame: frame.to_vec(),
+        ticket: Ticket::default(),
+    };
     assert_eq!(punts, [punt(&discover), punt(&query)]);
     let answer = udp((gateway(0), [10, 0, 0, 1], 53), (station(1), [10, 0, 0, 11], 9), 64, b"answer");
-    lab.datapath.emit(BridgeId(0), &answer, &mut lab.batch, &mut lab.outputs);
+    lab.datapath.emit((BridgeId(0), None), &answer, &mut lab.batch, &mut lab.outputs);
     assert_eq!(lab.collect(), [Left(A, answer)]);
 }
 

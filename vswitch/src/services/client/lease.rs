@@ -14,6 +14,9 @@ pub struct Terms {
     pub address: Ipv4Net,
     /// Default routers, the first preferred.
     pub routers: Vec<Ipv4Addr>,
+    /// Routes and their next hops; `0.0.0.0`: on the link (RFC 3442). Where there are some, `routers` do not count.
+    #[serde(default)]
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
     /// The link's MTU, if the server says it.
@@ -60,6 +63,7 @@ impl Held {
         let terms = Terms {
             address: Ipv4Net::with_netmask(address, mask).ok().filter(|_| !unusable)?,
             routers: message.addresses(option::ROUTER),
+            routes: routes(message.option(option::ROUTES).unwrap_or_default()),
             dns: message.addresses(option::DNS),
             // Less than 68 is no MTU (RFC 2132, section 5.1).
             mtu: mtu.filter(|mtu| *mtu >= 68),
@@ -70,6 +74,21 @@ impl Held {
         let after = |seconds: u32| now + Duration::from_secs(seconds.into());
         Some(Self { terms, via, renew: after(renew), rebind: after(rebind), end: after(seconds) })
     }
+}
+
+/// Classless routes (RFC 3442): the prefix's length, as many bytes of it as matter, the next hop. What is cut off or wrong ends them.
+fn routes(mut data: &[u8]) -> Vec<(Ipv4Net, Ipv4Addr)> {
+    let mut routes = Vec::new();
+    while let [length, rest @ ..] = data {
+        let significant = usize::from(length.div_ceil(8));
+        let Some((prefix, rest)) = rest.split_at_checked(significant).filter(|_| *length <= 32) else { break };
+        let Some((next_hop, rest)) = rest.split_first_chunk::<4>() else { break };
+        let mut address = [0; 4];
+        address[..significant].copy_from_slice(prefix);
+        routes.extend(Ipv4Net::new(address.into(), *length).ok().map(|net| (net.trunc(), Ipv4Addr::from(*next_hop))));
+        data = rest;
+    }
+    routes
 }
 
 /// T1 and T2, or their defaults (RFC 2131, section 4.4.5) where the server says none that fit.
@@ -98,5 +117,27 @@ impl Kept {
         let end = Duration::from_secs(self.until);
         let held = Held { terms: self.terms, via: self.via, renew: end, rebind: end, end };
         (self.mac == mac && now < end).then_some(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn classless_routes_are_read_as_far_as_they_are_whole() {
+        let data = [0, 192, 0, 2, 1, 8, 10, 192, 0, 2, 2, 25, 198, 51, 100, 129, 0, 0, 0, 0, 32, 1, 2, 3];
+        let read: Vec<String> = routes(&data).iter().map(|(net, via)| format!("{net} {via}")).collect();
+        assert_eq!(read, ["0.0.0.0/0 192.0.2.1", "10.0.0.0/8 192.0.2.2", "198.51.100.128/25 0.0.0.0"]);
+        assert_eq!(routes(&[33, 1, 2, 3, 4, 5, 6, 7, 8, 9]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn no_routes_panic(data in prop::collection::vec(any::<u8>(), 0..255)) {
+            prop_assert!(routes(&data).len() <= data.len() / 5);
+        }
     }
 }

@@ -7,18 +7,30 @@ use packet::Mac;
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
 use super::lease::Held;
-use super::{Client, Stage, State};
+use super::{Client, Purpose, Stage, State};
 use crate::services::dhcp4::{CLIENT_PORT, Outgoing, SERVER_PORT, option};
 use crate::services::wire::{self, Hop};
 
-/// What it wants to know.
-const PARAMETERS: [u8; 7] =
-    [option::SUBNET_MASK, option::ROUTER, option::DNS, option::MTU, option::LEASE, option::RENEWAL, option::REBINDING];
+/// What it wants to know. Routes come before routers, as whoever asks for both must have it (RFC 3442); only a container takes them on.
+const PARAMETERS: [u8; 8] = [
+    option::ROUTES,
+    option::SUBNET_MASK,
+    option::ROUTER,
+    option::DNS,
+    option::MTU,
+    option::LEASE,
+    option::RENEWAL,
+    option::REBINDING,
+];
 /// Longest message that it takes: one frame.
 const MAX_SIZE: u16 = 1500;
 
 pub(super) fn discover(client: &Client, now: Duration) -> Option<Vec<u8>> {
-    to_all(client, &asking(client, Kind::Discover, now))
+    let mut message = asking(client, Kind::Discover, now);
+    if let Some(address) = client.purpose.address() {
+        put(&mut message, option::REQUESTED, &address.octets());
+    }
+    to_all(client, &message)
 }
 
 /// A request for an offer, for the last lease, or for more time.
@@ -66,7 +78,8 @@ fn plain(client: &Client, kind: Kind) -> Outgoing {
 fn asking(client: &Client, kind: Kind, now: Duration) -> Outgoing {
     let mut message = plain(client, kind);
     message.secs = u16::try_from(now.saturating_sub(client.began).as_secs()).unwrap_or(u16::MAX);
-    put(&mut message, option::PARAMETERS, &PARAMETERS);
+    let parameters = if client.purpose == Purpose::Uplink { &PARAMETERS[1..] } else { &PARAMETERS };
+    put(&mut message, option::PARAMETERS, parameters);
     put(&mut message, option::MAX_SIZE, &MAX_SIZE.to_be_bytes());
     message
 }

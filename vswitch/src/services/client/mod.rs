@@ -1,5 +1,5 @@
-//! The DHCPv4 client of an uplink whose `address` is `"dhcp"` (RFC 2131, section 4.4): frames in, frames out, the time as an
-//! argument.
+//! The DHCPv4 client of an uplink whose `address` is `"dhcp"`, or of a container on a LAN (RFC 2131, section 4.4): frames in, frames out,
+//! the time as an argument.
 //!
 //! It takes the first offer, asks with a doubling pause and a jitter of a second, renews with the server at T1, with anybody at
 //! T2, and lets go when the lease ends. Its last lease is kept in `state-dir`; a restart asks for that one first (INIT-REBOOT).
@@ -10,10 +10,15 @@
 //! (DHCPDECLINE) and asked for another one after a pause. The last lease, which a restart asks for again, is used at once: sessions of
 //! stations should not wait for what was found out before. An address in use is defended once, and given up if its rival insists
 //! within ten seconds (section 2.4 (b)).
+//!
+//! **Containers.** An address that a container has cannot be taken from it. So once it has one, its client wants no other: a lease that is
+//! refused or ends is told ([`Event::Lost`]) and asked for again, by a DISCOVER that names the address, until a server offers that one. A
+//! rival is told and defended against for as long as it lasts (RFC 5227, section 2.4 (c)).
 
 mod conflict;
 mod lease;
 mod messages;
+mod pace;
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +32,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
+pub(super) use conflict::Probe;
 pub use lease::Terms;
 use lease::{Held, Kept};
+pub(super) use pace::CONTAINER;
+use pace::Pace;
 
 use super::dhcp4::{CLIENT_PORT, Message, option};
 use super::store::Store;
@@ -44,18 +52,27 @@ const REBOOTS: u32 = 2;
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after a declined address (section 3.1, step 5).
 const DECLINE_PAUSE: Duration = Duration::from_secs(10);
-/// How often an address is asked for on the link, and announced there (RFC 5227, section 1.1: `PROBE_NUM`, `ANNOUNCE_NUM`).
-const PROBES: u32 = 3;
+/// How often an address is announced on the link (RFC 5227, section 1.1: `ANNOUNCE_NUM`).
 const ANNOUNCEMENTS: u32 = 2;
-/// How long answers are waited for after the last probe, and between two announcements (`ANNOUNCE_WAIT`, `ANNOUNCE_INTERVAL`).
+/// Between two announcements (`ANNOUNCE_INTERVAL`).
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(2);
 /// An address is defended no more often than this (`DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
 
-/// A client on one uplink.
+/// For whom an address is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// An uplink, which takes on whatever it is given.
+    Uplink,
+    /// A container, and the address that it has already.
+    Container(Option<Ipv4Addr>),
+}
+
+/// A client on one link.
 #[derive(Debug)]
 pub struct Client {
     mac: Mac,
+    purpose: Purpose,
     random: StdRng,
     store: Store,
     state: State,
@@ -76,7 +93,7 @@ enum State {
     /// Asking for the last lease again: REQUESTs sent.
     Rebooting { tries: u32, last: Held },
     /// It was given an address, and asks on the link whether somebody has it: probes sent.
-    Probing { held: Held, probes: u32 },
+    Probing { held: Held, probe: Probe },
     /// It has an address, and has said so on the link `announced` times.
     Holding { held: Held, stage: Stage, announced: u32, defended: Option<Duration> },
 }
@@ -88,15 +105,21 @@ enum Stage {
     Rebinding,
 }
 
-/// What has become of the uplink's address.
+/// What has become of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It has this address and what goes with it, for the first time or changed.
+    /// It is this one, with what goes with it, for the first time or changed.
     Bound(Terms),
-    /// It has none any more.
+    /// No server grants it any more. An uplink has none now; a container keeps it.
     Lost,
-    /// It was given this address, which the station with this MAC address has: it has none any more.
+    /// The station with this MAC address has this one too. An uplink has none now; a container keeps what it has.
     Conflict(Ipv4Addr, Mac),
+    /// Nobody has offered one to a container in time.
+    Unanswered,
+    /// One was offered to a container, and not granted in time.
+    Unfinished,
+    /// Nobody has the one that a container was given otherwise.
+    Free,
 }
 
 /// What the client does.
@@ -111,14 +134,19 @@ pub struct Step {
 impl Client {
     /// A client with this address on the link; it keeps its lease in the file at `path`. It begins with the next
     /// [`tick`](Client::tick).
-    pub fn new(now: Duration, mac: Mac, path: PathBuf, seed: u64) -> Self {
+    pub fn new(now: Duration, purpose: Purpose, mac: Mac, path: PathBuf, seed: u64) -> Self {
         let store = Store::new(path);
         let kept: Option<Kept> = store.read();
         let mut random = StdRng::seed_from_u64(seed);
-        let last = kept.and_then(|kept| kept.held(mac, now));
+        let last = kept.and_then(|kept| kept.held(mac, now)).filter(|last| purpose.takes(last));
         let state = last.map_or(State::Selecting { tries: 0 }, |last| State::Rebooting { tries: 0, last });
         let xid = random.random();
-        Self { mac, random, store, state, xid, began: now, next: now }
+        Self { mac, purpose, random, store, state, xid, began: now, next: now }
+    }
+
+    /// Whether a server has offered something, or is asked for what it gave before.
+    pub(super) const fn is_answered(&self) -> bool {
+        !matches!(self.state, State::Selecting { .. })
     }
 
     /// Its address on the link.
@@ -164,18 +192,18 @@ impl Client {
                 self.pause(now, tries);
                 step.frames.extend(messages::request(self, now));
             }
-            State::Requesting { .. } | State::Rebooting { .. } => self.restart(now, Duration::ZERO),
-            State::Probing { held, probes } if *probes < PROBES => {
-                *probes += 1;
-                // PROBE_MIN, PROBE_MAX
-                let pause = Duration::from_millis(self.random.random_range(1000..=2000));
-                self.next = now + if *probes < PROBES { pause } else { ANNOUNCE_PAUSE };
-                step.frames.push(conflict::probe(self.mac, held.terms.address.addr()));
-            }
-            State::Probing { held, .. } => {
-                let held = held.clone();
-                self.hold(now, held, &mut step);
-            }
+            State::Requesting { .. } => self.restart(now, Duration::ZERO),
+            State::Rebooting { .. } => self.stop_rebooting(now, &mut step),
+            State::Probing { held, probe } => match probe.next(&mut self.random) {
+                Some((frame, pause)) => {
+                    self.next = now + pause;
+                    step.frames.push(frame);
+                }
+                None => {
+                    let held = held.clone();
+                    self.hold(now, held, &mut step);
+                }
+            },
             State::Holding { held, announced, .. } if *announced < ANNOUNCEMENTS && now < held.renew => {
                 *announced += 1;
                 self.next = if *announced < ANNOUNCEMENTS { held.renew.min(now + ANNOUNCE_PAUSE) } else { held.renew };
@@ -198,7 +226,7 @@ impl Client {
         }
         match (message.kind, &self.state) {
             (Kind::Offer, State::Selecting { .. }) => {
-                if let Some(offer) = Held::read(now, &message, datagram.mac) {
+                if let Some(offer) = Held::read(now, &message, datagram.mac).filter(|offer| self.purpose.takes(offer)) {
                     self.state = State::Requesting { tries: 0, offer };
                     self.next = now;
                     step = self.tick(now);
@@ -223,18 +251,24 @@ impl Client {
 
     /// Looks for somebody else with the address in an ARP frame.
     fn watch(&mut self, now: Duration, frame: &[u8], step: &mut Step) {
-        let (held, probing) = match &self.state {
-            State::Probing { held, .. } => (held, true),
-            State::Holding { held, .. } => (held, false),
+        let (address, rival) = match &self.state {
+            State::Probing { held, probe } => (held.terms.address.addr(), probe.rival(frame)),
+            State::Holding { held, .. } => {
+                let address = held.terms.address.addr();
+                (address, conflict::rival(frame, self.mac, address, false))
+            }
             _ => return,
         };
-        let address = held.terms.address.addr();
-        let Some(rival) = conflict::rival(frame, self.mac, address, probing) else { return };
+        let Some(rival) = rival else { return };
         match &mut self.state {
             State::Holding { defended, .. } if defended.is_none_or(|last| now >= last + DEFENCE) => {
                 *defended = Some(now);
                 step.frames.push(conflict::announcement(self.mac, address));
+                if self.purpose != Purpose::Uplink {
+                    step.events.push(Event::Conflict(address, rival));
+                }
             }
+            State::Holding { .. } if self.purpose != Purpose::Uplink => {}
             State::Holding { held, .. } | State::Probing { held, .. } => {
                 // The server is told, and asked for another after a pause.
                 let held = held.clone();
@@ -247,10 +281,10 @@ impl Client {
         }
     }
 
-    /// The uplink goes away for good: gives the address back and forgets it. (A restart keeps its lease instead.)
+    /// Whoever had the address goes away for good: gives the address back and forgets it. (A restart keeps its lease instead.)
     pub fn release(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
-        if let State::Holding { held, .. } | State::Probing { held, .. } = &self.state {
+        if let State::Holding { held, .. } | State::Probing { held, .. } | State::Rebooting { last: held, .. } = &self.state {
             step.frames.extend(messages::release(self, held));
             self.lose(now, Duration::ZERO, &mut step);
         }
@@ -281,9 +315,9 @@ impl Client {
     }
 
     fn begin_to_probe(&mut self, now: Duration, held: Held) {
-        // PROBE_WAIT
-        self.next = now + Duration::from_millis(self.random.random_range(0..=1000));
-        self.state = State::Probing { held, probes: 0 };
+        let probe = Probe::new(self.mac, held.terms.address.addr(), Pace::of(self.purpose));
+        self.next = now + probe.wait(&mut self.random);
+        self.state = State::Probing { held, probe };
     }
 
     fn hold(&mut self, now: Duration, held: Held, step: &mut Step) {
@@ -291,6 +325,9 @@ impl Client {
             step.events.push(Event::Bound(held.terms.clone()));
         }
         self.store.write(&Some(Kept::new(self.mac, &held)));
+        if let Purpose::Container(address) = &mut self.purpose {
+            *address = Some(held.terms.address.addr());
+        }
         let (announced, defended) = match self.state {
             State::Holding { announced, defended, .. } => (announced, defended),
             _ => (0, None),
@@ -299,8 +336,17 @@ impl Client {
         self.state = State::Holding { held, stage: Stage::Bound, announced, defended };
     }
 
+    /// Nobody knows the last lease, or nobody is there: an uplink asks for any address, a container for its own.
+    fn stop_rebooting(&mut self, now: Duration, step: &mut Step) {
+        if self.purpose != Purpose::Uplink {
+            step.events.push(Event::Lost);
+        }
+        self.restart(now, Duration::ZERO);
+    }
+
     fn lose(&mut self, now: Duration, pause: Duration, step: &mut Step) {
-        if self.terms().is_some() {
+        let rebooting = matches!(self.state, State::Rebooting { .. }) && self.purpose != Purpose::Uplink;
+        if self.terms().is_some() || rebooting {
             step.events.push(Event::Lost);
         }
         self.store.remove();
@@ -334,5 +380,20 @@ impl Client {
         *stage = new;
         self.next = until.min(now + RENEWAL_PAUSE.max((until - now) / 2));
         step.frames.extend(messages::request(self, now));
+    }
+}
+
+impl Purpose {
+    /// Whether an address may be taken on.
+    fn takes(self, offer: &Held) -> bool {
+        self.address().is_none_or(|address| address == offer.terms.address.addr())
+    }
+
+    /// The only address that will do.
+    const fn address(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Uplink => None,
+            Self::Container(address) => address,
+        }
     }
 }

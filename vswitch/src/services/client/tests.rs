@@ -45,12 +45,12 @@ impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = Duration::from_secs(1_700_000_000);
-        let client = Client::new(now, CLIENT, directory.path().join("uplink-wan.json"), 1);
+        let client = Client::new(now, Purpose::Uplink, CLIENT, directory.path().join("uplink-wan.json"), 1);
         Self { client, directory, now, given: now }
     }
 
     fn restart(&mut self) {
-        self.client = Client::new(self.now, CLIENT, self.directory.path().join("uplink-wan.json"), 2);
+        self.client = Client::new(self.now, self.client.purpose, CLIENT, self.directory.path().join("uplink-wan.json"), 2);
     }
 
     /// Moves the clock to the next time that something is due; says how far that was, and what happened.
@@ -136,6 +136,7 @@ fn it_gets_an_address_in_four_messages() {
     let terms = Terms {
         address: "192.0.2.10/24".parse().unwrap(),
         routers: vec![Ipv4Addr::new(192, 0, 2, 254)],
+        routes: vec![],
         dns: vec![Ipv4Addr::new(192, 0, 2, 53), Ipv4Addr::new(192, 0, 2, 54)],
         mtu: Some(1400),
         server: FIRST,
@@ -313,6 +314,10 @@ fn a_release_goes_to_the_server() {
     assert_eq!((said(&step.frames[0]), step.events), (release, vec![Event::Lost]));
     bench.restart();
     assert_eq!(kinds(&bench.next().1), [Kind::Discover]);
+    bench = Bench::new();
+    bench.bind();
+    bench.restart();
+    assert_eq!(kinds(&bench.client.release(bench.now)), [Kind::Release], "the last one's");
 }
 
 #[test]
@@ -327,6 +332,88 @@ fn what_no_station_can_have_is_not_taken() {
     bench.client.xid ^= 1;
     let frame_for_another = bench.answer(Kind::Offer);
     assert_eq!(kinds(&frame_for_another), [Kind::Request]);
+}
+
+impl Bench {
+    /// A container's client, with its address.
+    fn container() -> Self {
+        let mut bench = Self::new();
+        bench.client.purpose = Purpose::Container(None);
+        bench.bind();
+        assert!(bench.now - bench.given < Duration::from_secs(4), "somebody waits");
+        bench
+    }
+}
+
+fn refused(bench: &mut Bench, address: [u8; 4]) {
+    assert_eq!(bench.answer_of(1, Kind::Offer, address, 3600), Step::default(), "its address cannot be changed");
+}
+
+#[test]
+fn a_container_keeps_its_address_and_asks_for_it_again() {
+    let mut bench = Bench::container();
+    // The end of the lease, or a no.
+    for ends in [true, false] {
+        let events = if ends {
+            bench.now += Duration::from_secs(3600);
+            bench.next().1.events
+        } else {
+            bench.next();
+            bench.answer(Kind::Nak).events
+        };
+        assert_eq!(events, [Event::Lost]);
+        let again = Said { kind: Kind::Discover, to_all: true, ciaddr: NONE, requested: Some(ADDRESS), server: None };
+        assert_eq!(said(&bench.next().1.frames[0]), again);
+        refused(&mut bench, [192, 0, 2, 11]);
+        assert_eq!(said(&bench.next().1.frames[0]), again);
+        assert_eq!(kinds(&bench.answer(Kind::Offer)), [Kind::Request]);
+        bench.answer(Kind::Ack);
+        let events: Vec<Event> = (0..6).flat_map(|_| bench.next().1.events).collect();
+        assert!(matches!(&events[..], [Event::Bound(_)]), "{events:?}");
+    }
+}
+
+#[test]
+fn a_container_whose_lease_nobody_confirms_after_a_restart_is_told() {
+    for no in [true, false] {
+        let mut bench = Bench::container();
+        bench.restart();
+        assert_eq!(kinds(&bench.next().1), [Kind::Request]);
+        let events = if no {
+            bench.answer(Kind::Nak).events
+        } else {
+            bench.next();
+            bench.next().1.events
+        };
+        assert_eq!(events, [Event::Lost]);
+        assert_eq!(kinds(&bench.next().1), [Kind::Discover]);
+        refused(&mut bench, [192, 0, 2, 11]);
+    }
+}
+
+#[test]
+fn a_container_defends_its_address_for_as_long_as_it_has_it() {
+    let mut bench = Bench::container();
+    for _ in 0..3 {
+        let step = bench.hears(ADDRESS, ADDRESS);
+        assert_eq!((asked(&step.frames[0]), step.events), ((ADDRESS, ADDRESS), vec![Event::Conflict(ADDRESS, OTHER)]));
+        bench.now += Duration::from_secs(1);
+        assert_eq!(bench.hears(ADDRESS, ADDRESS), Step::default(), "not too often");
+        bench.now += DEFENCE;
+    }
+    assert!(bench.client.terms().is_some());
+}
+
+#[test]
+fn only_a_container_asks_for_routes() {
+    for (purpose, asks) in [(Purpose::Uplink, false), (Purpose::Container(None), true)] {
+        let mut bench = Bench::new();
+        bench.client.purpose = purpose;
+        let step = bench.next().1;
+        let Some(Received::Datagram(datagram)) = wire::parse(&step.frames[0]) else { panic!("no datagram") };
+        let message = Message::parse(datagram.payload, DhcpOpCode::Request).unwrap();
+        assert_eq!(message.option(option::PARAMETERS).unwrap().contains(&option::ROUTES), asks);
+    }
 }
 
 proptest! {

@@ -22,6 +22,7 @@ pub(in crate::services) mod option {
     pub(in crate::services) const REBINDING: u8 = 59;
     pub(in crate::services) const CLIENT: u8 = 61;
     pub(in crate::services) const RELAY: u8 = 82;
+    pub(in crate::services) const ROUTES: u8 = 121;
 }
 
 /// A received message: Ethernet's, whole, with a type.

@@ -5,6 +5,7 @@ mod dhcp6;
 mod dns;
 mod ra;
 mod reality;
+mod stations;
 mod stream;
 
 use std::net::SocketAddr;

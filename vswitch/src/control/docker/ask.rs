@@ -1,0 +1,206 @@
+//! Containers on LANs, which are asked about their addresses: a DHCP server for one, or everybody whether he has the one that Docker gave.
+//! *CreateEndpoint* is answered when that is known, and other calls go on meanwhile.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+use packet::Mac;
+use serde_json::Value;
+
+use super::super::{ControlError, Switch};
+use super::endpoint::Begun;
+use crate::api::{BridgeName, LeaseInfo, PortName};
+use crate::docker::message::CreateEndpoint;
+use crate::docker::server::Reply;
+use crate::docker::{DockerError, Endpoint, EndpointId, Lease, Network, NetworkId};
+use crate::services::client::{Event, Terms};
+use crate::services::{Question, Station};
+
+/// A container that waits until its LAN was asked about its address.
+pub(in crate::control) struct Asking {
+    request: CreateEndpoint,
+    endpoint: Endpoint,
+    reply: Reply,
+    /// The last address that it was given, and who has that.
+    declined: Option<(Ipv4Addr, Mac)>,
+}
+
+impl Switch {
+    /// Whether a LAN has to be asked about the address of a new endpoint.
+    pub(super) fn asks_lan(&self, request: &CreateEndpoint) -> bool {
+        let network = self.state.docker.networks.get(&request.reference.network);
+        let interface = &request.interface;
+        network.is_some_and(|network| match network.is_by_dhcp() {
+            true => interface.v4.is_empty() && interface.v6.is_empty(),
+            false => network.options.parent.is_some() && !interface.v4.is_empty(),
+        })
+    }
+
+    /// Begins to ask; whoever wants the endpoint is answered when there is an answer.
+    pub(super) fn ask_lan(&mut self, request: CreateEndpoint, reply: Reply) {
+        // Docker may have been stopped meanwhile, here and below.
+        match self.begin_endpoint(&request).and_then(|begun| self.check_begun(begun)) {
+            Ok(Begun::Known(answer)) => drop(reply.send(Ok(answer))),
+            Ok(Begun::New(endpoint)) => {
+                // Docker asks again after a connection broke: nobody hears the first answer any more.
+                let id = request.reference.endpoint.clone();
+                self.asking.insert(id, Asking { request, endpoint, reply, declined: None });
+            }
+            Err(error) => drop(reply.send(Err(error.to_string()))),
+        }
+    }
+
+    /// Whether an endpoint can be, as far as that can be said without its LAN.
+    fn check_begun(&self, begun: Begun) -> Result<Begun, ControlError> {
+        if let Begun::New(endpoint) = &begun {
+            self.rivals(endpoint)?;
+            self.check_addresses(endpoint, self.network(&endpoint.network)?)?;
+            let is_rival = |other: &&Endpoint| {
+                other.port != endpoint.port && other.network == endpoint.network && other.mac == endpoint.mac
+            };
+            if let Some(other) = self.asking.values().map(|asking| &asking.endpoint).find(is_rival) {
+                return Err(DockerError::AddressTaken(endpoint.mac.to_string(), other.port.clone()).into());
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Takes note of what a LAN said about the address of a container.
+    pub(in crate::control) fn note_lan(&mut self, port: &PortName, event: Event) {
+        let waiting = self.asking.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone());
+        match waiting {
+            Some(id) => self.advance(&id, event),
+            None => self.note_lease(port, event),
+        }
+        self.follow_lans();
+        self.tell_stations();
+    }
+
+    /// Answers who waits for an address, if it is time.
+    fn advance(&mut self, id: &EndpointId, event: Event) {
+        match event {
+            Event::Bound(terms) => {
+                if let Some(asking) = self.asking.remove(id) {
+                    self.grant(asking, terms);
+                }
+            }
+            Event::Free => {
+                if let Some(asking) = self.asking.remove(id) {
+                    self.admit(asking);
+                }
+            }
+            Event::Conflict(address, mac) => {
+                let Some(asking) = self.asking.get_mut(id) else { return };
+                if !asking.endpoint.addresses.is_empty() {
+                    return self.refuse(id, |lan| DockerError::InUse(lan, address, mac));
+                }
+                asking.declined = Some((address, mac));
+                tracing::warn!(port = %asking.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
+            }
+            // One that a crash left, before Docker had it: another is asked for.
+            Event::Lost => {}
+            Event::Unanswered => self.refuse(id, DockerError::Unanswered),
+            Event::Unfinished => self.refuse(id, DockerError::Unfinished),
+        }
+    }
+
+    fn refuse(&mut self, id: &EndpointId, refusal: impl FnOnce(String) -> DockerError) {
+        let Some(Asking { endpoint, reply, declined, .. }) = self.asking.remove(id) else { return };
+        let lan = self.state.docker.networks.get(&endpoint.network).map_or_else(String::new, Network::lan);
+        let refusal = match declined {
+            Some((address, mac)) => DockerError::Declined(lan, address, mac),
+            None => refusal(lan),
+        };
+        let _ = reply.send(Err(refusal.to_string()));
+    }
+
+    /// Gives a container what a DHCP server granted.
+    fn grant(&mut self, mut asking: Asking, terms: Terms) {
+        let (port, net) = (asking.endpoint.port.clone(), IpNet::V4(terms.address));
+        asking.endpoint.addresses = vec![net];
+        asking.endpoint.lease = Some(Lease::read(&terms));
+        if self.admit(asking) {
+            tracing::info!(%port, "DHCP gave {net}");
+            self.granted.insert(port, terms);
+        }
+    }
+
+    /// Adds an endpoint whose address is known, and says whether it did. Where nobody waits for it any more, a lease goes back.
+    fn admit(&mut self, asking: Asking) -> bool {
+        let Asking { request, endpoint, reply, .. } = asking;
+        if reply.is_closed() {
+            return false;
+        }
+        let added: Result<Value, ControlError> = self.add_endpoint(&request, endpoint);
+        let is_added = added.is_ok();
+        let _ = reply.send(added.map_err(|error| error.to_string()));
+        is_added
+    }
+
+    /// What has become of a lease whose container runs.
+    fn note_lease(&mut self, port: &PortName, event: Event) {
+        let place = self.docker_places().remove(port).unwrap_or_default();
+        let Some(endpoint) = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port) else { return };
+        let Some(address) = endpoint.addresses.first().map(IpNet::addr) else { return };
+        match event {
+            Event::Bound(terms) => {
+                tracing::info!(%port, %place, "the DHCP server {} grants {address}", terms.server);
+                self.granted.insert(port.clone(), terms);
+            }
+            Event::Conflict(_, mac) => {
+                tracing::warn!(%port, %place, "the station {mac} has the address {address} of this container too: restart one of them");
+            }
+            Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
+                self.granted.remove(port);
+                tracing::warn!(
+                    %port, %place,
+                    "no DHCP server grants {address} any more, which the container keeps: it is asked for again, or docker restart gets another"
+                );
+            }
+        }
+    }
+
+    /// The lease of a port.
+    pub(in crate::control) fn lease_info(&self, port: &PortName) -> Option<LeaseInfo> {
+        let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port)?;
+        let granted = self.granted.get(port);
+        let server = granted.map_or(endpoint.lease.as_ref()?.server, |terms| terms.server);
+        Some(LeaseInfo { server, granted: granted.is_some(), seconds: granted.map(|terms| terms.seconds) })
+    }
+
+    /// Tells workers and services about whose addresses LANs are asked now, if that has changed. To be called now and then, for Docker goes without a word.
+    pub(in crate::control) fn tell_stations(&mut self) {
+        self.asking.retain(|_, asking| !asking.reply.is_closed());
+        let docker = &self.state.docker;
+        let leased = docker.endpoints.values().filter(|endpoint| endpoint.lease.is_some());
+        let asking = leased.chain(self.asking.values().map(|asking| &asking.endpoint));
+        let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
+        let stations: Vec<Station> = stations.collect();
+        if stations == self.stations || !self.started_up {
+            return;
+        }
+        self.granted.retain(|port, _| stations.iter().any(|station| station.port == *port));
+        let bridges: BTreeSet<BridgeName> =
+            stations.iter().chain(&self.stations).map(|station| station.bridge.clone()).collect();
+        self.set_stations(&bridges, stations.clone());
+        self.stations = stations;
+    }
+}
+
+impl Asking {
+    /// Its network.
+    pub(super) const fn network(&self) -> &NetworkId {
+        &self.endpoint.network
+    }
+}
+
+fn station(network: &Network, endpoint: &Endpoint) -> Station {
+    let address = endpoint.addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr()) } else { None });
+    let question = match address {
+        Some(address) if endpoint.lease.is_none() => Question::Free(address),
+        address => Question::Lease(address),
+    };
+    let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
+    Station { port, bridge, vlan: network.vlan(), mac: endpoint.mac, question }
+}

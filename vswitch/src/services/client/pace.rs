@@ -1,0 +1,31 @@
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Purpose;
+
+/// How long it takes to find out whether somebody else has an address (RFC 5227, section 1.1).
+#[derive(Debug)]
+pub(in crate::services) struct Pace {
+    /// Milliseconds before the first probe (`PROBE_WAIT`).
+    pub(super) before_probes: RangeInclusive<u64>,
+    /// Milliseconds between two (`PROBE_MIN`, `PROBE_MAX`).
+    pub(super) between_probes: RangeInclusive<u64>,
+    /// From the last to the use of the address (`ANNOUNCE_WAIT`).
+    pub(super) after_probes: Duration,
+}
+
+/// The RFC's own times.
+const UPLINK: Pace = Pace { before_probes: 0..=1000, between_probes: 1000..=2000, after_probes: Duration::from_secs(2) };
+/// Somebody waits for a container to start, and a station on a LAN of today answers within milliseconds: the RFC's times, which allow for
+/// links that are slow or asleep, are divided by four and more.
+pub(in crate::services) const CONTAINER: Pace =
+    Pace { before_probes: 0..=50, between_probes: 150..=250, after_probes: Duration::from_millis(500) };
+
+impl Pace {
+    pub(super) const fn of(purpose: Purpose) -> &'static Self {
+        match purpose {
+            Purpose::Uplink => &UPLINK,
+            Purpose::Container(_) => &CONTAINER,
+        }
+    }
+}
