@@ -242,9 +242,10 @@ impl Datapath {
         match attention {
             Attention::None => {
                 let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
-                let run = sent.zip(batch.frames().get(index));
-                let run =
-                    run.and_then(|((to, departure), frame)| Run::after(frame, ethernet, bridge.settings.mtu, to, departure));
+                // Where the services ask for containers, an answer may follow, which only its payload tells.
+                let sent = sent.filter(|_| !self.router.has_clients(id)).zip(batch.frames().get(index));
+                let mtu = bridge.settings.mtu;
+                let run = sent.and_then(|((to, departure), frame)| Run::after(frame, ethernet, mtu, to, departure));
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 self.explain_tunnel(&at, destination, batch, outputs);
                 Ok(run)

@@ -233,6 +233,11 @@ impl Router {
         self.clients.set(bridge, clients);
     }
 
+    /// Whether the services ask for containers on this bridge.
+    pub(super) fn has_clients(&self, bridge: BridgeId) -> bool {
+        self.clients.are_on(bridge)
+    }
+
     /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
     pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, ethernet: &Ethernet, frame: &[u8]) -> Attention {
         let destination = ethernet.destination;

@@ -101,3 +101,17 @@ fn a_worker_that_does_not_route_hands_answers_over() {
     router.datapath.route(router.now, &mut router.batch, &mut router.outputs);
     assert_eq!(router.datapath.take_punts().count(), 1);
 }
+
+#[test]
+fn an_answer_behind_other_frames_of_the_server_is_found() {
+    let mut lab = lan();
+    let (talk, answer) = (tagged(&reply(station(1), 67), 7), tagged(&reply(station(1), 68), 7));
+    let _ = lab.send(EP, &udp((station(1), [192, 0, 2, 50], 5), (station(9), [192, 0, 2, 1], 5), 64, b"hello"));
+    lab.batch.set_ingress(LINK.0);
+    for frame in [&talk, &talk, &answer, &talk] {
+        lab.batch.push(frame, Offload::default());
+    }
+    lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
+    let left: Vec<usize> = lab.outputs.queue(EP).iter().map(|departure| departure.frame).collect();
+    assert_eq!((left, lab.datapath.take_punts().count()), (vec![0, 1, 3], 1));
+}
