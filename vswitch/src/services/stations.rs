@@ -96,7 +96,15 @@ impl Stations {
             self.sweep(directory);
         }
         let has_heir = |gone: &Asking| self.all.values().any(|asking| asking.station.is_same(&gone.station));
-        old.into_values().flat_map(|asking| if has_heir(&asking) { asking.forget(now) } else { asking.release(now) }).collect()
+        let mut outputs = Vec::new();
+        for mut asking in old.into_values() {
+            // Its file goes in any case.
+            let frames = asking.release(now);
+            if !has_heir(&asking) {
+                outputs.extend(frames);
+            }
+        }
+        outputs
     }
 
     /// Removes the leases of containers that are gone since the last run: their servers find out by themselves.
@@ -165,14 +173,8 @@ impl Asking {
         Self { station, state }
     }
 
-    /// Forgets its lease.
-    fn forget(self, now: Duration) -> Vec<Output> {
-        drop(self.release(now));
-        Vec::new()
-    }
-
     /// Gives its address back. Nobody is left to be told.
-    fn release(mut self, now: Duration) -> Vec<Output> {
+    fn release(&mut self, now: Duration) -> Vec<Output> {
         let State::Leasing { client, .. } = &mut self.state else { return Vec::new() };
         let frames = client.release(now).frames;
         self.outputs(Step { frames, events: Vec::new() })

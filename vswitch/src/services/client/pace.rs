@@ -16,10 +16,10 @@ pub(in crate::services) struct Pace {
 
 /// The RFC's own times.
 const UPLINK: Pace = Pace { before_probes: 0..=1000, between_probes: 1000..=2000, after_probes: Duration::from_secs(2) };
-/// Somebody waits for a container to start, and a station on a LAN of today answers within milliseconds: the RFC's times, which allow for
-/// links that are slow or asleep, are divided by four and more.
+/// Somebody waits for a container to start, and after it for others of its network, while a station on a LAN of today answers within milliseconds, or
+/// a few hundred if it sleeps: the RFC's times, which allow for links of any kind, are divided by eight and more.
 pub(in crate::services) const CONTAINER: Pace =
-    Pace { before_probes: 0..=50, between_probes: 150..=250, after_probes: Duration::from_millis(500) };
+    Pace { before_probes: 0..=20, between_probes: 80..=120, after_probes: Duration::from_millis(250) };
 
 impl Pace {
     pub(super) const fn of(purpose: Purpose) -> &'static Self {

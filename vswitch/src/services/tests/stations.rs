@@ -182,7 +182,7 @@ fn an_address_of_a_range_is_asked_for_and_one_that_somebody_has_is_told() {
         let mut lan = Lan::new();
         lan.set(vec![Station { question: Question::Free(address.into()), ..container(None) }]);
         assert!(lan.asking.is_hurried());
-        assert_eq!(lan.pass(4), []);
+        assert_eq!(lan.pass(2), []);
         let in_use = heard.as_ref().is_some_and(|frame| *frame != arp([192, 0, 2, 51], [0; 4]));
         let events = heard.map_or_else(Vec::new, |frame| lan.hear("lan-wan", 7, frame));
         let expected = if in_use { Event::Conflict(address.into(), mac(8)) } else { Event::Free };
