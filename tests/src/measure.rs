@@ -42,16 +42,20 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
+/// In a station's namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise. BBR keeps to the rate that it believes the
+/// way has, and would measure less of what is between.
+const CUBIC: &str = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+
 /// iperf3 between two stations, each of a lab: its report.
 ///
 /// # Panics
 /// If the connection fails or stalls.
 #[track_caller]
 pub fn iperf3(from: (&Lab, &str), to: (&Lab, &str), address: &str, options: &str) -> Value {
-    let _server =
-        Server(to.0.command_in(to.1, "exec iperf3 -s -1 --forceflush").stdout(Stdio::null()).spawn().expect("iperf3"));
+    let server = format!("{CUBIC}; exec iperf3 -s -1 --forceflush");
+    let _server = Server(to.0.command_in(to.1, &server).stdout(Stdio::null()).spawn().expect("iperf3"));
     to.0.until("iperf3 listens", |lab| !lab.run_in(to.1, "ss -Hltn sport = :5201").ok().is_empty());
-    let outcome = from.0.run_in(from.1, &format!("iperf3 -J -c {address} {options}"));
+    let outcome = from.0.run_in(from.1, &format!("{CUBIC}; iperf3 -J -c {address} {options}"));
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
     assert!(report["error"].is_null(), "iperf3 from {} to {} {options}: {}", from.1, to.1, report["error"]);
     report
