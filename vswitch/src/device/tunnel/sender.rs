@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use packet::{Batch, Capabilities, Packet};
+use packet::{Batch, Capabilities, Checksum, Packet, checksum};
 use rustix::io::Errno;
 use vxlan::{HEADER, Header, Inner};
 
@@ -137,9 +137,10 @@ impl Device for Sender {
         None
     }
 
-    /// Nobody behind the tunnel finishes a checksum or cuts a super-frame.
+    /// Nobody behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which is in
+    /// the nearest cache then.
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities { checksum: true, ..Capabilities::default() }
     }
 
     fn receive(&mut self, _batch: &mut Batch) -> Received {
@@ -158,9 +159,14 @@ impl Device for Sender {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(&self.header);
         packet.parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let frame = self.bytes.get_mut(from + HEADER..).unwrap_or_default();
+        if let Checksum::Partial { start, offset } = packet.offload.checksum {
+            // With metadata that is nonsense it goes as it is.
+            let _ = checksum::complete(frame, start, offset);
+        }
         // Segments of one super-frame are of one flow.
         if packet.frames > 0 {
-            self.inner = Inner::of(self.bytes.get(from + HEADER..).unwrap_or_default());
+            self.inner = Inner::of(frame);
         }
         let Inner { flow, class } = self.inner;
         self.take(from, Key { peer: packet.peer, socket: flow as usize % self.sources.sockets.len().max(1), class });
