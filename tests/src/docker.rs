@@ -24,6 +24,23 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Outcome, PATIENCE, program, run, wait};
 
+/// A word for lines of the shell: who answers.
+pub const FROM: &str = r"
+# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
+from() {
+    local url=http://$2/cgi-bin/who
+    for i in 1 2 3 4 5 6; do
+        case $1 in
+            host) curl -g -s -m 3 $url && return ;;
+            outside) outside curl -g -s -m 3 $url && return ;;
+            *) docker exec $1 timeout 3 wget -q -O- $url 2> /dev/null && return ;;
+        esac
+        sleep 0.5
+    done
+    echo nobody
+}
+";
+
 /// A host with a dockerd and a vswitchd, and an outside that it reaches by a link.
 pub struct DockerHost {
     holder: Child,

@@ -16,7 +16,7 @@ mod require;
 mod underlay;
 mod wire;
 
-pub use docker::DockerHost;
+pub use docker::{DockerHost, FROM};
 pub use lab::{Lab, Outcome, program};
 pub use measure::{Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::missing;

@@ -2,7 +2,7 @@
 //! outside, which is the router too.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use vswitch_tests::{DockerHost, needs};
+use vswitch_tests::{DockerHost, FROM, needs};
 
 const FILE: &str = "[docker]\nenabled = true\n";
 
@@ -10,19 +10,6 @@ const FILE: &str = "[docker]\nenabled = true\n";
 const WORDS: &str = r#"
 # web NAME [OPTIONS]: a container that says who asks.
 web() { local name=$1; shift; docker run -d --name $name --hostname $name --network lan "$@" httpd > /dev/null; }
-# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
-from() {
-    local url=http://$2/cgi-bin/who
-    for i in 1 2 3 4 5 6; do
-        case $1 in
-            host) curl -g -s -m 3 $url && return ;;
-            outside) outside curl -g -s -m 3 $url && return ;;
-            *) docker exec $1 timeout 3 wget -q -O- $url 2> /dev/null && return ;;
-        esac
-        sleep 0.5
-    done
-    echo nobody
-}
 # address NAME: what Docker says is a container's.
 address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}/{{.IPPrefixLen}}{{end}}' $1; }
 # dnsmasq_on RANGE [OPTIONS]: the LAN's DHCP server.
@@ -63,13 +50,13 @@ const CREATE: &str = "docker network create -d vswitch-lan --ipam-driver null -o
 /// Runs lines; what they print.
 #[track_caller]
 fn say(host: &DockerHost, lines: &str) -> String {
-    host.sh(&format!("{WORDS}\n{lines}")).ok().trim_end().to_owned()
+    host.sh(&format!("{FROM}{WORDS}\n{lines}")).ok().trim_end().to_owned()
 }
 
 /// Waits until a line prints this.
 #[track_caller]
 fn until(host: &mut DockerHost, line: &str, answer: &str) {
-    host.until(line, |host| host.sh(&format!("{WORDS}\n{line}")).stdout.trim_end() == answer);
+    host.until(line, |host| host.sh(&format!("{FROM}{WORDS}\n{line}")).stdout.trim_end() == answer);
 }
 
 /// The lease of a container's address, as vswitchd sees it.

@@ -1,7 +1,7 @@
 //! Docker's networks that are part of a LAN (`vswitch-lan`): `wan` is the interface of the LAN, on which the outside is the router.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use vswitch_tests::{DockerHost, needs};
+use vswitch_tests::{DockerHost, FROM, needs};
 
 const FILE: &str = "[docker]\nenabled = true\n";
 
@@ -9,19 +9,6 @@ const FILE: &str = "[docker]\nenabled = true\n";
 const WORDS: &str = r#"
 # web NAME [OPTIONS]: a container that says who asks.
 web() { local name=$1; shift; docker run -d --name $name --hostname $name "$@" httpd > /dev/null; }
-# from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
-from() {
-    local url=http://$2/cgi-bin/who
-    for i in 1 2 3 4 5 6; do
-        case $1 in
-            host) curl -g -s -m 3 $url && return ;;
-            outside) outside curl -g -s -m 3 $url && return ;;
-            *) docker exec $1 timeout 3 wget -q -O- $url 2> /dev/null && return ;;
-        esac
-        sleep 0.5
-    done
-    echo nobody
-}
 # what NAME TEMPLATE: of a container's place on its network.
 what() { docker inspect -f "{{range .NetworkSettings.Networks}}$2{{end}}" $1; }
 "#;
@@ -43,7 +30,7 @@ const CREATE: &str = "docker network create -d vswitch-lan --subnet 192.0.2.0/24
 /// Runs lines; what they print.
 #[track_caller]
 fn say(host: &DockerHost, lines: &str) -> String {
-    host.sh(&format!("{WORDS}\n{lines}")).ok().trim_end().to_owned()
+    host.sh(&format!("{FROM}{WORDS}\n{lines}")).ok().trim_end().to_owned()
 }
 
 #[track_caller]
