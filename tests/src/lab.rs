@@ -67,6 +67,7 @@ impl Lab {
         lab.add_netns("host");
         // A kernel with br_netfilter hands what its bridges forward to iptables, which no Ethernet does, and no bridge where nobody filters.
         lab.run_in("host", "for hook in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $hook ] || echo 0 > $hook; done").ok();
+        lab.run_in("host", crate::measure::CUBIC).ok();
         lab
     }
 

@@ -42,9 +42,9 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
-/// In a station's namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise. BBR keeps to the rate that it believes the
+/// In a namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise. BBR keeps to the rate that it believes the
 /// way has, and would measure less of what is between.
-const CUBIC: &str = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+pub(crate) const CUBIC: &str = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
 
 /// iperf3 between two stations, each of a lab: its report.
 ///

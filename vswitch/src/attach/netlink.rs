@@ -62,7 +62,8 @@ impl Netlink {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (connection, handle, _) = {
             let _inside = runtime.enter();
-            rtnetlink::new_connection_with_strict_check()?
+            // Linux before 4.20 does not filter, which costs time only.
+            rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection())?
         };
         runtime.spawn(connection);
         Ok(Self { runtime, handle })

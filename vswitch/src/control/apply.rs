@@ -44,6 +44,7 @@ impl Switch {
     pub(super) fn build(&mut self, wanted: Layout) -> Result<Vec<String>, ControlError> {
         let (mut errors, mut notes, mut undo) = (Vec::new(), Vec::new(), Vec::new());
         let steps = plan::steps(&Layout::default(), &wanted);
+        let left: BTreeSet<PortName> = self.state.made.ports.keys().cloned().collect();
         self.journal_all(wanted.ports.into_values().map(|(spec, _)| spec))?;
         for step in steps {
             match (self.perform(step.clone()), step) {
@@ -66,8 +67,8 @@ impl Switch {
                 (Err(error), _) => errors.push(error),
             }
         }
-        let ports = &self.ports;
-        self.state.made.ports.retain(|name, _| ports.get(name).is_some_and(|port| port.state == PortState::Up));
+        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| port.state == PortState::Up);
+        self.state.made.ports.retain(|name, _| left.contains(name) || is_up(name));
         if errors.is_empty() {
             self.state.forget_overruled(&self.file);
             self.state_file.save(&self.state).map_err(ControlError::State)?;
@@ -278,6 +279,10 @@ impl Switch {
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.state.made.netns.insert(netns.clone());
+            if let Err(error) = self.state_file.save(&self.state) {
+                self.undo_attach(id, &spec, reopened);
+                return Err(ControlError::State(error));
+            }
         }
         let settings = self.settings(&spec, mac)?;
         for (worker, device) in self.workers.iter().zip(devices) {

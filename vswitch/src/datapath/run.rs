@@ -8,7 +8,8 @@ use super::{Departure, PortId};
 /// Bytes that decide where a frame goes: addresses, tag and type, or what comes in the place of a tag.
 const HEADER: usize = 16;
 
-/// A frame that was bridged to one place, from a port where nothing but its header and its length decided that.
+/// A frame that was bridged to one place, from a port where nothing but its header and its length decided that. A limit on broadcasts, or on what
+/// floods, is none on what goes to one place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     ingress: u32,

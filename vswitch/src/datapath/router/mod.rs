@@ -233,9 +233,9 @@ impl Router {
         self.clients.set(bridge, clients);
     }
 
-    /// Whether the services ask for containers on this bridge.
+    /// Whether the services ask for containers on this bridge, which a gateway keeps them from.
     pub(super) fn has_clients(&self, bridge: BridgeId) -> bool {
-        self.clients.are_on(bridge)
+        self.clients.are_on(bridge) && self.interfaces.get(bridge).is_none()
     }
 
     /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
@@ -281,7 +281,7 @@ impl Router {
 
     /// Takes a frame to a gateway's MAC address.
     pub(super) fn receive(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
-        if self.clients.are_on(at.bridge) {
+        if self.has_clients(at.bridge) {
             return self.punt(at, paths);
         }
         match at.ethernet.ethertype {
@@ -298,7 +298,7 @@ impl Router {
     /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
     /// others.
     pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
-        if self.clients.are_on(at.bridge) {
+        if self.has_clients(at.bridge) {
             return self.punt(at, paths);
         }
         match at.ethernet.ethertype {

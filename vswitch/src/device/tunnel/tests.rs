@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use etherparse::PacketBuilder;
-use packet::{Batch, Capabilities, Checksum, Egress, Gso, GsoKind, Offload, Packet, Queued, TagEdit};
+use packet::{Batch, Checksum, Egress, Gso, GsoKind, Offload, Packet, Queued, Tag, TagEdit, checksum};
 use proptest::prelude::*;
 
 use super::*;
@@ -124,7 +124,8 @@ fn a_super_frame_crosses_as_segments_and_merges_again() {
     let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1396.try_into().unwrap(), ecn: false });
     batch.push(&bytes, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso });
     let queue = [Queued { frame: &batch.frames()[0], edit: TagEdit::Keep, peer: 1 }];
-    let lost = Egress::new().run(&queue, Capabilities::default(), &mut |packet| {
+    let capabilities = pair.sender.capabilities();
+    let lost = Egress::new().run(&queue, capabilities, &mut |packet| {
         assert_eq!(pair.sender.send(packet), Sent::Done);
     });
     assert_eq!((lost, pair.sender.flush()), (0, Losses::default()));
@@ -132,6 +133,46 @@ fn a_super_frame_crosses_as_segments_and_merges_again() {
     let [frame] = pair.batch.frames() else { panic!("{}", pair.batch.frames().len()) };
     assert_eq!((&frame.bytes()[54..], frame.offload.gso), (&payload[..], gso));
     assert_eq!((frame.ingress, frame.peer), (9, 1));
+}
+
+#[test]
+fn checksums_are_finished_wherever_a_tag_has_moved_them() {
+    let mut pair = Pair::new("127.0.0.1", true);
+    let mut untagged = tcp(b"payload");
+    let pseudo = checksum::Sum::new().plus(&untagged[26..34]).plus_number(6).plus_number(27).folded();
+    untagged[50..52].copy_from_slice(&pseudo.to_be_bytes());
+    let tagged = [&untagged[..12], &[0x81, 0, 0, 7], &untagged[12..]].concat();
+    let mut whole = untagged.clone();
+    checksum::complete(&mut whole, 34, 16).unwrap();
+    let whole_tagged = [&whole[..12], &[0x81, 0, 0, 7], &whole[12..]].concat();
+    for (frame, start, edit, expected) in [
+        (&untagged, 34, TagEdit::Keep, &whole),
+        (&untagged, 34, TagEdit::Push(Tag(7)), &whole_tagged),
+        (&tagged, 38, TagEdit::Pop, &whole),
+        (&tagged, 38, TagEdit::Keep, &whole_tagged),
+    ] {
+        let mut batch = Batch::new();
+        batch.push(frame, Offload { checksum: Checksum::Partial { start, offset: 16 }, gso: None });
+        let queue = [Queued { frame: &batch.frames()[0], edit, peer: 1 }];
+        let capabilities = pair.sender.capabilities();
+        let lost = Egress::new().run(&queue, capabilities, &mut |packet| {
+            assert_eq!(pair.sender.send(packet), Sent::Done);
+        });
+        assert_eq!((lost, pair.sender.flush()), (0, Losses::default()));
+        assert_eq!(pair.receive(), [expected.clone()], "{edit:?}");
+    }
+}
+
+#[test]
+fn metadata_that_is_nonsense_changes_nothing() {
+    let mut pair = Pair::new("127.0.0.1", true);
+    let frame = tcp(b"payload");
+    for (start, offset) in [(60, 16), (u16::MAX, u16::MAX), (54, 6)] {
+        let parts = [IoSlice::new(&frame)];
+        let offload = Offload { checksum: Checksum::Partial { start, offset }, gso: None };
+        assert_eq!(pair.sender.send(&Packet { offload, peer: 1, ..Packet::whole(&parts) }), Sent::Done);
+        assert_eq!((pair.sender.flush(), pair.receive()), (Losses::default(), vec![frame.clone()]));
+    }
 }
 
 /// Two flows, a damaged segment and a broadcast in one run.

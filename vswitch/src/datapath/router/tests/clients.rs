@@ -115,3 +115,12 @@ fn an_answer_behind_other_frames_of_the_server_is_found() {
     let left: Vec<usize> = lab.outputs.queue(EP).iter().map(|departure| departure.frame).collect();
     assert_eq!((left, lab.datapath.take_punts().count()), (vec![0, 1, 3], 1));
 }
+
+#[test]
+fn a_bridge_with_a_gateway_keeps_it() {
+    let mut lab = Lab::new(true, nat());
+    lab.datapath.set_clients(BridgeId(0), vec![(VlanId::DEFAULT, station(1))]);
+    let left = lab.send(A, &ping((station(1), [10, 0, 0, 11]), (gateway(0), [10, 0, 0, 1])));
+    let [Left(A, answer)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!(icmp(answer), ([10, 0, 0, 11], 0, 0));
+}
