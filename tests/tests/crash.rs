@@ -135,6 +135,27 @@ fn a_start_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_start_that_fails_forgets_nothing_that_it_found() {
+    needs!();
+    let mut lab = Lab::new();
+    lab.sh("ip -n @host link add wan type veth peer name wan2 && ip -n @host link set wan up").ok();
+    let uplink = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = [\"192.0.2.10/24\"]\n";
+    let bridge = "name = \"br0\"\naddresses = [\"10.0.0.254/24\"]\nuplink = \"wan\"\n";
+    lab.write(&format!("{uplink}{}", TWO.replacen("name = \"br0\"\n", bridge, 1)));
+    lab.start();
+    lab.kill();
+    lab.sh("ip -n @host link del wan").ok();
+    let sentences = lab.start_refused(&[]).refused();
+    assert!(sentences.contains("no interface \"wan\""), "{sentences}");
+    assert_eq!(lab.netns(), ["a", "b", "host"], "containers that run");
+    lab.write("[[bridge]]\nname = \"br0\"\n");
+    lab.start();
+    assert_eq!(lab.netns(), ["host"]);
+    assert_eq!(lab.sh("ip -n @host -br link | wc -l").ok(), "1\n");
+    assert!(lab.stop().success());
+}
+
+#[test]
 fn a_device_that_goes_away_takes_only_its_port_down() {
     needs!("ping", "iperf3");
     let lab =

@@ -67,7 +67,7 @@ pub(super) const TOPIC: Topic = Topic {
         same("and removed at once", "docker rm -f $(docker ps -q --filter name=$d-m) | wc -l", "10"),
         same(
             "prune of stopped ones",
-            "docker create --name $d-p --network $d-one --label prune=$d busybox true > /dev/null; docker container prune -f --filter label=prune=$d | grep -c '^[0-9a-f]\\{64\\}'",
+            "docker create --name $d-p --network $d-one --label prune=$d busybox true > /dev/null; prune container --filter label=prune=$d | grep -c '^[0-9a-f]\\{64\\}'",
             "1",
         ),
         same(

@@ -109,6 +109,12 @@ ask() {
         *) on $2 timeout $1 wget -q -O- $url 2> /dev/null ;;
     esac
 }
+# prune WHAT [OPTIONS]: docker WHAT prune, which Docker refuses while that of the other driver runs.
+prune() {
+    local said what=$1; shift
+    until said=$(docker $what prune -f "$@" 2>&1) || ! echo "$said" | grep -q 'already running'; do sleep 0.1; done
+    echo "$said"
+}
 # name: of the answer, only who gave it.
 name() { sed 's/ [^ ]*$//'; }
 # pings NAME ADDRESS [SECONDS]: yes or no.

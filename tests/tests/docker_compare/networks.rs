@@ -115,7 +115,7 @@ pub(super) const TOPIC: Topic = Topic {
         ),
         same(
             "prune removes what nobody uses",
-            "box user --network $d-six; docker network prune -f --filter label=tier=$d-old | tail -n +2",
+            "box user --network $d-six; prune network --filter label=tier=$d-old | tail -n +2",
             "$d-net",
         ),
         same(
