@@ -5,6 +5,8 @@
 //! neighbour, go to the services or are cut into fragments; so it runs whole in a test, on made-up frames with a hand-moved clock,
 //! exactly as it runs in a worker. Each worker owns one.
 //!
+//! A frame with the header of the one before it goes where that one went, if nothing else decides (`run`).
+//!
 //! Deciding changes no frame: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
 //! the frame is gathered for sending ([`packet::Egress`]); what `router` does to addresses is written there too, and happens when the
 //! batch is decided ([`Outputs::act`]).
