@@ -188,7 +188,7 @@ impl Switch {
     fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
         match &endpoint.sandbox {
             _ if endpoint.left => false,
-            Some(sandbox) if sandbox.inode.is_some() => sandbox.is_alive(),
+            // Docker may have made the file and mount the namespace over it only later, which gives it another number.
             Some(sandbox) => sandbox.is_alive() || self.is_awaited(id),
             None => self.is_awaited(id),
         }
