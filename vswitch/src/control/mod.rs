@@ -77,7 +77,7 @@ pub struct Switch {
     sockets: Sockets,
     captures: Captures,
     services: ServicesThread,
-    /// When Docker last spoke of endpoints that have no sandbox yet.
+    /// When Docker last spoke of endpoints whose devices have not been seen in a sandbox yet.
     awaited: BTreeMap<EndpointId, Instant>,
     /// Containers that wait until a LAN was asked about their addresses.
     asking: BTreeMap<EndpointId, Asking>,

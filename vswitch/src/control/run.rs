@@ -221,6 +221,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                 switch.follow_bridges();
                 switch.follow_lans();
                 switch.tell_stations();
+                switch.note_arrivals();
             }),
             _ = look.tick() => {
                 tokio::task::block_in_place(|| {

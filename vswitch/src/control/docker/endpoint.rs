@@ -165,7 +165,6 @@ impl Switch {
     /// Forgets endpoints whose containers are dead, and what was theirs on the switch. To be called now and then.
     pub fn collect_dead(&mut self) {
         let endpoints = &self.state.docker.endpoints;
-        self.awaited.retain(|id, _| endpoints.contains_key(id));
         let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         if dead.is_empty() {
@@ -175,6 +174,15 @@ impl Switch {
         if let Err(error) = self.delete_endpoints(&dead) {
             tracing::warn!("ports of dead containers could not be removed: {error}");
         }
+    }
+
+    /// Awaits those no longer whose devices have come to their sandboxes, so that their deaths show. Docker does not say when that is; to be
+    /// called now and then.
+    pub(in crate::control) fn note_arrivals(&mut self) {
+        let mut awaited = std::mem::take(&mut self.awaited);
+        let endpoints = &self.state.docker.endpoints;
+        awaited.retain(|id, _| endpoints.get(id).is_some_and(|endpoint| !self.has_arrived(endpoint)));
+        self.awaited = awaited;
     }
 
     /// Forgets endpoints whose containers died before this start.
@@ -188,7 +196,7 @@ impl Switch {
     fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
         match &endpoint.sandbox {
             _ if endpoint.left => false,
-            // Docker may have made the file and mount the namespace over it only later, which gives it another number.
+            Some(sandbox) if sandbox.inode.is_some() => sandbox.is_alive(),
             Some(sandbox) => sandbox.is_alive() || self.is_awaited(id),
             None => self.is_awaited(id),
         }

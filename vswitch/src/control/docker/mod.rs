@@ -37,6 +37,7 @@ impl Switch {
             }
         }
         self.tell_stations();
+        self.note_arrivals();
     }
 
     fn carry_out(&mut self, request: Request) -> Result<Value, ControlError> {

@@ -18,8 +18,6 @@ impl Switch {
     /// Publishes ports instead of those that the container had.
     pub(super) fn publish_ports(&mut self, request: &message::Publish) -> Result<Value, ControlError> {
         let id = &request.reference.endpoint;
-        // Docker asks when the device is in the container.
-        self.awaited.remove(id);
         if self.network(&self.endpoint(id)?.network)?.options.parent.is_some() {
             // As with macvlan: its ports are on the LAN as they are.
             return Ok(json!({}));
