@@ -202,6 +202,16 @@ impl DockerHost {
         std::fs::read_to_string(self.file(path)).unwrap_or_default()
     }
 
+    /// Makes the outside a LAN by a vswitchd of its own, which runs `file`.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn switch_outside(&self, file: &str) {
+        self.write("/run/lan.toml", file);
+        self.sh("outside vswitchd --config /run/lan.toml > /run/lan.ready 2>&1 & until grep -q ready /run/lan.ready; do sleep 0.1; done").ok();
+    }
+
     /// What `vswitchd` or `dockerd` logged so far.
     pub fn log(&self, name: &str) -> String {
         self.read(&format!("/run/{name}.log"))

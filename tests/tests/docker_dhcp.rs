@@ -251,11 +251,10 @@ port = [{ name = "trunk", bridge = "lan", kind = "link", device = "lan", trunk =
 fn a_server_in_a_vlan_is_asked_there() {
     needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "curl");
     let mut host = DockerHost::with(FILE);
-    host.write("/run/lan.toml", LAN);
+    host.switch_outside(LAN);
     say(
         &host,
-        "outside vswitchd --config /run/lan.toml > /run/lan.ready 2>&1 & until grep -q ready /run/lan.ready; do sleep 0.1; done
-         docker network create -d vswitch-lan --ipam-driver null -o parent=wan.10 lan > /dev/null
+        "docker network create -d vswitch-lan --ipam-driver null -o parent=wan.10 lan > /dev/null
          docker network create -d vswitch-lan --ipam-driver null -o parent=wan.20 twenty > /dev/null
          web aa",
     );

@@ -109,11 +109,10 @@ fn containers_are_on_the_lan_and_the_host_reaches_them() {
 fn vlans_of_one_interface_are_apart() {
     needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "curl");
     let mut host = DockerHost::with(FILE);
-    host.write("/run/lan.toml", LAN);
+    host.switch_outside(LAN);
     say(
         &host,
-        "outside vswitchd --config /run/lan.toml > /run/lan.ready 2>&1 & until grep -q ready /run/lan.ready; do sleep 0.1; done
-         docker network create -d vswitch-lan --subnet 198.18.10.0/24 --gateway 198.18.10.1 -o parent=wan.10 ten > /dev/null
+        "docker network create -d vswitch-lan --subnet 198.18.10.0/24 --gateway 198.18.10.1 -o parent=wan.10 ten > /dev/null
          docker network create -d vswitch-lan --subnet 198.18.20.0/24 --gateway 198.18.20.1 -o parent=wan -o vswitch.vlan=20 twenty > /dev/null
          web aa --network ten --ip 198.18.10.9; web bb --network twenty --ip 198.18.20.9",
     );
