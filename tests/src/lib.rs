@@ -18,7 +18,7 @@ mod wire;
 
 pub use docker::{DockerHost, FROM};
 pub use lab::{Lab, Outcome, program};
-pub use measure::{Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
+pub use measure::{AllowCubic, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::missing;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};

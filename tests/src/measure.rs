@@ -42,9 +42,48 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
-/// In a namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise. BBR keeps to the rate that it believes the
-/// way has, and would measure less of what is between.
-pub(crate) const CUBIC: &str = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+/// In a namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise, if namespaces may choose it ([`AllowCubic`]). BBR
+/// keeps to the rate that it believes the way has, and would measure less of what is between.
+pub(crate) const CUBIC: &str = "! grep -qw cubic /proc/sys/net/ipv4/tcp_allowed_congestion_control || \
+    echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+
+/// While it lives, namespaces may choose CUBIC. Where it is not the machine's own choice, the kernel keeps it from them, root or not
+/// (`tcp_set_default_congestion_control`), and new ones begin with that choice.
+#[must_use]
+pub struct AllowCubic {
+    /// The list as it was.
+    before: Option<String>,
+}
+
+impl AllowCubic {
+    const LIST: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+
+    /// Puts it on the machine's list. Says so if that is not possible: all contenders then have the machine's choice.
+    pub fn for_now() -> Self {
+        let before = std::fs::read_to_string(Self::LIST).unwrap_or_default();
+        if before.split_whitespace().any(|name| name == "cubic") {
+            return Self { before: None };
+        }
+        match std::fs::write(Self::LIST, format!("{} cubic", before.trim())) {
+            Ok(()) => Self { before: Some(before) },
+            Err(error) => {
+                eprintln!(
+                    "CUBIC cannot be chosen in namespaces ({}: {error}); TCP is controlled as the machine does it",
+                    Self::LIST
+                );
+                Self { before: None }
+            }
+        }
+    }
+}
+
+impl Drop for AllowCubic {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = std::fs::write(Self::LIST, before.trim());
+        }
+    }
+}
 
 /// iperf3 between two stations, each of a lab: its report.
 ///

@@ -46,8 +46,11 @@ impl Plane {
         plane
     }
 
+    /// Tells every worker, and returns when they have obeyed: what a test pushes next finds it done. A worker that polls its
+    /// devices would otherwise see the frame first.
     fn tell(&self, command: impl Fn() -> Command) {
         self.workers.iter().for_each(|worker| worker.tell(command()).unwrap());
+        self.settle(&[]);
     }
 
     fn attach(&self, port: u32) -> Vec<FarEnd> {
@@ -97,7 +100,7 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        self.tell(|| Command::Stop);
+        self.workers.iter().for_each(|worker| worker.tell(Command::Stop).unwrap());
         self.threads.drain(..).for_each(|thread| thread.join().unwrap());
     }
 }
@@ -240,7 +243,6 @@ fn vlans_and_flushes_reach_every_worker() {
     let access =
         |number| PortSettings { vlans: VlanMode::Access(VlanId::try_from(number).unwrap()), ..PortSettings::on(BridgeId(0)) };
     plane.tell(|| Command::SetPort(PortId(0), access(10)));
-    plane.settle(&[]);
     plane.far[0][1].push(&frame(1, Mac::BROADCAST), Offload::default());
     assert_eq!(plane.next(1).map(|bytes| bytes[12..16].to_vec()), Some(vec![0x81, 0, 0, 10]));
     plane.tell(|| Command::FlushFdb(BridgeId(0)));
