@@ -5,10 +5,9 @@
 //! 64 KiB in [`PIECES`] fragments each; when there are more, the station with the most loses its oldest.
 
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use packet::{ETHERNET_HEADER, Ethernet, Fragment, IpPacket};
+use packet::{ETHERNET_HEADER, Ethernet, Fragment, FragmentKey, IpPacket};
 
 use super::whole;
 use crate::table::Table;
@@ -19,12 +18,10 @@ const LONGEST: usize = 65_535 - 20;
 /// Most fragments of a packet: fewer than a hundred make up the longest where links have the usual MTU.
 const PIECES: usize = 256;
 
-type Key<T> = (T, IpAddr, IpAddr, u8, u32);
-
 /// Packets that are not complete, by where they come from besides their addresses.
 #[derive(Debug)]
 pub(crate) struct Reassembly<T> {
-    packets: Table<Key<T>, Parts>,
+    packets: Table<(T, FragmentKey), Parts>,
     /// Fragments that came for nothing.
     pub(crate) dropped: u64,
 }
@@ -53,6 +50,8 @@ struct Parts {
     /// Where the fragments that came begin and end, in no order.
     there: Vec<(usize, usize)>,
     total: Option<usize>,
+    /// What the first fragment says that the payload is. In IPv6 the others may say something else (RFC 8200, section 4.5).
+    protocol: u8,
 }
 
 impl<T: Copy + Eq + Hash> Reassembly<T> {
@@ -61,21 +60,21 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
     }
 
     /// Takes in a fragment that came from `origin`.
-    pub(crate) fn add(&mut self, origin: T, frame: &[u8], ip: &IpPacket, fragment: Fragment, now: Instant) -> Added<T> {
-        let key = (origin, ip.source, ip.destination, ip.protocol, fragment.identification);
+    pub(crate) fn add(&mut self, origin: T, frame: &[u8], ip: &IpPacket, now: Instant) -> Added<T> {
         let mut added = Added { whole: None, contradicts: false, lost: Vec::new() };
-        let number = match self.packets.find(&key) {
+        let (Some(fragment), Some(key)) = (ip.fragment, ip.fragment_key()) else { return added };
+        let number = match self.packets.find(&(origin, key)) {
             Some(number) => number,
             None => {
                 added.lost.extend(self.packets.victim().and_then(|victim| self.give_up(victim)));
-                self.packets.insert(key, ip.source, now, Parts::default())
+                self.packets.insert((origin, key), ip.source, now, Parts::default())
             }
         };
         let bytes = frame.get(ip.transport..ip.end).unwrap_or_default();
-        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment)) {
+        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment, ip.protocol)) {
             Some(Ok(true)) => {
                 let parts = self.packets.remove(number).map(|row| row.value);
-                added.whole = parts.and_then(|parts| put_together(ip, &parts.payload));
+                added.whole = parts.and_then(|parts| put_together(ip, &parts));
             }
             Some(Err(Nonsense)) => {
                 self.dropped += 1;
@@ -101,8 +100,8 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
     }
 }
 
-fn put_together(ip: &IpPacket, payload: &[u8]) -> Option<(Vec<u8>, IpPacket)> {
-    let frame = whole(ip.source, ip.destination, ip.protocol, payload);
+fn put_together(ip: &IpPacket, parts: &Parts) -> Option<(Vec<u8>, IpPacket)> {
+    let frame = whole(ip.source, ip.destination, parts.protocol, &parts.payload);
     let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).ok()?)?;
     Some((frame, ip))
 }
@@ -112,7 +111,7 @@ struct Nonsense;
 
 impl Parts {
     /// Says whether the packet is complete.
-    fn add(&mut self, bytes: &[u8], fragment: Fragment) -> Result<bool, Nonsense> {
+    fn add(&mut self, bytes: &[u8], fragment: Fragment, protocol: u8) -> Result<bool, Nonsense> {
         let start = usize::from(fragment.offset);
         let end = start + bytes.len();
         let odd = fragment.more && (bytes.is_empty() || !bytes.len().is_multiple_of(8));
@@ -128,6 +127,9 @@ impl Parts {
         }
         if !fragment.more {
             self.total = Some(end);
+        }
+        if start == 0 {
+            self.protocol = protocol;
         }
         self.there.push((start, end));
         self.payload.resize(self.payload.len().max(end), 0);
@@ -147,10 +149,14 @@ const _: () = assert!(ETHERNET_HEADER == 14, "what `whole` writes");
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use packet::IpVersion;
+
     use super::*;
 
-    fn fragment(offset: u16, more: bool, identification: u32) -> Fragment {
-        Fragment { identification, offset, more }
+    fn fragment(ip: IpPacket, offset: u16, more: bool, identification: u32) -> IpPacket {
+        IpPacket { fragment: Some(Fragment { identification, offset, more }), ..ip }
     }
 
     /// The packet of which a fragment of these bytes is one.
@@ -171,7 +177,7 @@ mod tests {
                 let (bytes, ip) = frame(1, &payload[from..to]);
                 assert!(whole.is_none());
                 let offset = u16::try_from(from).unwrap();
-                whole = reassembly.add((), &bytes, &ip, fragment(offset, to < 100, 7), Instant::now()).whole;
+                whole = reassembly.add((), &bytes, &fragment(ip, offset, to < 100, 7), Instant::now()).whole;
             }
             let (bytes, ip) = whole.unwrap();
             assert_eq!((&bytes[ip.transport..ip.end], reassembly.packets.len()), (&payload[..], 0));
@@ -182,9 +188,9 @@ mod tests {
     fn an_overlap_ends_the_packet() {
         let mut reassembly = Reassembly::new();
         let (bytes, ip) = frame(1, &[0; 40]);
-        assert!(reassembly.add((), &bytes, &ip, fragment(0, true, 7), Instant::now()).whole.is_none());
-        assert!(reassembly.add((), &bytes, &ip, fragment(0, true, 7), Instant::now()).whole.is_none(), "the same again");
-        assert!(reassembly.add((), &bytes, &ip, fragment(32, false, 7), Instant::now()).whole.is_none());
+        assert!(reassembly.add((), &bytes, &fragment(ip, 0, true, 7), Instant::now()).whole.is_none());
+        assert!(reassembly.add((), &bytes, &fragment(ip, 0, true, 7), Instant::now()).whole.is_none(), "the same again");
+        assert!(reassembly.add((), &bytes, &fragment(ip, 32, false, 7), Instant::now()).whole.is_none());
         assert_eq!((reassembly.packets.len(), reassembly.dropped), (0, 2));
     }
 
@@ -192,14 +198,14 @@ mod tests {
     fn incomplete_packets_expire_and_the_container_with_the_most_loses_its_oldest() {
         let (now, mut reassembly) = (Instant::now(), Reassembly::new());
         let (bytes, ip) = frame(1, &[0; 40]);
-        reassembly.add((), &bytes, &ip, fragment(0, true, 1), now);
+        reassembly.add((), &bytes, &fragment(ip, 0, true, 1), now);
         let (greedy, greedy_ip) = frame(2, &[0; 40]);
         for identification in 0..1000 {
-            reassembly.add((), &greedy, &greedy_ip, fragment(0, true, identification), now);
+            reassembly.add((), &greedy, &fragment(greedy_ip, 0, true, identification), now);
         }
         assert_eq!(reassembly.packets.len(), MOST);
         assert!(
-            reassembly.add((), &bytes, &ip, fragment(40, false, 1), now).whole.is_some(),
+            reassembly.add((), &bytes, &fragment(ip, 40, false, 1), now).whole.is_some(),
             "the modest one's is still there"
         );
         reassembly.expire(now + PATIENCE);
@@ -212,8 +218,20 @@ mod tests {
         let (bytes, ip) = frame(1, &[0; 8]);
         let mut add = |number: usize| {
             let offset = u16::try_from(number * 8).unwrap();
-            reassembly.add((), &bytes, &ip, fragment(offset, true, 7), now).contradicts
+            reassembly.add((), &bytes, &fragment(ip, offset, true, 7), now).contradicts
         };
         assert_eq!((0..=PIECES).map(&mut add).filter(|given_up| *given_up).count(), 1);
+    }
+
+    #[test]
+    fn in_ipv6_the_first_fragment_says_what_it_is() {
+        let (now, mut reassembly) = (Instant::now(), Reassembly::new());
+        let (bytes, ip) = frame(1, &[7; 8]);
+        let v6 = |end: u8| IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end]);
+        let ip = IpPacket { version: IpVersion::V6, source: v6(1), destination: v6(2), ..ip };
+        let other = IpPacket { protocol: 60, ..ip };
+        assert!(reassembly.add((), &bytes, &fragment(other, 8, false, 7), now).whole.is_none());
+        let (whole, ip) = reassembly.add((), &bytes, &fragment(ip, 0, true, 7), now).whole.unwrap();
+        assert_eq!((ip.protocol, &whole[ip.transport..]), (17, &[7; 16][..]));
     }
 }
