@@ -584,6 +584,18 @@ fn the_socket_is_for_its_group_and_the_state_for_its_owner() {
 }
 
 #[test]
+fn a_vswitchd_that_is_stopped_is_not_waited_for_without_end() {
+    needs!();
+    let lab = Lab::with(BRIDGE);
+    lab.signal(libc::SIGSTOP);
+    for command in ["show", "capture --count 1"] {
+        refused(lab.ctl(&format!("--timeout 1 {command}")), &["has not answered for 1 s", "--timeout"]);
+    }
+    lab.signal(libc::SIGCONT);
+    assert!(lab.ctl("show").ok().contains("br0"));
+}
+
+#[test]
 fn many_vsctl_at_once_get_one_answer_each() {
     needs!();
     let lab = Lab::with(BRIDGE);

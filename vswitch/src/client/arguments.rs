@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Prints one JSON document instead of text.
     #[arg(long, global = true)]
     pub json: bool,
+    /// How long an answer may take; a capture lasts as long as it does.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
     #[command(subcommand)]
     command: Command,
 }

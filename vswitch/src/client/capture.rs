@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use http_body_util::BodyExt;
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ClientError;
 use super::blocks::Blocks;
-use super::connection::{Connection, broken};
+use super::connection::{Control, broken};
 use crate::api::{CaptureRequest, PortName, Request};
 use crate::sys::pcap;
 
@@ -32,7 +32,7 @@ enum Output {
 
 impl Capture {
     /// Captures until its end, a signal, or until nobody reads any more; then says how much it was.
-    pub(super) async fn run(self, control: &Path) -> Result<(), ClientError> {
+    pub(super) async fn run(self, control: Control) -> Result<(), ClientError> {
         let request = CaptureRequest {
             ports: self.ports,
             containers: self.containers,
@@ -40,9 +40,9 @@ impl Capture {
             count: self.count,
             seconds: self.seconds,
         };
-        let (number, mut body) = Connection::open(control).await?.capture(&request).await?;
+        let (number, mut body) = control.capture(&request).await?;
         let mut output = Output::open(self.write)?;
-        end_on_signal(control.to_owned(), number)?;
+        end_on_signal(control, number)?;
         let mut blocks = Blocks::default();
         while let Some(frame) = body.frame().await {
             let Ok(bytes) = frame.map_err(broken)?.into_data() else { continue };
@@ -58,7 +58,7 @@ impl Capture {
 }
 
 /// Asks vswitchd for the end of the capture at the first signal, so that its file gets one; the second ends the program.
-fn end_on_signal(control: PathBuf, number: u64) -> Result<(), ClientError> {
+fn end_on_signal(control: Control, number: u64) -> Result<(), ClientError> {
     let listen = |kind| signal(kind).map_err(|error| ClientError::System("signals cannot be received", error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     tokio::spawn(async move {
@@ -67,10 +67,7 @@ fn end_on_signal(control: PathBuf, number: u64) -> Result<(), ClientError> {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            let asked = match Connection::open(&control).await {
-                Ok(mut connection) if time == 0 => connection.ask(&Request::StopCapture(number)).await.is_ok(),
-                _ => false,
-            };
+            let asked = time == 0 && control.ask(&Request::StopCapture(number)).await.is_ok();
             if !asked {
                 std::process::exit(1);
             }

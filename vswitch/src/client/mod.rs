@@ -12,12 +12,13 @@ mod print;
 mod table;
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use crate::api::Reply;
 
 use arguments::Action;
 pub use arguments::Arguments;
-use connection::Connection;
+use connection::Control;
 
 /// Why a command failed, in one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,17 @@ pub enum ClientError {
         path: String,
         /// What connecting said.
         source: io::Error,
+    },
+    /// Somebody took the connection and says nothing.
+    #[error(
+        "vswitchd at {path} has not answered for {seconds} s: see whether it is stopped (`ps -o stat,cmd -C vswitchd`), or wait longer with \
+         --timeout; what was asked for may still happen"
+    )]
+    Silent {
+        /// The control socket.
+        path: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// vswitchd said no.
     #[error("{0}")]
@@ -65,7 +77,8 @@ pub enum ClientError {
 /// # Errors
 /// Why it could not be; nothing was printed then but, of a capture, what came before.
 pub fn run(arguments: Arguments) -> Result<(), ClientError> {
-    let (control, json) = (arguments.control.clone(), arguments.json);
+    let control = Control { path: arguments.control.clone(), patience: Duration::from_secs(arguments.timeout) };
+    let json = arguments.json;
     let action = arguments.action()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -75,11 +88,11 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
     runtime.block_on(async {
         match action {
             Action::Ask(request) => {
-                let reply = Connection::open(&control).await?.ask(&request).await?;
+                let reply = control.ask(&request).await?;
                 show(&reply, json);
                 Ok(())
             }
-            Action::Capture(capture) => capture.run(&control).await,
+            Action::Capture(capture) => capture.run(control).await,
             Action::Print(text) => {
                 print(&text);
                 Ok(())
