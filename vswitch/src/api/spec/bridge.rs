@@ -1,0 +1,198 @@
+use std::time::Duration;
+
+use ipnet::IpNet;
+use packet::VlanId;
+use serde::{Deserialize, Serialize};
+
+use super::{SpecError, yes};
+use crate::api::{BridgeName, PortName, is_host};
+
+/// A bridge as `switch.toml` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", try_from = "BridgeTable", into = "BridgeTable")]
+pub struct BridgeSpec {
+    /// Its name.
+    pub name: BridgeName,
+    /// Largest network-layer packet that it carries, in bytes, 68 to 65,535; 1500 by default. Its TAPs and veths get it.
+    pub mtu: u16,
+    /// How long a MAC address is remembered after its last frame, 1 s to 1,000,000 s; 300 s by default
+    /// (IEEE 802.1Q-2022, table 8-6).
+    pub ageing: Duration,
+    /// Most MAC addresses, 1 to 1,048,576; 8192 by default.
+    pub max_macs: u32,
+    /// What happens to frames to `01:80:c2:00:00:0x`.
+    pub control_frames: ControlFrames,
+    /// Addresses of its gateway, the switch itself; none: no gateway.
+    pub addresses: Vec<IpNet>,
+    /// The VLAN of its gateway; 1 by default, that of untagged frames.
+    pub gateway_vlan: VlanId,
+    /// Whether its gateway gives addresses by DHCP.
+    pub dhcp: bool,
+    /// The uplink by which its stations reach the rest of the world.
+    pub uplink: Option<PortName>,
+    /// Whether nothing is routed between it and other bridges.
+    pub isolated: bool,
+}
+
+/// What a bridge does with link-local control frames: STP, LACP, LLDP and the rest of `01:80:c2:00:00:0x`. PAUSE frames
+/// (`…:01`) are dropped either way: they speak about one link only (IEEE 802.3-2022, annex 31B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControlFrames {
+    /// Drops them, as a bridge must (IEEE 802.1Q-2022, section 8.6.3).
+    #[default]
+    Drop,
+    /// Floods them, so that labs can run STP or LLDP across the switch.
+    Pass,
+}
+
+impl BridgeSpec {
+    /// The same, after the checks that a bridge from a file went through.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn checked(self) -> Result<Self, SpecError> {
+        BridgeTable::from(self).try_into()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct BridgeTable {
+    name: BridgeName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+    #[serde(default, with = "ageing", skip_serializing_if = "Option::is_none")]
+    ageing: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_macs: Option<u32>,
+    #[serde(default)]
+    control_frames: ControlFrames,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway_vlan: Option<VlanId>,
+    #[serde(default)]
+    dhcp: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uplink: Option<PortName>,
+    #[serde(default = "yes")]
+    isolated: bool,
+}
+
+mod ageing {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = value.map_or(0, |duration| duration.as_secs());
+        serializer.collect_str(&format_args!("{seconds}s"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Some).map_err(|_| {
+            de::Error::custom(format!("\"{text}\" is not a time: write a number with a unit, such as \"300s\" or \"5m\""))
+        })
+    }
+}
+
+impl TryFrom<BridgeTable> for BridgeSpec {
+    type Error = SpecError;
+
+    fn try_from(table: BridgeTable) -> Result<Self, SpecError> {
+        let BridgeTable { name, mtu, ageing, max_macs, control_frames, addresses, .. } = table;
+        let mtu = match mtu.unwrap_or(1500) {
+            number @ 68..=65_535 => u16::try_from(number).map_err(|_| SpecError::Mtu(number, name.clone()))?,
+            number => return Err(SpecError::Mtu(number, name)),
+        };
+        let ageing = ageing.unwrap_or(Duration::from_secs(300));
+        if !(1..=1_000_000).contains(&ageing.as_secs()) {
+            return Err(SpecError::Ageing(name));
+        }
+        let max_macs = max_macs.unwrap_or(8192);
+        if !(1..=1 << 20).contains(&max_macs) {
+            return Err(SpecError::MaxMacs(max_macs, name));
+        }
+        check_gateway(&name, &addresses)?;
+        check_ipv6_mtu(&name, &addresses, mtu)?;
+        if table.dhcp && addresses.is_empty() {
+            return Err(SpecError::DhcpWithoutAddress(name));
+        }
+        if table.uplink.is_some() && addresses.is_empty() {
+            return Err(SpecError::UplinkWithoutAddress(name));
+        }
+        Ok(Self {
+            name,
+            mtu,
+            ageing: Duration::from_secs(ageing.as_secs()),
+            max_macs,
+            control_frames,
+            addresses,
+            gateway_vlan: table.gateway_vlan.unwrap_or(VlanId::DEFAULT),
+            dhcp: table.dhcp,
+            uplink: table.uplink,
+            isolated: table.isolated,
+        })
+    }
+}
+
+impl From<BridgeSpec> for BridgeTable {
+    fn from(spec: BridgeSpec) -> Self {
+        Self {
+            name: spec.name,
+            mtu: Some(spec.mtu.into()),
+            ageing: Some(spec.ageing),
+            max_macs: Some(spec.max_macs),
+            control_frames: spec.control_frames,
+            gateway_vlan: Some(spec.gateway_vlan).filter(|_| !spec.addresses.is_empty()),
+            addresses: spec.addresses,
+            dhcp: spec.dhcp,
+            uplink: spec.uplink,
+            isolated: spec.isolated,
+        }
+    }
+}
+
+/// Whether a bridge with these addresses may have this MTU.
+pub(crate) fn check_ipv6_mtu(name: &BridgeName, addresses: &[IpNet], mtu: u16) -> Result<(), SpecError> {
+    let wrong = mtu < LEAST_IPV6_MTU && addresses.iter().any(|net| net.addr().is_ipv6());
+    if wrong { Err(SpecError::Ipv6Mtu(name.clone(), mtu)) } else { Ok(()) }
+}
+
+/// Least MTU of a link for IPv6 (RFC 8200, section 5).
+const LEAST_IPV6_MTU: u16 = 1280;
+
+fn check_gateway(name: &BridgeName, addresses: &[IpNet]) -> Result<(), SpecError> {
+    for (number, net) in addresses.iter().enumerate() {
+        if !is_host(net) {
+            return Err(SpecError::NotAHost(name.clone(), *net));
+        }
+        let same = |other: &&IpNet| net.contains(&other.network()) || other.contains(&net.network());
+        if let Some(other) = addresses[..number].iter().find(same) {
+            return Err(SpecError::SameSubnet(name.clone(), *other, *net));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_has_ranges() {
+        let bridge = |rest: &str| toml::from_str::<BridgeSpec>(&format!("name = \"br0\"\n{rest}"));
+        let spec = bridge("").unwrap();
+        assert_eq!((spec.mtu, spec.ageing.as_secs(), spec.max_macs), (1500, 300, 8192));
+        assert_eq!(toml::from_str::<BridgeSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+        for bad in ["mtu = 67", "mtu = 65536", "ageing = \"0s\"", "ageing = \"soon\"", "max-macs = 0", "max-macs = 2000000"] {
+            assert!(bridge(bad).is_err(), "{bad}");
+        }
+        let with = |address: &str, mtu: u16| bridge(&format!("addresses = [\"{address}\"]\nmtu = {mtu}"));
+        assert!(with("fd00::1/64", 1280).is_ok() && with("10.0.0.1/24", 1279).is_ok());
+        let error = with("fd00::1/64", 1279).unwrap_err().to_string();
+        assert!(error.contains("would have MTU 1279, but IPv6 takes 1280 and more"), "{error}");
+    }
+}
