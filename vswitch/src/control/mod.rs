@@ -12,6 +12,7 @@
 mod answer;
 mod apply;
 mod capture;
+mod change;
 mod docker;
 mod error;
 mod forward;
@@ -38,10 +39,7 @@ pub use run::RunError;
 pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
-use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortChange, PortKind, PortName, PortSpec, PortState, RateChange,
-    Reply, Request, SpecError, VlanChange, VlanMode, VxlanChange, VxlanSpec,
-};
+use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, PortState, Reply, Request};
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, PortId, Slots};
@@ -255,93 +253,6 @@ impl Switch {
         }
     }
 
-    fn add_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
-        if self.bridges.contains_key(&spec.name) {
-            return Err(ControlError::BridgeExists(spec.name));
-        }
-        self.layout().network().check_bridge(&spec)?;
-        let change = Change::Set(spec.clone());
-        self.remember(
-            |state| state.bridges.insert(spec.name.clone(), change),
-            vec![Step::AddBridge(spec.clone(), Origin::Runtime)],
-        )
-    }
-
-    fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
-        self.check_own_bridge(&name)?;
-        let on_it: Vec<&Port> = self.ports.values().filter(|port| port.spec.bridge == name).collect();
-        if let Some(first) = on_it.first() {
-            return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
-        }
-        self.check_unforwarded(&name)?;
-        if let Some(tunnel) = self.tunnels.values().find(|tunnel| tunnel.spec.bridge == name) {
-            return Err(ControlError::BridgeTunnelled(name, tunnel.spec.name.clone()));
-        }
-        let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
-    }
-
-    fn add_port(&mut self, spec: PortSpec) -> Result<Reply, ControlError> {
-        if let Some(port) = self.ports.get(&spec.name) {
-            return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
-        }
-        self.layout().network().check_port(&spec)?;
-        if let Some(tunnel) = self.tunnels.get(&spec.name) {
-            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
-        }
-        let change = Change::Set(spec.clone());
-        self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
-    }
-
-    fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
-        let port = self.own_port(name)?;
-        let spec = changed(port.spec.clone(), change)?;
-        self.layout().network().check_port(&spec)?;
-        let kept = Change::Set(spec.clone());
-        self.remember(|state| state.ports.insert(name.clone(), kept), vec![Step::SetPort(spec, Origin::Runtime)])
-    }
-
-    fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
-        self.own_port(&name)?;
-        let in_file = self.file.ports.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
-    }
-
-    fn add_vxlan(&mut self, spec: VxlanSpec) -> Result<Reply, ControlError> {
-        if let Some(tunnel) = self.tunnels.get(&spec.name) {
-            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
-        }
-        let change = Change::Set(spec.clone());
-        self.with_mtu_notes(|switch| {
-            let step = Step::AddVxlan(spec.clone(), Origin::Runtime);
-            switch.remember(|state| state.vxlans.insert(spec.name, change), vec![step])
-        })
-    }
-
-    fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
-        let spec = self.tunnel(name)?.spec.clone().changed(change)?;
-        let kept = Change::Set(spec.clone());
-        self.with_mtu_notes(|switch| {
-            switch.remember(|state| state.vxlans.insert(name.clone(), kept), vec![Step::SetVxlan(spec, Origin::Runtime)])
-        })
-    }
-
-    fn delete_vxlan(&mut self, name: PortName) -> Result<Reply, ControlError> {
-        self.tunnel(&name)?;
-        let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])
-    }
-
-    /// Adds to the answer what the user should know about MTUs since the change.
-    fn with_mtu_notes(&mut self, change: impl FnOnce(&mut Self) -> Result<Reply, ControlError>) -> Result<Reply, ControlError> {
-        let before = self.mtu_notes();
-        let mut reply = change(self)?;
-        if let Reply::Done(notes) = &mut reply {
-            notes.extend(self.mtu_notes().into_iter().filter(|note| !before.contains(note)));
-        }
-        Ok(reply)
-    }
-
     fn reload(&mut self) -> Result<Reply, ControlError> {
         let config = config::load(&self.path).map_err(ControlError::File)?;
         if let Some(key) = self.file.switch.difference(&config.switch) {
@@ -465,43 +376,4 @@ fn forget<N: Ord + Clone, T>(changes: &mut BTreeMap<N, Change<T>>, name: &N, in_
     } else {
         changes.remove(name);
     }
-}
-
-/// A port's specification with a change made to it.
-fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError> {
-    let vlans = match change.vlans {
-        None => spec.vlans,
-        Some(VlanChange::All) => VlanMode::All,
-        Some(VlanChange::Access(vlan)) => VlanMode::Access(vlan),
-        Some(VlanChange::Trunk(allowed, native)) => VlanMode::Trunk { allowed: allowed.into_iter().collect(), native },
-    };
-    let kind = change.kind.unwrap_or(spec.kind);
-    let ifname = match (kind, change.device, change.ifname) {
-        (PortKind::Link, _, Some(_)) => return Err(SpecError::NotForLink(spec.name, "ifname").into()),
-        (PortKind::Tap | PortKind::Veth, Some(_), _) => return Err(SpecError::DeviceNotLink(spec.name, kind).into()),
-        (_, device, ifname) => device.or(ifname).unwrap_or(spec.ifname),
-    };
-    let netns = change.netns.or(spec.netns);
-    let limit = match change.broadcast_limit {
-        None => spec.broadcast_limit,
-        Some(0) => None,
-        limit => limit,
-    };
-    let spec = PortSpec {
-        kind,
-        netns,
-        ifname,
-        mac: change.mac.or(spec.mac),
-        addresses: change.addresses.unwrap_or(spec.addresses),
-        vlans,
-        guard: change.guard.unwrap_or(spec.guard),
-        protected: change.protected.unwrap_or(spec.protected),
-        broadcast_limit: limit,
-        send_rate: change.send_rate.map_or(spec.send_rate, RateChange::rate),
-        receive_rate: change.receive_rate.map_or(spec.receive_rate, RateChange::rate),
-        offload: change.offload.unwrap_or(spec.offload),
-        name: spec.name,
-        bridge: spec.bridge,
-    };
-    Ok(spec.checked()?)
 }
