@@ -1,0 +1,169 @@
+//! What the control side changes and asks, between two batches.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use packet::{Mac, VlanId};
+
+use super::bridge::Bridge;
+use super::port::Port;
+use super::storm::StormLimit;
+use super::tunnel::Remote;
+use super::vlan::PortVlans;
+use super::{
+    BridgeId, BridgeSettings, Counters, Datapath, DropReason, FdbListing, GatewaySettings, Limiter, NeighborRow, News, Place,
+    PortId, PortSettings,
+};
+
+impl Datapath {
+    /// Makes a bridge, or changes the one that has this number.
+    pub fn set_bridge(&mut self, now: Instant, id: BridgeId, settings: BridgeSettings) {
+        let second = self.second(now);
+        match self.bridges.get_mut(id.0) {
+            Some(bridge) => bridge.change(settings, second),
+            None => self.bridges.insert(id.0, Bridge::new(settings, self.seed)),
+        }
+    }
+
+    /// Removes a bridge, if no port is on it.
+    pub fn remove_bridge(&mut self, id: BridgeId) {
+        if self.bridges.get(id.0).is_some_and(|bridge| !bridge.has_members()) {
+            self.bridges.remove(id.0);
+            self.router.set_gateway(id, None);
+            self.router.set_clients(id, Vec::new());
+        }
+    }
+
+    /// Makes a port, or changes the one that has this number; its counters go on.
+    pub fn set_port(&mut self, now: Instant, id: PortId, settings: &PortSettings) {
+        let counters = self.ports.get(id.0).map(|port| port.counters.clone()).unwrap_or_default();
+        let vlans = PortVlans::from(&settings.vlans);
+        if self.ports.get(id.0).is_some_and(|port| port.bridge != settings.bridge || port.vlans != vlans) {
+            self.leave(id);
+        }
+        let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
+        bridge.join(id);
+        let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
+        let remote = settings.tunnel.as_ref().map(|tunnel| Remote::new(tunnel, now));
+        bridge.set_remote(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        let port = Port {
+            bridge: settings.bridge,
+            vlans,
+            guard: settings.guard.clone(),
+            protected: settings.protected,
+            owner: settings.owner,
+            storm,
+            send_rate: settings.send_rate.clone(),
+            receive_rate: settings.receive_rate.clone(),
+            remote,
+            counters,
+        };
+        self.ports.insert(id.0, port);
+    }
+
+    /// Removes a port and the addresses behind it.
+    pub fn remove_port(&mut self, id: PortId) {
+        self.leave(id);
+        self.ports.remove(id.0);
+        self.news.retain(|news| news.place.port != id);
+    }
+
+    /// Takes over what another worker learned, if it still makes sense here.
+    pub fn hear(&mut self, now: Instant, news: News) {
+        let second = self.second(now);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge);
+        if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
+            bridge.learn(news.vlan, news.mac, news.place, second);
+        }
+    }
+
+    /// What this worker learned since it was last asked.
+    pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
+        self.news.drain(..)
+    }
+
+    /// The addresses that a bridge knows.
+    pub fn fdb(&self, now: Instant, id: BridgeId) -> FdbListing {
+        let second = self.second(now);
+        self.bridges
+            .get(id.0)
+            .map(|bridge| FdbListing { rows: bridge.fdb.rows(second), evictions: bridge.fdb.evictions() })
+            .unwrap_or_default()
+    }
+
+    /// Forgets the addresses of a bridge.
+    pub fn flush_fdb(&mut self, id: BridgeId) {
+        if let Some(bridge) = self.bridges.get_mut(id.0) {
+            bridge.fdb.clear();
+        }
+    }
+
+    /// Forgets the addresses behind one peer of a tunnel.
+    pub fn forget_peer(&mut self, id: PortId, peer: u16) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.fdb.forget_place(Place { port: id, peer });
+        }
+        self.news.retain(|news| news.place != Place { port: id, peer });
+    }
+
+    /// What a port did so far.
+    pub fn counters(&self, id: PortId) -> Option<&Counters> {
+        self.ports.get(id.0).map(|port| &port.counters)
+    }
+
+    /// What the frames that leave by a port are held to.
+    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
+        self.ports.get(id.0)?.receive_rate.as_deref()
+    }
+
+    /// Counts frames that left at a port.
+    pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.tx_frames += frames;
+            port.counters.tx_bytes += bytes;
+        }
+    }
+
+    /// Counts drops that a device reported.
+    pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.count_drops(reason, frames);
+        }
+    }
+
+    /// Gives a bridge a gateway, changes it, or takes it away.
+    pub fn set_gateway(&mut self, id: BridgeId, settings: Option<GatewaySettings>) {
+        self.router.set_gateway(id, settings);
+    }
+
+    /// Takes note of containers, by VLAN and MAC address, for which the services ask a DHCP server on this bridge, which has no gateway.
+    pub fn set_clients(&mut self, bridge: BridgeId, clients: Vec<(VlanId, Mac)>) {
+        self.router.set_clients(bridge, clients);
+    }
+
+    /// Sets the published ports of an uplink that translates.
+    pub fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
+        self.router.set_forwards(uplink, forwards);
+    }
+
+    /// Forgets what is known of stations of a bridge that are gone and whose addresses may soon be others': neighbours and sessions.
+    pub fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
+        self.router.forget_stations(now, bridge, addresses);
+    }
+
+    /// The sessions of an uplink that translates.
+    pub fn nat(&self, uplink: BridgeId) -> Option<&nat::Nat> {
+        self.router.nat(uplink)
+    }
+
+    /// The neighbours of a bridge's gateway, in no order.
+    pub fn neighbors(&self, now: Instant, bridge: BridgeId) -> Vec<NeighborRow> {
+        self.router.neighbors(bridge, self.second(now))
+    }
+
+    fn leave(&mut self, id: PortId) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.leave(id);
+        }
+    }
+}
