@@ -8,6 +8,7 @@ mod blocks;
 mod capture;
 mod connection;
 mod gateway;
+mod options;
 mod print;
 mod table;
 

@@ -19,6 +19,7 @@ mod forward;
 mod handover;
 mod lease;
 mod plan;
+mod ports;
 mod run;
 mod server;
 mod services;

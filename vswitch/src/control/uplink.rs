@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
-use super::apply::port_vacancy;
 use super::plan::Step;
+use super::ports::port_vacancy;
 use super::{ControlError, Switch, forget};
 use crate::api::{
     BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, PortState, Reply, SessionInfo, UplinkInfo,

@@ -1,0 +1,274 @@
+//! Ports made, changed and removed: the steps of [`apply`](super::apply) that are about devices.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::plan::{self, Step};
+use super::{ControlError, Port, Switch};
+use crate::api::{Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::attach::{self, Attachment, Plan};
+use crate::config::Layout;
+use crate::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
+use crate::worker::{Command, Stopped};
+
+impl Switch {
+    pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+        let id = port_vacancy(&self.port_ids)?;
+        let name = spec.name.clone();
+        let port = self.attach(id, spec, origin)?;
+        self.port_ids.insert(id.0, name.clone());
+        self.captures.add_interface(id, &port.spec);
+        self.ports.insert(name.clone(), port);
+        self.tell_services();
+        Ok(Step::DeletePort(name))
+    }
+
+    /// A port without a device. Its number never gets to a worker: [`Self::replace_port`] gives it another.
+    pub(super) fn add_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
+        let id = PortId(self.port_ids.vacancy());
+        self.port_ids.insert(id.0, spec.name.clone());
+        let state = PortState::Down(error.to_string());
+        let port = Port { id, origin, mac: spec.mac, features: Vec::new(), state, reopened: true, spec };
+        self.ports.insert(port.spec.name.clone(), port);
+    }
+
+    pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+        let name = spec.name.clone();
+        let port = self.port(&name)?;
+        let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
+        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, self.bridge(&spec.bridge)?.spec.addresses.clone());
+        let inverse = Step::SetPort(old.clone(), old_origin);
+        if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
+            return self.replace_port(spec, origin).map(|()| inverse);
+        }
+        let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
+        if touches_device {
+            attach::reconfigure(&old, &spec, mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
+        }
+        let mac = spec.mac.or(mac);
+        let settings = self.settings(&spec, mac)?;
+        self.tell_all(|| Command::SetPort(id, settings.clone()))?;
+        self.journal(&spec)?;
+        if let Some(port) = self.ports.get_mut(&name) {
+            (port.spec, port.origin, port.mac) = (spec, origin, mac);
+        }
+        self.tell_services();
+        Ok(inverse)
+    }
+
+    /// Takes a port's device away and gives it another; if that fails, the first one comes back.
+    fn replace_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
+        let name = spec.name.clone();
+        self.check_place(&spec)?;
+        let back = self.drop_port(&name)?;
+        if let Err(error) = self.make_port(spec, origin) {
+            if let (Err(again), Step::AddPort(spec, origin)) = (self.perform(back.clone()), back) {
+                tracing::error!("could not be taken back: {again}");
+                self.add_down(spec, origin, &again);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Removes a port whose station is gone with it, and may soon give its addresses to another.
+    pub(super) fn drop_station(&mut self, name: &PortName) -> Result<Step, ControlError> {
+        let port = self.port(name)?;
+        let bridge = self.bridge(&port.spec.bridge)?.id;
+        let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
+        let inverse = self.drop_port(name)?;
+        for host in self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
+            // With its thread, its sessions have ended.
+            let _ = host.forget(&addresses);
+        }
+        if let Some(router) = self.workers.first() {
+            router.hint(Command::ForgetStations(bridge, addresses));
+        }
+        Ok(inverse)
+    }
+
+    fn drop_port(&mut self, name: &PortName) -> Result<Step, ControlError> {
+        let port = self.port(name)?;
+        let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
+        for worker in &self.workers {
+            worker.ask(|reply| Command::Detach(id, reply))?;
+        }
+        self.ports.remove(name);
+        self.port_ids.remove(id.0);
+        if let Err(error) = attach::detach(&spec) {
+            tracing::warn!(port = %name, "its device could not be removed: {error}");
+        }
+        self.state.made.ports.remove(name);
+        self.remove_idle_netns(spec.netns.as_ref());
+        self.tell_services();
+        Ok(Step::AddPort(spec, origin))
+    }
+
+    /// Opens a port's device and puts a queue of it on each worker; all or nothing.
+    fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
+        self.check_place(&spec)?;
+        self.journal(&spec)?;
+        let attachment = self.open(&spec)?;
+        let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
+        if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
+            self.state.made.netns.insert(netns.clone());
+            if let Err(error) = self.state_file.save(&self.state) {
+                self.undo_attach(id, &spec, reopened);
+                return Err(ControlError::State(error));
+            }
+        }
+        let settings = self.settings(&spec, mac)?;
+        for (worker, device) in self.workers.iter().zip(devices) {
+            let attached = worker.ask(|reply| Command::Attach(id, settings.clone(), device, reply));
+            let attached = attached.map_err(ControlError::from);
+            let attached = attached.and_then(|done| done.map_err(|error| ControlError::Poll(spec.name.clone(), error)));
+            if let Err(error) = attached {
+                self.undo_attach(id, &spec, reopened);
+                return Err(error);
+            }
+        }
+        Ok(Port { id, spec, origin, mac, features, state: PortState::Up, reopened })
+    }
+
+    pub(super) fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
+        let bridge = &self.bridge(&spec.bridge)?.spec;
+        let first_mac = Some(self.state.station_mac(spec.name.as_str()));
+        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
+        let (queues, held) = (self.workers.len(), self.handover.queues_of(&spec.name));
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways });
+        opened.map_err(|error| {
+            self.state.made.ports.remove(&spec.name);
+            ControlError::Attach(spec.name.clone(), error)
+        })
+    }
+
+    fn undo_attach(&mut self, id: PortId, spec: &PortSpec, reopened: bool) {
+        for worker in &self.workers {
+            let _ = worker.ask(|reply| Command::Detach(id, reply));
+        }
+        if reopened {
+            return;
+        }
+        if let Err(error) = attach::detach(spec) {
+            tracing::warn!(port = %spec.name, "its device could not be removed: {error}");
+        }
+        self.state.made.ports.remove(&spec.name);
+        self.remove_idle_netns(spec.netns.as_ref());
+    }
+
+    /// Writes down that a device is about to be made, so that a start after a crash finds it.
+    fn journal(&mut self, spec: &PortSpec) -> Result<(), ControlError> {
+        self.journal_all(std::iter::once(spec.clone()))
+    }
+
+    /// The same for many, at the price of one.
+    pub(super) fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
+        let made = &mut self.state.made.ports;
+        let mut news = false;
+        for spec in specs.filter(|spec| spec.kind != PortKind::Link || spec.netns.is_some()) {
+            news |= made.get(&spec.name) != Some(&spec);
+            made.insert(spec.name.clone(), spec);
+        }
+        if news { self.state_file.save(&self.state).map_err(ControlError::State) } else { Ok(()) }
+    }
+
+    /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.
+    pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
+        let kept = |spec: &PortSpec| {
+            let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
+            wanted.ports.get(&spec.name).is_some_and(|(now, _)| same(now))
+        };
+        let leftovers: Vec<PortSpec> = self.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
+        for spec in leftovers {
+            tracing::info!(port = %spec.name, "removing what an earlier run left");
+            if let Err(error) = attach::detach(&spec) {
+                tracing::warn!(port = %spec.name, "{error}");
+            }
+            self.state.made.ports.remove(&spec.name);
+        }
+        let used: BTreeSet<&Netns> = wanted.ports.values().filter_map(|(spec, _)| spec.netns.as_ref()).collect();
+        let idle = |name: &&String| !used.contains(&Netns::Name((*name).clone()));
+        for name in self.state.made.netns.iter().filter(idle).cloned().collect::<Vec<_>>() {
+            self.remove_netns(&name);
+        }
+    }
+
+    /// Removes the namespace if this switch made it and no port is left in it.
+    fn remove_idle_netns(&mut self, netns: Option<&Netns>) {
+        let Some(Netns::Name(name)) = netns else { return };
+        let in_use = self.ports.values().any(|port| port.spec.netns.as_ref() == netns);
+        if !in_use && self.state.made.netns.contains(name) {
+            self.remove_netns(name);
+        }
+    }
+
+    fn remove_netns(&mut self, name: &str) {
+        match attach::remove_netns(name) {
+            Ok(()) => {
+                self.state.made.netns.remove(name);
+            }
+            Err(error) => tracing::warn!(netns = name, "{error}"),
+        }
+    }
+
+    fn check_place(&self, spec: &PortSpec) -> Result<(), ControlError> {
+        let taken = |port: &&Port| port.spec.name != spec.name && plan::place(&port.spec) == plan::place(spec);
+        match self.ports.values().find(taken) {
+            None => Ok(()),
+            Some(port) => Err(ControlError::PlaceTaken {
+                port: port.spec.name.clone(),
+                ifname: spec.ifname.to_string(),
+                netns: spec.netns.as_ref().map_or_else(|| "the host".to_owned(), |netns| format!("namespace \"{netns}\"")),
+            }),
+        }
+    }
+
+    /// A port as the datapath sees it.
+    fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
+        let guard = mac.or(spec.mac).filter(|_| spec.guard);
+        Ok(PortSettings {
+            bridge: self.bridge(&spec.bridge)?.id,
+            vlans: spec.vlans.clone(),
+            guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
+            protected: spec.protected,
+            owner: mac.filter(|_| spec.kind == PortKind::Link),
+            broadcast_limit: spec.broadcast_limit,
+            send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
+            receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
+            tunnel: None,
+        })
+    }
+
+    pub(super) fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
+        self.workers.iter().try_for_each(|worker| worker.tell(command()))
+    }
+}
+
+/// A number for another port or uplink.
+pub(super) fn port_vacancy(ids: &Slots<PortName>) -> Result<PortId, ControlError> {
+    match ids.vacancy() {
+        id @ 0..=PortId::MOST => Ok(PortId(id)),
+        taken => Err(ControlError::Ports(taken)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_beyond_the_last_number_are_refused() {
+        let mut ids = Slots::default();
+        for id in (0..=PortId::MOST).rev() {
+            ids.insert(id, "p".parse().unwrap());
+        }
+        let error = port_vacancy(&ids).unwrap_err().to_string();
+        assert_eq!(error, "there are 65536 ports and uplinks already, the most that a switch can have: remove one first");
+        ids.remove(7);
+        assert_eq!(port_vacancy(&ids).unwrap(), PortId(7));
+    }
+}
