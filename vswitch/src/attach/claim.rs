@@ -99,25 +99,27 @@ fn claim_now(
     Ok(reusable)
 }
 
-/// Removes the port's device where it should be, or where a container that ended has put it back.
+/// Removes the port's device where it should be, or where a container that ended has put it back. A container's runtime may be moving it
+/// meanwhile, so it is gone only when it was not there, not at home either, and still not there.
 pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
     let delete_in = |namespace: &Namespace| {
         namespace.with_netlink(|netlink| match find(netlink, spec, &namespace.place)? {
-            Some(link) => remove(netlink, &link, &namespace.place).map(|()| true),
+            Some(link) => remove(netlink, &link, &namespace.place),
             None => Ok(false),
         })
     };
-    let deleted = match Namespace::open(spec.netns.as_ref()).and_then(|namespace| delete_in(&namespace)) {
-        Err(AttachError::NoNetns { .. } | AttachError::NotNetns(_)) => false,
-        result => result?,
+    let delete_there = || match Namespace::open(spec.netns.as_ref()).and_then(|namespace| delete_in(&namespace)) {
+        Err(AttachError::NoNetns { .. } | AttachError::NotNetns(_)) => Ok(false),
+        result => result,
     };
-    if !deleted && is_foreign(spec) {
-        delete_in(&Namespace::own())?;
+    if !delete_there()? && is_foreign(spec) && !delete_in(&Namespace::own())? {
+        delete_there()?;
     }
     Ok(())
 }
 
-pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<(), AttachError> {
+/// Removes a device; says whether it was still there.
+pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<bool, AttachError> {
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 

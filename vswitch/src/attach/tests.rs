@@ -556,6 +556,34 @@ fn a_device_that_is_handed_over_goes_from_its_sandbox_too() {
 }
 
 #[test]
+fn a_device_that_is_being_moved_is_removed_wherever_it_comes_to() {
+    let Some(()) = prepare("a_device_that_is_being_moved_is_removed_wherever_it_comes_to") else { return };
+    let name = Name::new();
+    make_netns(&name.0).unwrap();
+    let spec = handed_over(PortKind::Tap, &name);
+    let home = format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid().as_raw_nonzero());
+    for turn in 0..60 {
+        drop(attach_with(&spec, 1500, 1).unwrap());
+        let there = format!("link set ep-1 netns {} name eth0", name.0);
+        let back = format!("-n {} link set eth0 netns {home} name ep-1", name.0);
+        let line = if turn % 2 == 0 {
+            there
+        } else {
+            run(&format!("ip {there}"));
+            back
+        };
+        // It may have been removed before; then ip complains.
+        let mut mover = std::process::Command::new("ip");
+        let mut mover = mover.args(line.split(' ')).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(turn / 2 * 150));
+        detach(&spec).unwrap();
+        mover.wait().unwrap();
+        let left = [run("ip -o link"), name.ip("-o link")].concat();
+        assert!(!left.contains("ep-1") && !left.contains("eth0"), "turn {turn}: {left}");
+    }
+}
+
+#[test]
 fn namespaces_look_as_those_of_ip_netns() {
     let Some(()) = prepare("namespaces_look_as_those_of_ip_netns") else { return };
     let name = Name::new();
