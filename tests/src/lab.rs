@@ -342,7 +342,7 @@ pub fn program(name: &str) -> PathBuf {
     // Tests and benchmarks are in target/PROFILE/deps, programs in target/PROFILE.
     let candidates = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
     candidates.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("{name} is not built for {}: run `cargo build --workspace --bins` first, or tests/run", own.display())
+        panic!("{name} is not built for {}: run `cargo build --workspace --bins --tests` first, or tests/run", own.display())
     })
 }
 

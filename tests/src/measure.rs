@@ -79,8 +79,10 @@ impl AllowCubic {
 
 impl Drop for AllowCubic {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            let _ = std::fs::write(Self::LIST, before.trim());
+        if let Some(before) = &self.before
+            && let Err(error) = std::fs::write(Self::LIST, before.trim())
+        {
+            eprintln!("{} is not as before, which was \"{}\": {error}", Self::LIST, before.trim());
         }
     }
 }

@@ -588,11 +588,22 @@ fn a_vswitchd_that_is_stopped_is_not_waited_for_without_end() {
     needs!();
     let lab = Lab::with(BRIDGE);
     lab.signal(libc::SIGSTOP);
-    for command in ["show", "capture --count 1"] {
-        refused(lab.ctl(&format!("--timeout 1 {command}")), &["has not answered for 1 s", "--timeout"]);
+    for command in ["show", "capture --count 1", "add-br later"] {
+        refused(lab.ctl(&format!("--timeout 1 {command}")), &["has not answered for 1 s, and may still do", "--timeout"]);
     }
     lab.signal(libc::SIGCONT);
-    assert!(lab.ctl("show").ok().contains("br0"));
+    lab.until("it goes on where it was", |lab| lab.ctl("list-br").ok().contains("later"));
+    // A capture's end is asked for by the first signal, and not waited for after the second.
+    let mut capture = lab.ctl_command().args(["capture", "-w", "/dev/null"]).spawn().unwrap();
+    lab.until("it captures", |lab| lab.ctl("show").ok().contains("1 capture running"));
+    lab.signal(libc::SIGSTOP);
+    while capture.try_wait().unwrap().is_none() {
+        // SAFETY: sends a signal to a child that was not waited for.
+        assert_eq!(unsafe { libc::kill(capture.id().cast_signed(), libc::SIGINT) }, 0);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(capture.wait().unwrap().code(), Some(1));
+    lab.signal(libc::SIGCONT);
 }
 
 #[test]

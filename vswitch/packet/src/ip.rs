@@ -38,6 +38,10 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether others follow.
     pub more: bool,
+    /// Where its part of the packet begins in the frame.
+    pub data: usize,
+    /// What it says that the packet's payload begins with; in IPv6 the first fragment is right about it (RFC 8200, section 4.5).
+    pub protocol: u8,
 }
 
 /// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
@@ -121,7 +125,13 @@ impl IpPacket {
             transport: network + length,
             end,
             hop_limit: header[8],
-            fragment: (more || offset > 0).then_some(Fragment { identification, offset, more }),
+            fragment: (more || offset > 0).then_some(Fragment {
+                identification,
+                offset,
+                more,
+                data: network + length,
+                protocol: header[9],
+            }),
             dont_fragment: bits & 0x4000 != 0,
         })
     }
@@ -163,7 +173,8 @@ impl IpPacket {
                 let bits = number(frame, self.transport + 2)?;
                 let high = u32::from(number(frame, self.transport + 4)?);
                 let identification = high << 16 | u32::from(number(frame, self.transport + 6)?);
-                let fragment = Fragment { identification, offset: bits & 0xfff8, more: bits & 1 != 0 };
+                let (offset, more, data) = (bits & 0xfff8, bits & 1 != 0, self.transport + length);
+                let fragment = Fragment { identification, offset, more, data, protocol: next };
                 // An atomic fragment is a whole packet (RFC 6946).
                 self.fragment = (fragment.more || fragment.offset > 0).then_some(fragment);
             }
@@ -180,12 +191,17 @@ impl IpPacket {
 
     /// What it shares with the other fragments of its packet, if it is one.
     pub fn fragment_key(&self) -> Option<FragmentKey> {
-        Some(FragmentKey {
+        self.fragment.map(|fragment| self.key_of(fragment))
+    }
+
+    /// What a fragment of it shares with the others.
+    pub fn key_of(&self, fragment: Fragment) -> FragmentKey {
+        FragmentKey {
             source: self.source,
             destination: self.destination,
             protocol: (self.version == IpVersion::V4).then_some(self.protocol),
-            identification: self.fragment?.identification,
-        })
+            identification: fragment.identification,
+        }
     }
 
     /// Whether the transport's header, which has the ports, is in it.
@@ -261,7 +277,7 @@ mod tests {
         header.header_checksum = header.calc_header_checksum();
         let frame = [&[0; 12][..], &[8, 0], &header.to_bytes(), &[0; 8]].concat();
         let packet = parse(&frame).unwrap();
-        assert_eq!(packet.fragment, Some(Fragment { identification: 77, offset: 24, more: true }));
+        assert_eq!(packet.fragment, Some(Fragment { identification: 77, offset: 24, more: true, data: 34, protocol: 17 }));
         assert!(!packet.has_transport());
 
         let mut frame = udp6(b"abcdefgh");
@@ -269,7 +285,7 @@ mod tests {
         frame.splice(54..54, [17, 0, 0, 1, 0, 0, 1, 2]);
         frame[18..20].copy_from_slice(&24_u16.to_be_bytes());
         let packet = parse(&frame).unwrap();
-        assert_eq!(packet.fragment, Some(Fragment { identification: 258, offset: 0, more: true }));
+        assert_eq!(packet.fragment, Some(Fragment { identification: 258, offset: 0, more: true, data: 62, protocol: 17 }));
         assert_eq!((packet.protocol, packet.transport, packet.has_transport()), (17, 62, true));
     }
 

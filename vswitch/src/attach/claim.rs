@@ -27,12 +27,20 @@ pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<
 }
 
 /// The namespace that a port's device is in, or is to be made in. A container's runtime finds a device that is handed over in the
-/// namespace of vswitchd, and may have taken it to its sandbox since, or brought it back.
+/// namespace of vswitchd, and may have taken it to its sandbox since, or brought it back; or it does so just now, so who is in neither
+/// place is looked for again in the first.
 pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
     if !spec.is_handed_over() {
         return Namespace::open(spec.netns.as_ref());
     }
-    sandbox(spec).map(|sandbox| sandbox.unwrap_or_else(Namespace::own))
+    if let Some(sandbox) = sandbox(spec)? {
+        return Ok(sandbox);
+    }
+    let own = Namespace::own();
+    if own.with_netlink(|netlink| find(netlink, spec, &own.place))?.is_some() {
+        return Ok(own);
+    }
+    sandbox(spec).map(|sandbox| sandbox.unwrap_or(own))
 }
 
 /// The namespace to which a device was to be brought, if it is there.
@@ -100,11 +108,12 @@ fn claim_now(
 }
 
 /// Removes the port's device where it should be, or where a container that ended has put it back. A container's runtime may be moving it
-/// meanwhile, so it is gone only when it was not there, not at home either, and still not there.
+/// there or back meanwhile, so where there is one, it is looked for in both places until it is in neither.
 pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
+    const ROUNDS: usize = 4;
     let delete_in = |namespace: &Namespace| {
         namespace.with_netlink(|netlink| match find(netlink, spec, &namespace.place)? {
-            Some(link) => remove(netlink, &link, &namespace.place),
+            Some(link) => remove(netlink, &link, &namespace.place).map(|()| true),
             None => Ok(false),
         })
     };
@@ -112,14 +121,21 @@ pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
         Err(AttachError::NoNetns { .. } | AttachError::NotNetns(_)) => Ok(false),
         result => result,
     };
-    if !delete_there()? && is_foreign(spec) && !delete_in(&Namespace::own())? {
-        delete_there()?;
+    if !is_foreign(spec) {
+        return delete_there().map(drop);
+    }
+    let own = Namespace::own();
+    for round in 0..ROUNDS {
+        let found = delete_there()? | delete_in(&own)?;
+        // What is found nowhere once may have passed by.
+        if !found && round > 0 {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Removes a device; says whether it was still there.
-pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<bool, AttachError> {
+pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<(), AttachError> {
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 

@@ -100,11 +100,11 @@ impl Netlink {
         self.runtime.block_on(self.handle.link().change(message).execute()).map_err(into_io)
     }
 
-    /// Deletes a link; says whether it was still there.
-    pub(super) fn delete(&self, index: u32) -> io::Result<bool> {
+    /// Deletes a link; one that is gone is fine.
+    pub(super) fn delete(&self, index: u32) -> io::Result<()> {
         match self.runtime.block_on(self.handle.link().del(index).execute()).map_err(into_io) {
-            Err(error) if is(&error, Errno::NODEV) => Ok(false),
-            result => result.map(|()| true),
+            Err(error) if is(&error, Errno::NODEV) => Ok(()),
+            result => result,
         }
     }
 

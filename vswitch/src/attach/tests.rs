@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -524,11 +524,7 @@ fn a_device_that_is_handed_over_is_found_wherever_it_is() {
 
         // Docker brings it back at the end.
         name.ip("link set eth0 down");
-        name.ip(&format!(
-            "link set eth0 netns /proc/{}/task/{}/ns/net name ep-1",
-            std::process::id(),
-            rustix::thread::gettid().as_raw_nonzero()
-        ));
+        run(&format!("ip {}", bring_back(&name)));
         drop(again);
         detach(&spec).unwrap();
         detach(&spec).unwrap();
@@ -561,26 +557,31 @@ fn a_device_that_is_being_moved_is_removed_wherever_it_comes_to() {
     let name = Name::new();
     make_netns(&name.0).unwrap();
     let spec = handed_over(PortKind::Tap, &name);
-    let home = format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid().as_raw_nonzero());
+    let (there, back) = (format!("link set ep-1 netns {} name eth0", name.0), bring_back(&name));
+    let mut moved = 0;
     for turn in 0..60 {
         drop(attach_with(&spec, 1500, 1).unwrap());
-        let there = format!("link set ep-1 netns {} name eth0", name.0);
-        let back = format!("-n {} link set eth0 netns {home} name ep-1", name.0);
         let line = if turn % 2 == 0 {
-            there
+            &there
         } else {
             run(&format!("ip {there}"));
-            back
+            &back
         };
         // It may have been removed before; then ip complains.
-        let mut mover = std::process::Command::new("ip");
-        let mut mover = mover.args(line.split(' ')).stderr(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_micros(turn / 2 * 150));
+        let mut mover = Command::new("ip").args(line.split(' ')).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(turn / 2 * 150));
         detach(&spec).unwrap();
-        mover.wait().unwrap();
+        moved += usize::from(mover.wait().unwrap().success());
         let left = [run("ip -o link"), name.ip("-o link")].concat();
         assert!(!left.contains("ep-1") && !left.contains("eth0"), "turn {turn}: {left}");
     }
+    assert!(moved > 0, "it was always removed before it could move");
+}
+
+/// What brings a device back that was handed over, to this thread's namespace.
+fn bring_back(name: &Name) -> String {
+    let home = format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid().as_raw_nonzero());
+    format!("-n {} link set eth0 netns {home} name ep-1", name.0)
 }
 
 #[test]

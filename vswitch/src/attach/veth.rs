@@ -33,7 +33,7 @@ pub(super) fn attach(plan: &Plan<'_>, station: &Namespace) -> Result<Attachment,
 pub(super) fn delete_switch_end(spec: &PortSpec) -> Result<(), AttachError> {
     let own = Namespace::own();
     own.with_netlink(|netlink| match switch_link(netlink, &own, spec)? {
-        Some(link) if link.alias == Some(switch_mark(&spec.name)) => claim::remove(netlink, &link, &own.place).map(drop),
+        Some(link) if link.alias == Some(switch_mark(&spec.name)) => claim::remove(netlink, &link, &own.place),
         _ => Ok(()),
     })
 }

@@ -18,7 +18,7 @@ use crate::api::{
 /// Changes and explains a running vswitchd.
 ///
 /// A change is all or nothing and survives a restart of vswitchd. Exit status: 0 done, 1 not done, with the reason on stderr,
-/// 2 not a command.
+/// 2 not a command. A vswitchd that has not answered in time may still do it.
 #[derive(Debug, Parser)]
 #[command(name = "vsctl", version)]
 pub struct Arguments {
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Prints one JSON document instead of text.
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long an answer may take; a capture lasts as long as it does.
+    /// How long an answer may take, 1 to 86400; a capture, until it begins.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     #[command(subcommand)]

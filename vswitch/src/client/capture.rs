@@ -61,17 +61,26 @@ impl Capture {
 fn end_on_signal(control: Control, number: u64) -> Result<(), ClientError> {
     let listen = |kind| signal(kind).map_err(|error| ClientError::System("signals cannot be received", error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut asked_to_end = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
     tokio::spawn(async move {
-        for time in 0.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            let asked = time == 0 && control.ask(&Request::StopCapture(number)).await.is_ok();
-            if !asked {
+        asked_to_end().await;
+        let stop = async {
+            if let Err(error) = control.ask(&Request::StopCapture(number)).await {
+                eprintln!("the capture is cut off: {error}");
                 std::process::exit(1);
             }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop => {}
+            () = asked_to_end() => {}
         }
+        std::process::exit(1);
     });
     Ok(())
 }

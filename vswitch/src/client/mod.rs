@@ -36,8 +36,8 @@ pub enum ClientError {
     },
     /// Somebody took the connection and says nothing.
     #[error(
-        "vswitchd at {path} has not answered for {seconds} s: see whether it is stopped (`ps -o stat,cmd -C vswitchd`), or wait longer with \
-         --timeout; what was asked for may still happen"
+        "vswitchd at {path} has not answered for {seconds} s, and may still do what it was asked for: if `ps -o pid,stat -C vswitchd` says T, \
+         `kill -CONT PID` lets it go on; else see its log, or wait longer with --timeout"
     )]
     Silent {
         /// The control socket.

@@ -47,7 +47,7 @@ use crate::datapath::{BridgeId, PortId, Slots};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
-use crate::worker::{Event, Handle};
+use crate::worker::{Command, Event, Handle, Stopped};
 use capture::Captures;
 use docker::Asking;
 use handover::Handover;
@@ -362,6 +362,11 @@ impl Switch {
     fn port(&self, name: &PortName) -> Result<&Port, ControlError> {
         let names = || self.ports.keys().map(ToString::to_string).collect();
         self.ports.get(name).ok_or_else(|| ControlError::NoPort(name.clone(), names()))
+    }
+
+    /// Tells every worker.
+    fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
+        self.workers.iter().try_for_each(|worker| worker.tell(command()))
     }
 
     /// Where the file is.

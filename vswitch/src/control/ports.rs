@@ -13,7 +13,7 @@ use crate::api::{Netns, Origin, PortKind, PortName, PortSpec, PortState};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use crate::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
-use crate::worker::{Command, Stopped};
+use crate::worker::Command;
 
 impl Switch {
     pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
@@ -134,7 +134,7 @@ impl Switch {
         Ok(Port { id, spec, origin, mac, features, state: PortState::Up, reopened })
     }
 
-    pub(super) fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
+    fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
         let bridge = &self.bridge(&spec.bridge)?.spec;
         let first_mac = Some(self.state.station_mac(spec.name.as_str()));
         let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
@@ -241,10 +241,6 @@ impl Switch {
             receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             tunnel: None,
         })
-    }
-
-    pub(super) fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
-        self.workers.iter().try_for_each(|worker| worker.tell(command()))
     }
 }
 

@@ -344,6 +344,40 @@ impl Datapath {
         }
     }
 
+    /// Takes over what another worker learned, if it still makes sense here.
+    pub fn hear(&mut self, now: Instant, news: News) {
+        let second = self.second(now);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge);
+        if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
+            bridge.learn(news.vlan, news.mac, news.place, second);
+        }
+    }
+
+    /// What this worker learned since it was last asked.
+    pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
+        self.news.drain(..)
+    }
+
+    /// What the frames that leave by a port are held to.
+    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
+        self.ports.get(id.0)?.receive_rate.as_deref()
+    }
+
+    /// Counts frames that left at a port.
+    pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.tx_frames += frames;
+            port.counters.tx_bytes += bytes;
+        }
+    }
+
+    /// Counts drops that a device reported.
+    pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.count_drops(reason, frames);
+        }
+    }
+
     fn second(&self, now: Instant) -> u32 {
         u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
     }

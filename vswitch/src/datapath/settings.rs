@@ -11,8 +11,7 @@ use super::storm::StormLimit;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, DropReason, FdbListing, GatewaySettings, Limiter, NeighborRow, News, Place,
-    PortId, PortSettings,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, NeighborRow, Place, PortId, PortSettings,
 };
 
 impl Datapath {
@@ -68,20 +67,6 @@ impl Datapath {
         self.news.retain(|news| news.place.port != id);
     }
 
-    /// Takes over what another worker learned, if it still makes sense here.
-    pub fn hear(&mut self, now: Instant, news: News) {
-        let second = self.second(now);
-        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge);
-        if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
-            bridge.learn(news.vlan, news.mac, news.place, second);
-        }
-    }
-
-    /// What this worker learned since it was last asked.
-    pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
-        self.news.drain(..)
-    }
-
     /// The addresses that a bridge knows.
     pub fn fdb(&self, now: Instant, id: BridgeId) -> FdbListing {
         let second = self.second(now);
@@ -109,26 +94,6 @@ impl Datapath {
     /// What a port did so far.
     pub fn counters(&self, id: PortId) -> Option<&Counters> {
         self.ports.get(id.0).map(|port| &port.counters)
-    }
-
-    /// What the frames that leave by a port are held to.
-    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
-        self.ports.get(id.0)?.receive_rate.as_deref()
-    }
-
-    /// Counts frames that left at a port.
-    pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
-        if let Some(port) = self.ports.get_mut(id.0) {
-            port.counters.tx_frames += frames;
-            port.counters.tx_bytes += bytes;
-        }
-    }
-
-    /// Counts drops that a device reported.
-    pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
-        if let Some(port) = self.ports.get_mut(id.0) {
-            port.counters.count_drops(reason, frames);
-        }
     }
 
     /// Gives a bridge a gateway, changes it, or takes it away.

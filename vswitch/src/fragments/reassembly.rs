@@ -60,18 +60,18 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
     }
 
     /// Takes in a fragment that came from `origin`.
-    pub(crate) fn add(&mut self, origin: T, frame: &[u8], ip: &IpPacket, now: Instant) -> Added<T> {
+    pub(crate) fn add(&mut self, origin: T, frame: &[u8], ip: &IpPacket, fragment: Fragment, now: Instant) -> Added<T> {
+        let key = (origin, ip.key_of(fragment));
         let mut added = Added { whole: None, contradicts: false, lost: Vec::new() };
-        let (Some(fragment), Some(key)) = (ip.fragment, ip.fragment_key()) else { return added };
-        let number = match self.packets.find(&(origin, key)) {
+        let number = match self.packets.find(&key) {
             Some(number) => number,
             None => {
                 added.lost.extend(self.packets.victim().and_then(|victim| self.give_up(victim)));
-                self.packets.insert((origin, key), ip.source, now, Parts::default())
+                self.packets.insert(key, ip.source, now, Parts::default())
             }
         };
-        let bytes = frame.get(ip.transport..ip.end).unwrap_or_default();
-        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment, ip.protocol)) {
+        let bytes = frame.get(fragment.data..ip.end).unwrap_or_default();
+        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment)) {
             Some(Ok(true)) => {
                 let parts = self.packets.remove(number).map(|row| row.value);
                 added.whole = parts.and_then(|parts| put_together(ip, &parts));
@@ -111,7 +111,7 @@ struct Nonsense;
 
 impl Parts {
     /// Says whether the packet is complete.
-    fn add(&mut self, bytes: &[u8], fragment: Fragment, protocol: u8) -> Result<bool, Nonsense> {
+    fn add(&mut self, bytes: &[u8], fragment: Fragment) -> Result<bool, Nonsense> {
         let start = usize::from(fragment.offset);
         let end = start + bytes.len();
         let odd = fragment.more && (bytes.is_empty() || !bytes.len().is_multiple_of(8));
@@ -129,7 +129,7 @@ impl Parts {
             self.total = Some(end);
         }
         if start == 0 {
-            self.protocol = protocol;
+            self.protocol = fragment.protocol;
         }
         self.there.push((start, end));
         self.payload.resize(self.payload.len().max(end), 0);
@@ -149,14 +149,13 @@ const _: () = assert!(ETHERNET_HEADER == 14, "what `whole` writes");
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use packet::IpVersion;
-
     use super::*;
 
-    fn fragment(ip: IpPacket, offset: u16, more: bool, identification: u32) -> IpPacket {
-        IpPacket { fragment: Some(Fragment { identification, offset, more }), ..ip }
+    /// Adds a fragment with the payload of a packet.
+    fn add(to: &mut Reassembly<()>, (frame, ip): &(Vec<u8>, IpPacket), at: (u16, bool, u32), now: Instant) -> Added<()> {
+        let (offset, more, identification) = at;
+        let fragment = Fragment { identification, offset, more, data: ip.transport, protocol: ip.protocol };
+        to.add((), frame, ip, fragment, now)
     }
 
     /// The packet of which a fragment of these bytes is one.
@@ -174,10 +173,10 @@ mod tests {
             let mut whole = None;
             for part in order {
                 let (from, to) = (part * 40, 100.min(part * 40 + 40));
-                let (bytes, ip) = frame(1, &payload[from..to]);
+                let part = frame(1, &payload[from..to]);
                 assert!(whole.is_none());
                 let offset = u16::try_from(from).unwrap();
-                whole = reassembly.add((), &bytes, &fragment(ip, offset, to < 100, 7), Instant::now()).whole;
+                whole = add(&mut reassembly, &part, (offset, to < 100, 7), Instant::now()).whole;
             }
             let (bytes, ip) = whole.unwrap();
             assert_eq!((&bytes[ip.transport..ip.end], reassembly.packets.len()), (&payload[..], 0));
@@ -187,27 +186,24 @@ mod tests {
     #[test]
     fn an_overlap_ends_the_packet() {
         let mut reassembly = Reassembly::new();
-        let (bytes, ip) = frame(1, &[0; 40]);
-        assert!(reassembly.add((), &bytes, &fragment(ip, 0, true, 7), Instant::now()).whole.is_none());
-        assert!(reassembly.add((), &bytes, &fragment(ip, 0, true, 7), Instant::now()).whole.is_none(), "the same again");
-        assert!(reassembly.add((), &bytes, &fragment(ip, 32, false, 7), Instant::now()).whole.is_none());
+        let part = frame(1, &[0; 40]);
+        assert!(add(&mut reassembly, &part, (0, true, 7), Instant::now()).whole.is_none());
+        assert!(add(&mut reassembly, &part, (0, true, 7), Instant::now()).whole.is_none(), "the same again");
+        assert!(add(&mut reassembly, &part, (32, false, 7), Instant::now()).whole.is_none());
         assert_eq!((reassembly.packets.len(), reassembly.dropped), (0, 2));
     }
 
     #[test]
     fn incomplete_packets_expire_and_the_container_with_the_most_loses_its_oldest() {
         let (now, mut reassembly) = (Instant::now(), Reassembly::new());
-        let (bytes, ip) = frame(1, &[0; 40]);
-        reassembly.add((), &bytes, &fragment(ip, 0, true, 1), now);
-        let (greedy, greedy_ip) = frame(2, &[0; 40]);
+        let part = frame(1, &[0; 40]);
+        add(&mut reassembly, &part, (0, true, 1), now);
+        let greedy = frame(2, &[0; 40]);
         for identification in 0..1000 {
-            reassembly.add((), &greedy, &fragment(greedy_ip, 0, true, identification), now);
+            add(&mut reassembly, &greedy, (0, true, identification), now);
         }
         assert_eq!(reassembly.packets.len(), MOST);
-        assert!(
-            reassembly.add((), &bytes, &fragment(ip, 40, false, 1), now).whole.is_some(),
-            "the modest one's is still there"
-        );
+        assert!(add(&mut reassembly, &part, (40, false, 1), now).whole.is_some(), "the modest one's is still there");
         reassembly.expire(now + PATIENCE);
         assert_eq!((reassembly.packets.len(), reassembly.dropped), (0, 1000));
     }
@@ -215,23 +211,34 @@ mod tests {
     #[test]
     fn a_packet_in_too_many_fragments_is_given_up() {
         let (now, mut reassembly) = (Instant::now(), Reassembly::new());
-        let (bytes, ip) = frame(1, &[0; 8]);
-        let mut add = |number: usize| {
+        let part = frame(1, &[0; 8]);
+        let mut contradicts = |number: usize| {
             let offset = u16::try_from(number * 8).unwrap();
-            reassembly.add((), &bytes, &fragment(ip, offset, true, 7), now).contradicts
+            add(&mut reassembly, &part, (offset, true, 7), now).contradicts
         };
-        assert_eq!((0..=PIECES).map(&mut add).filter(|given_up| *given_up).count(), 1);
+        assert_eq!((0..=PIECES).map(&mut contradicts).filter(|given_up| *given_up).count(), 1);
     }
 
+    /// The options of a destination are in the part that is cut, so the fragment header of the first fragment names them, and not what is
+    /// behind them; that of another may name anything.
     #[test]
     fn in_ipv6_the_first_fragment_says_what_it_is() {
-        let (now, mut reassembly) = (Instant::now(), Reassembly::new());
-        let (bytes, ip) = frame(1, &[7; 8]);
-        let v6 = |end: u8| IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end]);
-        let ip = IpPacket { version: IpVersion::V6, source: v6(1), destination: v6(2), ..ip };
-        let other = IpPacket { protocol: 60, ..ip };
-        assert!(reassembly.add((), &bytes, &fragment(other, 8, false, 7), now).whole.is_none());
-        let (whole, ip) = reassembly.add((), &bytes, &fragment(ip, 0, true, 7), now).whole.unwrap();
-        assert_eq!((ip.protocol, &whole[ip.transport..]), (17, &[7; 16][..]));
+        const OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
+        const UDP: [u8; 8] = [0, 1, 0, 2, 0, 24, 0, 0];
+        let fragment = |next: u8, bits: u8, data: &[u8]| {
+            let addresses: [u8; 32] = std::array::from_fn(|at| if at % 16 == 0 { 0xfd } else { 1 });
+            let [.., high, low] = (8 + data.len()).to_be_bytes();
+            let header = [&[0; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, high, low, 44, 64], &addresses].concat();
+            let frame = [&header[..], &[next, 0, 0, bits, 0, 0, 0, 7], data].concat();
+            let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).unwrap()).unwrap();
+            (frame, ip)
+        };
+        let (first, second) = (fragment(60, 1, &[OPTIONS, UDP].concat()), fragment(59, 16, &[9; 16]));
+        for [(one, one_ip), (other, other_ip)] in [[&first, &second], [&second, &first]] {
+            let (now, mut reassembly) = (Instant::now(), Reassembly::new());
+            assert!(reassembly.add((), one, one_ip, one_ip.fragment.unwrap(), now).whole.is_none());
+            let (whole, ip) = reassembly.add((), other, other_ip, other_ip.fragment.unwrap(), now).whole.unwrap();
+            assert_eq!((ip.protocol, &whole[ip.transport..]), (17, &[&UDP[..], &[9; 16]].concat()[..]));
+        }
     }
 }

@@ -213,8 +213,8 @@ impl Engine {
         };
         match ip.fragment {
             None => self.dispatch(&Arrival { frame, ip, offload: slot.offload, was_fragmented: false }, now),
-            Some(_) => {
-                if let Some((frame, ip)) = self.reassembly.add((), frame, &ip, now).whole {
+            Some(fragment) => {
+                if let Some((frame, ip)) = self.reassembly.add((), frame, &ip, fragment, now).whole {
                     let arrival = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: true };
                     self.dispatch(&arrival, now);
                 }

@@ -91,8 +91,8 @@ impl Router {
         uplink: Option<BridgeId>,
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
-        if packet.fragment.is_some() {
-            return self.receive_fragment(at, packet, uplink, paths);
+        if let Some(fragment) = packet.fragment {
+            return self.receive_fragment(at, packet, fragment, uplink, paths);
         }
         let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match packet.protocol {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use packet::{ETHERNET_HEADER, IpPacket, Offload, VlanId};
+use packet::{ETHERNET_HEADER, Fragment, IpPacket, Offload, VlanId};
 
 use super::{Arrival, BridgeId, DropReason, Paths, Router};
 use crate::fragments;
@@ -13,10 +13,11 @@ impl Router {
         &mut self,
         at: &Arrival,
         packet: &IpPacket,
+        fragment: Fragment,
         uplink: Option<BridgeId>,
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
-        let added = self.fragments.add((at.bridge, at.port), paths.bytes(at.index), packet, at.now);
+        let added = self.fragments.add((at.bridge, at.port), paths.bytes(at.index), packet, fragment, at.now);
         self.lose(added.lost);
         if added.contradicts {
             return Err(DropReason::FragmentForGateway);

@@ -72,7 +72,7 @@ fn a_ping_in_fragments_is_answered_in_fragments_that_fit() {
             let ethernet = Ethernet::parse(frame).unwrap();
             assert!(frame.len() <= 14 + 1500 && ethernet.source == gateway(0));
             let ip = IpPacket::parse(frame, &ethernet).unwrap();
-            reassembly.add((), frame, &ip, lab.now).whole
+            reassembly.add((), frame, &ip, ip.fragment.unwrap(), lab.now).whole
         });
         let (frame, ip) = whole.last().unwrap();
         let said = &frame[ip.transport..ip.end];

@@ -38,7 +38,7 @@ fn whole(left: &[Left], now: Instant) -> Vec<Vec<u8>> {
     let frames = left.iter().filter_map(|Left(port, frame)| {
         assert!(*port == WAN && frame.len() <= 14 + 1400, "{}", frame.len());
         let ip = IpPacket::parse(frame, &Ethernet::parse(frame).unwrap()).unwrap();
-        reassembly.add((), frame, &ip, now).whole.map(|(frame, _)| frame)
+        reassembly.add((), frame, &ip, ip.fragment.unwrap(), now).whole.map(|(frame, _)| frame)
     });
     frames.collect()
 }
