@@ -196,7 +196,7 @@ fn what_cannot_be_done_is_one_sentence_and_leaves_nothing() {
         ("add-port br0 a-name-of-18-chars", &["\"a-name-of-18-chars\"", "at most 15"][..]),
         ("add-port br0 a/b", &["\"a/b\"", "letters, digits"]),
         ("add-port br0 a", &["\"a\" exists already", "\"br0\""]),
-        ("add-port br9 x", &["no bridge \"br9\"", "br0"]),
+        ("add-port br9 y", &["no bridge \"br9\"", "br0"]),
         ("add-port br0 x --netns /run/netns/nothing", &["/run/netns/nothing"]),
         ("add-port br0 x --netns /etc/passwd", &["/etc/passwd is not a network namespace"]),
         ("add-port br0 x --netns pid:999999999", &["pid:999999999", "no such process"]),
@@ -251,6 +251,9 @@ fn what_cannot_be_done_is_one_sentence_and_leaves_nothing() {
         assert_eq!((outcome.code, &*outcome.stdout), (Some(2), ""), "{words}: {outcome:?}");
     }
     assert_eq!(picture(&lab), before);
+    // Nor is anything written down for a later start to remove.
+    let state: Value = serde_json::from_str(&std::fs::read_to_string(lab.path("state/state.json")).unwrap()).unwrap();
+    assert_eq!(keys(&state["made"]["ports"]), BTreeSet::from(["a"]));
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Switch {
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
     fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
         self.check_place(&spec)?;
+        self.bridge(&spec.bridge)?;
         self.journal(&spec)?;
         let attachment = self.open(&spec)?;
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
