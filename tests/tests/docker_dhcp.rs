@@ -233,7 +233,7 @@ fn a_lease_is_renewed_and_a_lost_one_is_told_and_asked_for_again() {
     until(&mut host, GRANTED, "True");
 
     // Another server has other addresses and says no.
-    say(&host, "kill $(cat /run/udhcpd.pid); rm /run/udhcpd.leases; udhcpd_on 192.0.2.150 192.0.2.160 10");
+    say(&host, "kill $(cat /run/udhcpd.pid); rm /run/udhcpd.leases; udhcpd_on 192.0.2.150 192.0.2.159 10");
     until(&mut host, GRANTED, "False");
     assert_eq!(say(&host, &format!("from outside {ip}; address aa")), format!("aa 192.0.2.2\n{address}"));
     say(&host, "docker restart -t 0 aa > /dev/null");
