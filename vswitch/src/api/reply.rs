@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BridgeName, BridgeSpec, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName,
-    PortSpec, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VlanMode, VxlanSpec,
+    PortSpec, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -216,7 +216,7 @@ pub enum PortState {
 impl PortInfo {
     /// A row about a port.
     pub fn new(spec: &PortSpec, origin: Origin, mac: Option<Mac>, state: PortState, features: Vec<String>) -> Self {
-        let (vlan, trunk, native) = split(&spec.vlans);
+        let (vlan, trunk, native) = spec.vlans.keys();
         Self {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
@@ -315,7 +315,7 @@ pub struct VxlanInfo {
 impl VxlanInfo {
     /// A row about a tunnel, without what only the running one knows.
     pub fn new(spec: &VxlanSpec, origin: Origin, state: PortState) -> Self {
-        let (vlan, trunk, native) = split(&spec.vlans);
+        let (vlan, trunk, native) = spec.vlans.keys();
         let (group, device) = match &spec.reach {
             Reach::Peers(_) => (None, None),
             Reach::Group(group, device) => (Some(*group), Some(device.clone())),
@@ -345,15 +345,6 @@ impl VxlanInfo {
             underlay_drops: BTreeMap::new(),
             origin,
         }
-    }
-}
-
-/// The keys `vlan`, `trunk` and `native`.
-fn split(vlans: &VlanMode) -> (Option<VlanId>, Option<Vec<VlanId>>, Option<VlanId>) {
-    match vlans {
-        VlanMode::All => (None, None, None),
-        VlanMode::Access(vlan) => (Some(*vlan), None, None),
-        VlanMode::Trunk { allowed, native } => (None, Some(allowed.clone()), *native),
     }
 }
 

@@ -339,11 +339,7 @@ impl From<VxlanSpec> for VxlanTable {
             Reach::Peers(_) => (None, None),
             Reach::Group(group, device) => (Some(group), Some(device)),
         };
-        let (vlan, trunk, native) = match spec.vlans {
-            VlanMode::All => (None, None, None),
-            VlanMode::Access(vlan) => (Some(vlan), None, None),
-            VlanMode::Trunk { allowed, native } => (None, Some(allowed), native),
-        };
+        let (vlan, trunk, native) = spec.vlans.keys();
         Self {
             name: spec.name,
             bridge: spec.bridge,

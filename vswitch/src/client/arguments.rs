@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::ClientError;
 use super::capture::Capture;
-use super::options::{PortOptions, VxlanOptions, station};
+use super::options::{PortOptions, VxlanOptions, some, station};
 use crate::api::{
     BridgeName, ForwardKey, InterfaceName, PortName, Request, StationSpec, UplinkKindName, VxlanChange, protocol_name,
 };
@@ -308,11 +308,6 @@ impl Arguments {
 
 fn forward_key(uplink: PortName, port: &str, listen: Option<&str>) -> Result<ForwardKey, ClientError> {
     ForwardKey::parse(uplink, port, listen).map_err(|error| ClientError::Argument(error.to_string()))
-}
-
-/// A list, unless nothing is in it.
-fn some(list: Vec<String>) -> Option<Vec<String>> {
-    Some(list).filter(|list| !list.is_empty())
 }
 
 /// Reads a table in which what was not said is null.

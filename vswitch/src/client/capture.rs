@@ -69,15 +69,12 @@ fn end_on_signal(control: Control, number: u64) -> Result<(), ClientError> {
     };
     tokio::spawn(async move {
         asked_to_end().await;
-        let stop = async {
-            if let Err(error) = control.ask(&Request::StopCapture(number)).await {
-                eprintln!("the capture is cut off: {error}");
-                std::process::exit(1);
-            }
-            std::future::pending::<()>().await;
-        };
+        let stop = Request::StopCapture(number);
         tokio::select! {
-            () = stop => {}
+            stopped = control.ask(&stop) => match stopped {
+                Ok(_) => asked_to_end().await,
+                Err(error) => eprintln!("the capture is cut off: {error}"),
+            },
             () = asked_to_end() => {}
         }
         std::process::exit(1);

@@ -63,7 +63,7 @@ pub(super) struct PortOptions {
 impl PortOptions {
     /// As a `[[port]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let trunk = Some(self.trunk).filter(|trunk| !trunk.is_empty());
+        let trunk = some(self.trunk);
         json!({
             "name": name, "bridge": bridge, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
             "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
@@ -85,7 +85,7 @@ impl PortOptions {
             ifname: self.ifname,
             device: self.device,
             mac: self.mac,
-            addresses: Some(self.address).filter(|addresses| !addresses.is_empty()),
+            addresses: some(self.address),
             vlans,
             guard: self.guard,
             protected: self.protected,
@@ -146,13 +146,18 @@ pub(super) struct VxlanOptions {
 impl VxlanOptions {
     /// As a `[[vxlan]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let trunk = Some(self.trunk).filter(|trunk| !trunk.is_empty());
+        let trunk = some(self.trunk);
         json!({
             "name": name, "bridge": bridge, "vni": self.vni, "local": self.local, "peers": self.peer, "group": self.group,
             "device": self.device, "port": self.port, "learn": self.learn, "udp-checksum": self.udp_checksum, "ttl": self.ttl,
             "vlan": self.vlan, "trunk": trunk, "native": self.native, "bum-limit": self.bum_limit, "static": self.r#static,
         })
     }
+}
+
+/// A list, unless nothing is in it.
+pub(super) fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 pub(super) fn station(text: &str) -> Result<StationSpec, String> {

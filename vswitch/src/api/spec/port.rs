@@ -186,11 +186,7 @@ impl From<PortSpec> for PortTable {
             PortKind::Link => (None, Some(spec.ifname)),
             PortKind::Tap | PortKind::Veth => (Some(spec.ifname), None),
         };
-        let (vlan, trunk, native) = match spec.vlans {
-            VlanMode::All => (None, None, None),
-            VlanMode::Access(vlan) => (Some(vlan), None, None),
-            VlanMode::Trunk { allowed, native } => (None, Some(allowed), native),
-        };
+        let (vlan, trunk, native) = spec.vlans.keys();
         Self {
             name: spec.name,
             bridge: spec.bridge,

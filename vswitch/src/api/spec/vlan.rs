@@ -37,6 +37,15 @@ impl VlanMode {
             }
         }))
     }
+
+    /// The keys `vlan`, `trunk` and `native` that come to it: the inverse of [`Self::from_keys`].
+    pub(in crate::api) fn keys(&self) -> (Option<VlanId>, Option<Vec<VlanId>>, Option<VlanId>) {
+        match self {
+            Self::All => (None, None, None),
+            Self::Access(vlan) => (Some(*vlan), None, None),
+            Self::Trunk { allowed, native } => (None, Some(allowed.clone()), *native),
+        }
+    }
 }
 
 /// VLANs that contradict each other; the sentence goes on after the name of the port.
