@@ -3,9 +3,10 @@
 use crate::layers::number;
 use crate::{Checksum, IpVersion, Layers, Transport};
 
-/// A ones' complement sum in progress.
+/// A ones' complement sum in progress, over up to 16 GiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
+    /// Of words in the machine's order, which ones' complement addition does not care for (RFC 1071, section 2); no carry was lost.
     total: u64,
     /// Whether an odd number of bytes was added so far, so that the next piece counts shifted by one byte.
     odd: bool,
@@ -20,46 +21,54 @@ impl Sum {
     /// Adds bytes which follow those added before.
     #[must_use]
     pub fn plus(self, bytes: &[u8]) -> Self {
-        // Four bytes at a time, in the machine's order and in eight lanes that are added up at the end: ones' complement addition
-        // cares for neither (RFC 1071, section 2), and the compiler makes vector instructions of it.
-        let mut lanes = [0_u64; 8];
-        let (blocks, rest) = bytes.as_chunks::<32>();
-        for block in blocks {
-            let (words, _) = block.as_chunks::<4>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u64::from(u32::from_ne_bytes(*word));
-            }
-        }
-        let (words, rest) = rest.as_chunks::<4>();
-        let mut sum: u64 = lanes.iter().sum();
-        for word in words {
-            sum += u64::from(u32::from_ne_bytes(*word));
-        }
-        let mut last = [0; 4];
-        if let Some(place) = last.get_mut(..rest.len()) {
-            place.copy_from_slice(rest);
-        }
-        sum += u64::from(u32::from_ne_bytes(last));
-        let sum = u16::from_be(fold(sum));
-        let sum = if self.odd { sum.swap_bytes() } else { sum };
-        Self { total: self.total + u64::from(sum), odd: self.odd ^ (bytes.len() % 2 == 1) }
+        // A header is not worth finding out what the processor can do.
+        const HEADER: usize = 128;
+        let sum = if bytes.len() < HEADER { words(bytes) } else { blocks(bytes) };
+        let sum = if self.odd { fold(sum).swap_bytes().into() } else { sum };
+        Self { total: self.total + sum, odd: self.odd ^ (bytes.len() % 2 == 1) }
     }
 
     /// Adds a number of 16 bits, as of a pseudo header.
     #[must_use]
     pub const fn plus_number(self, number: u16) -> Self {
-        Self { total: self.total + number as u64, odd: self.odd }
+        Self { total: self.total + number.to_be() as u64, odd: self.odd }
     }
 
     /// The sum, not inverted: what a partial checksum's field holds.
     pub fn folded(self) -> u16 {
-        fold(self.total)
+        u16::from_be(fold(self.total))
     }
 
     /// The checksum: the sum inverted.
     pub fn checksum(self) -> u16 {
-        !fold(self.total)
+        !self.folded()
     }
+}
+
+/// The sum of the words of four bytes; bytes that are missing in the last one are 0.
+fn words(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let last = match *rest {
+        [] => [0; 4],
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c, ..] => [a, b, c, 0],
+    };
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    sum + u64::from(u32::from_ne_bytes(last))
+}
+
+/// As [`words`], in eight lanes that are added up at the end: the compiler makes vector instructions of it.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
+fn blocks(bytes: &[u8]) -> u64 {
+    let mut lanes = [0_u64; 8];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    lanes.iter().sum::<u64>() + words(rest)
 }
 
 /// Adds carries back in until 16 bits are left.

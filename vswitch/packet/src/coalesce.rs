@@ -22,30 +22,135 @@ pub(crate) const MOST: usize = 64;
 /// Longest IP packet.
 const LONGEST: usize = 65_535;
 
-/// A frame that can be part of a run.
-struct Candidate<'a> {
-    bytes: &'a [u8],
-    layers: Layers,
-}
-
 /// Length of the run of mergeable frames at the head of these, each with its metadata; 1 where there is nothing to merge.
 pub(crate) fn run_length<'a>(frames: impl IntoIterator<Item = (&'a [u8], Offload)>, capabilities: Capabilities) -> usize {
-    let mut candidates = frames.into_iter().take(MOST).map(|(bytes, offload)| candidate(bytes, offload, capabilities));
-    let Some(head) = candidates.next().flatten().filter(|head| !ends_run(head)) else { return 1 };
-    let size = head.payload();
-    let mut total = head.layers.end - head.layers.network;
-    let mut count = 1;
-    for next in candidates.map_while(|next| next) {
-        total += next.payload();
-        if next.payload() > size || total > LONGEST || !follows(&head, &next, count) {
-            break;
+    let mut frames = frames.into_iter();
+    let first = frames.next().filter(|(_, offload)| offload.gso.is_none());
+    first.and_then(|first| Run::begin(first, capabilities)).map_or(1, |run| 1 + run.extend(frames))
+}
+
+/// How many of `frames` continue `first`, which is a frame or a super-frame that was merged.
+pub(crate) fn continuation<'a>(first: (&[u8], Offload), frames: impl Iterator<Item = (&'a [u8], Offload)>) -> usize {
+    Run::begin(first, Capabilities::ALL).map_or(0, |run| run.extend(frames))
+}
+
+/// Segments that can be one super-frame, and may be followed by others.
+struct Run<'a> {
+    first: &'a [u8],
+    layers: Layers,
+    /// Payload of each segment.
+    size: usize,
+    count: usize,
+    /// Length of the IP packet.
+    total: usize,
+}
+
+impl<'a> Run<'a> {
+    /// A run of a frame, or of the segments of a super-frame; `None` if nothing may follow.
+    fn begin((first, offload): (&'a [u8], Offload), capabilities: Capabilities) -> Option<Self> {
+        if offload.checksum == Checksum::Unverified || !capabilities.checksum {
+            return None;
         }
-        count += 1;
-        if next.payload() < size || ends_run(&next) {
-            break;
-        }
+        let layers = Layers::parse(first)?;
+        let taken = match (layers.transport_kind, layers.version) {
+            (Transport::Tcp, IpVersion::V4) => capabilities.tcp4,
+            (Transport::Tcp, IpVersion::V6) => capabilities.tcp6,
+            (Transport::Udp, _) => capabilities.udp,
+        };
+        let alone = match layers.transport_kind {
+            Transport::Tcp => flags(first, &layers) & (ALONE | FIN_PSH) != 0,
+            Transport::Udp => !has_udp_length_and_checksum(first, layers.transport),
+        };
+        let payload = layers.end - layers.payload;
+        let size = offload.gso.map_or(payload, |gso| gso.size.get().into());
+        // Padding would be taken for payload.
+        let whole = layers.plain && layers.end == first.len() && payload > 0 && payload.is_multiple_of(size);
+        let (count, total) = (payload.checked_div(size)?, layers.end - layers.network);
+        (taken && whole && !alone).then_some(Self { first, layers, size, count, total })
     }
-    count
+
+    /// How many of `frames` belong to it.
+    fn extend<'b>(mut self, frames: impl Iterator<Item = (&'b [u8], Offload)>) -> usize {
+        let before = self.count;
+        let known = frames.take_while(|(_, offload)| offload.gso.is_none() && offload.checksum != Checksum::Unverified);
+        for (next, _) in known {
+            let payload = next.len().saturating_sub(self.layers.payload);
+            self.total += payload;
+            let fits = (1..=self.size).contains(&payload) && self.total <= LONGEST && self.count < MOST;
+            if !fits || !self.is_followed_by(next) {
+                break;
+            }
+            self.count += 1;
+            if payload < self.size || self.is_ended_by(next) {
+                break;
+            }
+        }
+        self.count - before
+    }
+
+    /// Whether a frame has the headers of the first but for what tells segments apart. Then they lie where those of the first do.
+    fn is_followed_by(&self, next: &[u8]) -> bool {
+        let Layers { network, transport, payload, transport_kind, version, .. } = self.layers;
+        let same = |from: usize, to: usize| self.first.get(from..to) == next.get(from..to);
+        let has_length = |at: usize, from: usize| number(next, at).map(usize::from) == next.len().checked_sub(from);
+        let same_network = || match version {
+            IpVersion::V6 => {
+                same(network, network + 4) && has_length(network + 4, network + 40) && same(network + 6, network + 40)
+            }
+            IpVersion::V4 => {
+                same(network, network + 2)
+                    && has_length(network + 2, network)
+                    && same(network + 6, network + 10)
+                    && same(network + 12, network + 20)
+                    // Identification matters only where the packet may be fragmented (RFC 6864, section 4).
+                    && (self.dont_fragment() || self.counts_up(next))
+            }
+        };
+        let same_transport = || match transport_kind {
+            Transport::Udp => same(transport, transport + 4) && has_udp_length_and_checksum(next, transport),
+            Transport::Tcp => {
+                same(transport, transport + 4)
+                    && self.is_in_sequence(next)
+                    && same(transport + 8, transport + 13)
+                    && flags(self.first, &self.layers) == flags(next, &self.layers) & !FIN_PSH
+                    && same(transport + 14, transport + 16)
+                    && same(transport + 18, payload)
+            }
+        };
+        same(0, network) && same_network() && same_transport()
+    }
+
+    fn dont_fragment(&self) -> bool {
+        number(self.first, self.layers.network + 6).is_some_and(|field| field & 0x4000 != 0)
+    }
+
+    fn counts_up(&self, next: &[u8]) -> bool {
+        let id = |bytes| number(bytes, self.layers.network + 4).unwrap_or_default();
+        u16::try_from(self.count).is_ok_and(|count| id(next) == id(self.first).wrapping_add(count))
+    }
+
+    fn is_in_sequence(&self, next: &[u8]) -> bool {
+        let at = self.layers.transport + 4;
+        let sequence = |bytes: &[u8]| bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+        let gone = u32::try_from(self.count * self.size).unwrap_or(u32::MAX);
+        sequence(self.first).map(|first| first.wrapping_add(gone)) == sequence(next)
+    }
+
+    /// Whether nothing may come behind this segment.
+    fn is_ended_by(&self, next: &[u8]) -> bool {
+        self.layers.transport_kind == Transport::Tcp && flags(next, &self.layers) & FIN_PSH != 0
+    }
+}
+
+/// The flags of a TCP segment.
+fn flags(frame: &[u8], layers: &Layers) -> u8 {
+    frame.get(layers.transport + 13).copied().unwrap_or_default()
+}
+
+/// Whether a UDP datagram fills its frame, and has a checksum: without, it would get one.
+fn has_udp_length_and_checksum(frame: &[u8], transport: usize) -> bool {
+    let length = number(frame, transport + 4).map(usize::from);
+    length == frame.len().checked_sub(transport) && number(frame, transport + 6) != Some(0)
 }
 
 /// A run as one super-frame, without its payload.
@@ -56,15 +161,22 @@ pub(crate) struct Merged {
     pub(crate) payload: usize,
 }
 
-/// Merges the headers of a run, of which all frames have `bytes` together; `None` if it must be sent frame by frame.
-pub(crate) fn merge(first: &[u8], last: &[u8], count: usize, bytes: usize, edit: TagEdit) -> Option<Merged> {
+/// Merges the headers of a run as [`run_length`] and [`continuation`] find them, of which the first can be a super-frame of
+/// segments of this `size`; `None` if they must stay as they are.
+pub(crate) fn merge<'a>(
+    first: &[u8],
+    size: Option<NonZeroU16>,
+    rest: impl Iterator<Item = &'a [u8]> + Clone,
+    edit: TagEdit,
+) -> Option<Merged> {
     let layers = Layers::parse(first)?;
     let mut headers = Headers::copy(first, &layers, edit)?;
-    let size = NonZeroU16::new(u16::try_from(layers.end - layers.payload).ok()?)?;
-    let payload = bytes.checked_sub(count * layers.payload)?;
+    let size = size.or_else(|| NonZeroU16::new(u16::try_from(layers.end - layers.payload).ok()?))?;
+    let more: usize = rest.clone().map(|next| next.len().saturating_sub(layers.payload)).sum();
+    let payload = layers.end - layers.payload + more;
+    let last = rest.last()?;
     if layers.transport_kind == Transport::Tcp {
-        let last_flags = last.get(layers.transport + 13)?;
-        headers.set_tcp_flags(headers.tcp_flags() | last_flags & FIN_PSH);
+        headers.set_tcp_flags(headers.tcp_flags() | flags(last, &layers) & FIN_PSH);
     }
     headers.set_payload_length(payload);
     headers.set_partial_checksum(payload);
@@ -76,96 +188,4 @@ pub(crate) fn merge(first: &[u8], last: &[u8], count: usize, bytes: usize, edit:
     let checksum = crate::segment::left(&headers, true);
     let offload = Offload { checksum, gso: Some(Gso { kind, size, ecn: false }) };
     Some(Merged { headers, offload, payload: layers.payload })
-}
-
-fn candidate(bytes: &[u8], offload: Offload, capabilities: Capabilities) -> Option<Candidate<'_>> {
-    if offload.gso.is_some() || offload.checksum == Checksum::Unverified || !capabilities.checksum {
-        return None;
-    }
-    let layers = Layers::parse(bytes)?;
-    let taken = match (layers.transport_kind, layers.version) {
-        (Transport::Tcp, IpVersion::V4) => capabilities.tcp4,
-        (Transport::Tcp, IpVersion::V6) => capabilities.tcp6,
-        (Transport::Udp, _) => capabilities.udp,
-    };
-    let candidate = Candidate { bytes, layers };
-    // Padding would be taken for payload; a UDP datagram without checksum would get one.
-    let whole = layers.plain && layers.end == bytes.len() && candidate.payload() > 0;
-    let alone = match layers.transport_kind {
-        Transport::Tcp => candidate.flags() & ALONE != 0,
-        Transport::Udp => {
-            let consistent = number(bytes, layers.transport + 4).map(usize::from) == Some(layers.end - layers.transport);
-            !consistent || number(bytes, layers.transport + 6) == Some(0)
-        }
-    };
-    (taken && whole && !alone).then_some(candidate)
-}
-
-/// Whether nothing may come behind this frame.
-fn ends_run(candidate: &Candidate<'_>) -> bool {
-    candidate.layers.transport_kind == Transport::Tcp && candidate.flags() & FIN_PSH != 0
-}
-
-/// Whether `next` is what follows `count` segments of the size of `head`.
-fn follows(head: &Candidate<'_>, next: &Candidate<'_>, count: usize) -> bool {
-    head.layers.transport_kind == next.layers.transport_kind
-        && head.layers.payload == next.layers.payload
-        && head.front() == next.front()
-        && same_network(head, next, count)
-        && match head.layers.transport_kind {
-            Transport::Udp => head.at_transport(0, 4) == next.at_transport(0, 4),
-            Transport::Tcp => same_tcp(head, next, count),
-        }
-}
-
-fn same_network(head: &Candidate<'_>, next: &Candidate<'_>, count: usize) -> bool {
-    let same = |from, to| head.at_network(from, to) == next.at_network(from, to);
-    match head.layers.version {
-        IpVersion::V6 => same(0, 4) && same(6, 40),
-        // Identification matters only where the packet may be fragmented (RFC 6864, section 4).
-        IpVersion::V4 => same(0, 2) && same(6, 10) && same(12, 20) && (head.dont_fragment() || counts_up(head, next, count)),
-    }
-}
-
-fn counts_up(head: &Candidate<'_>, next: &Candidate<'_>, count: usize) -> bool {
-    let id = |candidate: &Candidate<'_>| number(candidate.bytes, candidate.layers.network + 4).unwrap_or_default();
-    u16::try_from(count).is_ok_and(|count| id(next) == id(head).wrapping_add(count))
-}
-
-fn same_tcp(head: &Candidate<'_>, next: &Candidate<'_>, count: usize) -> bool {
-    let sequence = |candidate: &Candidate<'_>| {
-        candidate.at_transport(4, 8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes))
-    };
-    let gone = u32::try_from(count * head.payload()).unwrap_or(u32::MAX);
-    let in_order = sequence(head).map(|first| first.wrapping_add(gone)) == sequence(next);
-    let same = |from, to| head.at_transport(from, to) == next.at_transport(from, to);
-    let header = head.layers.payload - head.layers.transport;
-    in_order && same(0, 4) && same(8, 13) && head.flags() == next.flags() & !FIN_PSH && same(14, 16) && same(18, header)
-}
-
-impl<'a> Candidate<'a> {
-    fn payload(&self) -> usize {
-        self.layers.end - self.layers.payload
-    }
-
-    fn flags(&self) -> u8 {
-        self.bytes.get(self.layers.transport + 13).copied().unwrap_or_default()
-    }
-
-    fn dont_fragment(&self) -> bool {
-        number(self.bytes, self.layers.network + 6).is_some_and(|field| field & 0x4000 != 0)
-    }
-
-    /// Everything before the IP header.
-    fn front(&self) -> Option<&'a [u8]> {
-        self.bytes.get(..self.layers.network)
-    }
-
-    fn at_network(&self, from: usize, to: usize) -> Option<&'a [u8]> {
-        self.bytes.get(self.layers.network + from..self.layers.network + to)
-    }
-
-    fn at_transport(&self, from: usize, to: usize) -> Option<&'a [u8]> {
-        self.bytes.get(self.layers.transport + from..self.layers.transport + to)
-    }
 }

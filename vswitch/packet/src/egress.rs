@@ -130,9 +130,8 @@ fn send_segments(
 
 /// Sends a run as one super-frame.
 fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()> {
-    let [first, .., last] = run else { return None };
-    let bytes = run.iter().map(|queued| queued.frame.bytes().len()).sum();
-    let merged = coalesce::merge(first.frame.bytes(), last.frame.bytes(), run.len(), bytes, first.edit)?;
+    let (first, rest) = run.split_first()?;
+    let merged = coalesce::merge(first.frame.bytes(), None, rest.iter().map(|queued| queued.frame.bytes()), first.edit)?;
     let mut parts: ArrayVec<IoSlice<'_>, MAX_PARTS> = ArrayVec::new();
     parts.push(IoSlice::new(merged.headers.bytes()));
     for queued in run {

@@ -53,11 +53,8 @@ impl Worker {
     pub(super) fn route(&mut self, now: Instant) -> bool {
         while !self.batch.is_full() {
             let Ok(frame) = self.inbox.handovers.try_recv() else { break };
-            self.batch.set_ingress(frame.ingress);
+            self.batch.set_origin(frame.ingress, frame.peer);
             self.batch.push(&frame.bytes, frame.offload);
-            if let Some(last) = self.batch.last_mut() {
-                last.peer = frame.peer;
-            }
         }
         let any = !self.batch.frames().is_empty();
         if any {

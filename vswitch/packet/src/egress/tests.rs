@@ -148,7 +148,14 @@ fn edited(mut bytes: Vec<u8>, edit: TagEdit) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn segments_are_right_and_merge_back(shape in shapes(), size in 1u16..1460, count in 1usize..40, last in 1usize..1460, choice: u8) {
+    fn segments_are_right_and_merge_back(
+        shape in shapes(),
+        size in 1u16..1460,
+        count in 1usize..40,
+        last in 1usize..1460,
+        choice: u8,
+        cuts in prop::collection::vec(0usize..40, 0..3),
+    ) {
         let payload = bytes(usize::from(size) * (count - 1) + last.min(size.into()));
         let original = super_frame(shape, &payload, size);
         let edit = edits(shape.tagged, choice);
@@ -177,9 +184,45 @@ proptest! {
         }
 
         let mut batch = Batch::new();
-        prop_assert_eq!(batch.push_merged(frames.iter().map(|(bytes, offload)| (&bytes[..], *offload))), count);
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(count)).chain([0, count]).collect();
+        cuts.sort_unstable();
+        for piece in cuts.windows(2).map(|cut| &frames[cut[0]..cut[1]]) {
+            prop_assert_eq!(batch.push_merged(piece.iter().map(|(bytes, offload)| (&bytes[..], *offload))), piece.len());
+        }
+        prop_assert_eq!(batch.frames().len(), 1);
         prop_assert_eq!(batch.frames()[0].bytes(), &merged[0].0);
         prop_assert_eq!(batch.frames()[0].offload, merged[0].1);
+    }
+
+    #[test]
+    fn only_the_next_segment_from_the_same_sender_continues_a_super_frame(shape in shapes(), at in 0usize..40, bit in 0u8..8) {
+        let kind = if shape.v6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 };
+        let shape = Shape { kind, fin: false, ..shape };
+        let original = super_frame(shape, &bytes(3000), 1000);
+        let segments = sent(std::slice::from_ref(&original), TagEdit::Keep, NONE);
+        let header = Layers::parse(&segments[0].0).unwrap().payload;
+        let push = |batch: &mut Batch, (bytes, offload, _): &(Vec<u8>, Offload, u16)| {
+            batch.push_merged(std::iter::once((&bytes[..], *offload)));
+            batch.frames().len()
+        };
+        let mut batch = Batch::new();
+        prop_assert_eq!((push(&mut batch, &segments[0]), push(&mut batch, &segments[1])), (1, 1));
+        batch.set_origin(0, 1);
+        prop_assert_eq!(push(&mut batch, &segments[2]), 2, "another peer");
+        batch.clear();
+        batch.set_origin(0, 0);
+        prop_assert_eq!((push(&mut batch, &segments[0]), push(&mut batch, &segments[2])), (1, 2), "out of sequence");
+        batch.clear();
+        // Any bit of the header but those of the checksums, of the identification, and PSH and FIN.
+        let mut changed = segments[1].clone();
+        let layers = Layers::parse(&changed.0).unwrap();
+        let at = at % header;
+        changed.0[at] ^= 1 << bit;
+        let network = layers.network;
+        let free = !shape.v6 && [4, 5, 10, 11].map(|byte| network + byte).contains(&at)
+            || [16, 17].map(|byte| layers.transport + byte).contains(&at)
+            || at == layers.transport + 13 && [1, 8].contains(&(1 << bit));
+        prop_assert_eq!((push(&mut batch, &segments[0]), push(&mut batch, &changed)), (1, if free { 1 } else { 2 }));
     }
 
     #[test]

@@ -138,16 +138,18 @@ impl Receiver {
     /// Puts the next frame of the run into the batch, or the next ones that are one super-frame; says whether there was any.
     fn take(&mut self, batch: &mut Batch) -> bool {
         let rest = self.frames.get(self.taken..).unwrap_or_default();
-        let Some(&Found { ref place, port, peer, .. }) = rest.first() else { return false };
+        let Some(&Found { ref place, offload, port, peer }) = rest.first() else { return false };
         let buffer = &self.buffer;
         let bytes = |place: &Range<usize>| buffer.get(place.clone()).unwrap_or_default();
+        batch.set_origin(port.0, peer);
         // What goes to many is limited by the frame.
-        let most = if bytes(place).first().is_some_and(|first| first & 1 == 1) { 1 } else { rest.len() };
-        let together = rest.iter().take(most).take_while(|other| (other.port, other.peer) == (port, peer));
-        self.taken += batch.push_merged(together.map(|found| (bytes(&found.place), found.offload)));
-        if let Some(frame) = batch.last_mut() {
-            (frame.ingress, frame.peer) = (port.0, peer);
+        if bytes(place).first().is_some_and(|first| first & 1 == 1) {
+            batch.push(bytes(place), offload);
+            self.taken += 1;
+            return true;
         }
+        let together = rest.iter().take_while(|other| (other.port, other.peer) == (port, peer));
+        self.taken += batch.push_merged(together.map(|found| (bytes(&found.place), found.offload)));
         true
     }
 }

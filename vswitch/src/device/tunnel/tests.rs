@@ -115,10 +115,11 @@ fn frames_arrive_as_they_were_sent() {
     }
 }
 
+/// It is longer than a run, so it takes two.
 #[test]
 fn a_super_frame_crosses_as_segments_and_merges_again() {
     let mut pair = Pair::new("127.0.0.1", true);
-    let payload: Vec<u8> = (0..40_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let payload: Vec<u8> = (0..64_000_u32).map(|number| number.to_le_bytes()[0]).collect();
     let bytes = tcp(&payload);
     let mut batch = Batch::new();
     let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1396.try_into().unwrap(), ecn: false });
