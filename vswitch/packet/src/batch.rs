@@ -1,11 +1,11 @@
 //! Received frames and the buffers that they live in.
 //!
 //! A batch is what one worker holds between receiving and sending: frames in the order in which they came, bounded in number
-//! and, because 64 super-frames of 64 KiB would fall out of the L2 cache between read and write, in bytes. Buffers come in
+//! and, because 64 super-frames of 64 KiB would fall out of the L2 cache between read and write and make other ports wait, in bytes. Buffers come in
 //! two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one, and a reader that
 //! cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
 
-use crate::{Capabilities, Offload, TagEdit, coalesce};
+use crate::{Capabilities, Offload, TagEdit, coalesce, egress};
 
 /// The longest frame that the switch takes: an IP packet of 65,535 bytes behind an Ethernet header with two tags.
 pub const MAX_FRAME: usize = 65_535 + 14 + 8;
@@ -38,6 +38,13 @@ impl Frame {
     /// As [`Frame::bytes`], to change.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    /// How many frames it is on a way that takes no super-frames.
+    pub fn segments(&self) -> usize {
+        let Some(gso) = self.offload.gso else { return 1 };
+        let headers = egress::header_length(self.bytes(), self.offload).unwrap_or_default();
+        self.bytes().len().saturating_sub(headers.into()).div_ceil(gso.size.get().into())
     }
 
     /// Puts a tag of four bytes behind the two addresses. The kernel takes tags out of what packet sockets read.
@@ -117,8 +124,7 @@ impl Batch {
     /// Forgets the frames and keeps their buffers.
     pub fn clear(&mut self) {
         for frame in self.frames.drain(..) {
-            let shelf = if frame.buffer.len() > HEADROOM + SMALL { &mut self.large } else { &mut self.small };
-            shelf.push(frame.buffer);
+            shelve(frame.buffer, &mut self.small, &mut self.large);
         }
         self.bytes = 0;
     }
@@ -181,8 +187,7 @@ impl Batch {
         let merged = coalesce::merge(rest.next()?, None, rest, TagEdit::Keep)?;
         let headers = merged.headers.bytes();
         let payloads = run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default());
-        let length = headers.len() + payloads.clone().map(<[u8]>::len).sum::<usize>();
-        self.gather(std::iter::once(headers).chain(payloads), length, merged.offload);
+        self.gather(std::iter::once(headers).chain(payloads), merged.length, merged.offload);
         Some(())
     }
 
@@ -192,11 +197,11 @@ impl Batch {
         let size = last.offload.gso.map(|gso| gso.size);
         let merged = coalesce::merge(last.bytes(), size, run.clone(), TagEdit::Keep)?;
         let payloads = run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default());
-        let more = payloads.clone().map(<[u8]>::len).sum::<usize>();
+        let more = merged.length.checked_sub(last.bytes().len())?;
         if last.end + more > last.buffer.len() {
             let mut large = self.large.pop().unwrap_or_else(|| buffer(MAX_FRAME));
             large.get_mut(..last.end)?.copy_from_slice(last.buffer.get(..last.end)?);
-            self.small.push(std::mem::replace(&mut last.buffer, large));
+            shelve(std::mem::replace(&mut last.buffer, large), &mut self.small, &mut self.large);
         }
         let (front, rest) = last.buffer.split_at_mut_checked(last.end)?;
         fill(rest.get_mut(..more)?, payloads);
@@ -227,6 +232,12 @@ impl Batch {
     pub fn last_mut(&mut self) -> Option<&mut Frame> {
         self.frames.last_mut()
     }
+}
+
+/// Puts a buffer back where it came from.
+fn shelve(buffer: Box<[u8]>, small: &mut Vec<Box<[u8]>>, large: &mut Vec<Box<[u8]>>) {
+    let shelf = if buffer.len() > HEADROOM + SMALL { large } else { small };
+    shelf.push(buffer);
 }
 
 /// Copies pieces behind each other, as far as there is room.

@@ -153,8 +153,8 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_the_definition_however_the_bytes_are_cut(
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-            cuts in prop::collection::vec(0usize..200, 0..4),
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+            cuts in prop::collection::vec(0usize..2000, 0..4),
         ) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
             cuts.sort_unstable();

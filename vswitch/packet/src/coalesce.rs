@@ -3,16 +3,17 @@
 //!
 //! The rules are those of the kernel's GRO (`tcp_gro_receive`, `udp_gro_receive_segment`): same headers but for lengths,
 //! checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence, and a FIN or
-//! PSH ends the run. Cutting the result gives the frames back. A frame is merged only if its checksum is still to be computed
+//! PSH ends the run. Cutting the result gives the frames back, but for identifications that nobody looks at. A frame is merged only if its checksum is still to be computed
 //! or was verified: merging one that nobody looked at would give damaged bytes a good checksum.
 //!
-//! Nothing waits: a run ends with its queue. Nothing is copied but the headers of the first frame.
+//! Nothing waits: a run ends with its queue, or with the batch into which frames are received.
 
 use std::num::NonZeroU16;
 
+use crate::checksum::Sum;
 use crate::layers::{IpVersion, Layers, Transport, number};
 use crate::rewrite::Headers;
-use crate::{Capabilities, Checksum, Gso, GsoKind, Offload, TagEdit};
+use crate::{Capabilities, Checksum, Gso, GsoKind, MAX_FRAME, Offload, TagEdit};
 
 const FIN_PSH: u8 = 0x09;
 /// SYN, RST, URG and CWR stand alone.
@@ -65,8 +66,9 @@ impl<'a> Run<'a> {
         let size = offload.gso.map_or(payload, |gso| gso.size.get().into());
         // Padding would be taken for payload.
         let whole = layers.plain && layers.end == first.len() && payload > 0 && payload.is_multiple_of(size);
+        let right = has_ip_checksum(first, &layers);
         let (count, total) = (payload.checked_div(size)?, layers.end - layers.network);
-        (taken && whole && !alone).then_some(Self { first, layers, size, count, total })
+        (taken && whole && right && !alone).then_some(Self { first, layers, size, count, total })
     }
 
     /// How many of `frames` belong to it.
@@ -76,7 +78,9 @@ impl<'a> Run<'a> {
         for (next, _) in known {
             let payload = next.len().saturating_sub(self.layers.payload);
             self.total += payload;
-            let fits = (1..=self.size).contains(&payload) && self.total <= LONGEST && self.count < MOST;
+            let length = self.layers.network + self.total;
+            let fits = self.total <= LONGEST && length <= MAX_FRAME && self.count < MOST;
+            let fits = fits && (1..=self.size).contains(&payload);
             if !fits || !self.is_followed_by(next) {
                 break;
             }
@@ -104,6 +108,7 @@ impl<'a> Run<'a> {
                     && same(network + 12, network + 20)
                     // Identification matters only where the packet may be fragmented (RFC 6864, section 4).
                     && (self.dont_fragment() || self.counts_up(next))
+                    && has_ip_checksum(next, &self.layers)
             }
         };
         let same_transport = || match transport_kind {
@@ -147,6 +152,12 @@ fn flags(frame: &[u8], layers: &Layers) -> u8 {
     frame.get(layers.transport + 13).copied().unwrap_or_default()
 }
 
+/// Whether the checksum of an IPv4 header without options is right: a merged header gets a new one.
+fn has_ip_checksum(frame: &[u8], layers: &Layers) -> bool {
+    let header = || frame.get(layers.network..layers.transport).unwrap_or_default();
+    layers.version == IpVersion::V6 || Sum::new().plus(header()).folded() == 0xffff
+}
+
 /// Whether a UDP datagram fills its frame, and has a checksum: without, it would get one.
 fn has_udp_length_and_checksum(frame: &[u8], transport: usize) -> bool {
     let length = number(frame, transport + 4).map(usize::from);
@@ -159,6 +170,8 @@ pub(crate) struct Merged {
     pub(crate) offload: Offload,
     /// Where the payload of each frame begins, in the frame as it came.
     pub(crate) payload: usize,
+    /// Length of it all.
+    pub(crate) length: usize,
 }
 
 /// Merges the headers of a run as [`run_length`] and [`continuation`] find them, of which the first can be a super-frame of
@@ -187,5 +200,6 @@ pub(crate) fn merge<'a>(
     };
     let checksum = crate::segment::left(&headers, true);
     let offload = Offload { checksum, gso: Some(Gso { kind, size, ecn: false }) };
-    Some(Merged { headers, offload, payload: layers.payload })
+    let length = headers.bytes().len() + payload;
+    Some(Merged { headers, offload, payload: layers.payload, length })
 }

@@ -143,7 +143,7 @@ fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()>
 }
 
 /// The length of a super-frame's headers: the metadata says where the transport begins.
-fn header_length(bytes: &[u8], offload: Offload) -> Option<u16> {
+pub(crate) fn header_length(bytes: &[u8], offload: Offload) -> Option<u16> {
     let (Some(gso), Checksum::Partial { start, .. }) = (offload.gso, offload.checksum) else { return None };
     let transport = match gso.kind {
         crate::GsoKind::Udp => 8,

@@ -33,7 +33,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Ethernet, Frame, Mac, VlanId};
+use packet::{Batch, Ethernet, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -223,14 +223,14 @@ impl Datapath {
                 Learned::Held => return Err(DropReason::MacMove),
             }
         }
-        let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
+        let (bytes, segments) = batch.frames().get(index).map_or((&[][..], 1), |frame| (frame.bytes(), frame.segments()));
         let attention = self.router.attention(id, vlan, &ethernet, bytes);
         if attention != Attention::None && !self.routes {
             outputs.hand_over(index);
         }
         let destination = bridge.look_up(vlan, ethernet.destination);
         if attention != Attention::Mine && destination == Destination::Everyone {
-            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(now)) {
+            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(segments, now)) {
                 return Err(DropReason::StormLimit);
             }
             let neighbor = |address| self.router.confirmed(id, vlan, address, second);

@@ -69,7 +69,7 @@ impl Port {
             return Err(DropReason::SendRate);
         }
         if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
-            && !storm.admit(now)
+            && !storm.admit(frame.segments(), now)
         {
             return Err(DropReason::StormLimit);
         }

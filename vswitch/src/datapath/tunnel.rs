@@ -69,9 +69,9 @@ impl Remote {
         }
     }
 
-    /// Whether one more frame may go to many.
-    pub(super) fn admit_flood(&mut self, now: Instant) -> bool {
-        self.flood.as_mut().is_none_or(|limit| limit.admit(now))
+    /// Whether one more frame, or super-frame of so many segments, may go to many.
+    pub(super) fn admit_flood(&mut self, segments: usize, now: Instant) -> bool {
+        self.flood.as_mut().is_none_or(|limit| limit.admit(segments, now))
     }
 
     pub(super) fn answers(&self) -> bool {

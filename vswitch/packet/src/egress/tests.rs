@@ -213,14 +213,12 @@ proptest! {
         batch.set_origin(0, 0);
         prop_assert_eq!((push(&mut batch, &segments[0]), push(&mut batch, &segments[2])), (1, 2), "out of sequence");
         batch.clear();
-        // Any bit of the header but those of the checksums, of the identification, and PSH and FIN.
+        // Any bit of the headers but those of the checksum, which others verify, and PSH and FIN.
         let mut changed = segments[1].clone();
         let layers = Layers::parse(&changed.0).unwrap();
         let at = at % header;
         changed.0[at] ^= 1 << bit;
-        let network = layers.network;
-        let free = !shape.v6 && [4, 5, 10, 11].map(|byte| network + byte).contains(&at)
-            || [16, 17].map(|byte| layers.transport + byte).contains(&at)
+        let free = [16, 17].map(|byte| layers.transport + byte).contains(&at)
             || at == layers.transport + 13 && [1, 8].contains(&(1 << bit));
         prop_assert_eq!((push(&mut batch, &segments[0]), push(&mut batch, &changed)), (1, if free { 1 } else { 2 }));
     }
@@ -269,6 +267,28 @@ proptest! {
     }
 }
 
+/// Tags count too: with enough of them, what an IP packet may be is more than a frame may be.
+#[test]
+fn a_merged_frame_is_no_longer_than_frames_may_be() {
+    let shape = Shape { kind: GsoKind::Udp, v6: false, tagged: false, fin: false, options: false };
+    let mut frame = packet(shape, &bytes(1424)).0;
+    crate::checksum::complete(&mut frame, 34, 6).unwrap();
+    let merge = |tags: usize| {
+        let tagged = [&frame[..12], &[0x81, 0, 0, 5].repeat(tags), &frame[12..]].concat();
+        let run = vec![(&tagged[..], Offload { checksum: Checksum::Valid, gso: None }); 30];
+        let mut batch = Batch::new();
+        for _ in 0..3 {
+            let mut rest = &run[..];
+            while !rest.is_empty() {
+                rest = &rest[batch.push_merged(rest.iter().copied())..];
+            }
+        }
+        batch.frames().iter().map(|frame| frame.bytes().len()).max()
+    };
+    let length = |segments: usize, tags: usize| Some(14 + 4 * tags + 28 + segments * 1424);
+    assert_eq!([0, 2, 3, 30].map(merge), [length(46, 0), length(46, 2), length(45, 3), length(45, 30)]);
+}
+
 fn udp(payload: usize) -> (Vec<u8>, Offload) {
     let shape = Shape { kind: GsoKind::Udp, v6: false, tagged: false, fin: false, options: false };
     let (mut frame, layers) = packet(shape, &bytes(payload));
@@ -305,7 +325,25 @@ fn other_flows_are_not_merged() {
     assert_eq!(count(&[udp(100), other.clone(), udp(100)]), 3);
     let mut ttl = udp(100);
     ttl.0[22] -= 1;
-    assert_eq!(count(&[udp(100), ttl]), 2);
+    assert_eq!(count(&[udp(100), summed(ttl)]), 2);
+}
+
+/// With the checksum of its IPv4 header as it must be.
+fn summed((mut frame, offload): (Vec<u8>, Offload)) -> (Vec<u8>, Offload) {
+    frame[24..26].fill(0);
+    let sum = crate::checksum::Sum::new().plus(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    (frame, offload)
+}
+
+#[test]
+fn a_damaged_header_is_not_given_a_good_checksum() {
+    for at in [15, 22, 24] {
+        let mut damaged = udp(100);
+        damaged.0[at] ^= 4;
+        assert_eq!(count(&[damaged.clone(), damaged.clone()]), 2, "{at}");
+        assert_eq!(count(&[udp(100), damaged]), 2, "{at}");
+    }
 }
 
 #[test]
@@ -330,7 +368,7 @@ fn identifications_must_count_up_where_fragments_are_allowed() {
     let with_id = |id: u8| {
         let mut frame = udp(100);
         (frame.0[19], frame.0[20]) = (id, 0);
-        frame
+        summed(frame)
     };
     assert_eq!(count(&[with_id(1), with_id(2), with_id(3)]), 1);
     assert_eq!(count(&[with_id(1), with_id(3)]), 2);

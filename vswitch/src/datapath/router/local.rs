@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use packet::{Checksum, Ethernet, IpPacket, Mac, VlanId, protocol};
+use packet::{Capabilities, Egress, Ethernet, IpPacket, Mac, Queued, TagEdit, VlanId, protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
@@ -221,18 +221,21 @@ impl Router {
         packet.protocol == protocol::UDP && packet.has_transport() && destination_port(transport) == Some(DHCP_CLIENT)
     }
 
-    /// Hands the frame to the services.
+    /// Hands the frame to the services, which know nothing of super-frames and unfinished checksums.
     pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
-        let ticket = self.tickets.take(at.port).ok_or(DropReason::QueueFull)?;
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
-        let mut bytes = frame.bytes().to_vec();
-        if let Checksum::Partial { start, offset } = frame.offload.checksum {
-            // Checked when the frame came in.
-            let _ = packet::checksum::complete(&mut bytes, start, offset);
-        }
         let vlan = paths.ports.get(at.port.0).and_then(|port| port.vlans.classify(at.ethernet.tag).ok());
-        self.punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame: bytes, ticket });
-        Ok(())
+        let (tickets, punts) = (&mut self.tickets, &mut self.punts);
+        let mut result = Ok(());
+        let queue = [Queued { frame, edit: TagEdit::Keep, peer: 0 }];
+        let lost = Egress::new().run(&queue, Capabilities::default(), &mut |packet| match tickets.take(at.port) {
+            Some(ticket) => {
+                let frame = packet.parts.iter().flat_map(|part| part.iter().copied()).collect();
+                punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame, ticket });
+            }
+            None => result = Err(DropReason::QueueFull),
+        });
+        if lost > 0 { Err(DropReason::Malformed) } else { result }
     }
 
     fn refuse(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) -> Result<(), DropReason> {
@@ -268,7 +271,7 @@ impl Router {
         if !quotable || is_icmp_error(packet, paths.bytes(at.index)) {
             return;
         }
-        if !self.errors.get_or_insert_with(at.bridge.0, || StormLimit::new(ERRORS, at.now)).admit(at.now) {
+        if !self.errors.get_or_insert_with(at.bridge.0, || StormLimit::new(ERRORS, at.now)).admit(1, at.now) {
             return;
         }
         let from = (interface.settings.mac, source);

@@ -459,6 +459,23 @@ fn spoofed_sources_are_dropped() {
     assert_eq!((left, lab.drops(A, DropReason::InvalidSource)), (vec![], 1), "nobody else has the gateway's MAC address");
 }
 
+/// As two questions of one resolver that came through a tunnel one after the other.
+#[test]
+fn services_get_a_super_frame_datagram_by_datagram() {
+    let mut lab = Lab::new(true, nat());
+    lab.introduce();
+    let mut query = udp((station(1), [10, 0, 0, 11], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"one?two?3");
+    let length = u16::try_from(query.len() - 34).unwrap();
+    let sum = packet::checksum::Sum::new().plus(&query[26..34]).plus_number(17).plus_number(length).folded();
+    query[40..42].copy_from_slice(&sum.to_be_bytes());
+    let gso = Some(Gso { kind: GsoKind::Udp, size: NonZeroU16::new(4).unwrap(), ecn: false });
+    let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, gso };
+    assert_eq!(lab.send_with(A, &query, offload), []);
+    let punts: Vec<Punt> = lab.datapath.take_punts().collect();
+    let asked: Vec<_> = punts.iter().map(|punt| (&punt.frame[42..], packet::checksum::examine(&punt.frame))).collect();
+    assert_eq!(asked, [&b"one?"[..], b"two?", b"3"].map(|payload| (payload, Checksum::Valid)));
+}
+
 #[test]
 fn services_get_what_is_for_them() {
     let mut lab = Lab::new(true, nat());

@@ -61,8 +61,8 @@ struct Member {
 
 /// The longest run that the kernel hands over.
 const LONGEST: usize = 65_536;
-/// Most datagrams read in one call, so that a flood of bad ones cannot hold a worker.
-const PATIENCE: usize = 1024;
+/// Most datagrams read in one call, so that neither a flood of bad ones nor one of small ones that are merged can hold a worker.
+const PATIENCE: usize = 512;
 
 impl Receiver {
     /// Takes a nonblocking socket as [`sys::udp`](crate::sys::udp) prepares it for receiving.
