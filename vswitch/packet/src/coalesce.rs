@@ -1,10 +1,11 @@
 //! Many small frames into one super-frame: the inverse of segmentation, for frames that stand next to each other in a queue or were
 //! received together.
 //!
-//! The rules are those of the kernel's GRO (`tcp_gro_receive`, `udp_gro_receive_segment`): same headers but for lengths,
-//! checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence, and a FIN or
-//! PSH ends the run. Cutting the result gives the frames back, but for identifications that nobody looks at. A frame is merged only if its checksum is still to be computed
-//! or was verified: merging one that nobody looked at would give damaged bytes a good checksum.
+//! The rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive_segment`): same headers but
+//! for lengths, checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence,
+//! and a FIN or PSH ends the run. Cutting the result gives the frames back, but for identifications that nobody looks at. A
+//! frame is merged only if the checksum of its IPv4 header is right, and that of its payload is still to be computed or was
+//! verified: merging one that nobody looked at would give damaged bytes a good checksum.
 //!
 //! Nothing waits: a run ends with its queue, or with the batch into which frames are received.
 
@@ -78,9 +79,9 @@ impl<'a> Run<'a> {
         for (next, _) in known {
             let payload = next.len().saturating_sub(self.layers.payload);
             self.total += payload;
-            let length = self.layers.network + self.total;
-            let fits = self.total <= LONGEST && length <= MAX_FRAME && self.count < MOST;
-            let fits = fits && (1..=self.size).contains(&payload);
+            // Of more than two tags, nobody counts the length.
+            let long = self.total > LONGEST || self.layers.network + self.total > MAX_FRAME;
+            let fits = (1..=self.size).contains(&payload) && self.count < MOST && !long;
             if !fits || !self.is_followed_by(next) {
                 break;
             }

@@ -5,8 +5,9 @@
 //!
 //! **Speed.** The kernel hands over runs of datagrams of one size in one read (`UDP_GRO`) and takes them in one call (`UDP_SEGMENT`),
 //! so the UDP and IP layers are walked once for up to 64 frames. A super-frame is cut into segments once, each behind its own
-//! VXLAN header, and they leave as one run. On the way in, the segments of one or more runs become one super-frame again as they are copied out
-//! of the socket's buffer, so the datapath walks once for all of them; for this their checksums are verified here.
+//! VXLAN header, and they leave as one run. On the way in, segments become a super-frame again as they are copied out of the
+//! socket's buffer, also where it came in several runs, so the datapath walks once for all of them; for this their checksums are
+//! verified here.
 //!
 //! **Underlay paths.** Routers and network cards spread load by the outer ports. The source port stands for the inner flow: a few
 //! [`Sources`] sockets, chosen by [`vxlan::Inner::flow`], so a flow stays in order.
