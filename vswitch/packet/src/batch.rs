@@ -1,11 +1,11 @@
 //! Received frames and the buffers that they live in.
 //!
 //! A batch is what one worker holds between receiving and sending: frames in the order in which they came, bounded in number
-//! and, because 64 super-frames of 64 KiB would fall out of the L2 cache between read and write and make other ports wait, in bytes. Buffers come in
-//! two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one, and a reader that
-//! cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
+//! and, because 64 super-frames of 64 KiB would fall out of the L2 cache between read and write and make other ports wait, in
+//! bytes. Buffers come in two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one,
+//! and a reader that cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
 
-use crate::{Capabilities, Offload, TagEdit, coalesce, egress};
+use crate::{Offload, TagEdit, coalesce, egress};
 
 /// The longest frame that the switch takes: an IP packet of 65,535 bytes behind an Ethernet header with two tags.
 pub const MAX_FRAME: usize = 65_535 + 14 + 8;
@@ -69,7 +69,14 @@ impl Frame {
 pub struct Batch {
     frames: Vec<Frame>,
     bytes: usize,
+    /// Port and peer of the frames to come.
     origin: (u32, u16),
+    shelves: Shelves,
+}
+
+/// Buffers that hold no frame, by size.
+#[derive(Debug, Default)]
+struct Shelves {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
 }
@@ -124,7 +131,7 @@ impl Batch {
     /// Forgets the frames and keeps their buffers.
     pub fn clear(&mut self) {
         for frame in self.frames.drain(..) {
-            shelve(frame.buffer, &mut self.small, &mut self.large);
+            self.shelves.put(frame.buffer);
         }
         self.bytes = 0;
     }
@@ -135,22 +142,22 @@ impl Batch {
     /// # Errors
     /// What `read` returns; the batch is then as before.
     pub fn read<E>(&mut self, read: impl FnOnce(&mut [u8], &mut [u8]) -> Result<(usize, Offload), E>) -> Result<(), E> {
-        let mut small = self.small.pop().unwrap_or_else(|| buffer(SMALL));
-        let mut large = self.large.pop().unwrap_or_else(|| buffer(MAX_FRAME));
+        let mut small = self.shelves.take(SMALL);
+        let mut large = self.shelves.take(MAX_FRAME);
         let result = read(&mut small[HEADROOM..], &mut large[HEADROOM + SMALL..]);
         let (buffer, length, offload) = match result {
             Ok((length, offload)) if length > SMALL => {
                 large[HEADROOM..HEADROOM + SMALL].copy_from_slice(&small[HEADROOM..]);
-                self.small.push(small);
+                self.shelves.put(small);
                 (large, length.min(MAX_FRAME), offload)
             }
             Ok((length, offload)) => {
-                self.large.push(large);
+                self.shelves.put(large);
                 (small, length, offload)
             }
             Err(error) => {
-                self.small.push(small);
-                self.large.push(large);
+                self.shelves.put(small);
+                self.shelves.put(large);
                 return Err(error);
             }
         };
@@ -160,66 +167,57 @@ impl Batch {
 
     /// Takes in a copy of `bytes`, cut at [`MAX_FRAME`].
     pub fn push(&mut self, bytes: &[u8], offload: Offload) {
-        self.gather(std::iter::once(bytes), bytes.len(), offload);
+        let bytes = bytes.get(..MAX_FRAME).unwrap_or(bytes);
+        let mut buffer = self.shelves.take(bytes.len());
+        let end = HEADROOM + bytes.len();
+        buffer[HEADROOM..end].copy_from_slice(bytes);
+        self.take_in(buffer, end, offload);
     }
 
     /// Takes in a copy of the first of `frames`, or of as many as are segments of one super-frame, as that super-frame or as more of the
     /// one before. Returns how many it took.
-    pub fn push_merged<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Offload)> + Clone) -> usize {
-        let bytes = frames.clone().map(|(bytes, _)| bytes);
-        let last = self.frames.last().filter(|last| (last.ingress, last.peer) == self.origin);
-        let more = last.map_or(0, |last| coalesce::continuation((last.bytes(), last.offload), frames.clone()));
-        if more > 0 && self.extend_last(bytes.clone().take(more)).is_some() {
+    pub fn push_merged<'a>(&mut self, mut frames: impl Iterator<Item = (&'a [u8], Offload)> + Clone) -> usize {
+        let more = self.extend_last(frames.clone());
+        if more > 0 {
             return more;
         }
-        let count = coalesce::run_length(frames.clone(), Capabilities::ALL);
-        if count > 1 && self.push_run(bytes.take(count)).is_some() {
-            return count;
-        }
-        let Some((bytes, offload)) = frames.clone().next() else { return 0 };
+        let Some((bytes, offload)) = frames.next() else { return 0 };
         self.push(bytes, offload);
-        1
+        1 + self.extend_last(frames)
     }
 
-    /// Takes in a run of frames as one.
-    fn push_run<'a>(&mut self, run: impl Iterator<Item = &'a [u8]> + Clone) -> Option<()> {
-        let mut rest = run.clone();
-        let merged = coalesce::merge(rest.next()?, None, rest, TagEdit::Keep)?;
-        let headers = merged.headers.bytes();
-        let payloads = run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default());
-        self.gather(std::iter::once(headers).chain(payloads), merged.length, merged.offload);
-        Some(())
+    /// Puts the payloads of those of `frames` that continue the last one behind it. Returns how many they are.
+    fn extend_last<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Offload)> + Clone) -> usize {
+        let last = self.frames.last().filter(|last| (last.ingress, last.peer) == self.origin);
+        let count = last.map_or(0, |last| coalesce::continuation((last.bytes(), last.offload), frames.clone()));
+        if count == 0 {
+            return 0;
+        }
+        self.append(frames.map(|(bytes, _)| bytes).take(count)).map_or(0, |()| count)
     }
 
-    /// Puts the payloads of a run of frames behind the last one.
-    fn extend_last<'a>(&mut self, run: impl Iterator<Item = &'a [u8]> + Clone) -> Option<()> {
+    /// Merges a run of frames into the last one; `None` if they must stay as they are.
+    fn append<'a>(&mut self, run: impl Iterator<Item = &'a [u8]> + Clone) -> Option<()> {
         let last = self.frames.last_mut()?;
         let size = last.offload.gso.map(|gso| gso.size);
         let merged = coalesce::merge(last.bytes(), size, run.clone(), TagEdit::Keep)?;
-        let payloads = run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default());
-        let more = merged.length.checked_sub(last.bytes().len())?;
-        if last.end + more > last.buffer.len() {
-            let mut large = self.large.pop().unwrap_or_else(|| buffer(MAX_FRAME));
+        let end = last.start + merged.length;
+        if end > last.buffer.len() {
+            let mut large = self.shelves.take(MAX_FRAME);
             large.get_mut(..last.end)?.copy_from_slice(last.buffer.get(..last.end)?);
-            shelve(std::mem::replace(&mut last.buffer, large), &mut self.small, &mut self.large);
+            self.shelves.put(std::mem::replace(&mut last.buffer, large));
         }
-        let (front, rest) = last.buffer.split_at_mut_checked(last.end)?;
-        fill(rest.get_mut(..more)?, payloads);
+        let (front, mut rest) = last.buffer.get_mut(last.start..end)?.split_at_mut_checked(last.end - last.start)?;
         let headers = merged.headers.bytes();
-        front.get_mut(last.start..last.start + headers.len())?.copy_from_slice(headers);
-        last.end += more;
-        last.offload = merged.offload;
-        self.bytes += more;
+        front.get_mut(..headers.len())?.copy_from_slice(headers);
+        for payload in run.map(|bytes| bytes.get(merged.payload..).unwrap_or_default()) {
+            let (place, behind) = rest.split_at_mut_checked(payload.len())?;
+            place.copy_from_slice(payload);
+            rest = behind;
+        }
+        self.bytes += end - last.end;
+        (last.end, last.offload) = (end, merged.offload);
         Some(())
-    }
-
-    /// Takes in a frame of `length` bytes, cut at [`MAX_FRAME`], which are in pieces.
-    fn gather<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, length: usize, offload: Offload) {
-        let (shelf, room) = if length > SMALL { (&mut self.large, MAX_FRAME) } else { (&mut self.small, SMALL) };
-        let mut buffer = shelf.pop().unwrap_or_else(|| self::buffer(room));
-        let end = HEADROOM + length.min(MAX_FRAME);
-        fill(&mut buffer[HEADROOM..end], pieces);
-        self.take_in(buffer, end, offload);
     }
 
     fn take_in(&mut self, buffer: Box<[u8]>, end: usize, offload: Offload) {
@@ -234,23 +232,17 @@ impl Batch {
     }
 }
 
-/// Puts a buffer back where it came from.
-fn shelve(buffer: Box<[u8]>, small: &mut Vec<Box<[u8]>>, large: &mut Vec<Box<[u8]>>) {
-    let shelf = if buffer.len() > HEADROOM + SMALL { large } else { small };
-    shelf.push(buffer);
-}
-
-/// Copies pieces behind each other, as far as there is room.
-fn fill<'a>(mut room: &mut [u8], pieces: impl Iterator<Item = &'a [u8]>) {
-    for piece in pieces {
-        let (place, rest) = room.split_at_mut(piece.len().min(room.len()));
-        place.copy_from_slice(&piece[..place.len()]);
-        room = rest;
+impl Shelves {
+    /// A buffer for a frame of up to `length` bytes.
+    fn take(&mut self, length: usize) -> Box<[u8]> {
+        let (shelf, room) = if length > SMALL { (&mut self.large, MAX_FRAME) } else { (&mut self.small, SMALL) };
+        shelf.pop().unwrap_or_else(|| vec![0; HEADROOM + room].into_boxed_slice())
     }
-}
 
-fn buffer(room: usize) -> Box<[u8]> {
-    vec![0; HEADROOM + room].into_boxed_slice()
+    fn put(&mut self, buffer: Box<[u8]>) {
+        let shelf = if buffer.len() > HEADROOM + SMALL { &mut self.large } else { &mut self.small };
+        shelf.push(buffer);
+    }
 }
 
 #[cfg(test)]
@@ -285,14 +277,14 @@ mod tests {
             assert_eq!(batch.frames().len(), Batch::FRAMES);
             batch.clear();
         }
-        assert!(batch.large.len() <= Batch::BYTES / 60_000 + 2 && batch.small.len() <= Batch::FRAMES + 1);
+        assert!(batch.shelves.large.len() <= Batch::BYTES / 60_000 + 2 && batch.shelves.small.len() <= Batch::FRAMES + 1);
     }
 
     #[test]
     fn a_failed_read_changes_nothing() {
         let mut batch = Batch::new();
         assert_eq!(batch.read(|_, _| Err("no")), Err("no"));
-        assert!(batch.frames().is_empty() && batch.small.len() == 1 && batch.large.len() == 1);
+        assert!(batch.frames().is_empty() && batch.shelves.small.len() == 1 && batch.shelves.large.len() == 1);
     }
 
     #[test]

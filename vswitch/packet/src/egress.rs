@@ -45,6 +45,13 @@ impl<'a> Packet<'a> {
     pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
         Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0 }
     }
+
+    /// A copy in one piece.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.parts.iter().map(|part| part.len()).sum());
+        self.parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        bytes
+    }
 }
 
 /// Sends queues. Holds nothing between two calls.

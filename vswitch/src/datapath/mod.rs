@@ -33,7 +33,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Ethernet, Mac, VlanId};
+use packet::{Batch, Ethernet, Frame, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -223,13 +223,14 @@ impl Datapath {
                 Learned::Held => return Err(DropReason::MacMove),
             }
         }
-        let (bytes, segments) = batch.frames().get(index).map_or((&[][..], 1), |frame| (frame.bytes(), frame.segments()));
+        let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
         let attention = self.router.attention(id, vlan, &ethernet, bytes);
         if attention != Attention::None && !self.routes {
             outputs.hand_over(index);
         }
         let destination = bridge.look_up(vlan, ethernet.destination);
         if attention != Attention::Mine && destination == Destination::Everyone {
+            let segments = batch.frames().get(index).map_or(1, Frame::segments);
             if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(segments, now)) {
                 return Err(DropReason::StormLimit);
             }

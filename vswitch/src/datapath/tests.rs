@@ -379,9 +379,8 @@ proptest! {
                 bytes[start + 12..start + 16].fill(address);
                 let mut single = Batch::new();
                 for batch in [&mut batch, &mut single] {
-                    batch.set_ingress(port);
+                    batch.set_origin(port, if port == 5 { peer } else { 0 });
                     batch.push(&bytes, Offload::default());
-                    batch.last_mut().unwrap().peer = if port == 5 { peer } else { 0 };
                 }
                 let (ways, drops) = sent(&mut alone, &mut single);
                 expected.0.extend(ways);

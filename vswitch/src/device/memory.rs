@@ -71,8 +71,7 @@ impl Device for Memory {
         if wire.from_switch.len() >= wire.room {
             return Sent::QueueFull;
         }
-        let frame = packet.parts.iter().flat_map(|part| part.iter().copied()).collect();
-        wire.from_switch.push_back((frame, packet.offload));
+        wire.from_switch.push_back((packet.to_vec(), packet.offload));
         Sent::Done
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use packet::{Capabilities, Egress, Ethernet, IpPacket, Mac, Queued, TagEdit, VlanId, protocol};
+use packet::{Ethernet, IpPacket, Mac, VlanId, protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
@@ -11,6 +11,7 @@ use smoltcp::wire::{
 use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
+use super::oversize::finish;
 use super::{Arrival, BridgeId, DropReason, ERRORS, Paths, Plan, PortId, Router, Side, StormLimit};
 use crate::services::{Services, Ticket};
 
@@ -225,17 +226,14 @@ impl Router {
     pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
         let vlan = paths.ports.get(at.port.0).and_then(|port| port.vlans.classify(at.ethernet.tag).ok());
-        let (tickets, punts) = (&mut self.tickets, &mut self.punts);
         let mut result = Ok(());
-        let queue = [Queued { frame, edit: TagEdit::Keep, peer: 0 }];
-        let lost = Egress::new().run(&queue, Capabilities::default(), &mut |packet| match tickets.take(at.port) {
+        finish(frame, &mut |segment| match self.tickets.take(at.port) {
             Some(ticket) => {
-                let frame = packet.parts.iter().flat_map(|part| part.iter().copied()).collect();
-                punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame, ticket });
+                self.punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame: segment.to_vec(), ticket });
             }
             None => result = Err(DropReason::QueueFull),
-        });
-        if lost > 0 { Err(DropReason::Malformed) } else { result }
+        })?;
+        result
     }
 
     fn refuse(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) -> Result<(), DropReason> {

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Layers, Offload, Queued, TagEdit};
+use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Layers, Offload, Packet, Queued, TagEdit};
 
 use super::{Arrival, DropReason, Paths, Plan, Router};
 
@@ -29,18 +29,18 @@ impl Router {
             let index = paths.push(&bytes, offload)?;
             return self.resolve(index, plan, packet, at.second, paths);
         }
-        let segments = segments(frame)?;
+        let mut segments = Vec::new();
+        finish(frame, &mut |segment| segments.push((segment.to_vec(), segment.offload)))?;
         segments.into_iter().try_for_each(|segment| self.send_in_fragments(at, segment, plan, mtu, paths))
     }
 }
 
-/// The segments of a super-frame, finished.
-fn segments(frame: &Frame) -> Result<Vec<(Vec<u8>, Offload)>, DropReason> {
-    let mut segments = Vec::new();
+/// Shows a frame with its checksum finished, or each segment of a super-frame.
+///
+/// # Errors
+/// The super-frame cannot be cut.
+pub(super) fn finish(frame: &Frame, see: &mut dyn FnMut(&Packet<'_>)) -> Result<(), DropReason> {
     let queued = Queued { frame, edit: TagEdit::Keep, peer: 0 };
-    let failed = Egress::new().run(&[queued], Capabilities::default(), &mut |sent| {
-        let bytes: Vec<u8> = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
-        segments.push((bytes, sent.offload));
-    });
-    if failed > 0 { Err(DropReason::Unsegmentable) } else { Ok(segments) }
+    let failed = Egress::new().run(&[queued], Capabilities::default(), see);
+    if failed > 0 { Err(DropReason::Unsegmentable) } else { Ok(()) }
 }

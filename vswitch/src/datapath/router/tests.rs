@@ -421,6 +421,12 @@ fn a_flood_of_later_fragments_pushes_out_its_own() {
     assert_eq!(lab.send(A, &first).len(), 2, "another source's fragment still waits");
 }
 
+/// What the kernel leaves in the field of a checksum: the sum of the pseudo header.
+fn pseudo(frame: &[u8]) -> u16 {
+    let length = u16::try_from(frame.len() - 34).unwrap();
+    packet::checksum::Sum::new().plus(&frame[26..34]).plus_number(frame[23].into()).plus_number(length).folded()
+}
+
 #[test]
 fn a_super_frame_is_routed_whole_with_its_checksum_left_open() {
     let mut lab = Lab::new(true, nat());
@@ -428,11 +434,6 @@ fn a_super_frame_is_routed_whole_with_its_checksum_left_open() {
     let mut frame = Vec::new();
     let builder = PacketBuilder::ethernet2(station(1).0, gateway(0).0).ipv4([10, 0, 0, 11], HOST, 64);
     builder.tcp(5000, 80, 1, 100).write(&mut frame, &[7; 30_000]).unwrap();
-    // What the kernel leaves in the field: the sum of the pseudo header.
-    let pseudo = |frame: &[u8]| {
-        let length = u16::try_from(frame.len() - 34).unwrap();
-        packet::checksum::Sum::new().plus(&frame[26..34]).plus_number(6).plus_number(length).folded()
-    };
     let sum = pseudo(&frame);
     frame[50..52].copy_from_slice(&sum.to_be_bytes());
     let gso = Gso { kind: GsoKind::Tcp4, size: NonZeroU16::new(1360).unwrap(), ecn: false };
@@ -465,8 +466,7 @@ fn services_get_a_super_frame_datagram_by_datagram() {
     let mut lab = Lab::new(true, nat());
     lab.introduce();
     let mut query = udp((station(1), [10, 0, 0, 11], 9), (gateway(0), [10, 0, 0, 1], 53), 64, b"one?two?3");
-    let length = u16::try_from(query.len() - 34).unwrap();
-    let sum = packet::checksum::Sum::new().plus(&query[26..34]).plus_number(17).plus_number(length).folded();
+    let sum = pseudo(&query);
     query[40..42].copy_from_slice(&sum.to_be_bytes());
     let gso = Some(Gso { kind: GsoKind::Udp, size: NonZeroU16::new(4).unwrap(), ecn: false });
     let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 6 }, gso };
@@ -774,7 +774,7 @@ impl Lab {
                 |next: &crate::datapath::Departure| Queued { frame: &frames[next.frame], edit: next.edit, peer: next.peer };
             let queue: Vec<Queued<'_>> = self.outputs.queue(*port).iter().map(queued).collect();
             packet::Egress::new().run(&queue, packet::Capabilities::default(), &mut |packet| {
-                left.push(Left(*port, packet.parts.iter().flat_map(|part| part.to_vec()).collect()));
+                left.push(Left(*port, packet.to_vec()));
             });
         }
         self.outputs.clear();
