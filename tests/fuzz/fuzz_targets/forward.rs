@@ -315,8 +315,7 @@ fuzz_target!(|steps: Vec<Step>| {
         bench.datapath.set_gateway(BridgeId(bridge.into()), Some(gateway(bridge, 1, Some(bridge == 1), false)));
     }
     for (port, bridge) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3)] {
-        let settings =
-            PortSettings::on(BridgeId(bridge));
+        let settings = PortSettings::on(BridgeId(bridge));
         bench.datapath.set_port(now, PortId(port), &settings);
         bench.ports.insert(u8::try_from(port).unwrap(), u8::try_from(bridge).unwrap());
     }

@@ -11,9 +11,22 @@ use packet::{Ethernet, IpPacket, Offload};
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Packet { way: u8, header: [u8; 10], bytes: Vec<u8> },
+    Packet {
+        way: u8,
+        header: [u8; 10],
+        bytes: Vec<u8>,
+    },
     /// A packet that is nearly right: version, protocol, ends, flags or type.
-    Flow { way: u8, six: bool, protocol: u8, inside: u8, port: u8, remote: u8, flags: u8, quote: Option<u8> },
+    Flow {
+        way: u8,
+        six: bool,
+        protocol: u8,
+        inside: u8,
+        port: u8,
+        remote: u8,
+        flags: u8,
+        quote: Option<u8>,
+    },
     Forwards(Vec<(bool, u8, u8, u8)>),
     Addresses(u8),
     Wait(u16),
@@ -78,7 +91,8 @@ fn flow(way: u8, six: bool, protocol: u8, inside: u8, port: u8, remote: u8, flag
         1 => [address(six, 1, remote % 4), address(six, 2, 0)],
         _ => [address(six, 0, inside % 4), address(six, 2, 0)],
     };
-    let mut transport = vec![0x13, 0x80 | port % 16, 0x13, 0x80 | remote % 16, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0];
+    let mut transport =
+        vec![0x13, 0x80 | port % 16, 0x13, 0x80 | remote % 16, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0];
     if protocol == 1 || protocol == 58 {
         transport[0] = if six { 128 + flags % 2 } else { flags % 2 * 8 };
     }
@@ -128,7 +142,8 @@ fuzz_target!(|input: (bool, u8, Vec<Step>)| {
                 nat.set_forwards(rules.iter().filter_map(rule).collect());
             }
             Step::Addresses(bits) => {
-                let some: Vec<_> = externals.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 0).map(|(_, a)| *a).collect();
+                let some: Vec<_> =
+                    externals.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 0).map(|(_, a)| *a).collect();
                 nat.set_addresses(&some);
             }
             Step::Wait(seconds) => {

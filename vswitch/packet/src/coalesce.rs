@@ -65,8 +65,7 @@ impl<'a> Run<'a> {
         };
         let payload = layers.end - layers.payload;
         let size = offload.gso.map_or(payload, |gso| gso.size.get().into());
-        // Padding would be taken for payload.
-        let whole = layers.plain && layers.end == first.len() && payload > 0 && payload.is_multiple_of(size);
+        let whole = layers.plain && has_ip_length(first, &layers) && payload > 0 && payload.is_multiple_of(size);
         let right = has_ip_checksum(first, &layers);
         let (count, total) = (payload.checked_div(size)?, layers.end - layers.network);
         (taken && whole && right && !alone).then_some(Self { first, layers, size, count, total })
@@ -97,14 +96,10 @@ impl<'a> Run<'a> {
     fn is_followed_by(&self, next: &[u8]) -> bool {
         let Layers { network, transport, payload, transport_kind, version, .. } = self.layers;
         let same = |from: usize, to: usize| self.first.get(from..to) == next.get(from..to);
-        let has_length = |at: usize, from: usize| number(next, at).map(usize::from) == next.len().checked_sub(from);
         let same_network = || match version {
-            IpVersion::V6 => {
-                same(network, network + 4) && has_length(network + 4, network + 40) && same(network + 6, network + 40)
-            }
+            IpVersion::V6 => same(network, network + 4) && same(network + 6, network + 40),
             IpVersion::V4 => {
                 same(network, network + 2)
-                    && has_length(network + 2, network)
                     && same(network + 6, network + 10)
                     && same(network + 12, network + 20)
                     // Identification matters only where the packet may be fragmented (RFC 6864, section 4).
@@ -123,7 +118,7 @@ impl<'a> Run<'a> {
                     && same(transport + 18, payload)
             }
         };
-        same(0, network) && same_network() && same_transport()
+        same(0, network) && same_network() && has_ip_length(next, &self.layers) && same_transport()
     }
 
     fn dont_fragment(&self) -> bool {
@@ -151,6 +146,16 @@ impl<'a> Run<'a> {
 /// The flags of a TCP segment.
 fn flags(frame: &[u8], layers: &Layers) -> u8 {
     frame.get(layers.transport + 13).copied().unwrap_or_default()
+}
+
+/// Whether the IP header speaks of what is there. Padding would be taken for payload, and a packet that lost its end would seem whole: a
+/// merged header gets another length.
+fn has_ip_length(frame: &[u8], layers: &Layers) -> bool {
+    let (at, from) = match layers.version {
+        IpVersion::V4 => (layers.network + 2, layers.network),
+        IpVersion::V6 => (layers.network + 4, layers.transport),
+    };
+    number(frame, at).map(usize::from) == frame.len().checked_sub(from)
 }
 
 /// Whether the checksum of an IPv4 header without options is right: a merged header gets a new one.

@@ -130,6 +130,17 @@ fn padding_is_not_merged() {
 }
 
 #[test]
+fn a_packet_that_lost_its_end_is_not_made_whole() {
+    for length in [0, 129] {
+        let mut cut = udp(100);
+        cut.0[17] = length;
+        let cut = summed(cut);
+        assert_eq!(count(&[cut.clone(), udp(100)]), 2, "{length}");
+        assert_eq!(count(&[udp(100), cut]), 2, "{length}");
+    }
+}
+
+#[test]
 fn identifications_must_count_up_where_fragments_are_allowed() {
     let with_id = |id: u8| {
         let mut frame = udp(100);
