@@ -51,7 +51,8 @@ pub(crate) fn traffic_class(frame: &[u8]) -> Option<(usize, u8)> {
     let network = at + 2;
     let [first, second] = *frame.get(network..)?.first_chunk()?;
     match (kind(at)?, first >> 4) {
-        (ethertype::IPV4, 4) if frame.len() >= network + 20 => Some((network, second)),
+        // A header shorter than it can be is none (RFC 791, section 3.1): where its transport seems to begin is still part of it.
+        (ethertype::IPV4, 4) if first & 0x0f >= 5 && frame.len() >= network + 20 => Some((network, second)),
         (ethertype::IPV6, 6) if frame.len() >= network + 40 => Some((network, first << 4 | second >> 4)),
         _ => None,
     }
@@ -131,6 +132,15 @@ mod tests {
         assert_eq!(Inner::of(&frame).class, 0xb9);
         frame.truncate(20);
         assert_eq!(Inner::of(&frame).class, 0);
+    }
+
+    #[test]
+    fn a_header_that_is_too_short_is_none() {
+        let mut frame = udp(7, b"");
+        (frame[14], frame[15], frame[23]) = (0x42, 0xb9, 17);
+        let inner = Inner::of(&frame);
+        frame[24] ^= 1;
+        assert_eq!((Inner::of(&frame), inner.class), (inner, 0), "its checksum counts for nothing");
     }
 
     proptest! {
