@@ -2,7 +2,8 @@
 //!
 //! Four namespaces are hosts on one Ethernet: two have a vswitchd and a TAP, two a bridge, a vxlan device and a veth. With the
 //! underlay's offloads on, the kernel passes 64 KiB super-frames from station to station without ever cutting one, which no real
-//! network does. TCP is controlled by CUBIC and, where this machine prefers another algorithm, by that as well. `VSWITCH_BENCH_PAIRS` (5) is the number of turns, `VSWITCH_BENCH_SECONDS` (3) the length of a measurement.
+//! network does. TCP is controlled by CUBIC and, where this machine prefers another algorithm, by that as well.
+//! `VSWITCH_BENCH_PAIRS` (5) is the number of turns, `VSWITCH_BENCH_SECONDS` (3) the length of a measurement.
 //! `tests/bench --only vxlan,vxlan-offload` measures more of it, in places of their own.
 
 use std::process::ExitCode;
