@@ -33,7 +33,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Ethernet, Frame, Mac, VlanId};
+use packet::{Batch, Ethernet, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -206,12 +206,12 @@ impl Datapath {
         batch: &mut Batch,
         outputs: &mut Outputs,
     ) -> Result<Option<Run>, DropReason> {
-        let frame = batch.frames().get(index).ok_or(DropReason::Malformed)?;
-        let place = Place { port: PortId(frame.ingress), peer: frame.peer };
+        let received = batch.frames().get(index).ok_or(DropReason::Malformed)?;
+        let place = Place { port: PortId(received.ingress), peer: received.peer };
         let port = self.ports.get_mut(place.port.0).ok_or(DropReason::NoDestination)?;
         let id = port.bridge;
         let bridge = self.bridges.get_mut(id.0).ok_or(DropReason::NoDestination)?;
-        let frame = port.admit(index, frame, &bridge.settings, now)?;
+        let frame = port.admit(index, received, &bridge.settings, now)?;
         let Parsed { ethernet, vlan, .. } = frame;
         if self.router.has_mac(id, ethernet.source) {
             return Err(DropReason::InvalidSource);
@@ -223,19 +223,17 @@ impl Datapath {
                 Learned::Held => return Err(DropReason::MacMove),
             }
         }
-        let bytes = batch.frames().get(index).map_or(&[][..], Frame::bytes);
-        let attention = self.router.attention(id, vlan, &ethernet, bytes);
+        let attention = self.router.attention(id, vlan, &ethernet, received.bytes());
         if attention != Attention::None && !self.routes {
             outputs.hand_over(index);
         }
         let destination = bridge.look_up(vlan, ethernet.destination);
         if attention != Attention::Mine && destination == Destination::Everyone {
-            let segments = batch.frames().get(index).map_or(1, Frame::segments);
-            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(segments, now)) {
+            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(received.segments(), now)) {
                 return Err(DropReason::StormLimit);
             }
             let neighbor = |address| self.router.confirmed(id, vlan, address, second);
-            if let Some(reply) = bridge.answer(place.port, &frame, bytes, &self.ports, neighbor) {
+            if let Some(reply) = bridge.answer(place.port, &frame, received.bytes(), &self.ports, neighbor) {
                 reply.put(batch, outputs);
                 return Err(DropReason::Suppressed);
             }
@@ -244,9 +242,9 @@ impl Datapath {
             Attention::None => {
                 let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
                 // Where the services ask for containers, an answer may follow, which only its payload tells.
-                let sent = sent.filter(|_| !self.router.has_clients(id)).zip(batch.frames().get(index));
+                let sent = sent.filter(|_| !self.router.has_clients(id));
                 let mtu = bridge.settings.mtu;
-                let run = sent.and_then(|((to, departure), frame)| Run::after(frame, ethernet, mtu, to, departure));
+                let run = sent.and_then(|(to, departure)| Run::after(received, ethernet, mtu, to, departure));
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 self.explain_tunnel(&at, destination, batch, outputs);
                 Ok(run)
