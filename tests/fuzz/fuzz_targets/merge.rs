@@ -4,7 +4,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use packet::{Batch, Capabilities, Checksum, Egress, Offload, Queued, TagEdit, checksum};
+use packet::{Batch, Capabilities, Checksum, Egress, Offload, Queued, TagEdit, Transport, checksum};
 
 #[derive(Arbitrary, Debug)]
 struct Row {
@@ -27,7 +27,7 @@ struct Next {
     damage: Option<(u16, bool)>,
     /// Whether the receiver's read ends with it.
     ends_read: bool,
-    peer: Option<u16>,
+    other_peer: bool,
 }
 
 /// Where headers begin.
@@ -38,6 +38,10 @@ struct Places {
 }
 
 impl Row {
+    fn kind(&self) -> Transport {
+        if self.udp { Transport::Udp } else { Transport::Tcp }
+    }
+
     fn places(&self) -> Places {
         let network = 14 + 4 * usize::from(self.tags % 4);
         let transport = network + if self.v6 { 40 } else { 20 };
@@ -49,7 +53,7 @@ impl Row {
         let kind = if self.v6 { [0x86, 0xdd] } else { [8, 0] };
         let mut bytes = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &[0x81, 0, 0, 5].repeat(network / 4 - 3), &kind].concat();
         let behind = |from: usize| u16::try_from(payload + length - from).unwrap().to_be_bytes();
-        let protocol = if self.udp { 17 } else { 6 };
+        let protocol = self.kind().protocol();
         if self.v6 {
             bytes.extend([&[0x60, 0, 0, 0][..], &behind(transport), &[protocol, 64], &[1; 16], &[2; 16]].concat());
         } else {
@@ -78,14 +82,15 @@ impl Row {
             let sum = checksum::Sum::new().plus(&bytes[network..transport]).checksum();
             bytes[network + 10..network + 12].copy_from_slice(&sum.to_be_bytes());
         }
-        let offset: u16 = if self.udp { 6 } else { 16 };
-        let field = transport + usize::from(offset);
+        let offset = self.kind().checksum_offset();
+        let field = transport + offset;
         bytes[field..field + 2].fill(0);
-        let (addresses, protocol) = (if self.v6 { network + 8 } else { network + 12 }, if self.udp { 17 } else { 6 });
-        let length = u32::try_from(bytes.len() - transport).unwrap() + protocol;
-        let pseudo = checksum::Sum::new().plus(&bytes[addresses..transport]).plus(&length.to_be_bytes()).folded();
+        let addresses = network + if self.v6 { 8 } else { 12 };
+        let [length, start, offset] = [bytes.len() - transport, transport, offset].map(|number| u16::try_from(number).unwrap());
+        let pseudo = checksum::Sum::new().plus(&bytes[addresses..transport]);
+        let pseudo = pseudo.plus_number(self.kind().protocol().into()).plus_number(length).folded();
         bytes[field..field + 2].copy_from_slice(&pseudo.to_be_bytes());
-        checksum::complete(bytes, u16::try_from(transport).unwrap(), offset).expect("the field is in the frame");
+        checksum::complete(bytes, start, offset).expect("the field is in the frame");
     }
 
     /// Without what merging may change: identification, and with it the header's checksum.
@@ -117,7 +122,7 @@ fuzz_target!(|row: Row| {
         }
         sequence = sequence.wrapping_add(length.into());
         let offload = Offload { checksum: checksum::examine(&bytes), gso: None };
-        frames.push((bytes, offload, next.peer.unwrap_or(0) % 2));
+        frames.push((bytes, offload, u16::from(next.other_peer)));
         ends.push(next.ends_read);
     }
     let mut batch = Batch::new();
@@ -130,10 +135,9 @@ fuzz_target!(|row: Row| {
         read = &read[taken..];
     }
     let queue: Vec<_> = batch.frames().iter().map(|frame| Queued { frame, edit: TagEdit::Keep, peer: frame.peer }).collect();
-    let capabilities = Capabilities { checksum: false, tcp4: false, tcp6: false, udp: false };
     let mut sent = frames.iter();
     for part in queue.chunks(Batch::FRAMES) {
-        let lost = Egress::new().run(part, capabilities, &mut |packet| {
+        let lost = Egress::new().run(part, Capabilities::default(), &mut |packet| {
             let (bytes, offload, peer) = sent.next().expect("no frame is made");
             let mut whole = bytes.clone();
             if let Checksum::Partial { start, offset } = offload.checksum {
