@@ -149,7 +149,7 @@ impl Gateway {
             nat::Settings { sessions: sessions.max(1000), sessions_per_source: Some(sessions), ..nat::Settings::default() };
         let gateways = vec![Self::STATIONS[1].1.into()];
         let sides = [
-            Side::Inside { uplink: Some(BridgeId(1)), isolated: true },
+            Side::Inside { uplink: Some(BridgeId(1)), isolated: true, dhcp: false },
             Side::Outside { gateways, translation: Translation::Nat(Box::new(rules)) },
         ];
         for ((number, side), (own, _)) in (0..).zip(sides).zip(Self::STATIONS) {

@@ -232,7 +232,7 @@ fn gateway(bridge: u8, vlan: u16, uplink: Option<bool>, host: bool) -> GatewaySe
     let (addresses, side) = match bridge {
         0 | 1 => {
             let uplink = uplink.map(|host| if host { HOST } else { NAT });
-            (nets([format!("10.0.{bridge}.1/24"), format!("fd0{bridge}::1/64")]), Side::Inside { uplink, isolated: true })
+            (nets([format!("10.0.{bridge}.1/24"), format!("fd0{bridge}::1/64")]), Side::Inside { uplink, isolated: true, dhcp: true })
         }
         2 => {
             let gateways = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];

@@ -125,7 +125,7 @@ fn show(switch: &SwitchInfo) -> String {
         if bridge.moving_macs > 0 {
             let _ = writeln!(
                 text,
-                "  loop suspected: {} MAC {} to and fro between ports and {} held in place: is there a second way between two hosts?",
+                "  loop suspected: {} MAC {} to and fro between ports and {} held in place: is there a second way between two ports?",
                 bridge.moving_macs,
                 if bridge.moving_macs == 1 { "address moves" } else { "addresses move" },
                 if bridge.moving_macs == 1 { "is" } else { "are" },

@@ -43,7 +43,7 @@ pub(crate) use server::CAPTURE_NUMBER;
 use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, PortState, Reply, Request};
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
-use crate::datapath::{BridgeId, PortId, Slots};
+use crate::datapath::{BridgeId, Hold, Place, PortId, Slots};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
@@ -222,6 +222,7 @@ impl Switch {
             Event::DeviceGone(id) => id,
             Event::Punt(punt) => return self.serve(punt),
             Event::PacketTooBig(id) => return self.note_too_big(id),
+            Event::Held(bridge, hold) => return self.note_hold(bridge, &hold),
         };
         let Some(name) = self.port_ids.get(id.0) else { return };
         let port = self.ports.get_mut(name).map(|port| &mut port.state);
@@ -231,6 +232,18 @@ impl Switch {
             *state = PortState::Down("its device is gone: remove it, or reload to make it again".to_owned());
         }
         self.collect_dead();
+    }
+
+    /// An address moves to and fro between two ports.
+    fn note_hold(&self, bridge: BridgeId, hold: &Hold) {
+        let Some(bridge) = self.bridges.values().find(|known| known.id == bridge) else { return };
+        let port = |place: Place| self.port_ids.get(place.port.0).map_or("?", PortName::as_str);
+        let (mac, home, away) = (hold.mac, port(hold.home), port(hold.away));
+        tracing::warn!(
+            bridge = %bridge.spec.name,
+            "{mac} moves to and fro between {home} and {away}: a loop? It is held at {home} for ten seconds at a time; what comes from \
+             elsewhere in its name is dropped and counted as mac-move"
+        );
     }
 
     /// Removes every device and namespace that this switch made, but for those in Docker's containers, which keep their interfaces and

@@ -231,10 +231,12 @@ impl Switch {
     /// A port as the datapath sees it.
     fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
         let guard = mac.or(spec.mac).filter(|_| spec.guard);
+        let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
         Ok(PortSettings {
             bridge: self.bridge(&spec.bridge)?.id,
             vlans: spec.vlans.clone(),
-            guard: guard.map(|mac| Guard { mac, addresses: spec.addresses.iter().map(ipnet::IpNet::addr).collect() }),
+            guard: guard.map(|mac| Guard { mac, addresses: addresses.clone() }),
+            addresses,
             protected: spec.protected,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
             broadcast_limit: spec.broadcast_limit,

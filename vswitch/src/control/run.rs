@@ -186,7 +186,7 @@ impl Voices {
     fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
-            Event::DeviceGone(_) | Event::PacketTooBig(_) => drop(self.gone.send(event)),
+            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) => drop(self.gone.send(event)),
         }
     }
 

@@ -269,7 +269,7 @@ impl Switch {
             vlan: spec.gateway_vlan,
             mtu: self.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most)),
             addresses: spec.addresses.clone(),
-            side: Side::Inside { uplink, isolated: spec.isolated },
+            side: Side::Inside { uplink, isolated: spec.isolated, dhcp: spec.dhcp },
         }))
     }
 

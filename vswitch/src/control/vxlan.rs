@@ -302,9 +302,9 @@ impl Switch {
         let stations = spec.stations.iter().filter_map(|station| {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
-        let (learn, mtu, flood_limit) = (spec.learn, shared.mtu(), spec.bum_limit);
-        let tunnel = TunnelSettings { learn, mtu, flood_limit, stations: stations.collect() };
-        Ok(PortSettings { vlans: spec.vlans.clone(), tunnel: Some(tunnel), ..PortSettings::on(bridge.id) })
+        let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.collect() });
+        let (vlans, broadcast_limit) = (spec.vlans.clone(), spec.bum_limit);
+        Ok(PortSettings { vlans, broadcast_limit, tunnel, ..PortSettings::on(bridge.id) })
     }
 
     /// Gives the devices of a bridge the MTU that its tunnels leave, if that is another than before.

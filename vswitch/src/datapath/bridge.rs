@@ -1,12 +1,13 @@
 //! One learning, VLAN-aware bridge: its forwarding database and who is on it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use packet::{Mac, Tag, VlanId};
 use vxlan::Answer;
 
 use super::fdb::Fdb;
-use super::place::{Learned, Place};
+use super::place::{Hold, Learned, Place};
 use super::tunnel::Reply;
 use super::{Departure, Outputs, Parsed, Port, PortId, PortSettings, Slots};
 use crate::api::{BridgeSpec, ControlFrames, VlanMode};
@@ -42,7 +43,14 @@ pub(super) struct Bridge {
     members: Vec<PortId>,
     /// Those members behind which the switch knows stations and answers for them.
     answering: Vec<PortId>,
+    /// The addresses that the configuration gives to members, in the VLAN of their untagged frames.
+    owners: BTreeSet<(VlanId, IpAddr, PortId)>,
+    /// When an address was last said to be held.
+    told: Option<u32>,
 }
+
+/// Seconds between two addresses that are said to be held.
+const TELLING: u32 = 60;
 
 /// Where a frame that may pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +61,8 @@ pub(super) enum Destination {
 
 impl Bridge {
     pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
-        Self { settings, fdb: Fdb::new(settings.max_macs, settings.ageing, seed), members: Vec::new(), answering: Vec::new() }
+        let fdb = Fdb::new(settings.max_macs, settings.ageing, seed);
+        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None }
     }
 
     pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
@@ -70,11 +79,12 @@ impl Bridge {
     pub(super) fn leave(&mut self, port: PortId) {
         self.members.retain(|member| *member != port);
         self.answering.retain(|member| *member != port);
+        self.owners.retain(|(.., owner)| *owner != port);
         self.fdb.forget_port(port);
     }
 
     /// Takes note of what is known beforehand behind a port, and whether the switch answers for it.
-    pub(super) fn set_remote(&mut self, port: PortId, settings: &PortSettings, answers: bool) {
+    pub(super) fn set_known(&mut self, port: PortId, settings: &PortSettings, answers: bool) {
         self.answering.retain(|member| *member != port);
         if answers {
             self.answering.push(port);
@@ -84,7 +94,21 @@ impl Bridge {
             _ => VlanId::DEFAULT,
         };
         let stations = settings.tunnel.iter().flat_map(|tunnel| &tunnel.stations);
-        self.fdb.fix(port, stations.map(|station| (vlan, station.mac, station.peer)));
+        self.fdb.fix(port, stations.clone().map(|station| (vlan, station.mac, station.peer)));
+        self.owners.retain(|(.., owner)| *owner != port);
+        let addresses = settings.addresses.iter().copied().chain(stations.filter_map(|station| station.ip));
+        self.owners.extend(addresses.map(|address| (vlan, address, port)));
+    }
+
+    /// Whether the configuration gives addresses to any member.
+    pub(super) fn has_owners(&self) -> bool {
+        !self.owners.is_empty()
+    }
+
+    /// Whether the configuration gives an address to other members, and not to this one.
+    pub(super) fn is_anothers(&self, vlan: VlanId, address: IpAddr, port: PortId) -> bool {
+        let mut owners = self.owners.range((vlan, address, PortId(0))..=(vlan, address, PortId(u32::MAX))).peekable();
+        owners.peek().is_some() && owners.all(|(.., owner)| *owner != port)
     }
 
     /// The answer to a frame that asks for a station which is known behind a tunnel: beforehand, or as a `neighbor` of the gateway.
@@ -116,6 +140,16 @@ impl Bridge {
 
     pub(super) fn learn(&mut self, vlan: VlanId, source: Mac, place: Place, now: u32) -> Learned {
         self.fdb.learn(vlan, source, place, now)
+    }
+
+    /// An address that is held from now on, if none was told of lately.
+    pub(super) fn take_hold(&mut self, now: u32) -> Option<Hold> {
+        let hold = self.fdb.take_hold()?;
+        let due = self.told.is_none_or(|told| now.saturating_sub(told) >= TELLING);
+        due.then(|| {
+            self.told = Some(now);
+            hold
+        })
     }
 
     pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {

@@ -27,6 +27,14 @@ pub enum DropReason {
     GuardArp,
     /// The source guard does not accept its neighbour discovery message.
     GuardNd,
+    /// The source guard lets no DHCP server speak.
+    GuardDhcp,
+    /// It claims, by ARP or neighbour discovery, an address that is the gateway's or another port's.
+    SpoofedAddress,
+    /// It advertises a router where the gateway is the router.
+    RogueRouter,
+    /// It speaks as a DHCP server where the switch gives out the addresses.
+    RogueDhcp,
     /// The port has sent more broadcast frames than its limit.
     StormLimit,
     /// It is more than the port may send into the switch.
@@ -101,7 +109,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 50] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -113,6 +121,10 @@ impl DropReason {
         Self::GuardIp,
         Self::GuardArp,
         Self::GuardNd,
+        Self::GuardDhcp,
+        Self::SpoofedAddress,
+        Self::RogueRouter,
+        Self::RogueDhcp,
         Self::StormLimit,
         Self::SendRate,
         Self::SamePort,
@@ -164,6 +176,10 @@ impl DropReason {
             Self::GuardIp => "guard-ip",
             Self::GuardArp => "guard-arp",
             Self::GuardNd => "guard-nd",
+            Self::GuardDhcp => "guard-dhcp",
+            Self::SpoofedAddress => "spoofed-address",
+            Self::RogueRouter => "rogue-router",
+            Self::RogueDhcp => "rogue-dhcp",
             Self::StormLimit => "storm-limit",
             Self::SendRate => "send-rate",
             Self::SamePort => "same-port",

@@ -24,8 +24,8 @@
 //! **Fixed entries** are those that the user gave for a tunnel. They are found first, never move, never age and take no part in
 //! evictions; there are as many as the user gave.
 //!
-//! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro, with a tunnel at either end, is held
-//! where it was for a while ([`vxlan::Moves`]): two hosts with a loop between them would otherwise move it with every frame.
+//! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro is held where it was for a while
+//! ([`vxlan::Moves`]): in a loop, of two ports or of two hosts, every frame would otherwise move it, go round again, and be sent to all.
 //!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
 
@@ -39,7 +39,7 @@ use packet::{Mac, VlanId};
 use vxlan::{Moves, Verdict};
 
 use super::PortId;
-use super::place::{Fixed, Learned, Place, Row};
+use super::place::{Fixed, Hold, Learned, Place, Row};
 use lines::{Entry, Lines, Packed};
 use lists::Lists;
 
@@ -58,6 +58,8 @@ pub struct Fdb {
     beside: Box<[Beside]>,
     evictions: u64,
     fixed: HashMap<u64, Place, FixedState>,
+    /// What was held last, until it is taken.
+    hold: Option<Hold>,
 }
 
 /// What is kept of an address beside its line.
@@ -83,7 +85,7 @@ impl Fdb {
         let beside = Beside { told: 0, home: Packed::default(), moves: Moves::default() };
         let (lists, beside) = (Lists::new(slots), vec![beside; slots].into());
         let fixed = HashMap::with_hasher(lines.seed());
-        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed }
+        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed, hold: None }
     }
 
     /// Number of addresses.
@@ -136,11 +138,16 @@ impl Fdb {
     fn refresh(&mut self, slot: u32, known: Entry, seen: Entry) -> Learned {
         let beside = &mut self.beside[slot as usize];
         let mut fresh = seen;
-        if known.place != seen.place && (known.place.is_behind_peer() || seen.place.is_behind_peer()) {
+        if known.place != seen.place {
             match beside.moves.note(seen.seen) {
                 Verdict::First => beside.home = known.place,
                 Verdict::Again => {}
-                Verdict::Hold => fresh.place = beside.home,
+                Verdict::Hold => {
+                    fresh.place = beside.home;
+                    let away = if seen.place == beside.home { known.place } else { seen.place };
+                    let (vlan, mac) = unkey(seen.key);
+                    self.hold = Some(Hold { vlan, mac, home: fresh.place.into(), away: away.into() });
+                }
                 Verdict::Held => return Learned::Held,
             }
         }
@@ -156,6 +163,11 @@ impl Fdb {
             (true, true) => Learned::News,
             (true, false) => Learned::Known,
         }
+    }
+
+    /// The address that began to be held last, if it was not taken before.
+    pub const fn take_hold(&mut self) -> Option<Hold> {
+        self.hold.take()
     }
 
     /// Makes these the fixed addresses of a port, each in its VLAN behind a peer, instead of those before.
@@ -259,7 +271,7 @@ impl Fdb {
     fn start_anew(&mut self, length: u32) -> Self {
         let fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.lines.seed()));
         let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
-        std::mem::replace(self, Self { evictions: self.evictions, fixed, ..empty })
+        std::mem::replace(self, Self { evictions: self.evictions, fixed, hold: self.hold, ..empty })
     }
 
     fn evict(&mut self) {
@@ -349,26 +361,31 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_moves_to_and_fro_with_a_tunnel_is_held_where_it_was() {
-        let mut fdb = Fdb::new(8, 300, 1);
-        let (home, tunnel) = (port(1), behind(2, 1));
-        fdb.learn(ONE, mac(1), home, 100);
-        let learned: Vec<Learned> =
-            (0..20).map(|turn| fdb.learn(ONE, mac(1), if turn % 2 == 0 { tunnel } else { home }, 100)).collect();
-        assert_eq!(fdb.find(ONE, mac(1)), Some(home));
-        assert_eq!(learned[..5], [Learned::News; 5]);
-        assert!(learned[6..].iter().step_by(2).all(|learned| *learned == Learned::Held), "{learned:?}");
-        assert!(learned[7..].iter().step_by(2).all(|learned| *learned != Learned::Held), "its home is heard");
-        assert_eq!(fdb.rows(100)[0].fixed, Fixed::Held);
-        assert_eq!(fdb.learn(ONE, mac(1), tunnel, 110), Learned::News, "after a while it may move again");
+    fn an_address_that_moves_to_and_fro_is_held_where_it_was_and_named() {
+        for away in [behind(2, 1), port(2)] {
+            let mut fdb = Fdb::new(8, 300, 1);
+            let home = port(1);
+            fdb.learn(ONE, mac(1), home, 100);
+            let learned: Vec<Learned> =
+                (0..20).map(|turn| fdb.learn(ONE, mac(1), if turn % 2 == 0 { away } else { home }, 100)).collect();
+            assert_eq!(fdb.find(ONE, mac(1)), Some(home));
+            assert_eq!(learned[..5], [Learned::News; 5]);
+            assert!(learned[6..].iter().step_by(2).all(|learned| *learned == Learned::Held), "{learned:?}");
+            assert!(learned[7..].iter().step_by(2).all(|learned| *learned != Learned::Held), "its home is heard");
+            assert_eq!(fdb.rows(100)[0].fixed, Fixed::Held);
+            assert_eq!(fdb.take_hold(), Some(Hold { vlan: ONE, mac: mac(1), home, away }));
+            assert_eq!(fdb.take_hold(), None);
+            assert_eq!(fdb.learn(ONE, mac(1), away, 110), Learned::News, "after a while it may move again");
+        }
     }
 
     #[test]
-    fn between_local_ports_an_address_moves_as_often_as_it_likes() {
+    fn an_address_that_moves_now_and_then_is_always_followed() {
         let mut fdb = Fdb::new(8, 300, 1);
         for turn in 0..100 {
-            assert_eq!(fdb.learn(ONE, mac(1), port(turn % 2), 0), Learned::News);
+            assert_eq!(fdb.learn(ONE, mac(1), port(turn % 2), turn * 2), Learned::News);
         }
+        assert_eq!(fdb.take_hold(), None);
     }
 
     #[test]
@@ -498,6 +515,25 @@ mod tests {
     /// What a plain map knows of an address: its place, the second of its last frame, and of its last news.
     type Known = (Place, u32, u32);
 
+    /// How a plain map takes note of a frame: what moves too often goes back to where it was before, and stays.
+    struct Movement(Moves, Place);
+
+    impl Movement {
+        /// Where the address, which was at `known`, is after a frame at `place`; `None`: it is held, and the frame is as if it had not come.
+        fn after(&mut self, known: Place, place: Place, now: u32) -> Option<Place> {
+            if known == place {
+                return Some(place);
+            }
+            match self.0.note(now) {
+                Verdict::First => self.1 = known,
+                Verdict::Again => {}
+                Verdict::Hold => return Some(self.1),
+                Verdict::Held => return None,
+            }
+            Some(place)
+        }
+    }
+
     fn count_of(map: &HashMap<u64, Known>, port: PortId) -> usize {
         map.values().filter(|(place, ..)| place.port == port).count()
     }
@@ -507,6 +543,7 @@ mod tests {
         fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u64..40, 0u32..5, 0u32..3, 0u8..20), 0..300)) {
             let mut fdb = Fdb::new(64, 30, 7);
             let mut map: HashMap<u64, (u32, u32)> = HashMap::new();
+            let mut movements: HashMap<u64, Movement> = HashMap::new();
             let mut now = 0;
             for (number, owner, seconds, action) in steps {
                 now += seconds;
@@ -514,8 +551,16 @@ mod tests {
                     0 => { fdb.forget_port(PortId(owner)); map.retain(|_, (at, _)| *at != owner); }
                     1 => { fdb.expire(now); map.retain(|_, (_, seen)| now - *seen < 30); }
                     2 => { fdb.clear(); map.clear(); }
-                    _ => { fdb.learn(ONE, mac(number), port(owner), now); map.insert(number, (owner, now)); }
+                    _ => {
+                        fdb.learn(ONE, mac(number), port(owner), now);
+                        let known = map.get(&number).map_or(port(owner), |(at, _)| port(*at));
+                        let movement = movements.entry(number).or_insert(Movement(Moves::default(), known));
+                        if let Some(at) = movement.after(known, port(owner), now) {
+                            map.insert(number, (at.port.0, now));
+                        }
+                    }
                 }
+                movements.retain(|number, _| map.contains_key(number));
                 prop_assert_eq!(fdb.len(), map.len());
                 for (&number, &(owner, _)) in &map {
                     prop_assert_eq!(fdb.find(ONE, mac(number)), Some(port(owner)));
@@ -531,9 +576,9 @@ mod tests {
         ) {
             let mut fdb = Fdb::new(capacity, 30, 7);
             let mut map: HashMap<u64, Known> = HashMap::new();
+            let mut movements: HashMap<u64, Movement> = HashMap::new();
             let (mut now, mut evictions) = (0, 0);
             for (number, owner, pause, action) in steps {
-                // Without peers, whose addresses are held where they move too often.
                 let place = Place { port: PortId(owner), peer: 0 };
                 now += u32::from(pause == 0);
                 match action {
@@ -542,10 +587,17 @@ mod tests {
                     4 => { fdb.clear(); map.clear(); }
                     _ => {
                         let known = map.get(&number).copied();
-                        let told = known.filter(|(at, _, told)| *at == place && now - told <= 7).map(|(_, _, told)| told);
-                        let news = if told.is_some() { Learned::Known } else { Learned::News };
+                        let before = known.map_or(place, |(at, ..)| at);
+                        let movement = movements.entry(number).or_insert(Movement(Moves::default(), before));
+                        let after = movement.after(before, place, now);
+                        let told = known.filter(|(at, _, told)| Some(*at) == after && now - told <= 7).map(|(_, _, told)| told);
+                        let learned = match (after == Some(place), told) {
+                            (false, _) => Learned::Held,
+                            (true, Some(_)) => Learned::Known,
+                            (true, None) => Learned::News,
+                        };
                         let full = known.is_none() && map.len() == capacity as usize;
-                        prop_assert_eq!(fdb.learn(ONE, mac(number), place, now), news);
+                        prop_assert_eq!(fdb.learn(ONE, mac(number), place, now), learned);
                         if full {
                             evictions += 1;
                             let gone: Vec<u64> = map.keys().copied().filter(|at| fdb.find(ONE, mac(*at)).is_none()).collect();
@@ -555,9 +607,12 @@ mod tests {
                             prop_assert!(map.values().all(|(at, others, _)| at.port != loser.port || *others >= seen));
                             map.remove(&gone);
                         }
-                        map.insert(number, (place, now, told.unwrap_or(now)));
+                        if let Some(after) = after {
+                            map.insert(number, (after, now, told.unwrap_or(now)));
+                        }
                     }
                 }
+                movements.retain(|number, _| map.contains_key(number));
                 prop_assert_eq!(fdb.evictions(), evictions);
                 let rows: HashMap<Mac, (Place, u32)> = fdb.rows(now).iter().map(|row| (row.mac, (row.place, row.age))).collect();
                 let expected: HashMap<_, _> = map.iter().map(|(&at, &(place, seen, _))| (mac(at), (place, now - seen))).collect();

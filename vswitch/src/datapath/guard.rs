@@ -4,7 +4,8 @@
 //! them: as source of IPv4 and IPv6 packets, as sender of ARP, as target of neighbour advertisements (the same checks that
 //! RFC 7513 calls SAVI). Addresses that a host must use before it has one stay allowed: `0.0.0.0` for DHCP and ARP probes
 //! (RFC 2131, RFC 5227), `::` for duplicate address detection, and the link-local address that follows from the MAC address.
-//! Router advertisements and redirects are dropped: a station that is a router needs a port without the guard (RFC 6105).
+//! Router advertisements and redirects are dropped: a station that is a router needs a port without the guard (RFC 6105). So is what
+//! goes to DHCP clients (RFC 7610): one that is a DHCP server, or a relay for clients on its own bridge, needs one too.
 //!
 //! It looks through any number of VLAN tags, so that a frame cannot hide behind a second one.
 
@@ -15,6 +16,7 @@ use etherparse::{ArpPacketSlice, LaxIpv6Slice};
 use packet::{Ethernet, Mac, ethertype};
 
 use super::DropReason;
+use super::claim::{Claim, behind_tags};
 
 /// Who a port is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +36,16 @@ impl Guard {
         if ethernet.source != self.mac {
             return Err(DropReason::GuardMac);
         }
-        match innermost(ethernet, frame) {
-            (ethertype::ARP, payload) => self.check_arp(payload),
-            (ethertype::IPV4, payload) => self.check_ipv4(payload),
-            (ethertype::IPV6, payload) => self.check_ipv6(payload),
+        let inner = innermost(ethernet, frame);
+        let payload = frame.get(inner.payload..).unwrap_or_default();
+        match inner.ethertype {
+            ethertype::ARP => self.check_arp(payload)?,
+            ethertype::IPV4 => self.check_ipv4(payload)?,
+            ethertype::IPV6 => self.check_ipv6(payload)?,
+            _ => {}
+        }
+        match Claim::of(&inner, frame)? {
+            Some(Claim::DhcpServer(_)) => Err(DropReason::GuardDhcp),
             _ => Ok(()),
         }
     }
@@ -104,14 +112,9 @@ impl Guard {
     }
 }
 
-/// EtherType and payload behind every VLAN tag.
-fn innermost<'a>(ethernet: &Ethernet, frame: &'a [u8]) -> (u16, &'a [u8]) {
-    let mut kind = ethernet.ethertype;
-    let mut payload = frame.get(ethernet.payload..).unwrap_or_default();
-    while let (ethertype::VLAN | ethertype::SERVICE_VLAN, [_, _, high, low, rest @ ..]) = (kind, payload) {
-        (kind, payload) = (u16::from_be_bytes([*high, *low]), rest);
-    }
-    (kind, payload)
+/// The header as it is behind every VLAN tag.
+fn innermost(ethernet: &Ethernet, frame: &[u8]) -> Ethernet {
+    behind_tags(ethernet, frame, |_| true)
 }
 
 #[cfg(test)]
@@ -193,6 +196,29 @@ mod tests {
             (udp4(OWN, [10, 0, 0, 2])[..20].to_vec(), DropReason::GuardIp),
         ] {
             assert_eq!(check(&frame), Err(reason), "{frame:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_dhcp_server_is_heard_from_no_guarded_port() {
+        let speech = |from: [u8; 4], ports: (u16, u16)| {
+            let mut frame = Vec::new();
+            let ip = PacketBuilder::ethernet2(OWN.0, [0xff; 6]).ipv4(from, [255; 4], 64);
+            ip.udp(ports.0, ports.1).write(&mut frame, &[2; 240]).unwrap();
+            frame
+        };
+        assert_eq!(check(&speech([10, 0, 0, 2], (67, 68))), Err(DropReason::GuardDhcp));
+        assert_eq!(check(&speech([0; 4], (67, 68))), Err(DropReason::GuardDhcp));
+        assert_eq!(check(&speech([0; 4], (68, 67))), Ok(()), "a client's");
+        let mut tagged = speech([10, 0, 0, 2], (67, 68));
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        assert_eq!(check(&tagged), Err(DropReason::GuardDhcp));
+        let own: Ipv6Addr = "fd00::2".parse().unwrap();
+        for (ports, expected) in [((547, 546), Err(DropReason::GuardDhcp)), ((546, 547), Ok(()))] {
+            let mut frame = Vec::new();
+            let ip = PacketBuilder::ethernet2(OWN.0, OTHER.0).ipv6(own.octets(), [0xfd; 16], 64);
+            ip.udp(ports.0, ports.1).write(&mut frame, &[2; 40]).unwrap();
+            assert_eq!(check(&frame), expected);
         }
     }
 

@@ -12,6 +12,7 @@
 //! batch is decided ([`Outputs::act`]).
 
 mod bridge;
+mod claim;
 mod drop;
 mod fdb;
 mod guard;
@@ -30,6 +31,7 @@ mod vlan;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,7 +42,7 @@ pub use drop::{Counters, DropReason};
 pub use fdb::Fdb;
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
-pub use place::{Fixed, Learned, Place, Row};
+pub use place::{Fixed, Hold, Learned, Place, Row};
 pub use rate::Limiter;
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;
@@ -48,6 +50,7 @@ pub use tunnel::{RemoteStation, TunnelSettings};
 
 use crate::api::VlanMode;
 use bridge::{Bridge, Destination};
+use claim::Claimant;
 use port::{Parsed, Port, exceeds};
 use router::{Arrival, Attention, Paths, Router};
 use run::Run;
@@ -77,13 +80,15 @@ pub struct PortSettings {
     pub bridge: BridgeId,
     /// Its VLANs.
     pub vlans: VlanMode,
+    /// The addresses that the configuration gives to whoever is behind it, which no other port of its VLAN may claim.
+    pub addresses: Vec<IpAddr>,
     /// The source guard, if it is on.
     pub guard: Option<Guard>,
     /// Whether no frame goes from it to another protected port.
     pub protected: bool,
     /// The MAC address of somebody's interface that the port takes frames from. What comes in for it has reached its owner already.
     pub owner: Option<Mac>,
-    /// Most broadcast frames a second into the switch.
+    /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to nobody known.
     pub broadcast_limit: Option<u32>,
     /// What all frames into the switch are held to.
     pub send_rate: Option<Arc<Limiter>>,
@@ -99,6 +104,7 @@ impl PortSettings {
         Self {
             bridge,
             vlans: VlanMode::All,
+            addresses: Vec::new(),
             guard: None,
             protected: false,
             owner: None,
@@ -142,6 +148,7 @@ pub struct Datapath {
     /// Keeps stations from choosing addresses that collide.
     seed: u64,
     news: Vec<News>,
+    holds: Vec<(BridgeId, Hold)>,
     router: Router,
     /// Whether this worker routes; else it hands over what is to be routed.
     routes: bool,
@@ -151,7 +158,16 @@ impl Datapath {
     /// A datapath without bridges or ports. `seed` should be random.
     pub fn new(epoch: Instant, seed: u64) -> Self {
         let router = Router::new(seed);
-        Self { bridges: Slots::default(), ports: Slots::default(), epoch, seed, news: Vec::new(), router, routes: true }
+        Self {
+            bridges: Slots::default(),
+            ports: Slots::default(),
+            epoch,
+            seed,
+            news: Vec::new(),
+            holds: Vec::new(),
+            router,
+            routes: true,
+        }
     }
 
     /// Leaves routing to another worker: frames to gateways end up in [`Outputs::handed_over`].
@@ -216,11 +232,21 @@ impl Datapath {
         if self.router.has_mac(id, ethernet.source) {
             return Err(DropReason::InvalidSource);
         }
+        let watched = self.router.watches(id) || bridge.has_owners();
+        if watched {
+            let who = Claimant { bridge: id, vlan, port: place.port, is_station: port.is_station() };
+            claim::check(&self.router, bridge, &who, &ethernet, received.bytes())?;
+        }
         if port.remote.as_ref().is_none_or(|remote| remote.learn) {
             match bridge.learn(vlan, ethernet.source, place, second) {
                 Learned::Known => {}
-                Learned::News => self.news.push(News { bridge: id, vlan, mac: ethernet.source, place }),
-                Learned::Held => return Err(DropReason::MacMove),
+                learned => {
+                    self.holds.extend(bridge.take_hold(second).map(|hold| (id, hold)));
+                    if learned == Learned::Held {
+                        return Err(DropReason::MacMove);
+                    }
+                    self.news.push(News { bridge: id, vlan, mac: ethernet.source, place });
+                }
             }
         }
         let attention = self.router.attention(id, vlan, &ethernet, received.bytes());
@@ -229,8 +255,8 @@ impl Datapath {
         }
         let destination = bridge.look_up(vlan, ethernet.destination);
         if attention != Attention::Mine && destination == Destination::Everyone {
-            if port.remote.as_mut().is_some_and(|remote| !remote.admit_flood(received.segments(), now)) {
-                return Err(DropReason::StormLimit);
+            if !ethernet.destination.is_group() {
+                port.admit_flood(received.segments(), now)?;
             }
             let neighbor = |address| self.router.confirmed(id, vlan, address, second);
             if let Some(reply) = bridge.answer(place.port, &frame, received.bytes(), &self.ports, neighbor) {
@@ -244,7 +270,7 @@ impl Datapath {
                 // Where the services ask for containers, an answer may follow, which only its payload tells.
                 let sent = sent.filter(|_| !self.router.has_clients(id));
                 let mtu = bridge.settings.mtu;
-                let run = sent.and_then(|(to, departure)| Run::after(received, ethernet, mtu, to, departure));
+                let run = sent.and_then(|(to, departure)| Run::after(received, ethernet, (mtu, watched), to, departure));
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 self.explain_tunnel(&at, destination, batch, outputs);
                 Ok(run)
@@ -355,6 +381,11 @@ impl Datapath {
     /// What this worker learned since it was last asked.
     pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
         self.news.drain(..)
+    }
+
+    /// Addresses that moved to and fro and have been held since it was last asked; not more than one a minute for each bridge.
+    pub fn take_holds(&mut self) -> std::vec::Drain<'_, (BridgeId, Hold)> {
+        self.holds.drain(..)
     }
 
     /// What the frames that leave by a port are held to.

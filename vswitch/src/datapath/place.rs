@@ -40,6 +40,19 @@ pub enum Fixed {
     Held,
 }
 
+/// An address that moved to and fro between ports, as it does where they are joined outside the switch as well, and is held at one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: Mac,
+    /// Where it was before it began to move, and is held.
+    pub home: Place,
+    /// Where it was seen besides.
+    pub away: Place,
+}
+
 /// One address, as listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {

@@ -39,6 +39,11 @@ impl Port {
         self.guard.is_none() && self.send_rate.is_none()
     }
 
+    /// Whether it leads to a station, and not to another network.
+    pub(super) const fn is_station(&self) -> bool {
+        self.owner.is_none() && self.remote.is_none()
+    }
+
     /// Everything that may keep a frame from entering the bridge, in the order in which it is checked.
     pub(super) fn admit(
         &mut self,
@@ -68,12 +73,16 @@ impl Port {
         if self.send_rate.as_ref().is_some_and(|rate| !rate.admit(bytes.len(), now)) {
             return Err(DropReason::SendRate);
         }
-        if let Some(storm) = self.storm.as_mut().filter(|_| ethernet.destination.is_broadcast())
-            && !storm.admit(frame.segments(), now)
-        {
-            return Err(DropReason::StormLimit);
+        if ethernet.destination.is_group() {
+            self.admit_flood(frame.segments(), now)?;
         }
         Ok(Parsed { index, ethernet, vlan })
+    }
+
+    /// Whether one more frame, or super-frame of so many segments, may go to many: to a group, or to a station not known.
+    pub(super) fn admit_flood(&mut self, segments: usize, now: Instant) -> Result<(), DropReason> {
+        let admitted = self.storm.as_mut().is_none_or(|limit| limit.admit(segments, now));
+        admitted.then_some(()).ok_or(DropReason::StormLimit)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use packet::{Ethernet, Frame};
 
+use super::claim::is_plain;
 use super::port::exceeds;
 use super::{Departure, PortId};
 
@@ -17,15 +18,23 @@ pub(super) struct Run {
     header: [u8; HEADER],
     ethernet: Ethernet,
     mtu: u16,
+    /// Whether what a frame claims decides as well.
+    watched: bool,
     to: PortId,
     departure: Departure,
 }
 
 impl Run {
-    /// After `frame`, on a bridge with this MTU.
-    pub(super) fn after(frame: &Frame, ethernet: Ethernet, mtu: u16, to: PortId, departure: Departure) -> Option<Self> {
+    /// After `frame`, on a bridge with this MTU where what frames claim is `watched` or not.
+    pub(super) fn after(
+        frame: &Frame,
+        ethernet: Ethernet,
+        (mtu, watched): (u16, bool),
+        to: PortId,
+        departure: Departure,
+    ) -> Option<Self> {
         let header = *frame.bytes().first_chunk()?;
-        Some(Self { ingress: frame.ingress, peer: frame.peer, header, ethernet, mtu, to, departure })
+        Some(Self { ingress: frame.ingress, peer: frame.peer, header, ethernet, mtu, watched, to, departure })
     }
 
     /// Where the next frame leaves if it goes the same way. In the time that it takes to forward a batch nothing is learned from it that the
@@ -33,7 +42,8 @@ impl Run {
     pub(super) fn next(&self, index: usize, frame: &Frame) -> Option<(PortId, Departure)> {
         let same =
             (frame.ingress, frame.peer) == (self.ingress, self.peer) && frame.bytes().first_chunk() == Some(&self.header);
-        let follows = same && frame.bytes().len() >= self.ethernet.payload && !exceeds(self.mtu, &self.ethernet, frame);
+        let fits = frame.bytes().len() >= self.ethernet.payload && !exceeds(self.mtu, &self.ethernet, frame);
+        let follows = same && fits && (!self.watched || is_plain(self.ethernet.payload, frame.bytes()));
         follows.then_some((self.to, Departure { frame: index, ..self.departure }))
     }
 }

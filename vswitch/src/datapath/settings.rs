@@ -43,8 +43,8 @@ impl Datapath {
         let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
         bridge.join(id);
         let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
-        let remote = settings.tunnel.as_ref().map(|tunnel| Remote::new(tunnel, now));
-        bridge.set_remote(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        let remote = settings.tunnel.as_ref().map(Remote::new);
+        bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
         let port = Port {
             bridge: settings.bridge,
             vlans,

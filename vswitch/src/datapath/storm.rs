@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-/// A limit on broadcast frames: a token bucket that holds one second's worth, filled continuously.
+/// A limit on frames, as those that go to many: a token bucket that holds one second's worth, filled continuously.
 #[derive(Debug, Clone)]
 pub(super) struct StormLimit {
     per_second: u32,

@@ -245,15 +245,52 @@ fn a_super_frame_is_measured_by_its_segments() {
 }
 
 #[test]
-fn the_storm_limit_is_for_broadcast_only() {
+fn the_storm_limit_is_for_all_that_is_flooded_and_for_nothing_else() {
     let mut lab = Lab::new(&all(2));
     let settings = PortSettings { broadcast_limit: Some(5), ..PortSettings::on(BridgeId(0)) };
     lab.set(0, settings);
-    let passed = (0..10).filter(|_| lab.carry(0, 2, BROADCAST).is_ok()).count();
-    assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5));
-    assert!(lab.carry(0, 2, 4).is_ok());
-    lab.now += Duration::from_millis(200);
-    assert!(lab.carry(0, 2, BROADCAST).is_ok());
+    lab.carry(1, 4, BROADCAST).unwrap();
+    for (round, destination) in (1..).zip([BROADCAST, 0x3333_0000_0001, 0x0100_5e00_0001, 8]) {
+        let passed = (0..10).filter(|_| lab.carry(0, 2, destination).is_ok()).count();
+        assert_eq!((passed, lab.drops(0, DropReason::StormLimit)), (5, 5 * round), "to {destination:x}");
+        assert!(lab.carry(0, 2, 4).is_ok(), "to a station that is known");
+        lab.now += Duration::from_secs(1);
+    }
+    assert!((0..5).all(|turn| lab.carry(0, 2, [BROADCAST, 0x3333_0000_0001, 8][turn % 3]).is_ok()));
+    assert_eq!(lab.carry(0, 2, 8), Err(DropReason::StormLimit), "all of them together");
+    assert!((0..10).all(|_| lab.carry(1, 4, 8).is_ok()), "the other port has no limit");
+}
+
+/// What comes round in a loop of ports 1 and 2, until it ends or `most` frames have gone round.
+fn go_round(lab: &mut Lab, frame: &[u8], most: usize) -> usize {
+    let mut travelling: std::collections::VecDeque<u32> = lab
+        .send(0, frame, Offload::default())
+        .map(|sent| sent.into_iter().map(|(port, _)| port).filter(|port| *port != 0).collect())
+        .unwrap_or_default();
+    let mut frames = 0;
+    while let Some(left) = travelling.pop_front().filter(|_| frames < most) {
+        frames += 1;
+        let sent = lab.send(3 - left, frame, Offload::default()).unwrap_or_default();
+        travelling.extend(sent.into_iter().map(|(port, _)| port).filter(|port| [1, 2].contains(port)));
+    }
+    frames
+}
+
+#[test]
+fn a_loop_of_two_ports_ends_by_itself_and_is_named_once_a_minute() {
+    let mut lab = Lab::new(&all(3));
+    for (second, destination) in
+        [(0, BROADCAST), (0, 0x3333_0000_0001), (0, 0x0200_0000_0077), (11, BROADCAST), (70, BROADCAST)]
+    {
+        lab.now += Duration::from_secs(second);
+        let frames = go_round(&mut lab, &frame(2, destination, None, 46), 1000);
+        assert!(frames < 20, "{frames} frames went round");
+        assert_eq!(lab.carry(2, 4, 2).map(|to| to[0]), Ok(0), "the station is still where it was");
+    }
+    let holds: Vec<_> = lab.datapath.take_holds().map(|(_, hold)| (hold.mac, hold.home.port.0, hold.away.port.0)).collect();
+    assert_eq!(holds.iter().map(|hold| hold.0).collect::<Vec<_>>(), [Mac::from_u64(2); 2]);
+    assert!(holds.iter().all(|(_, home, away)| *home == 0 && [1, 2].contains(away)), "{holds:?}");
+    assert!(lab.drops(1, DropReason::MacMove) + lab.drops(2, DropReason::MacMove) > 0);
 }
 
 #[test]
@@ -336,8 +373,11 @@ fn various() -> Lab {
     assert!((0..128).all(|_| limiter.admit(1020, lab.now)));
     let send_rate = Some(Arc::new(limiter));
     lab.set(4, PortSettings { send_rate, protected: true, ..PortSettings::on(BridgeId(0)) });
-    let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, flood_limit: Some(3), stations: Vec::new() });
-    lab.set(5, PortSettings { vlans: VlanMode::Access(vlan(1)), tunnel, ..PortSettings::on(BridgeId(0)) });
+    let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() });
+    lab.set(
+        5,
+        PortSettings { vlans: VlanMode::Access(vlan(1)), broadcast_limit: Some(3), tunnel, ..PortSettings::on(BridgeId(0)) },
+    );
     for port in 0..5 {
         let _ = lab.carry(port, 0x0200_0000_0000 + u64::from(port), BROADCAST);
     }
@@ -395,18 +435,17 @@ proptest! {
 }
 
 /// A local port 0 and a tunnel 1.
-fn with_tunnel(tunnel: TunnelSettings) -> Lab {
+fn with_tunnel(tunnel: TunnelSettings, broadcast_limit: Option<u32>) -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::All]);
     let vlans = VlanMode::Access(VlanId::DEFAULT);
-    let (guard, broadcast_limit) = (None, None);
-    lab.set(1, PortSettings { vlans, guard, broadcast_limit, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
+    lab.set(1, PortSettings { vlans, broadcast_limit, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
     lab
 }
 
 #[test]
 fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
     let station = RemoteStation { mac: Mac::from_u64(0x0200_0000_0009), peer: 4, ip: None };
-    let mut lab = with_tunnel(TunnelSettings { learn: false, mtu: 1450, flood_limit: None, stations: vec![station] });
+    let mut lab = with_tunnel(TunnelSettings { learn: false, mtu: 1450, stations: vec![station] }, None);
     assert_eq!(lab.carry(1, 0x0200_0000_0008, BROADCAST), Ok(vec![0]));
     let mut batch = Batch::new();
     batch.push(&frame(0x0200_0000_0001, 0x0200_0000_0009, None, 46), Offload::default());
@@ -421,7 +460,7 @@ fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
 fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
     let (asker, known) = ([2, 0, 0, 0, 0, 1], Mac([2, 0, 0, 0, 0, 9]));
     let station = RemoteStation { mac: known, peer: 1, ip: Some([10, 0, 0, 9].into()) };
-    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, flood_limit: None, stations: vec![station] });
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: vec![station] }, None);
     let mut question = [&[0xff; 6][..], &asker, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &asker, &[10, 0, 0, 1]].concat();
     question.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
@@ -436,7 +475,7 @@ fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
 
 #[test]
 fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
-    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, flood_limit: Some(5), stations: Vec::new() });
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() }, Some(5));
     lab.carry(0, 0x0200_0000_0001, BROADCAST).unwrap();
     let passed = (0..20).filter(|_| lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok()).count();
     assert_eq!((passed, lab.drops(1, DropReason::StormLimit)), (5, 15));

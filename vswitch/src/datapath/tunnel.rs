@@ -1,10 +1,8 @@
 use std::net::IpAddr;
-use std::time::Instant;
 
 use packet::{Batch, Ethernet, Mac, Offload, TagEdit};
 use vxlan::{Answer, Binding, Bindings};
 
-use super::storm::StormLimit;
 use super::{Departure, Outputs, PortId};
 
 /// What the datapath needs to know about a port that is a tunnel.
@@ -14,8 +12,6 @@ pub struct TunnelSettings {
     pub learn: bool,
     /// Longest packet that it carries, in bytes.
     pub mtu: u16,
-    /// Most frames a second out of the tunnel that go to many: broadcast, multicast, and unicast to nobody known.
-    pub flood_limit: Option<u32>,
     /// Stations that are known beforehand.
     pub stations: Vec<RemoteStation>,
 }
@@ -36,7 +32,6 @@ pub struct RemoteStation {
 pub(super) struct Remote {
     pub(super) learn: bool,
     pub(super) mtu: u16,
-    flood: Option<StormLimit>,
     bindings: Bindings,
 }
 
@@ -59,19 +54,9 @@ impl Reply {
 }
 
 impl Remote {
-    pub(super) fn new(settings: &TunnelSettings, now: Instant) -> Self {
+    pub(super) fn new(settings: &TunnelSettings) -> Self {
         let bindings = settings.stations.iter().filter_map(|station| Some(Binding { ip: station.ip?, mac: station.mac }));
-        Self {
-            learn: settings.learn,
-            mtu: settings.mtu,
-            flood: settings.flood_limit.map(|limit| StormLimit::new(limit, now)),
-            bindings: bindings.collect(),
-        }
-    }
-
-    /// Whether one more frame, or super-frame of so many segments, may go to many.
-    pub(super) fn admit_flood(&mut self, segments: usize, now: Instant) -> bool {
-        self.flood.as_mut().is_none_or(|limit| limit.admit(segments, now))
+        Self { learn: settings.learn, mtu: settings.mtu, bindings: bindings.collect() }
     }
 
     pub(super) fn answers(&self) -> bool {

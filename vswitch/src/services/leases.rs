@@ -11,9 +11,10 @@
 //! of the pool: a client that invents identifiers takes no more than that from the others. A row in use is never evicted, since
 //! two stations would share its address; when the pool is used up, newcomers wait for a lease to end.
 //!
-//! **Probing.** The server does not ping or ARP for an address before it offers it (RFC 2131, section 2.2, "SHOULD"): the switch
-//! would have to wait for an answer while the client waits. A client that finds its address in use declines it, and it rests for
-//! [`DECLINED`] seconds.
+//! **In use already.** An address that a station uses which does not have it from here, typed by hand, is not given to others: its sender is
+//! remembered for [`DECLINED`] seconds after each ARP message ([`Leases::see`]). A station that says nothing is asked for, by IPv4's server,
+//! before an offer. What is found in use, by the server or by the client that declines it, rests for [`DECLINED`] seconds too. As many
+//! senders are remembered as the pool has addresses, and of those a port may have as many as are left for others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shortages;
 use super::pool::Pool;
+use super::shares::Shares;
 use crate::api::PortName;
 
 /// Most rows, and so most addresses in use, of one subnet.
@@ -42,7 +44,7 @@ pub enum LeaseState {
     Offered,
     /// Given out.
     Bound,
-    /// In use by somebody unknown, says the client that had it.
+    /// In use by a station that does not have it from here: the client that had it says so, or that station.
     Declined,
     /// Given back; the client's when it returns.
     Released,
@@ -89,12 +91,23 @@ pub(super) enum Refusal {
     Exhausted,
 }
 
+/// A station that uses an address.
+#[derive(Debug)]
+struct Seen {
+    mac: Mac,
+    port: PortName,
+    until: u64,
+}
+
 /// The table of one subnet.
 #[derive(Debug)]
 pub(super) struct Leases {
     pool: Pool,
     rows: BTreeMap<IpAddr, Lease>,
     clients: HashMap<Vec<u8>, IpAddr>,
+    seen: HashMap<IpAddr, Seen>,
+    /// How many of those are whose.
+    shares: Shares,
     changed: bool,
     shortages: Shortages,
 }
@@ -102,8 +115,8 @@ pub(super) struct Leases {
 impl Leases {
     /// A table with what was kept of an earlier one, as far as it fits.
     pub(super) fn new(pool: Pool, kept: Vec<Lease>) -> Self {
-        let (rows, clients) = (BTreeMap::new(), HashMap::new());
-        let mut leases = Self { pool, rows, clients, changed: false, shortages: Shortages::default() };
+        let (rows, clients, seen, shares) = (BTreeMap::new(), HashMap::new(), HashMap::new(), Shares::new(pool.size()));
+        let mut leases = Self { pool, rows, clients, seen, shares, changed: false, shortages: Shortages::default() };
         for lease in kept.into_iter().take(MOST) {
             if leases.pool.contains(lease.address) && lease.state != LeaseState::Offered {
                 leases.put(lease);
@@ -165,7 +178,7 @@ impl Leases {
 
     /// Gives a client the address that it asks for until `until`, if it may have it.
     pub(super) fn bind(&mut self, now: u64, who: Who<'_>, address: IpAddr, until: u64) -> bool {
-        if !self.may_have(now, who, address) || self.admit(now, who, false).is_err() || !self.make_room(now, address) {
+        if !self.may_have(now, who, address) || self.admit(now, who, false).is_err() || !self.make_room(now, who.mac, address) {
             return false;
         }
         self.give(who, address, LeaseState::Bound, until);
@@ -187,6 +200,47 @@ impl Leases {
         ended
     }
 
+    /// An address that is about to be offered is in use.
+    pub(super) fn rest(&mut self, now: u64, address: IpAddr) {
+        if let Some(row) = self.rows.get_mut(&address) {
+            (row.state, row.until) = (LeaseState::Declined, now + DECLINED);
+            self.clients.remove(&row.client);
+            self.changed = true;
+        }
+    }
+
+    /// Takes note of a station that uses an address.
+    pub(super) fn see(&mut self, now: u64, address: IpAddr, mac: Mac, port: &PortName) {
+        let leased = self.rows.get(&address).is_some_and(|row| row.is_live(now) && row.mac == mac);
+        if leased || !self.pool.contains(address) {
+            return;
+        }
+        if let Some(old) = self.seen.remove(&address) {
+            self.shares.end(&old.port);
+        }
+        let room = self.shares.begin(port);
+        if room {
+            self.seen.insert(address, Seen { mac, port: port.clone(), until: now + DECLINED });
+        }
+    }
+
+    /// Forgets stations that have not been heard for long.
+    pub(super) fn forget_unseen(&mut self, now: u64) {
+        for (_, old) in self.seen.extract_if(|_, seen| seen.until <= now) {
+            self.shares.end(&old.port);
+        }
+    }
+
+    /// The address that a client has now, or is offered.
+    pub(super) fn live(&self, now: u64, who: Who<'_>) -> Option<IpAddr> {
+        self.own(who).filter(|row| row.is_live(now)).map(|row| row.address)
+    }
+
+    /// Whether another station than this client's uses an address.
+    fn is_used(&self, now: u64, mac: Mac, address: IpAddr) -> bool {
+        self.seen.get(&address).is_some_and(|seen| seen.mac != mac && now < seen.until)
+    }
+
     /// A client has chosen another server's offer.
     pub(super) fn forget_offer(&mut self, who: Who<'_>) {
         if let Some(address) = self.own(who).filter(|row| row.state == LeaseState::Offered).map(|row| row.address) {
@@ -201,19 +255,22 @@ impl Leases {
     fn choose(&self, now: u64, who: Who<'_>, wish: Option<IpAddr>) -> Result<IpAddr, Refusal> {
         let own = self.own(who).map(|row| row.address);
         let preferred = own.into_iter().chain(wish).find(|address| self.may_have(now, who, *address));
-        let unused = || self.pool.around(who.client).find(|address| !self.rows.contains_key(address));
+        let is_unused = |address: &IpAddr| !self.rows.contains_key(address) && !self.is_used(now, who.mac, *address);
+        let unused = || self.pool.around(who.client).find(is_unused);
         let room = self.rows.len() < MOST;
         let chosen = preferred.or_else(|| if room { unused() } else { None });
-        chosen.or_else(|| self.longest_idle(now)).ok_or(Refusal::Exhausted)
+        chosen.or_else(|| self.longest_idle(now, who.mac)).ok_or(Refusal::Exhausted)
     }
 
     /// The address that has been free the longest.
-    fn longest_idle(&self, now: u64) -> Option<IpAddr> {
-        self.rows.values().filter(|row| !row.is_live(now)).min_by_key(|row| row.until).map(|row| row.address)
+    fn longest_idle(&self, now: u64, mac: Mac) -> Option<IpAddr> {
+        let idle = |row: &&Lease| !row.is_live(now) && !self.is_used(now, mac, row.address);
+        self.rows.values().filter(idle).min_by_key(|row| row.until).map(|row| row.address)
     }
 
     fn may_have(&self, now: u64, who: Who<'_>, address: IpAddr) -> bool {
         self.pool.contains(address)
+            && !self.is_used(now, who.mac, address)
             && self
                 .rows
                 .get(&address)
@@ -240,11 +297,11 @@ impl Leases {
     }
 
     /// A full table takes a new address in the place of one that is free.
-    fn make_room(&mut self, now: u64, address: IpAddr) -> bool {
+    fn make_room(&mut self, now: u64, mac: Mac, address: IpAddr) -> bool {
         if self.rows.contains_key(&address) || self.rows.len() < MOST {
             return true;
         }
-        let idle = self.longest_idle(now);
+        let idle = self.longest_idle(now, mac);
         idle.into_iter().for_each(|idle| self.remove(idle));
         idle.is_some()
     }

@@ -51,7 +51,7 @@ use packet::{Mac, VlanId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use dns::{Query, Resolvers, Transport};
+pub use dns::{Outcome, Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member};
 pub use run::{Input, run};
@@ -210,6 +210,7 @@ impl Services {
         let Some(received) = wire::parse(&punt.frame) else { return Vec::new() };
         let output = match received {
             Received::Segment(segment) => return network.heard(now, punt, &segment, &mut self.questions),
+            Received::Arp(arp) => return network.seen(now, punt, arp).into_iter().map(Output::Answer).collect(),
             Received::Solicitation(from) => network.solicited(now, punt, from).map(Output::Answer),
             Received::Datagram(datagram) if datagram.destination.port() == dns::PORT => {
                 network.asked(now, punt, &datagram, &mut self.questions)
@@ -252,14 +253,18 @@ impl Services {
         outputs
     }
 
-    /// Whether somebody waits for what is asked for a container, so that [`hurry`](Self::hurry) should be called every tenth of a second.
+    /// Whether a container or a station waits for what is asked for it, so that [`hurry`](Self::hurry) should be called every tenth of a second.
     pub fn is_hurried(&self) -> bool {
-        self.stations.is_hurried()
+        self.stations.is_hurried() || self.networks.values().any(Network::is_probing)
     }
 
-    /// Does what is due for containers.
+    /// Does what is due for them.
     pub fn hurry(&mut self, now: Duration) -> Vec<Output> {
-        self.stations.tick(now, &mut self.random)
+        let mut outputs = self.stations.tick(now, &mut self.random);
+        for network in self.networks.values_mut() {
+            outputs.extend(network.offer(now).into_iter().map(Output::Answer));
+        }
+        outputs
     }
 
     /// Writes the leases down if they have changed. A crash may lose those of the last second: their clients ask again for what

@@ -7,7 +7,7 @@ use super::dns::{Asker, Decision, Directory, Query, ReplyTo, Sent, StreamId, Str
 use super::leases::{Lease, Leases};
 use super::ra::Advertiser;
 use super::shares::Shares;
-use super::wire::{Datagram, Hop, Segment, Solicitation};
+use super::wire::{Arp, Datagram, Hop, Segment, Solicitation};
 use super::{Answer, Link, Output, Punt, Shortages, dhcp4, dhcp6};
 use crate::api::PortName;
 
@@ -86,7 +86,9 @@ impl Network {
         let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.tick(now, &self.link, random));
         let mut frames = self.streams.tick(now);
         frames.extend(frame.map(|frame| (None, frame)));
-        frames.into_iter().map(|sent| self.sent(sent)).collect()
+        let mut answers: Vec<_> = frames.into_iter().map(|sent| self.sent(sent)).collect();
+        answers.extend(self.offer(now));
+        answers
     }
 
     fn unasked(&self, frame: Vec<u8>) -> Answer {
@@ -104,14 +106,36 @@ impl Network {
 
     /// A datagram for one of the DHCP servers.
     pub(super) fn requested(&mut self, now: Duration, punt: &Punt, datagram: &Datagram<'_>) -> Option<Answer> {
-        let (link, port) = (&self.link, &punt.port);
+        let link = &self.link;
         let frame = match datagram.destination.port() {
-            dhcp4::SERVER_PORT => self.dhcp4.as_mut()?.receive(now, link, port, datagram),
-            dhcp6::SERVER_PORT => self.dhcp6.as_mut()?.receive(now, link, port, datagram),
+            dhcp4::SERVER_PORT => self.dhcp4.as_mut()?.receive(now, link, punt, datagram),
+            dhcp6::SERVER_PORT => self.dhcp6.as_mut()?.receive(now, link, &punt.port, datagram),
             _ => None,
         };
         self.tell_of_exhaustion();
         frame.map(|frame| Answer { vlan: punt.vlan, ..self.unasked(frame) })
+    }
+
+    /// A station says by ARP which address it has.
+    pub(super) fn seen(&mut self, now: Duration, punt: &Punt, arp: Arp) -> Vec<Answer> {
+        let said = self.dhcp4.as_mut().map(|server| server.see(now, &self.link, &punt.port, arp));
+        self.said(said.unwrap_or_default())
+    }
+
+    /// Whether a station waits until it is known that its address is free.
+    pub(super) fn is_probing(&self) -> bool {
+        self.dhcp4.as_ref().is_some_and(dhcp4::Server::is_probing)
+    }
+
+    /// Offers what nobody else has.
+    pub(super) fn offer(&mut self, now: Duration) -> Vec<Answer> {
+        let said = self.dhcp4.as_mut().map(|server| server.tick(now, &self.link));
+        self.said(said.unwrap_or_default())
+    }
+
+    fn said(&mut self, said: Vec<(Punt, Vec<u8>)>) -> Vec<Answer> {
+        self.tell_of_exhaustion();
+        said.into_iter().map(|(punt, frame)| self.sent((punt.vlan, frame))).collect()
     }
 
     fn tell_of_exhaustion(&mut self) {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::dns::{Query, Resolvers, exchange};
+use super::dns::{Outcome, Query, Resolvers, exchange};
 use super::{Link, Output, Punt, Services, Station, Ticket, Uplink};
 use crate::api::PortName;
 
@@ -57,15 +57,15 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
             },
             _ = seconds.tick() => services.tick(clock.now()),
             _ = moments.tick(), if services.is_hurried() => services.hurry(clock.now()),
-            Some(done) = questions.join_next() => answered(&mut services, clock.now(), done),
+            Some(done) = questions.join_next() => answered(&mut services, &mut resolvers, clock.now(), done),
         };
         for out in outputs {
             match out {
                 Output::Ask(query) => {
                     let servers = resolvers.servers(clock.now(), |address| services.is_own(address));
                     questions.spawn(async move {
-                        let said = exchange(query.message(), query.transport(), &servers).await;
-                        (query, said)
+                        let outcome = exchange(query.message(), query.transport(), &servers).await;
+                        (query, outcome)
                     });
                 }
                 out => output(out),
@@ -75,11 +75,13 @@ async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Rec
     services.keep();
 }
 
-type Done = Result<(Query, Option<Vec<u8>>), tokio::task::JoinError>;
+type Done = Result<(Query, Outcome), tokio::task::JoinError>;
 
-fn answered(services: &mut Services, now: Duration, done: Done) -> Vec<Output> {
+fn answered(services: &mut Services, resolvers: &mut Resolvers, now: Duration, done: Done) -> Vec<Output> {
     // Nobody cancels these tasks, and they do not panic.
-    done.ok().map(|(query, said)| services.resolved(now, &query, said)).unwrap_or_default()
+    let Ok((query, outcome)) = done else { return Vec::new() };
+    resolvers.note(now, &outcome);
+    services.resolved(now, &query, outcome.answer)
 }
 
 fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {

@@ -1,10 +1,11 @@
 //! Frames to and from the services: Ethernet, IP, UDP and ICMPv6 around what they say.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::PacketBuilder;
 use packet::checksum::Sum;
 use packet::{Ethernet, IpPacket, Mac, ethertype, protocol};
+use smoltcp::wire::{ArpPacket, ArpRepr};
 
 /// A frame that one of the services may answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(super) enum Received<'a> {
     Segment(Segment<'a>),
     /// A router solicitation.
     Solicitation(Solicitation),
+    /// An ARP message from a station with an address.
+    Arp(Arp),
 }
 
 /// A UDP datagram and where it came from.
@@ -54,6 +57,17 @@ pub(super) struct Solicitation {
     pub(super) source: Ipv6Addr,
 }
 
+/// What an ARP message says of its sender, and about whom it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Arp {
+    /// The sender's address on the link, as the message has it.
+    pub(super) mac: Mac,
+    /// The address that the sender has; unspecified in a probe (RFC 5227).
+    pub(super) sender: Ipv4Addr,
+    /// The address that it asks for, or answers to.
+    pub(super) target: Ipv4Addr,
+}
+
 /// The header of UDP.
 const UDP_HEADER: usize = 8;
 /// TCP's without options.
@@ -74,6 +88,9 @@ const HOPS: u8 = 64;
 /// are not looked at here.
 pub(super) fn parse(frame: &[u8]) -> Option<Received<'_>> {
     let ethernet = Ethernet::parse(frame).ok()?;
+    if ethernet.ethertype == ethertype::ARP {
+        return arp(frame).filter(|arp| !arp.sender.is_unspecified()).map(Received::Arp);
+    }
     let packet = IpPacket::parse(frame, &ethernet)?;
     if packet.fragment.is_some() || ethernet.source.is_group() {
         return None;
@@ -83,6 +100,18 @@ pub(super) fn parse(frame: &[u8]) -> Option<Received<'_>> {
         protocol::UDP => datagram(&ethernet, &packet, transport).map(Received::Datagram),
         protocol::TCP => segment(&ethernet, &packet, frame).map(Received::Segment),
         protocol::ICMP6 => solicitation(&ethernet, &packet, transport).map(Received::Solicitation),
+        _ => None,
+    }
+}
+
+/// Reads a frame with an ARP message about IPv4.
+pub(super) fn arp(frame: &[u8]) -> Option<Arp> {
+    let ethernet = Ethernet::parse(frame).ok().filter(|ethernet| ethernet.ethertype == ethertype::ARP)?;
+    let message = ArpPacket::new_checked(frame.get(ethernet.payload..)?).ok()?;
+    match ArpRepr::parse(&message).ok()? {
+        ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr: sender, target_protocol_addr: target, .. } => {
+            Some(Arp { mac: Mac(source_hardware_addr.0), sender, target })
+        }
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use packet::{Mac, Offload, VlanId};
 
 use crate::capture::Tap;
 use crate::datapath::{
-    BridgeId, BridgeSettings, Counters, FdbListing, GatewaySettings, NeighborRow, News, PortId, PortSettings, Punt,
+    BridgeId, BridgeSettings, Counters, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings, Punt,
 };
 use crate::device::Device;
 
@@ -77,6 +77,8 @@ pub enum Event {
     DeviceGone(PortId),
     /// A frame was longer than what the way out of a port carries; told once.
     PacketTooBig(PortId),
+    /// An address on a bridge moves to and fro between ports; not told of each.
+    Held(BridgeId, Hold),
     /// A frame for the services.
     Punt(Punt),
 }

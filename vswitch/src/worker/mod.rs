@@ -150,6 +150,7 @@ impl Worker {
             }
             let routed = self.route(now);
             self.tell_news();
+            self.tell_holds();
             self.tell_punts();
             let worked = round > 0 || routed;
             if worked {
@@ -322,6 +323,12 @@ impl Worker {
         for (id, queue) in self.queues.iter_mut() {
             let wanted = captures.iter().any(|capture| capture.wants(PortId(id)));
             queue.captured = wanted || queue.shared && !captures.is_empty();
+        }
+    }
+
+    fn tell_holds(&mut self) {
+        for (bridge, hold) in self.datapath.take_holds() {
+            (self.notify)(Event::Held(bridge, hold));
         }
     }
 

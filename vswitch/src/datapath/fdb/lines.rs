@@ -60,11 +60,6 @@ impl Packed {
         Some(Self { port: u16::try_from(place.port.0).ok()?, peer: place.peer })
     }
 
-    /// Whether it is behind a tunnel.
-    pub(super) const fn is_behind_peer(self) -> bool {
-        self.peer != 0
-    }
-
     pub(super) const fn port(self) -> usize {
         self.port as usize
     }

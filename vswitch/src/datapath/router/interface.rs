@@ -5,8 +5,9 @@ use ipnet::IpNet;
 use nat::Nat;
 use packet::{Mac, VlanId};
 
-use super::Refusal;
-use crate::datapath::{BridgeId, Slots};
+use super::{Refusal, is_martian};
+use crate::datapath::claim::Claim;
+use crate::datapath::{BridgeId, DropReason, Slots};
 
 /// A bridge's gateway as the datapath needs to know it.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub enum Side {
         uplink: Option<BridgeId>,
         /// Whether nothing is routed between this bridge and others.
         isolated: bool,
+        /// Whether the services give out addresses, and so nothing else may.
+        dhcp: bool,
     },
     /// The rest of the world.
     Outside {
@@ -99,8 +102,29 @@ impl Interface {
 
     /// Whether a station may say that it has this address and this MAC address.
     pub(super) fn may_be_station(&self, address: IpAddr, mac: Mac) -> bool {
+        self.is_on_link(address) && self.may_ask(address, mac)
+    }
+
+    /// Whether a station with this address, of whatever subnet, and this MAC address may be answered: it may have others (RFC 826 asks
+    /// for no more than that the target is the asked one's own).
+    pub(super) fn may_ask(&self, address: IpAddr, mac: Mac) -> bool {
         let is_other = !self.has(address) && !self.is_broadcast(address) && mac != self.settings.mac;
-        is_other && self.is_on_link(address) && !mac.is_group() && mac != Mac::ZERO
+        is_other && !is_martian(address) && !mac.is_group() && mac != Mac::ZERO
+    }
+
+    /// Why a claim that a station makes in the gateway's VLAN goes no further, if it is the gateway's. What goes to the gateway itself is no
+    /// word to the stations of its subnets, unless it sends it on to one of them.
+    pub(super) fn refusal(&self, claim: Claim, is_station: bool, to_gateway: bool) -> Option<DropReason> {
+        let Side::Inside { dhcp, .. } = self.settings.side else { return None };
+        match claim {
+            Claim::Addresses(addresses) if addresses.into_iter().flatten().any(|address| self.has(address)) => {
+                Some(DropReason::SpoofedAddress)
+            }
+            Claim::Router(source) if self.has(source) => Some(DropReason::SpoofedAddress),
+            Claim::Router(_) if is_station && self.addresses().any(|own| own.is_ipv6()) => Some(DropReason::RogueRouter),
+            Claim::DhcpServer(client) if dhcp && (!to_gateway || self.is_on_link(client)) => Some(DropReason::RogueDhcp),
+            Claim::Addresses(_) | Claim::Router(_) | Claim::DhcpServer(_) => None,
+        }
     }
 
     /// The own address to speak from to a station: one in its subnet, or any of its family.
@@ -173,7 +197,7 @@ impl Interfaces {
 
     /// The way of a packet from a station of bridge `from` to `destination`.
     pub(super) fn route(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
-        let Side::Inside { uplink, isolated } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
+        let Side::Inside { uplink, isolated, .. } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
             return self.route_inwards(from, destination);
         };
         let Some(bridge) = self.connected(destination) else {

@@ -51,14 +51,23 @@ impl Router {
         let is_probe = sender.is_unspecified() || target_protocol_addr.is_unspecified();
         let is_conflict = interface.is_outside() && mac != own && (is_probe || interface.has(sender.into()));
         let asked = interface.has(target_protocol_addr.into());
-        let sane = interface.may_be_station(sender.into(), mac);
-        if sane {
+        let may_ask = sender.is_unspecified() || interface.may_ask(sender.into(), mac);
+        let is_neighbor = interface.may_be_station(sender.into(), mac);
+        let gives = matches!(interface.settings.side, Side::Inside { dhcp: true, .. });
+        if is_neighbor {
             self.heard(at, sender.into(), mac, asked, paths);
         }
-        // A probe (RFC 5227) comes from nobody, and is answered all the same: the address is taken.
-        if operation == ArpOperation::Request && asked && (sane || sender.is_unspecified()) {
+        // A probe (RFC 5227) comes from nobody, and is answered all the same: the address is taken. So is a station that asks with another
+        // of its addresses, as Linux does, which is not to be reached here by it.
+        if operation == ArpOperation::Request && asked && may_ask {
             message::arp(&mut self.scratch, true, Envelope { from: (own, target_protocol_addr), to: (mac, sender) });
             paths.emit(at.bridge, vlan, &self.scratch)?;
+        }
+        // The DHCP server gives no address to another that a station has.
+        let told = at.ethernet.destination.is_group() || target_protocol_addr.is_unspecified();
+        if is_neighbor && told && gives {
+            // What the services have no room for they do not learn of.
+            let _ = self.punt(at, paths);
         }
         if is_conflict { self.punt(at, paths) } else { Ok(()) }
     }
@@ -179,15 +188,17 @@ impl Router {
         // Duplicate address detection comes from nobody and is answered to all (RFC 4861, section 7.2.4).
         let probe = source.is_unspecified();
         let mac = mac.filter(|mac| !mac.is_group()).unwrap_or(at.ethernet.source);
-        let sane = interface.may_be_station(source.into(), mac);
-        if !probe && !sane {
+        if !probe && !interface.may_ask(source.into(), mac) {
             return Err(DropReason::MartianSource);
         }
+        let is_neighbor = interface.may_be_station(source.into(), mac);
         let all_nodes = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let to = if probe {
             (message::multicast_mac(all_nodes), all_nodes)
         } else {
-            self.heard(at, source.into(), mac, true, paths);
+            if is_neighbor {
+                self.heard(at, source.into(), mac, true, paths);
+            }
             (mac, source)
         };
         message::advertisement(&mut self.scratch, Envelope { from: (own, target), to }, target, !probe);

@@ -44,6 +44,7 @@ pub use neighbor::NeighborRow;
 pub(super) use hop::Hop;
 pub(super) use paths::Paths;
 
+use super::claim::{Claim, Claimant};
 use super::storm::StormLimit;
 use super::{BridgeId, DropReason, PortId, Slots};
 use crate::fragments::Reassembly;
@@ -259,6 +260,17 @@ impl Router {
     /// Whether a bridge's gateway has this MAC address, so that nobody else may.
     pub(super) fn has_mac(&self, bridge: BridgeId, mac: Mac) -> bool {
         self.interfaces.get(bridge).is_some_and(|interface| interface.settings.mac == mac)
+    }
+
+    /// Whether what frames of a bridge claim may be its gateway's.
+    pub(super) fn watches(&self, bridge: BridgeId) -> bool {
+        self.interfaces.get(bridge).is_some_and(|interface| !interface.is_outside())
+    }
+
+    /// Why a claim goes no further, if it is the gateway's.
+    pub(super) fn refusal(&self, who: &Claimant, ethernet: &Ethernet, claim: Claim) -> Option<DropReason> {
+        let interface = self.interfaces.get(who.bridge).filter(|interface| interface.settings.vlan == who.vlan)?;
+        interface.refusal(claim, who.is_station, ethernet.destination == interface.settings.mac)
     }
 
     /// Has the sessions fetched that frames of a batch from this bridge need.

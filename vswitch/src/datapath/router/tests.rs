@@ -54,7 +54,7 @@ fn inside(number: u8, isolated: bool) -> GatewaySettings {
         vlan: VlanId::DEFAULT,
         mtu: 1500,
         addresses: nets(&[&format!("10.0.{number}.1/24"), &format!("fd0{number}::1/64")]),
-        side: Side::Inside { uplink: Some(UPLINK), isolated },
+        side: Side::Inside { uplink: Some(UPLINK), isolated, dhcp: false },
     }
 }
 
@@ -664,10 +664,13 @@ fn nobody_makes_the_router_take_its_own_mac_address_or_none_for_a_station_s() {
         }
     }
     // Neither does anybody claim an address that cannot be a station's.
-    for sender in [[10, 0, 0, 1], [10, 0, 0, 255], [10, 0, 1, 13]] {
+    for sender in [[10, 0, 0, 1], [10, 0, 0, 255]] {
         let frame = arp(ArpOperation::REQUEST, station(1), gateway(0), sender, [10, 0, 0, 1]);
         assert_eq!(lab.send(A, &frame), [], "{sender:?}");
     }
+    // One on two bridges may ask here with its address there, and is answered, but not learned.
+    let frame = arp(ArpOperation::REQUEST, station(1), gateway(0), [10, 0, 1, 13], [10, 0, 0, 1]);
+    assert_eq!(lab.send(A, &frame).len(), 1);
     let own: std::net::Ipv6Addr = "fd00::1".parse().unwrap();
     let victim: std::net::Ipv6Addr = "fd00::12".parse().unwrap();
     let mut frame = Vec::new();

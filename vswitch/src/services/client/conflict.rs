@@ -3,13 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use packet::{Ethernet, Mac, ethertype};
+use packet::{Mac, ethertype};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
 use super::pace::Pace;
-use crate::services::wire::{Hop, ethernet};
+use crate::services::wire::{Arp, Hop, arp, ethernet};
 
 /// How often an address is asked for on the link (section 1.1: `PROBE_NUM`).
 const PROBES: u32 = 3;
@@ -51,7 +51,7 @@ impl Probe {
 }
 
 /// A question who has `address`, from nobody, so that no station takes the asker for its owner (section 2.1.1).
-pub(super) fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+pub(in crate::services) fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     request(mac, Ipv4Addr::UNSPECIFIED, address)
 }
 
@@ -75,14 +75,7 @@ pub(super) fn request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 
 /// Who, other than `own`, says in an ARP frame that it has `address`; or, where that is only `probed` for, that it would have it.
 pub(super) fn rival(frame: &[u8], own: Mac, address: Ipv4Addr, probed: bool) -> Option<Mac> {
-    let ethernet = Ethernet::parse(frame).ok().filter(|ethernet| ethernet.ethertype == ethertype::ARP)?;
-    let message = ArpPacket::new_checked(frame.get(ethernet.payload..)?).ok()?;
-    let ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr: sender, target_protocol_addr: target, .. } =
-        ArpRepr::parse(&message).ok()?
-    else {
-        return None;
-    };
-    let mac = Mac(source_hardware_addr.0);
+    let Arp { mac, sender, target } = arp(frame)?;
     let wants = probed && sender.is_unspecified() && target == address;
     (mac != own && (sender == address || wants)).then_some(mac)
 }

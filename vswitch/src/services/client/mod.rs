@@ -32,7 +32,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
-pub(super) use conflict::Probe;
+pub(super) use conflict::{Probe, probe};
 pub use lease::Terms;
 use lease::{Held, Kept};
 pub(super) use pace::CONTAINER;

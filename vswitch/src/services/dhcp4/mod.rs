@@ -1,9 +1,12 @@
 //! DHCPv4 (RFC 2131, RFC 2132): the server for a bridge's stations, and what it has in common with an uplink's client.
 
 mod message;
+mod probing;
 mod server;
 
 pub(super) use message::{Message, Outgoing, option};
+#[cfg(test)]
+pub(super) use probing::PATIENCE;
 pub(super) use server::Server;
 
 /// Where clients send.

@@ -3,6 +3,8 @@
 //! It is the only server of its subnet, and says so: a client that asks for an address that it cannot have is told "no" even
 //! if it never was a client of ours, so that it starts again at once (RFC 2131, section 4.3.2, leaves that to servers that know
 //! the network); one that asks for a free address of the subnet gets it, so a lost table costs nobody anything.
+//!
+//! Before a client is offered an address that it does not have yet, the link is asked by ARP whether a station uses it ([`Probing`]).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -11,12 +13,14 @@ use ipnet::{IpNet, Ipv4Net};
 use packet::Mac;
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
+use super::probing::Probing;
 use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
 use crate::api::PortName;
+use crate::services::client::probe;
 use crate::services::leases::{Lease, Leases, Who};
 use crate::services::pool::Pool;
-use crate::services::wire::{self, Datagram, Hop};
-use crate::services::{LEASE, Link};
+use crate::services::wire::{self, Arp, Datagram, Hop, Received};
+use crate::services::{LEASE, Link, Punt};
 
 /// Shortest lease that a client may ask for.
 const SHORTEST: u64 = 120;
@@ -27,10 +31,13 @@ pub(in crate::services) struct Server {
     subnet: Ipv4Net,
     /// The table, without the static addresses.
     pub(in crate::services) leases: Leases,
+    probing: Probing,
 }
 
 /// What the server says, and to whom.
 enum Verdict {
+    /// An offer of this address, unless a station has it.
+    Probe(Ipv4Addr),
     Offer(Ipv4Addr, u64),
     Ack(Ipv4Addr, u64),
     /// An answer to INFORM: no address, no lease.
@@ -44,7 +51,7 @@ impl Server {
     pub(in crate::services) fn new(link: &Link, kept: Vec<Lease>) -> Option<Self> {
         let subnet = link.dhcp4_subnet()?;
         let leases = Leases::new(pool(link, subnet), kept);
-        Some(Self { subnet, leases })
+        Some(Self { subnet, leases, probing: Probing::default() })
     }
 
     /// Takes on another configuration of its bridge.
@@ -53,12 +60,12 @@ impl Server {
         self.leases.set_pool(pool(link, subnet));
     }
 
-    /// Answers a datagram to port 67.
+    /// Answers a datagram to port 67, which came in `punt`, or asks about the address that is to be the answer.
     pub(in crate::services) fn receive(
         &mut self,
         now: Duration,
         link: &Link,
-        port: &PortName,
+        punt: &Punt,
         datagram: &Datagram<'_>,
     ) -> Option<Vec<u8>> {
         let message = Message::parse(datagram.payload, DhcpOpCode::Request)?;
@@ -67,8 +74,54 @@ impl Server {
         if relayed && !self.subnet.contains(&message.giaddr()) {
             return None;
         }
-        let verdict = self.decide(now.as_secs(), link, port, &message);
-        reply(link, self.subnet, &message, datagram.mac, &verdict)
+        if message.kind != Kind::Discover {
+            self.probing.forget(&message.client());
+        } else if self.probing.replace(&message.client(), punt) {
+            return None;
+        }
+        match self.decide(now.as_secs(), link, &punt.port, &message) {
+            Verdict::Probe(address) => {
+                self.probing.insert(now, message.client(), punt.clone(), address);
+                Some(probe(link.mac, address))
+            }
+            verdict => reply(link, self.subnet, &message, datagram.mac, &verdict),
+        }
+    }
+
+    /// Whether it waits for what the link says, so that [`Server::tick`] should be called soon.
+    pub(in crate::services) fn is_probing(&self) -> bool {
+        !self.probing.is_empty()
+    }
+
+    /// Makes the offers that no station has objected to; each frame goes where the message came from.
+    pub(in crate::services) fn tick(&mut self, now: Duration, link: &Link) -> Vec<(Punt, Vec<u8>)> {
+        self.leases.forget_unseen(now.as_secs());
+        let due = self.probing.take_due(now);
+        self.receive_again(now, link, due)
+    }
+
+    /// Takes note of a station that says by ARP which address it has; who was to be offered that is to get another.
+    pub(in crate::services) fn see(&mut self, now: Duration, link: &Link, port: &PortName, arp: Arp) -> Vec<(Punt, Vec<u8>)> {
+        let (second, address) = (now.as_secs(), IpAddr::V4(arp.sender));
+        self.leases.see(second, address, arp.mac, port);
+        if self.leases.row(address).is_none_or(|row| row.mac == arp.mac) {
+            return Vec::new();
+        }
+        let refused = self.probing.take_refused(arp.sender);
+        if !refused.is_empty() {
+            self.leases.rest(second, address);
+        }
+        self.receive_again(now, link, refused)
+    }
+
+    fn receive_again(&mut self, now: Duration, link: &Link, punts: Vec<Punt>) -> Vec<(Punt, Vec<u8>)> {
+        let mut said = Vec::new();
+        for punt in punts {
+            let Some(Received::Datagram(datagram)) = wire::parse(&punt.frame) else { continue };
+            let frame = self.receive(now, link, &punt, &datagram);
+            said.extend(frame.map(|frame| (punt, frame)));
+        }
+        said
     }
 
     fn decide(&mut self, now: u64, link: &Link, port: &PortName, message: &Message<'_>) -> Verdict {
@@ -97,8 +150,10 @@ impl Server {
             return Verdict::Offer(address, seconds);
         }
         let wish = message.address(option::REQUESTED).map(IpAddr::V4);
+        let known = self.leases.live(asker.now, asker.who);
         match self.leases.offer(asker.now, asker.who, wish) {
-            Ok(IpAddr::V4(address)) => Verdict::Offer(address, seconds),
+            Ok(IpAddr::V4(address)) if known == Some(address.into()) => Verdict::Offer(address, seconds),
+            Ok(IpAddr::V4(address)) => Verdict::Probe(address),
             Ok(IpAddr::V6(_)) | Err(_) => Verdict::Silence,
         }
     }
@@ -159,7 +214,7 @@ fn reply(link: &Link, subnet: Ipv4Net, message: &Message<'_>, via: Mac, verdict:
         Verdict::Ack(address, seconds) => (Kind::Ack, Some(address), Some(seconds)),
         Verdict::Inform => (Kind::Ack, None, None),
         Verdict::No(_) => (Kind::Nak, None, None),
-        Verdict::Silence => return None,
+        Verdict::Silence | Verdict::Probe(_) => return None,
     };
     let mut answer = Outgoing::new(DhcpOpCode::Reply, message.xid(), message.chaddr());
     answer.broadcast = message.wants_broadcast() || kind == Kind::Nak;

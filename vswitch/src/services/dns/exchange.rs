@@ -14,11 +14,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 /// Stations ask again after five seconds; an answer later than this is for nobody.
 const IN_ALL: Duration = Duration::from_secs(8);
-/// Asks one server after the other; `None` if none answers. What a server refuses to say the next one may know; if all refuse,
+
+/// What came of a question.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What a server said; `None` if none answered.
+    pub answer: Option<Vec<u8>>,
+    /// Servers that said nothing in time.
+    pub silent: Vec<SocketAddr>,
+    /// Those that said something.
+    pub heard: Vec<SocketAddr>,
+}
+
+/// Asks one server after the other. What a server refuses to say the next one may know; if all refuse,
 /// the last refusal is the answer. Of an answer longer than a datagram may bring, one byte more than that is kept.
-pub(in crate::services) async fn exchange(question: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
+pub(in crate::services) async fn exchange(question: &[u8], transport: Transport, servers: &[SocketAddr]) -> Outcome {
     let end = Instant::now() + IN_ALL;
-    let mut refusal = None;
+    let mut outcome = Outcome::default();
     for server in std::iter::repeat_n(servers, ROUNDS).flatten() {
         let deadline = end.min(Instant::now() + PATIENCE);
         let asked = async {
@@ -28,15 +40,21 @@ pub(in crate::services) async fn exchange(question: &[u8], transport: Transport,
             }
         };
         match timeout_at(deadline, asked).await {
-            Ok(Some(answer)) if refuses(&answer) => refusal = Some(answer),
-            Ok(Some(answer)) => return Some(answer),
+            Ok(Some(answer)) => {
+                let refused = refuses(&answer);
+                outcome.heard.push(*server);
+                outcome.answer = Some(answer);
+                if !refused {
+                    break;
+                }
+            }
             // It could not be sent, or the server's host says that nobody is there.
             Ok(None) => {}
             Err(_) if Instant::now() >= end => break,
-            Err(_) => {}
+            Err(_) => outcome.silent.push(*server),
         }
     }
-    refusal
+    outcome
 }
 
 fn refuses(answer: &[u8]) -> bool {
@@ -125,7 +143,7 @@ mod tests {
             other[..2].copy_from_slice(&asked[..2]);
             vec![number, other, asked.clone(), vec![0; 5], answering(asked, 3)]
         });
-        let answer = exchange(&question("good.test"), Transport::Udp(512), &[server.await]).await.unwrap();
+        let answer = exchange(&question("good.test"), Transport::Udp(512), &[server.await]).await.answer.unwrap();
         assert_eq!((answer[3], &answer[12..]), (3, &question("good.test")[12..]));
     }
 
@@ -134,7 +152,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..8 {
             let server = server(|asked| vec![answering(asked, 0)]).await;
-            let answer = exchange(&question("good.test"), Transport::Udp(512), &[server]).await.unwrap();
+            let answer = exchange(&question("good.test"), Transport::Udp(512), &[server]).await.answer.unwrap();
             seen.insert([answer[0], answer[1]]);
         }
         assert!(seen.len() > 4, "{seen:?}");
@@ -145,15 +163,15 @@ mod tests {
         let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (refusing, good) =
             (server(|asked| vec![answering(asked, 5)]).await, server(|asked| vec![answering(asked, 0)]).await);
-        let answer = exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing, good]).await.unwrap();
+        let answer = exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing, good]).await.answer.unwrap();
         assert_eq!(answer[3], 0);
         let refusing = server(|asked| vec![answering(asked, 5)]).await;
         assert_eq!(
-            exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing]).await.unwrap()[3],
+            exchange(&question("good.test"), Transport::Udp(512), &[dead, refusing]).await.answer.unwrap()[3],
             5,
             "better than nothing"
         );
-        assert_eq!(exchange(&question("good.test"), Transport::Udp(512), &[]).await, None);
+        assert_eq!(exchange(&question("good.test"), Transport::Udp(512), &[]).await.answer, None);
     }
 
     #[tokio::test]
@@ -161,7 +179,8 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = silent.local_addr().unwrap();
         let start = Instant::now();
-        assert_eq!(exchange(&question("good.test"), Transport::Udp(512), &[server]).await, None);
+        let outcome = exchange(&question("good.test"), Transport::Udp(512), &[server]).await;
+        assert_eq!(outcome, Outcome { silent: vec![server; 2], ..Outcome::default() });
         assert_eq!(start.elapsed().as_secs(), 4, "two rounds");
     }
 }

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::ZONE;
+use super::{LOCAL, ZONE};
 use crate::services::leases::{Lease, LeaseState, Leases};
 use crate::services::{Link, Member};
 
@@ -33,6 +33,15 @@ impl Directory<'_> {
         if let Some(address) = reverse(labels) {
             return self.find_address(address);
         }
+        match labels {
+            // RFC 6761, section 6.3.
+            [.., last] if last == "localhost" => {
+                return Found::Station(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+            }
+            // Names of multicast DNS (RFC 6762, section 22.1).
+            [.., _, last] if last == LOCAL => return Found::Nothing,
+            _ => {}
+        }
         let text = labels.join(".");
         let domain = self.link.domain().to_ascii_lowercase();
         if let Some(name) = text.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) {
@@ -45,7 +54,8 @@ impl Directory<'_> {
             return Found::Nothing;
         }
         let bare = labels.first().filter(|_| labels.len() == 1).and_then(|name| self.member(name));
-        bare.map_or(Found::Foreign, |member| Found::Station(self.addresses(member)))
+        let other = if text == LOCAL { Found::Nothing } else { Found::Foreign };
+        bare.map_or(other, |member| Found::Station(self.addresses(member)))
     }
 
     /// A port may be called `web.1`, so that `1.br0.internal` has a name below it (RFC 8020).
@@ -78,7 +88,14 @@ impl Directory<'_> {
         if let Some(member) = self.link.members.iter().find(|member| self.has(member, address)) {
             return Found::Reverse(format!("{}.{}", member.port, self.link.domain()));
         }
-        let ours = self.link.addresses.iter().any(|net| net.contains(&address));
+        if address.is_loopback() {
+            return Found::Reverse("localhost".to_owned());
+        }
+        let is_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let ours = is_local || self.link.addresses.iter().any(|net| net.contains(&address));
         if ours { Found::Nothing } else { Found::Foreign }
     }
 

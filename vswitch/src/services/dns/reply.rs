@@ -1,14 +1,14 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
-use domain::base::iana::{Class, Opcode, Rcode};
+use domain::base::iana::{Class, Opcode, OptRcode, Rcode};
 use domain::base::message_builder::{OptBuilder, PushError};
 use domain::base::name::{Name, ToName};
 use domain::base::{Message, MessageBuilder, Rtype, Serial, Ttl};
 use domain::rdata::{A, Aaaa, Ptr, Soa};
 
 use super::names::{Directory, Found};
-use super::{Transport, ZONE};
+use super::{LOCAL, Transport, ZONE};
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8], tra
     if message.header().opcode() != Opcode::QUERY {
         return failed(payload, Rcode::NOTIMP);
     }
+    // Of EDNS there is one version (RFC 6891, section 6.1.3).
+    if message.opt().is_some_and(|opt| opt.version() > 0) {
+        return error(payload, OptRcode::BADVERS).map_or(Decision::Ignore, Decision::Answer);
+    }
     let Ok(question) = message.sole_question() else { return failed(payload, Rcode::FORMERR) };
     let found = directory.find(&labels(question.qname()));
     let records = match (&found, question.qclass()) {
@@ -65,13 +69,21 @@ fn failed(payload: &[u8], code: Rcode) -> Decision {
 
 /// An answer without records: an error, or, as `NOERROR`, one that did not fit.
 pub(in crate::services) fn failure(payload: &[u8], code: Rcode) -> Option<Vec<u8>> {
+    error(payload, code.into())
+}
+
+fn error(payload: &[u8], code: OptRcode) -> Option<Vec<u8>> {
     let message = Message::from_octets(payload).ok()?;
-    let mut answer = MessageBuilder::new_vec().start_error(&message, code);
+    let mut answer = MessageBuilder::new_vec().start_error(&message, code.rcode());
     answer.header_mut().set_ra(true);
-    answer.header_mut().set_tc(code == Rcode::NOERROR);
+    answer.header_mut().set_tc(code == OptRcode::NOERROR);
     let mut additional = answer.additional();
     if message.opt().is_some() {
-        additional.opt(size).ok()?;
+        let extended = |opt: &mut OptBuilder<'_, Vec<u8>>| {
+            opt.set_rcode(code);
+            size(opt)
+        };
+        additional.opt(extended).ok()?;
     }
     Some(additional.finish())
 }
@@ -139,7 +151,7 @@ fn authority_of(message: &Message<&[u8]>) -> Result<Authority, PushError> {
     let question = message.sole_question().map_err(|_| PushError::ShortBuf)?;
     let labels = labels(question.qname());
     let zone = match labels.as_slice() {
-        [.., last] if last == ZONE => name(ZONE)?,
+        [.., last] if last == ZONE || last == LOCAL => name(last)?,
         _ => question.qname().to_name(),
     };
     let seconds = Ttl::from_secs(SECONDS);

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
 use super::*;
+pub(super) use crate::services::dhcp4::PATIENCE;
 
 /// A client's message.
 fn message(kind: Kind, xid: u32, number: u8) -> Outgoing {
@@ -309,5 +310,102 @@ fn what_is_no_ethernet_client_is_ignored() {
         let hop = Hop { from: mac(9), to: Mac::BROADCAST };
         let frame = udp(hop, "0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap(), &bad).unwrap();
         assert_eq!(bench.frame("db", frame), None, "byte {at}");
+    }
+}
+
+/// An ARP message of a station to all.
+fn arp(number: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = [&Mac::BROADCAST.0[..], &mac(number).0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+    frame.extend([&mac(number).0[..], &sender.octets(), &[0; 6], &target.octets()].concat());
+    frame
+}
+
+impl Bench {
+    /// The address about which the link is asked, if it is, after a message.
+    fn probe4(&mut self, port: &str, frame: Vec<u8>) -> Option<Ipv4Addr> {
+        let outputs = self.receive(port, frame);
+        let [Output::Answer(answer)] = &outputs[..] else { return None };
+        assert_eq!((destination(&answer.frame), answer.vlan), (Mac::BROADCAST, VlanId::try_from(7).ok()));
+        let probe = wire::arp(&answer.frame)?;
+        assert_eq!((probe.mac, probe.sender), (GATEWAY, Ipv4Addr::UNSPECIFIED), "no station takes the gateway for its owner");
+        Some(probe.target)
+    }
+
+    fn offers(&mut self) -> Vec<Ipv4Addr> {
+        let outputs = self.services.hurry(self.now);
+        let address = |output| match output {
+            Output::Answer(answer) => said(&answer.frame).1,
+            other => panic!("{other:?}"),
+        };
+        outputs.into_iter().map(address).collect()
+    }
+}
+
+#[test]
+fn the_link_is_asked_before_an_address_is_offered_and_a_client_with_a_lease_does_not_wait() {
+    let mut bench = Bench::new();
+    let address = bench.probe4("db", discover(1, 9)).unwrap();
+    assert!(bench.services.is_hurried());
+    bench.now += PATIENCE - Duration::from_millis(1);
+    assert!(bench.offers().is_empty());
+    assert_eq!(bench.receive("db", discover(2, 9)), [], "asked again, it waits no longer for that");
+    bench.now += Duration::from_millis(1);
+    assert_eq!((bench.offers(), bench.offers()), (vec![address], vec![]));
+    assert!(!bench.services.is_hurried());
+    assert_eq!(bench.answer4("db", naming_server(asking(2, 9, address), [10, 10, 0, 1])), Some((Kind::Ack, address)));
+    let before = bench.now;
+    assert_eq!(bench.answer4("db", discover(3, 9)), Some((Kind::Offer, address)));
+    assert_eq!(bench.answer4("web", discover(4, 1)), Some((Kind::Offer, Ipv4Addr::new(10, 10, 0, 2))), "as configured");
+    assert_eq!(bench.now, before, "at once");
+}
+
+#[test]
+fn an_address_that_a_silent_station_has_is_not_offered() {
+    let mut bench = Bench::new();
+    let taken = bench.probe4("db", discover(1, 9)).unwrap();
+    // It answers to nobody, so the frame has no target.
+    let next = bench.probe4("cache", arp(77, taken, Ipv4Addr::UNSPECIFIED)).unwrap();
+    assert_ne!(next, taken);
+    bench.now += PATIENCE;
+    assert_eq!(bench.offers(), [next]);
+    let row = bench.services.leases(&"br0".parse().unwrap()).into_iter().find(|row| row.address == IpAddr::V4(taken)).unwrap();
+    assert_eq!(row.state, LeaseState::Declined);
+    assert_eq!(bench.answer4("db", request(1, 8, &taken.to_string())).unwrap().0, Kind::Nak);
+}
+
+#[test]
+fn what_the_client_itself_says_about_its_address_is_no_objection() {
+    let mut bench = Bench::new();
+    let address = bench.probe4("db", discover(1, 9)).unwrap();
+    assert_eq!(bench.receive("db", arp(9, address, Ipv4Addr::new(10, 10, 0, 1))), []);
+    bench.now += PATIENCE;
+    assert_eq!(bench.offers(), [address]);
+}
+
+#[test]
+fn a_station_that_was_heard_keeps_its_address_for_ten_minutes() {
+    let mut bench = Bench::new();
+    let address = bench.lease4("db", 9);
+    bench.pass(4000);
+    assert_eq!(bench.receive("db", arp(77, address, Ipv4Addr::new(10, 10, 0, 9))), []);
+    assert_ne!(bench.answer4("db", discover(1, 9)).unwrap().1, address, "its lease is over, and another station has it");
+    assert_eq!(bench.answer4("cache", request(1, 8, &address.to_string())).unwrap().0, Kind::Nak);
+    assert_eq!(bench.answer4("cache", request(1, 77, &address.to_string())).unwrap().0, Kind::Ack, "its own");
+    let other = Ipv4Addr::new(10, 10, 0, 200);
+    bench.receive("db", arp(78, other, Ipv4Addr::new(10, 10, 0, 9)));
+    bench.pass(599);
+    assert_eq!(bench.answer4("cache", request(1, 7, "10.10.0.200")).unwrap().0, Kind::Nak);
+    bench.pass(1);
+    assert_eq!(bench.answer4("cache", request(1, 7, "10.10.0.200")), Some((Kind::Ack, other)));
+}
+
+#[test]
+fn a_port_that_claims_every_address_leaves_some_to_the_others() {
+    let mut bench = Bench::new();
+    for number in 1..=254 {
+        bench.receive("db", arp(77, Ipv4Addr::new(10, 10, 0, number), Ipv4Addr::new(10, 10, 0, 1)));
+    }
+    for number in 0..50 {
+        bench.lease4("cache", 100 + number);
     }
 }

@@ -217,3 +217,42 @@ fn a_port_that_asks_without_end_leaves_room_for_the_others() {
     }
     assert!(ask(&mut bench, "db").is_some());
 }
+
+#[test]
+fn a_version_of_edns_that_is_not_there_is_told_so() {
+    let mut bench = Bench::new();
+    for name in ["web.br0.internal", "example.com"] {
+        let mut frame = extended_question(name, Rtype::A, 1232);
+        // The OPT ends the message: extended code, version, two bytes of flags, two of length.
+        let version = frame.len() - 5;
+        frame[version] = 1;
+        frame[40..42].fill(0);
+        let answer = bench.frame("db", frame).unwrap();
+        let (code, records, message) = said(&answer);
+        let opt = message.opt().unwrap();
+        assert_eq!((opt.rcode(message.header()), opt.version()), (domain::base::iana::OptRcode::BADVERS, 0), "{name}");
+        assert!(code == Rcode::NOERROR && records.is_empty() && !message.header().tc());
+    }
+}
+
+#[test]
+fn names_of_the_own_host_and_of_multicast_dns_are_asked_of_nobody_else() {
+    let mut bench = Bench::new();
+    for (name, kind, expected) in [
+        ("localhost", Rtype::A, (Rcode::NOERROR, vec!["127.0.0.1"])),
+        ("db.LocalHost", Rtype::AAAA, (Rcode::NOERROR, vec!["::1"])),
+        ("localhost", Rtype::MX, (Rcode::NOERROR, vec![])),
+        ("printer.local", Rtype::A, (Rcode::NXDOMAIN, vec![])),
+        ("_ipp._tcp.local", Rtype::PTR, (Rcode::NXDOMAIN, vec![])),
+        ("local", Rtype::SOA, (Rcode::NXDOMAIN, vec![])),
+        ("1.0.0.127.in-addr.arpa", Rtype::PTR, (Rcode::NOERROR, vec!["localhost"])),
+        ("7.1.254.169.in-addr.arpa", Rtype::PTR, (Rcode::NXDOMAIN, vec![])),
+    ] {
+        let (code, records) = bench.ask(name, kind);
+        assert_eq!((code, records.iter().map(String::as_str).collect()), expected, "{name} {kind}");
+    }
+    for name in ["local.example.com", "notlocalhost", "mylocal"] {
+        let asked = bench.receive("db", question(name, Rtype::A));
+        assert!(matches!(&asked[..], [Output::Ask(_)]), "{name}: {asked:?}");
+    }
+}

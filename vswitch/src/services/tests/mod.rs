@@ -83,9 +83,20 @@ impl Bench {
         self.services.receive(self.now, &punt)
     }
 
+    /// As [`Bench::receive`], where no station has the address that the link is asked about before it is offered.
+    fn receive_in_peace(&mut self, port: &str, frame: Vec<u8>) -> Vec<Output> {
+        let outputs = self.receive(port, frame);
+        let is_probe = |output: &Output| matches!(output, Output::Answer(answer) if wire::arp(&answer.frame).is_some());
+        if !outputs.iter().any(is_probe) {
+            return outputs;
+        }
+        self.now += dhcp4::PATIENCE;
+        self.services.hurry(self.now)
+    }
+
     /// The one frame with which it is answered.
     fn frame(&mut self, port: &str, frame: Vec<u8>) -> Option<Vec<u8>> {
-        let mut outputs = self.receive(port, frame);
+        let mut outputs = self.receive_in_peace(port, frame);
         assert!(outputs.len() <= 1);
         match outputs.pop() {
             Some(Output::Answer(answer)) => {

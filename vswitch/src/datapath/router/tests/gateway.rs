@@ -122,3 +122,191 @@ fn a_flood_for_the_services_is_counted_and_leaves_room_for_others() {
     lab.send(A, &asks(1));
     assert_eq!(lab.datapath.take_punts().count(), 1);
 }
+
+#[test]
+fn an_arp_request_from_another_subnet_is_answered_and_its_sender_not_learned() {
+    let mut lab = Lab::new(true, nat());
+    for (port, number, own, sender) in [
+        (A, 0, [10, 0, 0, 1], [172, 16, 5, 9]),
+        (A, 0, [10, 0, 0, 1], [10, 0, 1, 13]),
+        (WAN, 9, [192, 0, 2, 10], [203, 0, 113, 9]),
+    ] {
+        let left = lab.send(port, &arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, sender, own));
+        let answer = left.iter().find(|left| left.0 == port).unwrap_or_else(|| panic!("{sender:?}: {left:?}"));
+        assert_eq!((&answer.1[..6], &answer.1[22..28]), (&station(1).0[..], &gateway(number).0[..]));
+        assert_eq!((&answer.1[28..32], &answer.1[38..42]), (&own[..], &sender[..]));
+    }
+    let rows = |bridge| lab.datapath.neighbors(lab.now, bridge);
+    assert_eq!((rows(BridgeId(0)), rows(UPLINK)), (vec![], vec![]));
+    for sender in [[127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255], [10, 0, 0, 255]] {
+        let left = lab.send(A, &arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, sender, [10, 0, 0, 1]));
+        assert_eq!(left.len(), 1, "no station has {sender:?}");
+    }
+}
+
+#[test]
+fn a_solicitation_from_another_subnet_is_answered_and_its_sender_not_learned() {
+    let mut lab = Lab::new(true, nat());
+    for (port, own, sender) in [(A, "fd00::1", "2001:db8:77::9"), (WAN, "2001:db8::10", "fd77::9")] {
+        let frame = discovery(station(1), sender, "ff02::1:ff00:1", 135, own);
+        let left = lab.send(port, &frame);
+        let answer = left.iter().find(|left| left.0 == port).unwrap_or_else(|| panic!("{sender}: {left:?}"));
+        assert_eq!((answer.1[54], &answer.1[..6]), (136, &station(1).0[..]));
+    }
+    assert_eq!((lab.datapath.neighbors(lab.now, BridgeId(0)), lab.datapath.neighbors(lab.now, UPLINK)), (vec![], vec![]));
+}
+
+/// A message of neighbour discovery about `target`, which the sender of type 136 has; with a link-layer address.
+fn discovery(mac: Mac, from: &str, to: &str, kind: u8, target: &str) -> Vec<u8> {
+    let [from, to, target]: [std::net::Ipv6Addr; 3] = [from, to, target].map(|address| address.parse().unwrap());
+    let mut rest = target.octets().to_vec();
+    rest.extend([if kind == 135 { 1 } else { 2 }, 1]);
+    rest.extend(mac.0);
+    let mut frame = Vec::new();
+    let ip = PacketBuilder::ethernet2(mac.0, [0x33, 0x33, 0, 0, 0, 1]).ipv6(from.octets(), to.octets(), 255);
+    ip.icmpv6_raw(kind, 0, [0x60, 0, 0, 0]).write(&mut frame, &rest).unwrap();
+    frame
+}
+
+#[test]
+fn a_claim_to_an_address_of_the_gateways_goes_no_further_on_any_port() {
+    let mut lab = Lab::new(true, nat());
+    let link_local = gateway(0).link_local().to_string();
+    let own = [10, 0, 0, 1];
+    let owner = PortSettings { owner: Some(station(7)), ..PortSettings::on(BridgeId(0)) };
+    lab.datapath.set_port(lab.now, B, &owner);
+    for port in [A, B] {
+        for frame in [
+            arp(ArpOperation::REPLY, station(1), station(2), own, [10, 0, 0, 12]),
+            arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, own, own),
+            arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, own, [10, 0, 0, 12]),
+            discovery(station(1), "fe80::11", "ff02::1", 136, "fd00::1"),
+            discovery(station(1), "fe80::11", "ff02::1", 136, &link_local),
+            discovery(station(1), "fd00::1", "ff02::1", 135, "fd00::12"),
+            discovery(station(1), &link_local, "ff02::1", 134, "::"),
+            discovery(station(1), &link_local, "fe80::12", 137, "fd00::12"),
+        ] {
+            let before = lab.drops(port, DropReason::SpoofedAddress);
+            assert_eq!(lab.send(port, &frame), []);
+            assert_eq!(lab.drops(port, DropReason::SpoofedAddress), before + 1);
+        }
+    }
+    for frame in [
+        arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [0; 4], own),
+        arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 12]),
+        discovery(station(1), "fe80::11", "ff02::1", 136, "fe80::11"),
+        discovery(station(1), "fd00::11", "ff02::1", 135, "fd00::12"),
+    ] {
+        assert!(lab.send(A, &frame).iter().any(|left| left.0 == B), "what is not the gateway's goes on");
+    }
+    // Who has an uplink's address besides is for its DHCP client to hear.
+    lab.send(WAN, &arp(ArpOperation::REQUEST, station(4), Mac::BROADCAST, [192, 0, 2, 10], [192, 0, 2, 1]));
+    assert_eq!((lab.datapath.take_punts().count(), lab.drops(WAN, DropReason::SpoofedAddress)), (1, 0));
+}
+
+#[test]
+fn no_station_is_the_router_where_the_gateway_is_and_what_lies_behind_a_link_may_be() {
+    let mut lab = Lab::new(true, nat());
+    let advertisement = discovery(station(1), "fe80::11", "ff02::1", 134, "::");
+    assert_eq!(lab.send(A, &advertisement), []);
+    assert_eq!(lab.drops(A, DropReason::RogueRouter), 1);
+    lab.datapath.set_port(lab.now, A, &PortSettings { owner: Some(station(7)), ..PortSettings::on(BridgeId(0)) });
+    assert_eq!(lab.send(A, &advertisement).len(), 1);
+    let v4_only = GatewaySettings { addresses: nets(&["10.0.0.1/24"]), ..inside(0, true) };
+    lab.datapath.set_gateway(BridgeId(0), Some(v4_only));
+    assert_eq!(lab.send(B, &advertisement).len(), 1, "the gateway routes no IPv6");
+}
+
+#[test]
+fn an_address_that_the_configuration_gives_to_a_port_is_no_other_ports() {
+    let mut lab = Lab::new(true, nat());
+    let addresses = vec!["10.0.0.12".parse().unwrap(), "fd00::12".parse().unwrap()];
+    lab.datapath.set_port(lab.now, B, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
+    lab.introduce();
+    let stolen = [
+        arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 1]),
+        arp(ArpOperation::REPLY, station(1), gateway(0), [10, 0, 0, 12], [10, 0, 0, 1]),
+        discovery(station(1), "fd00::12", "ff02::1", 135, "fd00::1"),
+        discovery(station(1), "fe80::11", "ff02::1", 136, "fd00::12"),
+    ];
+    for frame in &stolen {
+        assert_eq!(lab.send(A, frame), []);
+    }
+    assert_eq!(lab.drops(A, DropReason::SpoofedAddress), 4);
+    let rows = lab.datapath.neighbors(lab.now, BridgeId(0));
+    let row = rows.iter().find(|row| row.address == IpAddr::from([10, 0, 0, 12])).unwrap();
+    assert_eq!(row.mac, Some(station(2)), "the gateway sends it where it was");
+    // Its own port may have another device, and two ports may have one address.
+    assert!(!lab.send(B, &arp(ArpOperation::REQUEST, station(6), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 1])).is_empty());
+    let addresses = vec!["10.0.0.12".parse().unwrap()];
+    lab.datapath.set_port(lab.now, A, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
+    assert!(!lab.send(A, &stolen[0]).is_empty());
+    lab.datapath.remove_port(B);
+    lab.datapath.set_port(lab.now, A, &PortSettings::on(BridgeId(0)));
+    assert!(!lab.send(A, &stolen[0]).is_empty(), "nobody's now");
+}
+
+#[test]
+fn one_address_in_two_vlans_is_two() {
+    let mut lab = Lab::new(true, nat());
+    for (port, number) in [(A, 10), (B, 20)] {
+        let vlans = VlanMode::Access(VlanId::try_from(number).unwrap());
+        let addresses = vec!["10.0.0.12".parse().unwrap()];
+        lab.datapath.set_port(lab.now, port, &PortSettings { vlans, addresses, ..PortSettings::on(BridgeId(0)) });
+    }
+    let claim = arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 9]);
+    lab.send(A, &claim);
+    lab.send(B, &claim);
+    assert_eq!((lab.drops(A, DropReason::SpoofedAddress), lab.drops(B, DropReason::SpoofedAddress)), (0, 0));
+}
+
+#[test]
+fn only_the_gateway_speaks_to_dhcp_clients_where_it_gives_out_addresses() {
+    let mut lab = Lab::new(false, nat());
+    let side = Side::Inside { uplink: Some(UPLINK), isolated: false, dhcp: true };
+    lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { side, ..inside(0, false) }));
+    lab.introduce();
+    let offer = |to| udp((station(1), [10, 0, 0, 11], 67), to, 64, &[2; 240]);
+    let all = (Mac::BROADCAST, [255; 4], 68);
+    for frame in [offer(all), offer((station(2), [10, 0, 0, 12], 68)), offer((gateway(0), [10, 0, 0, 12], 68))] {
+        let before = lab.drops(A, DropReason::RogueDhcp);
+        assert_eq!(lab.send(A, &frame), []);
+        assert_eq!(lab.drops(A, DropReason::RogueDhcp), before + 1);
+    }
+    let mut six = Vec::new();
+    let ip = PacketBuilder::ethernet2(station(1).0, station(2).0).ipv6([0xfe; 16], [0xfd; 16], 64);
+    ip.udp(547, 546).write(&mut six, &[2; 40]).unwrap();
+    assert_eq!(lab.send(A, &six), []);
+    // A relay asks a server, and a server answers a relay, or a client of another bridge.
+    assert!(!lab.send(A, &udp((station(1), [10, 0, 0, 11], 67), (station(2), [10, 0, 0, 12], 67), 64, &[1; 240])).is_empty());
+    assert!(!lab.send(A, &offer((gateway(0), [10, 0, 1, 13], 68))).is_empty());
+    assert!(
+        !lab.send(C, &udp((station(3), [10, 0, 1, 13], 67), all, 64, &[2; 240])).is_empty()
+            || lab.drops(C, DropReason::RogueDhcp) == 0
+    );
+    // A frame after another with the same header is looked at as well.
+    let plain = udp((station(1), [10, 0, 0, 11], 5000), (station(2), [10, 0, 0, 12], 5001), 64, &[0; 240]);
+    lab.batch.set_ingress(A.0);
+    [&plain, &offer((station(2), [10, 0, 0, 12], 68)), &plain]
+        .iter()
+        .for_each(|frame| lab.batch.push(frame, Offload::default()));
+    lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
+    assert_eq!(lab.collect().len(), 2);
+}
+
+#[test]
+fn the_dhcp_server_is_told_which_station_says_that_it_has_which_address() {
+    let mut lab = Lab::new(true, nat());
+    let side = Side::Inside { uplink: Some(UPLINK), isolated: true, dhcp: true };
+    lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { side, ..inside(0, true) }));
+    for (operation, to, sender, target, expected) in [
+        (ArpOperation::REQUEST, Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 12], 1),
+        (ArpOperation::REPLY, gateway(0), [10, 0, 0, 11], [0; 4], 1),
+        (ArpOperation::REPLY, gateway(0), [10, 0, 0, 11], [10, 0, 0, 1], 0),
+        (ArpOperation::REQUEST, Mac::BROADCAST, [0; 4], [10, 0, 0, 12], 0),
+        (ArpOperation::REQUEST, Mac::BROADCAST, [172, 16, 0, 9], [10, 0, 0, 1], 0),
+    ] {
+        lab.send(A, &arp(operation, station(1), to, sender, target));
+        assert_eq!(lab.datapath.take_punts().count(), expected, "{sender:?} {target:?}");
+    }
+}

@@ -9,7 +9,7 @@ impl Lab {
     /// Port B is a tunnel, and station 2 was heard behind it.
     fn with_tunnel() -> Self {
         let mut lab = Self::new(true, nat());
-        let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, flood_limit: None, stations: Vec::new() });
+        let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, stations: Vec::new() });
         let vlans = VlanMode::Access(VlanId::DEFAULT);
         let settings = PortSettings { vlans, tunnel, ..PortSettings::on(BridgeId(0)) };
         lab.datapath.set_port(lab.now, B, &settings);
