@@ -162,12 +162,12 @@ fn a_device_that_goes_away_takes_only_its_port_down() {
         Lab::with(&format!("{TWO}[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\naddresses = [\"10.0.0.3/24\"]\n"));
     assert!(ping(&lab, "a", "10.0.0.3"));
     lab.sh("ip -n @c link del eth0").ok();
-    lab.until("the port is down", |lab| lab.json("list-ports")[2]["state"].is_object());
+    lab.until("the port is down", |lab| lab.json("list-ports")[2]["state"] == "its device is gone");
     assert!(lab.ctl("show").ok().contains("its device is gone"));
     assert!(tcp(&lab, "a", "b", "10.0.0.2", "-n 64M").bits > 50e6);
     // A veth loses its other end with it.
     lab.sh("ip -n @b link del eth0").ok();
-    lab.until("the port is down", |lab| lab.json("list-ports")[1]["state"].is_object());
+    lab.until("the port is down", |lab| lab.json("list-ports")[1]["state"] == "its device is gone");
     lab.ctl("reload").ok();
     // The new devices have addresses of their own, which a's stack takes a moment to ask for.
     lab.until("they are back", |lab| ping(lab, "a", "10.0.0.3") && ping(lab, "a", "10.0.0.2"));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BridgeName, BridgeSpec, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName,
-    PortSpec, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
+    PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -179,7 +179,7 @@ pub struct PortInfo {
     pub send_rate: Option<Rate>,
     /// Most that may leave by it.
     pub receive_rate: Option<Rate>,
-    /// Whether it forwards.
+    /// Whether frames can pass.
     pub state: PortState,
     /// What the kernel was found to offer for this port, such as `vnet_hdr` or `uso`.
     pub features: Vec<String>,
@@ -201,16 +201,6 @@ pub struct LeaseInfo {
     pub granted: bool,
     /// Seconds for which it grants it each time.
     pub seconds: Option<u32>,
-}
-
-/// Whether a port forwards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PortState {
-    /// It does.
-    Up,
-    /// Its device is gone or cannot be used; the sentence says why.
-    Down(String),
 }
 
 impl PortInfo {

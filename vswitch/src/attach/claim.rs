@@ -17,6 +17,11 @@ pub(super) fn mark(port: &PortName) -> String {
     format!("vswitch port {port}")
 }
 
+/// The port that an alias of [`mark`] is of.
+pub(super) fn marked_port(alias: &str) -> Option<PortName> {
+    alias.strip_prefix("vswitch port ")?.parse().ok()
+}
+
 /// The device of a port in its namespace, by name and mark; in a container's namespace by its mark alone, because the
 /// container's runtime renames it.
 pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<Link>, AttachError> {

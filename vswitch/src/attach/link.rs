@@ -3,7 +3,7 @@
 use super::error::{Doing, NET_ADMIN};
 use super::netlink::{Link, Netlink};
 use super::netns::Namespace;
-use super::{AttachError, Attachment, Place, Plan, netlink, sockets};
+use super::{AttachError, Attachment, End, Place, Plan, netlink, sockets};
 
 pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
     let (spec, place) = (plan.spec, &namespace.place);
@@ -12,8 +12,11 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
         let link = look_up(netlink, ifname, place)?;
         let opened = || sockets::open((ifname, link.index), plan.queues, spec.offload, place);
         let (devices, features) = while_up(netlink, &link, place, opened)?;
+        // It may have been down before.
+        let link = look_up(netlink, ifname, place)?;
+        let ends = vec![End::of(&link, namespace)];
         let (ifname, ifindex, mac) = (link.name, link.index, link.mac);
-        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false })
+        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
     })
 }
 

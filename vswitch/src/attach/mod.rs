@@ -10,6 +10,7 @@
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
 //!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
 //! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
+//! - What becomes of a device afterwards tells a [`Watch`], which holds no namespace.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 
 mod bridges;
@@ -28,8 +29,9 @@ mod tests;
 pub mod underlay;
 mod uplink;
 mod veth;
+mod watch;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ipnet::IpNet;
 use packet::Mac;
@@ -37,17 +39,19 @@ use packet::Mac;
 use crate::api::{Netns, PortKind, PortSpec};
 use crate::device::Device;
 use claim::mark;
+use error::{Doing, NET_ADMIN};
 use netns::Namespace;
 use station::Station;
 
 pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
 pub use lan::{host_addresses, set_host_routes};
-pub use netns::{make_netns, netns_warning, remove_netns};
+pub use netns::{Identity, make_netns, netns_warning, remove_netns};
 pub use uplink::{UplinkAttachment, attach_uplink};
+pub use watch::{End, Heard, NamespaceNumber, News, Watch};
 
 /// What a port needs of the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Plan<'a> {
     /// The port.
     pub spec: &'a PortSpec,
@@ -61,6 +65,8 @@ pub struct Plan<'a> {
     pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
     pub gateways: &'a [IpNet],
+    /// Who is to hear what becomes of its device.
+    pub watch: Option<&'a Watch>,
 }
 
 /// An open port.
@@ -80,6 +86,10 @@ pub struct Attachment {
     pub made_netns: bool,
     /// Whether the device was found, as a vswitchd that crashed leaves it.
     pub reopened: bool,
+    /// The devices that its frames pass, as they are now.
+    pub ends: Vec<End>,
+    /// Which namespace the station's device is in; `None`: vswitchd's own, or one that a container's runtime rules over.
+    pub namespace: Option<Identity>,
 }
 
 impl std::fmt::Debug for Attachment {
@@ -92,6 +102,8 @@ impl std::fmt::Debug for Attachment {
             .field("features", &self.features)
             .field("made_netns", &self.made_netns)
             .field("reopened", &self.reopened)
+            .field("ends", &self.ends)
+            .field("namespace", &self.namespace)
             .finish()
     }
 }
@@ -107,13 +119,18 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
         PortKind::Tap | PortKind::Veth if plan.spec.is_handed_over() => claim::home(plan.spec)?,
         PortKind::Tap | PortKind::Veth => Namespace::open_or_make(netns)?,
     };
+    let namespace = namespace.watched(plan.watch);
     let attached = match plan.spec.kind {
         PortKind::Tap => tap::attach(plan, &namespace),
         PortKind::Veth => veth::attach(plan, &namespace),
         PortKind::Link => link::attach(plan, &namespace),
     };
     match (&attached, netns) {
-        (Ok(_), _) => attached.map(|attachment| Attachment { made_netns: namespace.made, ..attachment }),
+        (Ok(_), _) => attached.map(|attachment| Attachment {
+            made_netns: namespace.made,
+            namespace: namespace.identity().filter(|_| !plan.spec.is_handed_over()),
+            ..attachment
+        }),
         (Err(_), Some(Netns::Name(name))) if namespace.made => {
             // The error that counts is the first one.
             let _ = remove_netns(name);
@@ -129,6 +146,60 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
 /// Mostly a missing `CAP_SYS_ADMIN`.
 pub fn has_arrived(spec: &PortSpec) -> Result<bool, AttachError> {
     claim::sandbox(spec).map(|sandbox| sandbox.is_some())
+}
+
+/// Every link in a namespace, and its number.
+///
+/// # Errors
+/// The namespace is gone or cannot be entered.
+pub fn links_in(netns: Option<&Netns>, watch: Option<&Watch>) -> Result<(Option<NamespaceNumber>, Vec<News>), AttachError> {
+    let namespace = Namespace::open(netns)?.watched(watch);
+    let doing = || format!("list interfaces {}", namespace.place);
+    let links = namespace.with_netlink(|netlink| netlink.links().doing(NET_ADMIN, doing))?;
+    Ok((namespace.number, links.iter().map(|link| News::of(link, namespace.number)).collect()))
+}
+
+/// The station's end of a device that is handed over, wherever it is now.
+pub fn moved_end(spec: &PortSpec, watch: &Watch) -> Option<End> {
+    let home = claim::home(spec).ok()?.watched(Some(watch));
+    let link = home.with_netlink(|netlink| claim::find(netlink, spec, &home.place)).ok()??;
+    Some(End::of(&link, &home))
+}
+
+/// Lets go of the device of a port whose namespace has lost its name, and is no more to be found by it: programs may still be there, or
+/// what the switch has open holds it. `queue` is one of a TAP, which goes with its last.
+///
+/// # Errors
+/// Mostly a missing `CAP_NET_ADMIN`.
+pub fn abandon(spec: &PortSpec, queue: Option<OwnedFd>) -> Result<(), AttachError> {
+    match (spec.kind, queue) {
+        (PortKind::Tap, Some(queue)) => {
+            let doing = || format!("let go of TAP \"{}\" in a namespace that is gone", spec.ifname);
+            crate::sys::tun::set_persistent(queue.as_fd(), false).doing(NET_ADMIN, doing)
+        }
+        (PortKind::Veth, _) => veth::delete_switch_end(spec),
+        (PortKind::Tap | PortKind::Link, _) => Ok(()),
+    }
+}
+
+/// Sets the addresses and default routes of a port again that its station's device lost, as it does when it is set down. Where it is
+/// down, nothing is done.
+///
+/// # Errors
+/// What the kernel said.
+pub fn restore(spec: &PortSpec, gateways: &[IpNet]) -> Result<(), AttachError> {
+    if spec.kind == PortKind::Link || spec.is_handed_over() {
+        return Ok(());
+    }
+    let namespace = claim::home(spec)?;
+    let place = &namespace.place;
+    namespace.with_netlink(|netlink| match claim::find(netlink, spec, place)? {
+        Some(link) if link.up => {
+            let wanted = Station::wanted(spec, 0, gateways);
+            station::Change { netlink, place, link: &link, known: &spec.addresses }.restore(&wanted)
+        }
+        _ => Ok(()),
+    })
 }
 
 /// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is nothing of ours.

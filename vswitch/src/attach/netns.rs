@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -14,6 +15,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, SYS_ADMIN};
 use super::netlink::Netlink;
+use super::watch::{NamespaceNumber, Watch};
 use crate::api::Netns;
 use crate::sys::netns;
 
@@ -21,6 +23,24 @@ use crate::sys::netns;
 const DIRECTORY: &str = "/run/netns";
 /// The namespace of the calling thread; `/proc/self` would be that of the process's first thread.
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// What tells a namespace from every other one that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// Of the namespace that is called so now; `None`: there is none.
+    pub fn now(netns: &Netns) -> Option<Self> {
+        std::fs::metadata(netns.path()).ok().as_ref().map(Self::of)
+    }
+}
 
 /// An open network namespace.
 #[derive(Debug)]
@@ -31,12 +51,14 @@ pub(super) struct Namespace {
     file: Option<File>,
     /// Whether opening it made it.
     pub(super) made: bool,
+    /// Its number, if it is watched.
+    pub(super) number: Option<NamespaceNumber>,
 }
 
 impl Namespace {
     /// That of vswitchd.
     pub(super) fn own() -> Self {
-        Self { place: Place(None), file: None, made: false }
+        Self { place: Place(None), file: None, made: false, number: None }
     }
 
     /// One that exists.
@@ -44,7 +66,7 @@ impl Namespace {
         let Some(netns) = netns else { return Ok(Self::own()) };
         let place = Place(Some(netns.clone()));
         match File::open(netns.path()) {
-            Ok(file) => Ok(Self { place, file: Some(file), made: false }),
+            Ok(file) => Ok(Self { place, file: Some(file), made: false, number: None }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 Err(AttachError::NoNetns { netns: netns.clone(), source })
             }
@@ -59,6 +81,21 @@ impl Namespace {
             _ => false,
         };
         Ok(Self { made, ..Self::open(netns)? })
+    }
+
+    /// The same, with its number. What cannot be numbered is not told of.
+    pub(super) fn watched(self, watch: Option<&Watch>) -> Self {
+        let number = match (&self.file, watch) {
+            (_, None) => None,
+            (None, Some(watch)) => watch.own(),
+            (Some(file), Some(watch)) => watch.number(file.as_fd()).ok(),
+        };
+        Self { number, ..self }
+    }
+
+    /// What tells it from others, also of its name; `None`: vswitchd's own.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.file.as_ref()?.metadata().ok().as_ref().map(Identity::of)
     }
 
     /// A descriptor of it, for moving devices there.

@@ -62,6 +62,12 @@ impl Change<'_> {
         })
     }
 
+    /// Sets addresses and routes that are missing.
+    pub(super) fn restore(&self, wanted: &Station) -> Result<(), AttachError> {
+        self.set_addresses(wanted, &self.now()?)?;
+        self.set_routes(wanted)
+    }
+
     fn now(&self) -> Result<Station, AttachError> {
         let addresses = self.addresses()?;
         let ours = addresses.iter().filter(|(net, ours)| *ours || self.known.contains(net)).map(|(net, _)| *net).collect();

@@ -14,7 +14,7 @@ use super::error::{Doing, NET_ADMIN};
 use super::netlink::{self, Link, Netlink};
 use super::netns::Namespace;
 use super::station::{Change, Station};
-use super::{AttachError, Attachment, Place, Plan, claim, mark};
+use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
 use crate::device::{Device, Tap};
 use crate::sys::tun::Offloads;
 use crate::sys::{ethtool, tun};
@@ -35,7 +35,7 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
         let is_its_own = |queue: &&OwnedFd| tun::device_of(queue.as_fd()).is_ok_and(|device| device.name == ifname);
         let held = plan.held.iter().filter(is_its_own).filter_map(|queue| queue.try_clone().ok());
         let queues = Queues::open(ifname, plan.queues, held, place)?;
-        Opened { netlink, place, plan, ifname, reopened: found.is_some() }.finish(queues)
+        Opened { netlink, namespace, plan, ifname, reopened: found.is_some() }.finish(queues)
     })
 }
 
@@ -107,7 +107,7 @@ fn open_queue(ifname: &str, many: bool, place: &Place) -> Result<Result<OwnedFd,
 /// A TAP whose queues are open.
 struct Opened<'a> {
     netlink: &'a Netlink,
-    place: &'a Place,
+    namespace: &'a Namespace,
     plan: &'a Plan<'a>,
     ifname: &'a str,
     reopened: bool,
@@ -124,7 +124,7 @@ impl Opened<'_> {
         if !self.reopened {
             wanted.mac = wanted.mac.or(self.plan.first_mac);
         }
-        Change { netlink: self.netlink, place: self.place, link: &link, known: &[] }.make_or_undo(&wanted)?;
+        Change { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] }.make_or_undo(&wanted)?;
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
             features.push("speed".to_owned());
         }
@@ -134,12 +134,14 @@ impl Opened<'_> {
         tun::set_persistent(queues.first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
         Ok(Attachment {
             devices: queues.devices(capabilities),
-            ifname: link.name,
+            ifname: link.name.clone(),
             ifindex: link.index,
             mac: link.mac,
             features,
             made_netns: false,
             reopened: self.reopened,
+            ends: vec![End::of(&link, self.namespace)],
+            namespace: None,
         })
     }
 
@@ -148,7 +150,7 @@ impl Opened<'_> {
     }
 
     fn gone(&self) -> AttachError {
-        AttachError::NoInterface { ifname: self.ifname.to_owned(), place: self.place.clone() }
+        AttachError::NoInterface { ifname: self.ifname.to_owned(), place: self.namespace.place.clone() }
     }
 
     fn set_properties(&self, link: &Link) -> Result<(), AttachError> {
@@ -179,7 +181,7 @@ impl Opened<'_> {
 
     fn doing(&self, verb: &str, how: &str) -> String {
         let how = if how.is_empty() { String::new() } else { format!(" {how}") };
-        format!("{verb} TAP \"{}\" {}{how}", self.ifname, self.place)
+        format!("{verb} TAP \"{}\" {}{how}", self.ifname, self.namespace.place)
     }
 }
 

@@ -4,6 +4,7 @@ use packet::Mac;
 
 use super::error::{AttachError, Doing, NET_RAW};
 use super::netns::Namespace;
+use super::watch::{End, Watch};
 use super::{link, sockets};
 use crate::device::Device;
 
@@ -15,21 +16,26 @@ pub struct UplinkAttachment {
     pub mtu: u16,
     /// What the kernel can do for it.
     pub features: Vec<String>,
+    /// The interface, as it is now.
+    pub end: End,
 }
 
 /// Listens on the interface `ifname` of the own namespace for `mac`, besides what the interface is used for.
 ///
 /// # Errors
 /// One sentence for the user. Nothing that this call made is left behind then.
-pub fn attach_uplink(ifname: &str, mac: Mac) -> Result<UplinkAttachment, AttachError> {
-    let namespace = Namespace::own();
+pub fn attach_uplink(ifname: &str, mac: Mac, watch: Option<&Watch>) -> Result<UplinkAttachment, AttachError> {
+    let namespace = Namespace::own().watched(watch);
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
         let found = link::look_up(netlink, ifname, place)?;
         let doing = || format!("open a packet socket on \"{ifname}\" {place}");
         let (device, features) =
             link::while_up(netlink, &found, place, || sockets::open_for(found.index, mac).doing(NET_RAW, doing))?;
+        // It may have been down before.
+        let found = link::look_up(netlink, ifname, place)?;
+        let end = End::of(&found, &namespace);
         let mtu = u16::try_from(found.mtu).unwrap_or(u16::MAX);
-        Ok(UplinkAttachment { device, mtu, features })
+        Ok(UplinkAttachment { device, mtu, features, end })
     })
 }

@@ -9,13 +9,13 @@ use super::isolate::isolate;
 use super::netlink::{self, Link, Netlink};
 use super::netns::Namespace;
 use super::station::{Change, Station};
-use super::{AttachError, Attachment, Plan, claim, mark, sockets};
+use super::{AttachError, Attachment, End, Plan, claim, mark, sockets};
 use crate::api::{PortName, PortSpec};
 use crate::device::Device;
 use crate::sys::ethtool;
 
 pub(super) fn attach(plan: &Plan<'_>, station: &Namespace) -> Result<Attachment, AttachError> {
-    let pair = Pair { plan, station, switch: &Namespace::own() };
+    let pair = Pair { plan, station, switch: &Namespace::own().watched(plan.watch) };
     let reopened = pair.find()?;
     if !reopened {
         pair.make()?;
@@ -135,15 +135,17 @@ impl Pair<'_> {
         let (devices, features) = self.open_switch_end()?;
         let far = self.configure_station()?;
         let name = switch_name(&self.plan.spec.name);
-        // Without its far end up it gets no carrier.
-        if far.up {
-            let settled = self.switch.with_netlink(|netlink| {
-                netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))
-            });
-            settled?;
-        }
+        let near = self.switch.with_netlink(|netlink| {
+            // Without its far end up it gets no carrier.
+            if far.up {
+                netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))?;
+            }
+            let gone = || AttachError::NoInterface { ifname: name.clone(), place: self.switch.place.clone() };
+            switch_link(netlink, self.switch, self.plan.spec)?.ok_or_else(gone)
+        })?;
+        let ends = vec![End::of(&far, self.station), End::of(&near, self.switch)];
         let (ifname, ifindex, mac) = (far.name, far.index, far.mac);
-        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false })
+        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
     }
 
     fn configure_station(&self) -> Result<Link, AttachError> {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::print::{origin, state_name};
+use super::print::{explanation, origin, state_name};
 use super::table::Table;
-use crate::api::{BridgeInfo, ForwardInfo, NeighborInfo, PortState, SessionInfo, UplinkInfo};
+use crate::api::{BridgeInfo, ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 
 pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
     let mut table = Table::new(["UPLINK", "KIND", "DEVICE", "ADDRESSES", "GATEWAY", "SESSIONS", "STATE"]);
@@ -16,7 +16,7 @@ pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
             listed(&uplink.addresses),
             listed(&uplink.gateways),
             uplink.sessions.to_string(),
-            state_name(&uplink.state).to_owned(),
+            state_name(&uplink.state),
         ]);
     }
     table.text()
@@ -101,7 +101,7 @@ pub(super) fn show_uplink(text: &mut String, uplink: &UplinkInfo, forwards: &[Fo
         uplink.mtu,
         origin(uplink.origin),
     );
-    if let PortState::Down(why) = &uplink.state {
+    if let Some(why) = explanation(&uplink.state, true) {
         let _ = writeln!(text, "      {why}");
     }
     if uplink.device.is_some() {

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::gateway;
 use super::table::Table;
 use crate::api::{
-    BridgeInfo, ControlFrames, DockerPlace, FdbEntry, Origin, PortInfo, PortState, PortStats, Reply, SwitchInfo, VxlanInfo,
+    BridgeInfo, ControlFrames, DockerPlace, FdbEntry, Origin, PortInfo, PortKind, PortState, PortStats, Reply, SwitchInfo,
+    VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -83,7 +84,7 @@ fn list_ports(ports: &[PortInfo]) -> String {
             port.netns.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             port.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string()),
             vlans(port),
-            state(port).to_owned(),
+            state_name(&port.state),
             container,
             network,
         ]);
@@ -142,15 +143,13 @@ fn show_port(text: &mut String, port: &PortInfo) {
     let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
     let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
     let origin = whose(port.origin, &port.docker.to_string());
-    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state(port), port.kind, port.ifname);
+    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state_name(&port.state), port.kind, port.ifname);
     let mut line = |words: Vec<String>| {
         if !words.is_empty() {
             let _ = writeln!(text, "      {}", words.join(" "));
         }
     };
-    if let PortState::Down(why) = &port.state {
-        line(vec![why.clone()]);
-    }
+    line(explanation(&port.state, port.kind == PortKind::Link).into_iter().collect());
     line(port.addresses.iter().map(ToString::to_string).collect());
     if let Some(lease) = &port.lease {
         let grant = match lease.seconds {
@@ -189,7 +188,7 @@ fn list_vxlans(vxlans: &[VxlanInfo]) -> String {
             remotes(vxlan),
             number(vxlan.mtu.map(u32::from)),
             number(vxlan.underlay_mtu),
-            if vxlan.state == PortState::Up { "up" } else { "down" }.to_owned(),
+            state_name(&vxlan.state),
         ]);
     }
     table.text()
@@ -205,10 +204,10 @@ fn remotes(vxlan: &VxlanInfo) -> String {
 }
 
 fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
-    let state = if vxlan.state == PortState::Up { "up" } else { "down" };
+    let state = state_name(&vxlan.state);
     let VxlanInfo { name, vni, local, port, .. } = vxlan;
     let _ = writeln!(text, "  {name}: {state}, vxlan {vni}, {local} port {port} to {}{}", remotes(vxlan), origin(vxlan.origin));
-    if let PortState::Down(why) = &vxlan.state {
+    if let Some(why) = explanation(&vxlan.state, false) {
         let _ = writeln!(text, "      {why}");
     }
     if let (Some(mtu), Some(underlay)) = (vxlan.mtu, vxlan.underlay_mtu) {
@@ -275,14 +274,22 @@ fn stats(ports: &[PortStats]) -> String {
     if drops.is_empty() { table.text() } else { format!("{}\n{}", table.text(), drops.text()) }
 }
 
-fn state(port: &PortInfo) -> &'static str {
-    state_name(&port.state)
+/// A few words for a state.
+pub(super) fn state_name(state: &PortState) -> String {
+    match state {
+        PortState::Unusable(_) => "down".to_owned(),
+        state => state.to_string(),
+    }
 }
 
-pub(super) const fn state_name(state: &PortState) -> &'static str {
+/// What there is to say about a state besides.
+/// The device of a `link` is somebody else's.
+pub(super) fn explanation(state: &PortState, is_link: bool) -> Option<String> {
     match state {
-        PortState::Up => "up",
-        PortState::Down(_) => "down",
+        PortState::Up | PortState::Down | PortState::NoCarrier => None,
+        PortState::DeviceGone if is_link => Some("it is taken again as soon as it is back".to_owned()),
+        PortState::DeviceGone | PortState::NamespaceGone => Some("remove it, or reload to make it again".to_owned()),
+        PortState::Unusable(why) => Some(why.clone()),
     }
 }
 

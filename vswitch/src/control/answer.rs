@@ -51,7 +51,7 @@ impl Switch {
         let mut places = self.docker_places();
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
-            let info = PortInfo::new(&port.spec, port.origin, mac, port.state.clone(), port.features.clone());
+            let info = PortInfo::new(&port.spec, port.origin, mac, port.presence.state().clone(), port.features.clone());
             let lease = self.lease_info(&port.spec.name);
             PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
         };

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Switch};
-use crate::api::{BridgeName, BridgeSpec, Origin, PortName, PortState, check_ipv6_mtu};
+use crate::api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
 use crate::attach;
 use crate::config::Layout;
 use crate::datapath::{BridgeId, BridgeSettings};
@@ -64,8 +64,8 @@ impl Switch {
                 (Err(error), _) => errors.push(error),
             }
         }
-        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| port.state == PortState::Up);
-        self.state.made.ports.retain(|name, _| left.contains(name) || is_up(name));
+        let has_device = |name: &PortName| self.ports.get(name).is_some_and(|port| port.presence.state().has_device());
+        self.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
             self.state.forget_overruled(&self.file);
             self.state_file.save(&self.state).map_err(ControlError::State)?;
@@ -160,7 +160,7 @@ impl Switch {
     /// Gives the devices of a bridge another MTU and other default routes; all or none.
     fn change_stations(&self, bridge: &BridgeName, new: (u16, &[IpNet]), old: (u16, &[IpNet])) -> Result<(), ControlError> {
         check_ipv6_mtu(bridge, new.1, new.0)?;
-        let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.state == PortState::Up);
+        let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
             if let Err(error) = attach::reconfigure(spec, spec, new.0, new.1) {

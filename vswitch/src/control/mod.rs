@@ -18,6 +18,7 @@ mod error;
 mod forward;
 mod handover;
 mod lease;
+mod links;
 mod plan;
 mod ports;
 mod run;
@@ -40,7 +41,7 @@ pub use run::RunError;
 pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
-use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, PortState, Reply, Request};
+use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Reply, Request};
 use crate::attach;
 use crate::config::{self, Change, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, Hold, Place, PortId, Slots};
@@ -51,6 +52,7 @@ use crate::worker::{Command, Event, Handle, Stopped};
 use capture::Captures;
 use docker::Asking;
 use handover::Handover;
+use links::Presence;
 use plan::Step;
 use services::ServicesThread;
 use sockets::Sockets;
@@ -90,6 +92,8 @@ pub struct Switch {
     handover: Handover,
     /// The containers to which the host has routes, by the ports that they lead to.
     lan_routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
+    /// What the kernel tells of devices; `None`: it does not.
+    watch: Option<attach::Watch>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
 }
@@ -106,7 +110,7 @@ struct Port {
     origin: Origin,
     mac: Option<Mac>,
     features: Vec<String>,
-    state: PortState,
+    presence: Presence,
     /// Whether its device was there before this start.
     reopened: bool,
 }
@@ -139,6 +143,8 @@ impl Switch {
         let (state_file, state) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
         let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
+        let watch =
+            attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
         let mut switch = Self {
             path,
             file: config,
@@ -163,6 +169,7 @@ impl Switch {
             names: Names::default(),
             handover,
             lan_routes: BTreeMap::new(),
+            watch,
             started_up: false,
         };
         switch.forget_dead();
@@ -174,6 +181,7 @@ impl Switch {
         switch.tell_services();
         switch.tell_stations();
         notes.extend(switch.mtu_notes());
+        notes.extend(switch.watch_note());
         notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
         Ok((switch, notes))
     }
@@ -183,6 +191,11 @@ impl Switch {
     /// # Errors
     /// Why it was not; nothing of it was done then.
     pub fn execute(&mut self, request: Request) -> Result<Reply, ControlError> {
+        // What is asked about, and what is changed, is what is there now.
+        self.follow_links();
+        if matches!(request, Request::Show | Request::ListPorts(_) | Request::ListUplinks | Request::Reload) {
+            self.follow_namespaces();
+        }
         match request {
             Request::AddBridge(spec) => self.add_bridge(spec),
             Request::DeleteBridge(name) => self.delete_bridge(name),
@@ -218,20 +231,12 @@ impl Switch {
 
     /// Takes note of what a worker found.
     pub fn note(&mut self, event: Event) {
-        let id = match event {
-            Event::DeviceGone(id) => id,
-            Event::Punt(punt) => return self.serve(punt),
-            Event::PacketTooBig(id) => return self.note_too_big(id),
-            Event::Held(bridge, hold) => return self.note_hold(bridge, &hold),
-        };
-        let Some(name) = self.port_ids.get(id.0) else { return };
-        let port = self.ports.get_mut(name).map(|port| &mut port.state);
-        let state = port.or_else(|| self.uplinks.get_mut(name).map(|uplink| &mut uplink.state));
-        if let Some(state) = state.filter(|state| **state == PortState::Up) {
-            tracing::warn!(port = %name, "its device is gone");
-            *state = PortState::Down("its device is gone: remove it, or reload to make it again".to_owned());
+        match event {
+            Event::DeviceGone(id) => self.note_gone(id),
+            Event::Punt(punt) => self.serve(punt),
+            Event::PacketTooBig(id) => self.note_too_big(id),
+            Event::Held(bridge, hold) => self.note_hold(bridge, &hold),
         }
-        self.collect_dead();
     }
 
     /// An address moves to and fro between two ports.
@@ -276,7 +281,7 @@ impl Switch {
             return Err(ControlError::NeedsRestart("docker", key));
         }
         let before = std::mem::replace(&mut self.file, config);
-        let (wanted, notes) = self.wanted();
+        let (wanted, mut notes) = self.wanted();
         let applied = self.check_containers(&wanted).and_then(|()| {
             let mut steps = plan::steps(&self.layout(), &wanted);
             steps.extend(self.revive(&wanted, &steps));
@@ -291,10 +296,12 @@ impl Switch {
         }
         self.state.forget_overruled(&self.file);
         self.state_file.save(&self.state).map_err(ControlError::State)?;
+        notes.extend(self.restore_stations());
+        notes.extend(self.state_notes());
         Ok(Reply::Done(notes))
     }
 
-    /// Steps that attach again what is down and does not change.
+    /// Steps that attach again what has no device and does not change.
     fn revive(&self, wanted: &Layout, steps: &[Step]) -> Vec<Step> {
         let touched: BTreeSet<&PortName> = steps
             .iter()
@@ -306,13 +313,13 @@ impl Switch {
                 _ => None,
             })
             .collect();
-        let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| port.state != PortState::Up);
+        let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| !port.presence.state().has_device());
         let closed = |name: &&PortName| matches!(self.tunnels.get(*name), Some(TunnelPort { run: Run::Down(_), .. }));
         let tunnels = wanted.vxlans.iter().filter(|(name, _)| closed(name) && !touched.contains(*name));
         let tunnels = tunnels.map(|(_, (spec, origin))| Step::SetVxlan(spec.clone(), *origin));
         let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
         let ports = names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin));
-        let down = |name: &&PortName| self.uplinks.get(*name).is_some_and(|uplink| uplink.state != PortState::Up);
+        let down = |name: &&PortName| self.uplinks.get(*name).is_some_and(|uplink| !uplink.presence.state().has_device());
         let names = wanted.uplinks.keys().filter(down).filter(|name| !touched.contains(*name));
         let uplinks = names.map(|name| &wanted.uplinks[name]).map(|(spec, origin)| Step::SetUplink(spec.clone(), *origin));
         tunnels.chain(uplinks).chain(ports).collect()

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::links::{self, Presence};
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
-use crate::api::{Netns, Origin, PortKind, PortName, PortSpec, PortState};
+use crate::api::{Netns, Origin, PortKind, PortName, PortSpec};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use crate::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
@@ -31,8 +32,8 @@ impl Switch {
     pub(super) fn add_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
         let id = PortId(self.port_ids.vacancy());
         self.port_ids.insert(id.0, spec.name.clone());
-        let state = PortState::Down(error.to_string());
-        let port = Port { id, origin, mac: spec.mac, features: Vec::new(), state, reopened: true, spec };
+        let port =
+            Port { id, origin, mac: spec.mac, features: Vec::new(), presence: Presence::unusable(error), reopened: true, spec };
         self.ports.insert(port.spec.name.clone(), port);
     }
 
@@ -42,7 +43,10 @@ impl Switch {
         let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
         let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, self.bridge(&spec.bridge)?.spec.addresses.clone());
         let inverse = Step::SetPort(old.clone(), old_origin);
-        if plan::needs_new_device(&old, &spec) || port.state != PortState::Up {
+        if spec == old && links::is_missing(port) {
+            return self.try_port(&name).map(|()| inverse);
+        }
+        if plan::needs_new_device(&old, &spec) || !port.presence.state().has_device() {
             return self.replace_port(spec, origin).map(|()| inverse);
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
@@ -109,11 +113,12 @@ impl Switch {
     }
 
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
-    fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
+    pub(super) fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
         self.check_place(&spec)?;
         self.bridge(&spec.bridge)?;
         self.journal(&spec)?;
         let attachment = self.open(&spec)?;
+        let presence = Presence::of(&attachment);
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.state.made.netns.insert(netns.clone());
@@ -132,7 +137,7 @@ impl Switch {
                 return Err(error);
             }
         }
-        Ok(Port { id, spec, origin, mac, features, state: PortState::Up, reopened })
+        Ok(Port { id, spec, origin, mac, features, presence, reopened })
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
@@ -140,7 +145,7 @@ impl Switch {
         let first_mac = Some(self.state.station_mac(spec.name.as_str()));
         let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
         let (queues, held) = (self.workers.len(), self.handover.queues_of(&spec.name));
-        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways });
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways, watch: self.watch.as_ref() });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)

@@ -1,11 +1,13 @@
 //! The life of a vswitchd: start, serve, end.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -22,7 +24,7 @@ use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
 use crate::services::{Output, Tickets};
-use crate::sys::activation;
+use crate::sys::{activation, netlink};
 use crate::worker::{Command, Event, Handle, Worker};
 
 /// Why vswitchd ended early.
@@ -46,6 +48,8 @@ const CALLS: usize = 64;
 const FRAMES: usize = Tickets::MOST;
 /// How often the underlay of tunnels and the host's bridges and addresses are looked at, of whose routes and ports no event tells as a whole.
 const SURVEY: Duration = Duration::from_secs(2);
+/// How often it is looked whether the namespaces of ports are still those that they were.
+const ROLL_CALL: Duration = Duration::from_millis(400);
 /// How often it is looked whether Docker's containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -204,8 +208,10 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
     let served = doors.serve(calls, asks, found);
-    let (mut look, mut survey) = (interval(LOOK), interval(SURVEY));
+    let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
     survey.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    roll_call.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
     loop {
         tokio::select! {
@@ -216,7 +222,14 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
+            mut news = readable(links.as_ref()) => {
+                if !tokio::task::block_in_place(|| switch.follow_links()) {
+                    news.clear_ready();
+                }
+            }
+            _ = roll_call.tick() => tokio::task::block_in_place(|| switch.follow_namespaces()),
             _ = survey.tick() => tokio::task::block_in_place(|| {
+                switch.follow_missing();
                 switch.follow_underlay();
                 switch.follow_bridges();
                 switch.follow_lans();
@@ -253,6 +266,16 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
     // Answers that are on their way get out before the sockets go.
     drop(served);
     Ok(())
+}
+
+/// Waits until the kernel says something about links.
+async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, OwnedFd> {
+    if let Some(links) = links
+        && let Ok(guard) = links.readable().await
+    {
+        return guard;
+    }
+    std::future::pending().await
 }
 
 fn answer(switch: &mut Switch, call: Call) -> std::ops::ControlFlow<()> {

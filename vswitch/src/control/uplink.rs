@@ -8,12 +8,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
+use super::links::Presence;
 use super::plan::Step;
 use super::ports::port_vacancy;
 use super::{ControlError, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, PortState, Reply, SessionInfo, UplinkInfo,
-    UplinkKind, UplinkSpec,
+    BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind,
+    UplinkSpec,
 };
 use crate::attach;
 use crate::config::Change;
@@ -40,7 +41,7 @@ pub(super) struct Uplink {
     pub(super) mac: Mac,
     pub(super) mtu: u16,
     pub(super) features: Vec<String>,
-    pub(super) state: PortState,
+    pub(super) presence: Presence,
     /// Addresses and gateways that DHCP gave.
     pub(super) lease: Option<(Vec<IpNet>, Vec<IpAddr>)>,
     /// The thread that has the host's sockets.
@@ -61,12 +62,18 @@ impl Uplink {
     }
 }
 
+/// The bridge that an uplink is.
+pub(super) const fn bridge_settings(mtu: u16) -> BridgeSettings {
+    BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop }
+}
+
 /// What was opened for an uplink.
-struct Opened {
-    device: Box<dyn Device>,
-    mtu: u16,
-    features: Vec<String>,
-    host: Option<HostUplink>,
+pub(super) struct Opened {
+    pub(super) device: Box<dyn Device>,
+    pub(super) mtu: u16,
+    pub(super) features: Vec<String>,
+    pub(super) host: Option<HostUplink>,
+    pub(super) presence: Presence,
 }
 
 impl Switch {
@@ -102,7 +109,7 @@ impl Switch {
         self.check_leases(spec.name.as_str(), &format!("uplink \"{}\"", spec.name), spec.addresses())?;
         let name = spec.name.clone();
         let mac = self.uplink_mac(&spec);
-        let Opened { device, mtu, features, host } = self.open_uplink(&spec, mac)?;
+        let Opened { device, mtu, features, host, presence } = self.open_uplink(&spec, mac)?;
         let (bridge, port) = self.uplink_bridge(mtu)?;
         let settings = PortSettings::on(bridge);
         let router = self.router()?;
@@ -112,8 +119,7 @@ impl Switch {
             return Err(ControlError::Poll(name, error));
         }
         self.captures.add_uplink(port, &spec);
-        let state = PortState::Up;
-        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, state, lease: None, host })?;
+        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, presence, lease: None, host })?;
         Ok(Step::DeleteUplink(name))
     }
 
@@ -127,15 +133,14 @@ impl Switch {
         let mac = self.uplink_mac(&spec);
         let mtu = DOWN_MTU;
         let (bridge, port) = self.uplink_bridge(mtu)?;
-        let (state, features) = (PortState::Down(error.to_string()), Vec::new());
-        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, state, lease: None, host: None })
+        let (presence, features) = (Presence::unusable(error), Vec::new());
+        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, presence, lease: None, host: None })
     }
 
     /// Makes the bridge of an uplink to be, and chooses its port.
     fn uplink_bridge(&self, mtu: u16) -> Result<(BridgeId, PortId), ControlError> {
         let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), port_vacancy(&self.port_ids)?);
-        let settings = BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop };
-        self.router()?.tell(Command::SetBridge(bridge, settings))?;
+        self.router()?.tell(Command::SetBridge(bridge, bridge_settings(mtu)))?;
         Ok((bridge, port))
     }
 
@@ -158,8 +163,12 @@ impl Switch {
     pub(super) fn change_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
         let old = self.uplink(&spec.name)?;
         let inverse = Step::SetUplink(old.spec.clone(), old.origin);
-        let same_device = old.spec.device() == spec.device() && old.mac == self.uplink_mac(&spec) && old.state == PortState::Up;
+        let same_device =
+            old.spec.device() == spec.device() && old.mac == self.uplink_mac(&spec) && old.presence.state().has_device();
         let name = spec.name.clone();
+        if old.spec == spec && matches!(spec.kind, UplinkKind::Link { .. }) && !old.presence.state().has_device() {
+            return self.try_uplink(&name).map(|()| inverse);
+        }
         self.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
             if let Some(uplink) = self.uplinks.get_mut(&name) {
@@ -273,13 +282,13 @@ impl Switch {
         }))
     }
 
-    fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
+    pub(super) fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
         match &spec.kind {
             UplinkKind::Link { device, .. } => {
-                let attached = attach::attach_uplink(device.as_str(), mac);
+                let attached = attach::attach_uplink(device.as_str(), mac, self.watch.as_ref());
                 let attached = attached.map_err(|error| ControlError::AttachUplink(spec.name.clone(), error))?;
-                let attach::UplinkAttachment { device, mtu, features } = attached;
-                Ok(Opened { device, mtu, features, host: None })
+                let attach::UplinkAttachment { device, mtu, features, end } = attached;
+                Ok(Opened { device, mtu, features, host: None, presence: Presence::at(end) })
             }
             UplinkKind::Host { .. } => {
                 let settings = host::Settings {
@@ -290,7 +299,8 @@ impl Switch {
                     capacity: host::Capacity::default(),
                 };
                 let (host, device) = host::open(settings)?;
-                Ok(Opened { device, mtu: HOST_MTU, features: Vec::new(), host: Some(host) })
+                let presence = Presence::always_up();
+                Ok(Opened { device, mtu: HOST_MTU, features: Vec::new(), host: Some(host), presence })
             }
         }
     }
@@ -345,7 +355,7 @@ impl Switch {
             dhcp: uplink.spec.is_by_dhcp(),
             sessions,
             ports_in_use,
-            state: uplink.state.clone(),
+            state: uplink.presence.state().clone(),
             features: uplink.features.clone(),
             origin: uplink.origin,
         })

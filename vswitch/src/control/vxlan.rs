@@ -193,7 +193,7 @@ impl Switch {
         let TunnelPort { spec, origin, run } = tunnel;
         let live = match run {
             Run::Up(live) => live,
-            Run::Down(why) => return VxlanInfo::new(spec, *origin, PortState::Down(why.clone())),
+            Run::Down(why) => return VxlanInfo::new(spec, *origin, PortState::Unusable(why.clone())),
         };
         let open: Vec<&Open> = live.ears.iter().filter_map(|ear| self.sockets.ears.get(ear)).collect();
         let runs = open.iter().all(|ear| ear.runs);

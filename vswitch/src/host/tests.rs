@@ -192,7 +192,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         offload: true,
     };
     let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan { spec: &spec, first_mac: None, mtu: 1500, queues: 1, held: &[], gateways: &gateways })
+    attach(&Plan { spec: &spec, first_mac: None, mtu: 1500, queues: 1, held: &[], gateways: &gateways, watch: None })
         .unwrap()
         .devices
         .remove(0)

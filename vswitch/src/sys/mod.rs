@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod datagram;
 pub mod ethtool;
+pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod pcap;

@@ -25,6 +25,10 @@ pub enum Command {
     SetPort(PortId, PortSettings),
     /// Remove a port and close its device.
     Detach(PortId, Sender<()>),
+    /// Close the device of a port, which stays.
+    Close(PortId, Sender<()>),
+    /// Say whether the port has a device.
+    IsOpen(PortId, Sender<bool>),
     /// Open the device of a port once more, where that keeps it up.
     Duplicate(PortId, Sender<Option<OwnedFd>>),
     /// List a bridge's addresses.

@@ -231,6 +231,13 @@ impl Worker {
                 self.detach(id);
                 let _ = reply.send(());
             }
+            Command::Close(id, reply) => {
+                self.close(id);
+                let _ = reply.send(());
+            }
+            Command::IsOpen(id, reply) => {
+                let _ = reply.send(self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
+            }
             Command::Duplicate(id, reply) => {
                 let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
                 let _ = reply.send(device.and_then(|device| device.duplicate()));

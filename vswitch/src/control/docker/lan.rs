@@ -44,7 +44,7 @@ impl Switch {
     fn set_lan_routes(&mut self) {
         let docker = &self.state.docker;
         let names = docker.lans().filter_map(|(id, _)| Some((docker::host_port_name(id)?, docker.addresses_on(id))));
-        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| port.state == PortState::Up);
+        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| *port.presence.state() == PortState::Up);
         let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
         let is_set = |name: &PortName, containers: &BTreeSet<IpAddr>| {
             let known = self.lan_routes.get(name) == Some(containers);

@@ -1,0 +1,223 @@
+//! The switch tells the truth about its devices: what `show`, the lists, JSON and the log say after something has happened to one, how soon,
+//! and what a reload does about it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails its test")]
+
+use std::time::{Duration, Instant};
+
+use vswitch_tests::{Lab, needs, ping};
+
+/// How soon a state is true.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What `vsctl list-ports` or `list-uplinks` says about one.
+fn state(lab: &Lab, name: &str) -> String {
+    let all = ["list-ports", "list-uplinks"].map(|list| lab.json(list));
+    let rows = all.iter().flat_map(|list| list.as_array().unwrap());
+    let row = rows.clone().find(|row| row["name"] == *name).unwrap_or_else(|| panic!("no {name}"));
+    row["state"].as_str().unwrap_or_else(|| panic!("no word or sentence: {row}")).to_owned()
+}
+
+/// Does something to a device and waits until its port is said to be so: by whoever asks no later than a second after that, in the
+/// lists, in `show`, and in the log with a line that it did not have before.
+#[track_caller]
+fn becomes(lab: &Lab, line: &str, name: &str, expected: &str) {
+    let before = lab.log().len();
+    lab.sh(line).ok();
+    let done = Instant::now();
+    loop {
+        let asked = done.elapsed();
+        let said = state(lab, name);
+        if said == expected {
+            break;
+        }
+        assert!(asked < SOON, "{line}: {name} is said to be {said:?} {asked:?} later instead of {expected:?}: {}", lab.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let shown = lab.ctl("show").ok();
+    let words = [format!("  {name}: {expected}, "), format!("uplink {name}: {expected}, ")];
+    assert!(words.iter().any(|words| shown.contains(words)), "{expected}: {shown}");
+    let logged = match expected {
+        "up" => "its link is up",
+        "down" => "its link is down",
+        "no carrier" => "its link has no carrier",
+        gone => gone,
+    };
+    let is_it = |line: &&str| line.contains(logged) && line.ends_with(name);
+    // One line a second for each port.
+    lab.until(&format!("the log says that {name}: {logged}"), |lab| lab.log()[before..].lines().any(|line| is_it(&line)));
+}
+
+/// A TAP, a veth pair and a link on a bridge, and an uplink; the links' far ends are `lan2` and `wan2`, beside vswitchd.
+const FOUR: &str = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"wan\"\naddress = \"192.0.2.10/24\"\n\
+    [[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.254/24\", \"fd00::254/64\"]\nuplink = \"wan\"\n\
+    [[port]]\nname = \"tap\"\nbridge = \"br0\"\nnetns = \"@tap\"\naddresses = [\"10.0.0.1/24\", \"fd00::1/64\"]\n\
+    [[port]]\nname = \"veth\"\nbridge = \"br0\"\nkind = \"veth\"\nnetns = \"@veth\"\naddresses = [\"10.0.0.2/24\", \"fd00::2/64\"]\n\
+    [[port]]\nname = \"lan\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"lan\"\n";
+
+const WIRES: &str = "ip -n @host link add lan type veth peer name eth0 netns @lan && ip -n @lan link set eth0 up && \
+    ip -n @lan addr add 10.0.0.3/24 dev eth0 && \
+    ip -n @host link add wan type veth peer name eth0 netns @wan && ip -n @wan link set eth0 up && \
+    ip -n @wan addr add 192.0.2.1/24 dev eth0 && ip -n @host link set lan up && ip -n @host link set wan up";
+
+fn four() -> Lab {
+    let mut lab = Lab::new();
+    for name in ["tap", "veth", "lan", "wan"] {
+        lab.add_netns(name);
+    }
+    lab.sh(WIRES).ok();
+    lab.write(FOUR);
+    lab.start();
+    for name in ["tap", "veth", "lan", "wan"] {
+        assert_eq!(state(&lab, name), "up", "{name}");
+    }
+    lab
+}
+
+#[test]
+fn a_device_that_is_set_down_and_up_again_is_said_to_be_within_a_second() {
+    needs!("ping");
+    let lab = four();
+    for (name, device) in [
+        ("tap", "-n @tap link set eth0"),
+        ("veth", "-n @veth link set eth0"),
+        ("veth", "-n @host link set vsw-veth"),
+        ("lan", "-n @host link set lan"),
+        ("wan", "-n @host link set wan"),
+    ] {
+        becomes(&lab, &format!("ip {device} down"), name, "down");
+        let reloaded = lab.ctl("reload");
+        assert!(reloaded.stderr.contains(&format!("\"{name}\" is down")), "{reloaded:?}");
+        assert_eq!(state(&lab, name), "down", "who set it down had a reason");
+        becomes(&lab, &format!("ip {device} up"), name, "up");
+    }
+    assert!(ping(&lab, "tap", "10.0.0.2") && ping(&lab, "tap", "10.0.0.3"));
+}
+
+#[test]
+fn a_device_without_carrier_is_said_to_be_within_a_second() {
+    needs!("ping");
+    let lab = four();
+    for (name, device, lost, found) in [
+        ("tap", "-n @tap link set eth0", "carrier off", "carrier on"),
+        ("lan", "-n @lan link set eth0", "down", "up"),
+        ("wan", "-n @wan link set eth0", "down", "up"),
+    ] {
+        becomes(&lab, &format!("ip {device} {lost}"), name, "no carrier");
+        let reloaded = lab.ctl("reload");
+        assert!(reloaded.stderr.contains(&format!("\"{name}\" has no carrier")), "{reloaded:?}");
+        becomes(&lab, &format!("ip {device} {found}"), name, "up");
+    }
+    assert!(ping(&lab, "tap", "10.0.0.3"));
+    // What a bridge of the kernel's says as it lets a port go is no farewell.
+    lab.sh("ip -n @host link add k type bridge && ip -n @host link set lan master k && ip -n @host link set lan nomaster").ok();
+    assert_eq!(state(&lab, "lan"), "up");
+}
+
+#[test]
+fn a_deleted_device_is_said_to_be_gone_within_a_second_and_a_reload_makes_it_again() {
+    needs!("ping");
+    let lab = four();
+    for (name, line) in [("tap", "ip -n @tap link del eth0"), ("veth", "ip -n @veth link del eth0")] {
+        becomes(&lab, line, name, "its device is gone");
+        lab.ctl("reload").ok();
+        assert_eq!(state(&lab, name), "up");
+    }
+    lab.until("they are back", |lab| ping(lab, "tap", "10.0.0.2"));
+}
+
+#[test]
+fn somebody_elses_interface_is_taken_again_as_soon_as_it_is_back() {
+    needs!("ping");
+    let lab = four();
+    assert!(ping(&lab, "lan", "10.0.0.1"));
+    assert!(ping(&lab, "tap", "192.0.2.1"));
+    let frames = |lab: &Lab, name: &str| lab.json(&format!("stats {name}"))[0]["rx_frames"].as_u64().unwrap();
+    let before = [frames(&lab, "lan"), frames(&lab, "wan")];
+    becomes(&lab, "ip -n @host link del lan", "lan", "its device is gone");
+    becomes(&lab, "ip -n @host link del wan", "wan", "its device is gone");
+    let refused = lab.ctl("reload").refused();
+    assert!(refused.contains("no interface"), "{refused}");
+    assert!([frames(&lab, "lan"), frames(&lab, "wan")] >= before, "counters go on");
+    lab.sh(WIRES).ok();
+    for name in ["lan", "wan"] {
+        becomes(&lab, "true", name, "up");
+        assert!(lab.log().lines().any(|line| line.contains("its interface is back") && line.ends_with(name)));
+    }
+    assert!([frames(&lab, "lan"), frames(&lab, "wan")] >= before, "counters go on");
+    // Neighbours are asked for again.
+    lab.until("frames pass", |lab| ping(lab, "lan", "10.0.0.1") && ping(lab, "tap", "192.0.2.1"));
+}
+
+#[test]
+fn a_namespace_that_is_deleted_or_made_again_leaves_no_ghost() {
+    needs!("ping");
+    let mut lab = four();
+    assert!(ping(&lab, "veth", "10.0.0.1"));
+    // Programs that run there keep the namespace, and its device, whatever its name.
+    lab.spawn_in("tap", "sleep 1000");
+    for again in ["", " && ip netns add @tap"] {
+        becomes(&lab, &format!("ip netns del @tap{again}"), "tap", "its namespace is gone");
+        assert!(!ping(&lab, "veth", "10.0.0.1"), "a ghost answers");
+        assert!(lab.ctl("reload").ok().is_empty());
+        assert_eq!(state(&lab, "tap"), "up");
+        lab.until("the new one answers", |lab| ping(lab, "veth", "10.0.0.1"));
+        assert!(ping(&lab, "tap", "10.0.0.2"), "it is in the namespace that has the name now");
+    }
+    lab.spawn_in("veth", "sleep 1000");
+    becomes(&lab, "ip netns del @veth && ip netns add @veth", "veth", "its namespace is gone");
+    assert!(!ping(&lab, "tap", "10.0.0.2"), "a ghost answers");
+    lab.ctl("reload").ok();
+    lab.until("the new one answers", |lab| ping(lab, "tap", "10.0.0.2"));
+    assert!(lab.stop().success());
+    assert_eq!(lab.netns(), ["host", "lan", "tap", "veth", "wan"], "what the user made again is the user's");
+}
+
+#[test]
+fn the_end_of_a_process_ends_the_port_in_its_namespace() {
+    needs!("ping", "unshare");
+    let mut lab = Lab::new();
+    lab.add_netns("b");
+    let pid = lab.spawn_in("host", "unshare -n sleep 1000");
+    lab.until("it has a namespace", |lab| {
+        let net = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        net(pid) != std::fs::read_link(lab.named("/proc/self/ns/net")).unwrap()
+            && lab.run_in("host", "readlink /proc/self/ns/net").ok().trim() != net(pid).to_str().unwrap()
+    });
+    lab.write(&format!(
+        "[[bridge]]\nname = \"br0\"\n\
+         [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"pid:{pid}\"\naddresses = [\"10.0.0.1/24\"]\n\
+         [[port]]\nname = \"b\"\nbridge = \"br0\"\nnetns = \"@b\"\naddresses = [\"10.0.0.2/24\"]\n"
+    ));
+    lab.start();
+    lab.until("it answers", |lab| ping(lab, "b", "10.0.0.1"));
+    becomes(&lab, &format!("kill {pid}"), "a", "its namespace is gone");
+    let refused = lab.ctl("reload").refused();
+    assert!(refused.contains("there is no such process"), "{refused}");
+    assert!(lab.stop().success());
+}
+
+#[test]
+fn addresses_and_routes_that_a_station_lost_come_back_at_a_reload() {
+    needs!();
+    let lab = four();
+    for name in ["tap", "veth"] {
+        let addresses = |lab: &Lab| {
+            let all = lab
+                .sh(&format!(
+                    "ip -n @{name} -o addr show dev eth0 scope global && ip -n @{name} route && ip -n @{name} -6 route"
+                ))
+                .ok();
+            let words = ["10.0.0.", "fd00::", "default via 10.0.0.254", "default via fd00::254"];
+            words.map(|word| all.contains(word))
+        };
+        assert_eq!(addresses(&lab), [true; 4], "{name}");
+        becomes(&lab, &format!("ip -n @{name} link set eth0 down"), name, "down");
+        becomes(&lab, &format!("ip -n @{name} link set eth0 up"), name, "up");
+        assert_ne!(addresses(&lab), [true; 4], "{name}: the kernel takes some of them away");
+        assert!(lab.ctl("reload").ok().is_empty());
+        assert_eq!(addresses(&lab), [true; 4], "{name}");
+        lab.sh(&format!("ip -n @{name} addr flush dev eth0 scope global")).ok();
+        lab.ctl("reload").ok();
+        assert_eq!(addresses(&lab), [true; 4], "{name}");
+    }
+}
