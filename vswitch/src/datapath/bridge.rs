@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use packet::{Mac, Tag, VlanId};
 use vxlan::Answer;
 
 use super::fdb::Fdb;
 use super::place::{Hold, Learned, Place};
+use super::storm::StormLimit;
 use super::tunnel::Reply;
-use super::{Departure, Outputs, Parsed, Port, PortId, PortSettings, Slots};
+use super::{Departure, DropReason, Outputs, Parsed, Port, PortId, PortSettings, Slots};
 use crate::api::{BridgeSpec, ControlFrames, VlanMode};
 
 /// What the datapath needs to know about a bridge.
@@ -47,10 +49,15 @@ pub(super) struct Bridge {
     owners: BTreeSet<(VlanId, IpAddr, PortId)>,
     /// When an address was last said to be held.
     told: Option<u32>,
+    /// Limits what addresses flood that are held.
+    damper: Option<StormLimit>,
 }
 
 /// Seconds between two addresses that are said to be held.
 const TELLING: u32 = 60;
+/// Most flooded frames a second of all addresses that are held: in the direction of its home, a frame of one goes round a loop without a move.
+/// Those that are in the loop use them up at once and are dropped; what a station says now and then is let through.
+const HELD_FLOODS: u32 = 100;
 
 /// Where a frame that may pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +69,7 @@ pub(super) enum Destination {
 impl Bridge {
     pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
         let fdb = Fdb::new(settings.max_macs, settings.ageing, seed);
-        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None }
+        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None, damper: None }
     }
 
     pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
@@ -150,6 +157,20 @@ impl Bridge {
             self.told = Some(now);
             hold
         })
+    }
+
+    /// Whether one more frame of this source, or super-frame of so many segments, may go to many.
+    pub(super) fn admit_flood(
+        &mut self,
+        (vlan, source): (VlanId, Mac),
+        segments: usize,
+        (now, second): (Instant, u32),
+    ) -> Result<(), DropReason> {
+        if !self.fdb.is_held(vlan, source, second) {
+            return Ok(());
+        }
+        let damper = self.damper.get_or_insert_with(|| StormLimit::new(HELD_FLOODS, now));
+        damper.admit(segments, now).then_some(()).ok_or(DropReason::MacMove)
     }
 
     pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {

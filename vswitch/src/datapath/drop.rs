@@ -101,7 +101,7 @@ pub enum DropReason {
     UnknownVtep,
     /// The underlay marked congestion on a packet that cannot carry the mark (RFC 6040).
     CongestionMark,
-    /// Its source address moves to and fro between ports, as it does in a loop, and is held at another one.
+    /// Its source address moves to and fro between ports, as it does in a loop, and is held at another one, or floods too much.
     MacMove,
     /// It asked for a station behind a tunnel that the switch knows, and the switch answered.
     Suppressed,

@@ -26,6 +26,7 @@
 //!
 //! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro is held where it was for a while
 //! ([`vxlan::Moves`]): in a loop, of two ports or of two hosts, every frame would otherwise move it, go round again, and be sent to all.
+//! The bridge lets little of what such an address floods pass meanwhile ([`Fdb::is_held`]).
 //!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
 
@@ -60,6 +61,8 @@ pub struct Fdb {
     fixed: HashMap<u64, Place, FixedState>,
     /// What was held last, until it is taken.
     hold: Option<Hold>,
+    /// The second in which nothing is held any more.
+    held_until: u32,
 }
 
 /// What is kept of an address beside its line.
@@ -85,7 +88,7 @@ impl Fdb {
         let beside = Beside { told: 0, home: Packed::default(), moves: Moves::default() };
         let (lists, beside) = (Lists::new(slots), vec![beside; slots].into());
         let fixed = HashMap::with_hasher(lines.seed());
-        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed, hold: None }
+        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed, hold: None, held_until: 0 }
     }
 
     /// Number of addresses.
@@ -143,6 +146,7 @@ impl Fdb {
                 Verdict::First => beside.home = known.place,
                 Verdict::Again => {}
                 Verdict::Hold => {
+                    self.held_until = seen.seen.saturating_add(Moves::HOLD);
                     fresh.place = beside.home;
                     let away = if seen.place == beside.home { known.place } else { seen.place };
                     let (vlan, mac) = unkey(seen.key);
@@ -168,6 +172,12 @@ impl Fdb {
     /// The address that began to be held last, if it was not taken before.
     pub const fn take_hold(&mut self) -> Option<Hold> {
         self.hold.take()
+    }
+
+    /// Whether an address is held where it is.
+    pub fn is_held(&self, vlan: VlanId, mac: Mac, now: u32) -> bool {
+        let moves = |slot: u32| self.beside[slot as usize].moves;
+        now < self.held_until && self.lines.find(key(vlan, mac)).is_some_and(|slot| moves(slot).is_held(now))
     }
 
     /// Makes these the fixed addresses of a port, each in its VLAN behind a peer, instead of those before.
@@ -271,7 +281,10 @@ impl Fdb {
     fn start_anew(&mut self, length: u32) -> Self {
         let fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.lines.seed()));
         let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
-        std::mem::replace(self, Self { evictions: self.evictions, fixed, hold: self.hold, ..empty })
+        std::mem::replace(
+            self,
+            Self { evictions: self.evictions, fixed, hold: self.hold, held_until: self.held_until, ..empty },
+        )
     }
 
     fn evict(&mut self) {
@@ -373,6 +386,7 @@ mod tests {
             assert!(learned[6..].iter().step_by(2).all(|learned| *learned == Learned::Held), "{learned:?}");
             assert!(learned[7..].iter().step_by(2).all(|learned| *learned != Learned::Held), "its home is heard");
             assert_eq!(fdb.rows(100)[0].fixed, Fixed::Held);
+            assert!(fdb.is_held(ONE, mac(1), 109) && !fdb.is_held(ONE, mac(1), 110) && !fdb.is_held(ONE, mac(2), 100));
             assert_eq!(fdb.take_hold(), Some(Hold { vlan: ONE, mac: mac(1), home, away }));
             assert_eq!(fdb.take_hold(), None);
             assert_eq!(fdb.learn(ONE, mac(1), away, 110), Learned::News, "after a while it may move again");

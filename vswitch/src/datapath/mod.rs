@@ -258,6 +258,7 @@ impl Datapath {
             if !ethernet.destination.is_group() {
                 port.admit_flood(received.segments(), now)?;
             }
+            bridge.admit_flood((vlan, ethernet.source), received.segments(), (now, second))?;
             let neighbor = |address| self.router.confirmed(id, vlan, address, second);
             if let Some(reply) = bridge.answer(place.port, &frame, received.bytes(), &self.ports, neighbor) {
                 reply.put(batch, outputs);
