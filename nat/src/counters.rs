@@ -24,11 +24,14 @@ pub enum Denied {
     SourceCap,
     /// The container and the remote port have a session already, by another external port.
     Clash,
+    /// A TCP segment from outside that belongs to nothing, soon after the start: its connection may be older than the switch, and a reset
+    /// would end it.
+    Older,
 }
 
 impl Denied {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoAddress,
         Self::Malformed,
         Self::UntrackedProtocol,
@@ -40,6 +43,7 @@ impl Denied {
         Self::SessionCap,
         Self::SourceCap,
         Self::Clash,
+        Self::Older,
     ];
 
     /// The name that users see.
@@ -56,6 +60,7 @@ impl Denied {
             Self::SessionCap => "nat-session-cap",
             Self::SourceCap => "nat-source-cap",
             Self::Clash => "nat-clash",
+            Self::Older => "nat-older",
         }
     }
 

@@ -8,9 +8,10 @@ use crate::index::Index;
 use crate::key::{Endpoint, Kind};
 use crate::rings::{self, NONE};
 use crate::session::{Session, ring};
+use crate::settings::Mapping;
 
-/// What the sessions of a group have in common: a kind and one end, or a part of one.
-pub(crate) type Common = (Kind, Endpoint);
+/// What the sessions of a group have in common: a kind and one end, or a part of one; and where it matters, the external port.
+pub(crate) type Common = (Kind, Endpoint, u16);
 
 /// Groups of one sort.
 #[derive(Debug)]
@@ -22,20 +23,25 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Sessions of the same container's port, which share a mapping.
-    pub(crate) fn mappings(capacity: usize, seed: &FixedState) -> Self {
-        Self::new(capacity, seed, ring::MAPPING, |session| (session.kind, session.inside()))
+    /// Sessions of the same container's port, which share a mapping; where a mapping is for one remote, those that have the same
+    /// external port besides.
+    pub(crate) fn mappings(capacity: usize, seed: &FixedState, mapping: Mapping) -> Self {
+        let common: fn(&Session) -> Common = match mapping {
+            Mapping::EndpointIndependent => |session| (session.kind, session.inside(), 0),
+            Mapping::EndpointDependent => |session| (session.kind, session.inside(), session.port),
+        };
+        Self::new(capacity, seed, ring::MAPPING, common)
     }
 
     /// Sessions of the same external port with the same remote address, or with any, if every remote is as good as another.
     pub(crate) fn peers(capacity: usize, seed: &FixedState, any: bool) -> Self {
         if any {
             return Self::new(capacity, seed, ring::PEERS, |session| {
-                (session.kind, Endpoint { address: 0, port: session.port })
+                (session.kind, Endpoint { address: 0, port: session.port }, 0)
             });
         }
         Self::new(capacity, seed, ring::PEERS, |session| {
-            (session.kind, Endpoint { address: session.remote_address, port: session.port })
+            (session.kind, Endpoint { address: session.remote_address, port: session.port }, 0)
         })
     }
 
@@ -77,20 +83,20 @@ impl Groups {
     pub(crate) fn check(&self, sessions: &mut [Session], members: &[u32]) {
         let mut sizes = std::collections::HashMap::new();
         for index in members {
-            let (kind, end) = (self.common)(&sessions[*index as usize]);
-            *sizes.entry((kind.index(), end.address, end.port)).or_insert(0) += 1;
+            let (kind, end, port) = (self.common)(&sessions[*index as usize]);
+            *sizes.entry((kind.index(), end.address, end.port, port)).or_insert(0) += 1;
         }
         assert_eq!(self.heads.len(), sizes.len());
         for head in self.heads.iter() {
-            let (kind, end) = (self.common)(&sessions[head as usize]);
-            assert_eq!(rings::len(sessions, self.ring, head), sizes[&(kind.index(), end.address, end.port)]);
+            let (kind, end, port) = (self.common)(&sessions[head as usize]);
+            assert_eq!(rings::len(sessions, self.ring, head), sizes[&(kind.index(), end.address, end.port, port)]);
         }
     }
 }
 
-fn hash(seed: &FixedState, (kind, end): Common) -> u64 {
+fn hash(seed: &FixedState, (kind, end, port): Common) -> u64 {
     let mut hasher = seed.build_hasher();
     hasher.write_u128(end.address);
-    hasher.write_u32(u32::from(end.port) << 8 | u32::from(kind.number()));
+    hasher.write_u64(u64::from(port) << 32 | u64::from(end.port) << 8 | u64::from(kind.number()));
     hasher.finish()
 }

@@ -84,7 +84,7 @@ pub struct Nat {
     table: Table,
     fragments: Fragments,
     random: Random,
-    /// Second 0.
+    /// Second 0: its start, or when it was first told the time.
     began: Option<Instant>,
 }
 

@@ -96,11 +96,13 @@ impl Wanted<'_> {
         if self.may_keep() && is_free(self.port) {
             return Some(self.port);
         }
-        let range = self.ranges()[0];
-        (0..64).find_map(|_| {
-            let port = range.nth(random.below(range.count()));
-            let fits = self.parity() >> (port % 64) & 1 == 1 && !self.is_reserved(port);
-            (fits && is_free(port)).then_some(port)
+        let [first, second] = self.ranges();
+        [(first, self.parity()), (second, u64::MAX)].into_iter().find_map(|(range, mask)| {
+            (0..64).find_map(|_| {
+                let port = range.nth(random.below(range.count()));
+                let fits = mask >> (port % 64) & 1 == 1 && !self.is_reserved(port);
+                (fits && is_free(port)).then_some(port)
+            })
         })
     }
 }

@@ -49,6 +49,11 @@ impl Subject {
 }
 
 impl Flow {
+    /// Whether it is a segment of a TCP connection that is under way.
+    pub(crate) fn is_in_connection(&self) -> bool {
+        self.kind.transport == Transport::Tcp && !self.flags.syn() && !self.flags.rst()
+    }
+
     /// Reads the ports of a packet that may be cut behind the first eight bytes of its transport.
     pub(crate) fn of(packet: &IpPacket, bytes: &[u8]) -> Option<Self> {
         let kind = kind(packet)?;

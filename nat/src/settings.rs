@@ -30,8 +30,8 @@ pub struct Settings {
 pub enum Mapping {
     /// Whomever it talks to (REQ-1): 64,512 container ports per protocol at a time.
     EndpointIndependent,
-    /// Another for each remote address and port ("symmetric NAT", RFC 7857, section 3): external ports are shared by sessions
-    /// with different remotes. Only replies get in, whatever the filtering.
+    /// Another for each remote address and port ("symmetric NAT", RFC 7857, section 3), as long as there are enough: external ports
+    /// are shared by containers with different remotes. Only replies get in, whatever the filtering.
     EndpointDependent,
 }
 

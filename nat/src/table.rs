@@ -67,7 +67,7 @@ impl Table {
             free: Vec::new(),
             inside: index(),
             outside: index(),
-            mappings: Groups::mappings(sessions, &seed),
+            mappings: Groups::mappings(sessions, &seed, settings.mapping),
             peers: Groups::peers(sessions, &seed, open),
             wheel: Wheel::new(),
             seed,
@@ -123,18 +123,23 @@ impl Table {
     /// A session of the mapping of a container's port.
     pub(crate) fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<&Session> {
         loop {
-            let found = self.mappings.find(&self.sessions, (kind, inside))?;
+            let found = self.mappings.find(&self.sessions, (kind, inside, 0))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
         }
     }
 
+    /// Whether a container's port has an external port for some remote already, were it over or not. Only where each remote has another.
+    pub(crate) fn has_port(&self, kind: Kind, inside: Endpoint, port: u16) -> bool {
+        self.mappings.find(&self.sessions, (kind, inside, port)).is_some()
+    }
+
     /// A session of the mapping with an external port whose remote, for all that filtering cares, is `address`.
     pub(crate) fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<&Session> {
         let address = if self.limits.open { 0 } else { address };
         loop {
-            let found = self.peers.find(&self.sessions, (kind, Endpoint { address, port }))?;
+            let found = self.peers.find(&self.sessions, (kind, Endpoint { address, port }, 0))?;
             if self.alive(now, found).is_some() {
                 return Some(self.session(found));
             }
@@ -208,10 +213,14 @@ impl Table {
         self.sessions[index as usize] = session;
         self.inside.insert(session.inside_hash(&self.seed), index);
         self.outside.insert(session.outside_hash(&self.seed), index);
-        if session.binding == Binding::Mapped {
-            self.mappings.join(&mut self.sessions, index);
-            self.peers.join(&mut self.sessions, index);
-            self.ports.take(session.kind, session.port);
+        match session.binding {
+            Binding::Mapped => {
+                self.mappings.join(&mut self.sessions, index);
+                self.peers.join(&mut self.sessions, index);
+                self.ports.take(session.kind, session.port);
+            }
+            Binding::Alone => self.mappings.join(&mut self.sessions, index),
+            Binding::Forwarded => {}
         }
         self.wheel.insert(&mut self.sessions, index);
         self.sources.join(&mut self.sessions, index);
@@ -224,11 +233,17 @@ impl Table {
         let session = *self.session(index);
         self.inside.remove(session.inside_hash(&self.seed), index);
         self.outside.remove(session.outside_hash(&self.seed), index);
-        if session.binding == Binding::Mapped {
-            self.peers.leave(&mut self.sessions, index);
-            if self.mappings.leave(&mut self.sessions, index) {
-                self.ports.release(session.kind, session.port);
+        match session.binding {
+            Binding::Mapped => {
+                self.peers.leave(&mut self.sessions, index);
+                if self.mappings.leave(&mut self.sessions, index) {
+                    self.ports.release(session.kind, session.port);
+                }
             }
+            Binding::Alone => {
+                self.mappings.leave(&mut self.sessions, index);
+            }
+            Binding::Forwarded => {}
         }
         self.wheel.remove(&mut self.sessions, index);
         self.sources.leave(&mut self.sessions, index);

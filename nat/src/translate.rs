@@ -43,8 +43,9 @@ impl Nat {
     }
 
     /// What becomes of a packet that came to one of the external addresses; `None` if no session and no forward wants it, so
-    /// that it is for the switch itself. To be true to RFC 5382, REQ-4, the switch does not answer a TCP SYN to a closed port
-    /// at once.
+    /// that it is for the switch itself. Sessions that are older than the NAT are unknown, so for its first 15 minutes a TCP segment without
+    /// SYN is not for the switch: it would reset a connection that the next packet from inside picks up. To be true to RFC 5382, REQ-4,
+    /// the switch does not answer a TCP SYN to a closed port at once.
     ///
     /// # Errors
     /// Why it does not get in.
@@ -98,10 +99,11 @@ impl Nat {
             return Ok(None);
         }
         match Subject::of(packet, frame) {
-            Ok(Subject::Flow(flow)) => {
-                let inside = self.enter(now, &flow, packet.length())?;
-                Ok(inside.map(|inside| Rewrite::flow(packet, flow.kind).to(inside)))
-            }
+            Ok(Subject::Flow(flow)) => match self.enter(now, &flow, packet.length())? {
+                Some(inside) => Ok(Some(Rewrite::flow(packet, flow.kind).to(inside))),
+                None if now < PICK_UP && flow.is_in_connection() => Err(Denied::Older),
+                None => Ok(None),
+            },
             Ok(Subject::Error(error)) => {
                 let inside = self.quoted_outside(now, &error.flow);
                 Ok(inside.map(|inside| Rewrite::error(packet, &error).to(inside)))
@@ -178,7 +180,10 @@ impl Nat {
         let wanted = Wanted { kind, port: inside.port, range, reserved: self.forwards.reserved(kind) };
         if mapping == Mapping::EndpointDependent {
             let is_free = |port| !self.table.is_taken(kind, port, remote);
-            return wanted.guess(&mut self.random, is_free).map(|port| (port, Binding::Alone)).ok_or(Denied::NoPort);
+            let is_new = |port| is_free(port) && !self.table.has_port(kind, inside, port);
+            // A container's port with more remotes than there are ports has one for several.
+            let port = wanted.guess(&mut self.random, is_new).or_else(|| wanted.guess(&mut self.random, is_free));
+            return port.map(|port| (port, Binding::Alone)).ok_or(Denied::NoPort);
         }
         let mapped = self.table.mapping(now, kind, inside).map(|session| session.port);
         let port = mapped.or_else(|| self.table.ports.find(wanted, &mut self.random)).ok_or(Denied::NoPort)?;
@@ -295,5 +300,8 @@ impl Nat {
     }
 }
 
+/// Seconds after the start in which a connection that is older may still be picked up by its next packet from inside. A peer that hears
+/// nothing gives up about then (`tcp_retries2` of Linux).
+const PICK_UP: u32 = 900;
 /// The port of name servers.
 const DNS: u16 = 53;

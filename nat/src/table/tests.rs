@@ -12,7 +12,7 @@ impl Table {
         assert_eq!(live.len() + self.free.len(), self.sessions.len());
         assert!(self.free.iter().all(|index| !live.contains(index)));
         assert!(live.len() <= self.limits.sessions);
-        let (mut mappings, mut ports, mut mapped) = (HashMap::new(), HashSet::new(), Vec::new());
+        let (mut mappings, mut ports, mut mapped, mut grouped) = (HashMap::new(), HashSet::new(), Vec::new(), Vec::new());
         for index in &live {
             let session = *self.session(*index);
             assert!(session.listed <= session.deadline, "it is looked at in time");
@@ -23,10 +23,13 @@ impl Table {
                 assert!(self.ports.is_used(session.kind, session.port));
                 mapped.push(*index);
             }
+            if session.binding != Binding::Forwarded {
+                grouped.push(*index);
+            }
         }
         assert_eq!(ports.len(), mappings.len(), "no two mappings have the same port");
         assert_eq!(self.ports.count(), ports.len() as u64, "no port is lost");
-        self.mappings.check(&mut self.sessions, &mapped);
+        self.mappings.check(&mut self.sessions, &grouped);
         self.peers.check(&mut self.sessions, &mapped);
         assert_eq!(self.wheel.check(&mut self.sessions), live.len());
         assert_eq!(self.sources.check(&mut self.sessions), live.len());

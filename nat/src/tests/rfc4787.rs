@@ -31,6 +31,32 @@ fn req1_another_port_for_each_remote_is_an_option() {
 }
 
 #[test]
+fn a_port_s_remotes_have_a_port_each_as_long_as_there_are_enough() {
+    let settings = Settings { mapping: Mapping::EndpointDependent, sessions_per_source: Some(5000), ..Settings::default() };
+    for (inside, remotes) in [("10.0.0.2:5000", "198.51.100.1"), ("[fd00::2]:5000", "[2001:db8:1::1]")] {
+        let mut lab = Lab::with(settings.clone());
+        let [mut udp_ports, mut tcp_ports] = [(); 2].map(|()| std::collections::HashSet::new());
+        for port in 1..2000 {
+            let remote = format!("{remotes}:{port}");
+            assert!(udp_ports.insert(lab.udp_port(inside, &remote)), "{remote}");
+            assert!(tcp_ports.insert(source(&lab.out(&tcp(inside, &remote, SYN)).unwrap()).port()), "{remote}");
+        }
+        // The same remote has the same port, and once its session has ended the port is as good as any other.
+        let first = lab.udp_port(inside, &format!("{remotes}:1"));
+        assert_eq!((first, lab.udp_port(inside, &format!("{remotes}:1"))), (5000, 5000));
+        lab.wait(121);
+        assert_eq!(lab.udp_port(inside, &format!("{remotes}:77")), 5000);
+        lab.nat.table.check();
+    }
+    // Five ports for eight remotes: nobody goes without.
+    let mut lab = Lab::with(Settings { ports: "2000-2004".parse().unwrap(), ..settings });
+    let ports: std::collections::HashSet<u16> =
+        (1..=8).map(|port| lab.udp_port("10.0.0.2:2001", &format!("198.51.100.1:{port}"))).collect();
+    assert!(ports.len() == 5 && ports.iter().all(|port| (2000..=2004).contains(port)), "{ports:?}");
+    lab.nat.table.check();
+}
+
+#[test]
 fn req2_a_container_has_one_external_address() {
     let mut lab = Lab::new();
     for (from, to) in [("10.0.0.2:1", "198.51.100.1:1"), ("10.0.0.2:2", "198.51.100.2:9")] {

@@ -141,6 +141,32 @@ fn req10_an_error_does_not_end_a_connection() {
 }
 
 #[test]
+fn a_connection_older_than_the_switch_is_not_reset_when_the_outside_speaks_first() {
+    for (inside, remote, external) in
+        [("10.0.0.2:5000", REMOTE, "192.0.2.1:5000"), ("[fd00::2]:5000", "[2001:db8:1::1]:80", "[2001:db8::1]:5000")]
+    {
+        let mut lab = Lab::new();
+        // The switch looks at its clock as soon as it runs.
+        lab.wait(0);
+        for (seconds, flags) in [(0, ACK), (800, FIN | ACK), (99, ACK)] {
+            lab.wait(seconds);
+            assert_eq!(lab.inbound(&tcp(remote, external, flags)), Err(Denied::Older), "in silence");
+        }
+        assert_eq!(lab.nat.counters().denied(Denied::Older), 3);
+        // What begins a connection, or answers, or resets, is for the switch.
+        for flags in [SYN, SYN | ACK, RST] {
+            assert_eq!(lab.inbound(&tcp(remote, external, flags)), Ok(None));
+        }
+        lab.out(&tcp(inside, remote, ACK)).unwrap();
+        let back = lab.inbound(&tcp(remote, external, ACK)).unwrap().unwrap();
+        assert_eq!((destination(&back).to_string().as_str(), lab.only().0), (inside, State::Established));
+        // A stranger's segment, when there can be no older connection any more, is refused by the switch.
+        lab.wait(2);
+        assert_eq!(lab.inbound(&tcp(remote, &external.replace(":5000", ":6000"), ACK)), Ok(None));
+    }
+}
+
+#[test]
 fn a_connection_older_than_the_switch_goes_on() {
     let mut lab = Lab::new();
     lab.out(&tcp("10.0.0.2:5000", REMOTE, ACK)).unwrap();

@@ -38,12 +38,14 @@ pub struct Packet<'a> {
     pub frames: usize,
     /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
     pub peer: u16,
+    /// The port that it came in at.
+    pub ingress: u32,
 }
 
 impl<'a> Packet<'a> {
     /// One frame with nothing left to do, for whoever is behind the port.
     pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
-        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0 }
+        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0 }
     }
 
     /// A copy in one piece.
@@ -93,11 +95,18 @@ fn send_as_it_is(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnMu
     let (bytes, offload) = (frame.bytes(), shifted(frame.offload, edit));
     let headers = header_length(bytes, frame.offload).map_or(0, |length| shift(length, edit));
     if edit == TagEdit::Keep {
-        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1, peer });
+        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1, peer, ingress: frame.ingress });
     }
     let (front, tag, rest) = tagged(bytes, edit);
     let tag = tag.as_ref().map_or(&[][..], |tag| tag);
-    send(&Packet { parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)], offload, headers, frames: 1, peer });
+    send(&Packet {
+        parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)],
+        offload,
+        headers,
+        frames: 1,
+        peer,
+        ingress: frame.ingress,
+    });
 }
 
 /// A frame whose partial checksum the device cannot complete.
@@ -120,7 +129,7 @@ fn send_completed(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnM
     let offload = Offload { checksum: Checksum::Unverified, gso: None };
     let front = if edit == TagEdit::Keep { &[][..] } else { front };
     let parts = [front, tag, head, value, tail].map(IoSlice::new);
-    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer });
+    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer, ingress: frame.ingress });
 }
 
 fn send_segments(
@@ -130,7 +139,14 @@ fn send_segments(
 ) -> Result<(), segment::Unsegmentable> {
     let mut frames = 1;
     segment::segment(frame.bytes(), frame.offload, edit, capabilities.checksum, &mut |headers, payload, offload| {
-        send(&Packet { parts: &[IoSlice::new(headers), IoSlice::new(payload)], offload, headers: 0, frames, peer });
+        send(&Packet {
+            parts: &[IoSlice::new(headers), IoSlice::new(payload)],
+            offload,
+            headers: 0,
+            frames,
+            peer,
+            ingress: frame.ingress,
+        });
         frames = 0;
     })
 }
@@ -145,7 +161,14 @@ fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()>
         parts.try_push(IoSlice::new(queued.frame.bytes().get(merged.payload..)?)).ok()?;
     }
     let headers = u16::try_from(merged.headers.bytes().len()).ok()?;
-    send(&Packet { parts: &parts, offload: merged.offload, headers, frames: run.len(), peer: first.peer });
+    send(&Packet {
+        parts: &parts,
+        offload: merged.offload,
+        headers,
+        frames: run.len(),
+        peer: first.peer,
+        ingress: first.frame.ingress,
+    });
     Some(())
 }
 

@@ -151,7 +151,7 @@ impl Switch {
         self.port_ids.insert(uplink.port.0, name.clone());
         self.uplinks.insert(name.clone(), uplink);
         // Bridges may have known it by another number.
-        let told = self.refresh_uplink(&name).and_then(|()| self.tell_gateways()).and_then(|()| self.refresh_gateways());
+        let told = self.refresh_uplink(&name).and_then(|()| self.refresh_gateways());
         self.follow_bridges();
         if told.is_err() {
             self.drop_uplink(&name)?;
@@ -203,12 +203,16 @@ impl Switch {
         Ok(Step::AddUplink(uplink.spec, uplink.origin))
     }
 
-    /// Tells the uplinks by the host's sockets which gateways lead to them.
+    /// Tells the uplinks by the host's sockets which gateways lead to them, and what the links of their stations take.
     pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
         for (name, uplink) in &self.uplinks {
             if let Some(host) = &uplink.host {
                 let behind = self.bridges.values().filter(|bridge| bridge.spec.uplink.as_ref() == Some(name));
-                host.set_gateways(behind.flat_map(|bridge| bridge.spec.addresses.clone()).collect())?;
+                let gateways = behind.flat_map(|bridge| {
+                    let mtu = self.gateway_mtu(&bridge.spec);
+                    bridge.spec.addresses.iter().map(move |address| host::Gateway { address: *address, mtu })
+                });
+                host.set_gateways(gateways.collect())?;
             }
         }
         Ok(())
@@ -243,6 +247,9 @@ impl Switch {
     pub(super) fn refresh_uplink(&self, name: &PortName) -> Result<(), ControlError> {
         let uplink = self.uplink(name)?;
         let rules = self.file.nat.rules().map_err(|error| ControlError::Nat(error.to_string()))?;
+        if let Some(host) = &uplink.host {
+            host.set_filtering(rules.filtering)?;
+        }
         let translation = match uplink.spec.kind {
             UplinkKind::Link { .. } => Translation::Nat(Box::new(rules)),
             UplinkKind::Host { .. } => Translation::Host(self.host_mac(name)),
@@ -258,13 +265,13 @@ impl Switch {
         self.publish(name)
     }
 
-    /// Tells the workers again what every gateway is, as after a change of its uplink or of a tunnel.
+    /// Tells the workers and uplinks again what every gateway is, as after a change of its uplink or of a tunnel.
     pub(super) fn refresh_gateways(&self) -> Result<(), ControlError> {
         for bridge in self.bridges.values() {
             let settings = self.gateway_settings(&bridge.spec)?;
             self.tell_all(|| Command::SetGateway(bridge.id, settings.clone()))?;
         }
-        Ok(())
+        self.tell_gateways()
     }
 
     /// The gateway of a bridge, as the datapath knows it.
@@ -276,10 +283,15 @@ impl Switch {
         Ok(Some(GatewaySettings {
             mac: self.gateway_mac(&spec.name),
             vlan: spec.gateway_vlan,
-            mtu: self.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most)),
+            mtu: self.gateway_mtu(spec),
             addresses: spec.addresses.clone(),
             side: Side::Inside { uplink, isolated: spec.isolated, dhcp: spec.dhcp },
         }))
+    }
+
+    /// The longest IP packet that all stations of a bridge can be sent.
+    fn gateway_mtu(&self, spec: &BridgeSpec) -> u16 {
+        self.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most))
     }
 
     pub(super) fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {

@@ -85,6 +85,8 @@ pub enum DropReason {
     NatSourceCap,
     /// Its two ends have a session already, by another external port.
     NatClash,
+    /// It is of a TCP connection that may be older than the switch.
+    NatOlder,
     /// It is more than may leave by the port.
     ReceiveRate,
     /// The device takes no more frames now.
@@ -109,7 +111,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -150,6 +152,7 @@ impl DropReason {
         Self::NatSessionCap,
         Self::NatSourceCap,
         Self::NatClash,
+        Self::NatOlder,
         Self::ReceiveRate,
         Self::QueueFull,
         Self::DeviceDown,
@@ -205,6 +208,7 @@ impl DropReason {
             Self::NatSessionCap => Denied::SessionCap.name(),
             Self::NatSourceCap => Denied::SourceCap.name(),
             Self::NatClash => Denied::Clash.name(),
+            Self::NatOlder => Denied::Older.name(),
             Self::ReceiveRate => "receive-rate",
             Self::QueueFull => "queue-full",
             Self::DeviceDown => "device-down",
@@ -239,6 +243,7 @@ impl From<Denied> for DropReason {
             Denied::SessionCap => Self::NatSessionCap,
             Denied::SourceCap => Self::NatSourceCap,
             Denied::Clash => Self::NatClash,
+            Denied::Older => Self::NatOlder,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Packets that the switch makes itself, whole or in fragments: IP headers without options.
+//! Packets that the switch makes itself, whole or in fragments: IP headers without options. In IPv4 they may be cut further on, for their true
+//! sender, who is told nothing, may be elsewhere.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -32,7 +33,6 @@ impl Piece {
                 let header = Ipv4Header {
                     total_len: length.saturating_add(20),
                     identification: u16::try_from(self.identification & 0xffff).unwrap_or(0),
-                    dont_fragment: self.offset.is_none(),
                     more_fragments: self.more,
                     fragment_offset: offset,
                     time_to_live: HOPS,

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use ipnet::IpNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use packet::{Checksum, IpPacket, Offload};
@@ -20,8 +19,6 @@ use crate::sys::datagram::{self, Origin, QueuedError};
 pub(super) struct Common {
     pub(super) outbox: Outbox,
     pub(super) registry: Registry,
-    /// The gateways' addresses, with the subnets of their stations.
-    pub(super) gateways: Vec<IpNet>,
     pub(super) apart: Apart,
     pub(super) counters: Counters,
 }
@@ -35,7 +32,7 @@ impl Common {
     /// Whether the address is a gateway's. What a container sends there is for a client of a forward, or for nobody: the gateway's own
     /// services are the router's.
     pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
-        self.gateways.iter().any(|net| net.addr() == address)
+        self.outbox.gateways.iter().any(|gateway| gateway.address.addr() == address)
     }
 
     /// Whether a packet is for an address that no container reaches by the host; if so, it is counted and its sender told.
@@ -63,8 +60,9 @@ impl Common {
 
     /// The address of a container's gateway: the one in its subnet, or any of its version.
     fn gateway_of(&self, container: IpAddr) -> Option<IpAddr> {
-        let of_its_version = || self.gateways.iter().find(|net| net.addr().is_ipv4() == container.is_ipv4());
-        self.gateways.iter().find(|net| net.contains(&container)).or_else(of_its_version).map(IpNet::addr)
+        let addresses = || self.outbox.gateways.iter().map(|gateway| gateway.address);
+        let of_its_version = || addresses().find(|net| net.addr().is_ipv4() == container.is_ipv4());
+        addresses().find(|net| net.contains(&container)).or_else(of_its_version).map(|net| net.addr())
     }
 
     /// Tells a container what became of its packet. Nobody answers a packet that was for many (RFC 1122, section 3.2.2).

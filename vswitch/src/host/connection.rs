@@ -13,8 +13,9 @@ use rustix::net::{SendFlags, Shutdown};
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{self, State};
 
+use super::common::Arrival;
 use super::outbox::Outbox;
-use super::stack::{Stack, Syn};
+use super::stack::{Stack, Syn, acknowledgement};
 
 /// How long a container may take to complete a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     handle: SocketHandle,
     /// The container's MSS.
     pub(super) mss: u16,
+    /// What the container last acknowledged.
+    pub(super) acknowledged: u32,
     /// What the kernel last said about its half; edges, as epoll tells them.
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -95,6 +98,7 @@ impl Connection {
             sockets,
             handle,
             mss,
+            acknowledged: 0,
             readable: true,
             writable: true,
             host_finished: false,
@@ -124,6 +128,11 @@ impl Connection {
         self.state() == State::SynSent
     }
 
+    /// Whether both sides know each other's sequence numbers, so that a SYN is none of this connection.
+    pub(super) fn is_synchronized(&self) -> bool {
+        !matches!(self.state(), State::Listen | State::SynReceived | State::SynSent)
+    }
+
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         self.fd.as_ref().map(AsRawFd::as_raw_fd)
     }
@@ -142,6 +151,16 @@ impl Connection {
     /// Gives it a packet of its container.
     pub(super) fn receive(&mut self, stack: &mut Stack, packet: &[u8], outbox: &mut Outbox, now: Instant) {
         stack.receive(now, &mut self.sockets, packet, self.mss, outbox);
+    }
+
+    /// Answers a SYN in the middle of it with what is expected instead (RFC 9293, section 3.10.7.4; RFC 5961, section 4.2): if its sender
+    /// has forgotten the connection, a reset with the right sequence number comes back. The stack passes over a SYN there, but answers an
+    /// acknowledgement of what it has not sent in just that way, once a second at most (RFC 5961, section 7).
+    pub(super) fn challenge(&mut self, stack: &mut Stack, arrival: &Arrival<'_>, outbox: &mut Outbox, now: Instant) {
+        let unsent = self.acknowledged.wrapping_add(1 << 30);
+        if let Some(packet) = acknowledgement(arrival.frame, &arrival.ip, unsent) {
+            self.receive(stack, &packet, outbox, now);
+        }
     }
 
     /// Moves what can be moved, and says how it stands.
@@ -303,6 +322,54 @@ mod tests {
         assert_eq!(sliced.net.and_then(|net| net.ip_payload_ref().map(|payload| payload.ip_number)), Some(IpNumber::TCP));
         let length = u32::try_from(tcp.payload().len()).unwrap();
         Some(tcp.sequence_number() + length + u32::from(tcp.syn()) + u32::from(tcp.fin()))
+    }
+
+    /// What the uplink said last: acknowledgement, whether it is a bare one.
+    fn said(device: &mut HostDevice) -> Option<(u32, bool)> {
+        let mut batch = Batch::new();
+        device.receive(&mut batch);
+        let sliced = etherparse::SlicedPacket::from_ethernet(batch.frames().last()?.bytes()).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("not TCP") };
+        Some((tcp.acknowledgment_number(), tcp.ack() && !tcp.rst() && !tcp.syn() && !tcp.fin()))
+    }
+
+    #[test]
+    fn a_syn_in_the_middle_of_a_connection_is_challenged_and_the_reset_that_comes_ends_it() {
+        for (container_finishes, host_finishes) in [(false, false), (true, false), (false, true)] {
+            let poll = mio::Poll::new().unwrap();
+            let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+            let (mut device, link) = link(waker).unwrap();
+            let mut outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
+            let now = Instant::now();
+            let mut stack = Stack::new(now);
+            let (ours, peer) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let (frame, ip) = segment(0, 0, 2, 1000, &[]);
+            let syn = Syn::parse(&frame, &ip).unwrap();
+            let mut connection = Connection::accept(ours.into(), &syn, REMOTE.into(), 4096, now).unwrap();
+            connection.receive(&mut stack, &syn.packet, &mut outbox, now);
+            connection.pump(&mut stack, &mut outbox, now);
+            let next = heard(&mut device).unwrap();
+            let mut say = |connection: &mut Connection, outbox: &mut Outbox, number, flags| {
+                let (frame, ip) = segment(number, next, flags, 1000, &[]);
+                connection.acknowledged = next;
+                connection.receive(&mut stack, &frame[ip.network..ip.end], outbox, now);
+                let (frame, ip) = segment(3_000_000_000, 0, 2, 1000, &[]);
+                let fate = connection.pump(&mut stack, outbox, now);
+                let again = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: false };
+                (fate, connection.is_synchronized().then(|| connection.challenge(&mut stack, &again, outbox, now)))
+            };
+            if host_finishes {
+                peer.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let flags = if container_finishes { 0x11 } else { 0x10 };
+            let (fate, challenged) = say(&mut connection, &mut outbox, 1, flags);
+            assert_eq!((fate, challenged), (Fate::Open, Some(())));
+            let expected = FIRST.wrapping_add(1 + u32::from(container_finishes));
+            assert_eq!(said(&mut device), Some((expected, true)), "{container_finishes} {host_finishes}");
+            let (fate, _) = say(&mut connection, &mut outbox, expected.wrapping_sub(FIRST), 4);
+            assert_eq!(fate, Fate::Finished, "{container_finishes} {host_finishes}");
+        }
     }
 
     proptest! {

@@ -104,6 +104,9 @@ impl Echo {
         let Some(row) = self.flows.get_mut(number) else { return false };
         let (container, target, identifier) = row.key;
         for _ in 0..PATIENCE {
+            if !common.outbox.link.writer.has_room_for_datagram() {
+                return true;
+            }
             match datagram::receive(row.value.fd.as_fd(), &mut self.buffer) {
                 Ok(received) => {
                     let bytes = self.buffer.get_mut(..received.length).unwrap_or_default();

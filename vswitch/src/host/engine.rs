@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use ipnet::IpNet;
 use mio::{Events, Interest, Poll, Token};
-use nat::Protocol;
+use nat::{Filtering, Protocol};
 use packet::{Ethernet, IpPacket, ethertype, protocol};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -18,7 +17,7 @@ use super::common::{Arrival, Common};
 use super::echo::Echo;
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
-use super::outbox::Unreachable;
+use super::outbox::{Gateway, Unreachable};
 use super::report::{Counters, Session};
 use super::tcp::Tcp;
 use super::udp::Udp;
@@ -29,6 +28,8 @@ use crate::fragments::Reassembly;
 pub(super) const PATIENCE: usize = 64;
 /// Most frames taken from the switch before the sockets have their turn.
 const FRAMES: usize = 128;
+/// And how long it works on them: a new session costs a hundred times as much as a segment of one.
+const TURN: Duration = Duration::from_millis(1);
 /// How often idle sessions are looked for.
 const TICK: Duration = Duration::from_secs(1);
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -38,7 +39,8 @@ const KIND: u32 = 32;
 /// What the control side wants.
 pub(super) enum Command {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
-    SetGateways(Vec<IpNet>, Sender<()>),
+    SetGateways(Vec<Gateway>, Sender<()>),
+    SetFiltering(Filtering, Sender<()>),
     SetApart(Apart, Sender<()>),
     Forget(Vec<IpAddr>, Sender<()>),
     Sessions(Sender<Vec<Session>>),
@@ -112,7 +114,9 @@ impl Engine {
                 tick = now + TICK;
             }
             let until = self.tcp.deadline().map_or(tick, |at| at.min(tick));
-            let idle = !more && self.again.is_empty() && self.common.outbox.link.may_sleep();
+            // What waits for room in the link is rung for.
+            let busy = !self.again.is_empty() && self.common.outbox.link.writer.has_room_for_datagram();
+            let idle = !more && !busy && self.common.outbox.link.may_sleep();
             let patience = if idle { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             // Only EINTR happens here; the loop comes round again.
             let polled = self.poll.poll(&mut events, Some(patience));
@@ -141,7 +145,11 @@ impl Engine {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }
                 Ok(Command::SetGateways(gateways, reply)) => {
-                    self.common.gateways = gateways;
+                    self.common.outbox.gateways = gateways;
+                    let _ = reply.send(());
+                }
+                Ok(Command::SetFiltering(filtering, reply)) => {
+                    self.udp.filtering = filtering;
                     let _ = reply.send(());
                 }
                 Ok(Command::SetApart(apart, reply)) => {
@@ -193,10 +201,18 @@ impl Engine {
 
     /// Takes frames from the switch; says whether more wait.
     fn take_frames(&mut self, now: Instant) -> bool {
+        let mut before = Instant::now();
+        let end = before + TURN;
         for _ in 0..FRAMES {
             let Some(slot) = self.common.outbox.link.next() else { return false };
             self.take(&slot, now);
+            let after = Instant::now();
+            self.common.outbox.link.charge(slot.share, after.saturating_duration_since(before));
             self.common.outbox.link.give_back(slot);
+            if after >= end {
+                break;
+            }
+            before = after;
         }
         true
     }

@@ -14,7 +14,8 @@
 //! has the containers' own addresses; what goes out, the addresses of whoever is out there. Frames may be super-frames and
 //! have partial checksums in both directions.
 //!
-//! - `link`: the bounded queues between the two threads. The worker never waits for the uplink, nor the uplink for the worker.
+//! - `link`, `shares`: the bounded queues between the two threads, and a fair part of them and of the thread's time for each port. The worker
+//!   never waits for the uplink, nor the uplink for the worker.
 //! - `engine`: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
 //!   concerns sessions, not as many as there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
@@ -38,8 +39,10 @@ mod error;
 mod forward;
 mod link;
 mod outbox;
+mod peers;
 mod report;
 mod segment;
+mod shares;
 mod stack;
 mod tcp;
 #[cfg(test)]
@@ -53,6 +56,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use mio::{Poll, Waker};
+use nat::Filtering;
 use packet::Mac;
 use rustix::process::{Resource, Rlimit};
 
@@ -64,6 +68,7 @@ use outbox::Outbox;
 
 pub use error::HostError;
 pub use forward::Forward;
+pub use outbox::Gateway;
 pub use report::{Counters, Direction, Protocol, Session};
 
 /// What an uplink is opened with.
@@ -126,7 +131,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
     let registry = poll.registry().try_clone().map_err(failed)?;
     let outbox = Outbox::new(link, mac, router, mtu);
-    let common = Common { outbox, registry, gateways: Vec::new(), apart: Apart::default(), counters: Counters::default() };
+    let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
     let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()));
     // A new thread is in the network namespace of the one that makes it.
@@ -144,13 +149,21 @@ impl HostUplink {
         self.ask(|reply| Command::SetForwards(forwards, reply))?
     }
 
-    /// Says which gateways lead here, with the subnets of their stations: a client of a forward whose own address means nothing to a
-    /// container, being the host's, seems to come from its gateway; and that sends the uplink's ICMP errors.
+    /// Says which gateways lead here, with the subnets of their stations and what their links take: a client of a forward whose own
+    /// address means nothing to a container, being the host's, seems to come from its gateway; and that sends the uplink's ICMP errors.
     ///
     /// # Errors
     /// The thread has ended.
-    pub fn set_gateways(&self, gateways: Vec<IpNet>) -> Result<(), HostError> {
+    pub fn set_gateways(&self, gateways: Vec<Gateway>) -> Result<(), HostError> {
         self.ask(|reply| Command::SetGateways(gateways, reply))
+    }
+
+    /// Says who may send to a UDP port that a container has opened, from now on.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn set_filtering(&self, filtering: Filtering) -> Result<(), HostError> {
+        self.ask(|reply| Command::SetFiltering(filtering, reply))
     }
 
     /// Says which networks are not reached from now on, by the host's addresses there, which are. Connections that are open go on.

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 
 use etherparse::UdpHeader;
+use ipnet::IpNet;
 use packet::checksum::Sum;
 use packet::{Checksum, ETHERNET_HEADER, Gso, GsoKind, IpVersion, Mac, Offload, ethertype, protocol};
 
@@ -31,12 +32,23 @@ pub(super) enum Unreachable {
     Said(u8, u8, u32),
 }
 
-/// Writes frames and sends them.
+/// A gateway whose stations reach the world by the uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its address, with the subnet of its stations.
+    pub address: IpNet,
+    /// The longest IP packet that the stations' link takes.
+    pub mtu: u16,
+}
+
+/// Writes frames and sends them. It speaks on the stations' links, as far as they can tell, so it cuts what is longer than those take: the
+/// router on the way would have to tell the sender, a peer of the host's sockets, which is not there to be told.
 pub(super) struct Outbox {
     pub(super) link: Link,
     pub(super) mac: Mac,
     pub(super) router: Mac,
     pub(super) mtu: u16,
+    pub(super) gateways: Vec<Gateway>,
     /// Frames for which there was no room.
     pub(super) full: u64,
     identification: u32,
@@ -44,13 +56,19 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(link: Link, mac: Mac, router: Mac, mtu: u16) -> Self {
-        Self { link, mac, router, mtu, full: 0, identification: 1 }
+        Self { link, mac, router, mtu, gateways: Vec::new(), full: 0, identification: 1 }
     }
 
-    /// Largest TCP payload of a segment that fits the MTU.
-    pub(super) fn mss(&self, version: IpVersion) -> u16 {
-        let headers = if version == IpVersion::V4 { 40 } else { 60 };
-        self.mtu.saturating_sub(headers).max(64)
+    /// The longest IP packet that a station's link takes.
+    fn mtu_to(&self, station: IpAddr) -> u16 {
+        let gateway = self.gateways.iter().find(|gateway| gateway.address.contains(&station));
+        gateway.map_or(self.mtu, |gateway| gateway.mtu.min(self.mtu))
+    }
+
+    /// Largest TCP payload of a segment that a station's link takes.
+    pub(super) fn mss(&self, station: IpAddr) -> u16 {
+        let headers = if station.is_ipv4() { 40 } else { 60 };
+        self.mtu_to(station).saturating_sub(headers).max(64)
     }
 
     /// Sends a UDP datagram, in fragments if it must be.
@@ -59,7 +77,7 @@ impl Outbox {
         let header = UdpHeader { source_port: from.port(), destination_port: to.port(), length, checksum: 0 };
         let mut header = header.to_bytes();
         let pseudo = pseudo(from.ip(), to.ip(), protocol::UDP, length);
-        let fits = usize::from(length) + header_length(from.ip()) <= usize::from(self.mtu);
+        let fits = usize::from(length) + header_length(from.ip()) <= usize::from(self.mtu_to(to.ip()));
         let sum = if fits { pseudo.folded() } else { non_zero(pseudo.plus(&header).plus(payload).checksum()) };
         header[6..].copy_from_slice(&sum.to_be_bytes());
         self.packet(from.ip(), to.ip(), protocol::UDP, [&header, payload], fits.then_some(6));
@@ -108,13 +126,13 @@ impl Outbox {
         self.packet(from.ip(), to.ip(), protocol::TCP, [&bytes, &[]], None);
     }
 
-    /// Sends an IP packet, in fragments if it is longer than the MTU. `partial` is where in the transport a checksum lies that is
+    /// Sends an IP packet, in fragments if it is longer than the station's link takes. `partial` is where in the transport a checksum lies that is
     /// left to the receiver, which takes a packet that is whole.
     fn packet(&mut self, from: IpAddr, to: IpAddr, kind: u8, payload: [&[u8]; 2], partial: Option<u16>) {
         let total = payload.iter().map(|part| part.len()).sum();
         self.identification = self.identification.wrapping_add(1);
         let whole = Piece { from, to, kind, offset: None, more: false, identification: self.identification };
-        for (piece, part) in pieces(whole, total, self.mtu.into()) {
+        for (piece, part) in pieces(whole, total, self.mtu_to(to).into()) {
             self.piece(piece, payload, part, partial);
         }
     }
@@ -157,7 +175,7 @@ impl Outbox {
     /// Sends a slot with a TCP packet whose checksum is still zero. Whatever its length, it reaches the container in segments of
     /// at most `mss` bytes.
     pub(super) fn tcp(&mut self, mut slot: Slot, mss: u16) {
-        let own_mss = |version| self.mss(version);
+        let own_mss = |station| self.mss(station);
         let Some(offload) = finish_tcp(slot.bytes_mut(), mss, own_mss) else { return };
         let v6 = slot.bytes().get(ETHERNET_HEADER).is_some_and(|first| first >> 4 == 6);
         self.write_ethernet(slot.bytes_mut(), v6);
@@ -177,7 +195,7 @@ impl Outbox {
 
 /// Completes what `smoltcp` wrote without knowing the truth about segments: the MSS of a SYN, the sum of the pseudo header, and
 /// the size by which the payload is to be cut.
-fn finish_tcp(frame: &mut [u8], mss: u16, own_mss: impl Fn(IpVersion) -> u16) -> Option<Offload> {
+fn finish_tcp(frame: &mut [u8], mss: u16, own_mss: impl Fn(IpAddr) -> u16) -> Option<Offload> {
     let network = ETHERNET_HEADER;
     let (version, transport, addresses) = match frame.get(network)? >> 4 {
         4 => (IpVersion::V4, network + 20, network + 12..network + 20),
@@ -186,8 +204,12 @@ fn finish_tcp(frame: &mut [u8], mss: u16, own_mss: impl Fn(IpVersion) -> u16) ->
     let length = u16::try_from(frame.len().checked_sub(transport)?).ok()?;
     let header = usize::from(*frame.get(transport + 12)? >> 4) * 4;
     if frame.get(transport + 13)? & SYN != 0 && frame.get(transport + FIRST_OPTION..)?.starts_with(&MSS_OPTION) {
+        let station = match version {
+            IpVersion::V4 => IpAddr::from(*frame.get(network + 16..)?.first_chunk::<4>()?),
+            IpVersion::V6 => IpAddr::from(*frame.get(network + 24..)?.first_chunk::<16>()?),
+        };
         let place = frame.get_mut(transport + FIRST_OPTION + 2..transport + FIRST_OPTION + 4)?;
-        place.copy_from_slice(&own_mss(version).to_be_bytes());
+        place.copy_from_slice(&own_mss(station).to_be_bytes());
     }
     let sum = Sum::new().plus(frame.get(addresses)?).plus_number(protocol::TCP.into()).plus_number(length).folded();
     frame.get_mut(transport + 16..transport + 18)?.copy_from_slice(&sum.to_be_bytes());

@@ -12,7 +12,7 @@ use packet::{ETHERNET_HEADER, IpPacket};
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
-use smoltcp::wire::{HardwareAddress, IpProtocol, IpRepr, TcpPacket, TcpRepr};
+use smoltcp::wire::{HardwareAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::link::Slot;
 use super::outbox::Outbox;
@@ -101,13 +101,39 @@ impl Syn {
         let mss = repr.max_seg_size.filter(|mss| *mss > 0).unwrap_or(DEFAULT_MSS).max(64);
         repr.max_seg_size = Some(MSS);
         repr.payload = &[];
-        let ip = IpRepr::new(ip.source.into(), ip.destination.into(), IpProtocol::Tcp, repr.buffer_len(), 64);
-        let mut packet = vec![0; ip.buffer_len()];
-        ip.emit(&mut packet[..], checksums);
-        let mut tcp = TcpPacket::new_unchecked(packet.get_mut(ip.header_len()..)?);
-        repr.emit(&mut tcp, &ip.src_addr(), &ip.dst_addr(), checksums);
-        Some(Self { packet, mss })
+        Some(Self { packet: written(ip, &repr)?, mss })
     }
+}
+
+/// A bare acknowledgement of `number` in the name of whoever sent the segment in `frame`, with its sequence number.
+pub(super) fn acknowledgement(frame: &[u8], ip: &IpPacket, number: u32) -> Option<Vec<u8>> {
+    let tcp = TcpPacket::new_checked(frame.get(ip.transport..ip.end)?).ok()?;
+    let repr = TcpRepr {
+        src_port: tcp.src_port(),
+        dst_port: tcp.dst_port(),
+        control: TcpControl::None,
+        seq_number: tcp.seq_number(),
+        ack_number: Some(TcpSeqNumber(number.cast_signed())),
+        window_len: tcp.window_len(),
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    written(ip, &repr)
+}
+
+/// The IP packet of a segment between the ends of `ip`.
+fn written(ip: &IpPacket, repr: &TcpRepr<'_>) -> Option<Vec<u8>> {
+    let checksums = &ignored_checksums();
+    let ip = IpRepr::new(ip.source.into(), ip.destination.into(), IpProtocol::Tcp, repr.buffer_len(), 64);
+    let mut packet = vec![0; ip.buffer_len()];
+    ip.emit(&mut packet[..], checksums);
+    let mut tcp = TcpPacket::new_unchecked(packet.get_mut(ip.header_len()..)?);
+    repr.emit(&mut tcp, &ip.src_addr(), &ip.dst_addr(), checksums);
+    Some(packet)
 }
 
 /// Checksums are verified before a packet gets here and completed after one leaves.

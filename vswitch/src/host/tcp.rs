@@ -2,8 +2,9 @@
 //!
 //! **The truth.** A container's SYN is kept until the host's own `connect` has an answer: then it is answered itself, or reset, or
 //! met with the ICMP error that fits. While nobody out there answers, neither does the uplink, and the container's kernel gives up
-//! as it would on any network. A forward's client has been accepted by the kernel before the container is asked, so a container
-//! that refuses shows as a reset.
+//! as it would on any network. A container that has forgotten a connection, having died without a word, and asks for it anew is reminded
+//! of it (RFC 9293, section 3.10.7.4), and then resets the old one. A forward's client has been accepted by the kernel before the
+//! container is asked, so a container that refuses shows as a reset.
 //!
 //! **Work.** A packet, or a socket's readiness, touches one connection: it is found by hash and marked; after all packets that
 //! wait have been taken in, the marked connections are pumped, each once. Timers are a heap with one live entry a connection,
@@ -20,7 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use mio::Interest;
-use packet::{IpVersion, protocol};
+use packet::protocol;
 use rustix::net::sockopt;
 
 use super::common::{Arrival, Common};
@@ -98,15 +99,24 @@ impl Tcp {
         let connection = match &mut row.value.stage {
             Stage::Open(connection) => connection,
             Stage::Connecting(..) if header.flags & RST != 0 => return self.forget(number),
-            // The SYN again.
-            Stage::Connecting(..) => return,
+            // The SYN again, or that of a container that has forgotten the first.
+            Stage::Connecting(_, first) => {
+                if let Some(syn) = Syn::parse(arrival.frame, &arrival.ip).filter(|_| header.flags & (SYN | ACK) == SYN) {
+                    *first = Syn { mss: syn.mss.min(common.outbox.mss(arrival.ip.source)), ..syn };
+                }
+                return;
+            }
         };
         if header.flags & SYN == 0 {
-            let packet = arrival.packet();
-            connection.receive(&mut self.stack, packet, &mut common.outbox, now);
+            if header.flags & (ACK | RST) == ACK {
+                connection.acknowledged = header.acknowledgment;
+            }
+            connection.receive(&mut self.stack, arrival.packet(), &mut common.outbox, now);
+        } else if connection.is_synchronized() {
+            connection.challenge(&mut self.stack, arrival, &mut common.outbox, now);
         } else if let Some(syn) = Syn::parse(arrival.frame, &arrival.ip) {
             if connection.is_calling() {
-                connection.mss = syn.mss.min(common.outbox.mss(arrival.ip.version));
+                connection.mss = syn.mss.min(common.outbox.mss(arrival.ip.source));
             }
             connection.receive(&mut self.stack, &syn.packet, &mut common.outbox, now);
         }
@@ -126,7 +136,7 @@ impl Tcp {
             common.counters.malformed += 1;
             return;
         };
-        syn.mss = syn.mss.min(common.outbox.mss(arrival.ip.version));
+        syn.mss = syn.mss.min(common.outbox.mss(arrival.ip.source));
         if !self.make_room(common, container.ip(), now) {
             return refuse(common, header);
         }
@@ -163,7 +173,7 @@ impl Tcp {
         };
         // It fails for nothing that is a TCP socket.
         let _ = sockopt::set_tcp_nodelay(&fd, true).and_then(|()| sockopt::set_socket_keepalive(&fd, true));
-        let mss = common.outbox.mss(version_of(container.ip()));
+        let mss = common.outbox.mss(container.ip());
         let Some(connection) = Connection::connect(fd, &mut self.stack, mss, (from, container), room(open), now) else {
             return;
         };
@@ -366,8 +376,4 @@ impl Splice {
             Stage::Open(connection) => connection.descriptor(),
         }
     }
-}
-
-const fn version_of(address: IpAddr) -> IpVersion {
-    if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 }
 }

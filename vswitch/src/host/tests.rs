@@ -128,9 +128,10 @@ impl Lab {
         ));
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
-        let settings = Settings { name, mac, router, mtu: 1500, capacity };
+        // As in production: it takes the longest packets, and the station's link does not.
+        let settings = Settings { name, mac, router, mtu: 65_535, capacity };
         let (uplink, device) = open(settings).unwrap();
-        uplink.set_gateways(vec!["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()]).unwrap();
+        uplink.set_gateways(vec![gateway("10.10.0.1/24"), gateway("fd10::1/64")]).unwrap();
         let worker = bridge([tap(&container, router), device]);
         for address in [GATEWAY, "fd10::1"] {
             container.run(&format!("ip neigh replace {address} lladdr {mac} dev eth0 nud permanent"));
@@ -196,6 +197,11 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         .unwrap()
         .devices
         .remove(0)
+}
+
+/// A gateway of stations with the usual MTU.
+fn gateway(address: &str) -> Gateway {
+    Gateway { address: address.parse().unwrap(), mtu: 1500 }
 }
 
 /// A worker that bridges the two.
@@ -495,7 +501,7 @@ fn datagrams_of_every_size_go_both_ways() {
     for (any, target) in [("0.0.0.0:0", format!("{PEER}:7000")), ("[::]:0", format!("[{PEER6}]:7000"))] {
         let server = lab.peer.udp(&target);
         let client = lab.container.udp(any);
-        for length in [0, 1, 1000, 1472, 1473, 5000, 40_000] {
+        for length in [0, 1, 1000, 1452, 1453, 1472, 1473, 5000, 40_000, 65_507] {
             let data = pattern(length);
             client.send_to(&data, &target).unwrap();
             let mut buffer = vec![0; 65_536];
@@ -506,8 +512,39 @@ fn datagrams_of_every_size_go_both_ways() {
             assert!(buffer[..count] == data && from == target.parse().unwrap(), "{length} bytes to the container");
         }
         let session = lab.uplink().sessions().unwrap().into_iter().find(|session| session.remote == target.parse().unwrap());
-        assert_eq!(session.map(|session| (session.protocol, session.sent)), Some((Protocol::Udp, 48_946)));
+        assert_eq!(session.map(|session| (session.protocol, session.sent)), Some((Protocol::Udp, 117_358)));
     }
+}
+
+#[test]
+fn a_port_of_a_container_hears_whom_the_filtering_lets_in() {
+    let Some(lab) = Lab::new("a_port_of_a_container_hears_whom_the_filtering_lets_in") else { return };
+    lab.peer.run("ip addr add 192.0.2.4/24 dev eth0; ip addr add 2001:db8::4/64 dev eth0 nodad");
+    for (any, asked, stranger) in
+        [("0.0.0.0:0", "192.0.2.2:7000", "192.0.2.4:7000"), ("[::]:0", "[2001:db8::2]:7000", "[2001:db8::4]:7000")]
+    {
+        let sockets = [asked, &asked.replace(":7000", ":7001"), stranger].map(|address| lab.peer.udp(address));
+        let hears = |filtering| {
+            lab.uplink().set_filtering(filtering).unwrap();
+            let client = lab.container.udp(any);
+            client.send_to(b"question", asked).unwrap();
+            let mut buffer = [0; 100];
+            let (_, from) = sockets[0].recv_from(&mut buffer).unwrap();
+            for (number, socket) in (1..).zip(&sockets) {
+                socket.send_to(&[number], from).unwrap();
+            }
+            sockets[0].send_to(b"end", from).unwrap();
+            let mut heard = Vec::new();
+            while client.recv(&mut buffer).unwrap() == 1 {
+                heard.push(buffer[0]);
+            }
+            heard
+        };
+        assert_eq!(hears(Filtering::EndpointIndependent), [1, 2, 3]);
+        assert_eq!(hears(Filtering::AddressAndPortDependent), [1]);
+        assert_eq!(hears(Filtering::AddressDependent), [1, 2]);
+    }
+    assert_eq!(lab.uplink().counters().unwrap().filtered, 2 * 3);
 }
 
 #[test]
@@ -574,7 +611,7 @@ fn pings_are_answered_with_and_without_privilege() {
     for group in ["1 0", "0 2147483647"] {
         run(&format!("sysctl -qw net.ipv4.ping_group_range='{group}'"));
         for target in [PEER, PEER6] {
-            for size in [56, 3000] {
+            for size in [56, 1473, 3000, 65_507] {
                 let out = lab.container.run(&format!("ping -n -c 2 -i 0.2 -W 2 -s {size} {target}"));
                 assert!(out.contains(" 0% packet loss"), "{out}");
             }
@@ -754,7 +791,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
     let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
     let (uplink, mut device) = open(settings).unwrap();
-    uplink.set_gateways(vec!["10.10.0.1/24".parse().unwrap()]).unwrap();
+    uplink.set_gateways(vec![gateway("10.10.0.1/24")]).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let rule = nat::Forward::new(nat::Protocol::Tcp, free.port().to_string().parse().unwrap(), "10.10.0.9:80".parse().unwrap());
     uplink.set_forwards(vec![Forward { rule: rule.unwrap(), listen: Some(free.ip()) }]).unwrap();
@@ -789,18 +826,10 @@ pub(super) fn common() -> (Common, link::HostDevice) {
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), engine::WAKER).unwrap());
     let (device, link) = link::link(waker).unwrap();
-    let outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
+    let mut outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
+    outbox.gateways = vec![gateway("10.10.0.1/24")];
     let registry = poll.registry().try_clone().unwrap();
-    (
-        Common {
-            outbox,
-            registry,
-            gateways: vec!["10.10.0.1/24".parse().unwrap()],
-            apart: Apart::default(),
-            counters: Counters::default(),
-        },
-        device,
-    )
+    (Common { outbox, registry, apart: Apart::default(), counters: Counters::default() }, device)
 }
 
 proptest! {

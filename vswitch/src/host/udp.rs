@@ -1,14 +1,14 @@
 //! UDP: flows that containers begin, and those that come in by forwards.
 //!
-//! A container's address and port have one socket of the host, whomever they talk to, and whoever answers is heard: mapping and
-//! filtering do not depend on the endpoint (RFC 4787, REQ-1 and REQ-8). A flow is forgotten when nothing has left by it for 300 s
-//! (REQ-5), or for 60 s if it only ever asked port 53. What the kernel learns about its datagrams, as an ICMP error, the
-//! container is told.
+//! A container's address and port have one socket of the host, whomever they talk to: the mapping does not depend on the endpoint (RFC
+//! 4787, REQ-1). Who is heard there is for [`Filtering`] to say (REQ-8), by whom the container has sent to. A flow is forgotten when
+//! nothing has left by it for 300 s (REQ-5), or for 60 s if it only ever asked port 53. What the kernel learns about its datagrams, as an
+//! ICMP error, the container is told.
 //!
 //! A forward's clients share the forward's socket; each has a row, so that the container sees the client's own address and an
 //! answer goes back to it from the address that it spoke to.
 //!
-//! **Bounds.** `capacity` flows of each of the two kinds; [`Table`] says who loses one.
+//! **Bounds.** `capacity` flows of each of the two kinds; [`Table`] says who loses one. Of a flow, [`Peers`] says whom it remembers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
+use nat::{Filtering, Settings};
 use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -23,6 +24,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::common::{Arrival, Common, Heard, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
+use super::peers::Peers;
 use super::report::{Direction, Protocol, Session};
 use crate::sys::datagram;
 use crate::table::Table;
@@ -35,6 +37,8 @@ const HEADER: usize = 8;
 
 /// Every flow.
 pub(super) struct Udp {
+    /// Who may send to a flow's port.
+    pub(super) filtering: Filtering,
     flows: Table<SocketAddr, Flow>,
     served: Table<(SocketAddr, SocketAddr), Served>,
     buffer: Vec<u8>,
@@ -45,7 +49,9 @@ struct Flow {
     fd: OwnedFd,
     manner: Manner,
     only_names: bool,
+    /// The last that it sent to, and all.
     remote: SocketAddr,
+    peers: Peers,
     sent: u64,
     received: u64,
 }
@@ -62,7 +68,8 @@ struct Served {
 
 impl Udp {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { flows: Table::new(capacity), served: Table::new(capacity), buffer: vec![0; 65_536] }
+        let (flows, served) = (Table::new(capacity), Table::new(capacity));
+        Self { filtering: Settings::default().filtering, flows, served, buffer: vec![0; 65_536] }
     }
 
     /// Takes in a datagram of a container, or a super-frame of several.
@@ -94,6 +101,7 @@ impl Udp {
         let flow = &mut row.value;
         (row.used, flow.remote, flow.sent) = (now, to, flow.sent + payload.len() as u64);
         flow.only_names &= to.port() == NAMES;
+        flow.peers.note(self.filtering, to);
         flow.manner.follow(&flow.fd, arrival);
         let Err(error) = send(&flow.fd, payload, to, None, segment) else { return };
         let heard = hear_errors(common, &flow.fd, from, &mut self.buffer);
@@ -119,7 +127,8 @@ impl Udp {
         }
         datagram::ask_for_errors(fd.as_fd(), from.is_ipv6()).ok()?;
         let descriptor = fd.as_raw_fd();
-        let flow = Flow { fd, manner: Manner::default(), only_names: true, remote: to, sent: 0, received: 0 };
+        let flow =
+            Flow { fd, manner: Manner::default(), only_names: true, remote: to, peers: Peers::default(), sent: 0, received: 0 };
         let number = self.flows.insert(from, from.ip(), now, flow);
         if !common.watch(descriptor, engine::Source::Udp.token(number), Interest::READABLE) {
             self.flows.remove(number);
@@ -133,7 +142,11 @@ impl Udp {
         let Some(row) = self.flows.get_mut(number) else { return false };
         let (container, flow) = (row.key, &mut row.value);
         for _ in 0..PATIENCE {
+            if !common.outbox.link.writer.has_room_for_datagram() {
+                return true;
+            }
             match datagram::receive(flow.fd.as_fd(), &mut self.buffer) {
+                Ok(received) if !flow.peers.let_in(self.filtering, received.from) => common.counters.filtered += 1,
                 Ok(received) => {
                     let payload = self.buffer.get(..received.length).unwrap_or_default();
                     flow.received += payload.len() as u64;
@@ -152,6 +165,9 @@ impl Udp {
     /// Reads what clients sent to a forward's socket; says whether more may wait.
     pub(super) fn serve(&mut self, common: &mut Common, socket: &Arc<OwnedFd>, container: SocketAddr, now: Instant) -> bool {
         for _ in 0..PATIENCE {
+            if !common.outbox.link.writer.has_room_for_datagram() {
+                return true;
+            }
             match datagram::receive(socket.as_fd(), &mut self.buffer) {
                 Ok(received) => {
                     let Some(seen) = self.client(common, socket, &received, container, now) else { continue };
