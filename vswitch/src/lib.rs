@@ -23,7 +23,8 @@
 //!
 //! - A frame carries its **offload metadata** ([`packet::Offload`], the kernel's `virtio_net_hdr`) from port to port. TAP to TAP
 //!   passes 64 KiB super-frames whole; a port that cannot take one gets it segmented in software on its way out, with correct
-//!   checksums.
+//!   checksums. What belongs to a header inside another packet, as a station's own tunnel makes them, is no exception: a checksum there is
+//!   finished as the frame comes in, a super-frame is cut by its inner headers.
 //! - **Frames are not copied.** A batch owns its frames. A queue of an output refers to them by number and notes
 //!   what happens to the tag; flooding to 200 ports is 200 small entries. Tags, segments and checksums come about while the
 //!   frame is gathered for sending. A bridged frame is not changed. Of a routed one the addresses, ports, hop limit and

@@ -48,6 +48,25 @@ fn a_partial_checksum_further_in_is_not_ours() {
 }
 
 #[test]
+fn around_a_super_frame_a_tunnel_s_own_checksum_is_partial_too() {
+    let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1398.try_into().unwrap(), ecn: false });
+    let inner = Offload { checksum: Checksum::Partial { start: 90, offset: 16 }, gso };
+    for (from, to) in [("10.0.0.2:5000", "198.51.100.1:4789"), ("[fd00::2]:5000", "[2001:db8:1::1]:4789")] {
+        let mut lab = Lab::new();
+        let mut frame = udp(from, to, &[7; 5000]);
+        make_partial(&mut frame);
+        let sent = out(&mut lab, &frame, inner);
+        let mut expected = sent.clone();
+        make_partial(&mut expected);
+        assert_eq!(sent, expected, "it is the sum of the new addresses");
+    }
+    let mut lab = Lab::new();
+    let mut frame = udp("10.0.0.2:5000", "198.51.100.1:4789", &[7; 5000]);
+    frame[40..42].fill(0);
+    assert_eq!(out(&mut lab, &frame, inner)[40..42], [0, 0], "none stays none");
+}
+
+#[test]
 fn a_wrong_checksum_stays_wrong() {
     let mut lab = Lab::new();
     let mut frame = udp("10.0.0.2:5000", "198.51.100.1:80", b"payload");

@@ -290,7 +290,7 @@ impl Bench {
             for number in numbers {
                 assert!(is_right(&frames[number]) || !before[number], "a right packet stays one");
             }
-            for capabilities in [Capabilities::ALL, Capabilities::default()] {
+            for capabilities in [Capabilities::ALL, Capabilities::PLAIN, Capabilities::default()] {
                 Egress::new().run(&list, capabilities, &mut |packet| assert!(!packet.parts.is_empty()));
             }
         }

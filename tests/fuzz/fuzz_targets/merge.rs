@@ -1,4 +1,4 @@
-//! Any row of TCP segments or UDP datagrams, some of them damaged, into super-frames as a tunnel's receiver makes them, and out again of a
+//! Any row of TCP segments or UDP datagrams, some of them damaged or around a packet whose checksum is unfinished, into super-frames as a tunnel's receiver makes them, and out again of a
 //! port that takes none: every frame comes back, in order and as it was, but for identifications.
 #![no_main]
 
@@ -25,6 +25,8 @@ struct Next {
     flags: Option<u8>,
     /// A bit to turn over, and whether the checksums are made right again.
     damage: Option<(u16, bool)>,
+    /// Where in the payload the transport of another packet begins, whose checksum is unfinished.
+    inner: Option<u8>,
     /// Whether the receiver's read ends with it.
     ends_read: bool,
     other_peer: bool,
@@ -93,6 +95,17 @@ impl Row {
         checksum::complete(bytes, start, offset).expect("the field is in the frame");
     }
 
+    /// Leaves a checksum inside the payload unfinished, as a kernel's tunnel does: those around it count on its being finished.
+    fn leave_inner(&self, bytes: &mut [u8], start: usize) -> Option<Offload> {
+        let field = start + 6;
+        let before: [u8; 2] = *bytes.get(field..)?.first_chunk()?;
+        let start = u16::try_from(start).ok()?;
+        checksum::complete(bytes, start, 6)?;
+        self.sum(bytes);
+        bytes[field..field + 2].copy_from_slice(&before);
+        Some(Offload { checksum: Checksum::Partial { start, offset: 6 }, gso: None })
+    }
+
     /// Without what merging may change: identification, and with it the header's checksum.
     fn masked(&self, bytes: &[u8]) -> Vec<u8> {
         let Places { network, .. } = self.places();
@@ -121,7 +134,8 @@ fuzz_target!(|row: Row| {
             }
         }
         sequence = sequence.wrapping_add(length.into());
-        let offload = Offload { checksum: checksum::examine(&bytes), gso: None };
+        let inner = next.inner.and_then(|at| row.leave_inner(&mut bytes, payload + usize::from(at)));
+        let offload = inner.unwrap_or_else(|| Offload { checksum: checksum::examine(&bytes), gso: None });
         frames.push((bytes, offload, u16::from(next.other_peer)));
         ends.push(next.ends_read);
     }

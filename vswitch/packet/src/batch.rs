@@ -5,7 +5,7 @@
 //! bytes. Buffers come in two sizes and are reused for ever, so a steady state allocates nothing: most frames fit the small one,
 //! and a reader that cannot know the size of the next frame scatters it over a small buffer and the tail of a large one.
 
-use crate::{Offload, TagEdit, coalesce, egress};
+use crate::{Offload, TagEdit, checksum, coalesce, egress};
 
 /// The longest frame that the switch takes: an IP packet of 65,535 bytes behind an Ethernet header with two tags.
 pub const MAX_FRAME: usize = 65_535 + 14 + 8;
@@ -27,6 +27,8 @@ pub struct Frame {
     pub ingress: u32,
     /// Which of the peers behind that port sent it, where the port is a tunnel; 0 for every other port.
     pub peer: u16,
+    /// When it was taken in, by the batch's clock; 0 without one.
+    pub at: u64,
 }
 
 impl Frame {
@@ -40,10 +42,15 @@ impl Frame {
         self.buffer.get_mut(self.start..self.end).unwrap_or_default()
     }
 
+    /// Length of all headers up to the payload that is cut, of a super-frame.
+    pub fn headers(&self) -> Option<u16> {
+        egress::header_length(self.bytes(), self.offload)
+    }
+
     /// How many frames it is on a way that takes no super-frames.
     pub fn segments(&self) -> usize {
         let Some(gso) = self.offload.gso else { return 1 };
-        let headers = egress::header_length(self.bytes(), self.offload).unwrap_or_default();
+        let headers = self.headers().unwrap_or_default();
         self.bytes().len().saturating_sub(headers.into()).div_ceil(gso.size.get().into())
     }
 
@@ -71,6 +78,7 @@ pub struct Batch {
     bytes: usize,
     /// Port and peer of the frames to come.
     origin: (u32, u16),
+    clock: Option<fn() -> u64>,
     shelves: Shelves,
 }
 
@@ -106,6 +114,11 @@ impl Batch {
     /// Says at which port, and from which of the peers behind it, the frames to come are received.
     pub fn set_origin(&mut self, port: u32, peer: u16) {
         self.origin = (port, peer);
+    }
+
+    /// Says which clock each of the frames to come is stamped by; `None`: none is.
+    pub fn set_clock(&mut self, clock: Option<fn() -> u64>) {
+        self.clock = clock;
     }
 
     /// Whether it is time to forward before receiving more.
@@ -174,6 +187,17 @@ impl Batch {
         self.take_in(buffer, end, offload);
     }
 
+    /// Takes in a frame of two pieces, which fit a buffer.
+    pub(crate) fn push_pieces(&mut self, pieces: [&[u8]; 2], offload: Offload) {
+        let mut buffer = self.shelves.take(pieces[0].len() + pieces[1].len());
+        let mut end = HEADROOM;
+        for piece in pieces {
+            buffer[end..end + piece.len()].copy_from_slice(piece);
+            end += piece.len();
+        }
+        self.take_in(buffer, end, offload);
+    }
+
     /// Takes in a copy of the first of `frames`, or of as many as are segments of one super-frame, as that super-frame or as more of the
     /// one before. Returns how many it took.
     pub fn push_merged<'a>(&mut self, mut frames: impl Iterator<Item = (&'a [u8], Offload)> + Clone) -> usize {
@@ -220,10 +244,14 @@ impl Batch {
         Some(())
     }
 
-    fn take_in(&mut self, buffer: Box<[u8]>, end: usize, offload: Offload) {
+    fn take_in(&mut self, mut buffer: Box<[u8]>, end: usize, mut offload: Offload) {
         self.bytes += end - HEADROOM;
         let (ingress, peer) = self.origin;
-        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer });
+        if let (None, Some(frame)) = (offload.gso, buffer.get_mut(HEADROOM..end)) {
+            offload.checksum = checksum::finish_inner(frame, offload.checksum);
+        }
+        let at = self.clock.map_or(0, |clock| clock());
+        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer, at });
     }
 
     /// The frame taken in last, for metadata that comes after it.
@@ -278,6 +306,20 @@ mod tests {
             batch.clear();
         }
         assert!(batch.shelves.large.len() <= Batch::BYTES / 60_000 + 2 && batch.shelves.small.len() <= Batch::FRAMES + 1);
+    }
+
+    #[test]
+    fn frames_are_stamped_one_by_one_while_there_is_a_clock() {
+        static NOW: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(7);
+        let mut batch = Batch::new();
+        let times = |batch: &Batch| batch.frames().iter().map(|frame| frame.at).collect::<Vec<_>>();
+        batch.set_clock(Some(|| NOW.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+        batch.push(&[0; 60], Offload::default());
+        let _ = batch.read(|_, _| Ok::<_, ()>((60, Offload::default())));
+        assert_eq!(times(&batch), [7, 8]);
+        batch.set_clock(None);
+        batch.push(&[0; 60], Offload::default());
+        assert_eq!(times(&batch), [7, 8, 0]);
     }
 
     #[test]

@@ -93,6 +93,22 @@ pub fn complete(bytes: &mut [u8], start: u16, offset: u16) -> Option<()> {
     Some(())
 }
 
+/// Finishes a partial checksum in place that is not of the frame's own transport, but of a packet inside it, as a kernel's tunnels leave
+/// it; returns what is known of the frame's own then. Others stay as they are.
+///
+/// Whoever cuts, merges, translates or takes apart the outer packet would have to know of it otherwise; and not every device computes a
+/// checksum where it does not look for one.
+pub(crate) fn finish_inner(frame: &mut [u8], checksum: Checksum) -> Checksum {
+    match checksum {
+        Checksum::Partial { start, offset } if Layers::is_inner_transport(frame, start) => {
+            // With metadata that is nonsense it goes as it is.
+            let _ = complete(frame, start, offset);
+            examine(frame)
+        }
+        known => known,
+    }
+}
+
 /// Finds out about the transport checksum of a frame that came without a word about it: [`Checksum::Valid`] if it is TCP or UDP with
 /// the right one, [`Checksum::Partial`] if the field holds what a kernel leaves to its network card, the sum of the pseudo header;
 /// else [`Checksum::Unverified`].

@@ -5,7 +5,8 @@
 //! for lengths, checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence,
 //! and a FIN or PSH ends the run. Cutting the result gives the frames back, but for identifications that nobody looks at. A
 //! frame is merged only if the checksum of its IPv4 header is right, and that of its payload is still to be computed or was
-//! verified: merging one that nobody looked at would give damaged bytes a good checksum.
+//! verified: merging one that nobody looked at would give damaged bytes a good checksum. It must be that of the frame's own transport: one
+//! inside a tunnel would never be computed.
 //!
 //! Nothing waits: a run ends with its queue, or with the batch into which frames are received.
 
@@ -53,7 +54,7 @@ impl<'a> Run<'a> {
         if offload.checksum == Checksum::Unverified || !capabilities.checksum {
             return None;
         }
-        let layers = Layers::parse(first)?;
+        let layers = Layers::parse(first).filter(|layers| is_known(offload.checksum, layers))?;
         let taken = match (layers.transport_kind, layers.version) {
             (Transport::Tcp, IpVersion::V4) => capabilities.tcp4,
             (Transport::Tcp, IpVersion::V6) => capabilities.tcp6,
@@ -74,7 +75,8 @@ impl<'a> Run<'a> {
     /// How many of `frames` belong to it.
     fn extend<'b>(mut self, frames: impl Iterator<Item = (&'b [u8], Offload)>) -> usize {
         let before = self.count;
-        let known = frames.take_while(|(_, offload)| offload.gso.is_none() && offload.checksum != Checksum::Unverified);
+        let layers = self.layers;
+        let known = frames.take_while(|(_, offload)| offload.gso.is_none() && is_known(offload.checksum, &layers));
         for (next, _) in known {
             let payload = next.len().saturating_sub(self.layers.payload);
             self.total += payload;
@@ -140,6 +142,15 @@ impl<'a> Run<'a> {
     /// Whether nothing may come behind this segment.
     fn is_ended_by(&self, next: &[u8]) -> bool {
         self.layers.transport_kind == Transport::Tcp && flags(next, &self.layers) & FIN_PSH != 0
+    }
+}
+
+/// Whether the checksum of the transport itself, not that of a packet inside it, was verified or is still to be computed.
+fn is_known(checksum: Checksum, layers: &Layers) -> bool {
+    match checksum {
+        Checksum::Unverified => false,
+        Checksum::Valid => true,
+        Checksum::Partial { start, .. } => usize::from(start) == layers.transport,
     }
 }
 

@@ -8,8 +8,10 @@ use std::io::IoSlice;
 use arrayvec::ArrayVec;
 
 use crate::checksum::{Sum, non_zero};
+use crate::encapsulated::Encapsulated;
 use crate::rewrite::{growth, tagged};
-use crate::{Capabilities, Checksum, Frame, Offload, TagEdit, coalesce, segment};
+use crate::segment::Unsegmentable;
+use crate::{Batch, Capabilities, Checksum, Frame, MAX_FRAME, Offload, TagEdit, UdpTunnel, coalesce, segment};
 
 /// Most slices of a [`Packet`]: headers, and the payloads of a run.
 pub const MAX_PARTS: usize = coalesce::MOST + 2;
@@ -40,12 +42,14 @@ pub struct Packet<'a> {
     pub peer: u16,
     /// The port that it came in at.
     pub ingress: u32,
+    /// Set if it is a super-frame inside a tunnel.
+    pub tunnel: Option<UdpTunnel>,
 }
 
 impl<'a> Packet<'a> {
     /// One frame with nothing left to do, for whoever is behind the port.
     pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
-        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0 }
+        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0, tunnel: None }
     }
 
     /// A copy in one piece.
@@ -56,14 +60,17 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Sends queues. Holds nothing between two calls.
+/// Sends queues. Holds buffers between two calls, and nothing else.
 #[derive(Debug, Default)]
-pub struct Egress;
+pub struct Egress {
+    /// Segments of what was a super-frame inside a tunnel.
+    segments: Batch,
+}
 
 impl Egress {
     /// Ready to send.
-    pub const fn new() -> Self {
-        Self
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Sends a queue, in order, to a device that can do `capabilities`: tags are edited, super-frames cut where the device takes
@@ -72,41 +79,111 @@ impl Egress {
     pub fn run(&mut self, mut queue: &[Queued<'_>], capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) -> usize {
         let mut unsegmentable = 0;
         while let Some((first, rest)) = queue.split_first() {
-            let together = queue.iter().take_while(|other| (other.edit, other.peer) == (first.edit, first.peer));
-            let run = coalesce::run_length(together.map(|other| (other.frame.bytes(), other.frame.offload)), capabilities);
-            if run > 1 && send_run(queue.get(..run).unwrap_or_default(), send).is_some() {
+            let run = send_next(queue, capabilities, send);
+            if run > 0 {
                 queue = queue.get(run..).unwrap_or_default();
                 continue;
             }
             queue = rest;
-            if capabilities.accept(first.frame.offload) {
-                send_as_it_is(first, send);
-            } else if first.frame.offload.gso.is_none() {
-                send_completed(first, send);
-            } else if send_segments(first, capabilities, send).is_err() {
-                unsegmentable += 1;
-            }
+            let sent = if segment::is_tunnelled(first.frame.bytes(), first.frame.offload) {
+                self.send_tunnelled(first, capabilities, send)
+            } else {
+                send_segments(first, capabilities, send)
+            };
+            unsegmentable += usize::from(sent.is_err());
         }
         unsegmentable
     }
+
+    /// Sends a super-frame inside a tunnel: whole, or as the tunnel's packets, which are datagrams of one size and may be a super-frame
+    /// of their own.
+    fn send_tunnelled(
+        &mut self,
+        queued: &Queued<'_>,
+        capabilities: Capabilities,
+        send: &mut dyn FnMut(&Packet<'_>),
+    ) -> Result<(), Unsegmentable> {
+        let &Queued { frame, edit, peer } = queued;
+        let tunnel =
+            || Encapsulated::parse(frame.bytes(), frame.offload)?.udp_tunnel(|at| Some(shift(at.try_into().ok()?, edit)));
+        let takes_whole = capabilities.tunnel && capabilities.accept(frame.offload);
+        if let Some(tunnel) = takes_whole.then(tunnel).flatten() {
+            send_tagged(queued, Some(tunnel), send);
+            return Ok(());
+        }
+        // With a tag more, the longest would not fit a buffer.
+        if !capabilities.udp || frame.bytes().len() > MAX_FRAME - 4 {
+            return send_segments(queued, capabilities, send);
+        }
+        let segments = &mut self.segments;
+        segments.clear();
+        let mut frames = 1;
+        let mut send = |packet: &Packet<'_>| {
+            send(&Packet { frames, peer, ingress: frame.ingress, ..*packet });
+            frames = 0;
+        };
+        segment::segment(frame.bytes(), frame.offload, edit, false, &mut |headers, payload, offload| {
+            segments.push_pieces([headers, payload], offload);
+            if segments.frames().len() == coalesce::MOST {
+                send_all(segments, capabilities, &mut send);
+            }
+        })?;
+        send_all(segments, capabilities, &mut send);
+        Ok(())
+    }
 }
 
-fn send_as_it_is(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnMut(&Packet<'_>)) {
+/// Sends what the head of a queue is as one packet, and returns how many frames that was; 0 if the first is to be cut.
+fn send_next(queue: &[Queued<'_>], capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) -> usize {
+    let Some(first) = queue.first() else { return 0 };
+    let together = queue.iter().take_while(|other| (other.edit, other.peer) == (first.edit, first.peer));
+    let run = coalesce::run_length(together.map(|other| (other.frame.bytes(), other.frame.offload)), capabilities);
+    if run > 1 && send_run(queue.get(..run).unwrap_or_default(), send).is_some() {
+        return run;
+    }
+    let offload = first.frame.offload;
+    if capabilities.accept(offload) && !segment::is_tunnelled(first.frame.bytes(), offload) {
+        send_tagged(first, None, send);
+    } else if offload.gso.is_none() {
+        send_completed(first, send);
+    } else {
+        return 0;
+    }
+    1
+}
+
+/// Sends frames whose checksums are finished, and forgets them.
+fn send_all(frames: &mut Batch, capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) {
+    let queue: ArrayVec<_, { coalesce::MOST }> =
+        frames.frames().iter().take(coalesce::MOST).map(|frame| Queued { frame, edit: TagEdit::Keep, peer: 0 }).collect();
+    let mut rest = &queue[..];
+    while !rest.is_empty() {
+        let sent = send_next(rest, capabilities, send);
+        rest = rest.get(sent.max(1)..).unwrap_or_default();
+    }
+    drop(queue);
+    frames.clear();
+}
+
+/// A frame with nothing to change but its tag.
+fn send_tagged(&Queued { frame, edit, peer }: &Queued<'_>, tunnel: Option<UdpTunnel>, send: &mut dyn FnMut(&Packet<'_>)) {
     let (bytes, offload) = (frame.bytes(), shifted(frame.offload, edit));
     let headers = header_length(bytes, frame.offload).map_or(0, |length| shift(length, edit));
     if edit == TagEdit::Keep {
-        return send(&Packet { parts: &[IoSlice::new(bytes)], offload, headers, frames: 1, peer, ingress: frame.ingress });
+        return send(&Packet {
+            parts: &[IoSlice::new(bytes)],
+            offload,
+            headers,
+            frames: 1,
+            peer,
+            ingress: frame.ingress,
+            tunnel,
+        });
     }
     let (front, tag, rest) = tagged(bytes, edit);
     let tag = tag.as_ref().map_or(&[][..], |tag| tag);
-    send(&Packet {
-        parts: &[IoSlice::new(front), IoSlice::new(tag), IoSlice::new(rest)],
-        offload,
-        headers,
-        frames: 1,
-        peer,
-        ingress: frame.ingress,
-    });
+    let parts = [front, tag, rest].map(IoSlice::new);
+    send(&Packet { parts: &parts, offload, headers, frames: 1, peer, ingress: frame.ingress, tunnel });
 }
 
 /// A frame whose partial checksum the device cannot complete.
@@ -129,14 +206,14 @@ fn send_completed(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnM
     let offload = Offload { checksum: Checksum::Unverified, gso: None };
     let front = if edit == TagEdit::Keep { &[][..] } else { front };
     let parts = [front, tag, head, value, tail].map(IoSlice::new);
-    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer, ingress: frame.ingress });
+    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer, ingress: frame.ingress, tunnel: None });
 }
 
 fn send_segments(
     &Queued { frame, edit, peer }: &Queued<'_>,
     capabilities: Capabilities,
     send: &mut dyn FnMut(&Packet<'_>),
-) -> Result<(), segment::Unsegmentable> {
+) -> Result<(), Unsegmentable> {
     let mut frames = 1;
     segment::segment(frame.bytes(), frame.offload, edit, capabilities.checksum, &mut |headers, payload, offload| {
         send(&Packet {
@@ -146,6 +223,7 @@ fn send_segments(
             frames,
             peer,
             ingress: frame.ingress,
+            tunnel: None,
         });
         frames = 0;
     })
@@ -168,6 +246,7 @@ fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()>
         frames: run.len(),
         peer: first.peer,
         ingress: first.frame.ingress,
+        tunnel: None,
     });
     Some(())
 }

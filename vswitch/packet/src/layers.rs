@@ -65,16 +65,26 @@ impl Layers {
     /// Finds the headers of an unfragmented TCP or UDP packet behind any VLAN tags; `None` for every other frame, and for one
     /// that ends inside its headers.
     pub fn parse(frame: &[u8]) -> Option<Self> {
-        let ethernet = Ethernet::parse(frame).ok()?;
-        let (mut kind, mut network) = (ethernet.ethertype, ethernet.payload);
-        while matches!(kind, ethertype::VLAN | ethertype::SERVICE_VLAN) {
-            kind = number(frame, network + 2)?;
-            network += 4;
+        let (version, network) = network(frame)?;
+        Self::parse_packet(frame, version, network)
+    }
+
+    /// As [`Layers::parse`], for the packet whose IP header begins at `network`.
+    pub(crate) fn parse_packet(frame: &[u8], version: IpVersion, network: usize) -> Option<Self> {
+        match version {
+            IpVersion::V4 => Self::parse_v4(frame, network),
+            IpVersion::V6 => Self::parse_v6(frame, network),
         }
-        match kind {
-            ethertype::IPV4 => Self::parse_v4(frame, network),
-            ethertype::IPV6 => Self::parse_v6(frame, network),
-            _ => None,
+    }
+
+    /// Whether the transport that begins at `start` is not that of the IP packet in the frame, but of one inside it.
+    pub(crate) fn is_inner_transport(frame: &[u8], start: u16) -> bool {
+        match (start, frame.get(12..15)) {
+            // Nearly every frame: no tag, no options.
+            (34, Some([0x08, 0x00, 0x45])) | (54, Some([0x86, 0xdd, _])) => false,
+            _ => network(frame).is_some_and(|(version, network)| {
+                Self::parse_packet(frame, version, network).is_none_or(|layers| layers.transport != usize::from(start))
+            }),
         }
     }
 
@@ -125,6 +135,21 @@ impl Layers {
         let payload = transport + header;
         let whole = header >= if transport_kind == Transport::Tcp { 20 } else { 8 } && payload <= end && end <= frame.len();
         whole.then_some(Self { network, version, transport_kind, transport, payload, end, plain })
+    }
+}
+
+/// Where the IP header begins, behind every tag.
+pub(crate) fn network(frame: &[u8]) -> Option<(IpVersion, usize)> {
+    let ethernet = Ethernet::parse(frame).ok()?;
+    let (mut kind, mut network) = (ethernet.ethertype, ethernet.payload);
+    while matches!(kind, ethertype::VLAN | ethertype::SERVICE_VLAN) {
+        kind = number(frame, network + 2)?;
+        network += 4;
+    }
+    match kind {
+        ethertype::IPV4 => Some((IpVersion::V4, network)),
+        ethertype::IPV6 => Some((IpVersion::V6, network)),
+        _ => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Frames and headers: bytes and nothing else.
 //!
 //! This crate knows what an Ethernet frame looks like, what the kernel's offload metadata beside it means, and how to turn
-//! one frame into many (segmentation) or many into one (coalescing). It does no I/O, has no clock and no state that outlives
-//! a batch, so every function here is tested by properties alone.
+//! one frame into many (segmentation) or many into one (coalescing). It does no I/O, has no clock and, but for buffers, no state that
+//! outlives a batch, so every function here is tested by properties alone.
 //!
 //! - [`Mac`], [`VlanId`], [`Ethernet`]: the link layer, parsed once a frame.
 //! - [`Offload`]: `struct virtio_net_hdr` in Rust: a checksum left to the receiver, a TCP or UDP super-frame's segment size.
@@ -15,6 +15,7 @@ mod batch;
 pub mod checksum;
 mod coalesce;
 mod egress;
+mod encapsulated;
 mod ethernet;
 mod ip;
 mod layers;
@@ -30,5 +31,5 @@ pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
 pub use ip::{Fragment, FragmentKey, IpPacket, protocol};
 pub use layers::{IpVersion, Layers, Transport};
 pub use mac::{Mac, MacParseError};
-pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, VNET_HEADER};
+pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, TUNNEL_VNET_HEADER, UdpTunnel, VNET_HEADER};
 pub use vlan::{VlanId, VlanIdError};

@@ -1,14 +1,22 @@
 use std::num::NonZeroU16;
 
+use crate::IpVersion;
+
 /// Bytes of `struct virtio_net_hdr` (linux/virtio_net.h; virtio 1.2, section 5.1.6) as TAPs and packet sockets use it.
 pub const VNET_HEADER: usize = 10;
 
+/// Bytes of `struct virtio_net_hdr_v1_hash_tunnel` (linux/virtio_net.h; Linux 6.17), which begins with those of a `virtio_net_hdr`.
+pub const TUNNEL_VNET_HEADER: usize = 24;
+
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
+const UDP_TUNNEL_CSUM: u8 = 8;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
+const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
+const GSO_UDP_TUNNEL_IPV6: u8 = 0x40;
 const GSO_ECN: u8 = 0x80;
 
 /// What the kernel says about a frame beside its bytes: work that it left to whoever comes next.
@@ -60,6 +68,19 @@ pub struct Gso {
     pub ecn: bool,
 }
 
+/// Where a super-frame lies in the packet of a tunnel over UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpTunnel {
+    /// Where the UDP header begins, in bytes from the start of the frame.
+    pub transport: u16,
+    /// Where the inner IP header begins.
+    pub network: u16,
+    /// Which IP is around it.
+    pub version: IpVersion,
+    /// Whether the UDP header has a checksum, whose field holds the sum of the pseudo header then.
+    pub summed: bool,
+}
+
 /// What a port's kernel side takes off the switch's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -71,13 +92,17 @@ pub struct Capabilities {
     pub tcp6: bool,
     /// It takes UDP super-frames (`VIRTIO_NET_HDR_GSO_UDP_L4`, Linux 6.2).
     pub udp: bool,
+    /// It takes those inside a tunnel over UDP too (`TUN_F_UDP_TUNNEL_GSO`, Linux 6.17).
+    pub tunnel: bool,
 }
 
 impl Capabilities {
     /// Everything.
-    pub const ALL: Self = Self { checksum: true, tcp4: true, tcp6: true, udp: true };
+    pub const ALL: Self = Self { checksum: true, tcp4: true, tcp6: true, udp: true, tunnel: true };
+    /// Everything but what is inside a tunnel.
+    pub const PLAIN: Self = Self { tunnel: false, ..Self::ALL };
 
-    /// Whether a frame with this metadata can go out as it is.
+    /// Whether a frame with this metadata, which speaks of its own transport, can go out as it is.
     pub const fn accept(self, offload: Offload) -> bool {
         (self.checksum || !matches!(offload.checksum, Checksum::Partial { .. }))
             && match offload.gso {
@@ -96,7 +121,8 @@ pub struct BadOffload;
 
 impl Offload {
     /// Reads a `virtio_net_hdr` in the machine's byte order, for a frame of `length` bytes.
-    /// Its `hdr_len` is ignored: the kernel calls it a hint.
+    /// Its `hdr_len` is ignored: the kernel calls it a hint. So is what it says about a tunnel: packet sockets do not say it, and it is
+    /// to be seen in the frame, where the checksum begins inside another packet.
     ///
     /// # Errors
     /// [`BadOffload`] for an unknown GSO type, a segment size of zero, a super-frame whose checksum is not partial, or a
@@ -115,7 +141,7 @@ impl Offload {
         } else {
             Checksum::Unverified
         };
-        let kind = match gso_type & !GSO_ECN {
+        let kind = match gso_type & !(GSO_ECN | GSO_UDP_TUNNEL_IPV4 | GSO_UDP_TUNNEL_IPV6) {
             GSO_NONE => return Ok(Self { checksum, gso: None }),
             GSO_TCPV4 => GsoKind::Tcp4,
             GSO_TCPV6 => GsoKind::Tcp6,
@@ -153,6 +179,21 @@ impl Offload {
         let [s0, s1] = start.to_ne_bytes();
         let [o0, o1] = offset.to_ne_bytes();
         [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
+    }
+
+    /// As [`Offload::encode`], with where a tunnel's headers are, which is little-endian on every machine.
+    pub fn encode_with(self, headers: u16, tunnel: Option<UdpTunnel>) -> [u8; TUNNEL_VNET_HEADER] {
+        let mut bytes = [0; TUNNEL_VNET_HEADER];
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = self.encode(headers);
+        }
+        if let Some(UdpTunnel { transport, network, version, summed }) = tunnel {
+            bytes[0] |= if summed { UDP_TUNNEL_CSUM } else { 0 };
+            bytes[1] |= if version == IpVersion::V4 { GSO_UDP_TUNNEL_IPV4 } else { GSO_UDP_TUNNEL_IPV6 };
+            bytes[20..22].copy_from_slice(&transport.to_le_bytes());
+            bytes[22..24].copy_from_slice(&network.to_le_bytes());
+        }
+        bytes
     }
 }
 

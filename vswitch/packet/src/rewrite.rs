@@ -1,7 +1,8 @@
 //! Headers copied aside and changed: for segments, merged frames and completed checksums. The frame itself never changes.
 
 use crate::checksum::{Sum, non_zero};
-use crate::layers::{IpVersion, Layers, Transport};
+use crate::encapsulated::{Carrier, Encapsulated, Outer};
+use crate::layers::{IpVersion, Layers, Transport, number};
 use crate::{ETHERNET_HEADER, Tag, TagEdit, ethertype};
 
 /// Longest headers that are rewritten: Ethernet with tags, IP with options or extensions, TCP with options.
@@ -14,6 +15,8 @@ pub(crate) struct Headers {
     length: usize,
     /// Where things are in the copy.
     pub(crate) layers: Layers,
+    /// What is around the packet, if it is a tunnel's.
+    outer: Option<Outer>,
 }
 
 impl Headers {
@@ -35,7 +38,16 @@ impl Headers {
             end: shift(layers.end),
             ..*layers
         };
-        Some(Self { bytes, length, layers })
+        Some(Self { bytes, length, layers, outer: None })
+    }
+
+    /// As [`Headers::copy`], for a packet inside another one.
+    pub(crate) fn copy_encapsulated(frame: &[u8], headers: &Encapsulated, edit: TagEdit) -> Option<Self> {
+        let copy = Self::copy(frame, &headers.layers, edit)?;
+        let shift = |at: usize| at + copy.length - headers.layers.payload;
+        let Outer { network, transport, .. } = headers.outer;
+        let outer = Outer { network: shift(network), transport: shift(transport), ..headers.outer };
+        Some(Self { outer: Some(outer), ..copy })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -44,51 +56,87 @@ impl Headers {
 
     /// Says in every length field that `payload` bytes follow, and gives an IPv4 header its checksum again.
     pub(crate) fn set_payload_length(&mut self, payload: usize) {
-        let layers = self.layers;
-        let transport = clamp(self.length - layers.transport + payload);
-        match layers.version {
-            IpVersion::V4 => {
-                self.put(layers.network + 2, clamp(self.length - layers.network + payload));
-                self.put(layers.network + 10, 0);
-                let sum = Sum::new().plus(self.bytes.get(layers.network..layers.transport).unwrap_or_default());
-                self.put(layers.network + 10, sum.checksum());
+        let Layers { network, version, transport, transport_kind, .. } = self.layers;
+        self.set_packet_length(network, version, transport, payload);
+        if transport_kind == Transport::Udp {
+            self.put(transport + 4, clamp(self.length - transport + payload));
+        }
+        if let Some(Outer { network, version, transport, carrier }) = self.outer {
+            self.set_packet_length(network, version, transport, payload);
+            if let Carrier::Udp { .. } = carrier {
+                self.put(transport + 4, clamp(self.length - transport + payload));
             }
-            IpVersion::V6 => self.put(layers.network + 4, clamp(self.length - layers.network - 40 + payload)),
-        }
-        if layers.transport_kind == Transport::Udp {
-            self.put(layers.transport + 4, transport);
         }
     }
 
-    /// Leaves the transport checksum to the receiver: its field gets the sum of the pseudo header (RFC 9293, section 3.1; RFC
-    /// 8200, section 8.1).
+    fn set_packet_length(&mut self, network: usize, version: IpVersion, transport: usize, payload: usize) {
+        match version {
+            IpVersion::V4 => {
+                self.put(network + 2, clamp(self.length - network + payload));
+                self.put(network + 10, 0);
+                let sum = Sum::new().plus(self.bytes.get(network..transport).unwrap_or_default());
+                self.put(network + 10, sum.checksum());
+            }
+            IpVersion::V6 => self.put(network + 4, clamp(self.length - network - 40 + payload)),
+        }
+    }
+
+    /// Leaves the transport checksum to the receiver: its field gets the sum of the pseudo header.
     pub(crate) fn set_partial_checksum(&mut self, payload: usize) {
-        let layers = self.layers;
-        let (from, length) = match layers.version {
-            IpVersion::V4 => (layers.network + 12, 8),
-            IpVersion::V6 => (layers.network + 8, 32),
-        };
-        let pseudo = Sum::new()
-            .plus(self.bytes.get(from..from + length).unwrap_or_default())
-            .plus_number(layers.transport_kind.protocol().into())
-            .plus_number(clamp(self.length - layers.transport + payload));
-        self.put(self.checksum_field(), pseudo.folded());
+        self.put(self.checksum_field(), self.pseudo(payload).folded());
     }
 
-    /// Computes the transport checksum over the headers and `payload`.
+    /// The sum of the pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    fn pseudo(&self, payload: usize) -> Sum {
+        let Layers { network, version, transport, transport_kind, .. } = self.layers;
+        self.pseudo_of(network, version, transport_kind, self.length - transport + payload)
+    }
+
+    fn pseudo_of(&self, network: usize, version: IpVersion, kind: Transport, length: usize) -> Sum {
+        let (from, addresses) = match version {
+            IpVersion::V4 => (network + 12, 8),
+            IpVersion::V6 => (network + 8, 32),
+        };
+        let sum = Sum::new().plus(self.bytes.get(from..from + addresses).unwrap_or_default());
+        sum.plus_number(kind.protocol().into()).plus_number(clamp(length))
+    }
+
+    /// Computes the transport checksum over the headers and `payload`, and that of a packet around it.
     pub(crate) fn set_whole_checksum(&mut self, payload: &[u8]) {
         self.set_partial_checksum(payload.len());
         let header = self.bytes.get(self.layers.transport..self.length).unwrap_or_default();
         let sum = Sum::new().plus(header).plus(payload);
         self.put(self.checksum_field(), non_zero(sum.checksum(), self.layers.transport_kind.checksum_offset()));
+        if let Some(outer) = self.outer {
+            self.set_outer_checksum(outer, payload.len());
+        }
     }
 
-    pub(crate) fn ipv4_id(&self) -> u16 {
-        crate::layers::number(&self.bytes, self.layers.network + 4).unwrap_or_default()
+    /// Computes the checksum of a tunnel's carrier, if it has one. The payload is not looked at again: with its own checksum, the inner
+    /// transport sums up to its pseudo header inverted (Documentation/networking/checksum-offloads.rst, "LCO").
+    fn set_outer_checksum(&mut self, outer: Outer, payload: usize) {
+        let Outer { network, version, transport, carrier } = outer;
+        let (offset, pseudo) = match carrier {
+            Carrier::Udp { summed: true } => {
+                (6, self.pseudo_of(network, version, Transport::Udp, self.length - transport + payload))
+            }
+            Carrier::Gre { summed: true } => (4, Sum::new()),
+            Carrier::Udp { .. } | Carrier::Gre { .. } | Carrier::Ip => return,
+        };
+        self.put(transport + offset, 0);
+        let before = pseudo.plus(self.bytes.get(transport..self.layers.transport).unwrap_or_default());
+        let sum = before.plus_number(!self.pseudo(payload).folded()).checksum();
+        self.put(transport + offset, non_zero(sum, offset));
     }
 
-    pub(crate) fn set_ipv4_id(&mut self, id: u16) {
-        self.put(self.layers.network + 4, id);
+    /// Counts the identifications up, of IPv4.
+    pub(crate) fn count_up(&mut self) {
+        let outer = self.outer.map(|outer| (outer.version, outer.network));
+        for (version, network) in std::iter::once((self.layers.version, self.layers.network)).chain(outer) {
+            if let (IpVersion::V4, Some(id)) = (version, number(&self.bytes, network + 4)) {
+                self.put(network + 4, id.wrapping_add(1));
+            }
+        }
     }
 
     pub(crate) fn tcp_sequence(&self) -> u32 {

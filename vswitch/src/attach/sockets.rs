@@ -61,7 +61,7 @@ fn open_one(index: u32, offload: bool, station: Option<Mac>) -> Result<Socket, E
     // Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only
     // the header says what is missing.
     let capabilities = match header {
-        Ok(udp) if offload => Capabilities { udp, ..Capabilities::ALL },
+        Ok(udp) if offload => Capabilities { udp, ..Capabilities::PLAIN },
         _ => Capabilities::default(),
     };
     socket::set_auxiliary_data(fd.as_fd())?;

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use netlink_packet_route::link::InfoKind;
-use packet::{Capabilities, VNET_HEADER};
+use packet::Capabilities;
 use rustix::io::Errno;
 
 use super::error::{Doing, NET_ADMIN};
@@ -15,7 +15,7 @@ use super::netlink::{self, Link, Netlink};
 use super::netns::Namespace;
 use super::station::{Change, Station};
 use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
-use crate::device::{Device, Tap};
+use crate::device::{Device, Tap, header_size};
 use crate::sys::tun::Offloads;
 use crate::sys::{ethtool, tun};
 
@@ -100,7 +100,6 @@ fn open_queue(ifname: &str, many: bool, place: &Place) -> Result<Result<OwnedFd,
         Err(errno) => return Ok(Err(errno)),
         Ok(()) => {}
     }
-    tun::set_header_size(fd.as_fd(), 10).doing(NET_ADMIN, || format!("set the header size of TAP \"{ifname}\" {place}"))?;
     Ok(Ok(fd))
 }
 
@@ -161,20 +160,25 @@ impl Opened<'_> {
         self.netlink.change(message.build()).doing(NET_ADMIN, || self.doing("set alias and queue length of", ""))
     }
 
-    /// Asks for the most that the kernel knows. A frame of the switch may be unfinished as soon as the kernel knows the kind.
+    /// Asks for the most that the kernel knows, and for the header in which it says so. A frame of the switch may be unfinished as soon
+    /// as the kernel knows the kind.
     fn set_offloads(&self, queue: &OwnedFd) -> Result<(Capabilities, Vec<String>), AttachError> {
         let mut features = vec!["vnet_hdr", "persistent"];
         let set = |offloads| tun::set_offloads(queue.as_fd(), offloads);
         let (capabilities, more): (_, &[&str]) = if !self.plan.spec.offload {
             set(Offloads::None).doing(NET_ADMIN, || self.doing("switch off the offloads of", ""))?;
             (Capabilities::default(), &[])
+        } else if set(Offloads::Tunnels).is_ok() {
+            (Capabilities::ALL, &["checksum", "tso", "uso", "tunnel_gso"])
         } else if set(Offloads::All).is_ok() {
-            (Capabilities::ALL, &["checksum", "tso", "uso"])
+            (Capabilities::PLAIN, &["checksum", "tso", "uso"])
         } else if set(Offloads::Tcp).is_ok() {
-            (Capabilities { udp: false, ..Capabilities::ALL }, &["checksum", "tso"])
+            (Capabilities { udp: false, ..Capabilities::PLAIN }, &["checksum", "tso"])
         } else {
             (Capabilities::default(), &[])
         };
+        let size = header_size(capabilities);
+        tun::set_header_size(queue.as_fd(), size).doing(NET_ADMIN, || self.doing("set the header size of", ""))?;
         features.extend_from_slice(more);
         Ok((capabilities, features.into_iter().map(str::to_owned).collect()))
     }
@@ -184,5 +188,3 @@ impl Opened<'_> {
         format!("{verb} TAP \"{}\" {}{how}", self.ifname, self.namespace.place)
     }
 }
-
-const _: () = assert!(VNET_HEADER == 10, "what set_header_size is given");

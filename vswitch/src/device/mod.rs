@@ -13,11 +13,12 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use packet::{Batch, Capabilities, Packet, VNET_HEADER};
+use packet::{Batch, Capabilities, Packet};
 
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
 pub use tap::Tap;
+pub(crate) use tap::header_size;
 pub use tunnel::{Change, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
 
 use crate::datapath::{DropReason, PortId};
@@ -168,7 +169,7 @@ fn receive_all(batch: &mut Batch, mut read: impl FnMut(&mut Batch) -> Result<(),
 }
 
 /// Calls `write` with `header` and `parts` in a row, without allocating for as many parts as the switch makes.
-fn with_header<R>(header: &[u8; VNET_HEADER], parts: &[IoSlice<'_>], write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+fn with_header<R>(header: &[u8], parts: &[IoSlice<'_>], write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
     let mut few = ArrayVec::<IoSlice<'_>, 8>::new();
     few.push(IoSlice::new(header));
     if few.try_extend_from_slice(parts).is_ok() {

@@ -1,12 +1,13 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use packet::{Batch, Capabilities, Offload, Packet, VNET_HEADER};
+use packet::{Batch, Capabilities, Offload, Packet, TUNNEL_VNET_HEADER, VNET_HEADER};
 use rustix::io::Errno;
 
 use super::{Device, Received, Sent, Unread, receive_all, with_header};
 
-/// One queue of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`.
+/// One queue of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`, or the longer one of a TAP that takes tunnels'
+/// super-frames.
 #[derive(Debug)]
 pub struct Tap {
     fd: OwnedFd,
@@ -45,21 +46,30 @@ impl Device for Tap {
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Received {
-        receive_all(batch, |batch| batch.read(|small, large| read(&self.fd, small, large)))
+        let header = header_size(self.capabilities);
+        receive_all(batch, |batch| batch.read(|small, large| read(&self.fd, header, small, large)))
     }
 
     fn send(&mut self, packet: &Packet<'_>) -> Sent {
-        with_header(&packet.offload.encode(packet.headers), packet.parts, |parts| match rustix::io::writev(&self.fd, parts) {
-            Ok(_) => Sent::Done,
-            Err(error) => refusal(error),
+        let header = packet.offload.encode_with(packet.headers, packet.tunnel);
+        with_header(&header[..header_size(self.capabilities)], packet.parts, |parts| {
+            match rustix::io::writev(&self.fd, parts) {
+                Ok(_) => Sent::Done,
+                Err(error) => refusal(error),
+            }
         })
     }
 }
 
+/// The length of the header before each frame of a TAP that can do this.
+pub(crate) const fn header_size(capabilities: Capabilities) -> usize {
+    if capabilities.tunnel { TUNNEL_VNET_HEADER } else { VNET_HEADER }
+}
+
 /// The kernel puts a tag that it kept apart back into the frame (`tun_put_user`), so nothing comes beside it.
-fn read(fd: &OwnedFd, small: &mut [u8], large: &mut [u8]) -> Result<(usize, Offload), Unread> {
-    let mut header = [0; VNET_HEADER];
-    let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(small), IoSliceMut::new(large)];
+fn read(fd: &OwnedFd, size: usize, small: &mut [u8], large: &mut [u8]) -> Result<(usize, Offload), Unread> {
+    let mut header = [0; TUNNEL_VNET_HEADER];
+    let mut parts = [IoSliceMut::new(&mut header[..size]), IoSliceMut::new(small), IoSliceMut::new(large)];
     let length = rustix::io::readv(fd, &mut parts).map_err(|error| match error {
         Errno::AGAIN | Errno::INTR => Unread::Drained,
         // A frame that has no virtio header, such as a super-frame of a kind that we did not ask for, is lost in `tun_put_user`.
@@ -67,8 +77,11 @@ fn read(fd: &OwnedFd, small: &mut [u8], large: &mut [u8]) -> Result<(usize, Offl
         // EBADFD: the device was deleted, or died with its namespace.
         _ => Unread::Gone,
     })?;
-    let length = length.checked_sub(VNET_HEADER).ok_or(Unread::Malformed)?;
-    let offload = Offload::decode(header, length).map_err(|_| Unread::Malformed)?;
+    let length = length.checked_sub(size).ok_or(Unread::Malformed)?;
+    let offload = header
+        .first_chunk()
+        .ok_or(Unread::Malformed)
+        .and_then(|first| Offload::decode(*first, length).map_err(|_| Unread::Malformed))?;
     Ok((length, offload))
 }
 

@@ -305,7 +305,7 @@ impl Device for HostDevice {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        Capabilities::PLAIN
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Received {

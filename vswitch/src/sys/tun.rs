@@ -10,9 +10,16 @@ use super::{check, interface_ioctl, request};
 /// How the switch opens every queue: Ethernet frames, no packet information, a `virtio_net_hdr` before each frame.
 const QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
+/// Bits of `TUNSETOFFLOAD` (linux/if_tun.h), which the libc crate does not know yet.
+const UDP_TUNNEL_GSO: libc::c_uint = 0x80;
+const UDP_TUNNEL_GSO_CSUM: libc::c_uint = 0x100;
+
 /// What the switch can take from a TAP without the kernel working it out first (`TUNSETOFFLOAD`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offloads {
+    /// Those of [`Offloads::All`], and super-frames inside a tunnel over UDP (Linux 6.17), for which the header has to be
+    /// `struct virtio_net_hdr_v1_hash_tunnel`.
+    Tunnels,
     /// Partial checksums, TCP and UDP super-frames (Linux 6.2).
     All,
     /// Partial checksums and TCP super-frames.
@@ -74,8 +81,10 @@ pub fn device_of(queue: BorrowedFd<'_>) -> Result<QueueOf, Errno> {
 /// `EINVAL` for an offload that this kernel does not know.
 pub fn set_offloads(fd: BorrowedFd<'_>, offloads: Offloads) -> Result<(), Errno> {
     let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let all = tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6;
     let bits = match offloads {
-        Offloads::All => tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+        Offloads::Tunnels => all | UDP_TUNNEL_GSO | UDP_TUNNEL_GSO_CSUM,
+        Offloads::All => all,
         Offloads::Tcp => tcp,
         Offloads::None => 0,
     };
@@ -87,8 +96,8 @@ pub fn set_offloads(fd: BorrowedFd<'_>, offloads: Offloads) -> Result<(), Errno>
 ///
 /// # Errors
 /// `EINVAL` for a length below that of `struct virtio_net_hdr`.
-pub fn set_header_size(fd: BorrowedFd<'_>, size: u8) -> Result<(), Errno> {
-    let size = libc::c_int::from(size);
+pub fn set_header_size(fd: BorrowedFd<'_>, size: usize) -> Result<(), Errno> {
+    let size = libc::c_int::try_from(size).map_err(|_| Errno::INVAL)?;
     // SAFETY: the descriptor is open, and TUNSETVNETHDRSZ reads one int through the pointer, which outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, std::ptr::from_ref(&size)) }).map(drop)
 }

@@ -1,4 +1,5 @@
 mod merging;
+mod tunnels;
 
 use std::num::NonZeroU16;
 
@@ -9,7 +10,7 @@ use super::*;
 use crate::rewrite::Headers;
 use crate::{Batch, Gso, GsoKind, Layers, Tag, Transport};
 
-const NONE: Capabilities = Capabilities { checksum: false, tcp4: false, tcp6: false, udp: false };
+const NONE: Capabilities = Capabilities { checksum: false, tcp4: false, tcp6: false, udp: false, tunnel: false };
 const CHECKSUM_ONLY: Capabilities = Capabilities { checksum: true, ..NONE };
 
 /// What a queue sends: bytes and metadata of each packet.
@@ -222,7 +223,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         header: [u8; 10],
         hint in 0usize..4,
-        capabilities: [bool; 4],
+        capabilities: [bool; 5],
         choice: u8,
     ) {
         let mut bytes = bytes;
@@ -230,11 +231,11 @@ proptest! {
         for (place, byte) in bytes.iter_mut().skip(12).zip(hints[hint]) {
             *place = *byte;
         }
-        let [checksum, tcp4, tcp6, udp] = capabilities;
+        let [checksum, tcp4, tcp6, udp, tunnel] = capabilities;
         let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
         let tagged = crate::Ethernet::parse(&bytes).is_ok_and(|ethernet| ethernet.tag.is_some());
         let frames = vec![(bytes.clone(), offload); 3];
-        let out = sent(&frames, edits(tagged, choice), Capabilities { checksum, tcp4, tcp6, udp });
+        let out = sent(&frames, edits(tagged, choice), Capabilities { checksum, tcp4, tcp6, udp, tunnel });
         let total: usize = out.iter().map(|(bytes, _, _)| bytes.len()).sum();
         prop_assert!(total <= 3 * 200 * (bytes.len() + 4));
     }

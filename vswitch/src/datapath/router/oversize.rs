@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Layers, Offload, Packet, Queued, TagEdit};
+use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Offload, Packet, Queued, TagEdit};
 
 use super::{Arrival, DropReason, Paths, Plan, Router};
 
@@ -22,7 +22,7 @@ impl Router {
         let Some(gso) = frame.offload.gso else {
             return self.send_in_fragments(at, (frame.bytes().to_vec(), frame.offload), plan, mtu, paths);
         };
-        let headers = Layers::parse(frame.bytes()).map(|layers| layers.payload - layers.network);
+        let headers = frame.headers().map(|headers| usize::from(headers).saturating_sub(packet.network));
         let size = headers.and_then(|headers| NonZeroU16::new(mtu.saturating_sub(u16::try_from(headers).ok()?)));
         if let Some(size) = size.filter(|_| gso.kind != GsoKind::Udp) {
             let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
