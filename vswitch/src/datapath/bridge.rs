@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use packet::{Mac, Tag, VlanId};
+use packet::{Mac, Tag, TagEdit, VlanId};
 use vxlan::Answer;
 
 use super::fdb::Fdb;
@@ -191,14 +191,24 @@ impl Bridge {
         outputs: &mut Outputs,
     ) -> bool {
         let mut reached = false;
-        let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.protected);
-        for &member in self.members.iter().filter(|member| Some(**member) != ingress) {
-            let port = ports.get(member.0).filter(|port| !(protected && port.protected));
-            if let Some(edit) = port.and_then(|port| port.vlans.egress(vlan, tag)) {
-                outputs.push(member, Departure { frame: index, edit, peer: 0 });
-                reached = true;
-            }
+        for (member, edit) in self.others(ingress, (vlan, tag), ports) {
+            outputs.push(member, Departure { frame: index, edit, peer: 0 });
+            reached = true;
         }
         reached
+    }
+
+    /// The ports that a flooded frame leaves by, and what happens to its tag there.
+    pub(super) fn others(
+        &self,
+        ingress: Option<PortId>,
+        (vlan, tag): (VlanId, Option<Tag>),
+        ports: &Slots<Port>,
+    ) -> impl Iterator<Item = (PortId, TagEdit)> {
+        let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.protected);
+        self.members.iter().copied().filter(move |member| Some(*member) != ingress).filter_map(move |member| {
+            let port = ports.get(member.0).filter(|port| !(protected && port.protected))?;
+            Some((member, port.vlans.egress(vlan, tag)?))
+        })
     }
 }

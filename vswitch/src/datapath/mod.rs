@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Ethernet, Mac, VlanId};
+use packet::{Batch, Ethernet, Mac, Tag, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
@@ -283,14 +283,18 @@ impl Datapath {
                 self.router.receive(&at, &mut Paths { bridges, ports, batch, outputs }).map(|()| None)
             }
             Attention::Also => {
-                // Where there is nobody else, the gateway is who hears it.
-                let _ = send(bridge, &self.ports, place.port, &frame, destination, outputs);
+                let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs);
                 if !self.routes {
                     return Ok(None);
                 }
                 let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
                 let (bridges, ports) = (&self.bridges, &self.ports);
-                self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs }).map(|()| None)
+                let heard = self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs });
+                // Where there is nobody else, the gateway is who hears it; what others got was not dropped.
+                match (heard, sent) {
+                    (Ok(()), _) | (_, Ok(_)) => Ok(None),
+                    (Err(DropReason::NoService), Err(reason)) | (Err(reason), Err(_)) => Err(reason),
+                }
             }
         }
     }
@@ -319,7 +323,15 @@ impl Datapath {
             let bytes = frame.bytes();
             let Ok(ethernet) = Ethernet::parse(bytes) else { continue };
             let Some(Port { bridge, vlans, .. }) = self.ports.get(port.0) else { continue };
-            let (bridge, Ok(vlan)) = (*bridge, vlans.classify(ethernet.tag)) else { continue };
+            let bridge = *bridge;
+            let vlan = match vlans.classify(ethernet.tag) {
+                Ok(vlan) => vlan,
+                // The port changed on its way here.
+                Err(reason) => {
+                    self.count_drops(port, reason, 1);
+                    continue;
+                }
+            };
             let at = Arrival { index, port, bridge, ethernet, now, second };
             let attention = self.router.attention(bridge, vlan, &ethernet, bytes);
             let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
@@ -331,13 +343,22 @@ impl Datapath {
                     continue;
                 }
                 Attention::Mine => self.router.receive(&at, &mut paths),
-                Attention::Also => self.router.hear(&at, &mut paths),
+                Attention::Also => match self.router.hear(&at, &mut paths) {
+                    Err(_) if self.reaches_others(bridge, port, (vlan, ethernet.tag)) => Ok(()),
+                    Err(DropReason::NoService) => Err(DropReason::NoDestination),
+                    heard => heard,
+                },
             };
             if let Err(reason) = routed {
                 self.count_drops(port, reason, 1);
             }
         }
         self.count_late_drops();
+    }
+
+    /// Whether another port of a bridge carries the VLAN of a frame that came in at this one.
+    fn reaches_others(&self, bridge: BridgeId, ingress: PortId, place: (VlanId, Option<Tag>)) -> bool {
+        self.bridges.get(bridge.0).is_some_and(|bridge| bridge.others(Some(ingress), place, &self.ports).next().is_some())
     }
 
     /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.

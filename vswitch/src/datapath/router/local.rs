@@ -54,12 +54,11 @@ impl Router {
         let may_ask = sender.is_unspecified() || interface.may_ask(sender.into(), mac);
         let is_neighbor = interface.may_be_station(sender.into(), mac);
         let gives = matches!(interface.settings.side, Side::Inside { dhcp: true, .. });
-        if is_neighbor {
-            self.heard(at, sender.into(), mac, asked, paths);
-        }
+        let noted = is_neighbor && self.heard(at, sender.into(), mac, asked, paths);
         // A probe (RFC 5227) comes from nobody, and is answered all the same: the address is taken. So is a station that asks with another
         // of its addresses, as Linux does, which is not to be reached here by it.
-        if operation == ArpOperation::Request && asked && may_ask {
+        let answers = operation == ArpOperation::Request && asked && may_ask;
+        if answers {
             message::arp(&mut self.scratch, true, Envelope { from: (own, target_protocol_addr), to: (mac, sender) });
             paths.emit(at.bridge, vlan, &self.scratch)?;
         }
@@ -69,27 +68,32 @@ impl Router {
             // What the services have no room for they do not learn of.
             let _ = self.punt(at, paths);
         }
-        if is_conflict { self.punt(at, paths) } else { Ok(()) }
-    }
-
-    /// Learns a neighbour and sends what waited for it, in order.
-    fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_>) {
-        for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
-            self.release(&pending, mac, paths);
+        match (is_conflict, answers || noted) {
+            (true, _) => self.punt(at, paths),
+            (false, true) => Ok(()),
+            (false, false) => Err(DropReason::NoService),
         }
     }
 
-    /// A packet to a group, which the router belongs to or does not.
+    /// Learns a neighbour and sends what waited for it, in order. Says whether it is one that the router cares for.
+    fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_>) -> bool {
+        for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
+            self.release(&pending, mac, paths);
+        }
+        self.neighbors.confirmed(at.bridge, address, at.second).is_some()
+    }
+
+    /// A packet to a group, which the router belongs to or does not; of what it does not, nobody there listens.
     pub(super) fn hear_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
         if packet.fragment.is_some() {
-            return Ok(());
+            return Err(DropReason::NoService);
         }
         let transport = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match packet.protocol {
             protocol::ICMP6 => self.receive_icmp6(at, packet, paths),
             protocol::UDP if self.is_service(at.bridge, packet.protocol, transport) => self.punt(at, paths),
             // Linux answers a ping to the broadcast address of a subnet no more (icmp_echo_ignore_broadcasts).
-            _ => Ok(()),
+            _ => Err(DropReason::NoService),
         }
     }
 
@@ -127,7 +131,7 @@ impl Router {
         match Icmpv4Packet::new_checked(bytes) {
             Ok(message) if !message.verify_checksum() => Err(DropReason::Malformed),
             Ok(message) if message.msg_type() == smoltcp::wire::Icmpv4Message::EchoRequest => self.pong(at, packet, paths),
-            Ok(_) => Ok(()),
+            Ok(_) => Err(DropReason::NoService),
             Err(_) => Err(DropReason::Malformed),
         }
     }
@@ -160,15 +164,16 @@ impl Router {
                         let known =
                             flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
                         let interface = self.interfaces.get(at.bridge);
-                        if known && interface.is_some_and(|interface| interface.may_be_station(target_addr.into(), mac)) {
-                            self.heard(at, target_addr.into(), mac, false, paths);
+                        let sane = interface.is_some_and(|interface| interface.may_be_station(target_addr.into(), mac));
+                        if known && sane && self.heard(at, target_addr.into(), mac, false, paths) {
+                            return Ok(());
                         }
-                        Ok(())
+                        Err(DropReason::NoService)
                     }
-                    _ => Ok(()),
+                    _ => Err(DropReason::NoService),
                 }
             }
-            _ => Ok(()),
+            _ => Err(DropReason::NoService),
         }
     }
 
@@ -181,9 +186,8 @@ impl Router {
         mac: Option<Mac>,
         paths: &mut Paths<'_>,
     ) -> Result<(), DropReason> {
-        let Some(interface) = self.interfaces.get(at.bridge).filter(|interface| interface.has(target.into())) else {
-            return Ok(());
-        };
+        let interface = self.interfaces.get(at.bridge).filter(|interface| interface.has(target.into()));
+        let interface = interface.ok_or(DropReason::NoService)?;
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
         // Duplicate address detection comes from nobody and is answered to all (RFC 4861, section 7.2.4).
         let probe = source.is_unspecified();

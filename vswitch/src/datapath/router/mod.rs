@@ -308,7 +308,7 @@ impl Router {
     }
 
     /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
-    /// others.
+    /// others: [`DropReason::NoService`].
     pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
         if self.has_clients(at.bridge) {
             return self.punt(at, paths);
@@ -317,9 +317,9 @@ impl Router {
             ethertype::ARP => self.receive_arp(at, paths),
             ethertype::IPV4 | ethertype::IPV6 => match IpPacket::parse(paths.bytes(at.index), &at.ethernet) {
                 Some(packet) => self.hear_packet(at, &packet, paths),
-                None => Ok(()),
+                None => Err(DropReason::NoService),
             },
-            _ => Ok(()),
+            _ => Err(DropReason::NoService),
         }
     }
 

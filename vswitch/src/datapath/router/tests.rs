@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
 mod clients;
+mod conservation;
 mod gateway;
 mod oversize;
 
