@@ -237,6 +237,46 @@ fn a_capture_sees_both_directions_and_the_reason_of_a_drop() {
     plane.tell(|| Command::StopCapture(CaptureId(1)));
 }
 
+/// Times of the frames in a capture, in nanoseconds since the epoch (pcapng, section 4.3).
+fn stamps(file: &[u8]) -> Vec<u64> {
+    const ENHANCED_PACKET: u32 = 6;
+    let number = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap());
+    let (mut at, mut stamps) = (0, Vec::new());
+    while at < file.len() {
+        if number(at) == ENHANCED_PACKET {
+            stamps.push(u64::from(number(at + 12)) << 32 | u64::from(number(at + 16)));
+        }
+        at += number(at + 4) as usize;
+    }
+    stamps
+}
+
+#[test]
+fn a_capture_stamps_each_frame_as_it_is_read() {
+    const FRAMES: usize = 640;
+    let plane = Plane::new(1, 1);
+    let interface = Interface { port: 5, name: "p5".to_owned(), description: String::new() };
+    let limits = Limits { count: Some(FRAMES as u64), seconds: Some(10) };
+    let (tap, _control, mut stream) = capture::open(Program::new(&[]).unwrap(), vec![interface], limits);
+    plane.tell(|| Command::StartCapture(CaptureId(1), Some([PortId(5)].into()), tap.clone()));
+    drop(tap);
+    // Full batches wait for the worker. To a port of its own, a frame goes nowhere.
+    let (near, far) = Memory::new(Capabilities::ALL, FRAMES);
+    (0..FRAMES).for_each(|_| assert!(far.push(&frame(1, Mac([2, 0, 0, 0, 0, 1])), Offload::default())));
+    let settings = PortSettings::on(BridgeId(0));
+    plane.workers[0].ask(|reply| Command::Attach(PortId(5), settings, Box::new(near), reply)).unwrap().unwrap();
+    let mut file = Vec::new();
+    while let Some(chunk) = stream.next_chunk(Duration::from_secs(1)) {
+        file.extend(chunk);
+    }
+    let mut stamps = stamps(&file);
+    assert_eq!(stamps.len(), FRAMES);
+    assert!(stamps.is_sorted());
+    stamps.dedup();
+    // Two reads may fall into one tick of the clock; a batch has 64.
+    assert!(stamps.len() > FRAMES / 4, "{} times of {FRAMES} frames", stamps.len());
+}
+
 #[test]
 fn vlans_and_flushes_reach_every_worker() {
     let plane = Plane::new(2, 2);

@@ -28,6 +28,7 @@ impl Worker {
         let Some(device) = &mut queue.device else { return };
         let captured = queue.captured;
         self.batch.set_ingress(id.0);
+        self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
@@ -140,13 +141,12 @@ impl Worker {
 
     /// Offers the first `count` frames of the batch, as they were received, to the captures of the ports that they came from.
     fn capture_received(&mut self, count: usize) {
-        let at = nanoseconds();
         let mut dropped = self.outputs.dropped().iter().peekable();
         for (index, frame) in self.batch.frames().iter().take(count).enumerate() {
             let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
             let id = PortId(frame.ingress);
             for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
-                capture.tap.offer(at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
+                capture.tap.offer(frame.at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
             }
         }
     }
