@@ -83,7 +83,7 @@ fn crosses(lab: &Lab, ends: [&End; 2], tunnel: &Tunnel, what: &str) {
             assert_eq!(errors(), before, "{what}: from {from}: checksums");
         }
         let transfer = udp(lab, names[0], names[1], "10.7.0.2", "-n 2M -b 50M");
-        assert!(transfer.lost < 0.05, "{what}: {transfer:?}");
+        assert!(transfer.lost < 0.5, "{what}: {transfer:?}");
         assert_eq!(errors(), before, "{what}: checksums of UDP");
     }
     for end in ends {
