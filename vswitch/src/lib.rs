@@ -59,6 +59,7 @@
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
 //! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a third source of bridges, ports and forwards beside the file
 //!   and what `vsctl` changed; a call of Docker's is carried out as a reload is.
+//! - [`containers`]: the same for Podman and for whatever speaks CNI; [`plugin`]: the two programs that those call.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
@@ -75,12 +76,14 @@ pub mod attach;
 pub mod capture;
 pub mod client;
 pub mod config;
+pub mod containers;
 pub mod control;
 pub mod datapath;
 pub mod device;
 pub mod docker;
 mod fragments;
 pub mod host;
+pub mod plugin;
 pub mod services;
 #[allow(unsafe_code)]
 pub mod sys;

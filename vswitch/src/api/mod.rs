@@ -4,6 +4,7 @@
 //! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
+mod container;
 mod docker;
 mod forward;
 mod gateway;
@@ -17,6 +18,10 @@ mod spec;
 mod uplink;
 mod vxlan;
 
+pub use container::{
+    ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
+    PublishedPort, Runtime,
+};
 pub use docker::DockerPlace;
 pub use forward::{ForwardKey, ForwardSpec, protocol_name};
 pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};

@@ -6,8 +6,8 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns, PortKind, PortName,
-    PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
+    BridgeName, BridgeSpec, ContainerInfo, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns,
+    PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -36,6 +36,8 @@ pub enum Reply {
     Sessions(Vec<SessionInfo>),
     /// Neighbours, by address.
     Neighbors(Vec<NeighborInfo>),
+    /// A container's interface.
+    Container(Box<ContainerInfo>),
     /// A `switch.toml`.
     Export(String),
 }
@@ -144,6 +146,8 @@ pub enum Origin {
     Runtime,
     /// A network of Docker's.
     Docker,
+    /// A container of Podman's, or of a runtime that speaks CNI.
+    Container,
 }
 
 /// A port.

@@ -5,8 +5,8 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, PortKind, PortName, PortSpec, RateChange,
-    UplinkSpec, VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, InterfaceName, Netns,
+    PortKind, PortName, PortSpec, RateChange, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -61,6 +61,16 @@ pub enum Request {
     Stats(Option<PortName>),
     /// Counters of the ports of a container of Docker's, by its name.
     ContainerStats(String),
+    /// Gives a container an interface, instead of what it had under that key.
+    AttachContainer(Box<ContainerSpec>),
+    /// Takes it away again; one that is gone is fine.
+    DetachContainer(ContainerKey),
+    /// Says how a container's interface is, if it is as it was made.
+    CheckContainer(ContainerKey),
+    /// Whether a network of a runtime's could be; makes nothing.
+    CheckNetwork(Runtime, Box<ContainerNetwork>),
+    /// Takes away the interfaces that a runtime has on a network, by the name that it has there, but for these.
+    KeepContainers(Runtime, String, BTreeSet<ContainerKey>),
     /// Ends a capture, by its number; what it took so far still reaches its reader.
     StopCapture(u64),
     /// Reads the file again and applies the difference.

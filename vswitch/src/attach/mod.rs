@@ -36,7 +36,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use ipnet::IpNet;
 use packet::Mac;
 
-use crate::api::{Netns, PortKind, PortSpec};
+use crate::api::{ContainerRoute, Netns, PortKind, PortSpec};
 use crate::device::Device;
 use claim::mark;
 use error::{Doing, NET_ADMIN};
@@ -46,7 +46,8 @@ use station::Station;
 pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
 pub use lan::{host_addresses, set_host_routes};
-pub use netns::{Identity, make_netns, netns_warning, remove_netns};
+pub use netns::{Identity, make_netns, netns_inode, netns_warning, remove_netns};
+pub use station::default_gateways;
 pub use uplink::{UplinkAttachment, attach_uplink};
 pub use watch::{End, Heard, NamespaceNumber, News, Watch};
 
@@ -65,6 +66,8 @@ pub struct Plan<'a> {
     pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
     pub gateways: &'a [IpNet],
+    /// Other routes by the device.
+    pub routes: &'a [ContainerRoute],
     /// Who is to hear what becomes of its device.
     pub watch: Option<&'a Watch>,
 }
@@ -245,6 +248,22 @@ fn change_station(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet]) 
             .ok_or_else(|| AttachError::NoInterface { ifname: old.ifname.to_string(), place: place.clone() })?;
         let wanted = Station::wanted(new, mtu, gateways);
         station::Change { netlink, place, link: &link, known: &old.addresses }.make_or_undo(&wanted)
+    })
+}
+
+/// What about a port's device is not as it was made, if anything is.
+///
+/// # Errors
+/// Mostly a missing `CAP_SYS_ADMIN`.
+pub fn difference(spec: &PortSpec, gateways: &[IpNet]) -> Result<Option<String>, AttachError> {
+    let namespace = claim::home(spec)?;
+    let place = &namespace.place;
+    namespace.with_netlink(|netlink| match claim::find(netlink, spec, place)? {
+        Some(link) => {
+            let wanted = Station::wanted(spec, 0, gateways);
+            station::Change { netlink, place, link: &link, known: &spec.addresses }.lacks(&wanted)
+        }
+        None => Ok(Some("it is gone".to_owned())),
     })
 }
 

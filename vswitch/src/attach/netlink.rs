@@ -205,10 +205,7 @@ impl Netlink {
 
     /// Adds a route to a single address, unless there is one already.
     pub(super) fn add_host_route(&self, index: u32, address: IpAddr) -> io::Result<()> {
-        match self.runtime.block_on(self.handle.route().add(host_route(index, address)).execute()).map_err(into_io) {
-            Err(error) if is(&error, Errno::EXIST) => Ok(()),
-            result => result,
-        }
+        self.add_static_route(host_route(index, address))
     }
 
     /// Removes a route to a single address; one that is gone is fine.
@@ -221,7 +218,22 @@ impl Netlink {
 
     /// Adds a default route, unless there is one already.
     pub(super) fn add_default_route(&self, index: u32, gateway: IpAddr) -> io::Result<()> {
-        match self.runtime.block_on(self.handle.route().add(default_route(index, gateway)).execute()).map_err(into_io) {
+        self.add_static_route(default_route(index, gateway))
+    }
+
+    /// Adds a route by a next hop, unless there is one already.
+    pub(super) fn add_route(&self, index: u32, to: IpNet, via: IpAddr) -> io::Result<()> {
+        let mut route = default_route(index, via);
+        route.header.destination_prefix_length = to.prefix_len();
+        route.attributes.push(RouteAttribute::Destination(match to.network() {
+            IpAddr::V4(ip) => RouteAddress::Inet(ip),
+            IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+        }));
+        self.add_static_route(route)
+    }
+
+    fn add_static_route(&self, route: RouteMessage) -> io::Result<()> {
+        match self.runtime.block_on(self.handle.route().add(route).execute()).map_err(into_io) {
             Err(error) if is(&error, Errno::EXIST) => Ok(()),
             result => result,
         }

@@ -219,6 +219,13 @@ fn shared_directory() -> Result<impl Drop, Errno> {
     Ok(directory)
 }
 
+/// The number of the namespace that a file stands for; `None`: it is not there, or is none.
+pub fn netns_inode(path: &Path) -> Option<u64> {
+    let file = File::open(path).ok()?;
+    let inode = file.metadata().ok()?.ino();
+    is_namespace(file.as_fd()).then_some(inode)
+}
+
 /// Whether the file is on the file system of namespaces (`NSFS_MAGIC`, linux/magic.h).
 fn is_namespace(file: std::os::fd::BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == 0x6e73_6673)

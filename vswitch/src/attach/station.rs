@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, is};
 use super::netlink::{self, Link, Netlink};
-use crate::api::PortSpec;
+use crate::api::{ContainerRoute, PortSpec};
 
 /// A state of a station's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Station {
 }
 
 /// The first gateway of each family that an address can reach directly.
-fn default_gateways(addresses: &[IpNet], gateways: &[IpNet]) -> Vec<IpAddr> {
+pub fn default_gateways(addresses: &[IpNet], gateways: &[IpNet]) -> Vec<IpAddr> {
     let reachable = |gateway: &IpAddr| {
         addresses.iter().any(|net| net.contains(gateway)) && addresses.iter().all(|net| net.addr() != *gateway)
     };
@@ -66,6 +66,29 @@ impl Change<'_> {
     pub(super) fn restore(&self, wanted: &Station) -> Result<(), AttachError> {
         self.set_addresses(wanted, &self.now()?)?;
         self.set_routes(wanted)
+    }
+
+    /// Sets other routes, unless they are there.
+    pub(super) fn add_routes(&self, routes: &[ContainerRoute]) -> Result<(), AttachError> {
+        for ContainerRoute { to, via } in routes {
+            let added = self.netlink.add_route(self.link.index, *to, *via);
+            added.doing(NET_ADMIN, || format!("set the route to {to} by {via} on {}", self.whom()))?;
+        }
+        Ok(())
+    }
+
+    /// What the device lacks of the wanted state, if it lacks anything.
+    pub(super) fn lacks(&self, wanted: &Station) -> Result<Option<String>, AttachError> {
+        let (now, present) = (self.now()?, self.addresses()?);
+        let address = wanted.addresses.iter().find(|address| !present.iter().any(|(net, _)| net == *address));
+        let gateway = wanted.gateways.iter().find(|gateway| !now.gateways.contains(gateway));
+        let mac = wanted.mac.filter(|mac| now.mac != Some(*mac));
+        let down = (!self.link.up).then(|| "it is down".to_owned());
+        let lacks = down
+            .or_else(|| mac.map(|mac| format!("its MAC address is not {mac} any more")))
+            .or_else(|| address.map(|address| format!("it lacks the address {address}")))
+            .or_else(|| gateway.map(|gateway| format!("it lacks the default route by {gateway}")));
+        Ok(lacks)
     }
 
     fn now(&self) -> Result<Station, AttachError> {

@@ -123,7 +123,9 @@ impl Opened<'_> {
         if !self.reopened {
             wanted.mac = wanted.mac.or(self.plan.first_mac);
         }
-        Change { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] }.make_or_undo(&wanted)?;
+        let change = Change { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] };
+        change.make_or_undo(&wanted)?;
+        change.add_routes(self.plan.routes)?;
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
             features.push("speed".to_owned());
         }

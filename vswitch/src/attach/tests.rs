@@ -83,7 +83,7 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
 
 fn attach_with(spec: &PortSpec, mtu: u16, queues: usize) -> Result<Attachment, AttachError> {
     let gateways = ["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan { spec, first_mac: None, mtu, queues, held: &[], gateways: &gateways, watch: None })
+    attach(&Plan { spec, first_mac: None, mtu, queues, held: &[], gateways: &gateways, routes: &[], watch: None })
 }
 
 fn plain(spec: &PortSpec) -> Attachment {

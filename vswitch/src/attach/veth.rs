@@ -164,7 +164,9 @@ impl Pair<'_> {
             let offload = ethtool::set_checksum_offload(&link.name, spec.offload);
             offload.doing(NET_ADMIN, || format!("set the checksum offload of \"{}\" {place}", link.name))?;
             let wanted = Station::wanted(spec, self.plan.mtu, self.plan.gateways);
-            Change { netlink, place, link: &link, known: &[] }.make_or_undo(&wanted)?;
+            let change = Change { netlink, place, link: &link, known: &[] };
+            change.make_or_undo(&wanted)?;
+            change.add_routes(self.plan.routes)?;
             netlink.settle(&link.name).doing(NET_ADMIN, || format!("wait for \"{}\" {place}", link.name))?;
             look_up(&link.name)
         })

@@ -13,9 +13,10 @@ mod print;
 mod table;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::Reply;
+use crate::api::{Reply, Request};
 
 use arguments::Action;
 pub use arguments::Arguments;
@@ -100,6 +101,16 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             }
         }
     })
+}
+
+/// Asks vswitchd one thing, for a program that does nothing else.
+///
+/// # Errors
+/// Why there is no answer, or why vswitchd says no.
+pub fn ask(control: PathBuf, patience: Duration, request: &Request) -> Result<Reply, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ClientError::System("the program cannot wait for an answer", error))?;
+    runtime.block_on(Control { path: control, patience }.ask(request))
 }
 
 /// Prints an answer; its notes go to stderr, so that a script's output holds nothing that was not asked for.

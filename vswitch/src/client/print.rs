@@ -32,6 +32,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Forwards(forwards) => document(forwards),
         Reply::Sessions(sessions) => document(sessions),
         Reply::Neighbors(neighbors) => document(neighbors),
+        Reply::Container(container) => document(container),
         Reply::Export(text) => document(&json!({ "toml": text })),
     }
 }
@@ -49,6 +50,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Forwards(forwards) => gateway::list_forwards(forwards),
         Reply::Sessions(rows) => gateway::sessions(rows),
         Reply::Neighbors(rows) => gateway::neighbors(rows),
+        Reply::Container(container) => format!("{}: {}\n", container.port, container.key),
         Reply::Export(text) => text.clone(),
     }
 }
@@ -316,6 +318,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
         Origin::File => "",
         Origin::Runtime => " (by vsctl)",
         Origin::Docker => " (Docker's)",
+        Origin::Container => " (of a container's network)",
     }
 }
 
@@ -324,6 +327,7 @@ fn whose(from: Origin, name: &str) -> String {
     match from {
         _ if name.is_empty() => origin(from).to_owned(),
         Origin::Docker => format!(" (Docker's {name})"),
+        Origin::Container => format!(" (of {name})"),
         Origin::File | Origin::Runtime => format!("{} (with Docker's {name})", origin(from)),
     }
 }

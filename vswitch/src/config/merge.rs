@@ -57,6 +57,7 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     if config.docker.enabled {
         add_docker(&mut layout, config, state);
     }
+    add_containers(&mut layout, config, state);
     let misfits = misfits("uplink", &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
     layout.uplinks.retain(|name, _| !misfits.contains(name));
     let misfits = self::misfits("bridge", &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
@@ -98,12 +99,30 @@ fn add_docker(layout: &mut Layout, config: &Config, state: &State) {
     }
 }
 
+/// Adds what plugins of other runtimes asked for where nobody else names the same thing.
+fn add_containers(layout: &mut Layout, config: &Config, state: &State) {
+    let (uplink, bridges) = state.containers.bridges(config.docker.uplink.as_ref());
+    if let Some(spec) = uplink {
+        layout.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Container));
+    }
+    for spec in bridges {
+        layout.bridges.entry(spec.name.clone()).or_insert((spec, Origin::Container));
+    }
+    for spec in state.containers.ports() {
+        layout.ports.entry(spec.name.clone()).or_insert((spec, Origin::Container));
+    }
+    for spec in state.containers.forwards() {
+        layout.forwards.entry(spec.key.clone()).or_insert((spec.clone(), Origin::Container));
+    }
+}
+
 /// Who asked for something, in the middle of a sentence.
 const fn who(origin: Origin) -> &'static str {
     match origin {
         Origin::File => "switch.toml has",
         Origin::Runtime => "vsctl added",
         Origin::Docker => "Docker asked for",
+        Origin::Container => "a container's runtime asked for",
     }
 }
 

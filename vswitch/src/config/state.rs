@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
+use crate::containers::Containers;
 use crate::docker::Docker;
 
 /// What a start must know besides `switch.toml`.
@@ -36,6 +37,9 @@ pub struct State {
     /// What Docker asked for.
     #[serde(default)]
     pub docker: Docker,
+    /// What plugins of other runtimes asked for.
+    #[serde(default)]
+    pub containers: Containers,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
@@ -70,6 +74,7 @@ impl Default for State {
             forwards: BTreeMap::new(),
             vxlans: BTreeMap::new(),
             docker: Docker::default(),
+            containers: Containers::default(),
             made: Made::default(),
         }
     }

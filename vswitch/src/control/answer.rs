@@ -36,7 +36,7 @@ impl Switch {
             let counts = (ports + tunnels, table.rows.len(), table.evictions);
             Ok(BridgeInfo {
                 port_mtu: self.port_mtu(&bridge.spec.name)?,
-                networks: self.names.networks_on(&bridge.spec.name, &self.state.docker),
+                networks: self.networks_on(&bridge.spec.name),
                 moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
                 ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
             })
@@ -113,15 +113,16 @@ impl Switch {
         Ok(ports.into_iter().zip(sums).map(row).collect())
     }
 
-    /// What Docker asked for, and what vsctl added to it, is left out: Docker brings it.
+    /// What containers' runtimes asked for, and what vsctl added to it, is left out: they bring it.
     pub(super) fn export(&self) -> String {
         let mut layout = self.layout();
-        layout.uplinks.retain(|_, (_, origin)| *origin != Origin::Docker);
-        layout.bridges.retain(|_, (_, origin)| *origin != Origin::Docker);
+        let is_ours = |origin: Origin| matches!(origin, Origin::File | Origin::Runtime);
+        layout.uplinks.retain(|_, (_, origin)| is_ours(*origin));
+        layout.bridges.retain(|_, (_, origin)| is_ours(*origin));
         let bridges = &layout.bridges;
-        layout.ports.retain(|_, (spec, origin)| *origin != Origin::Docker && bridges.contains_key(&spec.bridge));
+        layout.ports.retain(|_, (spec, origin)| is_ours(*origin) && bridges.contains_key(&spec.bridge));
         layout.vxlans.retain(|_, (spec, _)| bridges.contains_key(&spec.bridge));
-        layout.forwards.retain(|_, (_, origin)| *origin != Origin::Docker);
+        layout.forwards.retain(|_, (_, origin)| is_ours(*origin));
         let network = layout.network();
         let fits = |spec: &&ForwardSpec| network.check_forward(spec).is_ok();
         config::export(&Config {

@@ -46,14 +46,14 @@ impl Switch {
         for step in steps {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
-                (Err(error), Step::AddForward(_, Origin::Runtime | Origin::Docker)) => {
+                (Err(error), Step::AddForward(_, Origin::Runtime | Origin::Docker | Origin::Container)) => {
                     notes.push(format!("{error} (added at run time; it is not published now)"));
                 }
-                (Err(error), Step::AddUplink(spec, origin @ (Origin::Runtime | Origin::Docker))) => {
+                (Err(error), Step::AddUplink(spec, origin @ (Origin::Runtime | Origin::Docker | Origin::Container))) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     errors.extend(self.add_uplink_down(spec, origin, &error).err());
                 }
-                (Err(error), Step::AddPort(spec, origin @ (Origin::Runtime | Origin::Docker))) => {
+                (Err(error), Step::AddPort(spec, origin @ (Origin::Runtime | Origin::Docker | Origin::Container))) => {
                     notes.push(format!("{error} (added at run time; it stays down)"));
                     self.add_down(spec, origin, &error);
                 }
@@ -163,10 +163,10 @@ impl Switch {
         let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, spec, new.0, new.1) {
+            if let Err(error) = attach::reconfigure(spec, spec, new.0, &self.gateways_of(spec, new.1)) {
                 for port in members().take(done) {
                     let spec = &port.spec;
-                    if let Err(error) = attach::reconfigure(spec, spec, old.0, old.1) {
+                    if let Err(error) = attach::reconfigure(spec, spec, old.0, &self.gateways_of(spec, old.1)) {
                         tracing::error!(port = %spec.name, "its MTU and routes could not be set back: {error}");
                     }
                 }

@@ -1,12 +1,12 @@
 //! Bridges, ports and tunnels added, changed and deleted at run time.
 
-use super::plan::Step;
+use super::plan::{self, Step};
 use super::{ControlError, Port, Switch, forget};
 use crate::api::{
     BridgeName, BridgeSpec, Origin, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, SpecError, VlanChange,
     VlanMode, VxlanChange, VxlanSpec,
 };
-use crate::config::Change;
+use crate::config::{Change, State};
 
 impl Switch {
     pub(super) fn add_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
@@ -84,6 +84,19 @@ impl Switch {
         self.tunnel(&name)?;
         let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])
+    }
+
+    /// Keeps a change and applies what it makes different about what is of this origin; the rest of the switch is not touched, even where it is
+    /// not what it should be.
+    pub(super) fn change<T>(&mut self, origin: Origin, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
+        let steps = |switch: &Self| {
+            let mut steps = plan::steps(&switch.layout(), &switch.wanted().0);
+            steps.retain(|step| plan::concerns(step, origin));
+            steps
+        };
+        self.remember_and_follow(change, steps)?;
+        self.names.retain(&self.state.docker);
+        Ok(())
     }
 
     /// Adds to the answer what the user should know about MTUs since the change.

@@ -137,6 +137,17 @@ pub enum ControlError {
     /// What Docker asks for cannot be.
     #[error(transparent)]
     Docker(#[from] crate::docker::DockerError),
+    /// What a container's plugin asks for cannot be.
+    #[error(transparent)]
+    Container(#[from] super::ContainerRefusal),
+    /// A port that is a container's.
+    #[error("port \"{0}\" is interface {1} of a container: remove that with its runtime, or stop it")]
+    ContainersPort(PortName, crate::api::ContainerKey),
+    /// A file that leaves no room for a container that runs.
+    #[error(
+        "switch.toml leaves no room for the container {0} on network {1}, which runs, on bridge \"{2}\": change the file, or end it first"
+    )]
+    TakesContainer(crate::api::ContainerKey, String, BridgeName),
     /// A bridge that a network of Docker's is on.
     #[error("bridge \"{0}\" has network {1} of Docker: remove it with docker network rm {1}")]
     DockersBridge(BridgeName, crate::docker::NetworkId),

@@ -27,8 +27,10 @@ impl Switch {
         if !self.forwards.contains_key(key) {
             return Err(ControlError::NoForward(key.clone(), self.forwards.keys().map(ToString::to_string).collect()));
         }
-        if self.forwards.get(key).is_some_and(|(_, origin)| *origin == Origin::Docker) {
-            return self.withdraw_port(key);
+        match self.forwards.get(key) {
+            Some((_, Origin::Docker)) => return self.withdraw_port(key),
+            Some((_, Origin::Container)) => return self.withdraw_container_port(key),
+            _ => {}
         }
         let in_file = self.file.forwards.iter().any(|spec| spec.key == *key);
         self.remember(|state| forget(&mut state.forwards, key, in_file), vec![Step::DeleteForward(key.clone())])

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use sd_notify::NotifyState;
 
 use super::{Port, Switch};
-use crate::api::{Origin, PortKind, PortName};
+use crate::api::{PortKind, PortName};
 use crate::worker::Command;
 
 /// What the name of a queue's descriptor begins with; its port's name follows.
@@ -56,8 +56,7 @@ impl Handover {
 impl Switch {
     /// Leaves the queues of containers' TAPs with the service manager, if there is one.
     pub(super) fn hand_over(&self) {
-        let is_left =
-            |port: &&Port| port.origin == Origin::Docker && port.spec.is_handed_over() && port.spec.kind == PortKind::Tap;
+        let is_left = |port: &&Port| port.is_of_container() && port.spec.kind == PortKind::Tap;
         for port in self.ports.values().filter(is_left) {
             let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();

@@ -301,8 +301,8 @@ impl Switch {
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
         let up = self.ports.values().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {
-            let gateways = &self.bridges.get(&port.spec.bridge)?.spec.addresses;
-            let error = attach::restore(&port.spec, gateways).err()?;
+            let gateways = self.gateways_of(&port.spec, &self.bridges.get(&port.spec.bridge)?.spec.addresses);
+            let error = attach::restore(&port.spec, &gateways).err()?;
             Some(ControlError::Attach(port.spec.name.clone(), error).to_string())
         });
         restored.collect()

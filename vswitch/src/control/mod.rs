@@ -13,6 +13,7 @@ mod answer;
 mod apply;
 mod capture;
 mod change;
+mod containers;
 mod docker;
 mod error;
 mod forward;
@@ -36,6 +37,7 @@ use std::time::Instant;
 
 use packet::Mac;
 
+pub use containers::ContainerRefusal;
 pub use error::ControlError;
 pub use run::RunError;
 pub use run::run;
@@ -173,6 +175,7 @@ impl Switch {
             started_up: false,
         };
         switch.forget_dead();
+        switch.forget_dead_containers();
         let (wanted, mut notes) = switch.wanted();
         switch.remove_leftovers(&wanted);
         notes.extend(switch.build(wanted)?);
@@ -222,6 +225,11 @@ impl Switch {
             Request::FlushFdb(bridge) => self.flush_fdb(&bridge),
             Request::Stats(port) => self.stats(port.as_slice()).map(Reply::Stats),
             Request::ContainerStats(name) => self.stats(&self.ports_of_container(&name)?).map(Reply::Stats),
+            Request::AttachContainer(spec) => self.attach_container(*spec),
+            Request::DetachContainer(key) => self.detach_container(&key),
+            Request::CheckContainer(key) => self.check_container(&key),
+            Request::CheckNetwork(runtime, network) => self.check_container_network(runtime, &network),
+            Request::KeepContainers(runtime, network, kept) => self.keep_containers(runtime, &network, &kept),
             Request::StopCapture(number) => self.stop_capture(number),
             Request::Export => Ok(Reply::Export(self.export())),
             // The caller ends the process after the answer is on its way.
@@ -251,12 +259,12 @@ impl Switch {
         );
     }
 
-    /// Removes every device and namespace that this switch made, but for those in Docker's containers, which keep their interfaces and
-    /// find the next vswitchd at their other end. What vsctl changed and Docker asked for is kept for the next start.
+    /// Removes every device and namespace that this switch made, but for those in containers, which keep their interfaces and
+    /// find the next vswitchd at their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
     pub fn shut_down(mut self) {
         self.captures.stop_all(&self.workers);
         self.hand_over();
-        let ours = self.ports.iter().filter(|(_, port)| !(port.origin == Origin::Docker && port.spec.is_handed_over()));
+        let ours = self.ports.iter().filter(|(_, port)| !port.is_of_container());
         let names: Vec<PortName> = ours.map(|(name, _)| name.clone()).collect();
         let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
         let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));

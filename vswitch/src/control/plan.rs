@@ -69,6 +69,20 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     first
 }
 
+/// Whether a step is about something of this origin. What is removed and is of another was on a bridge that goes.
+pub(super) fn concerns(step: &Step, wanted: Origin) -> bool {
+    match step {
+        Step::AddBridge(_, origin) | Step::SetBridge(_, origin) => *origin == wanted,
+        Step::AddPort(_, origin) | Step::SetPort(_, origin) => *origin == wanted,
+        Step::AddUplink(_, origin) | Step::SetUplink(_, origin) => *origin == wanted,
+        Step::AddVxlan(_, origin) | Step::SetVxlan(_, origin) => *origin == wanted,
+        Step::AddForward(_, origin) => *origin == wanted,
+        Step::DeleteBridge(_) | Step::DeletePort(_) | Step::DeleteUplink(_) | Step::DeleteForward(_) | Step::DeleteVxlan(_) => {
+            true
+        }
+    }
+}
+
 fn differences<N: Ord, T: Clone + PartialEq>(
     running: &BTreeMap<N, (T, Origin)>,
     wanted: &BTreeMap<N, (T, Origin)>,

@@ -41,7 +41,8 @@ impl Switch {
         let name = spec.name.clone();
         let port = self.port(&name)?;
         let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
-        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, self.bridge(&spec.bridge)?.spec.addresses.clone());
+        let (mtu, gateways) =
+            (self.port_mtu(&spec.bridge)?, self.gateways_of(&spec, &self.bridge(&spec.bridge)?.spec.addresses));
         let inverse = Step::SetPort(old.clone(), old_origin);
         if spec == old && links::is_missing(port) {
             return self.try_port(&name).map(|()| inverse);
@@ -141,15 +142,22 @@ impl Switch {
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
-        let bridge = &self.bridge(&spec.bridge)?.spec;
+        let gateways = &self.gateways_of(spec, &self.bridge(&spec.bridge)?.spec.addresses);
+        let routes = self.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
         let first_mac = Some(self.state.station_mac(spec.name.as_str()));
-        let (mtu, gateways) = (self.port_mtu(&spec.bridge)?, &bridge.addresses);
+        let mtu = self.port_mtu(&spec.bridge)?;
         let (queues, held) = (self.workers.len(), self.handover.queues_of(&spec.name));
-        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways, watch: self.watch.as_ref() });
+        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways, routes, watch: self.watch.as_ref() });
         opened.map_err(|error| {
             self.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)
         })
+    }
+
+    /// What the default routes of a port may lead to, of a bridge with these addresses.
+    pub(super) fn gateways_of(&self, spec: &PortSpec, bridge: &[IpNet]) -> Vec<IpNet> {
+        let interface = self.state.containers.of_port(&spec.name);
+        interface.map_or_else(|| bridge.to_vec(), |(_, interface)| interface.gateways(bridge))
     }
 
     fn undo_attach(&mut self, id: PortId, spec: &PortSpec, reopened: bool) {
@@ -249,6 +257,17 @@ impl Switch {
             receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             tunnel: None,
         })
+    }
+}
+
+impl Port {
+    /// Whether it is a container's, which keeps its device while vswitchd is away.
+    pub(super) fn is_of_container(&self) -> bool {
+        match self.origin {
+            Origin::Docker => self.spec.is_handed_over(),
+            Origin::Container => true,
+            Origin::File | Origin::Runtime => false,
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Switch {
             mac: self.gateway_mac(&bridge.spec.name),
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,
-            advertises: bridge.origin != Origin::Docker,
+            advertises: !matches!(bridge.origin, Origin::Docker | Origin::Container),
             members: self.members(&bridge.spec.name),
         });
         self.services.tell(Input::Links(links.collect()));
@@ -129,7 +129,9 @@ impl Switch {
     fn members(&self, bridge: &BridgeName) -> Vec<Member> {
         let member = |port: &Port| {
             let addresses: Vec<IpNet> = port.spec.addresses.clone();
-            Member { port: port.spec.name.clone(), mac: port.mac.or(port.spec.mac), addresses }
+            let interface = self.state.containers.of_port(&port.spec.name).filter(|_| port.origin == Origin::Container);
+            let names = interface.map(|(_, interface)| interface.names.clone()).unwrap_or_default();
+            Member { port: port.spec.name.clone(), names, mac: port.mac.or(port.spec.mac), addresses }
         };
         self.ports.values().filter(|port| port.spec.bridge == *bridge).map(member).collect()
     }

@@ -90,7 +90,7 @@ impl Switch {
     }
 
     pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
-        if self.uplink(name)?.origin == Origin::Docker {
+        if matches!(self.uplink(name)?.origin, Origin::Docker | Origin::Container) {
             return Err(ControlError::DockersUplink(name.clone()));
         }
         if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {

@@ -108,7 +108,7 @@ fn address(text: &str, network: &Network) -> Result<IpNet, DockerError> {
 
 /// As Docker's own bridge does it, so that a container that comes back with its address has its MAC address too, and nobody needs to ask again:
 /// `02:42` and the IPv4 address; where there is none, a hash of the IPv6 address.
-fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
+pub fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
     let v4 = addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr().octets()) } else { None });
     let own = v4.map(|[a, b, c, d]| Mac([0x02, 0x42, a, b, c, d]));
     own.or_else(|| addresses.first().map(|net| made_up_mac(&net.addr().to_string())))

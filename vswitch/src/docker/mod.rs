@@ -50,7 +50,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, default_mac};
 pub use error::DockerError;
 pub use id::{EndpointId, IdError, NetworkId};
 pub use ipam::Pools;

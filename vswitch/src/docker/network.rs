@@ -42,7 +42,7 @@ impl Network {
     /// # Errors
     /// An option or a subnet that cannot be.
     pub fn read(request: &CreateNetwork) -> Result<Self, DockerError> {
-        let options = NetworkOptions::read(request.driver, &request.options)?;
+        let options = NetworkOptions::of_docker(request.driver, &request.options)?;
         let internal = request.options.get(INTERNAL).and_then(serde_json::Value::as_bool).unwrap_or(false);
         if internal && options.parent.is_some() {
             return Err(DockerError::Internal("parent"));

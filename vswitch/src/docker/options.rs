@@ -66,7 +66,7 @@ impl Rates {
     ///
     /// # Errors
     /// An option that is unknown, or not a rate.
-    pub(super) fn read(options: &message::Options, network: Self) -> Result<Self, DockerError> {
+    pub fn read(options: &message::Options, network: Self) -> Result<Self, DockerError> {
         let mut read = network;
         for (key, value) in options.iter().filter(|(key, _)| !key.starts_with("com.docker.")) {
             match key.as_str() {
@@ -113,14 +113,21 @@ impl NetworkOptions {
     ///
     /// # Errors
     /// One that is unknown, or whose value is none of its own.
-    pub(super) fn read(driver: Driver, options: &message::Options) -> Result<Self, DockerError> {
-        let mut read = Self::default();
-        let none = serde_json::Map::new();
+    pub(super) fn of_docker(driver: Driver, options: &message::Options) -> Result<Self, DockerError> {
         let given = options
             .get(GENERIC)
             .map(|given| given.as_object().ok_or_else(|| DockerError::Malformed(format!("`{GENERIC}` is no list of options"))));
+        Self::read(driver, given.transpose()?.unwrap_or(&serde_json::Map::new()))
+    }
+
+    /// Reads what was given with `-o`.
+    ///
+    /// # Errors
+    /// One that is unknown, or whose value is none of its own.
+    pub fn read(driver: Driver, given: &serde_json::Map<String, Value>) -> Result<Self, DockerError> {
+        let mut read = Self::default();
         let known = if driver == Driver::Lan { &KNOWN_ON_LANS[..] } else { &KNOWN };
-        for (key, value) in given.transpose()?.unwrap_or(&none) {
+        for (key, value) in given {
             if !known.contains(&key.as_str()) {
                 let (key, known) = (key.escape_debug(), known.join(", "));
                 return Err(DockerError::Option(format!("unknown option `{key}`: the driver {driver} knows {known}")));
@@ -217,7 +224,7 @@ mod tests {
     use super::*;
 
     fn read(given: Value) -> Result<NetworkOptions, String> {
-        NetworkOptions::read(Driver::Bridge, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
+        NetworkOptions::of_docker(Driver::Bridge, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -229,7 +236,7 @@ mod tests {
         assert_eq!(options.rates.receive.map(|rate| rate.to_string()), Some("10mbit".to_owned()));
         assert_eq!(options.uplink.map(String::from), Some("wan".to_owned()));
         assert_eq!(read(json!({ BRIDGE: "br0" })).unwrap().bridge.map(String::from), Some("br0".to_owned()));
-        assert_eq!(NetworkOptions::read(Driver::Bridge, &message::Options::new()).unwrap(), NetworkOptions::default());
+        assert_eq!(NetworkOptions::of_docker(Driver::Bridge, &message::Options::new()).unwrap(), NetworkOptions::default());
     }
 
     #[test]
@@ -252,7 +259,7 @@ mod tests {
     #[test]
     fn a_network_on_a_lan_has_a_parent() {
         let read = |given: Value| {
-            NetworkOptions::read(Driver::Lan, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
+            NetworkOptions::of_docker(Driver::Lan, &[(GENERIC.to_owned(), given)].into()).map_err(|error| error.to_string())
         };
         for (parent, name, vlan) in [("eth1", "eth1", None), ("eth1.10", "eth1", Some(10)), ("eth.x", "eth.x", None)] {
             let options = read(json!({ PARENT: parent })).unwrap();
@@ -270,7 +277,8 @@ mod tests {
             assert!(error.contains(part), "{given}: {error}");
         }
         assert!(
-            super::NetworkOptions::read(Driver::Bridge, &[(GENERIC.to_owned(), json!({ PARENT: "eth1" }))].into()).is_err()
+            super::NetworkOptions::of_docker(Driver::Bridge, &[(GENERIC.to_owned(), json!({ PARENT: "eth1" }))].into())
+                .is_err()
         );
     }
 }

@@ -193,10 +193,19 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         offload: true,
     };
     let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan { spec: &spec, first_mac: None, mtu: 1500, queues: 1, held: &[], gateways: &gateways, watch: None })
-        .unwrap()
-        .devices
-        .remove(0)
+    attach(&Plan {
+        spec: &spec,
+        first_mac: None,
+        mtu: 1500,
+        queues: 1,
+        held: &[],
+        gateways: &gateways,
+        routes: &[],
+        watch: None,
+    })
+    .unwrap()
+    .devices
+    .remove(0)
 }
 
 /// A gateway of stations with the usual MTU.

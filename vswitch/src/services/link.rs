@@ -31,16 +31,30 @@ pub struct Link {
 pub struct Member {
     /// Its name, which is its station's too.
     pub port: PortName,
+    /// Other names of the station, which it may share with others.
+    pub names: Vec<String>,
     /// The station's address on the link, if it is known beforehand.
     pub mac: Option<Mac>,
     /// The station's addresses, if they are configured.
     pub addresses: Vec<IpNet>,
 }
 
+impl Member {
+    /// Every name of the station.
+    pub(super) fn all_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.port.as_str()).chain(self.names.iter().map(String::as_str))
+    }
+}
+
+/// The domain in which a bridge's stations have their names: `br0.internal`.
+pub fn domain_of(bridge: &BridgeName) -> String {
+    format!("{bridge}.{}", dns::ZONE)
+}
+
 impl Link {
     /// `br0.internal`.
     pub(super) fn domain(&self) -> String {
-        format!("{}.{}", self.bridge, dns::ZONE)
+        domain_of(&self.bridge)
     }
 
     /// The subnet whose addresses are given out, with the gateway's.

@@ -53,7 +53,7 @@ use rand::{RngExt, SeedableRng};
 
 pub use dns::{Outcome, Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
-pub use link::{Link, Member};
+pub use link::{Link, Member, domain_of};
 pub use run::{Input, run};
 pub use stations::{LIMIT, PATIENCE, Question, Station};
 pub use ticket::{Ticket, Tickets};

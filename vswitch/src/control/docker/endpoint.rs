@@ -164,6 +164,7 @@ impl Switch {
 
     /// Forgets endpoints whose containers are dead, and what was theirs on the switch. To be called now and then.
     pub fn collect_dead(&mut self) {
+        self.collect_dead_containers();
         let endpoints = &self.state.docker.endpoints;
         let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();

@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
 use crate::api::{BridgeName, Origin, PortName};
 use crate::config::{Change, Layout, State};
@@ -109,7 +108,7 @@ impl Switch {
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;
-        self.change(|state| {
+        self.change(Origin::Docker, |state| {
             state.docker.endpoints.retain(|_, endpoint| endpoint.network != *id);
             state.docker.networks.remove(id);
             state.docker.hosts.remove(id);
@@ -141,20 +140,7 @@ impl Switch {
     }
 
     fn change_docker<T>(&mut self, change: impl FnOnce(&mut Docker) -> T) -> Result<(), ControlError> {
-        self.change(|state| change(&mut state.docker))
-    }
-
-    /// Keeps a change and applies what it makes different about what is Docker's; the rest of the switch is not touched, even where it is
-    /// not what it should be.
-    fn change<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
-        let steps = |switch: &Self| {
-            let mut steps = plan::steps(&switch.layout(), &switch.wanted().0);
-            steps.retain(concerns_docker);
-            steps
-        };
-        self.remember_and_follow(change, steps)?;
-        self.names.retain(&self.state.docker);
-        Ok(())
+        self.change(Origin::Docker, |state| change(&mut state.docker))
     }
 
     fn network(&self, id: &NetworkId) -> Result<&Network, DockerError> {
@@ -169,7 +155,7 @@ impl Switch {
     pub(in crate::control) fn check_containers(&self, wanted: &Layout) -> Result<(), ControlError> {
         let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
         let mut lost = ports.filter(|(name, _)| !wanted.ports.contains_key(*name)).map(|(_, port)| &port.spec.bridge);
-        let Some(bridge) = lost.next() else { return Ok(()) };
+        let Some(bridge) = lost.next() else { return self.check_interfaces(wanted) };
         let count = 1 + lost.filter(|other| *other == bridge).count();
         let network = self.state.docker.network_on(bridge).map_or_else(String::new, ToString::to_string);
         Err(ControlError::TakesNetwork { network, bridge: bridge.clone(), count })
@@ -187,6 +173,9 @@ impl Switch {
     /// A port that is vsctl's to change.
     pub(in crate::control) fn own_port(&self, name: &PortName) -> Result<&Port, ControlError> {
         let port = self.port(name)?;
+        if let Some((key, _)) = self.state.containers.of_port(name).filter(|_| port.origin == Origin::Container) {
+            return Err(ControlError::ContainersPort(name.clone(), key.clone()));
+        }
         let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *name);
         match endpoint.filter(|_| port.origin == Origin::Docker) {
             Some(endpoint) => Err(ControlError::DockersPort(name.clone(), endpoint.network.clone())),
@@ -194,20 +183,6 @@ impl Switch {
                 Some(id) => Err(ControlError::DockersLan(name.clone(), id.clone())),
                 None => Ok(port),
             },
-        }
-    }
-}
-
-/// Whether a step is about something of Docker's. What is removed and is not Docker's was on a bridge of Docker's that goes.
-fn concerns_docker(step: &Step) -> bool {
-    match step {
-        Step::AddBridge(_, origin) | Step::SetBridge(_, origin) => *origin == Origin::Docker,
-        Step::AddPort(_, origin) | Step::SetPort(_, origin) => *origin == Origin::Docker,
-        Step::AddUplink(_, origin) | Step::SetUplink(_, origin) => *origin == Origin::Docker,
-        Step::AddVxlan(_, origin) | Step::SetVxlan(_, origin) => *origin == Origin::Docker,
-        Step::AddForward(_, origin) => *origin == Origin::Docker,
-        Step::DeleteBridge(_) | Step::DeletePort(_) | Step::DeleteUplink(_) | Step::DeleteForward(_) | Step::DeleteVxlan(_) => {
-            true
         }
     }
 }

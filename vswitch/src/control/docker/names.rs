@@ -28,15 +28,20 @@ impl Switch {
     /// Where each port of Docker's is.
     pub(in crate::control) fn docker_places(&self) -> BTreeMap<PortName, DockerPlace> {
         let endpoints = self.state.docker.endpoints.iter();
-        endpoints.map(|(id, endpoint)| (endpoint.port.clone(), self.names.place(id, endpoint))).collect()
+        let docker = endpoints.map(|(id, endpoint)| (endpoint.port.clone(), self.names.place(id, endpoint)));
+        let others = self.state.containers.places().map(|(interface, place)| (interface.port.clone(), place));
+        docker.chain(others).collect()
     }
 
     /// Says whose sessions they are.
     pub(in crate::control) fn name_sessions(&self, sessions: &mut [SessionInfo]) {
         let endpoints = self.state.docker.endpoints.iter();
-        let places: BTreeMap<IpAddr, DockerPlace> = endpoints
-            .flat_map(|(id, endpoint)| endpoint.addresses.iter().map(move |net| (net.addr(), self.names.place(id, endpoint))))
-            .collect();
+        let docker = endpoints
+            .flat_map(|(id, endpoint)| endpoint.addresses.iter().map(move |net| (net.addr(), self.names.place(id, endpoint))));
+        let others = self.state.containers.places();
+        let others =
+            others.flat_map(|(interface, place)| interface.addresses.iter().map(move |net| (net.addr(), place.clone())));
+        let places: BTreeMap<IpAddr, DockerPlace> = docker.chain(others).collect();
         for session in sessions {
             session.docker = places.get(&session.inside.ip()).cloned().unwrap_or_default();
         }

@@ -45,7 +45,7 @@ impl Directory<'_> {
         let text = labels.join(".");
         let domain = self.link.domain().to_ascii_lowercase();
         if let Some(name) = text.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) {
-            return self.member(name).map_or_else(|| self.no_station(name), |member| Found::Station(self.addresses(member)));
+            return self.station(name).unwrap_or_else(|| self.no_station(name));
         }
         if text == ZONE || text == domain {
             return Found::Node;
@@ -53,20 +53,24 @@ impl Directory<'_> {
         if labels.last().is_some_and(|last| last == ZONE) {
             return Found::Nothing;
         }
-        let bare = labels.first().filter(|_| labels.len() == 1).and_then(|name| self.member(name));
+        let bare = labels.first().filter(|_| labels.len() == 1).and_then(|name| self.station(name));
         let other = if text == LOCAL { Found::Nothing } else { Found::Foreign };
-        bare.map_or(other, |member| Found::Station(self.addresses(member)))
+        bare.unwrap_or(other)
     }
 
     /// A port may be called `web.1`, so that `1.br0.internal` has a name below it (RFC 8020).
     fn no_station(&self, name: &str) -> Found {
-        let mut names = self.link.members.iter().map(|member| member.port.as_str().to_ascii_lowercase());
-        let above = names.any(|port| port.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')));
+        let mut names = self.link.members.iter().flat_map(Member::all_names).map(str::to_ascii_lowercase);
+        let above = names.any(|station| station.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')));
         if above { Found::Node } else { Found::Nothing }
     }
 
-    fn member(&self, name: &str) -> Option<&Member> {
-        self.link.members.iter().find(|member| member.port.as_str().eq_ignore_ascii_case(name))
+    /// Whoever has a name; stations may share one.
+    fn station(&self, name: &str) -> Option<Found> {
+        let has = |member: &&Member| member.all_names().any(|own| own.eq_ignore_ascii_case(name));
+        let mut members = self.link.members.iter().filter(has).peekable();
+        members.peek()?;
+        Some(Found::Station(members.flat_map(|member| self.addresses(member)).collect()))
     }
 
     fn addresses(&self, member: &Member) -> Vec<IpAddr> {
@@ -86,7 +90,8 @@ impl Directory<'_> {
 
     fn find_address(&self, address: IpAddr) -> Found {
         if let Some(member) = self.link.members.iter().find(|member| self.has(member, address)) {
-            return Found::Reverse(format!("{}.{}", member.port, self.link.domain()));
+            let name = member.names.first().map_or(member.port.as_str(), String::as_str);
+            return Found::Reverse(format!("{name}.{}", self.link.domain()));
         }
         if address.is_loopback() {
             return Found::Reverse("localhost".to_owned());

@@ -33,6 +33,7 @@ fn mac(number: u8) -> Mac {
 
 fn link() -> Link {
     let member = |port: &str, number, addresses: &[&str]| Member {
+        names: Vec::new(),
         port: port.parse().unwrap(),
         mac: Some(mac(number)),
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),

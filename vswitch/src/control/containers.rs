@@ -1,0 +1,394 @@
+//! What plugins ask for containers of Podman's and of CNI's, carried out: each request changes what is kept
+//! ([`Containers`]), and the difference that this makes to the switch is applied as a reload's would be.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use packet::Mac;
+
+use super::{ControlError, Port, Switch};
+use crate::api::{
+    BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
+    ForwardSpec, Netns, Origin, PortName, PortState, Reply, Runtime,
+};
+use crate::attach::{self, AttachError};
+use crate::config::Layout;
+use crate::containers::{self, AddressError, Containers, Interface, Subnets};
+use crate::docker::default_mac;
+use crate::host::HostError;
+
+/// Why a container does not get what its plugin asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerRefusal {
+    /// Its network is not there.
+    #[error("there is no bridge \"{0}\"{bridges}: add it to switch.toml, or have the network make it with `subnets`", bridges = .1)]
+    NoBridge(BridgeName, String),
+    /// A bridge of another kind.
+    #[error("bridge \"{0}\" is there already, with other subnets: use another name, or leave the subnets to that bridge")]
+    OtherBridge(BridgeName),
+    /// Its address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Its MAC address.
+    #[error("the MAC address {0} is that of {1} already: use another")]
+    MacTaken(Mac, String),
+    /// Nothing can be published.
+    #[error("port {0} cannot be published: bridge \"{1}\" has no uplink, by which it would be reached")]
+    NoUplink(u16, BridgeName),
+    /// Nothing to lead to.
+    #[error("port {0} cannot be published: the container has no address of the IP version that it would listen on")]
+    NoTarget(u16),
+    /// The runtime itself holds the port.
+    #[error(
+        "{0}; Podman itself may hold it, for it reserves what it publishes: `enable_port_reservation = false` under [engine] of \
+         containers.conf leaves it to the switch"
+    )]
+    Reserved(HostError),
+    /// It is not as it was made.
+    #[error("interface \"{0}\" of the container is not as it was made: {1}")]
+    Changed(String, String),
+    /// Nothing is known of it.
+    #[error("the switch knows no interface {0}: it was removed, or its container was taken for dead; start it again")]
+    Unknown(ContainerKey),
+    /// More than fits.
+    #[error("there are {most} interfaces of containers already, the most that the switch takes: remove some first", most = containers::MOST_INTERFACES)]
+    TooMany,
+}
+
+impl Switch {
+    pub(super) fn attach_container(&mut self, spec: ContainerSpec) -> Result<Reply, ControlError> {
+        let key = spec.key.clone();
+        let runtime = key.runtime;
+        let mut wanted = self.state.containers.clone();
+        let old = wanted.0.remove(&key);
+        wanted.0.retain(|_, interface| interface.is_alive() || !may_be_in_the_way(interface, &spec));
+        if wanted.0.len() >= containers::MOST_INTERFACES {
+            return Err(ContainerRefusal::TooMany.into());
+        }
+        let interface = self.new_interface(spec, &wanted, old.as_ref())?;
+        let same = |other: &ContainerKey, network: &ContainerNetwork| {
+            other.runtime == runtime && network.name == interface.network.name
+        };
+        // A network may have been changed since its other containers came to it.
+        for (_, other) in wanted.0.iter_mut().filter(|(other, known)| same(other, &known.network)) {
+            other.network.make.clone_from(&interface.network.make);
+        }
+        wanted.0.insert(key.clone(), interface);
+        // What is different is made anew: routes, of which a port knows nothing, are set when its device is made.
+        let has_device = |port: &PortName| self.ports.get(port).is_some_and(|port: &Port| port.presence.state().has_device());
+        if old.is_some_and(|old| wanted.0.get(&key) != Some(&old) || !has_device(&old.port)) {
+            self.change(Origin::Container, |state| state.containers.0.remove(&key))?;
+        }
+        self.change(Origin::Container, |state| state.containers = wanted).map_err(|error| hint(runtime, error))?;
+        self.container_info(&key).inspect_err(|_| {
+            // The error that counts is the first one.
+            let _ = self.detach_container(&key);
+        })
+    }
+
+    /// Reads what is wanted beside what the other containers have.
+    fn new_interface(
+        &self,
+        spec: ContainerSpec,
+        others: &Containers,
+        old: Option<&Interface>,
+    ) -> Result<Interface, ControlError> {
+        let not_netns = || AttachError::NotNetns(spec.netns.clone());
+        let inode = attach::netns_inode(&spec.netns).ok_or_else(not_netns);
+        let mut layout = self.layout_beside(others);
+        let free_port = || others.free_port(|name| layout.has_port(name));
+        let port = old.map(|old| old.port.clone()).or_else(free_port).ok_or(ContainerRefusal::TooMany)?;
+        let inode = inode.map_err(|error| ControlError::Attach(port.clone(), error))?;
+        let bridge = self.network_bridge(spec.key.runtime, &spec.network, &layout)?;
+        layout.bridges.insert(bridge.name.clone(), (bridge.clone(), Origin::Container));
+        let addresses = self.container_addresses(&spec, &bridge, &layout, old)?;
+        let mac = spec.mac.or_else(|| default_mac(&addresses)).unwrap_or_else(|| self.state.station_mac(&spec.key.to_string()));
+        let taken =
+            layout.ports.values().map(|(port, _)| port).find(|port| port.bridge == bridge.name && port.mac == Some(mac));
+        if let Some(port) = taken {
+            return Err(ContainerRefusal::MacTaken(mac, self.whose_port(port)).into());
+        }
+        let published = self.container_forwards(&spec, &addresses, &bridge, &layout)?;
+        let ContainerSpec { key, netns, network, names, gateways, routes, send_rate, receive_rate, .. } = spec;
+        let interface = Interface {
+            network,
+            port,
+            netns,
+            inode,
+            names,
+            mac,
+            addresses,
+            gateways,
+            routes,
+            send_rate,
+            receive_rate,
+            published,
+        };
+        layout.network().check_port(&interface.port_spec(&key)?)?;
+        Ok(interface)
+    }
+
+    /// What runs, without what containers have that are not among these.
+    fn layout_beside(&self, others: &Containers) -> Layout {
+        let mut layout = self.layout();
+        for (_, interface) in self.state.containers.0.iter().filter(|(key, _)| !others.0.contains_key(key)) {
+            layout.ports.remove(&interface.port);
+            interface.published.iter().for_each(|forward| drop(layout.forwards.remove(&forward.key)));
+        }
+        layout
+    }
+
+    /// The bridge of a network: one that is there, or one that is to be made and fits.
+    fn network_bridge(
+        &self,
+        runtime: Runtime,
+        network: &ContainerNetwork,
+        layout: &Layout,
+    ) -> Result<BridgeSpec, ControlError> {
+        if let Some((spec, origin)) = layout.bridges.get(&network.bridge) {
+            let is_same = network.make.as_ref().is_none_or(|make| make.addresses == spec.addresses);
+            match (is_same, origin) {
+                (false, Origin::Container) if self.is_alone(runtime, network) => {}
+                (false, _) => return Err(ContainerRefusal::OtherBridge(spec.name.clone()).into()),
+                (true, Origin::Container) if network.make.is_some() => {}
+                (true, _) => return Ok(spec.clone()),
+            }
+        }
+        let known = || layout.bridges.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let choices = || if layout.bridges.is_empty() { String::new() } else { format!(" among {}", known()) };
+        let missing = || ContainerRefusal::NoBridge(network.bridge.clone(), choices());
+        let make = network.make.as_ref().ok_or_else(missing)?;
+        let mut layout = layout.clone();
+        let (uplink, spec) = containers::make_bridge(make, network.internal, self.file.docker.uplink.as_ref());
+        if let Some(uplink) = uplink {
+            layout.network().check_uplink(&uplink)?;
+            layout.uplinks.entry(uplink.name.clone()).or_insert((uplink, Origin::Container));
+        }
+        layout.network().check_bridge(&spec)?;
+        Ok(spec.checked()?)
+    }
+
+    /// Whether only this network of a runtime's is on its bridge, so that it may be made anew.
+    fn is_alone(&self, runtime: Runtime, network: &ContainerNetwork) -> bool {
+        let on_it = self.state.containers.0.iter().filter(|(_, interface)| interface.network.bridge == network.bridge);
+        on_it.into_iter().all(|(key, interface)| key.runtime == runtime && interface.network.name == network.name)
+    }
+
+    fn container_addresses(
+        &self,
+        spec: &ContainerSpec,
+        bridge: &BridgeSpec,
+        layout: &Layout,
+        old: Option<&Interface>,
+    ) -> Result<Vec<IpNet>, ControlError> {
+        let on_it = || layout.ports.values().map(|(port, _)| port).filter(|port| port.bridge == bridge.name);
+        let addresses = match &spec.addresses {
+            ContainerAddresses::Given(addresses) => addresses.clone(),
+            ContainerAddresses::Chosen { wishes, ranges } => {
+                let mut taken: BTreeSet<IpAddr> = on_it().flat_map(|port| &port.addresses).map(IpNet::addr).collect();
+                taken.extend(bridge.addresses.iter().map(IpNet::addr));
+                taken.extend(self.heard_on(bridge));
+                let kept: Vec<IpAddr> = old.iter().flat_map(|old| &old.addresses).map(IpNet::addr).collect();
+                let subnets = Subnets { bridge: bridge.name.as_str(), gateways: &bridge.addresses };
+                let is_wished = |address: IpAddr| wishes.iter().any(|wish| subnets.subnet(*wish) == subnets.subnet(address));
+                let is_usable = |address: &IpAddr| subnets.subnet(*address).is_some() && !is_wished(*address);
+                let wishes: Vec<IpAddr> = wishes.iter().copied().chain(kept.into_iter().filter(is_usable)).collect();
+                subnets.choose(&wishes, ranges, &taken).map_err(ContainerRefusal::from)?
+            }
+        };
+        for address in addresses.iter().map(IpNet::addr) {
+            if let Some(port) = on_it().find(|port| port.addresses.iter().any(|net| net.addr() == address)) {
+                return Err(ContainerRefusal::from(AddressError::Taken(address, self.whose_port(port))).into());
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The addresses that the gateway of a bridge has heard from, whoever has them.
+    fn heard_on(&self, bridge: &BridgeSpec) -> Vec<IpAddr> {
+        let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbors(&bridge.spec.name).ok());
+        rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
+    }
+
+    fn container_forwards(
+        &self,
+        spec: &ContainerSpec,
+        addresses: &[IpNet],
+        bridge: &BridgeSpec,
+        layout: &Layout,
+    ) -> Result<Vec<ForwardSpec>, ControlError> {
+        let mut layout = layout.clone();
+        let (uplink, _) = containers::make_bridge(bridge, spec.network.internal, self.file.docker.uplink.as_ref());
+        if let Some(uplink) = uplink {
+            layout.uplinks.entry(uplink.name.clone()).or_insert((uplink, Origin::Container));
+        }
+        let mut published: Vec<ForwardSpec> = Vec::new();
+        for port in &spec.publish {
+            let uplink = bridge.uplink.as_ref().and_then(|name| layout.uplinks.get(name)).map(|(uplink, _)| uplink);
+            let uplink = uplink.ok_or_else(|| ContainerRefusal::NoUplink(port.port, bridge.name.clone()))?;
+            let forwards = containers::forwards(port, addresses, (&uplink.name, uplink.kind_name()))?;
+            if forwards.is_empty() {
+                return Err(ContainerRefusal::NoTarget(port.port).into());
+            }
+            for forward in forwards {
+                if let Some((old, _)) = layout.forwards.get(&forward.key) {
+                    return Err(ControlError::ForwardExists(forward.key, old.to));
+                }
+                layout.network().check_forward(&forward)?;
+                layout.forwards.insert(forward.key.clone(), (forward.clone(), Origin::Container));
+                published.push(forward);
+            }
+        }
+        Ok(published)
+    }
+
+    pub(super) fn check_container_network(&self, runtime: Runtime, network: &ContainerNetwork) -> Result<Reply, ControlError> {
+        self.network_bridge(runtime, network, &self.layout()).map(|_| Reply::Done(Vec::new()))
+    }
+
+    pub(super) fn detach_container(&mut self, key: &ContainerKey) -> Result<Reply, ControlError> {
+        if self.state.containers.0.contains_key(key) {
+            self.change(Origin::Container, |state| state.containers.0.remove(key))?;
+        }
+        Ok(Reply::Done(Vec::new()))
+    }
+
+    pub(super) fn keep_containers(
+        &mut self,
+        runtime: Runtime,
+        network: &str,
+        kept: &BTreeSet<ContainerKey>,
+    ) -> Result<Reply, ControlError> {
+        let goes = |key: &ContainerKey, interface: &Interface| {
+            key.runtime == runtime && interface.network.name == network && !kept.contains(key)
+        };
+        if self.state.containers.0.iter().any(|(key, interface)| goes(key, interface)) {
+            self.change(Origin::Container, |state| state.containers.0.retain(|key, interface| !goes(key, interface)))?;
+        }
+        Ok(Reply::Done(Vec::new()))
+    }
+
+    /// Describes an interface that is as it was made.
+    pub(super) fn check_container(&self, key: &ContainerKey) -> Result<Reply, ControlError> {
+        let unknown = || ContainerRefusal::Unknown(key.clone());
+        let interface = self.state.containers.0.get(key).ok_or_else(unknown)?;
+        let port = self.ports.get(&interface.port).ok_or_else(unknown)?;
+        let changed = |what: String| ContainerRefusal::Changed(key.ifname.to_string(), what);
+        let state = port.presence.state();
+        if *state != PortState::Up {
+            return Err(changed(state.to_string()).into());
+        }
+        let gateways = interface.gateways(&self.bridge(&port.spec.bridge)?.spec.addresses);
+        let differs = attach::difference(&port.spec, &gateways).map_err(|error| changed(error.to_string()))?;
+        match differs {
+            Some(what) => Err(changed(what).into()),
+            None => self.container_info(key),
+        }
+    }
+
+    fn container_info(&self, key: &ContainerKey) -> Result<Reply, ControlError> {
+        let unknown = || ContainerRefusal::Unknown(key.clone());
+        let interface = self.state.containers.0.get(key).ok_or_else(unknown)?;
+        self.port(&interface.port)?;
+        let bridge = &self.bridge(&interface.network.bridge)?.spec;
+        let gateways = attach::default_gateways(&interface.addresses, &interface.gateways(&bridge.addresses));
+        let is_reached = |address: &IpAddr| interface.addresses.iter().any(|net| net.contains(address));
+        let name_servers: Vec<IpAddr> = bridge.addresses.iter().map(IpNet::addr).filter(is_reached).collect();
+        Ok(Reply::Container(Box::new(ContainerInfo {
+            key: key.clone(),
+            network: interface.network.name.clone(),
+            port: interface.port.clone(),
+            bridge: bridge.name.clone(),
+            mac: interface.mac,
+            mtu: self.port_mtu(&bridge.name)?,
+            addresses: interface.addresses.clone(),
+            gateways,
+            routes: interface.routes.clone(),
+            domain: (!name_servers.is_empty()).then(|| crate::services::domain_of(&bridge.name)),
+            name_servers,
+        })))
+    }
+
+    /// Forgets interfaces whose containers are dead, and what was theirs on the switch. To be called now and then.
+    pub(super) fn collect_dead_containers(&mut self) {
+        let dead: BTreeSet<ContainerKey> = self.dead_containers(Interface::is_alive);
+        if dead.is_empty() {
+            return;
+        }
+        tracing::info!(count = dead.len(), "containers are gone without a word: their ports are removed");
+        let forget = |containers: &mut Containers| containers.0.retain(|key, _| !dead.contains(key));
+        if let Err(error) = self.change(Origin::Container, |state| forget(&mut state.containers)) {
+            tracing::warn!("ports of dead containers could not be removed: {error}");
+        }
+    }
+
+    /// Forgets interfaces whose containers died before this start.
+    pub(super) fn forget_dead_containers(&mut self) {
+        let dead = self.dead_containers(|interface| interface.is_alive());
+        self.state.containers.0.retain(|key, _| !dead.contains(key));
+    }
+
+    fn dead_containers(&self, is_alive: impl Fn(&Interface) -> bool) -> BTreeSet<ContainerKey> {
+        let dead = self.state.containers.0.iter().filter(|(_, interface)| !is_alive(interface));
+        dead.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes one port of a container back, as vsctl asks.
+    pub(super) fn withdraw_container_port(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
+        self.change(Origin::Container, |state| {
+            let interfaces = state.containers.0.values_mut();
+            interfaces.for_each(|interface| interface.published.retain(|forward| forward.key != *key));
+        })?;
+        Ok(Reply::Done(Vec::new()))
+    }
+
+    /// What runtimes call their networks that are on a bridge.
+    pub(super) fn networks_on(&self, bridge: &BridgeName) -> Vec<String> {
+        let mut networks = self.names.networks_on(bridge, &self.state.docker);
+        let others = self.state.containers.0.values().map(|interface| &interface.network);
+        networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone()));
+        networks.sort();
+        networks.dedup();
+        networks
+    }
+
+    /// Whether a layout leaves every running container its interfaces.
+    pub(super) fn check_interfaces(&self, wanted: &Layout) -> Result<(), ControlError> {
+        let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Container);
+        let lost = ports.map(|(name, _)| name).find(|name| !wanted.ports.contains_key(*name));
+        match lost.and_then(|name| self.state.containers.of_port(name)) {
+            None => Ok(()),
+            Some((key, interface)) => {
+                let ContainerNetwork { name, bridge, .. } = &interface.network;
+                Err(ControlError::TakesContainer(key.clone(), name.clone(), bridge.clone()))
+            }
+        }
+    }
+
+    /// What to call a port in a sentence.
+    fn whose_port(&self, port: &crate::api::PortSpec) -> String {
+        match self.state.containers.of_port(&port.name) {
+            Some((key, interface)) => format!("container {}", interface.names.first().map_or(key.container(), String::as_str)),
+            None => match &port.netns {
+                Some(Netns::Sandbox(_)) => format!("port \"{}\", a container of Docker's,", port.name),
+                _ => format!("port \"{}\"", port.name),
+            },
+        }
+    }
+}
+
+/// Whether an interface has something that is wanted for another.
+fn may_be_in_the_way(interface: &Interface, spec: &ContainerSpec) -> bool {
+    interface.network.bridge == spec.network.bridge || !spec.publish.is_empty()
+}
+
+/// Podman holds the ports that it has published, unless it is told not to.
+fn hint(runtime: Runtime, error: ControlError) -> ControlError {
+    match error {
+        ControlError::Host(error @ HostError::InUse { .. }) if runtime == Runtime::Podman => {
+            ContainerRefusal::Reserved(error).into()
+        }
+        error => error,
+    }
+}
