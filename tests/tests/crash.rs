@@ -51,7 +51,7 @@ fn a_killed_switch_is_taken_over_without_touching_the_containers() {
     assert_eq!(after, before);
     assert!(long.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
     assert!(lab.stop().success());
-    assert_eq!(lab.netns(), ["host"]);
+    assert_eq!(lab.netns(), ["b", "c", "host"], "where programs run");
 }
 
 #[test]

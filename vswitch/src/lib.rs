@@ -66,6 +66,8 @@
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
 //!   uplinks and of containers on a LAN.
+//! - `keep`: files that must outlive the process, safe from others' tricks.
+//! - `http`: what the control socket and Docker's have in common.
 //! - `fragments`, `table`: what [`datapath`] and [`host`] share: packets put together and cut, a table that is bounded and fair.
 //! - [`sys`]: every `unsafe` block of the workspace.
 //! - [`packet`]: bytes and nothing else; [`vxlan`], [`nat`]: tunnels and translation without I/O; each a crate of its own.
@@ -83,6 +85,8 @@ pub mod device;
 pub mod docker;
 mod fragments;
 pub mod host;
+mod http;
+mod keep;
 pub mod plugin;
 pub mod services;
 #[allow(unsafe_code)]

@@ -4,8 +4,10 @@
 //! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
 //! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
 
+mod change;
 mod container;
 mod docker;
+mod ending;
 mod forward;
 mod gateway;
 mod name;
@@ -18,11 +20,13 @@ mod spec;
 mod uplink;
 mod vxlan;
 
+pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
     PublishedPort, Runtime,
 };
 pub use docker::DockerPlace;
+pub use ending::{Ending, MadeKind, MadeThing};
 pub use forward::{ForwardKey, ForwardSpec, protocol_name};
 pub use gateway::{ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
@@ -30,7 +34,7 @@ pub use network::{Network, NetworkError};
 pub use port_state::PortState;
 pub use rate::{Rate, RateChange, RateError};
 pub use reply::{BridgeInfo, FdbEntry, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo};
-pub use request::{CaptureRequest, Instruction, PortChange, Request, VlanChange};
+pub use request::{CaptureRequest, Instruction, LogLevel, PortChange, Request, VlanChange};
 pub(crate) use spec::check_ipv6_mtu;
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanMode};
 pub(crate) use uplink::is_host;

@@ -6,8 +6,8 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ContainerInfo, ControlFrames, DockerPlace, ForwardInfo, InterfaceName, NeighborInfo, Netns,
-    PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
+    BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo, InterfaceName,
+    NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -40,6 +40,10 @@ pub enum Reply {
     Container(Box<ContainerInfo>),
     /// A `switch.toml`.
     Export(String),
+    /// What vsctl changed.
+    Changes(Vec<ChangeInfo>),
+    /// vswitchd has ended, but for its process, which is about to.
+    Ended(Ending),
 }
 
 /// The whole switch.

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt;
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
@@ -77,8 +78,94 @@ pub enum Request {
     Reload,
     /// The running switch as a `switch.toml`.
     Export,
+    /// Lists what vsctl changed, so that the switch differs from the file.
+    Changes {
+        /// Forgets what is left out for not fitting the file any more, and lists only that.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// Sets how much is logged until the next start.
+    SetLog(LogLevel),
     /// Ends vswitchd as SIGTERM does.
-    Shutdown,
+    Shutdown {
+        /// Leaves every device and namespace for the next start, not only those that programs use.
+        #[serde(default)]
+        keep: bool,
+    },
+}
+
+impl Request {
+    /// What it changes, as the log has it; `None` of a question.
+    pub fn change(&self) -> Option<String> {
+        Some(match self {
+            Self::AddBridge(spec) => format!("add-br {}", spec.name),
+            Self::DeleteBridge(name) => format!("del-br {name}"),
+            Self::AddPort(spec) => format!("add-port {} {}", spec.bridge, spec.name),
+            Self::SetPort(name, _) => format!("set-port {name}"),
+            Self::DeletePort(name) => format!("del-port {name}"),
+            Self::AddUplink(spec) => format!("add-uplink {}", spec.name),
+            Self::DeleteUplink(name) => format!("del-uplink {name}"),
+            Self::AddForward(spec) => format!("add-forward {} {}", spec.key, spec.to),
+            Self::DeleteForward(key) => format!("del-forward {key}"),
+            Self::AddVxlan(spec) => format!("add-vxlan {} {}", spec.bridge, spec.name),
+            Self::SetVxlan(name, _) => format!("set-vxlan {name}"),
+            Self::DeleteVxlan(name) => format!("del-vxlan {name}"),
+            Self::FlushFdb(bridge) => format!("fdb {bridge} --flush"),
+            Self::AttachContainer(spec) => format!("attach container {}", spec.key),
+            Self::DetachContainer(key) => format!("detach container {key}"),
+            Self::KeepContainers(runtime, network, kept) => {
+                format!("keep {} containers of {runtime} on network {network}", kept.len())
+            }
+            Self::Reload => "reload".to_owned(),
+            Self::Changes { forget: true } => "changes --forget".to_owned(),
+            Self::SetLog(level) => format!("log {level}"),
+            Self::Shutdown { keep } => format!("shutdown{}", if *keep { " --keep" } else { "" }),
+            Self::ListBridges
+            | Self::ListUplinks
+            | Self::ListForwards
+            | Self::Sessions(_)
+            | Self::Neighbors(_)
+            | Self::ListPorts(_)
+            | Self::ListVxlans(_)
+            | Self::Show
+            | Self::Fdb(_)
+            | Self::Stats(_)
+            | Self::ContainerStats(_)
+            | Self::CheckContainer(_)
+            | Self::CheckNetwork(..)
+            | Self::StopCapture(_)
+            | Self::Changes { forget: false }
+            | Self::Export => return None,
+        })
+    }
+}
+
+/// How much is logged: each level with those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// What cannot go on.
+    Error,
+    /// What the user should know.
+    Warn,
+    /// What is changed, and by whom.
+    Info,
+    /// What is asked, and what comes of it.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
 }
 
 /// What `vsctl set-port` changes; what is `None` stays.

@@ -22,10 +22,10 @@ use crate::sys::netns;
 /// Where `ip netns` looks for namespaces (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
 /// The namespace of the calling thread; `/proc/self` would be that of the process's first thread.
-const OWN: &str = "/proc/thread-self/ns/net";
+pub(super) const OWN: &str = "/proc/thread-self/ns/net";
 
 /// What tells a namespace from every other one that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     device: u64,
     inode: u64,
@@ -38,7 +38,12 @@ impl Identity {
 
     /// Of the namespace that is called so now; `None`: there is none.
     pub fn now(netns: &Netns) -> Option<Self> {
-        std::fs::metadata(netns.path()).ok().as_ref().map(Self::of)
+        Self::at(&netns.path())
+    }
+
+    /// Of the namespace that a file stands for; `None`: there is no such file.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::of)
     }
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use vswitch::{config, control};
+use vswitch::config;
+use vswitch::control::{self, Log};
 
 /// A userspace virtual switch for containers, namespaces and VMs.
 ///
-/// Runs in the foreground until SIGINT or SIGTERM, which remove every device and namespace that it made. SIGHUP reads the
-/// file again and applies the difference. Logs go to stderr; RUST_LOG=debug shows more.
+/// Runs in the foreground until SIGINT or SIGTERM, which remove every device and namespace that it made, but for namespaces in which
+/// programs run. SIGHUP reads the file again and applies the difference. Logs go to stderr; RUST_LOG=debug shows more.
 #[derive(Parser)]
 #[command(name = "vswitchd", version)]
 struct Arguments {
@@ -27,9 +27,8 @@ fn main() -> ExitCode {
     if arguments.check {
         return check(&arguments);
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    match control::run(&arguments.config) {
+    control::end_with_any_thread();
+    match control::run(&arguments.config, Log::start()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

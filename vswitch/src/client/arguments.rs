@@ -12,7 +12,7 @@ use super::ClientError;
 use super::capture::Capture;
 use super::options::{PortOptions, VxlanOptions, some, station};
 use crate::api::{
-    BridgeName, ForwardKey, InterfaceName, PortName, Request, StationSpec, UplinkKindName, VxlanChange, protocol_name,
+    BridgeName, ForwardKey, InterfaceName, LogLevel, PortName, Request, StationSpec, UplinkKindName, VxlanChange, protocol_name,
 };
 
 /// Changes and explains a running vswitchd.
@@ -227,8 +227,20 @@ enum Command {
     Reload,
     /// Prints the running switch as a switch.toml that recreates it.
     Export,
-    /// Ends vswitchd and removes what it made.
-    Shutdown,
+    /// What vsctl changed, so that the switch differs from switch.toml, and what of it is left out, with the reason.
+    Changes {
+        /// Forgets what is left out because it does not fit switch.toml any more, and lists that.
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Sets how much vswitchd logs until its next start.
+    Log { level: LogLevel },
+    /// Ends vswitchd and removes what it made, but for namespaces in which programs run; says what was removed and what stays.
+    Shutdown {
+        /// Leaves every device and namespace for the next start.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Prints a shell's completions, such as for /etc/bash_completion.d/vsctl.
     Completions { shell: clap_complete::Shell },
 }
@@ -237,6 +249,9 @@ enum Command {
 #[derive(Debug)]
 pub(super) enum Action {
     Ask(Request),
+    Shutdown {
+        keep: bool,
+    },
     Capture(Capture),
     /// A text to print that needs no vswitchd.
     Print(Vec<u8>),
@@ -296,7 +311,9 @@ impl Arguments {
             }
             Command::Reload => Request::Reload,
             Command::Export => Request::Export,
-            Command::Shutdown => Request::Shutdown,
+            Command::Changes { forget } => Request::Changes { forget },
+            Command::Log { level } => Request::SetLog(level),
+            Command::Shutdown { keep } => return Ok(Action::Shutdown { keep }),
             Command::Completions { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "vsctl", &mut text);

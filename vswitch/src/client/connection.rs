@@ -1,4 +1,6 @@
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -6,6 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 use tokio::net::UnixStream;
 
@@ -39,14 +43,43 @@ impl Control {
         Ok((number, answer.into_body()))
     }
 
+    /// Ends vswitchd, and waits until it has ended: its answer comes when all else is over, its process ends right after.
+    pub(super) async fn shut_down(&self, keep: bool) -> Result<Reply, ClientError> {
+        let stream = self.connect().await?;
+        // Not its own word for it, which means another process in another PID namespace; none where the service manager listens.
+        let listener = stream.peer_cred().ok().and_then(|peer| Pid::from_raw(peer.pid()?));
+        let process = listener.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
+        let reply = self.ask(&Request::Shutdown { keep }).await?;
+        if let (Reply::Ended(ending), Some((pid, process))) = (&reply, process)
+            && u32::try_from(pid.as_raw_pid()) == Ok(ending.pid)
+        {
+            let patience = Timespec::try_from(self.patience).ok();
+            // The only thing to do, so it may block. A failure is an interruption, after which the end is near enough.
+            if poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref()) == Ok(0) {
+                return Err(self.silent());
+            }
+        }
+        Ok(reply)
+    }
+
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-        let silent = |_| ClientError::Silent { path: self.path.display().to_string(), seconds: self.patience.as_secs() };
-        tokio::time::timeout(self.patience, answer).await.map_err(silent)?
+        tokio::time::timeout(self.patience, answer).await.map_err(|_| self.silent())?
+    }
+
+    fn silent(&self) -> ClientError {
+        ClientError::Silent { path: self.path.display().to_string(), seconds: self.patience.as_secs() }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let path = || self.path.display().to_string();
+        UnixStream::connect(&self.path).await.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Denied { path: path(), help: whose(&self.path) },
+            _ => ClientError::Unreachable { path: path(), source },
+        })
     }
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { path: self.path.display().to_string(), source };
-        let stream = UnixStream::connect(&self.path).await.map_err(unreachable)?;
+        let stream = self.connect().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // What goes wrong with it comes out of the request.
         tokio::spawn(connection);
@@ -69,6 +102,22 @@ impl Control {
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let sentence = document["error"].as_str().map_or_else(|| format!("vswitchd answers {status}"), str::to_owned);
         Err(ClientError::Refused(sentence))
+    }
+}
+
+/// For whom a socket is, and how to be one of them.
+fn whose(path: &Path) -> String {
+    let group = std::fs::metadata(path).map(|file| file.gid());
+    let name = |gid| nix::unistd::Group::from_gid(gid).ok().flatten().map(|group| group.name);
+    match group {
+        Ok(0) => "it is for root alone: use sudo, or set `control-group` in [switch] to a group of yours".to_owned(),
+        Ok(gid) => {
+            let group = name(nix::unistd::Gid::from_raw(gid)).unwrap_or_else(|| gid.to_string());
+            format!(
+                "it is for root and group {group}: use sudo, or join the group (`usermod -aG {group} USER`, and log in again)"
+            )
+        }
+        Err(_) => "its directory is closed to you: use sudo, or set `control` in [switch] to a place that is not".to_owned(),
     }
 }
 

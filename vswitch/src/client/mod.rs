@@ -35,6 +35,14 @@ pub enum ClientError {
         /// What connecting said.
         source: io::Error,
     },
+    /// The socket is not for whoever asks.
+    #[error("permission denied on vswitchd's socket {path}: {help}")]
+    Denied {
+        /// The control socket.
+        path: String,
+        /// For whom it is, and what would help.
+        help: String,
+    },
     /// Somebody took the connection and says nothing.
     #[error(
         "vswitchd at {path} has not answered for {seconds} s, and may still do what it was asked for: if `ps -o pid,stat -C vswitchd` says T, \
@@ -82,8 +90,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
     let control = Control { path: arguments.control.clone(), patience: Duration::from_secs(arguments.timeout) };
     let json = arguments.json;
     let action = arguments.action()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| ClientError::System("the program's threads cannot start", error))?;
@@ -92,6 +99,10 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Ask(request) => {
                 let reply = control.ask(&request).await?;
                 show(&reply, json);
+                Ok(())
+            }
+            Action::Shutdown { keep } => {
+                show(&control.shut_down(keep).await?, json);
                 Ok(())
             }
             Action::Capture(capture) => capture.run(control).await,

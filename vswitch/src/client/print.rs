@@ -9,8 +9,8 @@ use serde_json::json;
 use super::gateway;
 use super::table::Table;
 use crate::api::{
-    BridgeInfo, ControlFrames, DockerPlace, FdbEntry, Origin, PortInfo, PortKind, PortState, PortStats, Reply, SwitchInfo,
-    VxlanInfo,
+    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PortInfo, PortKind, PortState,
+    PortStats, Reply, SwitchInfo, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -34,6 +34,8 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Neighbors(neighbors) => document(neighbors),
         Reply::Container(container) => document(container),
         Reply::Export(text) => document(&json!({ "toml": text })),
+        Reply::Changes(changes) => document(changes),
+        Reply::Ended(ending) => document(ending),
     }
 }
 
@@ -52,7 +54,24 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Neighbors(rows) => gateway::neighbors(rows),
         Reply::Container(container) => format!("{}: {}\n", container.port, container.key),
         Reply::Export(text) => text.clone(),
+        Reply::Changes(changes) => list_changes(changes),
+        Reply::Ended(ending) => end(ending),
     }
+}
+
+fn list_changes(changes: &[ChangeInfo]) -> String {
+    let mut table = Table::new(["WHAT", "NAME", "CHANGE", "STATE", "WHY"]);
+    for ChangeInfo { what, name, change, in_force, why } in changes {
+        let state = if *in_force { "in force" } else { "left out" };
+        let row = [what.to_string(), name.clone(), change.to_string(), state.to_owned(), why.clone().unwrap_or_default()];
+        table.row(row);
+    }
+    table.text()
+}
+
+fn end(ending: &Ending) -> String {
+    let lines = |what: &str, things: &[MadeThing]| things.iter().map(|thing| format!("{what} {thing}\n")).collect::<String>();
+    lines("removed", &ending.removed) + &lines("left", &ending.left)
 }
 
 fn list_bridges(bridges: &[BridgeInfo]) -> String {

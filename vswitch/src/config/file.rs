@@ -21,7 +21,7 @@ const MOST_WORKERS: usize = 64;
 
 const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
 const DOCKER_KEYS: &[&str] = &["enabled", "socket", "api", "uplink"];
-const SWITCH_KEYS: &[&str] = &["control", "state-dir", "workers"];
+const SWITCH_KEYS: &[&str] = &["control", "control-group", "state-dir", "workers"];
 const BRIDGE_KEYS: &[&str] =
     &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
 const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac", "isolate-bridges"];

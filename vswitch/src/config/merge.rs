@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use super::{Change, Config, State};
 use crate::api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, PortName, PortSpec, UplinkSpec, VxlanSpec,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, Part, PortName, PortSpec, UplinkSpec,
+    VxlanSpec,
 };
 
 /// Everything that the switch should be, by name, with who asked for it.
@@ -38,9 +39,52 @@ impl Layout {
     }
 }
 
-/// Puts the file, the changes of the run time and what Docker asked for together, and says what the user should know about it, one sentence
-/// each. Where two name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
-pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
+/// Something that is not as whoever asked for it wanted it, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What it is.
+    pub what: Part,
+    /// What it is called.
+    pub name: String,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of something that was asked for besides the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It does not fit, so it is not there.
+    LeftOut {
+        /// Who asked for it.
+        origin: Origin,
+        /// Why it does not.
+        why: String,
+    },
+    /// It is as the file says instead.
+    Overruled,
+    /// It is back as the file says.
+    Back,
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, name, fate } = self;
+        match fate {
+            Fate::LeftOut { origin, why } => {
+                let who = who(*origin);
+                write!(f, "{what} \"{name}\", which {who}, is left out: {why}")?;
+                // Docker forgets its own.
+                if *origin == Origin::Runtime { write!(f, "; `vsctl {}` forgets it", what.deletion(name)) } else { Ok(()) }
+            }
+            Fate::Overruled => write!(f, "{what} \"{name}\" is as switch.toml says: what vsctl changed about it is dropped"),
+            Fate::Back => write!(f, "{what} \"{name}\" is back, as switch.toml says, though vsctl deleted it"),
+        }
+    }
+}
+
+/// Puts the file, the changes of the run time and what Docker asked for together, and says what the user should know about it. Where two
+/// name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
+pub fn merge(config: &Config, state: &State) -> (Layout, Vec<Note>) {
     let mut notes = Vec::new();
     let uplinks = config.uplinks.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let bridges = config.bridges.iter().map(|spec| (spec.name.clone(), spec.clone()));
@@ -48,35 +92,34 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<String>) {
     let forwards = config.forwards.iter().map(|spec| (spec.key.clone(), spec.clone()));
     let vxlans = config.vxlans.iter().map(|spec| (spec.name.clone(), spec.clone()));
     let mut layout = Layout {
-        uplinks: both("uplink", uplinks, &state.uplinks, &mut notes),
-        bridges: both("bridge", bridges, &state.bridges, &mut notes),
-        ports: both("port", ports, &state.ports, &mut notes),
-        forwards: both("forward", forwards, &state.forwards, &mut notes),
-        vxlans: both("vxlan", vxlans, &state.vxlans, &mut notes),
+        uplinks: both(Part::Uplink, uplinks, &state.uplinks, &mut notes),
+        bridges: both(Part::Bridge, bridges, &state.bridges, &mut notes),
+        ports: both(Part::Port, ports, &state.ports, &mut notes),
+        forwards: both(Part::Forward, forwards, &state.forwards, &mut notes),
+        vxlans: both(Part::Vxlan, vxlans, &state.vxlans, &mut notes),
     };
     if config.docker.enabled {
         add_docker(&mut layout, config, state);
     }
     add_containers(&mut layout, config, state);
-    let misfits = misfits("uplink", &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
+    let misfits = misfits(Part::Uplink, &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
     layout.uplinks.retain(|name, _| !misfits.contains(name));
-    let misfits = self::misfits("bridge", &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
+    let misfits = self::misfits(Part::Bridge, &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
     layout.bridges.retain(|name, _| !misfits.contains(name));
-    let misfits = self::misfits("port", &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
+    let misfits = self::misfits(Part::Port, &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
     layout.ports.retain(|name, _| !misfits.contains(name));
     let bridges = &layout.bridges;
-    let mut on_bridge = |what: &str, name: &PortName, bridge: &BridgeName, origin: Origin| {
+    let mut on_bridge = |what: Part, name: &PortName, bridge: &BridgeName, origin: Origin| {
         let has_bridge = bridges.contains_key(bridge);
         if !has_bridge {
-            let who = who(origin);
-            notes.push(format!("{what} \"{name}\", which {who}, is left out: its bridge \"{bridge}\" is no more there"));
+            notes.push(left_out(what, name, origin, format!("its bridge \"{bridge}\" is no more there")));
         }
         has_bridge
     };
-    layout.ports.retain(|name, (spec, origin)| on_bridge("port", name, &spec.bridge, *origin));
-    layout.vxlans.retain(|name, (spec, origin)| on_bridge("vxlan", name, &spec.bridge, *origin));
+    layout.ports.retain(|name, (spec, origin)| on_bridge(Part::Port, name, &spec.bridge, *origin));
+    layout.vxlans.retain(|name, (spec, origin)| on_bridge(Part::Vxlan, name, &spec.bridge, *origin));
     leave_out_collisions(&mut layout, &mut notes);
-    let misfits = self::misfits("forward", &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
+    let misfits = self::misfits(Part::Forward, &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
     layout.forwards.retain(|key, _| !misfits.contains(key));
     (layout, notes)
 }
@@ -116,6 +159,10 @@ fn add_containers(layout: &mut Layout, config: &Config, state: &State) {
     }
 }
 
+fn left_out(what: Part, name: &impl Display, origin: Origin, why: String) -> Note {
+    Note { what, name: name.to_string(), fate: Fate::LeftOut { origin, why } }
+}
+
 /// Who asked for something, in the middle of a sentence.
 const fn who(origin: Origin) -> &'static str {
     match origin {
@@ -127,7 +174,7 @@ const fn who(origin: Origin) -> &'static str {
 }
 
 /// What vsctl added gives way to what the file names since.
-fn leave_out_collisions(layout: &mut Layout, notes: &mut Vec<String>) {
+fn leave_out_collisions(layout: &mut Layout, notes: &mut Vec<Note>) {
     let all = layout.vxlans.clone();
     let in_file = |spec: &VxlanSpec| {
         all.iter().find(|(name, (other, origin))| *origin == Origin::File && **name != spec.name && other.collides_with(spec))
@@ -140,32 +187,32 @@ fn leave_out_collisions(layout: &mut Layout, notes: &mut Vec<String>) {
             None if uplinks.contains_key(name) => "an uplink has its name".to_owned(),
             None => return true,
         };
-        notes.push(format!("vxlan \"{name}\", which vsctl added, is left out: {why}"));
+        notes.push(left_out(Part::Vxlan, name, *origin, why));
         false
     });
 }
 
 /// What was added at run time and does not fit the rest.
 fn misfits<N: Ord + Clone + Display, T>(
-    what: &str,
+    what: Part,
     all: &BTreeMap<N, (T, Origin)>,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
     check: impl Fn(&T) -> Result<(), NetworkError>,
 ) -> BTreeSet<N> {
     let added = all.iter().filter(|(_, (_, origin))| *origin != Origin::File);
     let wrong = added.filter_map(|(name, (spec, origin))| Some((name, *origin, check(spec).err()?)));
     let wrong = wrong.map(|(name, origin, error)| {
-        notes.push(format!("{what} \"{name}\", which {}, is left out: {error}", who(origin)));
+        notes.push(left_out(what, name, origin, error.to_string()));
         name.clone()
     });
     wrong.collect()
 }
 
 fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
-    what: &str,
+    what: Part,
     file: impl Iterator<Item = (N, T)>,
     changes: &BTreeMap<N, Change<T>>,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> BTreeMap<N, (T, Origin)> {
     let mut merged: BTreeMap<N, (T, Origin)> = file.map(|(name, spec)| (name, (spec, Origin::File))).collect();
     for (name, change) in changes {
@@ -175,12 +222,8 @@ fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
             }
             (None, Change::Deleted) => {}
             (Some((in_file, _)), Change::Set(spec)) if in_file == spec => {}
-            (Some(_), Change::Set(_)) => {
-                notes.push(format!("{what} \"{name}\" is as switch.toml says: what vsctl changed about it is dropped"));
-            }
-            (Some(_), Change::Deleted) => {
-                notes.push(format!("{what} \"{name}\" is back, as switch.toml says, though vsctl deleted it"));
-            }
+            (Some(_), Change::Set(_)) => notes.push(Note { what, name: name.to_string(), fate: Fate::Overruled }),
+            (Some(_), Change::Deleted) => notes.push(Note { what, name: name.to_string(), fate: Fate::Back }),
         }
     }
     merged
@@ -198,6 +241,10 @@ mod tests {
         toml::from_str(&format!("name = \"{name}\"\nbridge = \"{bridge}\"\n{rest}")).unwrap()
     }
 
+    fn texts(notes: &[Note]) -> Vec<String> {
+        notes.iter().map(ToString::to_string).collect()
+    }
+
     fn set(specs: Vec<PortSpec>) -> BTreeMap<PortName, Change<PortSpec>> {
         specs.into_iter().map(|spec| (spec.name.clone(), Change::Set(spec))).collect()
     }
@@ -213,9 +260,14 @@ mod tests {
         let origins: Vec<(&str, Origin)> = merged.ports.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
         assert_eq!(origins, [("a", Origin::File), ("b", Origin::File), ("c", Origin::File), ("d", Origin::Runtime)]);
         assert_eq!(merged.ports[&"a".parse().unwrap()].0, config.ports[0]);
-        let (count, notes) = (notes.len(), notes.join("\n"));
+        let (count, notes) = (notes.len(), texts(&notes).join("\n"));
         assert_eq!(count, 3, "{notes}");
-        for part in ["port \"a\" is as switch.toml says", "port \"c\" is back", "port \"e\", which vsctl added, is left out"] {
+        for part in [
+            "port \"a\" is as switch.toml says",
+            "port \"c\" is back",
+            "port \"e\", which vsctl added, is left out",
+            "`vsctl del-port e` forgets it",
+        ] {
             assert!(notes.contains(part), "{part}: {notes}");
         }
         state.forget_overruled(&config);
@@ -243,7 +295,9 @@ mod tests {
         let (merged, notes) = merge(&config, &state);
         assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0"]);
         assert_eq!((merged.uplinks.len(), merged.forwards.len(), notes.len()), (2, 0, 3));
+        let notes = texts(&notes);
         assert!(notes.iter().all(|note| note.contains("which vsctl added, is left out: ")), "{notes:?}");
+        assert!(notes[2].ends_with("; `vsctl del-forward up tcp/80` forgets it"), "{notes:?}");
     }
 
     #[test]
@@ -271,6 +325,8 @@ mod tests {
         config.bridges[0].addresses = vec!["10.2.0.9/16".parse().unwrap()];
         let (merged, notes) = merge(&config, &state);
         assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0", "docker-aaaaaaaa"]);
+        let notes = texts(&notes);
         assert!(notes[0].contains("bridge \"docker-bbbbbbbb\", which Docker asked for, is left out: "), "{notes:?}");
+        assert!(!notes[0].contains("vsctl"), "{notes:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! [`StateFile`] keeps the changes of the run time, and which devices were made, so that a start after a crash finds them.
 //! [`merge`] puts them together: where two name the same bridge or port, the file wins. [`export`] is the way back.
 
+mod carried;
 mod file;
 mod merge;
 mod nat;
@@ -18,7 +19,7 @@ use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 use crate::docker::DockerSettings;
 
 pub use file::load;
-pub use merge::{Layout, merge};
+pub use merge::{Fate, Layout, Note, merge};
 pub use nat::{FilteringName, MappingName, NatError, NatSettings};
 pub use problem::Problem;
 pub use state::{Change, Made, State, StateError, StateFile};
@@ -50,6 +51,8 @@ pub struct Config {
 pub struct SwitchSettings {
     /// The control socket.
     pub control: PathBuf,
+    /// The group that may use it, by name or number; `None`: that of vswitchd.
+    pub control_group: Option<String>,
     /// Where [`State`] is kept.
     pub state_dir: PathBuf,
     /// Data-plane threads, 1 to 64.
@@ -58,7 +61,12 @@ pub struct SwitchSettings {
 
 impl Default for SwitchSettings {
     fn default() -> Self {
-        Self { control: "/run/vswitch/control.sock".into(), state_dir: "/var/lib/vswitch".into(), workers: 1 }
+        Self {
+            control: "/run/vswitch/control.sock".into(),
+            control_group: None,
+            state_dir: "/var/lib/vswitch".into(),
+            workers: 1,
+        }
     }
 }
 
@@ -67,6 +75,7 @@ impl SwitchSettings {
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let keys = [
             (self.control != other.control, "control"),
+            (self.control_group != other.control_group, "control-group"),
             (self.state_dir != other.state_dir, "state-dir"),
             (self.workers != other.workers, "workers"),
         ];
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_is_exported_reads_back_the_same() {
-        let text = "[switch]\nworkers = 2\n\
+        let text = "[switch]\nworkers = 2\ncontrol-group = \"switchers\"\n\
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
             isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
             [docker]\nenabled = true\nuplink = \"wan\"\n\

@@ -2,22 +2,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use packet::Mac;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use super::carried::{self, Carried};
 use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
 use crate::containers::Containers;
 use crate::docker::Docker;
+use crate::keep::Directory;
+
+/// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
+const FORMAT: u32 = 1;
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
+    /// How it is written: [`FORMAT`].
+    #[serde(default)]
+    pub format: u32,
     /// From which the addresses of stations that were given none are derived, so that they stay.
     #[serde(default = "random")]
     pub seed: u64,
@@ -67,6 +75,7 @@ pub struct Made {
 impl Default for State {
     fn default() -> Self {
         Self {
+            format: FORMAT,
             seed: random(),
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -118,7 +127,7 @@ pub enum StateError {
         /// The other's process, if it could be read.
         pid: Option<u32>,
     },
-    /// The file is not what was written.
+    /// The file is not what was written, and there is none from before.
     #[error("{}: not a state that this vswitchd wrote ({source}): move it away to start with switch.toml alone", path.display())]
     Damaged {
         /// The file.
@@ -140,12 +149,34 @@ fn user(pid: &Option<u32>) -> String {
     pid.map_or_else(|| "another vswitchd".to_owned(), |pid| format!("another vswitchd, process {pid},"))
 }
 
-/// The file that keeps a [`State`], and the lock that makes this process its only user.
+/// The file that keeps a [`State`], and the locks that make this process its only user.
+///
+/// It is written when a state differs from what it holds, and need not be writable for a start: what it cannot keep is not changed.
 #[derive(Debug)]
 pub struct StateFile {
-    directory: PathBuf,
-    _lock: File,
+    path: PathBuf,
+    /// `None`: it is not there and cannot be made.
+    place: Option<Place>,
+    /// What the file holds, if that is known and good.
+    kept: Option<Vec<u8>>,
+    /// Whether the file is damaged, and what was read is the one before.
+    damaged: bool,
+    /// What the file has besides, from a newer vswitchd.
+    carried: Carried,
 }
+
+/// The directory, which is this process's.
+#[derive(Debug)]
+struct Place {
+    directory: Directory,
+    _lock: Option<File>,
+}
+
+const FILE: &str = "state.json";
+/// What the file held before it was last written.
+const BEFORE: &str = "state.json.old";
+/// Where a damaged one is put when another is written.
+const DAMAGED: &str = "state.json.damaged";
 
 /// `Refused` at a path.
 fn refused(path: &Path) -> impl Fn(io::Error) -> StateError {
@@ -153,62 +184,138 @@ fn refused(path: &Path) -> impl Fn(io::Error) -> StateError {
 }
 
 impl StateFile {
-    /// Takes the directory, which is made if missing, and reads what was kept there; nothing the first time.
+    /// Takes the directory, which is made if missing, and reads what was kept there; nothing the first time. Says what the user should
+    /// know about it.
     ///
     /// # Errors
-    /// Another vswitchd uses it, it cannot be written, or what is there is damaged.
-    pub fn open(directory: &Path) -> Result<(Self, State), StateError> {
-        let make = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        make.map_err(refused(directory))?;
-        let file = Self { directory: directory.to_owned(), _lock: lock(directory)? };
-        let path = file.path();
-        let state = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { path, source })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
-            Err(error) => return Err(refused(&path)(error)),
+    /// Another vswitchd uses it, it is somebody else's, or what is there is damaged and there is none from before.
+    pub fn open(path: &Path) -> Result<(Self, State, Vec<String>), StateError> {
+        let is_missing = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let place = match Place::take(path) {
+            Ok(place) => Some(place),
+            // There is nothing to be read, and maybe never anything to be kept.
+            Err(StateError::Refused { source, .. }) if is_missing && is_unwritable(&source) => None,
+            Err(error) => return Err(error),
         };
-        Ok((file, state))
+        let mut file = Self { path: path.to_owned(), place, kept: None, damaged: false, carried: Carried::default() };
+        let (state, notes) = file.read()?;
+        Ok((file, state, notes))
     }
 
-    /// Keeps a state; a crash at any moment leaves this one or the one before.
+    fn read(&mut self) -> Result<(State, Vec<String>), StateError> {
+        let Some(place) = &self.place else { return Ok((State::default(), Vec::new())) };
+        let path = self.path.join(FILE);
+        let bytes = match place.directory.read(FILE) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((State::default(), Vec::new())),
+            Err(error) => return Err(refused(&path)(error)),
+        };
+        let source = match parse(&bytes) {
+            Ok((state, carried)) => {
+                (self.kept, self.carried) = (Some(bytes), carried);
+                return Ok((state, Vec::new()));
+            }
+            Err(source) => source,
+        };
+        let before = place.directory.read(BEFORE).ok().and_then(|bytes| parse(&bytes).ok());
+        let Some((state, carried)) = before else { return Err(StateError::Damaged { path, source }) };
+        (self.damaged, self.carried) = (true, carried);
+        let note = format!(
+            "{}: not a state that this vswitchd wrote ({source}): it goes on with the one before, {BEFORE}, without what was changed \
+             last; the damaged one will be {DAMAGED}",
+            path.display()
+        );
+        Ok((state, vec![note]))
+    }
+
+    /// Keeps a state, unless it is kept already; a crash at any moment leaves this one or the one before.
     ///
     /// # Errors
     /// The disk is full or read-only.
-    pub fn save(&self, state: &State) -> Result<(), StateError> {
-        let path = self.path();
-        let new = path.with_extension("json.new");
-        let write = || -> io::Result<()> {
-            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(state)?)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        write().map_err(refused(&path))
+    pub fn save(&mut self, state: &State) -> Result<(), StateError> {
+        let bytes = self.bytes(state)?;
+        if self.kept.as_ref() == Some(&bytes) { Ok(()) } else { self.write(bytes) }
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.join("state.json")
+    /// As [`StateFile::save`], but finds out whether states can be kept even if this one is.
+    ///
+    /// # Errors
+    /// The disk is full or read-only.
+    pub fn try_save(&mut self, state: &State) -> Result<(), StateError> {
+        let bytes = self.bytes(state)?;
+        self.write(bytes)
+    }
+
+    fn bytes(&self, state: &State) -> Result<Vec<u8>, StateError> {
+        let text = || {
+            let mut document = serde_json::to_value(state)?;
+            self.carried.add_to(&mut document);
+            serde_json::to_vec_pretty(&document)
+        };
+        text().map_err(|error| refused(&self.path.join(FILE))(error.into()))
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), StateError> {
+        if self.place.is_none() {
+            self.place = Some(Place::take(&self.path)?);
+        }
+        let Some(Place { directory, .. }) = &self.place else { return Ok(()) };
+        let old = match &self.kept {
+            _ if self.damaged => Some(DAMAGED),
+            // What is the same again is no reason to forget what was before.
+            Some(kept) if *kept != bytes => Some(BEFORE),
+            _ => None,
+        };
+        let path = self.path.join(FILE);
+        directory.write(FILE, &bytes, old).map_err(refused(&path))?;
+        self.damaged = false;
+        self.kept = Some(bytes);
+        Ok(())
     }
 }
 
-/// The kernel takes the lock from a process that ends, however it ends.
-fn lock(directory: &Path) -> Result<File, StateError> {
-    let path = directory.join("lock");
-    let options = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = options().map_err(refused(&path))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut text = String::new();
-        let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-        return Err(StateError::InUse { path: directory.to_owned(), pid });
+fn parse(bytes: &[u8]) -> Result<(State, Carried), serde_json::Error> {
+    let (state, carried) = carried::read::<State>(&serde_json::from_slice(bytes)?)?;
+    Ok((State { format: FORMAT, ..state }, carried))
+}
+
+/// Whether something could not be made for want of a right or of room.
+fn is_unwritable(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::StorageFull];
+    kinds.contains(&error.kind()) || error.kind() == io::ErrorKind::QuotaExceeded
+}
+
+impl Place {
+    /// Makes the directory if it is missing, and locks it. The kernel takes the locks from a process that ends, however it ends.
+    fn take(path: &Path) -> Result<Self, StateError> {
+        let directory = Directory::make(path).map_err(refused(path))?;
+        // The directory itself can be locked on any disk. The file says whose lock it is, and is all that older releases look at.
+        let is_taken = |locked: Result<(), Errno>| locked == Err(Errno::WOULDBLOCK);
+        let taken = is_taken(rustix::fs::flock(directory.descriptor(), FlockOperation::NonBlockingLockExclusive));
+        let file = directory.open_file("lock", OFlags::RDWR | OFlags::CREATE);
+        let lock = match file.or_else(|_| directory.open_file("lock", OFlags::RDONLY)) {
+            Ok(lock) => Some(lock),
+            Err(error) if is_unwritable(&error) || error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(refused(&path.join("lock"))(error)),
+        };
+        let is_locked = |lock: &File| is_taken(rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive));
+        if taken || lock.as_ref().is_some_and(is_locked) {
+            let mut text = String::new();
+            let pid = lock.and_then(|mut lock| lock.read_to_string(&mut text).ok()).and_then(|_| text.trim().parse().ok());
+            return Err(StateError::InUse { path: path.to_owned(), pid });
+        }
+        if let Some(mut lock) = lock.as_ref() {
+            // A full disk takes nothing from the lock.
+            let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        }
+        Ok(Self { directory, _lock: lock })
     }
-    let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    note.map_err(refused(&path))?;
-    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn some() -> State {
@@ -231,12 +338,73 @@ mod tests {
     fn what_is_saved_is_there_the_next_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/when/missing");
-        let (file, state) = StateFile::open(&path).unwrap();
-        assert_eq!((state.bridges.len(), state.ports.len(), &state.made), (0, 0, &Made::default()));
+        let (mut file, state, notes) = StateFile::open(&path).unwrap();
+        assert_eq!((state.bridges.len(), state.ports.len(), &state.made, notes.len()), (0, 0, &Made::default(), 0));
         let some = some();
         file.save(&some).unwrap();
         drop(file);
         assert_eq!(StateFile::open(&path).unwrap().1, some);
+    }
+
+    #[test]
+    fn what_is_kept_already_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&state).unwrap();
+        let path = directory.path().join(FILE);
+        let written = || std::fs::metadata(&path).unwrap().ino();
+        let first = written();
+        file.save(&state).unwrap();
+        assert_eq!(written(), first);
+        drop(file);
+        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&state).unwrap();
+        assert_eq!(written(), first);
+        file.try_save(&state).unwrap();
+        assert_ne!(written(), first);
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced_by_the_one_before_and_put_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (mut file, first, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&first).unwrap();
+        file.save(&some()).unwrap();
+        drop(file);
+        for garbage in ["", "{\"made\":", "\u{0}\u{0}\u{0}"] {
+            std::fs::write(path(FILE), garbage).unwrap();
+            let (_, state, notes) = StateFile::open(directory.path()).unwrap();
+            assert_eq!(state, first);
+            assert!(notes[0].contains("state.json.old") && notes[0].contains("state.json.damaged"), "{notes:?}");
+            // Nothing is touched before there is something to write.
+            assert_eq!(std::fs::read_to_string(path(FILE)).unwrap(), garbage);
+        }
+        let (mut file, _, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&some()).unwrap();
+        assert_eq!(std::fs::read_to_string(path(DAMAGED)).unwrap(), "\u{0}\u{0}\u{0}");
+        drop(file);
+        let (_, state, notes) = StateFile::open(directory.path()).unwrap();
+        assert_eq!((state.ports, notes.len()), (some().ports, 0));
+    }
+
+    #[test]
+    fn fields_of_a_newer_release_outlive_this_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        file.save(&state).unwrap();
+        drop(file);
+        let path = directory.path().join(FILE);
+        let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap();
+        let mut document = read();
+        (document["format"], document["labs"]) = (2.into(), "vlan".into());
+        std::fs::write(&path, document.to_string()).unwrap();
+        let (mut file, mut state, notes) = StateFile::open(directory.path()).unwrap();
+        assert_eq!(notes.len(), 0, "{notes:?}");
+        state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
+        file.save(&state).unwrap();
+        let now = read();
+        assert_eq!((&now["format"], &now["labs"], &now["bridges"]["br0"]), (&1.into(), &"vlan".into(), &"deleted".into()));
     }
 
     #[test]
@@ -252,7 +420,7 @@ mod tests {
     #[test]
     fn one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
-        let (file, _) = StateFile::open(directory.path()).unwrap();
+        let (file, ..) = StateFile::open(directory.path()).unwrap();
         let error = StateFile::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("another vswitchd, process {},", std::process::id())), "{error}");
         drop(file);

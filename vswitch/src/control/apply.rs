@@ -68,7 +68,10 @@ impl Switch {
         self.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
             self.state.forget_overruled(&self.file);
-            self.state_file.save(&self.state).map_err(ControlError::State)?;
+            let unkept = self.state_file.try_save(&self.state).err();
+            notes.extend(
+                unkept.map(|error| format!("{error}; the switch runs, but what vsctl and Docker want to change is refused")),
+            );
             return Ok(notes);
         }
         self.abandon(undo);
@@ -91,6 +94,8 @@ impl Switch {
 
     /// Carries out one step and returns its inverse. A step that fails has changed nothing.
     pub(super) fn perform(&mut self, step: Step) -> Result<Step, ControlError> {
+        // Of a long list of steps each shows that this thread moves.
+        self.feed_watchdog();
         match step {
             Step::AddBridge(spec, origin) => self.make_bridge(spec, origin),
             Step::SetBridge(spec, origin) => self.change_bridge(spec, origin),

@@ -22,6 +22,9 @@ impl Switch {
     }
 
     pub(super) fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
+        if let Some(done) = self.forget_left_out(self.bridges.contains_key(&name), |state| &mut state.bridges, &name) {
+            return done;
+        }
         self.check_own_bridge(&name)?;
         let on_it: Vec<&Port> = self.ports.values().filter(|port| port.spec.bridge == name).collect();
         if let Some(first) = on_it.first() {
@@ -56,6 +59,9 @@ impl Switch {
     }
 
     pub(super) fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
+        if let Some(done) = self.forget_left_out(self.ports.contains_key(&name), |state| &mut state.ports, &name) {
+            return done;
+        }
         self.own_port(&name)?;
         let in_file = self.file.ports.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
@@ -81,6 +87,9 @@ impl Switch {
     }
 
     pub(super) fn delete_vxlan(&mut self, name: PortName) -> Result<Reply, ControlError> {
+        if let Some(done) = self.forget_left_out(self.tunnels.contains_key(&name), |state| &mut state.vxlans, &name) {
+            return done;
+        }
         self.tunnel(&name)?;
         let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
         self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])

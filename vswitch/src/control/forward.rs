@@ -23,7 +23,11 @@ impl Switch {
     pub(super) fn delete_forward(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
         // Who does not say which IP version means the one that there is.
         let other = ForwardKey { v6: true, ..key.clone() };
-        let key = if self.forwards.contains_key(key) || !self.forwards.contains_key(&other) { key } else { &other };
+        let known = |key: &ForwardKey| self.forwards.contains_key(key) || self.state.forwards.contains_key(key);
+        let key = if known(key) || !known(&other) { key } else { &other };
+        if let Some(done) = self.forget_left_out(self.forwards.contains_key(key), |state| &mut state.forwards, key) {
+            return done;
+        }
         if !self.forwards.contains_key(key) {
             return Err(ControlError::NoForward(key.clone(), self.forwards.keys().map(ToString::to_string).collect()));
         }

@@ -1,7 +1,7 @@
-//! A planned end and the start after it, between which no container's link goes down.
+//! A planned end and the start after it, between which no link goes down of a device that stays.
 //!
-//! At the end the queues of containers' TAPs go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them open, so that the device keeps its
-//! carrier and what containers send waits, and passes them to the next start, as it does its sockets. That start takes them as its
+//! At the end the queues of TAPs that stay (see [`ending`](super::ending)) go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them open, so that the device keeps its
+//! carrier and what programs send waits, and passes them to the next start, as it does its sockets. That start takes them as its
 //! queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are opened
 //! again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
 
@@ -54,9 +54,9 @@ impl Handover {
 }
 
 impl Switch {
-    /// Leaves the queues of containers' TAPs with the service manager, if there is one.
-    pub(super) fn hand_over(&self) {
-        let is_left = |port: &&Port| port.is_of_container() && port.spec.kind == PortKind::Tap;
+    /// Leaves the queues of TAPs that stay with the service manager, if there is one.
+    pub(super) fn hand_over<T>(&self, staying: &BTreeMap<PortName, T>) {
+        let is_left = |port: &&Port| port.spec.kind == PortKind::Tap && staying.contains_key(&port.spec.name);
         for port in self.ports.values().filter(is_left) {
             let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();

@@ -13,14 +13,19 @@ mod answer;
 mod apply;
 mod capture;
 mod change;
+mod changes;
 mod containers;
 mod docker;
+mod doors;
+mod ending;
 mod error;
 mod forward;
 mod handover;
 mod lease;
 mod links;
+mod log;
 mod plan;
+mod plane;
 mod ports;
 mod run;
 mod server;
@@ -29,6 +34,7 @@ mod socket;
 mod sockets;
 mod uplink;
 mod vxlan;
+mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,19 +45,22 @@ use packet::Mac;
 
 pub use containers::ContainerRefusal;
 pub use error::ControlError;
+pub use log::Log;
+pub use plane::end_with_any_thread;
 pub use run::RunError;
 pub use run::run;
 pub(crate) use server::CAPTURE_NUMBER;
 
 use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Reply, Request};
 use crate::attach;
-use crate::config::{self, Change, Config, Layout, State, StateFile};
+use crate::config::{self, Config, Layout, State, StateFile};
 use crate::datapath::{BridgeId, Hold, Place, PortId, Slots};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
 use crate::worker::{Command, Event, Handle, Stopped};
 use capture::Captures;
+use changes::forget;
 use docker::Asking;
 use handover::Handover;
 use links::Presence;
@@ -60,6 +69,7 @@ use services::ServicesThread;
 use sockets::Sockets;
 use uplink::Uplink;
 use vxlan::{Run, TunnelPort};
+use watchdog::Watchdog;
 
 /// The running switch.
 pub struct Switch {
@@ -98,6 +108,9 @@ pub struct Switch {
     watch: Option<attach::Watch>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
+    /// The service manager's, if it has one for this process.
+    watchdog: Option<Watchdog>,
+    log: Log,
 }
 
 struct Bridge {
@@ -127,6 +140,8 @@ pub struct Start {
     pub workers: Vec<Handle>,
     /// Queues that the last vswitchd left for this one.
     pub handover: Handover,
+    /// The log.
+    pub log: Log,
     /// Gets what the gateways' services have to say, for `Switch::speak`; it must not wait.
     pub output: Box<dyn FnMut(Output) + Send>,
 }
@@ -138,11 +153,11 @@ impl Switch {
     /// that was added at run time and cannot be attached now (its container is gone, say) stays, down.
     ///
     /// # Errors
-    /// A port of the file cannot be attached, or the state cannot be read or kept. What this call made is removed again;
-    /// what was there before stays.
+    /// A port of the file cannot be attached, or the state cannot be read. What this call made is removed again; what was there
+    /// before stays. A state that cannot be kept is a note: the switch runs, and changes are refused.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers, handover, output } = start;
-        let (state_file, state) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
+        let Start { path, config, workers, handover, log, output } = start;
+        let (state_file, state, read) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
         let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
         let watch =
@@ -173,11 +188,15 @@ impl Switch {
             lan_routes: BTreeMap::new(),
             watch,
             started_up: false,
+            watchdog: Watchdog::from_environment(),
+            log,
         };
         switch.forget_dead();
         switch.forget_dead_containers();
-        let (wanted, mut notes) = switch.wanted();
+        let (wanted, left_out) = switch.wanted();
         switch.remove_leftovers(&wanted);
+        let mut notes = read;
+        notes.extend(left_out);
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
         switch.started_up = true;
@@ -232,8 +251,10 @@ impl Switch {
             Request::KeepContainers(runtime, network, kept) => self.keep_containers(runtime, &network, &kept),
             Request::StopCapture(number) => self.stop_capture(number),
             Request::Export => Ok(Reply::Export(self.export())),
-            // The caller ends the process after the answer is on its way.
-            Request::Shutdown => Ok(Reply::Done(Vec::new())),
+            Request::Changes { forget } => self.changes(forget),
+            Request::SetLog(level) => Ok(self.log.set(level)),
+            // The caller ends the process, and answers after that.
+            Request::Shutdown { .. } => Ok(Reply::Done(Vec::new())),
         }
     }
 
@@ -259,27 +280,6 @@ impl Switch {
         );
     }
 
-    /// Removes every device and namespace that this switch made, but for those in containers, which keep their interfaces and
-    /// find the next vswitchd at their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
-    pub fn shut_down(mut self) {
-        self.captures.stop_all(&self.workers);
-        self.hand_over();
-        let ours = self.ports.iter().filter(|(_, port)| !port.is_of_container());
-        let names: Vec<PortName> = ours.map(|(name, _)| name.clone()).collect();
-        let tunnels: Vec<PortName> = self.tunnels.keys().cloned().collect();
-        let steps = names.into_iter().map(Step::DeletePort).chain(tunnels.into_iter().map(Step::DeleteVxlan));
-        for step in steps {
-            if let Err(error) = self.perform(step) {
-                tracing::warn!("{error}");
-            }
-        }
-        // An uplink made nothing; its threads end with it.
-        self.uplinks.clear();
-        if let Err(error) = self.state_file.save(&self.state) {
-            tracing::warn!("{error}");
-        }
-    }
-
     fn reload(&mut self) -> Result<Reply, ControlError> {
         let config = config::load(&self.path).map_err(ControlError::File)?;
         if let Some(key) = self.file.switch.difference(&config.switch) {
@@ -303,7 +303,7 @@ impl Switch {
             self.refresh_uplinks()?;
         }
         self.state.forget_overruled(&self.file);
-        self.state_file.save(&self.state).map_err(ControlError::State)?;
+        notes.extend(self.state_file.save(&self.state).err().map(|error| error.to_string()));
         notes.extend(self.restore_stations());
         notes.extend(self.state_notes());
         Ok(Reply::Done(notes))
@@ -333,39 +333,10 @@ impl Switch {
         tunnels.chain(uplinks).chain(ports).collect()
     }
 
-    /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not
-    /// made, and taking a made one back might need what a full disk does not give.
-    fn remember<T>(&mut self, keep: impl FnOnce(&mut State) -> T, steps: Vec<Step>) -> Result<Reply, ControlError> {
-        self.remember_and_follow(keep, |_| steps)
-    }
-
-    /// As [`Self::remember`], with steps that follow from what is kept.
-    fn remember_and_follow<T>(
-        &mut self,
-        keep: impl FnOnce(&mut State) -> T,
-        steps: impl FnOnce(&Self) -> Vec<Step>,
-    ) -> Result<Reply, ControlError> {
-        let before = self.state.clone();
-        keep(&mut self.state);
-        let kept = self.state_file.save(&self.state).map_err(ControlError::State);
-        let done = kept.and_then(|()| {
-            let steps = steps(self);
-            self.apply(steps)
-        });
-        if done.is_err() {
-            let made = std::mem::take(&mut self.state.made);
-            self.state = State { made, ..before };
-        }
-        // What was made or removed on the way is written down too.
-        if let Err(error) = self.state_file.save(&self.state) {
-            tracing::warn!("{error}");
-        }
-        done.map(|_| Reply::Done(Vec::new()))
-    }
-
     /// What the file and the changes at run time come to, and what to say about it.
     fn wanted(&self) -> (Layout, Vec<String>) {
-        config::merge(&self.file, &self.state)
+        let (layout, notes) = config::merge(&self.file, &self.state);
+        (layout, notes.iter().map(ToString::to_string).collect())
     }
 
     fn layout(&self) -> Layout {
@@ -400,14 +371,5 @@ impl Switch {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-/// Notes that something was deleted; which matters only if the file names it, for the next start will say so.
-fn forget<N: Ord + Clone, T>(changes: &mut BTreeMap<N, Change<T>>, name: &N, in_file: bool) {
-    if in_file {
-        changes.insert(name.clone(), Change::Deleted);
-    } else {
-        changes.remove(name);
     }
 }

@@ -123,9 +123,9 @@ impl Switch {
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.state.made.netns.insert(netns.clone());
-            if let Err(error) = self.state_file.save(&self.state) {
+            if let Err(error) = self.write_down() {
                 self.undo_attach(id, &spec, reopened);
-                return Err(ControlError::State(error));
+                return Err(error);
             }
         }
         let settings = self.settings(&spec, mac)?;
@@ -187,7 +187,7 @@ impl Switch {
             news |= made.get(&spec.name) != Some(&spec);
             made.insert(spec.name.clone(), spec);
         }
-        if news { self.state_file.save(&self.state).map_err(ControlError::State) } else { Ok(()) }
+        if news { self.write_down() } else { Ok(()) }
     }
 
     /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.

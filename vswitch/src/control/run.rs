@@ -1,31 +1,29 @@
 //! The life of a vswitchd: start, serve, end.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinHandle as Task;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::doors::{Doors, Served};
 use super::handover::Handover;
-use super::server::Call;
-use super::socket::{self, Socket, SocketFile};
-use super::{ControlError, Start, Switch, server};
-use crate::api::{Reply, Request};
-use crate::config::{self, Config};
-use crate::docker::daemon::{self, Found};
-use crate::docker::message::Driver;
-use crate::docker::server::{self as docker_server, Ask};
+use super::plane::{self, DataPlane};
+use super::server::{Answer, Call};
+use super::{ControlError, Log, Start, Switch};
+use crate::api::{Ending, Reply, Request};
+use crate::config;
+use crate::docker::daemon::Found;
+use crate::http::Peer;
 use crate::services::{Output, Tickets};
 use crate::sys::{activation, netlink};
-use crate::worker::{Command, Event, Handle, Worker};
+use crate::worker::Event;
 
 /// Why vswitchd ended early.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +34,12 @@ pub enum RunError {
     /// A socket could not be opened.
     #[error(transparent)]
     Socket(#[from] super::socket::SocketError),
+    /// Too few threads.
+    #[error(
+        "vswitchd needs {0} threads and does not get them ({1}): raise the limit of processes (`pids.max` of its control group, \
+         TasksMax= of its unit, or `ulimit -u`)"
+    )]
+    Threads(usize, #[source] std::io::Error),
     /// The operating system refused something that every program needs.
     #[error("{0}: {1}")]
     System(&'static str, #[source] std::io::Error),
@@ -57,8 +61,10 @@ const LOOK: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Why it could not start; nothing that it made stays then.
-pub fn run(path: &Path) -> Result<(), RunError> {
+pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
     let config = config::load(path).map_err(ControlError::File)?;
+    plane::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -74,75 +80,41 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
         let output = Box::new(move |output| voices.say(output));
-        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, output };
+        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, log, output };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                serve(switch, doors, heard, signals).await
+                Ok(serve(switch, doors, heard, signals).await)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(RunError::from(error)),
         };
         plane.stop();
-        outcome
+        outcome?.tell().await;
+        Ok(())
     })
 }
 
-/// The sockets by which requests come in.
-struct Doors {
-    control: Socket,
-    /// Docker's, one for each driver.
-    docker: Vec<(Driver, Socket)>,
-    /// That of Docker's own API, if Docker is served.
-    api: Option<PathBuf>,
+/// The limit that a service starts with is low only for the sake of select(2), which nothing here calls.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // It fails only for more than the maximum.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-impl Doors {
-    fn open(config: &Config, mut passed: Vec<std::os::unix::net::UnixListener>) -> Result<Self, RunError> {
-        let control = socket::open(&config.switch.control, socket::CONTROL, &mut passed)?;
-        let mut docker = Vec::new();
-        if config.docker.enabled {
-            for (driver, path) in [(Driver::Bridge, config.docker.socket.clone()), (Driver::Lan, config.docker.lan_socket())] {
-                docker.push((driver, socket::open(&path, socket::DOCKER, &mut passed)?));
-            }
-        }
-        let api = config.docker.enabled.then(|| config.docker.api.clone());
-        Ok(Self { control, docker, api })
-    }
-
-    /// Lets requests in. The files are gone when what this returns is dropped.
-    fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>, found: mpsc::Sender<Found>) -> Served {
-        let mut served = Served { tasks: Vec::new(), files: Vec::new(), unnamed: Arc::new(Notify::new()) };
-        served.add(self.control, |listener| tokio::spawn(server::serve(listener, calls)));
-        for (driver, socket) in self.docker {
-            let asks = asks.clone();
-            served.add(socket, |listener| tokio::spawn(docker_server::serve(listener, driver, asks)));
-        }
-        if let Some(api) = self.api {
-            served.tasks.push(tokio::spawn(daemon::follow(api, Arc::clone(&served.unnamed), found)));
-        }
-        served
-    }
+/// A switch that has ended, of which only the sockets are left.
+struct Ended {
+    ending: Ending,
+    /// Who asked for it, if that was by the socket.
+    asker: Option<Answer>,
+    served: Served,
 }
 
-/// Sockets that are served until this is dropped.
-struct Served {
-    tasks: Vec<Task<()>>,
-    files: Vec<SocketFile>,
-    /// Told when Docker is to be asked for names.
-    unnamed: Arc<Notify>,
-}
-
-impl Served {
-    fn add(&mut self, socket: Socket, serve: impl FnOnce(UnixListener) -> Task<()>) {
-        self.tasks.push(serve(socket.listener));
-        self.files.extend(socket.file);
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(Task::abort);
-        self.files.clear();
+impl Ended {
+    /// Answers who asked for the end, when all else is over, and closes the sockets.
+    async fn tell(self) {
+        // Whoever asked may have gone away.
+        let _ = self.asker.map(|asker| asker.send(Ok(Reply::Ended(self.ending))));
+        self.served.end().await;
     }
 }
 
@@ -163,7 +135,7 @@ impl Signals {
 /// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room or
 /// is lost; what they cannot is never lost to it: a device goes once, and a lease changes now and then.
 #[derive(Clone)]
-struct Voices {
+pub(super) struct Voices {
     punts: mpsc::Sender<Event>,
     gone: mpsc::UnboundedSender<Event>,
     said: mpsc::Sender<Output>,
@@ -187,7 +159,7 @@ fn channels() -> (Voices, Heard) {
 
 impl Voices {
     /// What a worker tells. At the end nobody listens any more.
-    fn notify(&self, event: Event) {
+    pub(super) fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
             Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) => drop(self.gone.send(event)),
@@ -204,20 +176,28 @@ impl Voices {
 }
 
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Result<(), RunError> {
+async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Ended {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
-    let served = doors.serve(calls, asks, found);
+    let mut served = doors.serve(calls, asks, found);
     let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
-    survey.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    roll_call.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watched = switch.watchdog_interval();
+    let mut feed = interval(watched.unwrap_or(LOOK));
+    for timer in [&mut survey, &mut roll_call, &mut feed] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
-    loop {
+    let by_signal = End { keep: false, asker: None };
+    let end = loop {
         tokio::select! {
-            _ = signals.term.recv() => break,
-            _ = signals.int.recv() => break,
-            _ = signals.hup.recv() => tokio::task::block_in_place(|| reload(&mut switch)),
+            _ = signals.term.recv() => break by_signal,
+            _ = signals.int.recv() => break by_signal,
+            _ = signals.hup.recv() => {
+                tokio::task::block_in_place(|| reload(&mut switch));
+                served.mend();
+            }
+            _ = feed.tick(), if watched.is_some() => switch.feed_watchdog(),
             Some(event) = heard.gone.recv() => tokio::task::block_in_place(|| switch.note(event)),
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
@@ -256,16 +236,15 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                 }
             }
             Some(call) = calls_in.recv() => {
-                if tokio::task::block_in_place(|| answer(&mut switch, call)).is_break() {
-                    break;
+                if let ControlFlow::Break(end) = tokio::task::block_in_place(|| answer(&mut switch, call)) {
+                    break end;
                 }
             }
         }
-    }
-    tokio::task::block_in_place(|| switch.shut_down());
-    // Answers that are on their way get out before the sockets go.
-    drop(served);
-    Ok(())
+    };
+    let ending = tokio::task::block_in_place(|| switch.shut_down(end.keep));
+    ending.left.iter().for_each(|thing| tracing::info!("left for the next start: {thing}"));
+    Ended { ending, asker: end.asker, served }
 }
 
 /// Waits until the kernel says something about links.
@@ -278,21 +257,38 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
     std::future::pending().await
 }
 
-fn answer(switch: &mut Switch, call: Call) -> std::ops::ControlFlow<()> {
+/// The end, as it was asked for.
+struct End {
+    keep: bool,
+    asker: Option<Answer>,
+}
+
+fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
     match call {
-        Call::Request { request, reply } => {
-            let end = request == Request::Shutdown;
+        Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {
+            note_change(&request, peer, None);
+            return ControlFlow::Break(End { keep, asker: Some(reply) });
+        }
+        Call::Request { request, peer, reply } => {
+            let outcome = switch.execute(request.clone()).map_err(|error| error.to_string());
+            note_change(&request, peer, outcome.as_ref().err());
             // Whoever asked may have gone away.
-            let _ = reply.send(switch.execute(request).map_err(|error| error.to_string()));
-            if end {
-                return std::ops::ControlFlow::Break(());
-            }
+            let _ = reply.send(outcome);
         }
         Call::Capture { request, reply } => {
             let _ = reply.send(switch.capture(&request).map_err(|error| error.to_string()));
         }
     }
-    std::ops::ControlFlow::Continue(())
+    ControlFlow::Continue(())
+}
+
+/// Writes down who changed what.
+fn note_change(request: &Request, peer: Peer, refused: Option<&String>) {
+    match (request.change(), refused) {
+        (Some(change), None) => tracing::info!("{change}, asked for by {peer}"),
+        (Some(change), Some(why)) => tracing::info!("refused: {change}, asked for by {peer}: {why}"),
+        (None, _) => tracing::debug!("{request:?}, asked by {peer}"),
+    }
 }
 
 /// SIGHUP: as `vsctl reload`, with the outcome in the log.
@@ -300,7 +296,7 @@ fn reload(switch: &mut Switch) {
     match switch.execute(Request::Reload) {
         Ok(Reply::Done(notes)) => {
             notes.iter().for_each(|note| tracing::warn!("{note}"));
-            tracing::info!("reloaded {}", switch.path().display());
+            tracing::info!("reloaded {}, asked for by SIGHUP", switch.path().display());
         }
         Ok(_) => {}
         Err(error) => tracing::error!("not reloaded: {error}"),
@@ -313,41 +309,6 @@ fn say_ready() {
     let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("systemd could not be told that vswitchd is ready: {error}");
-    }
-}
-
-/// The workers' threads.
-struct DataPlane {
-    handles: Vec<Handle>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl DataPlane {
-    fn start(count: usize, voices: &Voices) -> std::io::Result<Self> {
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), count);
-        let mut workers = Vec::new();
-        for _ in 0..count {
-            let voices = voices.clone();
-            workers.push(Worker::new(seed, Box::new(move |event| voices.notify(event)))?);
-        }
-        let handles: Vec<Handle> = workers.iter().map(|(_, handle)| handle.clone()).collect();
-        let mut threads = Vec::new();
-        for (number, (mut worker, _)) in workers.into_iter().enumerate() {
-            let others = handles.iter().enumerate().filter(|(other, _)| *other != number);
-            worker.set_peers(others.map(|(_, handle)| handle.clone()).collect());
-            if let Some(router) = handles.first().filter(|_| number > 0) {
-                worker.set_router(router.clone());
-            }
-            threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?);
-        }
-        Ok(Self { handles, threads })
-    }
-
-    fn stop(self) {
-        self.handles.iter().for_each(|handle| handle.hint(Command::Stop));
-        for thread in self.threads {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! bounded queue for the one thread that owns the switch.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
@@ -17,41 +18,46 @@ use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{CaptureRequest, Reply, Request};
+use crate::http::{self, Limits, Peer};
 
 /// The header that names a capture.
 pub(crate) const CAPTURE_NUMBER: HeaderName = HeaderName::from_static("vswitch-capture");
 /// Largest request. The longest filter has 4096 instructions of at most 30 characters.
 const LARGEST_REQUEST: usize = 1 << 20;
+/// `vsctl` opens a connection for each question, and asks at once.
+const LIMITS: Limits = Limits { connections: 128, headers: Some(Duration::from_secs(10)) };
 
 /// What came in by the socket, and where its answer goes.
 pub(super) enum Call {
-    /// A change or a question.
-    Request { request: Request, reply: oneshot::Sender<Result<Reply, String>> },
+    /// A change or a question, and whose it is.
+    Request { request: Request, peer: Peer, reply: Answer },
     /// A capture, which answers with its number and the chunks of its file.
     Capture { request: CaptureRequest, reply: oneshot::Sender<Result<(u64, mpsc::Receiver<Bytes>), String>> },
 }
 
-/// Answers requests until dropped.
-pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+/// Where the answer to a request goes.
+pub(super) type Answer = oneshot::Sender<Result<Reply, String>>;
+
+/// Answers requests until the sender of `end` is dropped.
+pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, end: watch::Receiver<()>) {
     let routes = Router::new()
         .route("/v1/request", post(request))
         .route("/v1/capture", post(capture))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .fallback(async || error(StatusCode::NOT_FOUND, "there are POST /v1/request and POST /v1/capture"))
         .with_state(calls);
-    // It ends only with the task that runs it.
-    let _ = axum::serve(listener, routes).await;
+    http::serve(listener, routes, LIMITS, end).await;
 }
 
-async fn request(State(calls): State<mpsc::Sender<Call>>, body: Bytes) -> Response {
+async fn request(State(calls): State<mpsc::Sender<Call>>, Extension(peer): Extension<Peer>, body: Bytes) -> Response {
     let request = match parse(&body) {
         Ok(request) => request,
         Err(response) => return *response,
     };
-    match ask(&calls, |reply| Call::Request { request, reply }).await {
+    match ask(&calls, |reply| Call::Request { request, peer, reply }).await {
         Ok(reply) => Json(reply).into_response(),
         Err(response) => *response,
     }

@@ -32,11 +32,9 @@ impl ServicesThread {
     /// Starts the thread in the network namespace of this one. What it has to send goes to `output`.
     pub(super) fn start(services: Services, output: impl FnMut(Output) + Send + 'static) -> std::io::Result<Self> {
         let (inputs, inputs_in) = mpsc::channel(INPUTS);
-        let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
-            if let Err(error) = services::run(services, PathBuf::from(RESOLVERS), inputs_in, output) {
-                tracing::error!("DHCP, DNS and router advertisements are off: {error}");
-            }
-        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = move || runtime.block_on(services::run(services, PathBuf::from(RESOLVERS), inputs_in, output));
+        let thread = std::thread::Builder::new().name("services".to_owned()).spawn(run)?;
         Ok(Self { inputs: Some(inputs), thread: Some(thread) })
     }
 

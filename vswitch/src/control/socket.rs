@@ -1,7 +1,7 @@
 //! Unix sockets that others find by their path.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,9 @@ pub enum SocketError {
     /// The path does not fit a socket's address.
     #[error("{} {}: its path has {} bytes; a Unix socket's may have {LONGEST_PATH}: set a shorter {}", .0.name, .1.display(), .1.as_os_str().len(), .0.key)]
     TooLong(Purpose, PathBuf),
+    /// No such group.
+    #[error("`control-group`: there is no group \"{0}\": make it with `groupadd {0}`, or name another, or its number")]
+    NoGroup(String),
     /// Another process serves it.
     #[error("{} {}: another vswitchd serves it: stop that one, or set another {} and `state-dir`", .0.name, .1.display(), .0.key)]
     InUse(Purpose, PathBuf),
@@ -53,26 +56,69 @@ pub(super) struct Socket {
 
 /// The file of a socket, which goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    place: Place,
+    /// Its device and inode: by another way than its path it could be another's.
+    identity: (u64, u64),
+}
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // It may have been removed by hand.
-        let _ = std::fs::remove_file(&self.0);
+/// Where a socket is, and for whom.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) purpose: Purpose,
+    /// The group that may use it; `None`: that of the process.
+    pub(super) group: Option<u32>,
+}
+
+impl SocketFile {
+    /// The socket once more, if its file is gone; `None`: it is there.
+    pub(super) fn remake(&self) -> Result<Option<Socket>, SocketError> {
+        let refused = |source| SocketError::Refused(self.place.purpose, self.place.path.clone(), source);
+        match identity(&self.place.path) {
+            Ok(identity) if identity == self.identity => Ok(None),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused(error)),
+            // What somebody else put there is for `bind` to judge.
+            _ => bind(&self.place).map(Some),
+        }
     }
 }
 
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.place.path).is_ok_and(|identity| identity == self.identity) {
+            // It may be removed by hand just now.
+            let _ = std::fs::remove_file(&self.place.path);
+        }
+    }
+}
+
+/// The number of a group that is called or numbered so.
+pub(super) fn group(name: &str) -> Result<u32, SocketError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::Group::from_name(name).ok().flatten();
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoGroup(name.to_owned()))
+}
+
 /// Opens a socket: that among `passed`, which the service manager opened, or a new one, which replaces one that a killed vswitchd left.
-pub(super) fn open(path: &Path, purpose: Purpose, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+pub(super) fn open(place: &Place, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+    let Place { path, purpose, .. } = place;
     let is_it = |socket: &BlockingListener| socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
-    let Some(number) = passed.iter().position(is_it) else { return bind(path, purpose) };
+    let Some(number) = passed.iter().position(is_it) else { return bind(place) };
     let socket = passed.swap_remove(number);
     let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
-    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+    let refused = |source| SocketError::Refused(*purpose, path.clone(), source);
     Ok(Socket { listener: listener.map_err(refused)?, file: None })
 }
 
-fn bind(path: &Path, purpose: Purpose) -> Result<Socket, SocketError> {
+fn bind(place: &Place) -> Result<Socket, SocketError> {
+    let (path, purpose) = (&*place.path, place.purpose);
     if path.as_os_str().len() > LONGEST_PATH {
         return Err(SocketError::TooLong(purpose, path.to_owned()));
     }
@@ -85,9 +131,12 @@ fn bind(path: &Path, purpose: Purpose) -> Result<Socket, SocketError> {
         io::ErrorKind::AddrInUse => SocketError::InUse(purpose, path.to_owned()),
         _ => refused(source),
     })?;
-    let file = Some(SocketFile(path.to_owned()));
+    let file = SocketFile { place: place.clone(), identity: identity(path).map_err(refused)? };
+    if place.group.is_some() {
+        std::os::unix::fs::chown(path, None, place.group).map_err(refused)?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(purpose.mode)).map_err(refused)?;
-    Ok(Socket { listener, file })
+    Ok(Socket { listener, file: Some(file) })
 }
 
 /// Removes a socket that nobody listens on.
@@ -116,7 +165,8 @@ mod tests {
 
     fn open(path: &Path, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { super::open(path, CONTROL, passed) })
+        let place = Place { path: path.to_owned(), purpose: CONTROL, group: None };
+        runtime.block_on(async { super::open(&place, passed) })
     }
 
     #[test]
@@ -144,6 +194,32 @@ mod tests {
         assert!(bind(&path).unwrap_err().to_string().contains("another vswitchd serves it"));
         assert!(path.exists());
         drop(live);
+    }
+
+    #[test]
+    fn a_socket_whose_file_is_gone_is_made_again_and_anothers_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let file = bind(&path).unwrap().file.unwrap();
+        assert!(file.remake().unwrap().is_none());
+        std::fs::remove_file(&path).unwrap();
+        let again = file.remake().unwrap().unwrap();
+        drop(file);
+        assert!(path.exists(), "the first one's end took the second one's file");
+        std::fs::remove_file(&path).unwrap();
+        let other = BlockingListener::bind(&path).unwrap();
+        assert!(again.file.as_ref().unwrap().remake().unwrap_err().to_string().contains("another vswitchd serves it"));
+        drop(again);
+        assert!(path.exists());
+        drop(other);
+    }
+
+    #[test]
+    fn a_group_is_a_name_or_a_number() {
+        assert_eq!((group("root").unwrap(), group("4711").unwrap()), (0, 4711));
+        assert!(group("no-such-group").unwrap_err().to_string().contains("there is no group \"no-such-group\""));
     }
 
     #[test]

@@ -90,6 +90,9 @@ impl Switch {
     }
 
     pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
+        if let Some(done) = self.forget_left_out(self.uplinks.contains_key(name), |state| &mut state.uplinks, name) {
+            return done;
+        }
         if matches!(self.uplink(name)?.origin, Origin::Docker | Origin::Container) {
             return Err(ControlError::DockersUplink(name.clone()));
         }

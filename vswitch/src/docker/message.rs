@@ -40,6 +40,30 @@ pub enum Request {
     ReleaseAddress(ReleaseAddress),
 }
 
+impl Request {
+    /// What it changes for containers, as the log has it; `None` of a question, and of what Docker's address management asks.
+    pub fn change(&self) -> Option<String> {
+        let endpoint = |doing: &str, EndpointReference { network, endpoint }: &EndpointReference| {
+            Some(format!("{doing} endpoint {endpoint} of network {network}"))
+        };
+        match self {
+            Self::CreateNetwork(request) => Some(format!("create network {}", request.network)),
+            Self::DeleteNetwork(request) => Some(format!("delete network {}", request.network)),
+            Self::CreateEndpoint(request) => endpoint("create", &request.reference),
+            Self::DeleteEndpoint(reference) => endpoint("delete", reference),
+            Self::Join(request) => endpoint("join", &request.reference),
+            Self::Leave(reference) => endpoint("leave", reference),
+            Self::Publish(request) => endpoint("publish ports of", &request.reference),
+            Self::Withdraw(reference) => endpoint("withdraw ports of", reference),
+            Self::Describe(_)
+            | Self::RequestPool(_)
+            | Self::ReleasePool(_)
+            | Self::RequestAddress(_)
+            | Self::ReleaseAddress(_) => None,
+        }
+    }
+}
+
 /// What a call comes to before anybody is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {

@@ -11,12 +11,16 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::message::{self, Call, CallError, Driver, Request};
+use crate::http::{self, Limits};
 
 /// Largest request: a container may publish many ports, each in a hundred bytes.
 const LARGEST: usize = 4 << 20;
+/// Docker keeps connections for its next calls, and takes one that is closed at the wrong moment for a failed call: they may be silent
+/// for as long as there is room.
+const LIMITS: Limits = Limits { connections: 512, headers: None };
 /// The type of every answer, which Docker asks for.
 const JSON: &str = "application/vnd.docker.plugins.v1.2+json";
 
@@ -31,11 +35,10 @@ pub struct Ask {
 /// Where an answer goes.
 pub type Reply = oneshot::Sender<Result<Value, String>>;
 
-/// Serves a driver until dropped.
-pub async fn serve(listener: UnixListener, driver: Driver, asks: mpsc::Sender<Ask>) {
+/// Serves a driver until the sender of `end` is dropped.
+pub async fn serve(listener: UnixListener, driver: Driver, asks: mpsc::Sender<Ask>, end: watch::Receiver<()>) {
     let routes = Router::new().fallback(answer).layer(DefaultBodyLimit::max(LARGEST)).with_state((driver, asks));
-    // It ends only with the task that runs it.
-    let _ = axum::serve(listener, routes).await;
+    http::serve(listener, routes, LIMITS, end).await;
 }
 
 async fn answer(State((driver, asks)): State<(Driver, mpsc::Sender<Ask>)>, uri: Uri, body: Bytes) -> Response {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -81,10 +82,18 @@ pub(super) struct Engine {
     listeners: Listeners,
     /// Sockets where more may wait, for which the kernel shows no new edge.
     again: VecDeque<Token>,
+    /// How often the thread came round its loop.
+    turns: Arc<AtomicU64>,
 }
 
 impl Engine {
-    pub(super) fn new(poll: Poll, commands: Receiver<Command>, common: Common, capacity: Capacity) -> Self {
+    pub(super) fn new(
+        poll: Poll,
+        commands: Receiver<Command>,
+        common: Common,
+        capacity: Capacity,
+        turns: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             poll,
             commands,
@@ -95,6 +104,7 @@ impl Engine {
             reassembly: Reassembly::new(),
             listeners: Listeners::default(),
             again: VecDeque::new(),
+            turns,
         }
     }
 
@@ -103,6 +113,7 @@ impl Engine {
         let mut events = Events::with_capacity(256);
         let mut tick = Instant::now() + TICK;
         loop {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             if self.listen(now).is_break() {
                 return;

@@ -51,6 +51,7 @@ mod udp;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
@@ -58,7 +59,7 @@ use ipnet::IpNet;
 use mio::{Poll, Waker};
 use nat::Filtering;
 use packet::Mac;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::Resource;
 
 use crate::device::Device;
 use apart::Apart;
@@ -107,6 +108,8 @@ impl Default for Capacity {
 pub struct HostUplink {
     commands: Sender<Command>,
     waker: Arc<Waker>,
+    /// How often the thread came round its loop.
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -115,8 +118,7 @@ const COMMANDS: usize = 16;
 /// Descriptors that are left to the rest of the process.
 const SPARE: usize = 256;
 
-/// Opens an uplink in the network namespace of the calling thread: the uplink, and the device by which the switch reaches it. The
-/// process's limit of descriptors is raised as far as it may be.
+/// Opens an uplink in the network namespace of the calling thread: the uplink, and the device by which the switch reaches it.
 ///
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
@@ -133,10 +135,11 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let outbox = Outbox::new(link, mac, router, mtu);
     let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
-    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()));
+    let turns = Arc::new(AtomicU64::new(0));
+    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()), Arc::clone(&turns));
     // A new thread is in the network namespace of the one that makes it.
     let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(move || engine.run()).map_err(failed)?;
-    Ok((HostUplink { commands, waker, thread: Some(thread) }, Box::new(device)))
+    Ok((HostUplink { commands, waker, turns, thread: Some(thread) }, Box::new(device)))
 }
 
 impl HostUplink {
@@ -198,6 +201,17 @@ impl HostUplink {
         self.ask(Command::Counters)
     }
 
+    /// How often the thread came round its loop so far: what stays the same over a [`HostUplink::wake`] hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Makes the thread come round its loop if it waits.
+    pub fn wake(&self) {
+        // It fails only without the thread.
+        let _ = self.waker.wake();
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, HostError> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| HostError::Stopped)?;
@@ -225,13 +239,10 @@ impl Capacity {
     }
 }
 
-/// How many descriptors the uplink may open. The limit that a service starts with is low only for the sake of select(2).
+/// How many descriptors the uplink may open.
 fn descriptors() -> usize {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    // It fails only for more than the maximum.
-    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
-    let current = if raised { limit.maximum } else { limit.current };
-    current.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)).saturating_sub(SPARE)
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)).saturating_sub(SPARE)
 }
 
 impl std::fmt::Debug for HostUplink {

@@ -27,21 +27,12 @@ pub enum Input {
 /// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
 /// which is this one. `output` must not wait: it puts frames into a bounded queue or drops them. It is never given an
 /// [`Output::Ask`]; the servers in the file `resolvers` are asked here, from sockets of the thread's network namespace.
-///
-/// # Errors
-/// The runtime for those sockets cannot start.
-pub fn run(
-    services: Services,
+pub async fn run(
+    mut services: Services,
     resolvers: PathBuf,
-    inputs: mpsc::Receiver<Input>,
-    output: impl FnMut(Output),
-) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(services, resolvers, inputs, output));
-    Ok(())
-}
-
-async fn serve(mut services: Services, resolvers: PathBuf, mut inputs: mpsc::Receiver<Input>, mut output: impl FnMut(Output)) {
+    mut inputs: mpsc::Receiver<Input>,
+    mut output: impl FnMut(Output),
+) {
     let clock = Clock::start();
     let mut resolvers = Resolvers::new(resolvers);
     let mut questions = JoinSet::new();

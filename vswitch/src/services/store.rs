@@ -4,9 +4,8 @@
 //! nothing else: its clients are found again by the hash of their identifiers, and an uplink asks from the beginning.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -14,12 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::leases::Lease;
 use crate::api::BridgeName;
+use crate::keep::Directory;
 
 /// Leases by bridge, IPv4 and IPv6 together.
 pub(super) type Kept = BTreeMap<BridgeName, Vec<Lease>>;
-
-/// No file of ours is longer.
-const LONGEST: u64 = 64 << 20;
 
 /// A file that holds one value as JSON.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl Store {
 
     /// What was kept; nothing the first time, and, with a warning, if the file is damaged.
     pub(super) fn read<T: DeserializeOwned + Default>(&self) -> T {
-        match read(&self.path) {
+        match self.read_value() {
             Ok(value) => value,
             Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(error) => {
@@ -59,7 +56,7 @@ impl Store {
 
     /// Keeps a value. If that fails, the log says so once.
     pub(super) fn write<T: Serialize>(&mut self, value: &T) {
-        let failed = write(&self.path, &Document { vswitch: VERSION, value }).err();
+        let failed = self.write_value(value).err();
         if let Some(error) = failed.as_ref().filter(|_| !self.failed) {
             tracing::warn!("{}: {error}: leases are not kept across a restart until it can be written", self.path.display());
         }
@@ -69,30 +66,33 @@ impl Store {
     /// Forgets what was kept.
     pub(super) fn remove(&self) {
         // One that was never written is forgotten already.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = Directory::open(self.directory()).and_then(|directory| directory.remove(self.name()));
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
-    let document: Document<T> = serde_json::from_slice(&bytes)?;
-    if document.vswitch == VERSION {
-        Ok(document.value)
-    } else {
-        Err(io::Error::other(format!("format {} instead of {VERSION}", document.vswitch)))
+impl Store {
+    fn name(&self) -> &str {
+        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
     }
-}
 
-fn write<T: Serialize>(path: &Path, document: &Document<T>) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let new = path.with_extension("json.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(&serde_json::to_vec(document)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    fn read_value<T: DeserializeOwned>(&self) -> io::Result<T> {
+        let bytes = Directory::open(self.directory())?.read(self.name())?;
+        let document: Document<T> = serde_json::from_slice(&bytes)?;
+        if document.vswitch == VERSION {
+            Ok(document.value)
+        } else {
+            Err(io::Error::other(format!("format {} instead of {VERSION}", document.vswitch)))
+        }
+    }
+
+    fn write_value<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&Document { vswitch: VERSION, value })?;
+        Directory::make(self.directory())?.write(self.name(), &bytes, None)
+    }
 }
 
 #[cfg(test)]

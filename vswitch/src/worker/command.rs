@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
@@ -115,6 +116,7 @@ pub struct Handle {
     pub(super) news: Sender<News>,
     pub(super) handovers: Sender<Handover>,
     pub(super) waker: Arc<mio::Waker>,
+    turns: Arc<AtomicU64>,
 }
 
 /// The worker's end.
@@ -122,6 +124,8 @@ pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
     pub(super) news: Receiver<News>,
     pub(super) handovers: Receiver<Handover>,
+    /// How often the worker came round its loop.
+    pub(super) turns: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -129,8 +133,20 @@ impl Handle {
         let (commands, commands_in) = bounded(COMMANDS);
         let (news, news_in) = bounded(NEWS);
         let (handovers, handovers_in) = bounded(HANDOVERS);
-        let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in };
-        (Self { commands, news, handovers, waker: Arc::new(waker) }, inbox)
+        let turns = Arc::new(AtomicU64::new(0));
+        let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns) };
+        (Self { commands, news, handovers, waker: Arc::new(waker), turns }, inbox)
+    }
+
+    /// How often the worker came round its loop so far: what stays the same over a [`Handle::wake`] hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Makes the worker come round its loop if it waits.
+    pub fn wake(&self) {
+        // It fails only without the worker.
+        let _ = self.waker.wake();
     }
 
     /// Tells the worker something. Waits while 256 commands wait already.

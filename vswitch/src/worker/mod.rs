@@ -25,6 +25,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -132,6 +133,7 @@ impl Worker {
         let mut expiry = Instant::now() + EXPIRY;
         let (mut busy, mut short_gap) = (Instant::now(), false);
         loop {
+            self.inbox.turns.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             if self.listen(now).is_break() {
                 return;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::{ControlError, Switch};
 use super::endpoint::Begun;
 use crate::api::{BridgeName, LeaseInfo, PortName};
-use crate::docker::message::CreateEndpoint;
+use crate::docker::message::{CreateEndpoint, Request};
 use crate::docker::server::Reply;
 use crate::docker::{DockerError, Endpoint, EndpointId, Lease, Network, NetworkId};
 use crate::services::client::{Event, Terms};
@@ -134,6 +134,9 @@ impl Switch {
         }
         let added: Result<Value, ControlError> = self.add_endpoint(&request, endpoint);
         let is_added = added.is_ok();
+        if let (true, Some(change)) = (is_added, Request::CreateEndpoint(request).change()) {
+            tracing::info!("{change}, asked for by Docker");
+        }
         let _ = reply.send(added.map_err(|error| error.to_string()));
         is_added
     }

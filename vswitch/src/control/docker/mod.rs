@@ -26,10 +26,14 @@ impl Switch {
     /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked. Of what is refused
     /// nothing was done.
     pub fn answer_docker(&mut self, Ask { request, reply }: Ask) {
+        let change = request.change();
         match request {
             Request::CreateEndpoint(request) if self.asks_lan(&request) => self.ask_lan(request, reply),
             request => {
                 let answer = self.carry_out(request);
+                if let (Some(change), Ok(_)) = (change, &answer) {
+                    tracing::info!("{change}, asked for by Docker");
+                }
                 self.follow_lans();
                 // Docker may have been stopped meanwhile.
                 let _ = reply.send(answer.map_err(|error| error.to_string()));

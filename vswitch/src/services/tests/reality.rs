@@ -126,7 +126,8 @@ impl Wire {
             Output::Changed(_, event) => events.lock().unwrap().push(event),
             Output::Ask(_) => panic!("asked by itself"),
         };
-        self.threads.push(std::thread::spawn(move || serve(services, resolvers, inputs, output).unwrap()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        self.threads.push(std::thread::spawn(move || runtime.block_on(serve(services, resolvers, inputs, output))));
         let end = self.end.clone();
         self.threads.push(std::thread::spawn(move || {
             let mut buffer = vec![0; 70_000];

@@ -1,0 +1,62 @@
+//! A planned end: what goes, and what stays for the next start because programs would be cut off without it.
+
+use std::collections::BTreeMap;
+
+use super::plan::Step;
+use super::{Port, Switch};
+use crate::api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName};
+use crate::attach::Programs;
+
+impl Switch {
+    /// Removes every device and namespace that this switch made, but for those of [`Self::staying`], which find the next vswitchd at
+    /// their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
+    pub fn shut_down(mut self, keep: bool) -> Ending {
+        self.captures.stop_all(&self.workers);
+        let staying = self.staying(keep);
+        self.hand_over(&staying);
+        let devices: Vec<PortName> =
+            self.ports.values().filter(|port| port.spec.kind != PortKind::Link).map(|port| port.spec.name.clone()).collect();
+        let netns = self.state.made.netns.clone();
+        // Devices that stay forward until the workers end.
+        let going: Vec<Step> =
+            self.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(Step::DeletePort).collect();
+        let tunnels: Vec<Step> = self.tunnels.keys().cloned().map(Step::DeleteVxlan).collect();
+        for step in going.into_iter().chain(tunnels) {
+            if let Err(error) = self.perform(step) {
+                tracing::warn!("{error}");
+            }
+        }
+        // An uplink made nothing; its threads end with it.
+        self.uplinks.clear();
+        if let Err(error) = self.state_file.save(&self.state) {
+            tracing::warn!("{error}");
+        }
+        let devices = devices.into_iter().map(|name| {
+            let (left, why) = (self.ports.contains_key(&name), staying.get(&name).cloned());
+            (left, MadeThing { what: MadeKind::Port, name: name.to_string(), why })
+        });
+        let netns = netns.into_iter().map(|name| {
+            let why = self.ports.values().find(|port| port.spec.netns == Some(Netns::Name(name.clone())));
+            let why = why.and_then(|port| staying.get(&port.spec.name)).cloned();
+            (self.state.made.netns.contains(&name), MadeThing { what: MadeKind::Netns, name, why })
+        });
+        let (left, removed): (Vec<_>, Vec<_>) = devices.chain(netns).partition(|(left, _)| *left);
+        let things = |things: Vec<(bool, MadeThing)>| things.into_iter().map(|(_, thing)| thing).collect();
+        Ending { pid: std::process::id(), removed: things(removed), left: things(left) }
+    }
+
+    /// The ports whose devices stay, with the reason: those in namespaces in which programs run, which would be without a network for
+    /// good, and those in containers; or all.
+    fn staying(&self, all: bool) -> BTreeMap<PortName, String> {
+        let programs = Programs::look();
+        let why = |port: &Port| match (&programs, &port.spec.netns) {
+            _ if all => Some("as asked for".to_owned()),
+            _ if port.spec.kind == PortKind::Link => None,
+            _ if port.is_of_container() => Some("a container has it".to_owned()),
+            (_, None) => None,
+            (Ok(programs), Some(netns)) => programs.in_netns(netns).map(|who| format!("{who} in its namespace")),
+            (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {error}")),
+        };
+        self.ports.iter().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
+    }
+}
