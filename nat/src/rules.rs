@@ -61,6 +61,21 @@ impl PortRange {
     /// Ports that need no privilege.
     pub const UNPRIVILEGED: Self = Self { first: 1024, last: u16::MAX };
 
+    /// The ports from one to another; `None` if there is none.
+    pub const fn new(first: u16, last: u16) -> Option<Self> {
+        if first == 0 || first > last { None } else { Some(Self { first, last }) }
+    }
+
+    /// Its first port.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// Its last port.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
     /// Number of ports, 1 to 65,535.
     pub const fn count(self) -> u32 {
         self.last as u32 - self.first as u32 + 1

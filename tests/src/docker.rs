@@ -3,7 +3,8 @@
 //! A [`DockerHost`] is a mount, network and PID namespace held by one process that waits for its standard input to close: `/run`,
 //! `/var/lib/docker` and `/etc/docker` are empty file systems there, so dockerd, containerd and vswitchd use the paths that
 //! they always use and touch nothing of the machine's. When the test drops it, or dies, the kernel ends every process in it, and
-//! everything else goes with the last of them; only the containers' cgroups are removed by hand.
+//! everything else goes with the last of them; only the containers' cgroups are removed by hand. Where the dockerd is another than the
+//! machine's ([`Engine`]), the root directory is another too.
 //!
 //! ```text
 //!   outside                                  the host
@@ -22,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::engine::Engine;
 use crate::lab::{Outcome, PATIENCE, program, run, wait};
 
 /// A word for lines of the shell: who answers.
@@ -57,13 +59,22 @@ struct Daemon {
 }
 
 impl DockerHost {
-    /// A host with its images, on which a vswitchd with this `switch.toml` and then a dockerd were started.
+    /// A host with its images, on which a vswitchd with this `switch.toml` and then the machine's dockerd were started.
     ///
     /// # Panics
     /// If one of them does not come up.
     #[track_caller]
     pub fn with(file: &str) -> Self {
-        let mut host = Self::new();
+        Self::on(Engine::Installed, file)
+    }
+
+    /// The same with the dockerd of this engine.
+    ///
+    /// # Panics
+    /// If one of them does not come up.
+    #[track_caller]
+    pub fn on(engine: Engine, file: &str) -> Self {
+        let mut host = Self::bare(engine);
         host.write("/run/switch.toml", file);
         host.start_vswitchd();
         host.start_dockerd(&[]);
@@ -71,17 +82,28 @@ impl DockerHost {
         host
     }
 
-    /// A host on which nothing runs yet but the HTTP servers and the DNS server of the outside.
+    /// A host of the machine's own Docker on which nothing runs yet but the HTTP servers and the DNS server of the outside.
     ///
     /// # Panics
     /// If it cannot be made.
     #[track_caller]
     pub fn new() -> Self {
+        Self::bare(Engine::Installed)
+    }
+
+    /// The same of this engine.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[track_caller]
+    pub fn bare(engine: Engine) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let cgroup = format!("vswitch-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]);
         unshare.args(["bash", "-c", "set -e; eval \"$0\"; touch /run/made; while read -r; do :; done", HOST]);
+        let root = engine.root().expect("an engine that can be had");
+        unshare.arg(root.unwrap_or_default()).arg(built());
         let holder = unshare.stdin(Stdio::piped()).spawn().expect("unshare");
         let mut host = Self { pid: 0, holder, cgroup, daemons: Vec::new() };
         host.until("the host is there", |host| {
@@ -179,9 +201,8 @@ impl DockerHost {
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.pid.to_string()).args(["--mount", "--net", "--pid", "--"]).stdin(Stdio::null());
-        let built = program("vsctl").parent().expect("a directory").display().to_string();
         // Only Debian's own: on some machines /usr/local/bin/docker is something else.
-        command.env("PATH", format!("{built}:/run/bin:/usr/sbin:/usr/bin:/sbin:/bin")).env_remove("DOCKER_HOST");
+        command.env("PATH", format!("{}:/run/bin:/usr/sbin:/usr/bin:/sbin:/bin", built().display())).env_remove("DOCKER_HOST");
         command
     }
 
@@ -257,13 +278,24 @@ impl Drop for DockerHost {
     }
 }
 
+/// Where vswitchd and vsctl are.
+fn built() -> PathBuf {
+    program("vsctl").parent().expect("a directory").to_owned()
+}
+
 /// The child of a process that has one.
 fn child_of(pid: u32) -> Option<u32> {
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// What the first process of a host runs before it waits.
+/// What the first process of a host runs before it waits, with the engine's root, which may be empty, and the directory of what was built.
 const HOST: &str = r#"
+if [ -n "$1" ]; then
+    mkdir -p "$1$2"
+    mount --bind "$1" /mnt && cd /mnt
+    mount -t proc none proc && mount --rbind /sys sys && mount --rbind /dev dev && mount -t tmpfs none tmp && mount --bind "$2" ".$2"
+    pivot_root . . && umount -l . && cd /
+fi
 mkdir -p /var/lib/docker /var/lib/vswitch /etc/docker
 for directory in /run /var/lib/docker /var/lib/vswitch /etc/docker; do mount -t tmpfs none $directory; done
 mkdir -p /run/netns /run/bin /run/www/cgi-bin

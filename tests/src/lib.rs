@@ -9,6 +9,7 @@
 
 pub mod bench;
 mod docker;
+mod engine;
 pub mod interrupt;
 mod lab;
 mod measure;
@@ -17,11 +18,42 @@ mod underlay;
 mod wire;
 
 pub use docker::{DockerHost, FROM};
+pub use engine::{Engine, debian};
 pub use lab::{Lab, Outcome, program};
 pub use measure::{AllowCubic, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::missing;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
+
+/// Ends the test unless it runs as root, every tool is there and the engine can be had. An engine that cannot be reached is no failure, whatever
+/// `VSWITCH_REQUIRE_ALL` is.
+#[macro_export]
+macro_rules! needs_engine {
+    ($engine:expr, $($tool:literal),* $(,)?) => {
+        match $engine {
+            $crate::Engine::Installed => $crate::needs!($($tool),*),
+            $crate::Engine::Newest => $crate::needs!("unshare", "pivot_root", "debootstrap"),
+        }
+        if let Err(reason) = $engine.root() {
+            let test = std::thread::current().name().unwrap_or("test").to_owned();
+            eprintln!("SKIPPED {test}: {reason}");
+            return;
+        }
+    };
+}
+
+/// Makes each of these functions, which take an [`Engine`], a test on both: as `installed::NAME` and `newest::NAME`.
+#[macro_export]
+macro_rules! on_each_engine {
+    ($($test:ident),* $(,)?) => {
+        mod installed {
+            $(#[test] fn $test() { super::$test($crate::Engine::Installed) })*
+        }
+        mod newest {
+            $(#[test] fn $test() { super::$test($crate::Engine::Newest) })*
+        }
+    };
+}
 
 /// Ends the test unless it runs as root and every tool is there: prints `SKIPPED`, its name and the reason, or fails where
 /// `VSWITCH_REQUIRE_ALL=1`.

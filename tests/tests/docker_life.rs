@@ -6,7 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vswitch_tests::{DockerHost, needs};
+use vswitch_tests::{DockerHost, Engine, needs_engine, on_each_engine};
+
+on_each_engine!(
+    containers_live_through_a_crash_and_a_restart_of_the_switch,
+    containers_live_through_a_restart_of_docker,
+    a_container_that_died_while_the_switch_was_down_is_forgotten,
+    a_switch_killed_again_and_again_neither_hangs_docker_nor_leaks,
+    a_hundred_containers_at_once_reach_their_own_and_leave_nothing,
+    refusals_say_what_is_wrong_and_what_would_be_right,
+);
 
 const FILE: &str = "[docker]\nenabled = true\n";
 
@@ -46,10 +55,9 @@ fn descriptors(host: &DockerHost) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", host.pid("vswitchd"))).unwrap().count() - calls
 }
 
-#[test]
-fn containers_live_through_a_crash_and_a_restart_of_the_switch() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let mut host = DockerHost::with(FILE);
+fn containers_live_through_a_crash_and_a_restart_of_the_switch(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
     all_ways(&mut host);
     let before = host.sh(NOTICED).ok();
@@ -70,10 +78,9 @@ fn containers_live_through_a_crash_and_a_restart_of_the_switch() {
     assert_eq!(host.sh("vsctl --json list-br").ok().trim(), "[]");
 }
 
-#[test]
-fn containers_live_through_a_restart_of_docker() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let mut host = DockerHost::with(FILE);
+fn containers_live_through_a_restart_of_docker(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
     host.sh("docker update --restart always box web").ok();
     all_ways(&mut host);
@@ -89,7 +96,7 @@ fn containers_live_through_a_restart_of_docker() {
     let before = host.sh(NOTICED).ok();
     host.stop("dockerd", libc::SIGTERM);
     let pid = before.lines().find(|line| line.bytes().all(|byte| byte.is_ascii_digit())).unwrap();
-    host.sh(&format!("nsenter -t {pid} -n ping -c 1 -W 3 10.82.0.11")).ok();
+    host.sh(&format!("nsenter -t {pid} -n busybox ping -c 1 -W 3 10.82.0.11")).ok();
     host.start_dockerd(&["--live-restore"]);
     all_ways(&mut host);
     assert_eq!(host.sh(NOTICED).ok(), before);
@@ -97,12 +104,11 @@ fn containers_live_through_a_restart_of_docker() {
     host.until("nothing of them is left", |host| kept(host) == [0; 4]);
 }
 
-#[test]
-fn a_container_that_died_while_the_switch_was_down_is_forgotten() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let mut host = DockerHost::with(FILE);
+fn a_container_that_died_while_the_switch_was_down_is_forgotten(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
-    assert_eq!(kept(&host), [2, 1, 2, 0]);
+    assert_eq!(kept(&host), [2, 2, 2, 0]);
     let pid = host.sh("docker inspect -f '{{.State.Pid}}' web").ok();
     host.stop("vswitchd", libc::SIGKILL);
     // Docker, back from a crash of its own, throws away what web had and tells nobody.
@@ -117,10 +123,9 @@ fn a_container_that_died_while_the_switch_was_down_is_forgotten() {
     host.until("nothing of them is left", |host| kept(host) == [0; 4]);
 }
 
-#[test]
-fn a_switch_killed_again_and_again_neither_hangs_docker_nor_leaks() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let mut host = DockerHost::with(FILE);
+fn a_switch_killed_again_and_again_neither_hangs_docker_nor_leaks(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
     let before = host.sh(NOTICED).ok();
     let (done, runs) = (AtomicBool::new(false), 8);
@@ -160,16 +165,15 @@ fn a_switch_killed_again_and_again_neither_hangs_docker_nor_leaks() {
     // What a crash in the middle of a call left is gone at the latest when the switch starts the next time.
     host.stop("vswitchd", libc::SIGTERM);
     host.start_vswitchd();
-    assert_eq!(kept(&host), [2, 1, 2, 0], "{ends:?}\n{}", host.sh("ip -o link").stdout);
+    assert_eq!(kept(&host), [2, 2, 2, 0], "{ends:?}\n{}", host.sh("ip -o link").stdout);
     assert_eq!(host.sh("docker run --rm --network net busybox ping -c 1 -W 3 10.82.0.11").code, Some(0));
     host.sh("docker rm -f box web && docker network rm net").ok();
     assert_eq!(kept(&host), [0; 4]);
 }
 
-#[test]
-fn a_hundred_containers_at_once_reach_their_own_and_leave_nothing() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let mut host = DockerHost::with(FILE);
+fn a_hundred_containers_at_once_reach_their_own_and_leave_nothing(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let mut host = DockerHost::on(engine, FILE);
     // Once before, so that what the switch opens only once is open.
     host.sh("docker network create -d vswitch --subnet 10.83.0.0/24 first && docker run --rm --network first -p 8079:80 busybox true").ok();
     // The files of namespaces are removed by Docker within a minute, but what was mounted there, at once.
@@ -201,10 +205,9 @@ fn a_hundred_containers_at_once_reach_their_own_and_leave_nothing() {
     host.until("descriptors are closed", |host| descriptors(host) <= before.0);
 }
 
-#[test]
-fn refusals_say_what_is_wrong_and_what_would_be_right() {
-    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
-    let host = DockerHost::with(&format!("{FILE}[[bridge]]\nname = \"br0\"\naddresses = [\"10.85.0.1/24\"]\n"));
+fn refusals_say_what_is_wrong_and_what_would_be_right(engine: Engine) {
+    needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
+    let host = DockerHost::on(engine, &format!("{FILE}[[bridge]]\nname = \"br0\"\naddresses = [\"10.85.0.1/24\"]\n"));
     let refused = |line: &str| {
         let outcome = host.sh(line);
         assert!(matches!(outcome.code, Some(1 | 125)), "{line}: {outcome:?}");
@@ -245,7 +248,10 @@ fn refusals_say_what_is_wrong_and_what_would_be_right() {
             "docker network create -d vswitch --internal -o vswitch.uplink=host --subnet 10.87.0.0/24 x",
             "no option of an internal network",
         ),
-        ("docker network create -d vswitch --ipam-driver null x", "the network has no subnet"),
+        (
+            "docker network create -d vswitch --ipam-driver null -o vswitch.uplink=host x",
+            "`vswitch.uplink` is for a network with a subnet",
+        ),
         ("docker run --rm --network net --ip 10.86.0.2 busybox true", "Address already in use"),
         ("docker run --rm --network net -p 8000:80 busybox true", "0.0.0.0:8000 is in use by another program"),
         ("docker run --rm --network net -p 80:80/sctp busybox true", "SCTP ports cannot be published: use tcp or udp"),

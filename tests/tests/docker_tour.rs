@@ -6,7 +6,7 @@
 //! - `…` stands for any text. Runs of blanks count as one, for columns are as wide as what is in them.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use vswitch_tests::{DockerHost, needs};
+use vswitch_tests::{DockerHost, Engine, needs_engine, on_each_engine};
 
 /// Where one command's output ends and that of the next begins.
 const MARK: char = '\u{1}';
@@ -19,17 +19,30 @@ struct Step {
     promised: Vec<String>,
 }
 
-#[test]
-fn every_command_of_the_tour_does_what_it_says() {
-    needs!("dockerd", "docker", "docker-compose", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc", "tcpdump");
+on_each_engine!(every_command_of_the_tour_does_what_it_says);
+
+fn every_command_of_the_tour_does_what_it_says(engine: Engine) {
+    needs_engine!(
+        engine,
+        "dockerd",
+        "docker",
+        "docker-compose",
+        "unshare",
+        "busybox",
+        "dnsmasq",
+        "iptables",
+        "curl",
+        "nc",
+        "tcpdump"
+    );
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/docker.md")).unwrap();
     let steps = steps(&text);
     assert!(steps.len() > 40, "{}", steps.len());
-    let mut host = DockerHost::new();
+    let mut host = DockerHost::bare(engine);
     host.start_dockerd(&[]);
     host.import();
     let script: String = steps.iter().map(|step| format!("printf '\\n{MARK}\\n'\n{}\n", step.typed)).collect();
-    host.write("/run/tour", &format!("exec 2>&1; mkdir /run/tour.d; cd /run/tour.d\n{script}"));
+    host.write("/run/tour", &format!("exec 2>&1; export COMPOSE_COMPATIBILITY=1; mkdir /run/tour.d; cd /run/tour.d\n{script}"));
     let outcome = host.sh("bash /run/tour");
     let outputs: Vec<&str> = outcome.stdout.split(MARK).skip(1).collect();
     assert_eq!((outputs.len(), outcome.code), (steps.len(), Some(0)), "it ended early: {outcome:#?}");

@@ -35,7 +35,8 @@ pub(super) const TOPIC: Topic = Topic {
             "docker network create -d $d --subnet 10.$n.12.0/24 -o com.docker.network.driver.mtu=1400 $d-mtu > /dev/null; docker run --rm --network $d-mtu busybox cat /sys/class/net/eth0/mtu",
             "1400",
         ),
-        same("a MAC address made from the address", "on c cat /sys/class/net/eth0/address", "02:42:0a:$x:0b:02"),
+        same("a MAC address made from the address", "printf '02:42:0a:%02x:0b:02' $n | grep -qx $(on c cat /sys/class/net/eth0/address) && echo yes || echo another", "yes")
+        .newest_bridge("another"),
         differs(
             "the interface is up",
             "on a cat /sys/class/net/eth0/operstate",
@@ -61,27 +62,29 @@ pub(super) const TOPIC: Topic = Topic {
         same(
             "--ip in use",
             "refused docker run --rm --network $d-one --ip 10.$n.10.128 busybox true",
-            "125 docker: Error response from daemon: Address already in use.",
+            "125 docker: Error response from daemon: Address already in use",
         ),
         same(
             "--ip of another subnet",
             "refused docker run --rm --network $d-one --ip 10.9.9.9 busybox true",
-            "125 docker: Error response from daemon: Invalid address 10.9.9.9: It does not belong to any of this network's subnets.",
-        ),
+            "125 docker: Error response from daemon: Invalid address 10.9.9.9: It does not belong to any of this network's subnets",
+        )
+        .newest("125 docker: Error response from daemon: invalid config for network $d-one: invalid endpoint settings:"),
         same(
             "--ip of the gateway",
             "refused docker run --rm --network $d-one --ip 10.$n.10.254 busybox true",
-            "125 docker: Error response from daemon: Address already in use.",
+            "125 docker: Error response from daemon: Address already in use",
         ),
         same(
             "--ip where nobody chose the subnet",
             "docker network create -d $d $d-any > /dev/null; refused docker run --rm --network $d-any --ip 172.29.0.9 busybox true",
-            "125 docker: Error response from daemon: user specified IP address is supported only when connecting to networks with user configured subnets.",
-        ),
+            "125 docker: Error response from daemon: user specified IP address is supported only when connecting to networks with user configured subnets",
+        )
+        .newest("125 docker: Error response from daemon: invalid config for network $d-any: invalid endpoint settings:"),
         same(
             "a range that is used up",
             "docker network create -d $d --subnet 10.$n.13.0/30 $d-small > /dev/null; box small --network $d-small; refused docker run --rm --network $d-small busybox true",
-            "125 docker: Error response from daemon: no available IPv4 addresses on this network's address pools: $d-small (ID).",
+            "125 docker: Error response from daemon: no available IPv4 addresses on this network's address pools: $d-small (ID)",
         ),
         same(
             "--mac-address",
@@ -114,7 +117,8 @@ pub(super) const TOPIC: Topic = Topic {
             "default via 10.$n.14.1 dev eth0 \n10.$n.14.0/24 dev eth0 scope link  src 10.$n.14.2",
             "10.$n.14.0/24 dev eth0 scope link  src 10.$n.14.2",
             "a route that leads nowhere only makes programs wait",
-        ),
+        )
+        .newest("10.$n.14.0/24 dev eth0 scope link  src 10.$n.14.2"),
         same("--network none", "docker run --rm --network none busybox ls /sys/class/net", "lo"),
         same("--network host", "docker run --rm --network host busybox cat /proc/net/if_inet6 | grep -c wan", "2"),
         same(

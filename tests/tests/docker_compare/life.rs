@@ -30,7 +30,8 @@ pub(super) const TOPIC: Topic = Topic {
             "rm of a running one",
             "refused docker rm $d-a | sed 's/ID.*//'",
             "1 Error response from daemon: You cannot remove a running container",
-        ),
+        )
+        .newest("1 Error response from daemon: cannot remove container \"$d-a\": container is running: stop the container before removing or force remove"),
         same("rm -f", "docker rm -f $d-bee; docker ps -aq --filter name=$d-bee | wc -l", "$d-bee\n0"),
         same(
             "its address is given again",

@@ -36,12 +36,14 @@ pub(super) const TOPIC: Topic = Topic {
             "a subnet that overlaps",
             "refused docker network create -d $d --subnet 10.$n.0.0/16 $d-overlap",
             "1 Error response from daemon: Pool overlaps with other one on this address space",
-        ),
+        )
+        .newest("1 Error response from daemon: invalid pool request: Pool overlaps with other one on this address space"),
         same(
             "a subnet that is none",
             "refused docker network create -d $d --subnet 10.$n.1.0/33 $d-bad",
             "1 Error response from daemon: Invalid subnet 10.$n.1.0/33 : invalid CIDR address: 10.$n.1.0/33",
-        ),
+        )
+        .newest("1 Error response from daemon: invalid network config:"),
         same(
             "a gateway outside of the subnet",
             "refused docker network create -d $d --subnet 10.$n.2.0/24 --gateway 10.9.9.9 $d-bad",
@@ -71,7 +73,8 @@ pub(super) const TOPIC: Topic = Topic {
             "--ipv6 without a subnet for it",
             "refused docker network create -d $d --ipv6 --subnet 10.$n.5.0/24 $d-bad",
             "1 Error response from daemon: could not find an available, non-overlapping IPv6 address pool among the defaults to assign to the network",
-        ),
+        )
+        .newest("0 ID"),
         differs(
             "several IPv4 subnets",
             "refused docker network create -d $d --subnet 10.$n.6.0/25 --subnet 10.$n.6.128/25 $d-two | sed 's/ID/made/'",
@@ -96,18 +99,19 @@ pub(super) const TOPIC: Topic = Topic {
         ),
         same(
             "--scope swarm without a swarm",
-            "refused docker network create -d $d --scope swarm $d-bad",
+            "refused docker network create -d $d --scope swarm $d-swarm",
             "1 Error response from daemon: cannot create a swarm scoped network when swarm is not active",
         ),
         same("inspect of a network that is none", "refused docker network inspect -f '{{.Name}}' $d-none", "1"),
         same(
             "a container on a network that is none",
             "refused docker run --rm --network $d-none busybox true",
-            "125 docker: Error response from daemon: network $d-none not found.",
+            "125 docker: Error response from daemon: network $d-none not found",
         ),
         same("rm prints the name", "docker network rm $d-net", "$d-net"),
         same("rm of several", "docker network rm $d-any $d-inside", "$d-any\n$d-inside"),
-        same("rm of a network that is none", "refused docker network rm $d-net", "1 Error: No such network: $d-net"),
+        same("rm of a network that is none", "refused docker network rm $d-net", "1 Error: No such network: $d-net")
+        .newest("1 Error response from daemon: network $d-net not found"),
         same(
             "its subnet is free again",
             "docker network create -d $d --subnet 10.$n.1.0/24 --label tier=$d-old $d-net > /dev/null && echo made",
@@ -120,9 +124,10 @@ pub(super) const TOPIC: Topic = Topic {
         ),
         same(
             "rm of a network in use",
-            "refused docker network rm $d-six | sed -E 's/id [0-9a-f]+/id ID/'",
+            "refused docker network rm $d-six | sed -E 's/id [0-9a-f]+/id ID/; s/id:\"[0-9a-f]+\"/ID/'",
             "1 Error response from daemon: error while removing network: network $d-six id ID has active endpoints",
-        ),
+        )
+        .newest("1 Error response from daemon: error while removing network: network $d-six has active endpoints (name:\"$d-user\" ID)"),
         same("rm when the container is gone", "docker rm -f $d-user > /dev/null; docker network rm $d-six", "$d-six"),
     ],
 };

@@ -24,7 +24,7 @@ pub(super) const TOPIC: Topic = Topic {
         same("from another network by the host's address", "from c 192.0.2.1:${n}80 | name", "a"),
         differs(
             "docker port",
-            "docker port $d-a 2> /dev/null",
+            "docker port $d-a 2> /dev/null | sed 's/\\[::\\]/::/'",
             "80/tcp -> 0.0.0.0:8080\n80/tcp -> :::8080",
             "",
             "Docker shows only what its own drivers report: see vsctl list-forwards",
@@ -42,10 +42,11 @@ pub(super) const TOPIC: Topic = Topic {
         differs(
             "on an address that the host has not",
             "refused docker run --rm --network $d-one -p 203.0.113.9:${n}82:80 busybox true | sed 's/.*(ID): //'",
-            "Error starting userland proxy: listen tcp4 203.0.113.9:$n82: bind: cannot assign requested address.",
-            "remote: cannot forward TCP port $n82: the host has no address 203.0.113.9: `ip addr` lists those that it has.",
+            "Error starting userland proxy: listen tcp4 203.0.113.9:$n82: bind: cannot assign requested address",
+            "remote: cannot forward TCP port $n82: the host has no address 203.0.113.9: `ip addr` lists those that it has",
             REFUSED,
-        ),
+        )
+        .newest_bridge("failed to bind host port for 203.0.113.9:$n82:10.$n.40.5:80/tcp: cannot assign requested address"),
         same(
             "one port, several addresses",
             "web two --network $d-one -p 127.0.0.1:${n}83:80 -p 192.0.2.1:${n}83:80; from host 127.0.0.1:${n}83 | name; from outside 192.0.2.1:${n}83 | name",
@@ -78,24 +79,25 @@ pub(super) const TOPIC: Topic = Topic {
         ),
         differs(
             "a port in use by a container",
-            "refused docker run --rm --network $d-one -p ${n}80:80 busybox true | sed 's/.*(ID): //'",
-            "Bind for 0.0.0.0:$n80 failed: port is already allocated.",
-            "remote: tcp port $n80 is in use: publish another port, or end what uses it (`vsctl list-forwards` and `ss -lnp` name it).",
+            "refused docker run --rm --network $d-one -p ${n}80:80 busybox true | sed 's/.*(ID): //; s/for :::/for 0.0.0.0:/'",
+            "Bind for 0.0.0.0:$n80 failed: port is already allocated",
+            "remote: tcp port $n80 is in use: publish another port, or end what uses it (`vsctl list-forwards` and `ss -lnp` name it)",
             REFUSED,
         ),
         same("and how it ends", "docker run --rm --network $d-one -p ${n}80:80 busybox true 2> /dev/null; echo $?", "125"),
         differs(
             "a port in use by a program of the host's",
             "refused docker run --rm --network $d-one -p 8000:80 busybox true | sed 's/.*(ID): //'",
-            "Error starting userland proxy: listen tcp4 0.0.0.0:8000: bind: address already in use.",
-            "remote: cannot forward TCP port 8000 of the host: 0.0.0.0:8000 is in use by another program: choose another port, or stop that program (`ss -lnp` names it).",
+            "Error starting userland proxy: listen tcp4 0.0.0.0:8000: bind: address already in use",
+            "remote: cannot forward TCP port 8000 of the host: 0.0.0.0:8000 is in use by another program: choose another port, or stop that program (`ss -lnp` names it)",
             REFUSED,
-        ),
+        )
+        .newest_bridge("failed to bind host port for 0.0.0.0:8000:10.$n.40.11:80/tcp: address already in use"),
         differs(
             "a range that is in use",
             "refused docker run --rm --network $d-one -p ${n}80-${n}81:80 busybox true | sed 's/.*(ID): //'",
-            "all ports are allocated.",
-            "remote: all tcp ports from $n80 to $n81 are in use: publish another port, or end what uses it (`vsctl list-forwards` and `ss -lnp` name it).",
+            "all ports are allocated",
+            "remote: all tcp ports from $n80 to $n81 are in use: publish another port, or end what uses it (`vsctl list-forwards` and `ss -lnp` name it)",
             REFUSED,
         ),
         same(

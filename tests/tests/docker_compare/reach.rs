@@ -36,7 +36,8 @@ pub(super) const TOPIC: Topic = Topic {
             "nobody",
             "outside 2001:db8::1",
             "the switch translates IPv6 as well, Docker's bridge only with --ip6tables",
-        ),
+        )
+        .newest("outside 2001:db8::1"),
         same("a name outside", "from a outside.example", "outside 192.0.2.1"),
         same("an outside address without owner", "pings a 198.51.100.77 1", "no"),
         same("the host's own address", "from a 192.0.2.1:8000 | name", "host"),
@@ -83,7 +84,8 @@ pub(super) const TOPIC: Topic = Topic {
             "host 10.$n.32.2",
             "nobody",
             "the gateway of an internal network leads nowhere",
-        ),
+        )
+        .newest("nobody"),
         same("--internal and a second network", "docker network connect $d-one $d-i; from i 198.51.100.1", "outside 192.0.2.1"),
         same(
             "traceroute: the first hop is the gateway",

@@ -200,6 +200,7 @@ impl Switch {
             && !self.workers.iter().all(is_open)
         {
             self.lose_device(&name);
+            self.withdraw_lost(&name);
         }
         self.collect_dead();
     }

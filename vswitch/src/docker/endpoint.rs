@@ -6,6 +6,7 @@ use packet::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::message::CreateEndpoint;
+use super::options::EndpointOptions;
 use super::sandbox::Sandbox;
 use super::{DockerError, EndpointId, Lease, Network, NetworkId, Rates};
 use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
@@ -20,7 +21,10 @@ pub struct Endpoint {
     pub port: PortName,
     /// Its MAC address.
     pub mac: Mac,
-    /// Its addresses, of each IP version one at most.
+    /// What its interface is called, before a number; `None`: `eth`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Its addresses, of each IP version one at most; none where the network has no subnet.
     pub addresses: Vec<IpNet>,
     /// What came with its address from a DHCP server of the LAN; none: the address did not come from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,18 +45,25 @@ impl Endpoint {
     /// # Errors
     /// An option or an address that cannot be.
     pub fn read(request: &CreateEndpoint, network: &Network) -> Result<Self, DockerError> {
-        let rates = Rates::read(&request.options, network.options.rates)?;
+        let EndpointOptions { rates, mac, prefix } = EndpointOptions::read(&request.options, &network.options)?;
         let interface = &request.interface;
         let given = [&interface.v4, &interface.v6].into_iter().filter(|text| !text.is_empty());
         let addresses = given.map(|text| address(text, network)).collect::<Result<Vec<_>, _>>()?;
-        let mac = match interface.mac.as_str() {
-            "" if network.is_by_dhcp() => made_up_mac(&request.reference.endpoint.to_string()),
-            "" => default_mac(&addresses).ok_or(DockerError::NoAddress)?,
-            text => text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "a MAC address"))?,
+        let mac = match (interface.mac.as_str(), mac) {
+            ("", Some(mac)) => mac,
+            ("", None) if network.subnets.is_empty() => made_up_mac(&request.reference.endpoint.to_string()),
+            ("", None) => default_mac(&addresses).ok_or(DockerError::NoAddress)?,
+            (text, mac) => {
+                let dockers = text.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "a MAC address"))?;
+                if mac.is_some_and(|mac| mac != dockers) {
+                    return Err(DockerError::TwoMacs);
+                }
+                dockers
+            }
         };
         let port = port_name(&request.reference.endpoint)?;
         let (network, published) = (request.reference.network.clone(), Vec::new());
-        Ok(Self { network, port, mac, addresses, lease: None, rates, sandbox: None, left: false, published })
+        Ok(Self { network, port, mac, prefix, addresses, lease: None, rates, sandbox: None, left: false, published })
     }
 
     /// Its port, once it has joined a sandbox.
@@ -70,7 +81,7 @@ impl Endpoint {
             addresses: self.addresses.clone(),
             vlans: network.vlans(),
             guard: network.options.guard,
-            protected: false,
+            protected: network.options.protected,
             broadcast_limit: None,
             send_rate: self.rates.send,
             receive_rate: self.rates.receive,

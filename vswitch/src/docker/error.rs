@@ -42,11 +42,14 @@ pub enum DockerError {
         /// Its subnet.
         subnet: ipnet::IpNet,
     },
-    /// A network without subnets.
+    /// A way out for a network that has no addresses.
     #[error(
-        "the network has no subnet: leave out `--ipam-driver null`, which is for networks of the driver vswitch-lan whose addresses come by DHCP"
+        "`vswitch.uplink` is for a network with a subnet, which one with `--ipam-driver null` or `--ipv4=false` alone is not: leave it out"
     )]
-    NoSubnet,
+    NoWayOut,
+    /// Two MAC addresses for one interface.
+    #[error("`vswitch.mac` and `--mac-address` differ: give one of them")]
+    TwoMacs,
     /// An address that is none.
     #[error("\"{}\" is not {what}", .0.escape_debug(), what = .1)]
     NotAnAddress(String, &'static str),

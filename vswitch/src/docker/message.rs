@@ -95,9 +95,13 @@ pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<Call, CallError> 
     let request = match path {
         "/Plugin.Activate" => return Ok(Call::Answer(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))),
         "/NetworkDriver.GetCapabilities" => {
-            return Ok(Call::Answer(json!({ "Scope": "local", "ConnectivityScope": "local" })));
+            return Ok(Call::Answer(json!({ "Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": true })));
         }
-        "/NetworkDriver.GwAllocCheck" => return Ok(Call::Answer(json!({ "SkipIPv4": false, "SkipIPv6": false }))),
+        // As macvlan does it: the gateway of a LAN is its router, if the user says which that is.
+        "/NetworkDriver.GwAllocCheck" => {
+            let skip = driver == Driver::Lan;
+            return Ok(Call::Answer(json!({ "SkipIPv4": skip, "SkipIPv6": skip })));
+        }
         // Of swarm, whose networks a driver of local scope has no part in.
         "/NetworkDriver.AllocateNetwork" => return Ok(Call::Answer(json!({ "Options": {} }))),
         "/NetworkDriver.FreeNetwork" | "/NetworkDriver.DiscoverNew" | "/NetworkDriver.DiscoverDelete" => {
@@ -144,6 +148,10 @@ pub const GENERIC: &str = "com.docker.network.generic";
 pub const INTERNAL: &str = "com.docker.network.internal";
 /// The ports that `-p` and `-P` publish.
 pub const PORT_MAP: &str = "com.docker.network.portmap";
+/// Whether the container's IPv6 gateway is on another network, whose endpoint has its IPv6 ports; from Docker 28 on.
+pub const NO_PROXY_6_TO_4: &str = "com.docker.network.driver.private.no_proxy_6to4";
+/// The name of a container's interface; from Docker 28 on.
+pub const IFNAME: &str = "com.docker.network.endpoint.ifname";
 /// What an address is requested for.
 pub const ADDRESS_TYPE: &str = "RequestAddressType";
 /// The value of [`ADDRESS_TYPE`] for the gateway of a network.

@@ -60,7 +60,7 @@ pub use lease::Lease;
 pub use names::Names;
 pub use network::{Network, Subnet};
 pub use options::{Attach, NetworkOptions, Rates};
-pub use publish::{Outside, bindings, choose};
+pub use publish::{Outside, bindings, choose, leaves_ipv6};
 pub use sandbox::Sandbox;
 pub use settings::DockerSettings;
 

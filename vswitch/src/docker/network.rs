@@ -18,7 +18,7 @@ const MTU: u16 = 1500;
 pub struct Network {
     /// The bridge that it is: one of its own, or one of `switch.toml`.
     pub bridge: BridgeName,
-    /// Its subnets, each with the gateway's address; none: a DHCP server of its LAN has them.
+    /// Its subnets, each with the gateway's address; none: a DHCP server of its LAN has them, or its containers have no addresses.
     pub subnets: Vec<Subnet>,
     /// Whether nothing beyond it is reached.
     pub internal: bool,
@@ -55,8 +55,8 @@ impl Network {
         let mut subnets = request.v4.iter().chain(&request.v6).map(Subnet::read).collect::<Result<Vec<_>, _>>()?;
         // What `--ipam-driver null` comes to.
         subnets.retain(|subnet| subnet.net.prefix_len() > 0);
-        if subnets.is_empty() && options.parent.is_none() {
-            return Err(DockerError::NoSubnet);
+        if subnets.is_empty() && options.uplink.is_some() {
+            return Err(DockerError::NoWayOut);
         }
         let bridge = match (&options.bridge, &options.parent) {
             (Some(bridge), _) => bridge.clone(),

@@ -1,13 +1,14 @@
 //! What `docker network create -o` says to the driver.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use packet::VlanId;
+use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::DockerError;
-use super::message::{self, Driver, GENERIC};
+use super::message::{self, Driver, GENERIC, IFNAME};
 use crate::api::{BridgeName, InterfaceName, PortKind, PortName, Rate};
 
 /// As macvlan's.
@@ -23,7 +24,17 @@ const GUARD: &str = "vswitch.guard";
 const ATTACH: &str = "vswitch.attach";
 const SEND_RATE: &str = "vswitch.send-rate";
 const RECEIVE_RATE: &str = "vswitch.receive-rate";
+const MAC: &str = "vswitch.mac";
+/// What Docker's own bridge knows.
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// What Docker's every driver knows. How a container makes itself known dockerd sees to itself.
+const PREFIX: &str = "com.docker.network.container_iface_prefix";
+const ADVERTISE: [&str; 2] = ["com.docker.network.advertise_addr_nmsgs", "com.docker.network.advertise_addr_ms"];
 const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
+const KNOWN_OF_BRIDGES: [&str; 4] = [ICC, HOST_BINDING, BRIDGE_NAME, MASQUERADE];
 const KNOWN_ON_LANS: [&str; 8] = [PARENT, VLAN, MTU, DRIVER_MTU, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 
 /// The options of a network. What is `None` was not said.
@@ -48,6 +59,12 @@ pub struct NetworkOptions {
     pub attach: Attach,
     /// How fast each of its containers may be.
     pub rates: Rates,
+    /// Whether its containers do not reach each other.
+    pub protected: bool,
+    /// Where ports are published that name no address; `None`: everywhere.
+    pub publish_at: Option<IpAddr>,
+    /// What its containers' interfaces are called, before a number; `None`: `eth`.
+    pub prefix: Option<String>,
 }
 
 /// How fast a container may be; `None`: there is no limit.
@@ -61,20 +78,27 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Reads the options of a container (`--driver-opt`), which has those of its network where it says nothing. Docker's own are about the
+    /// Reads the options of a container, which has those of its network where it says nothing. Docker's own are about the
     /// sandbox, or come again when they matter.
     ///
     /// # Errors
     /// An option that is unknown, or not a rate.
     pub fn read(options: &message::Options, network: Self) -> Result<Self, DockerError> {
+        Self::read_beside(&[], options, network)
+    }
+
+    /// The same where other options were read already.
+    fn read_beside(others: &[&str], options: &message::Options, network: Self) -> Result<Self, DockerError> {
         let mut read = network;
         for (key, value) in options.iter().filter(|(key, _)| !key.starts_with("com.docker.")) {
             match key.as_str() {
                 SEND_RATE => read.send = Some(rate(key, &text(value))?),
                 RECEIVE_RATE => read.receive = Some(rate(key, &text(value))?),
+                other if others.contains(&other) => {}
                 _ => {
+                    let known = [&[SEND_RATE, RECEIVE_RATE], others].concat().join(", ");
                     return Err(DockerError::Option(format!(
-                        "unknown option `{}` of a container: the driver vswitch knows {SEND_RATE} and {RECEIVE_RATE}, and more for networks (docker network create -o)",
+                        "unknown option `{}` of a container: the driver vswitch knows {known}, and more for networks (docker network create -o)",
                         key.escape_debug()
                     )));
                 }
@@ -82,6 +106,43 @@ impl Rates {
         }
         Ok(read)
     }
+}
+
+/// The options of a container's place on a network (`--driver-opt`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct EndpointOptions {
+    /// How fast it may be: as its network says where it says nothing.
+    pub(super) rates: Rates,
+    /// Its MAC address.
+    pub(super) mac: Option<Mac>,
+    /// What its interface is called, before a number.
+    pub(super) prefix: Option<String>,
+}
+
+impl EndpointOptions {
+    /// Reads the options of a container on a network with these.
+    ///
+    /// # Errors
+    /// An option that is unknown, or whose value is none of its own.
+    pub(super) fn read(options: &message::Options, network: &NetworkOptions) -> Result<Self, DockerError> {
+        let given = |key| options.get(key).map(text);
+        let mac = given(MAC).map(|mac| parse(MAC, &mac, "a MAC address, such as 02:00:00:00:00:07")).transpose()?;
+        let prefix = given(IFNAME).map(|name| prefix_of(IFNAME, &name)).transpose()?;
+        let rates = Rates::read_beside(&[MAC], options, network.rates)?;
+        Ok(Self { rates, mac, prefix: prefix.or_else(|| network.prefix.clone()) })
+    }
+}
+
+/// The prefix of an interface's name. Docker counts a network driver's interfaces itself, from 0.
+fn prefix_of(key: &str, value: &str) -> Result<String, DockerError> {
+    let what = "a name that ends in 0, such as wan0: Docker numbers the interfaces of a network driver itself, from 0";
+    prefix(key, value.strip_suffix('0').unwrap_or_default(), value, what)
+}
+
+/// What interfaces may be called before a number.
+fn prefix(key: &str, prefix: &str, value: &str, what: &str) -> Result<String, DockerError> {
+    let fits = !prefix.is_empty() && format!("{prefix}00").parse::<InterfaceName>().is_ok();
+    if fits { Ok(prefix.to_owned()) } else { Err(wrong(key, value, what)) }
 }
 
 fn rate(key: &str, value: &str) -> Result<Rate, DockerError> {
@@ -126,10 +187,14 @@ impl NetworkOptions {
     /// One that is unknown, or whose value is none of its own.
     pub fn read(driver: Driver, given: &serde_json::Map<String, Value>) -> Result<Self, DockerError> {
         let mut read = Self::default();
-        let known = if driver == Driver::Lan { &KNOWN_ON_LANS[..] } else { &KNOWN };
+        let (own, dockers) = match driver {
+            Driver::Lan => (&KNOWN_ON_LANS[..], &[][..]),
+            Driver::Bridge => (&KNOWN[..], &KNOWN_OF_BRIDGES[..]),
+        };
+        let known = || own.iter().chain(dockers).chain(&ADVERTISE).chain(&[PREFIX]).copied();
         for (key, value) in given {
-            if !known.contains(&key.as_str()) {
-                let (key, known) = (key.escape_debug(), known.join(", "));
+            if !known().any(|known| known == key) {
+                let (key, known) = (key.escape_debug(), known().collect::<Vec<_>>().join(", "));
                 return Err(DockerError::Option(format!("unknown option `{key}`: the driver {driver} knows {known}")));
             }
             read.set(key, &text(value))?;
@@ -172,6 +237,32 @@ impl NetworkOptions {
             }
             SEND_RATE => self.rates.send = Some(rate(key, value)?),
             RECEIVE_RATE => self.rates.receive = Some(rate(key, value)?),
+            _ => self.set_as_docker(key, value)?,
+        }
+        Ok(())
+    }
+
+    /// Sets an option of Docker's own drivers.
+    fn set_as_docker(&mut self, key: &str, value: &str) -> Result<(), DockerError> {
+        match key {
+            ICC => self.protected = !truth(key, value)?,
+            HOST_BINDING => {
+                let at: IpAddr = parse(key, value, "an address of the host, such as 127.0.0.1")?;
+                // So does Docker: it stands for all.
+                self.publish_at = Some(at).filter(|at| *at != IpAddr::from([0; 4]));
+            }
+            PREFIX => {
+                self.prefix =
+                    Some(prefix(key, value, value, "what an interface may be called before its number, such as eth")?);
+            }
+            BRIDGE_NAME => {
+                tracing::info!(
+                    "Docker's network is not called \"{}\": bridges are called after its identifier",
+                    value.escape_debug()
+                );
+            }
+            MASQUERADE if truth(key, value)? => tracing::info!("`{key}` says nothing new: an uplink translates always"),
+            MASQUERADE => return Err(wrong(key, value, "true, for an uplink translates always, or leave it out")),
             // Every known key is above.
             _ => {}
         }
@@ -211,6 +302,15 @@ fn text(value: &Value) -> String {
 
 fn parse<T: std::str::FromStr>(key: &str, value: &str, what: &str) -> Result<T, DockerError> {
     value.parse().map_err(|_| wrong(key, value, what))
+}
+
+/// Docker's own options are read by Go's `strconv.ParseBool`.
+fn truth(key: &str, value: &str) -> Result<bool, DockerError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(wrong(key, value, "true or false")),
+    }
 }
 
 fn wrong(key: &str, value: &str, what: impl fmt::Display) -> DockerError {

@@ -14,7 +14,7 @@ use super::DockerError;
 pub struct Sandbox {
     /// Its file.
     pub path: PathBuf,
-    /// The file's number; `None`: it was not there yet.
+    /// The namespace's number; `None`: vswitchd did not see it.
     pub inode: Option<u64>,
 }
 
@@ -32,13 +32,18 @@ impl Sandbox {
 
     /// Whether it is still there.
     pub fn is_alive(&self) -> bool {
-        let now = inode(&self.path);
-        now.is_some() && (self.inode.is_none() || now == self.inode)
+        // Where dockerd's mounts are not seen, the file is all there is.
+        self.inode.map_or_else(|| self.path.exists(), |known| inode(&self.path) == Some(known))
     }
 }
 
+/// The file system of namespaces (`linux/magic.h`, `NSFS_MAGIC`).
+const NSFS: rustix::fs::FsWord = 0x6e73_6673;
+
+/// The number of the namespace that is mounted there.
 fn inode(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
+    let is_namespace = rustix::fs::statfs(path).is_ok_and(|found| found.f_type == NSFS);
+    std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]
@@ -46,19 +51,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sandbox_is_gone_with_its_file() {
+    fn a_sandbox_is_gone_with_its_namespace_also_where_its_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0123");
         let text = path.to_str().unwrap();
+        let mount = |namespace: &str| {
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(format!("/proc/self/ns/{namespace}"), &path).unwrap();
+        };
         assert!(!Sandbox::at(text).unwrap().is_alive());
-        std::fs::write(&path, "").unwrap();
+        mount("net");
         let sandbox = Sandbox::at(text).unwrap();
         assert!(sandbox.is_alive());
-        // Kept, so that the number is not given again at once.
-        std::fs::rename(&path, directory.path().join("old")).unwrap();
+        mount("uts");
+        assert!(!sandbox.is_alive(), "another namespace");
+        mount("net");
+        assert!(sandbox.is_alive());
+        std::fs::remove_file(&path).unwrap();
         assert!(!sandbox.is_alive());
         std::fs::write(&path, "").unwrap();
-        assert!(!sandbox.is_alive());
+        assert!(!sandbox.is_alive(), "what a namespace was mounted on");
+        let unseen = Sandbox::at(text).unwrap();
+        assert!(unseen.is_alive() && unseen.inode.is_none());
         for bad in ["", "relative", "/a\0b"] {
             assert!(Sandbox::at(bad).is_err());
         }

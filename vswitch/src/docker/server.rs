@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::message::{self, Call, CallError, Driver, Request};
 use crate::http::{self, Limits};
 
-/// Largest request: a container may publish many ports, each in a hundred bytes.
-const LARGEST: usize = 4 << 20;
+/// Largest request: a container may publish every port, each in two hundred bytes.
+const LARGEST: usize = 16 << 20;
 /// Docker keeps connections for its next calls, and takes one that is closed at the wrong moment for a failed call: they may be silent
 /// for as long as there is room.
 const LIMITS: Limits = Limits { connections: 512, headers: None };

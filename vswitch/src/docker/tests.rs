@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::message::{self, Binding, Call, Driver, Request};
 use super::*;
-use crate::api::{BridgeSpec, ForwardKey, PortKind, UplinkKindName, VlanMode};
+use crate::api::{BridgeSpec, ForwardKey, PortKind, PortName, UplinkKindName, VlanMode};
 
 const NETWORK: &str = "aaaaaaaa89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const ENDPOINT: &str = "bbbbbbbb89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -132,14 +132,82 @@ fn what_is_no_network_is_refused() {
         };
         Network::read(&request)
     };
-    refused(subnets(json!([])), "no subnet");
-    refused(subnets(json!([{ "Pool": "0.0.0.0/0" }])), "no subnet");
     refused(subnets(json!([{ "Pool": "x" }])), "not a subnet");
     refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1" }])), "not a gateway");
     refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.255/24" }])), "cannot have the address");
     let twice =
         json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1/24" }, { "Pool": "10.0.0.0/16", "Gateway": "10.0.1.1/16" }]);
     refused(subnets(twice), "are in one subnet");
+}
+
+#[test]
+fn a_network_without_subnets_is_a_bridge_without_gateway() {
+    for v4 in [json!(null), json!([]), json!([{ "Pool": "0.0.0.0/0" }])] {
+        let read = |options: Value| {
+            let body = json!({ "NetworkID": NETWORK, "Options": { "com.docker.network.generic": options }, "IPv4Data": v4 });
+            let Request::CreateNetwork(request) = call("CreateNetwork", body) else { panic!("another request") };
+            Network::read(&request)
+        };
+        let network = read(json!({})).unwrap();
+        let place = |interface: Value, options: Value| endpoint(interface, options, &network);
+        let station = place(json!({}), json!({})).unwrap();
+        assert_eq!((station.addresses.len(), &station.mac.0[..2]), (0, &[0x02, 0x42][..]));
+        assert_eq!((station.gateway(&network, true), station.gateway(&network, false)), (None, None));
+        let given = place(json!({}), json!({ "vswitch.mac": "02:00:00:00:00:07" })).unwrap();
+        assert_eq!(given.mac.to_string(), "02:00:00:00:00:07");
+        let same = place(json!({ "MacAddress": "02:00:00:00:00:07" }), json!({ "vswitch.mac": "02:00:00:00:00:07" }));
+        assert_eq!(same.unwrap().mac, given.mac);
+        refused(place(json!({ "MacAddress": "02:00:00:00:00:08" }), json!({ "vswitch.mac": "02:00:00:00:00:07" })), "differ");
+        refused(place(json!({}), json!({ "vswitch.mac": "7" })), "use a MAC address");
+        let (uplinks, bridges) = docker(network.clone(), station).bridges(&DockerSettings::default());
+        assert_eq!((uplinks.len(), bridges[0].addresses.len(), bridges[0].uplink.as_ref()), (0, 0, None));
+        refused(read(json!({ "vswitch.uplink": "wan" })), "leave it out");
+    }
+}
+
+#[test]
+fn options_of_dockers_bridge_are_carried_out() {
+    let network = network(
+        json!({
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1",
+            "com.docker.network.bridge.name": "br-mine",
+            "com.docker.network.bridge.enable_ip_masquerade": "true",
+            "com.docker.network.container_iface_prefix": "lan",
+            "com.docker.network.advertise_addr_nmsgs": "3",
+            "com.docker.network.advertise_addr_ms": "1000",
+        }),
+        false,
+    );
+    let network = network.unwrap();
+    assert_eq!((network.options.protected, network.options.publish_at), (true, "127.0.0.1".parse().ok()));
+    let named = |options: Value| endpoint(json!({ "Address": "10.78.0.9/24" }), options, &network);
+    assert_eq!(named(json!({})).unwrap().prefix.as_deref(), Some("lan"));
+    assert!(web(&network).port_spec(&network, "/x".into()).unwrap().protected);
+    let ifname = |name: &str| named(json!({ message::IFNAME: name }));
+    assert_eq!(ifname("wan0").unwrap().prefix.as_deref(), Some("wan"));
+    for bad in ["wan1", "0", "", "with space0", "muchtoolongaprefix0"] {
+        refused(ifname(bad), "use a name that ends in 0, such as wan0");
+    }
+    for (key, value, part) in [
+        ("com.docker.network.bridge.enable_icc", "perhaps", "use true or false"),
+        ("com.docker.network.bridge.enable_ip_masquerade", "false", "leave it out"),
+        ("com.docker.network.bridge.host_binding_ipv4", "here", "use an address of the host"),
+        ("com.docker.network.container_iface_prefix", "a/b", "what an interface may be called"),
+    ] {
+        refused(self::network(json!({ key: value }), false), part);
+    }
+    let all = self::network(json!({ "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0" }), false).unwrap();
+    assert_eq!(all.options.publish_at, None);
+}
+
+#[test]
+fn the_gateway_of_a_lan_is_only_what_the_user_says() {
+    let skips = |driver| match message::read(driver, "/NetworkDriver.GwAllocCheck", b"{}").unwrap() {
+        Call::Answer(answer) => answer["SkipIPv4"] == true && answer["SkipIPv6"] == true,
+        Call::Request(_) => panic!("a request"),
+    };
+    assert!(skips(Driver::Lan) && !skips(Driver::Bridge));
 }
 
 #[test]
@@ -182,39 +250,130 @@ fn binding(protocol: u8, host_ip: &str, first: u16, last: u16) -> Binding {
     Binding { protocol, port: 80, host_ip: host_ip.to_owned(), first, last }
 }
 
+/// Where nothing is published, but for what is changed of it.
+fn outside<'a>(uplink: &'a PortName, kind: UplinkKindName, refused: &'a BTreeSet<(Protocol, u16)>) -> Outside<'a> {
+    Outside { uplink, kind, listen: None, leaves_ipv6: false, is_taken: &|_| false, siblings: &[], refused }
+}
+
+fn chosen(bindings: &[Binding], endpoint: &Endpoint, outside: &Outside<'_>) -> Result<Vec<String>, DockerError> {
+    Ok(choose(bindings, endpoint, outside)?.into_iter().map(|spec| format!("{} {}", spec.key, spec.to)).collect())
+}
+
 fn published(bindings: &[Binding], kind: UplinkKindName, taken: &[u16], refused: &[u16]) -> Result<Vec<String>, DockerError> {
     let web = web(&network(json!({}), false).unwrap());
     let is_taken = |key: &ForwardKey| taken.iter().any(|port| key.ports.to_string() == port.to_string());
     let refused: BTreeSet<(Protocol, u16)> = refused.iter().map(|port| (Protocol::Tcp, *port)).collect();
     let uplink = "wan".parse().unwrap();
-    let outside = Outside { uplink: &uplink, kind, is_taken: &is_taken, refused: &refused };
-    let chosen = choose(bindings, &web, &outside)?;
-    Ok(chosen.into_iter().map(|spec| format!("{} {}", spec.key, spec.to)).collect())
+    chosen(bindings, &web, &Outside { is_taken: &is_taken, ..outside(&uplink, kind, &refused) })
+}
+
+/// A container without an IPv6 address.
+fn v4_only() -> Endpoint {
+    endpoint(json!({ "Address": "10.78.0.3/24" }), json!({}), &network(json!({}), false).unwrap()).unwrap()
 }
 
 #[test]
-fn a_port_is_published_once_at_a_host_and_for_each_version_at_a_link() {
+fn a_port_is_published_to_the_address_of_each_ip_version() {
     let all = [binding(6, "", 8080, 8080)];
-    assert_eq!(published(&all, UplinkKindName::Host, &[], &[]).unwrap(), ["wan tcp/8080 10.78.0.2:80"]);
+    let both = ["wan tcp/8080 --listen 0.0.0.0 10.78.0.2:80", "wan tcp6/8080 --listen :: [fd00:78::2]:80"];
+    assert_eq!(published(&all, UplinkKindName::Host, &[], &[]).unwrap(), both);
     let both = ["wan tcp/8080 10.78.0.2:80", "wan tcp6/8080 [fd00:78::2]:80"];
     assert_eq!(published(&all, UplinkKindName::Link, &[], &[]).unwrap(), both);
     let v6 = [binding(17, "::", 53, 53)];
     assert_eq!(published(&v6, UplinkKindName::Host, &[], &[]).unwrap(), ["wan udp6/53 --listen :: [fd00:78::2]:80"]);
     let one = [binding(6, "192.0.2.1", 1, 1)];
-    assert_eq!(published(&one, UplinkKindName::Link, &[], &[]).unwrap(), ["wan tcp/1 --listen 192.0.2.1 10.78.0.2:80"]);
+    for kind in [UplinkKindName::Link, UplinkKindName::Host] {
+        assert_eq!(published(&one, kind, &[], &[]).unwrap(), ["wan tcp/1 --listen 192.0.2.1 10.78.0.2:80"]);
+    }
+    // Where there is one address only, the host's sockets lead there from both versions.
+    let (uplink, none) = ("wan".parse().unwrap(), BTreeSet::new());
+    let host = outside(&uplink, UplinkKindName::Host, &none);
+    assert_eq!(chosen(&all, &v4_only(), &host).unwrap(), ["wan tcp/8080 10.78.0.3:80"]);
+    assert_eq!(chosen(&v6, &v4_only(), &host).unwrap(), ["wan udp/53 --listen :: 10.78.0.3:80"]);
+    let at = Outside { listen: "192.0.2.9".parse().ok(), ..host };
+    assert_eq!(chosen(&all, &v4_only(), &at).unwrap(), ["wan tcp/8080 --listen 192.0.2.9 10.78.0.3:80"]);
+}
+
+#[test]
+fn the_endpoints_of_a_container_share_its_ports_by_ip_version() {
+    let all = [binding(6, "", 8080, 8080)];
+    let (uplink, none) = ("wan".parse().unwrap(), BTreeSet::new());
+    let host = || outside(&uplink, UplinkKindName::Host, &none);
+    let dual = web(&network(json!({}), false).unwrap());
+    let labelled = Outside { leaves_ipv6: true, ..host() };
+    let v4 = ["wan tcp/8080 --listen 0.0.0.0 10.78.0.3:80"];
+    assert_eq!(chosen(&all, &v4_only(), &labelled).unwrap(), v4, "IPv6 is another's");
+    assert_eq!(chosen(&[binding(6, "2001:db8::1", 1, 1)], &v4_only(), &labelled).unwrap(), Vec::<String>::new());
+    let siblings = choose(&all, &v4_only(), &labelled).unwrap();
+    let second = Outside { siblings: &siblings, ..host() };
+    assert_eq!(chosen(&all, &dual, &second).unwrap(), ["wan tcp6/8080 --listen :: [fd00:78::2]:80"], "what is left");
+    // Whoever is told that IPv4 is its own takes that also where the other was first.
+    let siblings = choose(&all, &dual, &host()).unwrap();
+    let second = Outside { siblings: &siblings, leaves_ipv6: true, ..host() };
+    assert_eq!(chosen(&all, &v4_only(), &second).unwrap(), v4);
+    // Of a port that Docker leaves to us, both have the same.
+    let any = [binding(6, "", 0, 0)];
+    let siblings =
+        choose(&any, &v4_only(), &Outside { refused: &[(Protocol::Tcp, 32_768)].into(), leaves_ipv6: true, ..host() }).unwrap();
+    let second = Outside { siblings: &siblings, ..host() };
+    assert_eq!(chosen(&any, &dual, &second).unwrap(), ["wan tcp6/32769 --listen :: [fd00:78::2]:80"]);
+}
+
+#[test]
+fn a_container_that_is_asked_again_keeps_its_ports() {
+    let any = [binding(6, "", 0, 0), binding(6, "", 8000, 8009)];
+    let (uplink, none) = ("wan".parse().unwrap(), BTreeSet::new());
+    let host = || outside(&uplink, UplinkKindName::Host, &none);
+    let mut web = v4_only();
+    let refused = [(Protocol::Tcp, 32_768), (Protocol::Tcp, 8000)].into();
+    web.published = choose(&any, &web, &Outside { refused: &refused, ..host() }).unwrap();
+    assert_eq!(choose(&any, &web, &host()).unwrap(), web.published, "although others became free");
+}
+
+#[test]
+fn ports_that_follow_each_other_are_one_forward() {
+    let follow = |first: u16, port: u16| Binding { port, ..binding(17, "", first, first) };
+    let mut all: Vec<Binding> = (0..20_000).map(|n| follow(18_000 + n, 8_000 + n)).collect();
+    // As Docker may say it.
+    all.reverse();
+    let map: Vec<Value> = all.iter().map(|Binding { protocol, port, first, .. }| json!({ "Proto": protocol, "Port": port, "HostPort": first, "HostPortEnd": first })).collect();
+    let all = bindings(&[(message::PORT_MAP.to_owned(), json!(map))].into()).unwrap();
+    let both = ["wan udp/18000-37999 --listen 0.0.0.0 10.78.0.2:8000", "wan udp6/18000-37999 --listen :: [fd00:78::2]:8000"];
+    assert_eq!(published(&all, UplinkKindName::Host, &[], &[]).unwrap(), both);
+    refused(published(&all, UplinkKindName::Host, &[20_000], &[]), "udp port 20000 is in use");
+    let apart = [follow(10, 10), follow(11, 11), follow(13, 13), follow(14, 13), follow(15, 15)];
+    let apart = published(&apart, UplinkKindName::Link, &[], &[]).unwrap();
+    let v4: Vec<&String> = apart.iter().filter(|text| text.contains("udp/")).collect();
+    let ranges =
+        ["wan udp/10-11 10.78.0.2:10", "wan udp/13 10.78.0.2:13", "wan udp/14 10.78.0.2:13", "wan udp/15 10.78.0.2:15"];
+    assert_eq!(v4, ranges);
+    let many = vec![json!({ "Proto": 6, "Port": 1 }); 65_536];
+    refused(bindings(&[(message::PORT_MAP.to_owned(), json!(many))].into()), "use at most 65535");
 }
 
 #[test]
 fn the_first_port_that_is_free_is_chosen() {
     let range = binding(6, "", 8000, 8002);
     let bindings = [range.clone(), range.clone()];
-    let chosen = published(&bindings, UplinkKindName::Host, &[8000], &[]).unwrap();
-    assert_eq!(chosen, ["wan tcp/8001 10.78.0.2:80", "wan tcp/8002 10.78.0.2:80"]);
+    let chosen = published(&bindings, UplinkKindName::Link, &[8000], &[]).unwrap();
+    let both = [
+        "wan tcp/8001 10.78.0.2:80",
+        "wan tcp6/8001 [fd00:78::2]:80",
+        "wan tcp/8002 10.78.0.2:80",
+        "wan tcp6/8002 [fd00:78::2]:80",
+    ];
+    assert_eq!(chosen, both);
     let full = published(&bindings, UplinkKindName::Host, &[8000], &[8001]);
     refused(full, "all tcp ports from 8000 to 8002 are in use");
     let any = [binding(6, "", 0, 0), binding(17, "", 0, 0)];
-    let chosen = published(&any, UplinkKindName::Host, &[], &[32_768]).unwrap();
-    assert_eq!(chosen, ["wan tcp/32769 10.78.0.2:80", "wan udp/32768 10.78.0.2:80"]);
+    let chosen = published(&any, UplinkKindName::Link, &[], &[32_768]).unwrap();
+    let both = [
+        "wan tcp/32769 10.78.0.2:80",
+        "wan tcp6/32769 [fd00:78::2]:80",
+        "wan udp/32768 10.78.0.2:80",
+        "wan udp6/32768 [fd00:78::2]:80",
+    ];
+    assert_eq!(chosen, both);
     refused(published(&[binding(6, "", 80, 80)], UplinkKindName::Host, &[80], &[]), "tcp port 80 is in use");
 }
 
@@ -236,11 +395,11 @@ fn forwards_follow_their_network_to_its_uplink() {
     let network = network(json!({}), false).unwrap();
     let mut web = web(&network);
     let uplink = "old".parse().unwrap();
-    let outside = Outside { uplink: &uplink, kind: UplinkKindName::Host, is_taken: &|_| false, refused: &BTreeSet::new() };
-    web.published = choose(&[binding(6, "", 80, 80)], &web, &outside).unwrap();
+    let none = BTreeSet::new();
+    web.published = choose(&[binding(6, "", 80, 80)], &web, &outside(&uplink, UplinkKindName::Link, &none)).unwrap();
     let docker = docker(network, web);
     let forwards = docker.forwards(|_| Some("new".parse().unwrap()));
-    assert_eq!(forwards.iter().map(|spec| spec.key.to_string()).collect::<Vec<_>>(), ["new tcp/80"]);
+    assert_eq!(forwards.iter().map(|spec| spec.key.to_string()).collect::<Vec<_>>(), ["new tcp/80", "new tcp6/80"]);
     assert_eq!(forwards[0].to.ip(), "10.78.0.2".parse::<IpAddr>().unwrap());
     assert_eq!(docker.forwards(|_| None), []);
 }

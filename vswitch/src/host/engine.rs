@@ -1,6 +1,6 @@
 //! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to whom it is for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,6 +80,8 @@ pub(super) struct Engine {
     echo: Echo,
     reassembly: Reassembly<()>,
     listeners: Listeners,
+    /// Listeners whose clients could not be accepted for want of descriptors, which raise no new edge.
+    starved: BTreeSet<usize>,
     /// Sockets where more may wait, for which the kernel shows no new edge.
     again: VecDeque<Token>,
     /// How often the thread came round its loop.
@@ -92,6 +94,7 @@ impl Engine {
         commands: Receiver<Command>,
         common: Common,
         capacity: Capacity,
+        descriptors: usize,
         turns: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -102,7 +105,8 @@ impl Engine {
             udp: Udp::new(capacity.udp),
             echo: Echo::new(capacity.echo),
             reassembly: Reassembly::new(),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(descriptors),
+            starved: BTreeSet::new(),
             again: VecDeque::new(),
             turns,
         }
@@ -195,8 +199,8 @@ impl Engine {
         self.listeners.set(forwards, |listener, number| {
             common.watch(listener.descriptor(), Source::Listener.token(number), Interest::READABLE)
         })?;
-        let listeners = &self.listeners;
-        self.udp.retain(|socket, to| listeners.has(socket, to));
+        let targets = self.listeners.targets();
+        self.udp.retain(|socket, to| targets.get(&socket.as_ptr()) == Some(&to));
         Ok(())
     }
 
@@ -204,8 +208,7 @@ impl Engine {
         self.udp.expire(now);
         self.echo.expire(now);
         self.reassembly.expire(now);
-        // Clients that could not be accepted for want of descriptors raise no new edge.
-        for number in 0..self.listeners.open.len() {
+        for number in std::mem::take(&mut self.starved) {
             self.ready(Source::Listener.token(number), true, false, now);
         }
     }
@@ -329,7 +332,11 @@ impl Engine {
                     }
                 }
                 // ECONNABORTED and errors of the network that accept(2) passes on concern one client.
-                Err(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return false,
+                Err(Errno::AGAIN) => return false,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.starved.insert(number);
+                    return false;
+                }
                 Err(_) => {}
             }
         }

@@ -66,9 +66,9 @@ pub enum HostError {
     },
     /// More sockets than the uplink opens.
     #[error(
-        "cannot forward {0} ports: a host uplink listens on at most {MOST_LISTENERS} sockets, and a port of all addresses takes two"
+        "the published ports take {0} sockets, and a host uplink opens at most {1}: one for each port and address, two for a port of all addresses; publish fewer, or raise the limit of descriptors (LimitNOFILE=), of which they may have half, up to {MOST_LISTENERS}"
     )]
-    TooMany(usize),
+    TooMany(usize, usize),
     /// The kernel refused for another reason.
     #[error("cannot listen on {} port {}: {source}", word(*protocol), address)]
     Listen {

@@ -3,9 +3,10 @@
 //! A forward without an address listens on all, with a socket for each version. A change opens what is new before it closes what
 //! is gone, unless that is in its way, so that it happens whole or not at all; what did not change is not touched.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use nat::Protocol;
 use rustix::io::Errno;
@@ -14,8 +15,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::HostError;
 use crate::sys::datagram;
 
-/// Most sockets that listen.
-pub(super) const MOST_LISTENERS: usize = 4096;
+/// Most sockets that listen: every port of one protocol on all addresses of both versions.
+pub(super) const MOST_LISTENERS: usize = 1 << 17;
 /// Clients that wait to be accepted; the kernel cuts it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
@@ -44,16 +45,27 @@ pub(super) struct Place {
 }
 
 /// All that listen, and those that do so for a change that is not made yet.
-#[derive(Default)]
 pub(super) struct Listeners {
     /// By number, which is the token's; a number is used again only for another socket.
-    pub(super) open: Vec<Option<Listener>>,
+    open: Vec<Option<Listener>>,
+    /// The numbers of what is open.
+    numbers: BTreeMap<Place, usize>,
+    /// Numbers that are not used.
+    vacant: Vec<usize>,
+    /// Most sockets that may be open.
+    most: usize,
 }
 
 impl Listeners {
+    /// None yet, of at most half as many as descriptors may be open: the others are for connections.
+    pub(super) fn new(descriptors: usize) -> Self {
+        let most = MOST_LISTENERS.min(descriptors / 2);
+        Self { open: Vec::new(), numbers: BTreeMap::new(), vacant: Vec::new(), most }
+    }
+
     /// Listens as `forwards` say. `watch` is told the new sockets and their numbers.
     pub(super) fn set(&mut self, forwards: &[Forward], watch: impl Fn(&Listener, usize) -> bool) -> Result<(), HostError> {
-        let wanted = wanted(forwards)?;
+        let wanted = wanted(forwards, self.most)?;
         let (mut new, mut closed) = (Vec::new(), Vec::new());
         if let Err(error) = self.open_new(&wanted, &mut new, &mut closed) {
             drop(new);
@@ -65,12 +77,15 @@ impl Listeners {
             }
             return Err(error);
         }
-        for slot in &mut self.open {
-            let target = slot.as_ref().and_then(|listener| target(&wanted, listener.place));
-            match (slot.as_mut(), target) {
-                (Some(listener), Some(to)) => listener.to = to,
-                _ => *slot = None,
+        let mut gone = Vec::new();
+        for listener in self.open.iter_mut().flatten() {
+            match target(&wanted, listener.place) {
+                Some(to) => listener.to = to,
+                None => gone.push(listener.place),
             }
+        }
+        for place in gone {
+            self.close(place);
         }
         for listener in new {
             self.insert(listener, &watch)?;
@@ -87,7 +102,7 @@ impl Listeners {
         closed: &mut Vec<(Place, SocketAddr)>,
     ) -> Result<(), HostError> {
         for (place, to, needed) in wanted {
-            if self.find(*place).is_some() {
+            if self.numbers.contains_key(place) {
                 continue;
             }
             let opened = match open(*place) {
@@ -96,7 +111,6 @@ impl Listeners {
             };
             match opened {
                 Ok(socket) => new.push(Listener { place: *place, socket: Arc::new(socket), to: *to }),
-                // A host without IPv6 listens on all addresses that it has.
                 Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if !needed => {}
                 Err(error) => return Err(refusal(*place, error)),
             }
@@ -107,63 +121,66 @@ impl Listeners {
     /// Closes sockets of this port that are not wanted; says whether there were any.
     fn make_way(&mut self, place: Place, wanted: &[Wanted], closed: &mut Vec<(Place, SocketAddr)>) -> bool {
         let before = closed.len();
-        let same_port = |other: Place| other.protocol == place.protocol && other.address.port() == place.address.port();
-        for slot in &mut self.open {
-            if let Some(listener) =
-                slot.take_if(|listener| same_port(listener.place) && target(wanted, listener.place).is_none())
-            {
-                closed.push((listener.place, listener.to));
-            }
+        let same_port = |other: &Place| other.protocol == place.protocol && other.address.port() == place.address.port();
+        let in_the_way: Vec<Place> = self.numbers.keys().copied().filter(same_port).collect();
+        for other in in_the_way.into_iter().filter(|other| target(wanted, *other).is_none()) {
+            closed.extend(self.close(other).map(|listener| (listener.place, listener.to)));
         }
         closed.len() > before
     }
 
     fn insert(&mut self, listener: Listener, watch: &impl Fn(&Listener, usize) -> bool) -> Result<(), HostError> {
-        let number = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
-        if number == self.open.len() {
+        let number = self.vacant.pop().unwrap_or_else(|| {
             self.open.push(None);
-        }
+            self.open.len() - 1
+        });
         if !watch(&listener, number) {
+            self.vacant.push(number);
             return Err(refusal(listener.place, Errno::NOMEM));
         }
+        self.numbers.insert(listener.place, number);
         if let Some(slot) = self.open.get_mut(number) {
             *slot = Some(listener);
         }
         Ok(())
     }
 
+    fn close(&mut self, place: Place) -> Option<Listener> {
+        let number = self.numbers.remove(&place)?;
+        self.vacant.push(number);
+        self.open.get_mut(number)?.take()
+    }
+
     pub(super) fn get(&self, number: usize) -> Option<&Listener> {
         self.open.get(number)?.as_ref()
     }
 
-    fn find(&self, place: Place) -> Option<&Listener> {
-        self.open.iter().flatten().find(|listener| listener.place == place)
-    }
-
-    /// Whether a socket listens for this container's end.
-    pub(super) fn has(&self, socket: &Weak<OwnedFd>, to: SocketAddr) -> bool {
-        self.open.iter().flatten().any(|listener| Arc::as_ptr(&listener.socket) == socket.as_ptr() && listener.to == to)
+    /// Who listens for which container's end, by the address of the socket in memory.
+    pub(super) fn targets(&self) -> BTreeMap<*const OwnedFd, SocketAddr> {
+        self.open.iter().flatten().map(|listener| (Arc::as_ptr(&listener.socket), listener.to)).collect()
     }
 }
 
 /// Where to listen, for whom, and whether it must be possible.
 type Wanted = (Place, SocketAddr, bool);
 
-/// What is to listen; sorted.
-fn wanted(forwards: &[Forward]) -> Result<Vec<Wanted>, HostError> {
+/// What is to listen, on `most` sockets at most; sorted.
+fn wanted(forwards: &[Forward], most: usize) -> Result<Vec<Wanted>, HostError> {
     let count = |forward: &Forward| forward.rule.ports.count() as usize * if forward.listen.is_some() { 1 } else { 2 };
     let total = forwards.iter().map(count).sum();
-    if total > MOST_LISTENERS {
-        return Err(HostError::TooMany(total));
+    if total > most {
+        return Err(HostError::TooMany(total, most));
     }
     let mut wanted = Vec::with_capacity(total);
     for Forward { rule, listen } in forwards {
         let both = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let addresses = listen.as_ref().map_or(&both[..], std::slice::from_ref);
-        for port in (1..=u16::MAX).filter(|port| rule.ports.contains(*port)) {
+        for port in rule.ports.first()..=rule.ports.last() {
             let Some(to) = rule.target(port) else { continue };
-            for (index, address) in addresses.iter().enumerate() {
-                wanted.push((Place { protocol: rule.protocol, address: SocketAddr::new(*address, port) }, to, index == 0));
+            for address in addresses {
+                // A host without IPv6 listens on all addresses that it has.
+                let needed = *address != IpAddr::from(Ipv6Addr::UNSPECIFIED);
+                wanted.push((Place { protocol: rule.protocol, address: SocketAddr::new(*address, port) }, to, needed));
             }
         }
     }

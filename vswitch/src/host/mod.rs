@@ -135,8 +135,8 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let outbox = Outbox::new(link, mac, router, mtu);
     let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
-    let turns = Arc::new(AtomicU64::new(0));
-    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors()), Arc::clone(&turns));
+    let (turns, descriptors) = (Arc::new(AtomicU64::new(0)), descriptors());
+    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors), descriptors, Arc::clone(&turns));
     // A new thread is in the network namespace of the one that makes it.
     let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(move || engine.run()).map_err(failed)?;
     Ok((HostUplink { commands, waker, turns, thread: Some(thread) }, Box::new(device)))

@@ -45,7 +45,7 @@ impl Switch {
             Ok(Begun::New(endpoint)) => {
                 // Docker asks again after a connection broke: nobody hears the first answer any more.
                 let id = request.reference.endpoint.clone();
-                self.asking.insert(id, Asking { request, endpoint, reply, declined: None });
+                self.asking.insert(id, Asking { request, endpoint: *endpoint, reply, declined: None });
             }
             Err(error) => drop(reply.send(Err(error.to_string()))),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::{ControlError, Switch};
-use crate::api::{ForwardKey, Origin, protocol_name};
+use crate::api::{ForwardKey, Origin, PortName, protocol_name};
 use crate::attach;
 use crate::docker::message::{self, EndpointReference};
 use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
@@ -19,14 +19,14 @@ pub(super) enum Begun {
     /// It is there already, with this answer.
     Known(Value),
     /// It is to be added.
-    New(Endpoint),
+    New(Box<Endpoint>),
 }
 
 impl Switch {
     pub(super) fn create_endpoint(&mut self, request: &message::CreateEndpoint) -> Result<Value, ControlError> {
         match self.begin_endpoint(request)? {
             Begun::Known(answer) => Ok(answer),
-            Begun::New(endpoint) => self.add_endpoint(request, endpoint),
+            Begun::New(endpoint) => self.add_endpoint(request, *endpoint),
         }
     }
 
@@ -43,7 +43,7 @@ impl Switch {
             None if known.len() + self.asking.len() >= docker::MOST_ENDPOINTS => {
                 Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into())
             }
-            None => Ok(Begun::New(endpoint)),
+            None => Ok(Begun::New(Box::new(endpoint))),
         }
     }
 
@@ -116,7 +116,7 @@ impl Switch {
         let network = self.network(&endpoint.network)?;
         let [v4, v6] = [true, false].map(|v4| endpoint.gateway(network, v4));
         let mut answer = json!({
-            "InterfaceName": { "SrcName": endpoint.port, "DstPrefix": "eth" },
+            "InterfaceName": { "SrcName": endpoint.port, "DstPrefix": endpoint.prefix.as_deref().unwrap_or("eth") },
             // Else Docker adds an interface of its own where there is no gateway.
             "DisableGatewayService": v4.is_none(),
         });
@@ -162,18 +162,27 @@ impl Switch {
         self.change_docker(|docker| docker.endpoints.get_mut(id).map(change))
     }
 
-    /// Forgets endpoints whose containers are dead, and what was theirs on the switch. To be called now and then.
-    pub fn collect_dead(&mut self) {
+    /// Forgets endpoints whose containers are dead, and what was theirs on the switch; says whether there were any. To be called now and then.
+    pub fn collect_dead(&mut self) -> bool {
         self.collect_dead_containers();
         let endpoints = &self.state.docker.endpoints;
         let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         if dead.is_empty() {
-            return;
+            return false;
         }
         tracing::info!(count = dead.len(), "Docker's containers are gone without a word: their ports are removed");
-        if let Err(error) = self.delete_endpoints(&dead) {
-            tracing::warn!("ports of dead containers could not be removed: {error}");
+        let deleted = self.delete_endpoints(&dead);
+        deleted.inspect_err(|error| tracing::warn!("ports of dead containers could not be removed: {error}")).is_ok()
+    }
+
+    /// Withdraws what a container has published whose device is gone: it is dead, or has lost its way in.
+    pub(in crate::control) fn withdraw_lost(&mut self, port: &PortName) {
+        let lost = self.state.docker.endpoints.iter().find(|(_, endpoint)| endpoint.port == *port);
+        if let Some(id) = lost.map(|(id, _)| id.clone())
+            && let Err(error) = self.withdraw_ports(&id)
+        {
+            tracing::warn!(%port, "what it published could not be withdrawn: {error}");
         }
     }
 
