@@ -37,7 +37,8 @@ impl std::str::FromStr for VlanId {
     type Err = VlanIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number: u16 = text.parse().map_err(|_| VlanIdError(format!("\"{}\"", text.escape_default())))?;
+        let shown = || if text.parse::<i64>().is_ok() { text.to_owned() } else { format!("\"{}\"", text.escape_default()) };
+        let number: u16 = text.parse().map_err(|_| VlanIdError(shown()))?;
         number.try_into()
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use nat::{Forward, PortRange, Protocol};
 use serde::{Deserialize, Serialize};
 
+use super::read::{Raw, Read, read};
 use super::{PortName, UplinkError, UplinkKindName};
 
 /// A published port: destination NAT on an uplink, as `switch.toml` describes it.
@@ -106,22 +107,31 @@ fn protocol_of(text: &str) -> Result<Protocol, UplinkError> {
     }
 }
 
-/// A port, as a number or a text.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Ports {
-    Number(u16),
-    Text(String),
+/// A port or a range of them, as a number or a text.
+#[derive(Clone, Serialize)]
+struct Ports(String);
+
+impl Read for Ports {
+    fn read(raw: Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Number(number) => Ok(Self(number.to_string())),
+            raw => raw.text("a port such as 8080, or a range such as 5000-5100").map(Self),
+        }
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ForwardTable {
+pub(crate) struct ForwardTable {
+    #[serde(deserialize_with = "read")]
     uplink: PortName,
+    #[serde(deserialize_with = "read")]
     protocol: String,
+    #[serde(deserialize_with = "read")]
     port: Ports,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     listen: Option<String>,
+    #[serde(deserialize_with = "read")]
     to: String,
 }
 
@@ -147,12 +157,8 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 
     fn try_from(table: ForwardTable) -> Result<Self, UplinkError> {
         let ForwardTable { uplink, protocol, port, listen, to } = table;
-        let ports = match port {
-            Ports::Number(port) => port.to_string(),
-            Ports::Text(text) => text,
-        };
         let to: SocketAddr = to.parse().map_err(|_| UplinkError::Target(to))?;
-        let (protocol, ports, v6) = (protocol_of(&protocol)?, ports.parse()?, to.is_ipv6());
+        let (protocol, ports, v6) = (protocol_of(&protocol)?, port.0.parse()?, to.is_ipv6());
         let key = ForwardKey { uplink, protocol, ports, v6, listen: listen.as_deref().map(listen_of).transpose()? };
         let spec = Self { key, to };
         spec.rule()?;
@@ -163,7 +169,7 @@ impl TryFrom<ForwardTable> for ForwardSpec {
 impl From<ForwardSpec> for ForwardTable {
     fn from(spec: ForwardSpec) -> Self {
         let ForwardKey { uplink, protocol, ports, listen, .. } = spec.key;
-        let (port, listen) = (Ports::Text(ports.to_string()), listen.map(|address| address.to_string()));
+        let (port, listen) = (Ports(ports.to_string()), listen.map(|address| address.to_string()));
         Self { uplink, protocol: protocol_name(protocol).to_owned(), port, listen, to: spec.to.to_string() }
     }
 }

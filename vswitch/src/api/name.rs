@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::read::{Raw, Read, parsed};
+
 /// Most bytes in the name of a network interface: `IFNAMSIZ` (linux/if.h) less its terminating zero.
 const LONGEST: usize = 15;
 
@@ -37,7 +39,7 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
 }
 
 macro_rules! name {
-    ($(#[$docs:meta])* $name:ident, $what:literal) => {
+    ($(#[$docs:meta])* $name:ident, $what:literal, $wanted:literal) => {
         $(#[$docs])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -67,6 +69,12 @@ macro_rules! name {
             }
         }
 
+        impl Read for $name {
+            fn read(raw: Raw) -> Result<Self, String> {
+                parsed(raw, $wanted)
+            }
+        }
+
         impl From<$name> for String {
             fn from(name: $name) -> Self {
                 name.0
@@ -90,17 +98,20 @@ macro_rules! name {
 name!(
     /// The name of a port of the switch, 1 to 15 characters; unique on the whole switch.
     PortName,
-    "port"
+    "port",
+    "the name of a port"
 );
 name!(
     /// The name of a bridge, 1 to 15 characters.
     BridgeName,
-    "bridge"
+    "bridge",
+    "the name of a bridge"
 );
 name!(
     /// The name of a network interface, 1 to 15 characters.
     InterfaceName,
-    "interface"
+    "interface",
+    "the name of an interface"
 );
 
 impl From<&PortName> for InterfaceName {

@@ -88,6 +88,13 @@ impl NetworkError {
     }
 }
 
+impl NetworkError {
+    /// Whether something is missed, which may be among what could not be read.
+    pub(crate) const fn is_of_absence(&self) -> bool {
+        matches!(self, Self::NoUplink(..) | Self::ForwardWithoutUplink(_) | Self::TargetOutside(..))
+    }
+}
+
 impl Network<'_> {
     /// Whether a bridge fits.
     ///

@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::read::{Raw, Read};
+
 /// A rate in bits a second, 8000 to 10^12, as tc(8) writes it: `10mbit`, `1gbit`, or a bare number of bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -74,6 +76,17 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, bits) = UNITS.into_iter().find(|(_, bits)| self.0.is_multiple_of(*bits)).unwrap_or(("bit", 1));
         write!(f, "{}{unit}", self.0 / bits)
+    }
+}
+
+impl Read for Rate {
+    fn read(raw: Raw) -> Result<Self, String> {
+        let text = match raw {
+            // A bare number is one of bits, as in tc(8).
+            Raw::Number(bits) => bits.to_string(),
+            raw => raw.text("a rate such as \"10mbit\"")?,
+        };
+        text.parse().map_err(|error: RateError| error.to_string())
     }
 }
 

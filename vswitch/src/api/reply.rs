@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo, InterfaceName,
-    NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VxlanSpec,
+    NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VlanList,
+    VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -224,7 +225,7 @@ impl PortInfo {
             mac,
             addresses: spec.addresses.clone(),
             vlan,
-            trunk,
+            trunk: trunk.map(VlanList::into_vec),
             native,
             guard: spec.guard,
             protected: spec.protected,
@@ -332,7 +333,7 @@ impl VxlanInfo {
             udp_checksum: spec.udp_checksum,
             ttl: spec.ttl,
             vlan,
-            trunk,
+            trunk: trunk.map(VlanList::into_vec),
             native,
             bum_limit: spec.bum_limit,
             r#static: spec.stations.clone(),

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::read::{Raw, Read, address as ip_address, cidr, read, word};
 use super::{InterfaceName, PortName};
 
 /// A way to the rest of the world, as `switch.toml` describes it. Its name is that of a port too: captures and counters know it.
@@ -64,6 +65,12 @@ impl fmt::Display for UplinkKindName {
             Self::Link => "link",
             Self::Host => "host",
         })
+    }
+}
+
+impl Read for UplinkKindName {
+    fn read(raw: Raw) -> Result<Self, String> {
+        word(raw, &[("link", Self::Link), ("host", Self::Host)])
     }
 }
 
@@ -129,8 +136,11 @@ pub enum UplinkError {
     #[error("uplink \"{0}\" of kind link has addresses of its own, by which no bridge of the host is reached: leave out `{1}`")]
     NotForLink(PortName, &'static str),
     /// Not an address.
-    #[error("`address` of uplink \"{0}\" is \"{1}\": write an address with its prefix, such as \"192.0.2.10/24\", or \"dhcp\"")]
+    #[error("`address` of uplink \"{0}\": {1}; write an address with its prefix, such as \"192.0.2.10/24\", or \"dhcp\"")]
     Address(PortName, String),
+    /// Not a gateway's address.
+    #[error("`gateway` of uplink \"{0}\": {1}")]
+    Gateway(PortName, String),
     /// An address that no host may have.
     #[error("uplink \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody")]
     NotAHost(PortName, IpNet),
@@ -165,12 +175,47 @@ pub enum UplinkError {
     Target(String),
 }
 
+impl UplinkError {
+    /// The keys of the table that it is about, the wrong one first.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Self::Kind(_) => &["kind"],
+            Self::NoDevice(_) => &["kind", "device"],
+            Self::NoAddress(_) => &["address", "kind"],
+            Self::NotForHost(_, key) | Self::NotForLink(_, key) => match *key {
+                "device" => &["device", "kind"],
+                "address" => &["address", "kind"],
+                "gateway" => &["gateway", "kind"],
+                "mac" => &["mac", "kind"],
+                _ => &["isolate-bridges", "kind"],
+            },
+            Self::Address(..) | Self::NotAHost(..) | Self::TooMany(_, "IPv4" | "IPv6") => &["address"],
+            Self::Gateway(..) | Self::TooMany(..) => &["gateway"],
+            Self::GatewayOutside(..) | Self::GatewayIsSelf(..) | Self::GatewayWithDhcp(_) => &["gateway", "address"],
+            Self::GroupMac(..) => &["mac"],
+            Self::Protocol(_) => &["protocol"],
+            Self::Ports(_) => &["port"],
+            Self::Listen(_) => &["listen"],
+            Self::Target(_) => &["to"],
+        }
+    }
+}
+
 /// One text or several.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+impl Read for OneOrMore {
+    fn read(raw: Raw) -> Result<Self, String> {
+        match raw {
+            Raw::List(_) => Read::read(raw).map(Self::More),
+            raw => raw.text("an address, or a list of them").map(Self::One),
+        }
+    }
 }
 
 impl OneOrMore {
@@ -191,18 +236,20 @@ impl OneOrMore {
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct UplinkTable {
+pub(crate) struct UplinkTable {
+    #[serde(deserialize_with = "read")]
     name: PortName,
+    #[serde(deserialize_with = "read")]
     kind: UplinkKindName,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     device: Option<InterfaceName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     address: Option<OneOrMore>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     gateway: Option<OneOrMore>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     mac: Option<Mac>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     isolate_bridges: Option<bool>,
 }
 
@@ -244,7 +291,7 @@ fn addresses(name: &PortName, texts: Vec<String>) -> Result<UplinkAddress, Uplin
     if texts.is_empty() {
         return Err(UplinkError::NoAddress(name.clone()));
     }
-    let parse = |text: String| text.parse::<IpNet>().map_err(|_| UplinkError::Address(name.clone(), text));
+    let parse = |text: String| cidr(&text).map_err(|wrong| UplinkError::Address(name.clone(), wrong));
     let nets = texts.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     if let Some(bad) = nets.iter().find(|net| !is_host(net)) {
         return Err(UplinkError::NotAHost(name.clone(), *bad));
@@ -275,7 +322,7 @@ fn gateways_of(name: &PortName, address: &UplinkAddress, texts: &[String]) -> Re
         UplinkAddress::Static(nets) => nets,
     };
     let gateway = |text: &String| {
-        let gateway: IpAddr = text.parse().map_err(|_| UplinkError::Address(name.clone(), text.clone()))?;
+        let gateway = ip_address(text).map_err(|wrong| UplinkError::Gateway(name.clone(), wrong))?;
         if nets.iter().any(|net| net.addr() == gateway) {
             return Err(UplinkError::GatewayIsSelf(name.clone(), gateway));
         }
@@ -327,10 +374,13 @@ mod tests {
     fn contradictions_of_uplinks_are_named() {
         let link = "kind = \"link\"\ndevice = \"eth0\"\n";
         for (rest, part) in [
-            ("kind = \"wifi\"".to_owned(), "unknown variant `wifi`"),
+            ("kind = \"wifi\"".to_owned(), "is \"wifi\": write \"link\" or \"host\""),
             ("kind = \"link\"".to_owned(), "needs `device`"),
             (link.to_owned(), "needs `address`"),
-            (format!("{link}address = \"192.0.2.10\""), "write an address with its prefix"),
+            (
+                format!("{link}address = \"192.0.2.10\""),
+                "has no prefix length: add it, such as /24; write an address with its prefix",
+            ),
             (format!("{link}address = \"192.0.2.0/24\""), "cannot have the address"),
             (format!("{link}address = \"192.0.2.255/24\""), "cannot have the address"),
             (format!("{link}address = [\"192.0.2.1/24\", \"192.0.2.2/24\"]"), "more than one IPv4 address"),

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use packet::{Mac, VlanId};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize, Serializer};
 use vxlan::Vni;
 
-use super::{BridgeName, InterfaceName, PortName, VlanError, VlanMode};
+use super::read::{Raw, Read, about, read};
+use super::{BridgeName, InterfaceName, PortName, VlanError, VlanList, VlanMode};
 
 /// A VXLAN tunnel as `switch.toml` describes it. It is a port of its bridge, and shares the ports' names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +118,7 @@ impl VxlanSpec {
         table.r#static.retain(|station| !change.remove_peers.contains(&station.peer) && !replaced(station.mac));
         table.r#static.extend(change.add_stations.iter().cloned());
         table.learn = change.learn.unwrap_or(table.learn);
-        table.bum_limit = change.bum_limit.or(table.bum_limit);
+        table.bum_limit = change.bum_limit.map(i64::from).or(table.bum_limit);
         table.try_into()
     }
 }
@@ -130,9 +131,9 @@ pub enum VxlanError {
     Local(PortName, IpAddr),
     /// An address that needs an interface besides.
     #[error(
-        "{1} of vxlan \"{0}\" is a link-local address, which means nothing without its link: use a global or unique local one"
+        "{1} in `{2}` of vxlan \"{0}\" is a link-local address, which means nothing without its link: use a global or unique local one"
     )]
-    LinkLocal(PortName, IpAddr),
+    LinkLocal(PortName, IpAddr, &'static str),
     /// A peer is this host.
     #[error("peer {1} of vxlan \"{0}\" is its own `local` address: list the other hosts only")]
     PeerIsLocal(PortName, IpAddr),
@@ -157,12 +158,15 @@ pub enum VxlanError {
     /// An interface without a group.
     #[error("vxlan \"{0}\" has a `device` but no `group`: `device` says where a group is joined; leave it out with `peers`")]
     DeviceWithoutGroup(PortName),
-    /// Port 0.
-    #[error("`port` of vxlan \"{0}\" is 0: use 4789, or 8472 for hosts that use Linux's old one")]
-    Port(PortName),
-    /// TTL 0.
-    #[error("`ttl` of vxlan \"{0}\" is 0, with which no packet leaves the host: use 1 to 255")]
-    Ttl(PortName),
+    /// Port out of range.
+    #[error("`port` of vxlan \"{0}\" is {1}: use 4789, 8472 for hosts that use Linux's old one, or another of 1 to 65535")]
+    Port(PortName, i64),
+    /// TTL out of range.
+    #[error("`ttl` of vxlan \"{0}\" is {1}: use 1 to 255; with 0 no packet leaves the host")]
+    Ttl(PortName, i64),
+    /// Limit of flooding out of range.
+    #[error("`bum-limit` of vxlan \"{0}\" is {1}: use 0 to 4294967295 frames a second; 0 is no limit")]
+    BumLimit(PortName, i64),
     /// Its VLANs.
     #[error("vxlan \"{0}\" {1}")]
     Vlans(PortName, VlanError),
@@ -185,37 +189,63 @@ pub enum VxlanError {
     NoStation(PortName, Mac),
 }
 
+impl VxlanError {
+    /// The keys of the table that it is about, the wrong one first.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Self::Local(..) | Self::LinkLocal(_, _, "local") => &["local"],
+            Self::LinkLocal(..) => &["peers"],
+            Self::Family(..) => &["peers", "group", "local"],
+            Self::PeerIsLocal(..) => &["peers", "local"],
+            Self::Peer(..) | Self::Peers(..) | Self::NoPeer(..) => &["peers"],
+            Self::PeersAndGroup(_) => &["group", "peers"],
+            Self::Group(..) => &["group"],
+            Self::NoDevice(_) => &["group", "device"],
+            Self::DeviceWithoutGroup(_) => &["device", "group"],
+            Self::Port(..) => &["port"],
+            Self::Ttl(..) => &["ttl"],
+            Self::BumLimit(..) => &["bum-limit"],
+            Self::Vlans(_, error) => error.keys(),
+            Self::StationPeer(..) => &["static", "peers"],
+            Self::StationMac(..) | Self::StationTwice(..) | Self::NoStation(..) => &["static"],
+        }
+    }
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct VxlanTable {
+pub(crate) struct VxlanTable {
+    #[serde(deserialize_with = "read")]
     name: PortName,
+    #[serde(deserialize_with = "read")]
     bridge: BridgeName,
-    #[serde(deserialize_with = "read_vni", serialize_with = "write_vni")]
+    #[serde(deserialize_with = "read", serialize_with = "write_vni")]
     vni: Vni,
+    #[serde(deserialize_with = "read")]
     local: IpAddr,
-    #[serde(default = "assigned_port")]
-    port: u16,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default = "assigned_port", deserialize_with = "read")]
+    port: i64,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     peers: Vec<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     group: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     device: Option<InterfaceName>,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "read")]
     learn: bool,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "read")]
     udp_checksum: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ttl: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    ttl: Option<i64>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     vlan: Option<VlanId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trunk: Option<Vec<VlanId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    trunk: Option<VlanList>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     native: Option<VlanId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bum_limit: Option<u32>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    bum_limit: Option<i64>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     r#static: Vec<StationSpec>,
 }
 
@@ -223,14 +253,38 @@ fn yes() -> bool {
     true
 }
 
-fn assigned_port() -> u16 {
-    vxlan::UDP_PORT
+fn assigned_port() -> i64 {
+    vxlan::UDP_PORT.into()
 }
 
-fn read_vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vni, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    let vni = u32::try_from(number).ok().and_then(|number| Vni::try_from(number).ok());
-    vni.ok_or_else(|| de::Error::custom(format!("{number} is not a VNI: use a number from 0 to 16777215")))
+impl Read for Vni {
+    fn read(raw: Raw) -> Result<Self, String> {
+        let number = i64::read(raw)?;
+        let vni = u32::try_from(number).ok().and_then(|number| Self::try_from(number).ok());
+        vni.ok_or_else(|| format!("{number} is not a VNI: use a number from 0 to 16777215"))
+    }
+}
+
+impl Read for StationSpec {
+    fn read(raw: Raw) -> Result<Self, String> {
+        const HINT: &str = "write { mac = \"02:00:00:00:00:0a\", peer = \"192.0.2.2\" }, and `ip` if it is known";
+        let Raw::Table(fields) = raw else { return Err(format!("{raw} is not a station: {HINT}")) };
+        let (mut mac, mut peer, mut ip) = (None, None, None);
+        for (key, raw) in fields {
+            let about_it = |wrong: String| about(&key, &wrong);
+            match key.as_str() {
+                "mac" => mac = Some(Mac::read(raw).map_err(about_it)?),
+                "peer" => peer = Some(IpAddr::read(raw).map_err(about_it)?),
+                "ip" => ip = Some(IpAddr::read(raw).map_err(about_it)?),
+                _ => return Err(format!("a station has no key `{}`: {HINT}", key.escape_debug())),
+            }
+        }
+        match (mac, peer) {
+            (Some(mac), Some(peer)) => Ok(Self { mac, peer, ip }),
+            (None, _) => Err(format!("a station has no `mac`: {HINT}")),
+            (_, None) => Err(format!("a station has no `peer`: {HINT}")),
+        }
+    }
 }
 
 fn write_vni<S: Serializer>(vni: &Vni, serializer: S) -> Result<S::Ok, S::Error> {
@@ -247,14 +301,21 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             return Err(VxlanError::Local(name, local));
         }
         if is_link_local(local) {
-            return Err(VxlanError::LinkLocal(name, local));
+            return Err(VxlanError::LinkLocal(name, local, "local"));
         }
-        if table.port == 0 {
-            return Err(VxlanError::Port(name));
-        }
-        if table.ttl == Some(0) {
-            return Err(VxlanError::Ttl(name));
-        }
+        let port = match u16::try_from(table.port) {
+            Ok(port @ 1..) => port,
+            _ => return Err(VxlanError::Port(name, table.port)),
+        };
+        let ttl = match table.ttl.map(u8::try_from) {
+            None => None,
+            Some(Ok(ttl @ 1..)) => Some(ttl),
+            Some(_) => return Err(VxlanError::Ttl(name, table.ttl.unwrap_or_default())),
+        };
+        let bum_limit = match table.bum_limit.map(u32::try_from).transpose() {
+            Ok(limit) => limit.unwrap_or(Self::BUM_LIMIT),
+            Err(_) => return Err(VxlanError::BumLimit(name, table.bum_limit.unwrap_or_default())),
+        };
         let reach = table.reach(local)?;
         table.check_stations(&reach)?;
         let vlans = VlanMode::from_keys(table.vlan, table.trunk, table.native);
@@ -264,13 +325,13 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             bridge: table.bridge,
             vni: table.vni,
             local,
-            port: table.port,
-            ttl: table.ttl.unwrap_or(if matches!(reach, Reach::Group(..)) { 1 } else { 64 }),
+            port,
+            ttl: ttl.unwrap_or(if matches!(reach, Reach::Group(..)) { 1 } else { 64 }),
             reach,
             learn: table.learn,
             udp_checksum: table.udp_checksum,
             vlans: vlans.unwrap_or(VlanMode::Access(VlanId::DEFAULT)),
-            bum_limit: Some(table.bum_limit.unwrap_or(Self::BUM_LIMIT)).filter(|limit| *limit > 0),
+            bum_limit: Some(bum_limit).filter(|limit| *limit > 0),
             stations: table.r#static,
         })
     }
@@ -296,7 +357,7 @@ impl VxlanTable {
                         return Err(VxlanError::Peer(name(), peer));
                     }
                     if is_link_local(peer) {
-                        return Err(VxlanError::LinkLocal(name(), peer));
+                        return Err(VxlanError::LinkLocal(name(), peer, "peers"));
                     }
                     if peer == local {
                         return Err(VxlanError::PeerIsLocal(name(), peer));
@@ -345,17 +406,17 @@ impl From<VxlanSpec> for VxlanTable {
             bridge: spec.bridge,
             vni: spec.vni,
             local: spec.local,
-            port: spec.port,
+            port: spec.port.into(),
             peers,
             group,
             device,
             learn: spec.learn,
             udp_checksum: spec.udp_checksum,
-            ttl: Some(spec.ttl),
+            ttl: Some(spec.ttl.into()),
             vlan,
             trunk,
             native,
-            bum_limit: Some(spec.bum_limit.unwrap_or(0)),
+            bum_limit: Some(spec.bum_limit.unwrap_or(0).into()),
             r#static: spec.stations,
         }
     }

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, NatSettings, Problem, SwitchSettings};
+use super::syntax::Damage;
+use super::table::{TABLES, Tabular};
+use super::{Config, Problem};
+use crate::api::read::about;
 use crate::api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortName, PortSpec, UplinkSpec, VxlanSpec,
 };
@@ -16,69 +20,6 @@ use crate::docker::DockerSettings;
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
-/// Most data-plane threads.
-const MOST_WORKERS: usize = 64;
-
-const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
-const DOCKER_KEYS: &[&str] = &["enabled", "socket", "api", "uplink"];
-const SWITCH_KEYS: &[&str] = &["control", "control-group", "state-dir", "workers"];
-const BRIDGE_KEYS: &[&str] =
-    &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
-const UPLINK_KEYS: &[&str] = &["name", "kind", "device", "address", "gateway", "mac", "isolate-bridges"];
-const FORWARD_KEYS: &[&str] = &["uplink", "protocol", "port", "listen", "to"];
-const NAT_KEYS: &[&str] = &[
-    "mapping",
-    "filtering",
-    "inbound-refresh",
-    "ports",
-    "sessions",
-    "sessions-per-source",
-    "udp",
-    "udp-unreplied",
-    "udp-dns",
-    "icmp",
-    "tcp-opening",
-    "tcp-established",
-    "tcp-closing",
-];
-const PORT_KEYS: &[&str] = &[
-    "name",
-    "bridge",
-    "kind",
-    "netns",
-    "ifname",
-    "device",
-    "mac",
-    "addresses",
-    "vlan",
-    "trunk",
-    "native",
-    "guard",
-    "protected",
-    "broadcast-limit",
-    "send-rate",
-    "receive-rate",
-    "offload",
-];
-const VXLAN_KEYS: &[&str] = &[
-    "name",
-    "bridge",
-    "vni",
-    "local",
-    "port",
-    "peers",
-    "group",
-    "device",
-    "learn",
-    "udp-checksum",
-    "ttl",
-    "vlan",
-    "trunk",
-    "native",
-    "bum-limit",
-    "static",
-];
-
 /// What a later version will know, and this one must not pretend to.
 const TABLES_TO_COME: &[&str] = &["cluster"];
 const BRIDGE_KEYS_TO_COME: &[&str] = &["overlay"];
@@ -99,20 +40,20 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader { path, text, problems: Vec::new() };
+    let mut reader = Reader { path, text, damage: Damage::default(), problems: Vec::new() };
     let (root, syntax) = DeTable::parse_recoverable(text);
+    let root = root.into_inner();
+    let at = syntax.iter().map(|error| error.span().unwrap_or_default().start).collect();
+    reader.damage = Damage::of(text, &root, at);
     for error in syntax {
         reader.problem(error.span().unwrap_or_default(), sentence_of(error.message()));
     }
-    // What the parser made up to go on would give problems that nobody wrote.
-    let config = if reader.problems.is_empty() { reader.config(root.into_inner()) } else { None };
-    match config {
-        Some(config) if reader.problems.is_empty() => Ok(config),
-        _ => {
-            reader.problems.sort_by_key(Problem::position);
-            Err(reader.problems)
-        }
+    let config = reader.config(root);
+    if reader.problems.is_empty() {
+        return Ok(config);
     }
+    reader.problems.sort_by_key(Problem::position);
+    Err(reader.problems)
 }
 
 /// One entry, and where its keys are.
@@ -123,15 +64,35 @@ struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// Where the value of `key` is, or the entry.
+    /// Where `key` is, or the entry.
     fn place(&self, key: &str) -> Range<usize> {
         self.keys.get(key).unwrap_or(&self.start).clone()
+    }
+}
+
+/// Every entry of a name that could be read.
+struct Entries<T> {
+    list: Vec<Entry<T>>,
+    /// Whether these are all that the file has.
+    complete: bool,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), complete: true }
+    }
+}
+
+impl<T> Entries<T> {
+    fn specs(self) -> Vec<T> {
+        self.list.into_iter().map(|entry| entry.spec).collect()
     }
 }
 
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    damage: Damage,
     problems: Vec<Problem>,
 }
 
@@ -140,25 +101,20 @@ impl Reader<'_> {
         self.problems.push(Problem::at(self.path, self.text, span.start, sentence));
     }
 
-    fn config(&mut self, root: DeTable<'_>) -> Option<Config> {
-        let (mut switch, mut nat) = (Some(SwitchSettings::default()), Some(NatSettings::default()));
-        let mut docker = None;
-        let (mut bridges, mut ports, mut uplinks, mut forwards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut vxlans = Vec::new();
-        let mut listed = 0;
+    fn config(&mut self, root: DeTable<'_>) -> Config {
+        let (mut switch, mut nat, mut docker) = (None, None, None);
+        let (mut uplinks, mut forwards) = (Entries::default(), Entries::default());
+        let (mut bridges, mut ports, mut vxlans) = (Entries::default(), Entries::default(), Entries::default());
         for (key, value) in root {
             match &**key.get_ref() {
-                "switch" => switch = self.switch(value),
-                "bridge" => {
-                    listed = value.get_ref().as_array().map_or(0, |array| array.len());
-                    bridges = self.entries("bridge", value, BRIDGE_KEYS);
-                }
-                "port" => ports = self.entries("port", value, PORT_KEYS),
-                "uplink" => uplinks = self.entries("uplink", value, UPLINK_KEYS),
-                "forward" => forwards = self.entries("forward", value, FORWARD_KEYS),
-                "nat" => nat = self.nat(value),
-                "docker" => docker = self.entry("docker", value, DOCKER_KEYS),
-                "vxlan" => vxlans = self.entries("vxlan", value, VXLAN_KEYS),
+                "switch" => switch = self.entry(value),
+                "nat" => nat = self.entry(value),
+                "docker" => docker = self.entry(value),
+                "bridge" => bridges = self.entries(value),
+                "port" => ports = self.entries(value),
+                "uplink" => uplinks = self.entries(value),
+                "forward" => forwards = self.entries(value),
+                "vxlan" => vxlans = self.entries(value),
                 name if TABLES_TO_COME.contains(&name) => {
                     let sentence = format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
                     self.problem(key.span(), sentence);
@@ -166,46 +122,32 @@ impl Reader<'_> {
                 name => self.unknown("table", name, "the file", TABLES, key.span()),
             }
         }
-        self.check_names("bridge", &bridges, |spec: &BridgeSpec| spec.name.to_string());
-        self.check_names("uplink", &uplinks, |spec: &UplinkSpec| spec.name.to_string());
-        self.check_names("forward", &forwards, |spec: &ForwardSpec| spec.key.to_string());
-        self.check_places(&ports);
-        self.check_tunnels(&ports, &vxlans);
+        bridges.complete &= !self.damage.may_hide("bridge");
+        uplinks.complete &= !self.damage.may_hide("uplink");
+        self.check_names(("bridge", "name"), &bridges.list, |spec: &BridgeSpec| spec.name.to_string());
+        self.check_names(("uplink", "name"), &uplinks.list, |spec: &UplinkSpec| spec.name.to_string());
+        self.check_names(("forward", "port"), &forwards.list, |spec: &ForwardSpec| spec.key.to_string());
+        self.check_places(&ports.list);
+        self.check_tunnels(&ports.list, &vxlans.list);
         // A bridge in which something is wrong is none, but it is no news that its ports miss it.
-        if bridges.len() == listed {
-            self.check_members("port", &bridges, &ports, |spec: &PortSpec| (&spec.name, &spec.bridge));
-            self.check_members("vxlan", &bridges, &vxlans, |spec: &VxlanSpec| (&spec.name, &spec.bridge));
+        if bridges.complete {
+            self.check_members("port", &bridges.list, &ports.list, |spec: &PortSpec| (&spec.name, &spec.bridge));
+            self.check_members("vxlan", &bridges.list, &vxlans.list, |spec: &VxlanSpec| (&spec.name, &spec.bridge));
         }
-        if self.problems.is_empty() {
-            self.check_network(&uplinks, &bridges, &ports, &forwards);
-            docker.iter().for_each(|docker| self.check_docker(docker, &uplinks));
+        self.check_network(&uplinks, &bridges, &ports.list, &forwards.list);
+        if uplinks.complete {
+            docker.iter().for_each(|docker| self.check_docker(docker, &uplinks.list));
         }
-        Some(Config {
-            switch: switch?,
-            nat: nat?,
+        Config {
+            switch: switch.map(|entry| entry.spec).unwrap_or_default(),
+            nat: nat.map(|entry| entry.spec).unwrap_or_default(),
             docker: docker.map(|entry| entry.spec).unwrap_or_default(),
-            bridges: specs(bridges),
-            ports: specs(ports),
-            vxlans: specs(vxlans),
-            uplinks: specs(uplinks),
-            forwards: specs(forwards),
-        })
-    }
-
-    fn switch(&mut self, value: Spanned<DeValue<'_>>) -> Option<SwitchSettings> {
-        let entry: Entry<SwitchSettings> = self.entry("switch", value, SWITCH_KEYS)?;
-        if !(1..=MOST_WORKERS).contains(&entry.spec.workers) {
-            self.problem(entry.place("workers"), format!("`workers` is {}: use 1 to {MOST_WORKERS}", entry.spec.workers));
+            bridges: bridges.specs(),
+            ports: ports.specs(),
+            vxlans: vxlans.specs(),
+            uplinks: uplinks.specs(),
+            forwards: forwards.specs(),
         }
-        Some(entry.spec)
-    }
-
-    fn nat(&mut self, value: Spanned<DeValue<'_>>) -> Option<NatSettings> {
-        let entry: Entry<NatSettings> = self.entry("nat", value, NAT_KEYS)?;
-        if let Err(error) = entry.spec.rules() {
-            self.problem(entry.place(error.key), error.to_string());
-        }
-        Some(entry.spec)
     }
 
     fn check_docker(&mut self, docker: &Entry<DockerSettings>, uplinks: &[Entry<UplinkSpec>]) {
@@ -218,53 +160,70 @@ impl Reader<'_> {
         }
     }
 
-    fn entries<T: DeserializeOwned>(&mut self, table: &str, value: Spanned<DeValue<'_>>, keys: &[&str]) -> Vec<Entry<T>> {
-        let span = value.span();
-        match value.into_inner() {
-            DeValue::Array(array) => array.into_iter().filter_map(|value| self.entry(table, value, keys)).collect(),
-            _ => {
-                self.problem(span, format!("{table} is a list of tables: write [[{table}]] above each"));
-                Vec::new()
-            }
-        }
+    fn entries<T: Tabular>(&mut self, value: Spanned<DeValue<'_>>) -> Entries<T> {
+        let (span, table) = (value.span(), T::NAME);
+        let DeValue::Array(array) = value.into_inner() else {
+            self.problem(span, format!("{table} is a list of tables: write [[{table}]] above each"));
+            return Entries { list: Vec::new(), complete: false };
+        };
+        let listed = array.len();
+        let list: Vec<Entry<T>> = array.into_iter().filter_map(|value| self.entry(value)).collect();
+        Entries { complete: list.len() == listed, list }
     }
 
     /// Reads a table, noting each problem; `None` if there were any.
-    fn entry<T: DeserializeOwned>(&mut self, table: &str, value: Spanned<DeValue<'_>>, known: &[&str]) -> Option<Entry<T>> {
-        let before = self.problems.len();
-        let start = value.span();
+    fn entry<T: Tabular>(&mut self, value: Spanned<DeValue<'_>>) -> Option<Entry<T>> {
+        let (before, start, table) = (self.problems.len(), value.span(), T::NAME);
+        let damaged = self.damage.is_in_table(start.start);
         let DeValue::Table(mut fields) = value.into_inner() else {
             self.problem(start, format!("{table} is a table: write its keys below [{table}] or [[{table}]]"));
             return None;
         };
-        let keys = fields.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
-        let all = std::mem::take(&mut fields);
-        for (key, value) in all {
-            if self.is_known(table, key.get_ref(), key.span(), known) {
+        let keys = fields.iter().map(|(key, _)| (key.get_ref().to_string(), key.span())).collect();
+        for (key, value) in std::mem::take(&mut fields) {
+            let sound = !self.damage.is_in_value(self.text, key.span(), value.span());
+            if sound && self.is_known(table, key.get_ref(), key.span(), T::KEYS) {
                 fields.insert(key, value);
             }
         }
-        let spec = loop {
-            let value = Spanned::new(start.clone(), DeValue::Table(fields.clone()));
-            match T::deserialize(value.into_deserializer()) {
-                Ok(spec) => break Some(spec),
-                Err(error) => match culprit(&fields, &error) {
-                    Some((key, span)) => {
-                        self.problem(span, format!("`{key}`: {}", sentence_of(error.message())));
-                        fields.remove(key.as_str());
-                    }
-                    None => {
-                        // Without what was taken out, more may seem to be missing.
-                        if self.problems.len() == before {
-                            self.problem(start.clone(), sentence_of(error.message()));
-                        }
-                        break None;
-                    }
-                },
-            }
-        };
-        let spec = spec.filter(|_| self.problems.len() == before)?;
+        let spec = self.value(&Heading { keys: &keys, start: &start, damaged }, fields);
+        let spec = spec.filter(|_| self.problems.len() == before && !damaged)?;
         Some(Entry { spec, keys, start })
+    }
+
+    /// Reads the fields of a table. One in which something is wrong is noted and taken out, and the rest is read again.
+    fn value<T: Tabular>(&mut self, heading: &Heading<'_>, mut fields: DeTable<'_>) -> Option<T> {
+        let missing: Vec<&str> = T::NEEDED.iter().copied().filter(|key| !heading.keys.contains_key(*key)).collect();
+        if !missing.is_empty() && !heading.damaged {
+            let list = missing.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and no ");
+            self.problem(heading.start.clone(), format!("[[{}]] has no {list}", T::NAME));
+        }
+        loop {
+            let value = Spanned::new(heading.start.clone(), DeValue::Table(fields.clone()));
+            let wrong = match T::Table::deserialize(value.into_deserializer()) {
+                Ok(table) => match T::check(table) {
+                    Ok(spec) => return Some(spec),
+                    Err(wrong) => wrong,
+                },
+                Err(error) => {
+                    // Without a culprit, a key is missing that was so from the beginning, or that was taken out.
+                    let key = culprit(&fields, &error)?;
+                    self.problem(heading.place(&key), about(&key, &sentence_of(error.message())));
+                    fields.remove(key.as_str());
+                    continue;
+                }
+            };
+            // Without what was taken out, or is damaged, it may seem wrong.
+            let is_there = |key: &&&str| fields.contains_key(**key);
+            let lost = |key: &&str| heading.keys.contains_key(*key) && !fields.contains_key(*key);
+            let hidden = wrong.keys.iter().any(lost) || heading.damaged && !wrong.keys.iter().all(|key| is_there(&key));
+            let key = wrong.keys.iter().find(is_there).copied();
+            if !hidden {
+                let place = key.map_or_else(|| heading.start.clone(), |key| heading.place(key));
+                self.problem(place, wrong.sentence);
+            }
+            fields.remove(key?);
+        }
     }
 
     /// Whether a key is for its table's type to read; if it is not, that is noted unless it means nothing.
@@ -286,11 +245,11 @@ impl Reader<'_> {
         self.problem(span, format!("unknown {what} `{}` in {place}: {hint}", name.escape_debug()));
     }
 
-    fn check_names<T>(&mut self, what: &str, entries: &[Entry<T>], name: impl Fn(&T) -> String) {
+    fn check_names<T>(&mut self, (what, key): (&str, &str), entries: &[Entry<T>], name: impl Fn(&T) -> String) {
         let mut seen = HashMap::new();
         for entry in entries {
             let name = name(&entry.spec);
-            let place = entry.place("name");
+            let place = entry.place(key);
             if let Some(first) = seen.insert(name.clone(), place.clone()) {
                 let line = self.line(first);
                 self.problem(place, format!("{what} \"{name}\" is in line {line} already"));
@@ -301,32 +260,36 @@ impl Reader<'_> {
     /// Checks each entry against those before it, so that of two that cannot be together the later is named.
     fn check_network(
         &mut self,
-        uplinks: &[Entry<UplinkSpec>],
-        bridges: &[Entry<BridgeSpec>],
+        uplinks: &Entries<UplinkSpec>,
+        bridges: &Entries<BridgeSpec>,
         ports: &[Entry<PortSpec>],
         forwards: &[Entry<ForwardSpec>],
     ) {
         let mut network = Network::default();
-        for entry in uplinks {
-            self.note(entry, network.check_uplink(&entry.spec));
+        let complete = uplinks.complete && bridges.complete;
+        for entry in &uplinks.list {
+            self.note(entry, network.check_uplink(&entry.spec), complete);
             network.uplinks.push(&entry.spec);
         }
-        for entry in bridges {
-            self.note(entry, network.check_bridge(&entry.spec));
+        for entry in &bridges.list {
+            self.note(entry, network.check_bridge(&entry.spec), complete);
             network.bridges.push(&entry.spec);
         }
         for entry in ports {
-            self.note(entry, network.check_port(&entry.spec));
+            self.note(entry, network.check_port(&entry.spec), complete);
             network.ports.push(&entry.spec);
         }
         for entry in forwards {
-            self.note(entry, network.check_forward(&entry.spec));
+            self.note(entry, network.check_forward(&entry.spec), complete);
             network.forwards.push(&entry.spec);
         }
     }
 
-    fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>) {
-        if let Err(error) = checked {
+    /// Notes what was found, but not that something is missed which may be there where not all could be read.
+    fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>, complete: bool) {
+        if let Err(error) = checked
+            && (complete || !error.is_of_absence())
+        {
             let key = error.key();
             // An uplink has `address` where a bridge has `addresses`.
             let key = if key == "addresses" && !entry.keys.contains_key(key) { "address" } else { key };
@@ -397,16 +360,27 @@ impl Reader<'_> {
     }
 }
 
-fn specs<T>(entries: Vec<Entry<T>>) -> Vec<T> {
-    entries.into_iter().map(|entry| entry.spec).collect()
+/// A table while it is read.
+struct Heading<'a> {
+    /// Where its keys are.
+    keys: &'a HashMap<String, Range<usize>>,
+    start: &'a Range<usize>,
+    /// Whether something in it is no TOML.
+    damaged: bool,
 }
 
-/// The key whose value an error is about, and where that value is wrong.
-fn culprit(fields: &DeTable<'_>, error: &toml::de::Error) -> Option<(String, Range<usize>)> {
+impl Heading<'_> {
+    fn place(&self, key: &str) -> Range<usize> {
+        self.keys.get(key).unwrap_or(self.start).clone()
+    }
+}
+
+/// The key whose value an error is about.
+fn culprit(fields: &DeTable<'_>, error: &toml::de::Error) -> Option<String> {
     let at = error.span()?;
     let holds = |value: &Spanned<DeValue<'_>>| value.span().start <= at.start && at.end <= value.span().end;
     let (key, _) = fields.iter().find(|(_, value)| holds(value))?;
-    Some((key.get_ref().to_string(), at))
+    Some(key.get_ref().to_string())
 }
 
 /// What the parser says, on one line.
@@ -424,6 +398,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{NatSettings, SwitchSettings};
 
     fn problems(text: &str) -> Vec<String> {
         match parse(Path::new("f"), text) {
@@ -450,18 +425,18 @@ mod tests {
     #[test]
     fn a_problem_has_its_line_and_column() {
         only("[switch\n", "f:1:8: ");
-        only("[switch]\nworkers = \"two\"\n", "f:2:11: `workers`: invalid type: string \"two\", expected usize");
-        only("[switch]\nworkers = 0\n", "f:2:11: `workers` is 0: use 1 to 64");
+        only("[switch]\nworkers = \"two\"\n", "f:2:1: `workers` is \"two\": write a whole number");
+        only("[switch]\nworkers = 0\n", "f:2:1: `workers` is 0: use 1 to 64");
         only("[[bridge]]\nname = \"br0\"\ncolour = 1\n", "f:3:1: unknown key `colour` in [bridge]: use name, mtu, ");
         only("[[bridge]]\nname = \"br0\"\nmax-mac = 1\n", "f:3:1: unknown key `max-mac` in [bridge]: did you mean `max-macs`?");
         only("[[brigde]]\nname = \"br0\"\n", "f:1:3: unknown table `brigde` in the file: did you mean `bridge`?");
         only("[bridge]\nname = \"br0\"\n", "f:1:1: bridge is a list of tables: write [[bridge]] above each");
         only(
             "[[bridge]]\nname = \"a-name-of-18-chars\"\n",
-            "f:2:8: `name`: bridge name \"a-name-of-18-chars\" has 18 characters",
+            "f:2:1: `name`: bridge name \"a-name-of-18-chars\" has 18 characters",
         );
-        only("[[bridge]]\nmtu = 1500\n", "f:1:1: missing field `name`");
-        only("[[bridge]]\nname = \"br0\"\nmtu = 9\n", "f:1:1: MTU 9 of bridge \"br0\" is out of range");
+        only("[[bridge]]\nmtu = 1500\n", "f:1:1: [[bridge]] has no `name`");
+        only("[[bridge]]\nname = \"br0\"\nmtu = 9\n", "f:3:1: MTU 9 of bridge \"br0\" is out of range");
     }
 
     #[test]
@@ -470,11 +445,11 @@ mod tests {
                     [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[cluster]\n";
         let found = problems(text);
         let starts = [
-            "f:3:7: `mtu`",
+            "f:3:1: `mtu` is \"x\"",
             "f:4:1: unknown key",
-            "f:5:10: `ageing`",
-            "f:9:7: `mac`",
-            "f:10:8: `vlan`",
+            "f:5:1: `ageing`",
+            "f:9:1: `mac`",
+            "f:10:1: `vlan`",
             "f:11:2: [cluster] is not built",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
@@ -487,7 +462,7 @@ mod tests {
     fn docker_is_given_an_uplink_of_the_file() {
         only(
             "[docker]\nenabled = true\nuplink = \"wan\"\n",
-            "f:3:10: `uplink` of [docker] is \"wan\", which the file does not have",
+            "f:3:1: `uplink` of [docker] is \"wan\", which the file does not have",
         );
         only("[docker]\nsockets = \"/x\"\n", "f:2:1: unknown key `sockets` in [docker]: did you mean `socket`?");
         assert_eq!(problems("[docker]\nuplink = \"wan\"\n[[uplink]]\nname = \"wan\"\nkind = \"host\"\n"), Vec::<String>::new());
@@ -495,15 +470,15 @@ mod tests {
 
     #[test]
     fn names_and_devices_are_used_once() {
-        only(&format!("{BRIDGE}{BRIDGE}"), "f:4:8: bridge \"br0\" is in line 2 already");
+        only(&format!("{BRIDGE}{BRIDGE}"), "f:4:1: bridge \"br0\" is in line 2 already");
         let port = |name: &str, rest: &str| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\n{rest}");
-        only(&format!("{BRIDGE}{}{}", port("a", ""), port("a", "")), "f:7:8: port \"a\" is in line 4 already");
+        only(&format!("{BRIDGE}{}{}", port("a", ""), port("a", "")), "f:7:1: port \"a\" is in line 4 already");
         let same = "ifname = \"eth0\"\nnetns = ";
         let text =
             format!("{BRIDGE}{}{}", port("a", &format!("{same}\"x\"\n")), port("b", &format!("{same}\"/run/netns/x\"\n")));
-        only(&text, "f:11:10: port \"b\" wants interface \"eth0\", which is that of port \"a\"");
+        only(&text, "f:11:1: port \"b\" wants interface \"eth0\", which is that of port \"a\"");
         let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br1\"\n");
-        only(&text, "f:5:10: port \"a\" is on bridge \"br1\", which the file does not have: did you mean \"br0\"?");
+        only(&text, "f:5:1: port \"a\" is on bridge \"br1\", which the file does not have: did you mean \"br0\"?");
     }
 
     #[test]
@@ -511,17 +486,14 @@ mod tests {
         let vxlan =
             |name: &str, rest: &str| format!("[[vxlan]]\nname = \"{name}\"\nbridge = \"br0\"\nlocal = \"192.0.2.1\"\n{rest}\n");
         let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\n{}", vxlan("a", "vni = 1"));
-        only(&text, "f:7:8: the name \"a\" is in line 4 already");
+        only(&text, "f:7:1: the name \"a\" is in line 4 already");
         let text = format!("{BRIDGE}{}{}", vxlan("x", "vni = 7"), vxlan("y", "vni = 7"));
-        only(&text, "f:12:7: vxlan \"y\" has VNI 7 on UDP port 4789, as vxlan \"x\" has: give it another `vni` or `port`");
+        only(&text, "f:12:1: vxlan \"y\" has VNI 7 on UDP port 4789, as vxlan \"x\" has: give it another `vni` or `port`");
         let text = format!("{BRIDGE}{}{}", vxlan("x", "vni = 7"), vxlan("y", "vni = 7\nport = 8472"));
         assert_eq!(problems(&text), [""; 0]);
-        only(&format!("{BRIDGE}{}", vxlan("x", "vni = 16777216")), "f:7:7: `vni`: 16777216 is not a VNI: use a number from 0");
+        only(&format!("{BRIDGE}{}", vxlan("x", "vni = 16777216")), "f:7:1: `vni`: 16777216 is not a VNI: use a number from 0");
         let text = vxlan("x", "vni = 7").replace("br0", "br1");
-        only(
-            &format!("{BRIDGE}{text}"),
-            "f:5:10: vxlan \"x\" is on bridge \"br1\", which the file does not have: did you mean",
-        );
+        only(&format!("{BRIDGE}{text}"), "f:5:1: vxlan \"x\" is on bridge \"br1\", which the file does not have: did you mean");
     }
 
     #[test]
@@ -536,31 +508,182 @@ mod tests {
     fn what_cannot_be_together_is_named_where_it_comes_later() {
         let bridge = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\nuplink = \"wan\"\n";
         let wan = "[[uplink]]\nname = \"wan\"\nkind = \"link\"\ndevice = \"e\"\naddress = ";
-        only(bridge, "f:4:10: bridge \"br0\" has uplink \"wan\", which does not exist");
+        only(bridge, "f:4:1: bridge \"br0\" has uplink \"wan\", which does not exist");
         let text = format!("{bridge}{wan}\"10.0.0.9/8\"\n");
-        only(&text, "f:3:13: subnet 10.0.0.1/24 of bridge \"br0\" overlaps 10.0.0.9/8 of uplink \"wan\"");
+        only(&text, "f:3:1: subnet 10.0.0.1/24 of bridge \"br0\" overlaps 10.0.0.9/8 of uplink \"wan\"");
         let forward = "[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.1.2:80\"\n";
         let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{forward}");
-        only(&text, "f:14:6: forward wan tcp/80 goes to 10.0.1.2");
+        only(&text, "f:14:1: forward wan tcp/80 goes to 10.0.1.2");
         let text = format!("{bridge}{wan}\"192.0.2.9/24\"\n{}", forward.replace("0.1.2", "0.0.2"));
         assert_eq!(problems(&text), [""; 0]);
-        only("[nat]\nudp = \"0s\"\n", "f:2:7: `udp` is 0s: use 1s to 1000000s");
+        only("[nat]\nudp = \"0s\"\n", "f:2:1: `udp` is 0s: use 1s to 1000000s");
     }
 
-    /// The lists of keys are those that the types read: a type's own complaint lists them.
-    #[test]
-    fn the_keys_are_those_of_the_types() {
-        fn keys<T: DeserializeOwned>(text: &str) -> Vec<String> {
-            let Err(error) = toml::from_str::<T>(text) else { return Vec::new() };
-            let message = error.message().split_once("expected one of").map(|(_, list)| list.to_owned()).unwrap();
-            message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    /// A line of each kind of value that TOML knows, sound and far from what any key wants.
+    const VALUES: [&str; 12] = [
+        "true",
+        "-5",
+        "70000000000",
+        "1.5",
+        "\"no such thing!\"",
+        "\"\"",
+        "1979-05-27",
+        "[]",
+        "[true]",
+        "[{ x = 1 }]",
+        "{ x = 1 }",
+        "[\"10.0.0.1\"]",
+    ];
+
+    /// What a reader of serde's or toml's source would understand.
+    const JARGON: [&str; 12] =
+        ["invalid", "expected", "variant", "sequence", "boolean", "u16", "u32", "i64", "usize", "string", "field", "struct"];
+
+    /// A table with all that it needs, and which must have the values that are right to know which are wrong.
+    fn sound(table: &str) -> (&'static str, &'static str) {
+        match table {
+            "switch" => ("[switch]", ""),
+            "nat" => ("[nat]", ""),
+            "docker" => ("[docker]", ""),
+            "bridge" => ("[[bridge]]", "name = \"br0\""),
+            "port" => ("[[port]]", "name = \"a\"\nbridge = \"br0\""),
+            "uplink" => ("[[uplink]]", "name = \"wan\"\nkind = \"host\""),
+            "forward" => ("[[forward]]", "uplink = \"wan\"\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.0.2:80\""),
+            _ => ("[[vxlan]]", "name = \"vx0\"\nbridge = \"br0\"\nvni = 1\nlocal = \"192.0.2.1\""),
         }
-        assert_eq!(keys::<SwitchSettings>("x = 1"), SWITCH_KEYS);
-        assert_eq!(keys::<BridgeSpec>("x = 1"), BRIDGE_KEYS);
-        assert_eq!(keys::<UplinkSpec>("x = 1"), UPLINK_KEYS);
-        assert_eq!(keys::<ForwardSpec>("x = 1"), FORWARD_KEYS);
-        assert_eq!(keys::<NatSettings>("x = 1"), NAT_KEYS);
-        assert_eq!(keys::<PortSpec>("x = 1"), PORT_KEYS);
-        assert_eq!(keys::<VxlanSpec>("x = 1"), VXLAN_KEYS);
+    }
+
+    /// Puts each wrong value at a key, and looks at every sentence about that line.
+    fn try_values<T: Tabular>() -> usize {
+        let (header, rest) = sound(T::NAME);
+        let mut tried = 0;
+        for key in T::KEYS {
+            let others = rest.lines().filter(|line| !line.starts_with(&format!("{key} ="))).collect::<Vec<_>>().join("\n");
+            for value in VALUES {
+                // A line before and one after, so that a wrong position does not go unseen.
+                let text = format!("# nothing\n\n{header}\n  {key} = {value}\n{others}\n");
+                let found = problems(&text);
+                let here: Vec<&String> = found.iter().filter(|problem| problem.starts_with("f:4:3: ")).collect();
+                for problem in &found {
+                    let lower = problem.to_lowercase();
+                    let jargon = JARGON.iter().find(|word| lower.contains(*word));
+                    assert_eq!(jargon, None, "{text}{problem}");
+                    assert!(!problem.contains('\n') && problem.contains(": "), "{text}{problem}");
+                }
+                let is_fine = toml::from_str::<T::Table>(&format!("{key} = {value}\n{others}"))
+                    .is_ok_and(|table| T::check(table).is_ok());
+                assert!(is_fine || !here.is_empty(), "{text}{found:#?}");
+                assert!(here.len() <= 1, "one problem of a value: {text}{here:#?}");
+                tried += usize::from(!is_fine);
+            }
+        }
+        tried
+    }
+
+    #[test]
+    fn every_key_tells_every_wrong_value_in_a_sentence_at_its_own_place() {
+        let tried = [
+            try_values::<SwitchSettings>(),
+            try_values::<NatSettings>(),
+            try_values::<DockerSettings>(),
+            try_values::<BridgeSpec>(),
+            try_values::<PortSpec>(),
+            try_values::<UplinkSpec>(),
+            try_values::<ForwardSpec>(),
+            try_values::<VxlanSpec>(),
+        ];
+        assert!(tried.iter().sum::<usize>() > 600, "{tried:?}");
+    }
+
+    #[test]
+    fn the_commonest_slips_are_told_with_what_would_be_right() {
+        let port = "[[port]]\nname = \"a\"\nbridge = \"br0\"\n";
+        only(
+            &format!("{BRIDGE}addresses = [\"10.0.0.1\"]\n"),
+            "f:3:1: `addresses`: \"10.0.0.1\" has no prefix length: add it, such as /24",
+        );
+        only(
+            &format!("{BRIDGE}addresses = [\"fd00::1\"]\n"),
+            "f:3:1: `addresses`: \"fd00::1\" has no prefix length: add it, such as /64",
+        );
+        only(
+            &format!("{BRIDGE}addresses = \"10.0.0.1/24\"\n"),
+            "f:3:1: `addresses` is \"10.0.0.1/24\", and a list is wanted: write it in brackets, [\"10.0.0.1/24\"]",
+        );
+        only(&format!("{BRIDGE}mtu = -5\n"), "f:3:1: MTU -5 of bridge \"br0\" is out of range: use 68 to 65535");
+        only(&format!("{BRIDGE}mtu = \"1500\"\n"), "f:3:1: `mtu` is \"1500\": write the number without quotes");
+        only(&format!("{BRIDGE}ageing = 300\n"), "f:3:1: `ageing`: 300 has no unit: write \"300s\" if seconds are meant");
+        only(&format!("{BRIDGE}dhcp = \"yes\"\n"), "f:3:1: `dhcp` is \"yes\": write true or false, without quotes");
+        only(
+            &format!("{BRIDGE}control-frames = \"flood\"\n"),
+            "f:3:1: `control-frames` is \"flood\": write \"drop\" or \"pass\"",
+        );
+        only(&format!("{BRIDGE}{port}kind = \"bridge\"\n"), "f:6:1: `kind` is \"bridge\": write \"tap\", \"veth\" or \"link\"");
+        only(&format!("{BRIDGE}{port}vlan = -1\n"), "f:6:1: `vlan`: -1 is not a VLAN: use a number from 1 to 4094");
+        only(
+            &format!("{BRIDGE}{port}netns = 1234\n"),
+            "f:6:1: `netns` is 1234: write a network namespace such as \"red\", in quotes",
+        );
+        let forward = "[[uplink]]\nname = \"wan\"\nkind = \"host\"\n[[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nto = \"10.0.0.2:80\"\nport = ";
+        only(&format!("{forward}70000\n"), "f:8:1: \"70000\" is not a port or a range of ports: write 8080 or 5000-5100");
+        let vxlan = format!("{BRIDGE}[[vxlan]]\nname = \"x\"\nbridge = \"br0\"\nvni = 1\nlocal = \"192.0.2.1\"\n");
+        only(&format!("{vxlan}port = 70000\n"), "f:8:1: `port` of vxlan \"x\" is 70000: use 4789, ");
+        only(&format!("{vxlan}peers = [\"192.0.2.2/24\"]\n"), "f:8:1: `peers`: \"192.0.2.2/24\" has a prefix length");
+        only(&format!("{vxlan}static = [{{ mac = \"02:00:00:00:00:01\" }}]\n"), "f:8:1: `static`: a station has no `peer`");
+        only("[[uplink]]\nkind = \"host\"\n", "f:1:1: [[uplink]] has no `name`");
+    }
+
+    #[test]
+    fn a_trunk_is_a_list_or_a_text_of_vlans_and_ranges() {
+        let trunk = |value: &str| {
+            let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\ntrunk = {value}\n");
+            let config = parse(Path::new("f"), &text).map_err(|problems| problems[0].to_string())?;
+            let crate::api::VlanMode::Trunk { allowed, .. } = config.ports[0].vlans.clone() else { panic!("{value}") };
+            Ok::<_, String>(allowed.iter().map(|vlan| vlan.number()).collect::<Vec<u16>>())
+        };
+        assert_eq!(trunk("\"1-10\"").unwrap(), (1..=10).collect::<Vec<_>>());
+        assert_eq!(trunk("\"20,1-3\"").unwrap(), [1, 2, 3, 20]);
+        assert_eq!(trunk("[\"1-3\", 20, \"7\"]").unwrap(), [1, 2, 3, 7, 20]);
+        assert_eq!(trunk("20").unwrap(), [20]);
+        assert_eq!(trunk("\"9-1\"").unwrap_err(), "f:6:1: `trunk`: 9-1 goes backwards: write 1-9");
+        assert_eq!(trunk("true").unwrap_err(), "f:6:1: `trunk` is true: write VLANs, such as [10, 20] or \"10-20\"");
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_an_entry_is_told_at_once() {
+        let text = "[[bridge]]\nname = \"br0\"\nageing = 5\nmtu = 9\nmax-macs = 0\naddresses = [\"10.0.0.0/24\"]\ndhcp = 1\n";
+        let starts =
+            ["f:3:1: `ageing`", "f:4:1: MTU 9", "f:5:1: max-macs 0", "f:6:1: bridge \"br0\" cannot have", "f:7:1: `dhcp`"];
+        let found = problems(text);
+        assert_eq!(found.len(), starts.len(), "{found:#?}");
+        found.iter().zip(starts).for_each(|(problem, start)| assert!(problem.starts_with(start), "{problem} {start}"));
+        // What only seems wrong because something else could not be read is not told.
+        only("[[bridge]]\nname = \"br0\"\naddresses = \"10.0.0.1/24\"\ndhcp = true\n", "f:3:1: `addresses` is");
+        only(&format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\nkind = 1\ndevice = \"e\"\n"), "f:6:1: `kind` is 1");
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_is_told_beside_what_is_no_toml() {
+        let two = "[[port]]\nname = \"a\"\nbridge = \"br0\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\n";
+        let with = |damaged: &str| problems(&format!("{damaged}{BRIDGE}{two}[nat]\nudp = \"0s\"\n"));
+        for damaged in
+            ["[switch]\nworkers =\n", "[switch]\nworkers 2\n", "[switch]\ncontrol = /run/x\n", "[switch]\ncontrol = \"/run/x\n"]
+        {
+            let found = with(damaged);
+            assert_eq!(found.len(), 3, "{damaged}{found:#?}");
+            assert!(found[0].starts_with("f:2:"), "{found:#?}");
+            assert!(found[1].contains("port \"a\" is in line 6 already"), "{found:#?}");
+            assert!(found[2].contains("`udp` is 0s"), "{found:#?}");
+        }
+        // In a damaged entry, other lines are read; a bridge that lost its name is not missed.
+        let text = "[[bridge]]\nname = br0\nmtu = \"x\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = 5\n";
+        let found = problems(text);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found[1].starts_with("f:3:1: `mtu`") && found[2].starts_with("f:7:1: `mac`"), "{found:#?}");
+        // A bridge that is missed and not hidden is told.
+        let found = problems("[switch]\nworkers =\n[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a\"\nbridge = \"br1\"\n");
+        assert!(found.len() == 2 && found[1].starts_with("f:7:1: port \"a\" is on bridge \"br1\""), "{found:#?}");
+        // A broken heading may have been that of anything.
+        only(&format!("[[bridge]\nname = \"br1\"\n{}", two.replace("br0", "br1").replacen("\"a\"", "\"b\"", 1)), "f:1:10: ");
     }
 }

@@ -10,11 +10,15 @@ mod merge;
 mod nat;
 mod problem;
 mod state;
+mod syntax;
+mod table;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::api::read::{Raw, Read, read};
 use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 use crate::docker::DockerSettings;
 
@@ -23,6 +27,9 @@ pub use merge::{Fate, Layout, Note, merge};
 pub use nat::{FilteringName, MappingName, NatError, NatSettings};
 pub use problem::Problem;
 pub use state::{Change, Made, State, StateError, StateFile};
+
+/// Most data-plane threads.
+const MOST_WORKERS: usize = 64;
 
 /// What a `switch.toml` says.
 #[derive(Clone, Debug, Default)]
@@ -50,13 +57,23 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct SwitchSettings {
     /// The control socket.
+    #[serde(deserialize_with = "read")]
     pub control: PathBuf,
     /// The group that may use it, by name or number; `None`: that of vswitchd.
+    #[serde(deserialize_with = "read")]
     pub control_group: Option<String>,
     /// Where [`State`] is kept.
+    #[serde(deserialize_with = "read")]
     pub state_dir: PathBuf,
     /// Data-plane threads, 1 to 64.
+    #[serde(deserialize_with = "read_workers")]
     pub workers: usize,
+}
+
+fn read_workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let number = i64::read(Raw::deserialize(deserializer)?).map_err(D::Error::custom)?;
+    let workers = usize::try_from(number).ok().filter(|workers| (1..=MOST_WORKERS).contains(workers));
+    workers.ok_or_else(|| D::Error::custom(format!("is {number}: use 1 to {MOST_WORKERS}")))
 }
 
 impl Default for SwitchSettings {

@@ -3,42 +3,50 @@ use std::time::Duration;
 use nat::{Filtering, Mapping, Settings, Timeouts};
 use serde::{Deserialize, Serialize};
 
+use crate::api::read::{Raw, Read, read, word, write_seconds};
+
 /// `[nat]`: how uplinks of kind link translate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct NatSettings {
     /// Whether a station's port appears as one external port to everybody (RFC 4787, REQ-1).
+    #[serde(deserialize_with = "read")]
     pub mapping: MappingName,
     /// Who may send to a port that a station has opened (RFC 4787, REQ-8).
+    #[serde(deserialize_with = "read")]
     pub filtering: FilteringName,
     /// Whether packets from outside keep a UDP session alive as well (RFC 4787, REQ-6).
+    #[serde(deserialize_with = "read")]
     pub inbound_refresh: bool,
     /// External ports, such as `"1024-65535"`.
+    #[serde(deserialize_with = "read")]
     pub ports: String,
     /// Most sessions of an uplink, 1 to 2,097,152.
-    pub sessions: u32,
+    #[serde(deserialize_with = "read")]
+    pub sessions: i64,
     /// Most sessions of one station; 0: a quarter of all.
-    pub sessions_per_source: u32,
+    #[serde(deserialize_with = "read")]
+    pub sessions_per_source: i64,
     /// UDP with traffic in both directions.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub udp: Duration,
     /// UDP without a reply.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub udp_unreplied: Duration,
     /// UDP to port 53.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub udp_dns: Duration,
     /// ICMP queries.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub icmp: Duration,
     /// TCP before it is established.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub tcp_opening: Duration,
     /// TCP established.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub tcp_established: Duration,
     /// TCP closed or reset.
-    #[serde(with = "seconds")]
+    #[serde(deserialize_with = "read", serialize_with = "write_seconds")]
     pub tcp_closing: Duration,
 }
 
@@ -72,7 +80,7 @@ impl Default for NatSettings {
             filtering: FilteringName::AddressDependent,
             inbound_refresh,
             ports: ports.to_string(),
-            sessions,
+            sessions: sessions.into(),
             sessions_per_source: 0,
             udp: timeouts.udp,
             udp_unreplied: timeouts.udp_unreplied,
@@ -91,7 +99,7 @@ impl Default for NatSettings {
 pub struct NatError {
     /// The key.
     pub key: &'static str,
-    sentence: String,
+    pub(super) sentence: String,
 }
 
 impl NatSettings {
@@ -102,9 +110,12 @@ impl NatSettings {
     pub fn rules(&self) -> Result<Settings, NatError> {
         let wrong = |key, sentence: String| NatError { key, sentence };
         let ports = self.ports.parse().map_err(|error: nat::ForwardError| wrong("ports", error.to_string()))?;
-        if !(1..=Settings::MOST_SESSIONS).contains(&self.sessions) {
-            return Err(wrong("sessions", format!("is {}: use 1 to {}", self.sessions, Settings::MOST_SESSIONS)));
-        }
+        let count = |key, number: i64, least| match u32::try_from(number) {
+            Ok(count) if (least..=Settings::MOST_SESSIONS).contains(&count) => Ok(count),
+            _ => Err(wrong(key, format!("is {number}: use {least} to {}", Settings::MOST_SESSIONS))),
+        };
+        let sessions = count("sessions", self.sessions, 1)?;
+        let sessions_per_source = count("sessions-per-source", self.sessions_per_source, 0)?;
         for (key, time) in self.times() {
             if !(1..=1_000_000).contains(&time.as_secs()) {
                 return Err(wrong(key, format!("is {}s: use 1s to 1000000s", time.as_secs())));
@@ -122,8 +133,8 @@ impl NatSettings {
             },
             inbound_refresh: self.inbound_refresh,
             ports,
-            sessions: self.sessions,
-            sessions_per_source: Some(self.sessions_per_source).filter(|cap| *cap > 0),
+            sessions,
+            sessions_per_source: Some(sessions_per_source).filter(|cap| *cap > 0),
             timeouts: Timeouts {
                 udp: self.udp,
                 udp_unreplied: self.udp_unreplied,
@@ -150,21 +161,20 @@ impl NatSettings {
     }
 }
 
-/// Times as in `"300s"` or `"5m"`.
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}s", value.as_secs()))
+impl Read for MappingName {
+    fn read(raw: Raw) -> Result<Self, String> {
+        word(raw, &[("endpoint-independent", Self::EndpointIndependent), ("endpoint-dependent", Self::EndpointDependent)])
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|_| {
-            de::Error::custom(format!("\"{text}\" is not a time: write a number with a unit, such as \"300s\" or \"5m\""))
-        })
+impl Read for FilteringName {
+    fn read(raw: Raw) -> Result<Self, String> {
+        let words = [
+            ("endpoint-independent", Self::EndpointIndependent),
+            ("address-dependent", Self::AddressDependent),
+            ("address-and-port-dependent", Self::AddressAndPortDependent),
+        ];
+        word(raw, &words)
     }
 }
 

@@ -3,20 +3,24 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::api::PortName;
+use crate::api::read::read;
 
 /// `[docker]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct DockerSettings {
     /// Whether Docker is served; only a start reads it.
+    #[serde(deserialize_with = "read")]
     pub enabled: bool,
     /// The socket on which Docker finds the driver, whose file name is the driver's name. That of the driver for LANs is
     /// beside it. Only a start reads it.
+    #[serde(deserialize_with = "read")]
     pub socket: PathBuf,
     /// The socket of Docker's own API, which tells names; only a start reads it.
+    #[serde(deserialize_with = "read")]
     pub api: PathBuf,
     /// The uplink of networks that name none; `None`: one by the host's sockets, made for them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read")]
     pub uplink: Option<PortName>,
 }
 

@@ -2,9 +2,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use packet::VlanId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{SpecError, yes};
+use crate::api::read::{Raw, Read, read, word, write_seconds};
 use crate::api::{BridgeName, PortName, is_host};
 
 /// A bridge as `switch.toml` describes it.
@@ -58,43 +59,36 @@ impl BridgeSpec {
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct BridgeTable {
+pub(crate) struct BridgeTable {
+    #[serde(deserialize_with = "read")]
     name: BridgeName,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mtu: Option<u32>,
-    #[serde(default, with = "ageing", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    mtu: Option<i64>,
+    #[serde(default, deserialize_with = "read", serialize_with = "write_ageing", skip_serializing_if = "Option::is_none")]
     ageing: Option<Duration>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_macs: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    max_macs: Option<i64>,
+    #[serde(default, deserialize_with = "read")]
     control_frames: ControlFrames,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpNet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     gateway_vlan: Option<VlanId>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read")]
     dhcp: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     uplink: Option<PortName>,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "read")]
     isolated: bool,
 }
 
-mod ageing {
-    use std::time::Duration;
+fn write_ageing<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    write_seconds(&value.unwrap_or_default(), serializer)
+}
 
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        let seconds = value.map_or(0, |duration| duration.as_secs());
-        serializer.collect_str(&format_args!("{seconds}s"))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Some).map_err(|_| {
-            de::Error::custom(format!("\"{text}\" is not a time: write a number with a unit, such as \"300s\" or \"5m\""))
-        })
+impl Read for ControlFrames {
+    fn read(raw: Raw) -> Result<Self, String> {
+        word(raw, &[("drop", Self::Drop), ("pass", Self::Pass)])
     }
 }
 
@@ -112,9 +106,10 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             return Err(SpecError::Ageing(name));
         }
         let max_macs = max_macs.unwrap_or(8192);
-        if !(1..=1 << 20).contains(&max_macs) {
-            return Err(SpecError::MaxMacs(max_macs, name));
-        }
+        let max_macs = match u32::try_from(max_macs) {
+            Ok(number @ 1..=0x10_0000) => number,
+            _ => return Err(SpecError::MaxMacs(max_macs, name)),
+        };
         check_gateway(&name, &addresses)?;
         check_ipv6_mtu(&name, &addresses, mtu)?;
         if table.dhcp && addresses.is_empty() {
@@ -144,7 +139,7 @@ impl From<BridgeSpec> for BridgeTable {
             name: spec.name,
             mtu: Some(spec.mtu.into()),
             ageing: Some(spec.ageing),
-            max_macs: Some(spec.max_macs),
+            max_macs: Some(spec.max_macs.into()),
             control_frames: spec.control_frames,
             gateway_vlan: Some(spec.gateway_vlan).filter(|_| !spec.addresses.is_empty()),
             addresses: spec.addresses,

@@ -10,11 +10,12 @@ use packet::Mac;
 
 use super::{BridgeName, PortName};
 
-pub(crate) use bridge::check_ipv6_mtu;
 pub use bridge::{BridgeSpec, ControlFrames};
+pub(crate) use bridge::{BridgeTable, check_ipv6_mtu};
 pub use netns::Netns;
+pub(crate) use port::PortTable;
 pub use port::{PortKind, PortSpec};
-pub use vlan::{VlanError, VlanMode};
+pub use vlan::{VlanError, VlanList, VlanListError, VlanMode};
 
 /// A specification that contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,7 @@ pub enum SpecError {
     Netns(String),
     /// MTU out of range.
     #[error("MTU {0} of bridge \"{1}\" is out of range: use 68 to 65535")]
-    Mtu(u32, BridgeName),
+    Mtu(i64, BridgeName),
     /// An IPv6 gateway on a link that IPv6 cannot use.
     #[error(
         "bridge \"{0}\" has an IPv6 address and would have MTU {1}, but IPv6 takes 1280 and more (RFC 8200, section 5): raise the MTU, or leave out its IPv6 addresses"
@@ -38,7 +39,7 @@ pub enum SpecError {
     Ageing(BridgeName),
     /// MAC limit out of range.
     #[error("max-macs {0} of bridge \"{1}\" is out of range: use 1 to 1048576")]
-    MaxMacs(u32, BridgeName),
+    MaxMacs(i64, BridgeName),
     /// An address that no gateway may have.
     #[error(
         "bridge \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it"
@@ -71,6 +72,35 @@ pub enum SpecError {
     /// A storm limit of zero.
     #[error("broadcast-limit of port \"{0}\" is 0, which would cut off ARP: use 1 or more frames a second, or leave it out")]
     ZeroLimit(PortName),
+    /// A storm limit out of range.
+    #[error("broadcast-limit {0} of port \"{1}\" is out of range: use 1 to 4294967295 frames a second, or leave it out")]
+    Limit(i64, PortName),
+}
+
+impl SpecError {
+    /// The keys of the table that it is about, the wrong one first.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Self::Kind(_) => &["kind"],
+            Self::Netns(_) => &["netns"],
+            Self::Mtu(..) => &["mtu"],
+            Self::Ipv6Mtu(..) => &["mtu", "addresses"],
+            Self::Ageing(_) => &["ageing"],
+            Self::MaxMacs(..) => &["max-macs"],
+            Self::NotAHost(..) | Self::SameSubnet(..) => &["addresses"],
+            Self::DhcpWithoutAddress(_) => &["dhcp", "addresses"],
+            Self::UplinkWithoutAddress(_) => &["uplink", "addresses"],
+            Self::Vlans(_, error) => error.keys(),
+            Self::LinkWithoutDevice(_) => &["kind", "device"],
+            Self::DeviceNotLink(..) => &["device", "kind"],
+            Self::NotForLink(_, "ifname") => &["ifname", "kind"],
+            Self::NotForLink(_, "addresses") => &["addresses", "kind"],
+            Self::NotForLink(_, "guard") => &["guard", "kind"],
+            Self::NotForLink(..) => &["mac", "kind"],
+            Self::GroupMac(..) => &["mac"],
+            Self::ZeroLimit(_) | Self::Limit(..) => &["broadcast-limit"],
+        }
+    }
 }
 
 fn yes() -> bool {

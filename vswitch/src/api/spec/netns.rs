@@ -5,6 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use crate::api::read::{Raw, Read, parsed};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +55,12 @@ impl TryFrom<String> for Netns {
             return Err(SpecError::Netns(text));
         }
         Ok(Self::Name(text))
+    }
+}
+
+impl Read for Netns {
+    fn read(raw: Raw) -> Result<Self, String> {
+        parsed(raw, "a network namespace such as \"red\"")
     }
 }
 

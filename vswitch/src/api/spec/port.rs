@@ -5,7 +5,8 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{Netns, SpecError, VlanMode, yes};
+use super::{Netns, SpecError, VlanList, VlanMode, yes};
+use crate::api::read::{Raw, Read, read, word};
 use crate::api::{BridgeName, InterfaceName, PortName, Rate};
 
 /// A port as `switch.toml` describes it.
@@ -81,6 +82,12 @@ impl fmt::Display for PortKind {
     }
 }
 
+impl Read for PortKind {
+    fn read(raw: Raw) -> Result<Self, String> {
+        word(raw, &[("tap", Self::Tap), ("veth", Self::Veth), ("link", Self::Link)])
+    }
+}
+
 impl FromStr for PortKind {
     type Err = SpecError;
 
@@ -96,38 +103,40 @@ impl FromStr for PortKind {
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct PortTable {
+pub(crate) struct PortTable {
+    #[serde(deserialize_with = "read")]
     name: PortName,
+    #[serde(deserialize_with = "read")]
     bridge: BridgeName,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read")]
     kind: PortKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     netns: Option<Netns>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     ifname: Option<InterfaceName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     device: Option<InterfaceName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     mac: Option<Mac>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpNet>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     vlan: Option<VlanId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trunk: Option<Vec<VlanId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    trunk: Option<VlanList>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     native: Option<VlanId>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read")]
     guard: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read")]
     protected: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    broadcast_limit: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    broadcast_limit: Option<i64>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     send_rate: Option<Rate>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     receive_rate: Option<Rate>,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "read")]
     offload: bool,
 }
 
@@ -156,9 +165,12 @@ impl TryFrom<PortTable> for PortSpec {
             Some(mac) if mac.is_group() || mac == Mac::ZERO => return Err(SpecError::GroupMac(name, mac)),
             _ => {}
         }
-        if table.broadcast_limit == Some(0) {
-            return Err(SpecError::ZeroLimit(name));
-        }
+        let broadcast_limit = table.broadcast_limit.map(|limit| match u32::try_from(limit) {
+            Ok(0) => Err(SpecError::ZeroLimit(name.clone())),
+            Ok(limit) => Ok(limit),
+            Err(_) => Err(SpecError::Limit(limit, name.clone())),
+        });
+        let broadcast_limit = broadcast_limit.transpose()?;
         let vlans = VlanMode::from_keys(table.vlan, table.trunk, table.native);
         let vlans = vlans.map_err(|error| SpecError::Vlans(name.clone(), error))?.unwrap_or_default();
         Ok(Self {
@@ -172,7 +184,7 @@ impl TryFrom<PortTable> for PortSpec {
             vlans,
             guard: table.guard,
             protected: table.protected,
-            broadcast_limit: table.broadcast_limit,
+            broadcast_limit,
             send_rate: table.send_rate,
             receive_rate: table.receive_rate,
             offload: table.offload,
@@ -201,7 +213,7 @@ impl From<PortSpec> for PortTable {
             native,
             guard: spec.guard,
             protected: spec.protected,
-            broadcast_limit: spec.broadcast_limit,
+            broadcast_limit: spec.broadcast_limit.map(i64::from),
             send_rate: spec.send_rate,
             receive_rate: spec.receive_rate,
             offload: spec.offload,

@@ -1,0 +1,236 @@
+//! The tables of `switch.toml`: what each becomes, and the keys that it has.
+
+use serde::de::DeserializeOwned;
+
+use super::{NatSettings, SwitchSettings};
+use crate::api::read::about;
+use crate::api::{
+    BridgeSpec, BridgeTable, ForwardSpec, ForwardTable, PortSpec, PortTable, SpecError, UplinkError, UplinkSpec, UplinkTable,
+    VxlanError, VxlanSpec, VxlanTable,
+};
+use crate::docker::DockerSettings;
+
+/// The tables that a file may have.
+pub(super) const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
+
+/// What a table of the file becomes.
+pub(super) trait Tabular: Sized {
+    /// As serde reads it.
+    type Table: DeserializeOwned;
+    /// Its name.
+    const NAME: &'static str;
+    /// Its keys.
+    const KEYS: &'static [&'static str];
+    /// Those that it cannot do without.
+    const NEEDED: &'static [&'static str] = &[];
+
+    /// Checks what its keys come to together.
+    fn check(table: Self::Table) -> Result<Self, Wrong>;
+}
+
+/// What is wrong with a table whose values are sound, each for itself.
+pub(super) struct Wrong {
+    /// The keys that it is about, the wrong one first.
+    pub(super) keys: Vec<&'static str>,
+    pub(super) sentence: String,
+}
+
+impl From<SpecError> for Wrong {
+    fn from(error: SpecError) -> Self {
+        Self { keys: error.keys().to_vec(), sentence: error.to_string() }
+    }
+}
+
+impl From<UplinkError> for Wrong {
+    fn from(error: UplinkError) -> Self {
+        Self { keys: error.keys().to_vec(), sentence: error.to_string() }
+    }
+}
+
+impl From<VxlanError> for Wrong {
+    fn from(error: VxlanError) -> Self {
+        Self { keys: error.keys().to_vec(), sentence: error.to_string() }
+    }
+}
+
+impl Tabular for SwitchSettings {
+    type Table = Self;
+    const NAME: &'static str = "switch";
+    const KEYS: &'static [&'static str] = &["control", "control-group", "state-dir", "workers"];
+
+    fn check(table: Self) -> Result<Self, Wrong> {
+        Ok(table)
+    }
+}
+
+impl Tabular for NatSettings {
+    type Table = Self;
+    const NAME: &'static str = "nat";
+    const KEYS: &'static [&'static str] = &[
+        "mapping",
+        "filtering",
+        "inbound-refresh",
+        "ports",
+        "sessions",
+        "sessions-per-source",
+        "udp",
+        "udp-unreplied",
+        "udp-dns",
+        "icmp",
+        "tcp-opening",
+        "tcp-established",
+        "tcp-closing",
+    ];
+
+    fn check(table: Self) -> Result<Self, Wrong> {
+        match table.rules() {
+            Ok(_) => Ok(table),
+            Err(error) => Err(Wrong { keys: vec![error.key], sentence: about(error.key, &error.sentence) }),
+        }
+    }
+}
+
+impl Tabular for DockerSettings {
+    type Table = Self;
+    const NAME: &'static str = "docker";
+    const KEYS: &'static [&'static str] = &["enabled", "socket", "api", "uplink"];
+
+    fn check(table: Self) -> Result<Self, Wrong> {
+        Ok(table)
+    }
+}
+
+impl Tabular for BridgeSpec {
+    type Table = BridgeTable;
+    const NAME: &'static str = "bridge";
+    const KEYS: &'static [&'static str] =
+        &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
+    const NEEDED: &'static [&'static str] = &["name"];
+
+    fn check(table: BridgeTable) -> Result<Self, Wrong> {
+        Ok(table.try_into()?)
+    }
+}
+
+impl Tabular for UplinkSpec {
+    type Table = UplinkTable;
+    const NAME: &'static str = "uplink";
+    const KEYS: &'static [&'static str] = &["name", "kind", "device", "address", "gateway", "mac", "isolate-bridges"];
+    const NEEDED: &'static [&'static str] = &["name", "kind"];
+
+    fn check(table: UplinkTable) -> Result<Self, Wrong> {
+        Ok(table.try_into()?)
+    }
+}
+
+impl Tabular for ForwardSpec {
+    type Table = ForwardTable;
+    const NAME: &'static str = "forward";
+    const KEYS: &'static [&'static str] = &["uplink", "protocol", "port", "listen", "to"];
+    const NEEDED: &'static [&'static str] = &["uplink", "protocol", "port", "to"];
+
+    fn check(table: ForwardTable) -> Result<Self, Wrong> {
+        Ok(table.try_into()?)
+    }
+}
+
+impl Tabular for PortSpec {
+    type Table = PortTable;
+    const NAME: &'static str = "port";
+    const KEYS: &'static [&'static str] = &[
+        "name",
+        "bridge",
+        "kind",
+        "netns",
+        "ifname",
+        "device",
+        "mac",
+        "addresses",
+        "vlan",
+        "trunk",
+        "native",
+        "guard",
+        "protected",
+        "broadcast-limit",
+        "send-rate",
+        "receive-rate",
+        "offload",
+    ];
+    const NEEDED: &'static [&'static str] = &["name", "bridge"];
+
+    fn check(table: PortTable) -> Result<Self, Wrong> {
+        Ok(table.try_into()?)
+    }
+}
+
+impl Tabular for VxlanSpec {
+    type Table = VxlanTable;
+    const NAME: &'static str = "vxlan";
+    const KEYS: &'static [&'static str] = &[
+        "name",
+        "bridge",
+        "vni",
+        "local",
+        "port",
+        "peers",
+        "group",
+        "device",
+        "learn",
+        "udp-checksum",
+        "ttl",
+        "vlan",
+        "trunk",
+        "native",
+        "bum-limit",
+        "static",
+    ];
+    const NEEDED: &'static [&'static str] = &["name", "bridge", "vni", "local"];
+
+    fn check(table: VxlanTable) -> Result<Self, Wrong> {
+        Ok(table.try_into()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lists of keys are those that the types read: a type's own complaint lists them.
+    #[test]
+    fn the_keys_are_those_of_the_types() {
+        fn keys<T: Tabular>() {
+            let Err(error) = toml::from_str::<T::Table>("x = 1") else { panic!("{}", T::NAME) };
+            let list = error.message().split_once("expected one of").map(|(_, list)| list.to_owned()).unwrap();
+            let read: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+            assert_eq!(read, T::KEYS, "{}", T::NAME);
+        }
+        keys::<SwitchSettings>();
+        keys::<BridgeSpec>();
+        keys::<UplinkSpec>();
+        keys::<ForwardSpec>();
+        keys::<NatSettings>();
+        keys::<PortSpec>();
+        keys::<VxlanSpec>();
+        keys::<DockerSettings>();
+    }
+
+    #[test]
+    fn what_a_table_needs_is_what_its_type_misses() {
+        fn needed<T: Tabular>() {
+            for key in T::NEEDED {
+                assert!(T::KEYS.contains(key), "{key}");
+            }
+            let missing = toml::from_str::<T::Table>("").err().map(|error| error.message().to_owned());
+            let first = T::NEEDED.first().map(|key| format!("missing field `{key}`"));
+            assert_eq!(missing, first, "{}", T::NAME);
+        }
+        needed::<SwitchSettings>();
+        needed::<BridgeSpec>();
+        needed::<UplinkSpec>();
+        needed::<ForwardSpec>();
+        needed::<NatSettings>();
+        needed::<PortSpec>();
+        needed::<VxlanSpec>();
+        needed::<DockerSettings>();
+    }
+}
