@@ -156,7 +156,8 @@ impl Gateway {
             datapath.set_bridge(now, BridgeId(number), BRIDGE);
             datapath.set_port(now, PortId(number), &PortSettings::on(BridgeId(number)));
             let addresses = vec![format!("{}/24", std::net::Ipv4Addr::from(own)).parse().expect("an address")];
-            let settings = GatewaySettings { mac: gateway(number), vlan: VlanId::DEFAULT, mtu: 1500, addresses, side };
+            let settings =
+                GatewaySettings { mac: gateway(number), vlan: VlanId::DEFAULT, mtu: 1500, addresses, routes: Vec::new(), side };
             datapath.set_gateway(BridgeId(number), Some(settings));
         }
         let inwards = packet(1, Self::REMOTE, Self::STATIONS[1].0);

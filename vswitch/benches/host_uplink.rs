@@ -150,6 +150,7 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         vlans: VlanMode::All,
         guard: false,
         protected: false,
+        down: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

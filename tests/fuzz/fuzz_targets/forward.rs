@@ -243,7 +243,7 @@ fn gateway(bridge: u8, vlan: u16, uplink: Option<bool>, host: bool) -> GatewaySe
         _ => (Vec::new(), Side::Outside { gateways: Vec::new(), translation: Translation::Host(mac(9)) }),
     };
     let vlan = VlanId::try_from(vlan).unwrap_or(VlanId::DEFAULT);
-    GatewaySettings { mac: mac(4 + bridge), vlan, mtu: if bridge == 2 { 1280 } else { 1500 }, addresses, side }
+    GatewaySettings { mac: mac(4 + bridge), vlan, mtu: if bridge == 2 { 1280 } else { 1500 }, addresses, routes: Vec::new(), side }
 }
 
 struct Bench {
@@ -400,7 +400,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 assert!(bench.batch.frames().len() <= Batch::MOST);
                 bench.leave(None);
             }
-            Step::Flush(bridge) => bench.datapath.flush_fdb(BridgeId((bridge % BRIDGES).into())),
+            Step::Flush(bridge) => bench.datapath.flush_fdb(BridgeId((bridge % BRIDGES).into()), None, None),
             Step::Route(routes) => bench.routes = routes,
         }
         for bridge in 0..BRIDGES {

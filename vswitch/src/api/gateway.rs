@@ -5,8 +5,9 @@ use nat::{Direction, SessionRow, State, Transport};
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
-use super::{DockerPlace, ForwardSpec, InterfaceName, Origin, PortName, PortState, UplinkKindName, protocol_name};
+use super::{BridgeName, DockerPlace, ForwardSpec, InterfaceName, Origin, PortName, PortState, UplinkKindName, protocol_name};
 use crate::host;
+use crate::services::LeaseState;
 
 /// An uplink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,9 +157,47 @@ fn direction(out: bool) -> String {
     if out { "out" } else { "in" }.to_owned()
 }
 
+/// An address that a gateway has given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// The bridge.
+    pub bridge: BridgeName,
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it.
+    pub mac: Mac,
+    /// The name under which the bridge's stations find it: that of its port.
+    pub name: PortName,
+    /// What Docker calls it.
+    #[serde(flatten)]
+    pub docker: DockerPlace,
+    /// `bound`: given out; `offered`: not asked for yet; `declined`: somebody unknown has it, says a client.
+    pub state: LeaseState,
+    /// Seconds until that ends.
+    pub seconds_left: u64,
+}
+
+/// A way by which packets of a bridge's stations go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// The bridge whose stations it is for.
+    pub bridge: BridgeName,
+    /// Where it leads.
+    pub to: IpNet,
+    /// The next hop; none: the destination itself.
+    pub via: Option<IpAddr>,
+    /// The uplink by which it leads; none: the bridge.
+    pub uplink: Option<PortName>,
+    /// `connected`: a subnet of the bridge; `static`: one of its routes; `default`: its uplink.
+    pub kind: String,
+}
+
 /// A neighbour of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborInfo {
+    /// The bridge or uplink that it is on.
+    #[serde(default)]
+    pub interface: String,
     /// Its address.
     pub address: IpAddr,
     /// Its MAC address; none: it does not answer.

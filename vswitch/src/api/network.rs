@@ -154,7 +154,9 @@ impl Network<'_> {
         }
         check_listen(spec, uplink)?;
         let inside = |bridge: &&&BridgeSpec| {
-            bridge.uplink.as_ref() == Some(&key.uplink) && bridge.addresses.iter().any(|net| net.contains(&target))
+            bridge.uplink.as_ref() == Some(&key.uplink)
+                && (bridge.addresses.iter().any(|net| net.contains(&target))
+                    || bridge.routes.iter().any(|route| route.to.contains(&target)))
         };
         match self.bridges.iter().find(inside) {
             Some(bridge) if bridge.addresses.iter().any(|net| net.addr() == target) => {

@@ -297,6 +297,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
     struct One<T: Read> {
         #[serde(deserialize_with = "read")]
         key: T,

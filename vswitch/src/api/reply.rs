@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo, InterfaceName,
-    NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, SessionInfo, StationSpec, UplinkInfo, VlanList,
-    VxlanSpec,
+    LeaseRow, NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, RouteInfo, RouteSpec, SessionInfo,
+    StationSpec, UplinkInfo, VlanList, VxlanSpec,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -35,10 +35,14 @@ pub enum Reply {
     Forwards(Vec<ForwardInfo>),
     /// Sessions, in no order.
     Sessions(Vec<SessionInfo>),
-    /// Neighbours, by address.
+    /// Neighbours, by bridge or uplink, and address.
     Neighbors(Vec<NeighborInfo>),
     /// A container's interface.
     Container(Box<ContainerInfo>),
+    /// Addresses that gateways have given out, by bridge and address.
+    Leases(Vec<LeaseRow>),
+    /// Routes, by bridge, the longest prefix first.
+    Routes(Vec<RouteInfo>),
     /// A `switch.toml`.
     Export(String),
     /// What vsctl changed.
@@ -107,6 +111,9 @@ pub struct BridgeInfo {
     pub uplink: Option<PortName>,
     /// Whether nothing is routed between it and others.
     pub isolated: bool,
+    /// The static routes of its gateway.
+    #[serde(default)]
+    pub routes: Vec<RouteSpec>,
     /// Number of its ports.
     pub ports: usize,
     /// Who asked for it.
@@ -134,6 +141,7 @@ impl BridgeInfo {
             dhcp: spec.dhcp,
             uplink: spec.uplink.clone(),
             isolated: spec.isolated,
+            routes: spec.routes.clone(),
             ports,
             origin,
             networks: Vec::new(),
@@ -182,6 +190,9 @@ pub struct PortInfo {
     pub guard: bool,
     /// Whether no frame goes from it to another protected port.
     pub protected: bool,
+    /// Whether it is unplugged.
+    #[serde(default)]
+    pub down: bool,
     /// Most broadcast frames a second.
     pub broadcast_limit: Option<u32>,
     /// Most that it may send into the switch.
@@ -229,6 +240,7 @@ impl PortInfo {
             native,
             guard: spec.guard,
             protected: spec.protected,
+            down: spec.down,
             broadcast_limit: spec.broadcast_limit,
             send_rate: spec.send_rate,
             receive_rate: spec.receive_rate,
@@ -244,6 +256,8 @@ impl PortInfo {
 /// One MAC address that a bridge knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbEntry {
+    /// The bridge that knows it.
+    pub bridge: BridgeName,
     /// The address.
     pub mac: Mac,
     /// The VLAN in which it was seen.

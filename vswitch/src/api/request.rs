@@ -3,11 +3,12 @@ use std::fmt;
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::read::{Raw, Read};
 use super::{
     BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, InterfaceName, Netns,
-    PortKind, PortName, PortSpec, RateChange, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
+    Patch, PortKind, PortName, PortSpec, RateChange, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -16,6 +17,8 @@ use super::{
 pub enum Request {
     /// Makes a bridge.
     AddBridge(BridgeSpec),
+    /// Changes a bridge.
+    SetBridge(BridgeName, Patch),
     /// Removes a bridge, which must have no ports.
     DeleteBridge(BridgeName),
     /// Lists the bridges.
@@ -28,6 +31,8 @@ pub enum Request {
     DeletePort(PortName),
     /// Makes an uplink.
     AddUplink(UplinkSpec),
+    /// Changes an uplink.
+    SetUplink(PortName, Patch),
     /// Removes an uplink, which no bridge may use.
     DeleteUplink(PortName),
     /// Lists the uplinks.
@@ -40,8 +45,16 @@ pub enum Request {
     ListForwards,
     /// Sessions, of one uplink or of all.
     Sessions(Option<PortName>),
-    /// The neighbours of a bridge's gateway.
-    Neighbors(BridgeName),
+    /// The neighbours of a bridge's gateway or of an uplink; of all, if none is named.
+    Neighbors(Option<PortName>),
+    /// The addresses that gateways have given out, on one bridge or on all.
+    Leases(Option<BridgeName>),
+    /// Adds a static route to a bridge's gateway.
+    AddRoute(BridgeName, RouteSpec),
+    /// Removes the static route to a destination.
+    DeleteRoute(BridgeName, IpNet),
+    /// Lists routes, those of one bridge's stations or of all.
+    ListRoutes(Option<BridgeName>),
     /// Lists ports, of one bridge or of all.
     ListPorts(Option<BridgeName>),
     /// Makes a VXLAN tunnel.
@@ -54,12 +67,14 @@ pub enum Request {
     ListVxlans(Option<BridgeName>),
     /// The whole switch.
     Show,
-    /// The MAC addresses of a bridge.
-    Fdb(BridgeName),
-    /// Forgets the MAC addresses of a bridge.
-    FlushFdb(BridgeName),
-    /// Counters, of one port or of all.
-    Stats(Option<PortName>),
+    /// One bridge, with what is on it.
+    ShowBridge(BridgeName),
+    /// MAC addresses: a bridge's, or those that a filter takes.
+    Fdb(FdbFilter),
+    /// Forgets MAC addresses that were learned.
+    FlushFdb(FdbFilter),
+    /// Counters of ports: `null` or an empty list for all, a name, or a list of names.
+    Stats(#[serde(deserialize_with = "read_names")] Vec<PortName>),
     /// Counters of the ports of a container of Docker's, by its name.
     ContainerStats(String),
     /// Gives a container an interface, instead of what it had under that key.
@@ -110,7 +125,11 @@ impl Request {
             Self::AddVxlan(spec) => format!("add-vxlan {} {}", spec.bridge, spec.name),
             Self::SetVxlan(name, _) => format!("set-vxlan {name}"),
             Self::DeleteVxlan(name) => format!("del-vxlan {name}"),
-            Self::FlushFdb(bridge) => format!("fdb {bridge} --flush"),
+            Self::FlushFdb(filter) => format!("fdb{filter} --flush"),
+            Self::SetBridge(name, _) => format!("set-br {name}"),
+            Self::SetUplink(name, _) => format!("set-uplink {name}"),
+            Self::AddRoute(bridge, route) => format!("add-route {bridge} {route}"),
+            Self::DeleteRoute(bridge, to) => format!("del-route {bridge} {to}"),
             Self::AttachContainer(spec) => format!("attach container {}", spec.key),
             Self::DetachContainer(key) => format!("detach container {key}"),
             Self::KeepContainers(runtime, network, kept) => {
@@ -125,6 +144,9 @@ impl Request {
             | Self::ListForwards
             | Self::Sessions(_)
             | Self::Neighbors(_)
+            | Self::Leases(_)
+            | Self::ListRoutes(_)
+            | Self::ShowBridge(_)
             | Self::ListPorts(_)
             | Self::ListVxlans(_)
             | Self::Show
@@ -190,6 +212,9 @@ pub struct PortChange {
     pub guard: Option<bool>,
     /// Apart from other protected ports or not.
     pub protected: Option<bool>,
+    /// Unplugged, or plugged in again.
+    #[serde(default)]
+    pub down: Option<bool>,
     /// Another storm limit; 0 lifts it.
     pub broadcast_limit: Option<u32>,
     /// Another limit on what it sends.
@@ -210,6 +235,59 @@ pub enum VlanChange {
     Access(VlanId),
     /// A trunk.
     Trunk(BTreeSet<VlanId>, Option<VlanId>),
+}
+
+/// Which MAC addresses; what is `None` excludes none. A bridge's name alone stands for all of that bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FdbFilterForm")]
+pub struct FdbFilter {
+    /// On this bridge.
+    pub bridge: Option<BridgeName>,
+    /// At this port, or behind this tunnel.
+    pub port: Option<PortName>,
+    /// This one.
+    pub mac: Option<Mac>,
+}
+
+/// As the options of `vsctl fdb`, each with a space before it.
+impl fmt::Display for FdbFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bridge.iter().try_for_each(|bridge| write!(f, " {bridge}"))?;
+        self.port.iter().try_for_each(|port| write!(f, " --port {port}"))?;
+        self.mac.iter().try_for_each(|mac| write!(f, " --mac {mac}"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FdbFilterForm {
+    Bridge(BridgeName),
+    Filter {
+        #[serde(default)]
+        bridge: Option<BridgeName>,
+        #[serde(default)]
+        port: Option<PortName>,
+        #[serde(default)]
+        mac: Option<Mac>,
+    },
+}
+
+impl From<FdbFilterForm> for FdbFilter {
+    fn from(form: FdbFilterForm) -> Self {
+        match form {
+            FdbFilterForm::Bridge(bridge) => Self { bridge: Some(bridge), ..Self::default() },
+            FdbFilterForm::Filter { bridge, port, mac } => Self { bridge, port, mac },
+        }
+    }
+}
+
+fn read_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PortName>, D::Error> {
+    let names = match Raw::deserialize(deserializer)? {
+        Raw::Nothing => Ok(Vec::new()),
+        raw @ Raw::Text(_) => PortName::read(raw).map(|name| vec![name]),
+        raw => Read::read(raw),
+    };
+    names.map_err(de::Error::custom)
 }
 
 /// What to capture.

@@ -51,6 +51,7 @@ pub use netns::{Identity, make_netns, netns_inode, netns_warning, remove_netns};
 pub use programs::Programs;
 pub use station::default_gateways;
 pub use uplink::{UplinkAttachment, attach_uplink};
+pub use veth::set_switch_end;
 pub use watch::{End, Heard, NamespaceNumber, News, Watch};
 
 /// What a port needs of the kernel.

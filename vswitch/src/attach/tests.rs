@@ -74,6 +74,7 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
         vlans: VlanMode::All,
         guard: false,
         protected: false,
+        down: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

@@ -57,6 +57,23 @@ pub(super) fn set_switch_mtu(spec: &PortSpec, mtu: u32) -> Result<u32, AttachErr
     })
 }
 
+/// Sets the switch's end of a pair up or down, whose station has a carrier accordingly.
+///
+/// # Errors
+/// The pair is gone, or `CAP_NET_ADMIN` is missing.
+pub fn set_switch_end(spec: &PortSpec, up: bool) -> Result<(), AttachError> {
+    let own = Namespace::own();
+    own.with_netlink(|netlink| {
+        let name = switch_name(&spec.name);
+        let link = switch_link(netlink, &own, spec)?;
+        let link = link.ok_or_else(|| AttachError::NoInterface { ifname: name.clone(), place: own.place.clone() })?;
+        let message = netlink::change(link.index);
+        let message = if up { message.up() } else { message.down() };
+        let doing = || format!("set \"{name}\" {}", if up { "up" } else { "down" });
+        netlink.change(message.build()).doing(NET_ADMIN, doing)
+    })
+}
+
 fn switch_link(netlink: &Netlink, own: &Namespace, spec: &PortSpec) -> Result<Option<Link>, AttachError> {
     let name = switch_name(&spec.name);
     netlink.link(&name).doing(NET_ADMIN, || format!("look up interface \"{name}\" {}", own.place))

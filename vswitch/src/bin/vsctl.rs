@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use vswitch::client::{self, Arguments};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    client::complete();
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         // A name or number that cannot be one is a failure like any other: the command itself was understood.
         Err(error) if error.kind() == ErrorKind::ValueValidation => {

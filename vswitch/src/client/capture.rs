@@ -32,7 +32,15 @@ enum Output {
 
 impl Capture {
     /// Captures until its end, a signal, or until nobody reads any more; then says how much it was.
-    pub(super) async fn run(self, control: Control) -> Result<(), ClientError> {
+    pub(super) async fn run(self, control: Control, json: bool) -> Result<(), ClientError> {
+        let file = match &self.write {
+            Some(path) if path.as_os_str() != "-" => Some(path.display().to_string()),
+            _ if json => {
+                let why = "a capture tells with --json what it wrote into a file: name one with -w FILE, or leave out --json";
+                return Err(ClientError::Argument(why.to_owned()));
+            }
+            _ => None,
+        };
         let request = CaptureRequest {
             ports: self.ports,
             containers: self.containers,
@@ -52,6 +60,11 @@ impl Capture {
             }
         }
         output.close()?;
+        if json {
+            let summary = serde_json::json!({ "file": file, "packets": blocks.packets, "missed": blocks.missed });
+            super::print(super::print::document(&summary).as_bytes());
+            return Ok(());
+        }
         eprintln!("{} packets captured, {} missed because the reader was slow", blocks.packets, blocks.missed);
         Ok(())
     }

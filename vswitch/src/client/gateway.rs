@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::print::{explanation, origin, state_name};
 use super::table::Table;
-use crate::api::{BridgeInfo, ForwardInfo, NeighborInfo, SessionInfo, UplinkInfo};
+use crate::api::{BridgeInfo, ForwardInfo, LeaseRow, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
+use crate::services::LeaseState;
 
 pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
     let mut table = Table::new(["UPLINK", "KIND", "DEVICE", "ADDRESSES", "GATEWAY", "SESSIONS", "STATE"]);
@@ -66,10 +67,44 @@ fn scaled(bytes: u64) -> String {
 }
 
 pub(super) fn neighbors(rows: &[NeighborInfo]) -> String {
-    let mut table = Table::new(["ADDRESS", "MAC", "AGE"]);
+    let mut table = Table::new(["ON", "ADDRESS", "MAC", "AGE"]);
+    let one = rows.iter().all(|row| rows.first().is_some_and(|first| first.interface == row.interface));
     for row in rows {
+        let on = if one { String::new() } else { row.interface.clone() };
         let mac = row.mac.map_or_else(|| "no answer".to_owned(), |mac| mac.to_string());
-        table.row([row.address.to_string(), mac, format!("{}s", row.age_seconds)]);
+        table.row([on, row.address.to_string(), mac, format!("{}s", row.age_seconds)]);
+    }
+    table.text()
+}
+
+pub(super) fn leases(rows: &[LeaseRow]) -> String {
+    let mut table = Table::new(["BRIDGE", "ADDRESS", "MAC", "NAME", "STATE", "LEFT", "CONTAINER"]);
+    for row in rows {
+        let state = match row.state {
+            LeaseState::Offered => "offered",
+            LeaseState::Bound => "bound",
+            LeaseState::Declined => "declined",
+            LeaseState::Released => "released",
+        };
+        table.row([
+            row.bridge.to_string(),
+            row.address.to_string(),
+            row.mac.to_string(),
+            row.name.to_string(),
+            state.to_owned(),
+            format!("{}s", row.seconds_left),
+            row.docker.container.clone().unwrap_or_default(),
+        ]);
+    }
+    table.text()
+}
+
+pub(super) fn routes(rows: &[RouteInfo]) -> String {
+    let mut table = Table::new(["BRIDGE", "TO", "VIA", "KIND"]);
+    for row in rows {
+        let uplink = row.uplink.as_ref().map(|uplink| format!("uplink {uplink}"));
+        let via = row.via.map(|via| via.to_string()).or(uplink).unwrap_or_else(|| "-".to_owned());
+        table.row([row.bridge.to_string(), row.to.to_string(), via, row.kind.clone()]);
     }
     table.text()
 }
@@ -86,6 +121,9 @@ pub(super) fn show_gateway(text: &mut String, bridge: &BridgeInfo) {
     words.push(if bridge.isolated { "isolated" } else { "open" }.to_owned());
     // Writing into a string cannot fail.
     let _ = writeln!(text, "  {}", words.join(", "));
+    for route in &bridge.routes {
+        let _ = writeln!(text, "  route {route}");
+    }
 }
 
 /// An uplink with its forwards in `vsctl show`.

@@ -6,20 +6,27 @@
 mod arguments;
 mod blocks;
 mod capture;
+mod command;
+mod complete;
 mod connection;
 mod gateway;
+mod help;
 mod options;
 mod print;
+mod stats;
 mod table;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use clap::CommandFactory;
 
 use crate::api::{Reply, Request};
 
 use arguments::Action;
 pub use arguments::Arguments;
+pub use complete::complete;
 use connection::Control;
 
 /// Why a command failed, in one sentence.
@@ -105,7 +112,9 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
                 show(&control.shut_down(keep).await?, json);
                 Ok(())
             }
-            Action::Capture(capture) => capture.run(control).await,
+            Action::Capture(capture) => capture.run(control, json).await,
+            Action::Stats(stats) => stats.run(control, json).await,
+            Action::Man(directory) => write_man(&directory),
             Action::Print(text) => {
                 print(&text);
                 Ok(())
@@ -122,6 +131,13 @@ pub fn ask(control: PathBuf, patience: Duration, request: &Request) -> Result<Re
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ClientError::System("the program cannot wait for an answer", error))?;
     runtime.block_on(Control { path: control, patience }.ask(request))
+}
+
+/// Writes the man pages of vsctl and of each command.
+fn write_man(directory: &Path) -> Result<(), ClientError> {
+    let wrong = |source| ClientError::Write { what: directory.display().to_string(), source };
+    std::fs::create_dir_all(directory).map_err(wrong)?;
+    clap_mangen::generate_to(Arguments::command(), directory).map_err(wrong)
 }
 
 /// Prints an answer; its notes go to stderr, so that a script's output holds nothing that was not asked for.

@@ -1,15 +1,19 @@
 //! The options of ports and tunnels.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::api::{BridgeName, InterfaceName, Netns, PortChange, PortKind, PortName, RateChange, StationSpec, VlanChange};
+use super::complete;
+use crate::api::read::{address, cidr, number, time};
+use crate::api::{
+    BridgeName, InterfaceName, Netns, Patch, PortChange, PortKind, PortName, RateChange, StationSpec, UplinkKindName,
+    VlanChange, VlanList,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct PortOptions {
@@ -29,25 +33,31 @@ pub(super) struct PortOptions {
     #[arg(long)]
     mac: Option<Mac>,
     /// An address to set on its device, such as 10.0.0.2/24; may be repeated.
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
     address: Vec<IpNet>,
     /// Makes it an access port of this VLAN.
     #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
     vlan: Option<VlanId>,
     /// Makes it a trunk of these VLANs, tagged.
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    trunk: Vec<VlanId>,
+    #[arg(long, value_name = "N,N-N")]
+    trunk: Vec<VlanList>,
     /// The VLAN of untagged frames on the trunk.
     #[arg(long, value_name = "N", requires = "trunk")]
     native: Option<VlanId>,
     /// Drops frames whose source is not this port's: on or off.
-    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
     guard: Option<bool>,
     /// Keeps frames from other protected ports of the bridge: on or off.
-    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
     protected: Option<bool>,
+    /// Unplugs it: its station sees no carrier, and nothing passes.
+    #[arg(long, conflicts_with = "up")]
+    down: bool,
+    /// Plugs it in again.
+    #[arg(long)]
+    up: bool,
     /// Most broadcast frames a second; 0 lifts the limit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     broadcast_limit: Option<u32>,
     /// Most that it may send into the switch, such as 10mbit; none lifts the limit.
     #[arg(long, value_name = "RATE")]
@@ -56,16 +66,16 @@ pub(super) struct PortOptions {
     #[arg(long, value_name = "RATE")]
     receive_rate: Option<RateChange>,
     /// Exchanges super-frames and partial checksums with the kernel: on or off.
-    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
     offload: Option<bool>,
 }
 
 impl PortOptions {
     /// As a `[[port]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let trunk = some(self.trunk);
+        let trunk = vlans(self.trunk);
         json!({
-            "name": name, "bridge": bridge, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
+            "name": name, "bridge": bridge, "down": self.down, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
             "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
             "guard": self.guard, "protected": self.protected, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
             "send-rate": self.send_rate.and_then(RateChange::rate), "receive-rate": self.receive_rate.and_then(RateChange::rate),
@@ -74,10 +84,10 @@ impl PortOptions {
     }
 
     pub(super) fn change(self, all_vlans: bool) -> PortChange {
-        let vlans = match (self.vlan, self.trunk.is_empty()) {
+        let vlans = match (self.vlan, vlans(self.trunk)) {
             (Some(vlan), _) => Some(VlanChange::Access(vlan)),
-            (None, false) => Some(VlanChange::Trunk(BTreeSet::from_iter(self.trunk), self.native)),
-            (None, true) => all_vlans.then_some(VlanChange::All),
+            (None, Some(trunk)) => Some(VlanChange::Trunk(trunk.into_vec().into_iter().collect(), self.native)),
+            (None, None) => all_vlans.then_some(VlanChange::All),
         };
         PortChange {
             kind: self.kind,
@@ -89,6 +99,7 @@ impl PortOptions {
             vlans,
             guard: self.guard,
             protected: self.protected,
+            down: (self.down || self.up).then_some(self.down),
             broadcast_limit: self.broadcast_limit,
             send_rate: self.send_rate,
             receive_rate: self.receive_rate,
@@ -100,44 +111,44 @@ impl PortOptions {
 #[derive(Debug, Args)]
 pub(super) struct VxlanOptions {
     /// The network, 0 to 16777215.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     vni: i64,
     /// The address of this host that it uses.
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = address)]
     local: IpAddr,
     /// Another host; may be repeated.
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = address)]
     peer: Vec<IpAddr>,
     /// The multicast group that floods, instead of peers.
-    #[arg(long, value_name = "IP", requires = "device")]
+    #[arg(long, value_name = "IP", requires = "device", value_parser = address)]
     group: Option<IpAddr>,
     /// The interface that the group is joined on.
     #[arg(long, value_name = "IF", requires = "group")]
     device: Option<InterfaceName>,
     /// The UDP port of all hosts; 4789 by default.
-    #[arg(long, value_name = "N")]
-    port: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = number)]
+    port: Option<i64>,
     /// Whether MAC addresses are learned from what arrives: on (default) or off.
-    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
     learn: Option<bool>,
     /// Whether outer UDP headers have a checksum: on (default) or off.
-    #[arg(long, value_name = "ON", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
     udp_checksum: Option<bool>,
     /// TTL or hop limit of outer packets; 64 by default, 1 for a group.
-    #[arg(long, value_name = "N")]
-    ttl: Option<u8>,
+    #[arg(long, value_name = "N", value_parser = number)]
+    ttl: Option<i64>,
     /// The VLAN of the bridge that it carries, untagged; 1 by default.
     #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
     vlan: Option<VlanId>,
     /// The VLANs that it carries, tagged.
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    trunk: Vec<VlanId>,
+    #[arg(long, value_name = "N,N-N")]
+    trunk: Vec<VlanList>,
     /// The VLAN of untagged frames on the trunk.
     #[arg(long, value_name = "N", requires = "trunk")]
     native: Option<VlanId>,
     /// Most frames a second out of the tunnel that go to many; 20000 by default, 0 for no limit.
-    #[arg(long, value_name = "N")]
-    bum_limit: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = number)]
+    bum_limit: Option<i64>,
     /// A station known beforehand, MAC=PEER or MAC=PEER=IP; may be repeated.
     #[arg(long, value_name = "MAC=PEER[=IP]", value_parser = station)]
     r#static: Vec<StationSpec>,
@@ -146,12 +157,168 @@ pub(super) struct VxlanOptions {
 impl VxlanOptions {
     /// As a `[[vxlan]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let trunk = some(self.trunk);
+        let trunk = vlans(self.trunk);
         json!({
             "name": name, "bridge": bridge, "vni": self.vni, "local": self.local, "peers": self.peer, "group": self.group,
             "device": self.device, "port": self.port, "learn": self.learn, "udp-checksum": self.udp_checksum, "ttl": self.ttl,
             "vlan": self.vlan, "trunk": trunk, "native": self.native, "bum-limit": self.bum_limit, "static": self.r#static,
         })
+    }
+}
+
+/// What `set-br` changes.
+#[derive(Debug, Args)]
+pub(super) struct BridgeOptions {
+    /// Another MTU in bytes, 68 to 65535.
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    mtu: Option<i64>,
+    /// How long a MAC address is remembered, such as 300s or 5m.
+    #[arg(long, value_name = "TIME")]
+    ageing: Option<String>,
+    /// Most MAC addresses that it remembers, 1 to 1048576.
+    #[arg(long, value_name = "N", value_parser = number)]
+    max_macs: Option<i64>,
+    /// What happens to STP, LACP, LLDP and the like: drop or pass.
+    #[arg(long, value_name = "WHAT")]
+    control_frames: Option<String>,
+    /// The addresses of its gateway instead of those that it has; may be repeated. none takes the gateway away.
+    #[arg(long, value_name = "CIDR")]
+    address: Vec<String>,
+    /// The VLAN of its gateway.
+    #[arg(long, value_name = "N")]
+    gateway_vlan: Option<VlanId>,
+    /// Its gateway gives addresses by DHCP: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    dhcp: Option<bool>,
+    /// The uplink by which its stations reach the rest of the world, or none.
+    #[arg(long, value_name = "NAME", add = complete::uplinks())]
+    uplink: Option<String>,
+    /// Nothing is routed between it and other bridges: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    isolated: Option<bool>,
+}
+
+impl BridgeOptions {
+    pub(super) fn patch(self) -> Patch {
+        let mut patch = said(json!({
+            "mtu": self.mtu, "ageing": self.ageing, "max-macs": self.max_macs, "control-frames": self.control_frames,
+            "gateway-vlan": self.gateway_vlan, "dhcp": self.dhcp, "isolated": self.isolated,
+        }));
+        match &self.address[..] {
+            [] => {}
+            [none] if none == NONE => drop(patch.insert("addresses".to_owned(), json!([]))),
+            all => drop(patch.insert("addresses".to_owned(), json!(all))),
+        }
+        if let Some(uplink) = self.uplink {
+            patch.insert("uplink".to_owned(), if uplink == NONE { Value::Null } else { json!(uplink) });
+        }
+        Patch(patch)
+    }
+}
+
+/// What `set-uplink` changes.
+#[derive(Debug, Args)]
+pub(super) struct UplinkOptions {
+    /// link (addresses of the switch's own on an interface) or host (the host's own sockets).
+    #[arg(long)]
+    kind: Option<UplinkKindName>,
+    /// The interface of a link.
+    #[arg(long, value_name = "IF")]
+    device: Option<InterfaceName>,
+    /// Addresses of a link instead of those that it has, or dhcp.
+    #[arg(long, value_name = "CIDR")]
+    address: Vec<String>,
+    /// Who routes on from a link, instead of who does; none for nobody.
+    #[arg(long, value_name = "IP")]
+    gateway: Vec<String>,
+    /// The MAC address of a link.
+    #[arg(long)]
+    mac: Option<Mac>,
+    /// Of the host's own sockets, whether they do not lead into networks of the host's other containers.
+    #[arg(long, value_name = "BOOL", value_parser = on_or_off)]
+    isolate_bridges: Option<bool>,
+}
+
+impl UplinkOptions {
+    /// Another kind has no use for what the old one had; nor has DHCP for a gateway.
+    pub(super) fn patch(self) -> Patch {
+        let (kind, address) = (self.kind, some(self.address));
+        let by_dhcp = address.as_ref().is_some_and(|address| address.iter().any(|address| address == "dhcp"));
+        let mut patch = said(json!({
+            "kind": kind, "device": self.device, "address": address, "mac": self.mac, "isolate-bridges": self.isolate_bridges,
+        }));
+        match &self.gateway[..] {
+            [] if by_dhcp => drop(patch.insert("gateway".to_owned(), Value::Null)),
+            [] => {}
+            [none] if none == NONE => drop(patch.insert("gateway".to_owned(), Value::Null)),
+            all => drop(patch.insert("gateway".to_owned(), json!(all))),
+        }
+        let useless: &[&str] = match kind {
+            Some(UplinkKindName::Host) => &["device", "address", "gateway", "mac"],
+            Some(UplinkKindName::Link) => &["isolate-bridges"],
+            None => &[],
+        };
+        for key in useless {
+            patch.entry(*key).or_insert(Value::Null);
+        }
+        Patch(patch)
+    }
+}
+
+/// Stands for nothing where something was.
+const NONE: &str = "none";
+
+/// The keys of a table whose values are not null.
+fn said(table: Value) -> Map<String, Value> {
+    match table {
+        Value::Object(table) => table.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
+    }
+}
+
+/// The VLANs of all lists, if there are any.
+fn vlans(lists: Vec<VlanList>) -> Option<VlanList> {
+    some(lists).map(|lists| lists.into_iter().flat_map(VlanList::into_vec).collect())
+}
+
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "y" | "1" => Ok(true),
+        "off" | "false" | "no" | "n" | "0" => Ok(false),
+        _ => Err(format!("\"{}\" is neither on nor off", text.escape_debug())),
+    }
+}
+
+/// A whole number as large as its type.
+pub(super) fn whole<T: TryFrom<i64> + Bound>(text: &str) -> Result<T, String> {
+    let number = number(text)?;
+    number.try_into().map_err(|_| format!("{number} is out of range: use a number from 0 to {}", T::MOST))
+}
+
+/// The largest number of a type that a command line can name.
+pub(super) trait Bound {
+    const MOST: u64;
+}
+
+impl Bound for u32 {
+    const MOST: u64 = u32::MAX as u64;
+}
+
+impl Bound for u64 {
+    const MOST: u64 = i64::MAX as u64;
+}
+
+/// A time that is waited, at most a day; a bare number is one of seconds.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let waited = text.parse().map(Duration::from_secs).or_else(|_| time(text))?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
+    if range.contains(&waited) { Ok(waited) } else { Err(format!("{text} is out of range: use 100ms to 1day")) }
+}
+
+pub(super) fn timeout(text: &str) -> Result<u64, String> {
+    match number(text)? {
+        seconds @ 1..=86_400 => Ok(seconds.unsigned_abs()),
+        seconds => Err(format!("{seconds} is out of range: use 1 to 86400 seconds")),
     }
 }
 

@@ -10,16 +10,11 @@ use super::gateway;
 use super::table::Table;
 use crate::api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PortInfo, PortKind, PortState,
-    PortStats, Reply, SwitchInfo, VxlanInfo,
+    PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
 pub(super) fn json(reply: &Reply) -> String {
-    fn document(value: &impl Serialize) -> String {
-        let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-        text.push('\n');
-        text
-    }
     match reply {
         Reply::Done(notes) => document(notes),
         Reply::Bridges(bridges) => document(bridges),
@@ -33,10 +28,19 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Sessions(sessions) => document(sessions),
         Reply::Neighbors(neighbors) => document(neighbors),
         Reply::Container(container) => document(container),
+        Reply::Leases(leases) => document(leases),
+        Reply::Routes(routes) => document(routes),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
         Reply::Ended(ending) => document(ending),
     }
+}
+
+/// A value as JSON.
+pub(super) fn document(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 pub(super) fn text(reply: &Reply) -> String {
@@ -53,6 +57,8 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Sessions(rows) => gateway::sessions(rows),
         Reply::Neighbors(rows) => gateway::neighbors(rows),
         Reply::Container(container) => format!("{}: {}\n", container.port, container.key),
+        Reply::Leases(rows) => gateway::leases(rows),
+        Reply::Routes(rows) => gateway::routes(rows),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),
         Reply::Ended(ending) => end(ending),
@@ -171,6 +177,9 @@ fn show_port(text: &mut String, port: &PortInfo) {
         }
     };
     line(explanation(&port.state, port.kind == PortKind::Link).into_iter().collect());
+    if port.down {
+        line(vec![format!("unplugged: `vsctl set-port {} --up` plugs it in", port.name)]);
+    }
     line(port.addresses.iter().map(ToString::to_string).collect());
     if let Some(lease) = &port.lease {
         let grant = match lease.seconds {
@@ -245,23 +254,29 @@ fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
     rules.extend(vxlan.bum_limit.map(|limit| format!("bum-limit {limit}/s")));
     rules.extend(vxlan.features.iter().cloned());
     let _ = writeln!(text, "      {}", rules.join(", "));
-    let drops: Vec<String> =
-        vxlan.underlay_drops.iter().filter(|(_, count)| **count > 0).map(|(why, count)| format!("{why} {count}")).collect();
+    let drops: Vec<String> = vxlan
+        .underlay_drops
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(why, count)| format!("{} {count}", why.replace('_', "-")))
+        .collect();
     if !drops.is_empty() {
         let _ = writeln!(text, "      dropped at the UDP port: {}", drops.join(", "));
     }
 }
 
 fn fdb(entries: &[FdbEntry]) -> String {
-    let mut table = Table::new(["MAC", "VLAN", "PORT", "REMOTE", "AGE"]);
+    let mut table = Table::new(["BRIDGE", "MAC", "VLAN", "PORT", "REMOTE", "AGE"]);
+    let one = entries.iter().all(|entry| entries.first().is_some_and(|first| first.bridge == entry.bridge));
     for entry in entries {
+        let bridge = if one { String::new() } else { entry.bridge.to_string() };
         let age = match (entry.r#static, entry.held) {
             (true, _) => "static".to_owned(),
             (_, true) => format!("{}s, held", entry.age_seconds),
             _ => format!("{}s", entry.age_seconds),
         };
         let remote = entry.remote.map_or_else(|| "-".to_owned(), |remote| remote.to_string());
-        table.row([entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), remote, age]);
+        table.row([bridge, entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), remote, age]);
     }
     table.text()
 }
@@ -288,7 +303,7 @@ fn stats(ports: &[PortStats]) -> String {
     for port in ports {
         for (way, reasons) in [("in", &port.rx_drops), ("out", &port.tx_drops)] {
             for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
-                drops.row([port.port.to_string(), count.to_string(), way.to_owned(), reason.clone()]);
+                drops.row([port.port.to_string(), count.to_string(), way.to_owned(), reason.replace('_', "-")]);
             }
         }
     }
@@ -318,7 +333,7 @@ fn vlans(port: &PortInfo) -> String {
     match (&port.vlan, &port.trunk, &port.native) {
         (Some(vlan), ..) => vlan.to_string(),
         (None, Some(trunk), native) => {
-            let tagged = trunk.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            let tagged = trunk.iter().copied().collect::<VlanList>();
             native.map_or_else(|| format!("{tagged} tagged"), |native| format!("{tagged} tagged, {native} native"))
         }
         (None, None, _) => "all".to_owned(),

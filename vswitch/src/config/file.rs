@@ -9,7 +9,7 @@ use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::syntax::Damage;
+use super::syntax::{Damage, Stumble, repair};
 use super::table::{TABLES, Tabular};
 use super::{Config, Problem};
 use crate::api::read::about;
@@ -40,13 +40,12 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader { path, text, damage: Damage::default(), problems: Vec::new() };
-    let (root, syntax) = DeTable::parse_recoverable(text);
-    let root = root.into_inner();
-    let at = syntax.iter().map(|error| error.span().unwrap_or_default().start).collect();
-    reader.damage = Damage::of(text, &root, at);
-    for error in syntax {
-        reader.problem(error.span().unwrap_or_default(), sentence_of(error.message()));
+    let (repaired, stumbles) = repair(text);
+    let root = DeTable::parse_recoverable(&repaired).0.into_inner();
+    let damage = Damage::of(text, &root, stumbles.iter().map(|stumble| stumble.at).collect());
+    let mut reader = Reader { path, text, damage, problems: Vec::new() };
+    for Stumble { at, message } in stumbles {
+        reader.problem(at..at, sentence_of(&message));
     }
     let config = reader.config(root);
     if reader.problems.is_empty() {
@@ -181,8 +180,7 @@ impl Reader<'_> {
         };
         let keys = fields.iter().map(|(key, _)| (key.get_ref().to_string(), key.span())).collect();
         for (key, value) in std::mem::take(&mut fields) {
-            let sound = !self.damage.is_in_value(self.text, key.span(), value.span());
-            if sound && self.is_known(table, key.get_ref(), key.span(), T::KEYS) {
+            if self.is_known(table, key.get_ref(), key.span(), T::KEYS) {
                 fields.insert(key, value);
             }
         }

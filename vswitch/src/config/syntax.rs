@@ -45,12 +45,50 @@ impl Damage {
         let owner = |at: &usize| self.tables.iter().rev().find(|(begin, _)| begin <= at).map(|(_, name)| name.as_str());
         self.of_headers || self.at.iter().any(|at| owner(at).is_none_or(|owner| owner == name || !TABLES.contains(&owner)))
     }
+}
 
-    /// Whether a key and its value are damaged, or in a line that is.
-    pub(super) fn is_in_value(&self, text: &str, key: Range<usize>, value: Range<usize>) -> bool {
-        let lines = line(text, key.start).start..line(text, value.end.max(key.end)).end + 1;
-        self.at.iter().any(|at| lines.contains(at))
+/// What the parser stumbled at.
+pub(super) struct Stumble {
+    /// The byte.
+    pub(super) at: usize,
+    pub(super) message: String,
+}
+
+/// A text that parses as far as can be, with blanks in the place of the lines that do not, and what was wrong with those. The parser
+/// itself goes on after an error, but gives up what follows some, and finds ten where one bracket is missing.
+pub(super) fn repair(text: &str) -> (String, Vec<Stumble>) {
+    let (mut repaired, mut stumbles, mut blank) = (text.to_owned(), Vec::new(), None::<Range<usize>>);
+    for _ in 0..MOST_REPAIRS {
+        let (_, errors) = DeTable::parse_recoverable(&repaired);
+        let starts = errors.iter().map(|error| (error.span().unwrap_or_default().start, error.message()));
+        let Some((at, message)) = starts.min_by_key(|(at, _)| *at) else { break };
+        let lines = damaged_lines(&repaired, at);
+        // The next line is only wrong because this one was.
+        let follows = blank.as_ref().is_some_and(|blank| repaired[blank.end..lines.start.max(blank.end)].trim().is_empty());
+        if !follows {
+            stumbles.push(Stumble { at, message: message.to_owned() });
+        }
+        if repaired[lines.clone()].trim().is_empty() {
+            break;
+        }
+        let spaces: String = repaired[lines.clone()].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
+        repaired.replace_range(lines.clone(), &spaces);
+        blank = Some(lines);
     }
+    (repaired, stumbles)
+}
+
+/// Most lines that are blanked out.
+const MOST_REPAIRS: usize = 64;
+
+/// The line that a byte is in; if it heads a table, up to the next heading, for what is between belongs to it.
+fn damaged_lines(text: &str, at: usize) -> Range<usize> {
+    let mut lines = line(text, at);
+    if text[lines.clone()].trim_start().starts_with('[') {
+        let next = text[lines.end..].find("\n[").map_or(text.len(), |next| lines.end + next);
+        lines.end = next;
+    }
+    lines
 }
 
 /// The line that a byte is in, without its end.

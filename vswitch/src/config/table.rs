@@ -103,8 +103,19 @@ impl Tabular for DockerSettings {
 impl Tabular for BridgeSpec {
     type Table = BridgeTable;
     const NAME: &'static str = "bridge";
-    const KEYS: &'static [&'static str] =
-        &["name", "mtu", "ageing", "max-macs", "control-frames", "addresses", "gateway-vlan", "dhcp", "uplink", "isolated"];
+    const KEYS: &'static [&'static str] = &[
+        "name",
+        "mtu",
+        "ageing",
+        "max-macs",
+        "control-frames",
+        "addresses",
+        "gateway-vlan",
+        "dhcp",
+        "uplink",
+        "isolated",
+        "routes",
+    ];
     const NEEDED: &'static [&'static str] = &["name"];
 
     fn check(table: BridgeTable) -> Result<Self, Wrong> {
@@ -151,6 +162,7 @@ impl Tabular for PortSpec {
         "native",
         "guard",
         "protected",
+        "down",
         "broadcast-limit",
         "send-rate",
         "receive-rate",

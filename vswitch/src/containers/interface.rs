@@ -64,6 +64,7 @@ impl Interface {
             send_rate: self.send_rate,
             receive_rate: self.receive_rate,
             offload: true,
+            down: false,
         };
         spec.checked()
     }

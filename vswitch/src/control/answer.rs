@@ -1,33 +1,39 @@
 //! What the switch answers when it is asked about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::carrier::plugged;
 use super::{Bridge, ControlError, Port, Switch};
 use crate::api::{
-    BridgeInfo, BridgeName, DockerPlace, FdbEntry, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply, SwitchInfo,
+    BridgeInfo, BridgeName, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply,
+    SwitchInfo,
 };
 use crate::config::{self, Config};
 use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use crate::worker::{Command, Stopped};
 
 impl Switch {
-    pub(super) fn show(&self) -> Result<Reply, ControlError> {
+    /// The whole switch, or one bridge with what is on it and its uplink.
+    pub(super) fn show(&self, bridge: Option<&BridgeName>) -> Result<Reply, ControlError> {
+        let chosen = self.chosen(bridge)?;
+        let uplinks: BTreeSet<&PortName> = chosen.iter().filter_map(|bridge| bridge.spec.uplink.as_ref()).collect();
+        let is_shown = |uplink: &PortName| bridge.is_none() || uplinks.contains(uplink);
         Ok(Reply::Switch(Box::new(SwitchInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.workers.len(),
             config: self.path.display().to_string(),
-            bridges: self.bridge_infos()?,
-            uplinks: self.uplink_infos()?,
-            forwards: self.forward_infos(),
-            ports: self.port_infos(None)?,
-            vxlans: self.vxlan_infos(None)?,
+            bridges: self.bridge_infos(bridge)?,
+            uplinks: self.uplink_infos()?.into_iter().filter(|uplink| is_shown(&uplink.name)).collect(),
+            forwards: self.forward_infos().into_iter().filter(|forward| is_shown(&forward.uplink)).collect(),
+            ports: self.port_infos(bridge)?,
+            vxlans: self.vxlan_infos(bridge)?,
             captures: self.captures.count(),
         })))
     }
 
-    pub(super) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>, ControlError> {
+    pub(super) fn bridge_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<BridgeInfo>, ControlError> {
         let info = |bridge: &Bridge| {
             let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
             let tunnels = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
@@ -41,7 +47,7 @@ impl Switch {
                 ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
             })
         };
-        self.bridges.values().map(info).collect()
+        self.chosen(bridge)?.into_iter().map(info).collect()
     }
 
     pub(super) fn port_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<PortInfo>, ControlError> {
@@ -51,7 +57,8 @@ impl Switch {
         let mut places = self.docker_places();
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
-            let info = PortInfo::new(&port.spec, port.origin, mac, port.presence.state().clone(), port.features.clone());
+            let state = plugged(port.presence.state(), port.spec.down);
+            let info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
             let lease = self.lease_info(&port.spec.name);
             PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
         };
@@ -59,14 +66,27 @@ impl Switch {
         Ok(self.ports.values().filter(on_it).map(info).collect())
     }
 
-    pub(super) fn fdb(&self, name: &BridgeName) -> Result<Vec<FdbEntry>, ControlError> {
-        let table = self.table(self.bridge(name)?)?;
+    pub(super) fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ControlError> {
+        let mut entries = Vec::new();
+        for bridge in self.filtered(filter)? {
+            entries.extend(self.bridge_fdb(bridge)?);
+        }
+        let is_meant = |entry: &FdbEntry| {
+            filter.port.as_ref().is_none_or(|port| *port == entry.port) && filter.mac.is_none_or(|mac| mac == entry.mac)
+        };
+        entries.retain(is_meant);
+        Ok(entries)
+    }
+
+    fn bridge_fdb(&self, bridge: &Bridge) -> Result<Vec<FdbEntry>, ControlError> {
+        let table = self.table(bridge)?;
         let mut entries: Vec<FdbEntry> = table
             .rows
             .into_iter()
             .filter_map(|row| {
                 let port = self.port_ids.get(row.place.port.0)?.clone();
                 Some(FdbEntry {
+                    bridge: bridge.spec.name.clone(),
                     mac: row.mac,
                     vlan: row.vlan,
                     remote: self.remote(&port, row.place.peer),
@@ -81,10 +101,23 @@ impl Switch {
         Ok(entries)
     }
 
-    pub(super) fn flush_fdb(&self, name: &BridgeName) -> Result<Reply, ControlError> {
-        let id = self.bridge(name)?.id;
-        self.tell_all(|| Command::FlushFdb(id))?;
+    pub(super) fn flush_fdb(&self, filter: &FdbFilter) -> Result<Reply, ControlError> {
+        let port = filter.port.as_ref().map(|port| self.port_id(port)).transpose()?;
+        for bridge in self.filtered(filter)? {
+            self.tell_all(|| Command::FlushFdb(bridge.id, port, filter.mac))?;
+        }
         Ok(Reply::Done(Vec::new()))
+    }
+
+    /// The bridges whose addresses a filter may take.
+    fn filtered(&self, filter: &FdbFilter) -> Result<Vec<&Bridge>, ControlError> {
+        let Some(port) = &filter.port else { return self.chosen(filter.bridge.as_ref()) };
+        let tunnel = self.tunnels.get(port).map(|tunnel| &tunnel.spec.bridge);
+        let home = tunnel.map_or_else(|| self.port(port).map(|port| &port.spec.bridge), Ok)?;
+        match &filter.bridge {
+            Some(bridge) if bridge != home => Err(ControlError::PortElsewhere(port.clone(), home.clone(), bridge.clone())),
+            _ => self.chosen(Some(home)),
+        }
     }
 
     /// The counters of these ports; of all, if there are none.

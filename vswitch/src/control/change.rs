@@ -3,7 +3,7 @@
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, Origin, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, SpecError, VlanChange,
+    BridgeName, BridgeSpec, Origin, Patch, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, SpecError, VlanChange,
     VlanMode, VxlanChange, VxlanSpec,
 };
 use crate::config::{Change, State};
@@ -19,6 +19,24 @@ impl Switch {
             |state| state.bridges.insert(spec.name.clone(), change),
             vec![Step::AddBridge(spec.clone(), Origin::Runtime)],
         )
+    }
+
+    pub(super) fn set_bridge(&mut self, name: &BridgeName, patch: &Patch) -> Result<Reply, ControlError> {
+        let spec = patch.apply(&self.bridge(name)?.spec)?;
+        self.put_bridge(spec)
+    }
+
+    /// Makes a bridge what this says, if all that depends on it still fits.
+    pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
+        self.check_own_bridge(&spec.name)?;
+        let mut layout = self.layout();
+        layout.network().check_bridge(&spec)?;
+        layout.bridges.insert(spec.name.clone(), (spec.clone(), Origin::Runtime));
+        layout.forwards.values().try_for_each(|(forward, _)| layout.network().check_forward(forward))?;
+        let (name, kept) = (spec.name.clone(), Change::Set(spec.clone()));
+        self.with_mtu_notes(|switch| {
+            switch.remember(|state| state.bridges.insert(name, kept), vec![Step::SetBridge(spec, Origin::Runtime)])
+        })
     }
 
     pub(super) fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
@@ -151,6 +169,7 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
         vlans,
         guard: change.guard.unwrap_or(spec.guard),
         protected: change.protected.unwrap_or(spec.protected),
+        down: change.down.unwrap_or(spec.down),
         broadcast_limit: limit,
         send_rate: change.send_rate.map_or(spec.send_rate, RateChange::rate),
         receive_rate: change.receive_rate.map_or(spec.receive_rate, RateChange::rate),

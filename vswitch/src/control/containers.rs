@@ -207,7 +207,7 @@ impl Switch {
 
     /// The addresses that the gateway of a bridge has heard from, whoever has them.
     fn heard_on(&self, bridge: &BridgeSpec) -> Vec<IpAddr> {
-        let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbors(&bridge.spec.name).ok());
+        let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbor_rows(bridge.id).ok());
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
     }
 

@@ -91,6 +91,27 @@ pub enum ControlError {
     /// The services have no thread.
     #[error("the thread of the gateways' services cannot start: {0}")]
     Services(#[source] std::io::Error),
+    /// A TAP keeps its carrier.
+    #[error("port \"{0}\": the kernel does not let its carrier be set (needs Linux 5.0): {1}")]
+    Carrier(PortName, #[source] std::io::Error),
+    /// A change that cannot be.
+    #[error(transparent)]
+    Patch(#[from] crate::api::PatchError),
+    /// No such route.
+    #[error("bridge \"{0}\" has no route to {1}{hint}", hint = choices("its routes are", .2))]
+    NoRoute(BridgeName, ipnet::IpNet, Vec<String>),
+    /// A route that is there.
+    #[error("bridge \"{0}\" has route \"{1}\" already: remove it first, with del-route {0} {to}", to = .1.to)]
+    RouteExists(BridgeName, crate::api::RouteSpec),
+    /// Neither a bridge nor an uplink.
+    #[error("there is no bridge and no uplink \"{0}\"{hint}", hint = choices("there are", .1))]
+    NoInterface(PortName, Vec<String>),
+    /// A port of another bridge.
+    #[error("port \"{0}\" is on bridge \"{1}\", not on \"{2}\"")]
+    PortElsewhere(PortName, BridgeName, BridgeName),
+    /// The services do not answer.
+    #[error("the services of the gateways do not answer: see the log")]
+    NoServices,
     /// A worker could not watch the device.
     #[error("port \"{0}\": the kernel does not let its device be polled: {1}")]
     Poll(PortName, #[source] std::io::Error),

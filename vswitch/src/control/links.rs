@@ -392,7 +392,7 @@ impl Switch {
 
     /// What a reload says about ports and uplinks that frames cannot pass, one sentence each.
     pub(super) fn state_notes(&self) -> Vec<String> {
-        let ports = self.ports.values().filter(|port| port.origin != Origin::Docker);
+        let ports = self.ports.values().filter(|port| port.origin != Origin::Docker && !port.spec.down);
         let ports = ports.map(|port| (format!("port \"{}\"", port.spec.name), port.presence.state()));
         let uplinks = self.uplinks.values();
         let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.presence.state()));

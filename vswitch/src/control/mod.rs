@@ -12,6 +12,7 @@
 mod answer;
 mod apply;
 mod capture;
+mod carrier;
 mod change;
 mod changes;
 mod containers;
@@ -27,6 +28,7 @@ mod log;
 mod plan;
 mod plane;
 mod ports;
+mod routes;
 mod run;
 mod server;
 mod services;
@@ -220,29 +222,36 @@ impl Switch {
         }
         match request {
             Request::AddBridge(spec) => self.add_bridge(spec),
+            Request::SetBridge(name, patch) => self.set_bridge(&name, &patch),
             Request::DeleteBridge(name) => self.delete_bridge(name),
             Request::AddPort(spec) => self.add_port(spec),
             Request::SetPort(name, change) => self.set_port(&name, change),
             Request::DeletePort(name) => self.delete_port(name),
             Request::AddUplink(spec) => self.add_uplink(spec),
+            Request::SetUplink(name, patch) => self.set_uplink(&name, &patch),
             Request::DeleteUplink(name) => self.delete_uplink(&name),
             Request::AddForward(spec) => self.add_forward(spec),
             Request::DeleteForward(key) => self.delete_forward(&key),
             Request::ListUplinks => self.uplink_infos().map(Reply::Uplinks),
             Request::ListForwards => Ok(Reply::Forwards(self.forward_infos())),
             Request::Sessions(uplink) => self.sessions(uplink.as_ref()).map(Reply::Sessions),
-            Request::Neighbors(bridge) => self.neighbors(&bridge).map(Reply::Neighbors),
+            Request::Neighbors(interface) => self.neighbors(interface.as_ref()).map(Reply::Neighbors),
+            Request::Leases(bridge) => self.leases(bridge.as_ref()).map(Reply::Leases),
+            Request::AddRoute(bridge, route) => self.add_route(&bridge, route),
+            Request::DeleteRoute(bridge, to) => self.delete_route(&bridge, to),
+            Request::ListRoutes(bridge) => self.route_infos(bridge.as_ref()).map(Reply::Routes),
             Request::AddVxlan(spec) => self.add_vxlan(spec),
             Request::SetVxlan(name, change) => self.set_vxlan(&name, &change),
             Request::DeleteVxlan(name) => self.delete_vxlan(name),
             Request::ListVxlans(bridge) => self.vxlan_infos(bridge.as_ref()).map(Reply::Vxlans),
             Request::Reload => self.with_mtu_notes(Self::reload),
-            Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos()?)),
+            Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos(None)?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
-            Request::Show => self.show(),
-            Request::Fdb(bridge) => self.fdb(&bridge).map(Reply::Fdb),
-            Request::FlushFdb(bridge) => self.flush_fdb(&bridge),
-            Request::Stats(port) => self.stats(port.as_slice()).map(Reply::Stats),
+            Request::Show => self.show(None),
+            Request::ShowBridge(bridge) => self.show(Some(&bridge)),
+            Request::Fdb(filter) => self.fdb(&filter).map(Reply::Fdb),
+            Request::FlushFdb(filter) => self.flush_fdb(&filter),
+            Request::Stats(ports) => self.stats(&ports).map(Reply::Stats),
             Request::ContainerStats(name) => self.stats(&self.ports_of_container(&name)?).map(Reply::Stats),
             Request::AttachContainer(spec) => self.attach_container(*spec),
             Request::DetachContainer(key) => self.detach_container(&key),

@@ -56,6 +56,9 @@ impl Switch {
         }
         let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac)?;
+        if old.down != spec.down {
+            self.set_carrier(id, &spec)?;
+        }
         self.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
         if let Some(port) = self.ports.get_mut(&name) {
@@ -137,6 +140,12 @@ impl Switch {
                 self.undo_attach(id, &spec, reopened);
                 return Err(error);
             }
+        }
+        if spec.down
+            && let Err(error) = self.set_carrier(id, &spec)
+        {
+            self.undo_attach(id, &spec, reopened);
+            return Err(error);
         }
         Ok(Port { id, spec, origin, mac, features, presence, reopened })
     }
@@ -253,6 +262,7 @@ impl Switch {
             protected: spec.protected,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
             broadcast_limit: spec.broadcast_limit,
+            down: spec.down,
             send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
             tunnel: None,

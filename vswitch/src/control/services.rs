@@ -45,7 +45,7 @@ impl ServicesThread {
     }
 
     /// Tells the thread something that it must know.
-    fn tell(&self, input: Input) {
+    pub(super) fn tell(&self, input: Input) {
         let _ = self.inputs.as_ref().map(|inputs| inputs.blocking_send(input));
     }
 }

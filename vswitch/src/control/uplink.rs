@@ -13,8 +13,7 @@ use super::plan::Step;
 use super::ports::port_vacancy;
 use super::{ControlError, Switch, forget};
 use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, NeighborInfo, Origin, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind,
-    UplinkSpec,
+    BridgeName, BridgeSpec, ControlFrames, Origin, Patch, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec,
 };
 use crate::attach;
 use crate::config::Change;
@@ -87,6 +86,20 @@ impl Switch {
             |state| state.uplinks.insert(spec.name.clone(), change),
             vec![Step::AddUplink(spec.clone(), Origin::Runtime)],
         )
+    }
+
+    pub(super) fn set_uplink(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
+        let uplink = self.uplink(name)?;
+        if uplink.origin == Origin::Docker {
+            return Err(ControlError::DockersUplink(name.clone()));
+        }
+        let spec = patch.apply(&uplink.spec)?;
+        let mut layout = self.layout();
+        layout.network().check_uplink(&spec)?;
+        layout.uplinks.insert(name.clone(), (spec.clone(), Origin::Runtime));
+        layout.forwards.values().try_for_each(|(forward, _)| layout.network().check_forward(forward))?;
+        let kept = Change::Set(spec.clone());
+        self.remember(|state| state.uplinks.insert(name.clone(), kept), vec![Step::SetUplink(spec, Origin::Runtime)])
     }
 
     pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
@@ -262,6 +275,7 @@ impl Switch {
             vlan: VlanId::DEFAULT,
             mtu: uplink.mtu,
             addresses: uplink.addresses(),
+            routes: Vec::new(),
             side: Side::Outside { gateways: uplink.gateways(), translation },
         };
         self.router()?.tell(Command::SetGateway(uplink.bridge, Some(settings)))?;
@@ -288,6 +302,7 @@ impl Switch {
             vlan: spec.gateway_vlan,
             mtu: self.gateway_mtu(spec),
             addresses: spec.addresses.clone(),
+            routes: spec.routes.iter().map(|route| (route.to, route.via)).collect(),
             side: Side::Inside { uplink, isolated: spec.isolated, dhcp: spec.dhcp },
         }))
     }
@@ -394,17 +409,5 @@ impl Switch {
         }
         self.name_sessions(&mut sessions);
         Ok(sessions)
-    }
-
-    pub(super) fn neighbors(&self, name: &BridgeName) -> Result<Vec<NeighborInfo>, ControlError> {
-        let bridge = self.bridge(name)?.id;
-        let mut rows = self.router()?.ask(|reply| Command::Neighbors(bridge, reply))?;
-        rows.sort_by_key(|row| row.address);
-        let info = |row: &crate::datapath::NeighborRow| NeighborInfo {
-            address: row.address,
-            mac: row.mac,
-            age_seconds: row.age.into(),
-        };
-        Ok(rows.iter().map(info).collect())
     }
 }

@@ -181,7 +181,10 @@ impl Bridge {
     }
 
     /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN, and is not protected from
-    /// its own; says whether there was one.
+    /// its own.
+    ///
+    /// # Errors
+    /// Why there was none.
     pub(super) fn flood(
         &self,
         ingress: Option<PortId>,
@@ -189,13 +192,29 @@ impl Bridge {
         (vlan, tag): (VlanId, Option<Tag>),
         ports: &Slots<Port>,
         outputs: &mut Outputs,
-    ) -> bool {
+    ) -> Result<(), DropReason> {
         let mut reached = false;
         for (member, edit) in self.others(ingress, (vlan, tag), ports) {
             outputs.push(member, Departure { frame: index, edit, peer: 0 });
             reached = true;
         }
-        reached
+        if reached { Ok(()) } else { Err(self.why_alone(ingress, (vlan, tag), ports).unwrap_or(DropReason::NoDestination)) }
+    }
+
+    /// Why a flooded frame leaves by no port; `None` if it leaves by one.
+    pub(super) fn why_alone(
+        &self,
+        ingress: Option<PortId>,
+        (vlan, tag): (VlanId, Option<Tag>),
+        ports: &Slots<Port>,
+    ) -> Option<DropReason> {
+        if self.others(ingress, (vlan, tag), ports).next().is_some() {
+            return None;
+        }
+        let others = self.members.iter().filter(|member| Some(**member) != ingress);
+        let carry = others.filter_map(|member| ports.get(member.0)).any(|port| port.vlans.egress(vlan, tag).is_some());
+        // A port that carries the VLAN was left out because both are protected.
+        Some(if carry { DropReason::Protected } else { DropReason::NoDestination })
     }
 
     /// The ports that a flooded frame leaves by, and what happens to its tag there.

@@ -43,7 +43,7 @@ pub enum DropReason {
     SamePort,
     /// Its destination is on a protected port, and it came from another one.
     Protected,
-    /// No other port carries its VLAN.
+    /// No other port carries its VLAN: its sender is alone there.
     NoDestination,
     /// The gateway cannot be spoken to from this source address: a group, its own, or one that is not of the subnet.
     MartianSource,
@@ -107,11 +107,13 @@ pub enum DropReason {
     MacMove,
     /// It asked for a station behind a tunnel that the switch knows, and the switch answered.
     Suppressed,
+    /// The port is unplugged: `set-port --down`.
+    PortDown,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -163,6 +165,7 @@ impl DropReason {
         Self::CongestionMark,
         Self::MacMove,
         Self::Suppressed,
+        Self::PortDown,
     ];
 
     /// The name that users see.
@@ -219,6 +222,7 @@ impl DropReason {
             Self::CongestionMark => "congestion-mark",
             Self::MacMove => "mac-move",
             Self::Suppressed => "suppressed",
+            Self::PortDown => "port-down",
         }
     }
 

@@ -216,6 +216,18 @@ impl Fdb {
         gone.into_iter().for_each(|slot| self.remove(place.port.index(), slot));
     }
 
+    /// Forgets what was learned of a MAC address, in every VLAN, or at a port, or of the one at the other.
+    pub fn forget(&mut self, port: Option<PortId>, mac: Option<Mac>) {
+        let there = |slot| {
+            let Entry { key, place, .. } = self.lines.entry(slot);
+            let at = Place::from(place).port;
+            let meant = port.is_none_or(|port| port == at) && mac.is_none_or(|mac| unkey(key).1 == mac);
+            meant.then_some((at, slot))
+        };
+        let gone: Vec<(PortId, u32)> = self.lists.slots().filter_map(there).collect();
+        gone.into_iter().for_each(|(port, slot)| self.remove(port.index(), slot));
+    }
+
     /// Forgets the addresses of a port, also those that were given.
     pub fn forget_port(&mut self, port: PortId) {
         self.fixed.retain(|_, place| place.port != port);
@@ -418,6 +430,27 @@ mod tests {
         fdb.fix(PortId(2), [(ONE, mac(1), 3)].into_iter());
         fdb.forget_port(PortId(2));
         assert_eq!(fdb.find(ONE, mac(1)), None);
+    }
+
+    #[test]
+    fn one_address_or_one_ports_addresses_can_be_forgotten() {
+        let filled = || {
+            let mut fdb = Fdb::new(64, 300, 1);
+            for number in 0..12_u32 {
+                fdb.learn(ONE, mac(number.into()), port(number % 3), 0);
+            }
+            fdb
+        };
+        let forgotten = |port, mac| {
+            let mut fdb = filled();
+            fdb.forget(port, mac);
+            12 - fdb.len()
+        };
+        assert_eq!(forgotten(Some(PortId(1)), None), 4);
+        assert_eq!(forgotten(None, Some(mac(7))), 1);
+        assert_eq!(forgotten(Some(PortId(1)), Some(mac(7))), 1);
+        assert_eq!(forgotten(Some(PortId(2)), Some(mac(7))), 0, "it is at another port");
+        assert_eq!(forgotten(None, None), 12);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct PortSettings {
     pub owner: Option<Mac>,
     /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to nobody known.
     pub broadcast_limit: Option<u32>,
+    /// Whether it is unplugged: nothing comes in by it, and nothing leaves.
+    pub down: bool,
     /// What all frames into the switch are held to.
     pub send_rate: Option<Arc<Limiter>>,
     /// What the frames that leave by it are held to.
@@ -109,6 +111,7 @@ impl PortSettings {
             protected: false,
             owner: None,
             broadcast_limit: None,
+            down: false,
             send_rate: None,
             receive_rate: None,
             tunnel: None,
@@ -343,11 +346,13 @@ impl Datapath {
                     continue;
                 }
                 Attention::Mine => self.router.receive(&at, &mut paths),
-                Attention::Also => match self.router.hear(&at, &mut paths) {
-                    Err(_) if self.reaches_others(bridge, port, (vlan, ethernet.tag)) => Ok(()),
-                    Err(DropReason::NoService) => Err(DropReason::NoDestination),
-                    heard => heard,
-                },
+                Attention::Also => {
+                    let heard = self.router.hear(&at, &mut paths);
+                    heard.or_else(|reason| match self.why_alone(bridge, port, (vlan, ethernet.tag)) {
+                        None => Ok(()),
+                        Some(alone) => Err(if reason == DropReason::NoService { alone } else { reason }),
+                    })
+                }
             };
             if let Err(reason) = routed {
                 self.count_drops(port, reason, 1);
@@ -356,9 +361,9 @@ impl Datapath {
         self.count_late_drops();
     }
 
-    /// Whether another port of a bridge carries the VLAN of a frame that came in at this one.
-    fn reaches_others(&self, bridge: BridgeId, ingress: PortId, place: (VlanId, Option<Tag>)) -> bool {
-        self.bridges.get(bridge.0).is_some_and(|bridge| bridge.others(Some(ingress), place, &self.ports).next().is_some())
+    /// Why a frame that came in at this port and was flooded left by no other; `None` if it did.
+    fn why_alone(&self, bridge: BridgeId, ingress: PortId, place: (VlanId, Option<Tag>)) -> Option<DropReason> {
+        self.bridges.get(bridge.0)?.why_alone(Some(ingress), place, &self.ports)
     }
 
     /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.
@@ -394,7 +399,7 @@ impl Datapath {
     /// Takes over what another worker learned, if it still makes sense here.
     pub fn hear(&mut self, now: Instant, news: News) {
         let second = self.second(now);
-        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.down);
         if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
             bridge.learn(news.vlan, news.mac, news.place, second);
         }
@@ -458,9 +463,9 @@ fn send(
             // How long it may be in a tunnel is asked for each.
             Ok((from.looks_at_headers_only() && port.remote.is_none()).then_some((id, departure)))
         }
-        Destination::Everyone if bridge.flood(Some(ingress), frame.index, (frame.vlan, frame.ethernet.tag), ports, outputs) => {
-            Ok(None)
+        Destination::Everyone => {
+            let tag = (frame.vlan, frame.ethernet.tag);
+            bridge.flood(Some(ingress), frame.index, tag, ports, outputs).map(|()| None)
         }
-        Destination::Everyone => Err(DropReason::NoDestination),
     }
 }

@@ -18,6 +18,7 @@ pub(super) struct Port {
     pub(super) guard: Option<Guard>,
     pub(super) protected: bool,
     pub(super) owner: Option<Mac>,
+    pub(super) down: bool,
     pub(super) storm: Option<StormLimit>,
     pub(super) send_rate: Option<Arc<Limiter>>,
     pub(super) receive_rate: Option<Arc<Limiter>>,
@@ -52,6 +53,9 @@ impl Port {
         bridge: &BridgeSettings,
         now: Instant,
     ) -> Result<Parsed, DropReason> {
+        if self.down {
+            return Err(DropReason::PortDown);
+        }
         let bytes = frame.bytes();
         let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
         if exceeds(bridge.mtu, &ethernet, frame) {

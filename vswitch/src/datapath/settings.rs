@@ -37,11 +37,14 @@ impl Datapath {
     pub fn set_port(&mut self, now: Instant, id: PortId, settings: &PortSettings) {
         let counters = self.ports.get(id.0).map(|port| port.counters.clone()).unwrap_or_default();
         let vlans = PortVlans::from(&settings.vlans);
-        if self.ports.get(id.0).is_some_and(|port| port.bridge != settings.bridge || port.vlans != vlans) {
+        let is_moved = |port: &Port| port.bridge != settings.bridge || port.vlans != vlans || settings.down;
+        if self.ports.get(id.0).is_some_and(is_moved) {
             self.leave(id);
         }
         let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
-        bridge.join(id);
+        if !settings.down {
+            bridge.join(id);
+        }
         let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
         let remote = settings.tunnel.as_ref().map(Remote::new);
         bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
@@ -51,6 +54,7 @@ impl Datapath {
             guard: settings.guard.clone(),
             protected: settings.protected,
             owner: settings.owner,
+            down: settings.down,
             storm,
             send_rate: settings.send_rate.clone(),
             receive_rate: settings.receive_rate.clone(),
@@ -76,10 +80,12 @@ impl Datapath {
             .unwrap_or_default()
     }
 
-    /// Forgets the addresses of a bridge.
-    pub fn flush_fdb(&mut self, id: BridgeId) {
-        if let Some(bridge) = self.bridges.get_mut(id.0) {
-            bridge.fdb.clear();
+    /// Forgets the addresses that a bridge learned; only those at a port, or only one, if these are given.
+    pub fn flush_fdb(&mut self, id: BridgeId, port: Option<PortId>, mac: Option<Mac>) {
+        let Some(bridge) = self.bridges.get_mut(id.0) else { return };
+        match (port, mac) {
+            (None, None) => bridge.fdb.clear(),
+            _ => bridge.fdb.forget(port, mac),
         }
     }
 

@@ -171,6 +171,42 @@ fn vlans_are_kept_apart_and_learn_apart() {
 }
 
 #[test]
+fn why_a_flooded_frame_reaches_nobody_is_told_apart() {
+    let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
+    assert_eq!(lab.carry(2, 6, BROADCAST), Err(DropReason::NoDestination), "it is alone in its VLAN");
+    assert_eq!(lab.carry(2, 6, 8), Err(DropReason::NoDestination));
+    for port in [0, 1] {
+        let vlans = VlanMode::Access(vlan(10));
+        lab.set(port, PortSettings { vlans, protected: true, ..PortSettings::on(BridgeId(0)) });
+    }
+    for destination in [BROADCAST, 8] {
+        assert_eq!(lab.carry(0, 2, destination), Err(DropReason::Protected), "the only other one is protected too");
+    }
+    assert_eq!((lab.drops(0, DropReason::Protected), lab.drops(0, DropReason::NoDestination)), (2, 0));
+    assert_eq!(lab.drops(2, DropReason::NoDestination), 2);
+}
+
+#[test]
+fn a_port_that_is_unplugged_neither_sends_nor_gets_anything() {
+    let mut lab = Lab::new(&all(3));
+    lab.carry(0, 2, BROADCAST).unwrap();
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
+    lab.set(0, PortSettings { down: true, ..PortSettings::on(BridgeId(0)) });
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![2]), "its addresses are forgotten, and it gets no flood");
+    assert_eq!(lab.carry(1, 4, BROADCAST), Ok(vec![2]));
+    assert_eq!(lab.carry(0, 2, 4), Err(DropReason::PortDown));
+    let news = News { bridge: BridgeId(0), vlan: vlan(1), mac: Mac::from_u64(2), place: Place { port: PortId(0), peer: 0 } };
+    lab.datapath.hear(lab.now, news);
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![2]), "another worker's late news bring nothing back");
+    lab.set(0, PortSettings::on(BridgeId(0)));
+    let mut reached = lab.carry(1, 4, 2).unwrap();
+    reached.sort_unstable();
+    assert_eq!(reached, [0, 2]);
+    assert_eq!((lab.carry(0, 2, 4), lab.drops(0, DropReason::PortDown)), (Ok(vec![1]), 1));
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
+}
+
+#[test]
 fn a_port_that_changes_its_vlan_is_learned_anew() {
     let mut lab = Lab::new(&[VlanMode::Access(vlan(10)), VlanMode::Access(vlan(10)), VlanMode::Access(vlan(20))]);
     lab.carry(0, 2, BROADCAST).unwrap();

@@ -82,6 +82,7 @@ impl Endpoint {
             vlans: network.vlans(),
             guard: network.options.guard,
             protected: network.options.protected,
+            down: false,
             broadcast_limit: None,
             send_rate: self.rates.send,
             receive_rate: self.rates.receive,

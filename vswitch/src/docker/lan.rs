@@ -83,6 +83,7 @@ fn port(network: &Network, name: PortName, kind: PortKind, ifname: InterfaceName
         vlans: VlanMode::All,
         guard: false,
         protected: true,
+        down: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

@@ -92,6 +92,7 @@ impl Network {
             // Docker gives the addresses.
             dhcp: false,
             uplink: uplink.cloned(),
+            routes: Vec::new(),
             isolated: isolated.unwrap_or(true),
         };
         spec.checked().map(Some)

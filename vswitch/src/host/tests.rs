@@ -187,6 +187,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         vlans: VlanMode::All,
         guard: false,
         protected: false,
+        down: false,
         broadcast_limit: None,
         send_rate: None,
         receive_rate: None,

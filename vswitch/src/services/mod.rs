@@ -54,7 +54,7 @@ use rand::{RngExt, SeedableRng};
 pub use dns::{Outcome, Query, Resolvers, Transport};
 pub use leases::{Lease, LeaseState};
 pub use link::{Link, Member, domain_of};
-pub use run::{Input, run};
+pub use run::{Input, Listing, run};
 pub use stations::{LIMIT, PATIENCE, Question, Station};
 pub use ticket::{Ticket, Tickets};
 
@@ -285,6 +285,11 @@ impl Services {
     /// The leases of a bridge, IPv4 first, by address.
     pub fn leases(&self, bridge: &BridgeName) -> Vec<Lease> {
         self.networks.get(bridge).map(|network| network.leases().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The leases of every bridge.
+    pub fn all_leases(&self) -> BTreeMap<BridgeName, Vec<Lease>> {
+        self.networks.keys().map(|bridge| (bridge.clone(), self.leases(bridge))).collect()
     }
 
     /// What could not be given on a bridge.

@@ -1,16 +1,18 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Outcome, Query, Resolvers, exchange};
-use super::{Link, Output, Punt, Services, Station, Ticket, Uplink};
-use crate::api::PortName;
+use super::{Lease, Link, Output, Punt, Services, Station, Ticket, Uplink};
+use crate::api::{BridgeName, PortName};
 
 /// What the services are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// A frame for the gateway.
     Frame(Punt, Ticket),
@@ -22,7 +24,12 @@ pub enum Input {
     Uplinks(Vec<Uplink>),
     /// The containers that ask about their addresses from now on.
     Stations(Vec<Station>),
+    /// A question for every lease of every bridge.
+    List(Sender<Listing>),
 }
+
+/// Every lease, by bridge, and the second, since the Unix epoch, in which they were listed.
+pub type Listing = (u64, BTreeMap<BridgeName, Vec<Lease>>);
 
 /// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
 /// which is this one. `output` must not wait: it puts frames into a bounded queue or drops them. It is never given an
@@ -82,6 +89,11 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
         Input::Links(links) => services.set_links(now, links),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
         Input::Stations(stations) => services.set_stations(now, stations),
+        Input::List(reply) => {
+            // Whoever asked may have given up.
+            let _ = reply.try_send((now.as_secs(), services.all_leases()));
+            Vec::new()
+        }
     }
 }
 

@@ -102,6 +102,16 @@ pub fn set_header_size(fd: BorrowedFd<'_>, size: usize) -> Result<(), Errno> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, std::ptr::from_ref(&size)) }).map(drop)
 }
 
+/// Whether the device says that something is at its other end (`TUNSETCARRIER`, Linux 5.0).
+///
+/// # Errors
+/// `EINVAL` for a kernel that cannot, `EBADFD` if the device is gone.
+pub fn set_carrier(fd: BorrowedFd<'_>, carrier: bool) -> Result<(), Errno> {
+    let carrier = libc::c_int::from(carrier);
+    // SAFETY: the descriptor is open, and TUNSETCARRIER reads one int through the pointer, which outlives the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETCARRIER, std::ptr::from_ref(&carrier)) }).map(drop)
+}
+
 /// Whether the device stays when its last queue is closed.
 ///
 /// # Errors

@@ -34,8 +34,8 @@ pub enum Command {
     Duplicate(PortId, Sender<Option<OwnedFd>>),
     /// List a bridge's addresses.
     Fdb(BridgeId, Sender<FdbListing>),
-    /// Forget a bridge's addresses.
-    FlushFdb(BridgeId),
+    /// Forget the addresses that a bridge learned; only those at a port, or only one, if these are given.
+    FlushFdb(BridgeId, Option<PortId>, Option<Mac>),
     /// Forget the addresses behind one peer of a tunnel.
     ForgetPeer(PortId, u16),
     /// Read the counters of all these ports.

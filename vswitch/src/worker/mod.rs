@@ -247,7 +247,7 @@ impl Worker {
             Command::Fdb(id, reply) => {
                 let _ = reply.send(self.datapath.fdb(now, id));
             }
-            Command::FlushFdb(id) => self.datapath.flush_fdb(id),
+            Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
             Command::Counters(ids, reply) => {
                 let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());

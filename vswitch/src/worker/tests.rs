@@ -285,7 +285,7 @@ fn vlans_and_flushes_reach_every_worker() {
     plane.tell(|| Command::SetPort(PortId(0), access(10)));
     plane.far[0][1].push(&frame(1, Mac::BROADCAST), Offload::default());
     assert_eq!(plane.next(1).map(|bytes| bytes[12..16].to_vec()), Some(vec![0x81, 0, 0, 10]));
-    plane.tell(|| Command::FlushFdb(BridgeId(0)));
+    plane.tell(|| Command::FlushFdb(BridgeId(0), None, None));
     let rows = plane.workers[1].ask(|reply| Command::Fdb(BridgeId(0), reply)).unwrap().rows;
     assert_eq!(rows, []);
 }

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{SpecError, yes};
 use crate::api::read::{Raw, Read, read, word, write_seconds};
-use crate::api::{BridgeName, PortName, is_host};
+use crate::api::{BridgeName, PortName, RouteSpec, is_host};
 
 /// A bridge as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct BridgeSpec {
     pub uplink: Option<PortName>,
     /// Whether nothing is routed between it and other bridges.
     pub isolated: bool,
+    /// Subnets behind stations that route, no destination twice; each next hop is in one of its subnets, or link-local.
+    pub routes: Vec<RouteSpec>,
 }
 
 /// What a bridge does with link-local control frames: STP, LACP, LLDP and the rest of `01:80:c2:00:00:0x`. PAUSE frames
@@ -80,6 +83,8 @@ pub(crate) struct BridgeTable {
     uplink: Option<PortName>,
     #[serde(default = "yes", deserialize_with = "read")]
     isolated: bool,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteSpec>,
 }
 
 fn write_ageing<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -112,6 +117,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
         };
         check_gateway(&name, &addresses)?;
         check_ipv6_mtu(&name, &addresses, mtu)?;
+        check_routes(&name, &addresses, &table.routes)?;
         if table.dhcp && addresses.is_empty() {
             return Err(SpecError::DhcpWithoutAddress(name));
         }
@@ -129,6 +135,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             dhcp: table.dhcp,
             uplink: table.uplink,
             isolated: table.isolated,
+            routes: table.routes,
         })
     }
 }
@@ -146,6 +153,7 @@ impl From<BridgeSpec> for BridgeTable {
             dhcp: spec.dhcp,
             uplink: spec.uplink,
             isolated: spec.isolated,
+            routes: spec.routes,
         }
     }
 }
@@ -172,9 +180,61 @@ fn check_gateway(name: &BridgeName, addresses: &[IpNet]) -> Result<(), SpecError
     Ok(())
 }
 
+/// Most static routes of a bridge.
+const MOST_ROUTES: usize = 256;
+
+fn check_routes(name: &BridgeName, addresses: &[IpNet], routes: &[RouteSpec]) -> Result<(), SpecError> {
+    if routes.len() > MOST_ROUTES {
+        return Err(SpecError::Routes(name.clone(), routes.len()));
+    }
+    for (number, route) in routes.iter().enumerate() {
+        let via = route.via;
+        let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
+        let gateway = |v6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == v6);
+        let on_link = addresses.iter().any(|net| net.contains(&via)) || link_local && gateway(true);
+        if !on_link || via.is_multicast() || via.is_unspecified() {
+            return Err(SpecError::NextHopOutside(name.clone(), *route, addresses.to_vec()));
+        }
+        if addresses.iter().any(|net| net.addr() == via) {
+            return Err(SpecError::NextHopIsGateway(name.clone(), *route));
+        }
+        if addresses.iter().any(|net| net.trunc() == route.to) {
+            return Err(SpecError::RouteToSubnet(name.clone(), *route));
+        }
+        if let Some(other) = routes[..number].iter().find(|other| other.to == route.to) {
+            return Err(SpecError::SameRoute(name.clone(), *other, *route));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_hop_of_a_route_is_on_the_bridge() {
+        let with = |routes: &str| {
+            let text = format!("name = \"br0\"\naddresses = [\"10.10.0.1/24\", \"fd10::1/64\"]\nroutes = [{routes}]");
+            toml::from_str::<BridgeSpec>(&text).map_err(|error| error.message().to_owned())
+        };
+        let spec = with("\"10.9.0.0/16 via 10.10.0.5\", \"fd09::/48 via fd10::5\", \"fd08::/48 via fe80::5\"").unwrap();
+        assert_eq!(toml::from_str::<BridgeSpec>(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+        for (routes, part) in [
+            (
+                "\"10.9.0.0/16 via 10.11.0.5\"",
+                "is in none of the bridge's subnets: use a station's address in 10.10.0.1/24 or fd10::1/64",
+            ),
+            ("\"10.9.0.0/16 via 10.10.0.1\"", "is the gateway itself"),
+            ("\"10.10.0.0/24 via 10.10.0.5\"", "is the bridge's own subnet"),
+            ("\"10.9.0.0/16 via 10.10.0.5\", \"10.9.0.0/16 via 10.10.0.6\"", "leads to the same subnet as"),
+            ("\"10.9.0.0/16\"", "is not a route"),
+        ] {
+            let error = with(routes).unwrap_err();
+            assert!(error.contains(part), "{routes}: {error}");
+        }
+        assert!(toml::from_str::<BridgeSpec>("name = \"br0\"\nroutes = [\"10.9.0.0/16 via 10.10.0.5\"]").is_err());
+    }
 
     #[test]
     fn a_bridge_has_ranges() {

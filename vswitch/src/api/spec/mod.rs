@@ -8,7 +8,7 @@ mod vlan;
 use ipnet::IpNet;
 use packet::Mac;
 
-use super::{BridgeName, PortName};
+use super::{BridgeName, PortName, RouteSpec};
 
 pub use bridge::{BridgeSpec, ControlFrames};
 pub(crate) use bridge::{BridgeTable, check_ipv6_mtu};
@@ -54,6 +54,23 @@ pub enum SpecError {
     /// An uplink without a gateway to it.
     #[error("bridge \"{0}\" has `uplink` but no address: give it `addresses`, its gateway's")]
     UplinkWithoutAddress(BridgeName),
+    /// Too many routes.
+    #[error("bridge \"{0}\" has {1} routes: use at most 256")]
+    Routes(BridgeName, usize),
+    /// A next hop that the bridge does not reach.
+    #[error("bridge \"{0}\" has route \"{1}\", whose next hop is in none of the bridge's subnets{hint}", hint = hint(.2))]
+    NextHopOutside(BridgeName, RouteSpec, Vec<IpNet>),
+    /// A next hop that is the gateway.
+    #[error(
+        "bridge \"{0}\" has route \"{1}\", whose next hop is the gateway itself: use the address of a station that routes on"
+    )]
+    NextHopIsGateway(BridgeName, RouteSpec),
+    /// A route to the subnet that the gateway is in.
+    #[error("bridge \"{0}\" has route \"{1}\", which is the bridge's own subnet: leave it out, or use a longer prefix")]
+    RouteToSubnet(BridgeName, RouteSpec),
+    /// Two routes to one destination.
+    #[error("bridge \"{0}\" has route \"{2}\", which leads to the same subnet as \"{1}\": keep one")]
+    SameRoute(BridgeName, RouteSpec, RouteSpec),
     /// Its VLANs.
     #[error("port \"{0}\" {1}")]
     Vlans(PortName, VlanError),
@@ -90,6 +107,8 @@ impl SpecError {
             Self::NotAHost(..) | Self::SameSubnet(..) => &["addresses"],
             Self::DhcpWithoutAddress(_) => &["dhcp", "addresses"],
             Self::UplinkWithoutAddress(_) => &["uplink", "addresses"],
+            Self::NextHopOutside(..) | Self::NextHopIsGateway(..) | Self::RouteToSubnet(..) => &["routes", "addresses"],
+            Self::Routes(..) | Self::SameRoute(..) => &["routes"],
             Self::Vlans(_, error) => error.keys(),
             Self::LinkWithoutDevice(_) => &["kind", "device"],
             Self::DeviceNotLink(..) => &["device", "kind"],
@@ -99,6 +118,17 @@ impl SpecError {
             Self::NotForLink(..) => &["mac", "kind"],
             Self::GroupMac(..) => &["mac"],
             Self::ZeroLimit(_) | Self::Limit(..) => &["broadcast-limit"],
+        }
+    }
+}
+
+/// What may be used instead of an address in none of these subnets.
+fn hint(addresses: &[IpNet]) -> String {
+    match addresses {
+        [] => ": give the bridge `addresses` first".to_owned(),
+        all => {
+            let all = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            format!(": use a station's address in {all}")
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct PortSpec {
     pub guard: bool,
     /// Whether no frame goes from it to another protected port of its bridge.
     pub protected: bool,
+    /// Whether it is unplugged: its station sees no carrier, and nothing comes in by it or leaves.
+    pub down: bool,
     /// Most broadcast frames a second that the port may send into the switch; `None`: no limit.
     pub broadcast_limit: Option<u32>,
     /// Most that it may send into the switch; `None`: no limit.
@@ -130,6 +132,8 @@ pub(crate) struct PortTable {
     guard: bool,
     #[serde(default, deserialize_with = "read")]
     protected: bool,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "is_up")]
+    down: bool,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     broadcast_limit: Option<i64>,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,11 @@ pub(crate) struct PortTable {
     receive_rate: Option<Rate>,
     #[serde(default = "yes", deserialize_with = "read")]
     offload: bool,
+}
+
+/// Whether nothing has to be said about a port's being plugged in.
+const fn is_up(down: &bool) -> bool {
+    !*down
 }
 
 impl TryFrom<PortTable> for PortSpec {
@@ -184,6 +193,7 @@ impl TryFrom<PortTable> for PortSpec {
             vlans,
             guard: table.guard,
             protected: table.protected,
+            down: table.down,
             broadcast_limit,
             send_rate: table.send_rate,
             receive_rate: table.receive_rate,
@@ -213,6 +223,7 @@ impl From<PortSpec> for PortTable {
             native,
             guard: spec.guard,
             protected: spec.protected,
+            down: spec.down,
             broadcast_limit: spec.broadcast_limit.map(i64::from),
             send_rate: spec.send_rate,
             receive_rate: spec.receive_rate,
@@ -261,7 +272,8 @@ mod tests {
     fn a_port_written_reads_back_the_same() {
         for rest in [
             "",
-            "vlan = 7\nguard = true\nprotected = true",
+            "vlan = 7\nguard = true\nprotected = true\ndown = true",
+            "trunk = \"1-100,200\"",
             "trunk = [20, 10, 20]\nnative = 1",
             "kind = \"veth\"\nnetns = \"pid:7\"",
             "kind = \"link\"\ndevice = \"eth1\"\noffload = false",

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use nat::Nat;
 use packet::{Mac, VlanId};
 
+use super::routes::Routes;
 use super::{Refusal, is_martian};
 use crate::datapath::claim::Claim;
 use crate::datapath::{BridgeId, DropReason, Slots};
@@ -20,6 +21,8 @@ pub struct GatewaySettings {
     pub mtu: u16,
     /// Its addresses and subnets. No two gateways have subnets that overlap.
     pub addresses: Vec<IpNet>,
+    /// Subnets behind stations on its link that route, each with that station's address.
+    pub routes: Vec<(IpNet, IpAddr)>,
     /// What lies behind it.
     pub side: Side,
 }
@@ -161,6 +164,8 @@ pub(super) struct Interfaces {
     by_bridge: Slots<Interface>,
     /// By their first address; they do not overlap, so the one that starts nearest below an address is the only one that may hold it.
     subnets: BTreeMap<IpAddr, (IpNet, BridgeId)>,
+    /// Those behind stations that route.
+    routes: Routes,
 }
 
 impl Interfaces {
@@ -181,46 +186,75 @@ impl Interfaces {
         for net in &interface.settings.addresses {
             self.subnets.insert(net.network(), (*net, bridge));
         }
+        self.routes.set(bridge, &interface.settings.routes);
         self.by_bridge.insert(bridge.0, interface);
     }
 
     pub(super) fn remove(&mut self, bridge: BridgeId) -> Option<Interface> {
         self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        self.routes.set(bridge, &[]);
         self.by_bridge.remove(bridge.0)
     }
 
-    /// The bridge whose subnet holds the address.
-    fn connected(&self, address: IpAddr) -> Option<BridgeId> {
+    /// The subnet that holds the address, and its bridge.
+    fn connected(&self, address: IpAddr) -> Option<(IpNet, BridgeId)> {
         let (_, (net, bridge)) = self.subnets.range(..=address).next_back()?;
-        net.contains(&address).then_some(*bridge)
+        net.contains(&address).then_some((*net, *bridge))
+    }
+
+    /// The static route to an address that is better than its subnet's, of the bridges that may be used. A default route is for the
+    /// stations of its own bridge.
+    fn by_static_route(&self, own: BridgeId, address: IpAddr, may_use: impl Fn(BridgeId) -> bool) -> Option<Way> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let connected = self.connected(address).map(|(net, _)| net.prefix_len());
+        let usable = |length: u8, bridge| if length == 0 { bridge == own } else { may_use(bridge) };
+        let (length, egress, next_hop) = self.routes.find(address, usable)?;
+        connected.is_none_or(|connected| length > connected).then_some(Way { egress, next_hop })
+    }
+
+    /// Whether packets from the stations of one bridge may go to another's.
+    fn is_open(&self, from: BridgeId, to: BridgeId) -> bool {
+        let isolated = |bridge| {
+            let side = self.get(bridge).map(|interface| &interface.settings.side);
+            !matches!(side, Some(Side::Inside { isolated: false, .. }))
+        };
+        from == to || !isolated(from) && !isolated(to)
+    }
+
+    /// Whether an uplink is that of a bridge.
+    fn is_uplink_of(&self, uplink: BridgeId, bridge: BridgeId) -> bool {
+        let side = self.get(bridge).map(|interface| &interface.settings.side);
+        matches!(side, Some(Side::Inside { uplink: Some(own), .. }) if *own == uplink)
     }
 
     /// The way of a packet from a station of bridge `from` to `destination`.
     pub(super) fn route(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
-        let Side::Inside { uplink, isolated, .. } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
+        let Side::Inside { uplink, .. } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
             return self.route_inwards(from, destination);
         };
-        let Some(bridge) = self.connected(destination) else {
+        if let Some(way) = self.by_static_route(from, destination, |bridge| self.is_open(from, bridge)) {
+            return Ok(way);
+        }
+        let Some((_, bridge)) = self.connected(destination) else {
             return self.default_way(uplink.ok_or(Refusal::NoRoute)?, destination);
         };
-        let open = bridge == from
-            || match self.get(bridge).map(|interface| &interface.settings.side) {
-                Some(Side::Inside { isolated: theirs, .. }) => !isolated && !theirs,
-                Some(Side::Outside { .. }) => uplink == Some(bridge),
-                None => false,
-            };
-        if open { Ok(Way { egress: bridge, next_hop: destination }) } else { Err(Refusal::Isolated) }
+        if uplink == Some(bridge) || self.is_open(from, bridge) {
+            Ok(Way { egress: bridge, next_hop: destination })
+        } else {
+            Err(Refusal::Isolated)
+        }
     }
 
     /// The way of a packet that came in by the uplink `from`, after its translation.
     fn route_inwards(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
-        let bridge = self.connected(destination).ok_or(Refusal::NoSession)?;
-        match self.get(bridge).map(|interface| &interface.settings.side) {
-            Some(Side::Inside { uplink: Some(uplink), .. }) if *uplink == from => {
-                Ok(Way { egress: bridge, next_hop: destination })
-            }
-            _ => Err(Refusal::NoSession),
+        if let Some(way) = self.by_static_route(from, destination, |bridge| self.is_uplink_of(from, bridge)) {
+            return Ok(way);
         }
+        let (_, bridge) = self.connected(destination).ok_or(Refusal::NoSession)?;
+        let inwards = self.is_uplink_of(from, bridge);
+        if inwards { Ok(Way { egress: bridge, next_hop: destination }) } else { Err(Refusal::NoSession) }
     }
 
     /// The way to what is on no subnet of the switch.
@@ -239,8 +273,13 @@ impl Interfaces {
     pub(super) fn is_from(&self, bridge: BridgeId, source: IpAddr) -> bool {
         let is_inside = |interface: &Interface| matches!(interface.settings.side, Side::Inside { .. });
         match self.get(bridge) {
-            Some(interface) if is_inside(interface) => interface.is_on_link(source),
-            Some(_) => !self.connected(source).and_then(|owner| self.get(owner)).is_some_and(is_inside),
+            Some(interface) if is_inside(interface) => {
+                interface.is_on_link(source) || self.by_static_route(bridge, source, |owner| owner == bridge).is_some()
+            }
+            Some(_) => {
+                let is_ours = self.connected(source).and_then(|(_, owner)| self.get(owner)).is_some_and(is_inside);
+                !is_ours && self.by_static_route(bridge, source, |_| true).is_none()
+            }
             None => false,
         }
     }

@@ -27,6 +27,7 @@ mod message;
 mod neighbor;
 mod oversize;
 mod paths;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod whole;

@@ -48,7 +48,6 @@ impl Paths<'_> {
             self.outputs.push(id, Departure { frame: index, edit, peer });
             return Ok(());
         }
-        let reached = bridge.flood(None, index, (vlan, tag), self.ports, self.outputs);
-        if reached { Ok(()) } else { Err(DropReason::NoDestination) }
+        bridge.flood(None, index, (vlan, tag), self.ports, self.outputs)
     }
 }

@@ -13,6 +13,7 @@ mod clients;
 mod conservation;
 mod gateway;
 mod oversize;
+mod static_routes;
 
 use super::*;
 use crate::api::{ControlFrames, VlanMode};
@@ -55,6 +56,7 @@ fn inside(number: u8, isolated: bool) -> GatewaySettings {
         vlan: VlanId::DEFAULT,
         mtu: 1500,
         addresses: nets(&[&format!("10.0.{number}.1/24"), &format!("fd0{number}::1/64")]),
+        routes: Vec::new(),
         side: Side::Inside { uplink: Some(UPLINK), isolated, dhcp: false },
     }
 }
@@ -65,6 +67,7 @@ fn outside(translation: Translation) -> GatewaySettings {
         vlan: VlanId::DEFAULT,
         mtu: 1400,
         addresses: nets(&["192.0.2.10/24", "2001:db8::10/64"]),
+        routes: Vec::new(),
         side: Side::Outside { gateways: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()], translation },
     }
 }

@@ -196,6 +196,7 @@ impl Config {
             dhcp: false,
             uplink: self.uplink.clone(),
             isolated: self.is_internal() || self.isolated.unwrap_or(true),
+            routes: Vec::new(),
         };
         spec.checked().map_err(|error| Fault::config(error.to_string()))
     }

@@ -174,6 +174,7 @@ impl Network {
             dhcp: false,
             uplink: self.options.uplink.clone(),
             isolated: self.internal() || self.options.isolated.unwrap_or(true),
+            routes: Vec::new(),
         };
         spec.checked().map_err(|error| error.to_string())
     }

@@ -1,0 +1,32 @@
+//! Ports unplugged and plugged in again: what their stations see of it.
+
+use std::os::fd::AsFd;
+
+use super::{ControlError, Switch};
+use crate::api::{PortKind, PortSpec, PortState};
+use crate::attach;
+use crate::datapath::PortId;
+use crate::sys::tun;
+use crate::worker::Command;
+
+impl Switch {
+    /// Gives the station of a port its carrier, or takes it. Somebody's interface keeps its own.
+    pub(super) fn set_carrier(&self, id: PortId, spec: &PortSpec) -> Result<(), ControlError> {
+        let failed = |error| ControlError::Attach(spec.name.clone(), error);
+        match spec.kind {
+            PortKind::Tap => {
+                let router = self.router()?;
+                let Some(queue) = router.ask(|reply| Command::Duplicate(id, reply))? else { return Ok(()) };
+                let set = tun::set_carrier(queue.as_fd(), !spec.down);
+                set.map_err(|errno| ControlError::Carrier(spec.name.clone(), errno.into()))
+            }
+            PortKind::Veth => attach::set_switch_end(spec, !spec.down).map_err(failed),
+            PortKind::Link => Ok(()),
+        }
+    }
+}
+
+/// The state of a port that may be unplugged.
+pub(super) fn plugged(state: &PortState, down: bool) -> PortState {
+    if down && state.has_device() { PortState::Down } else { state.clone() }
+}
