@@ -2,7 +2,8 @@
 //!
 //! A socket holds so many connections and no more ([`Limits`]), so that those of one client, which may say nothing for ever, leave
 //! descriptors to everybody else. When all places are taken, whoever comes gets that of the one that came first and has no request
-//! in progress; where all have one, it waits. A request is in progress until the last byte of its answer is on its way.
+//! in progress; where all have one, it waits. A request is in progress until the last byte of its answer is on its way. One that came
+//! whole is carried out also if its client is gone meanwhile.
 //! At the end such requests are answered, and all other connections closed.
 
 use std::fmt;
@@ -146,7 +147,9 @@ async fn converse(
     mut end: watch::Receiver<()>,
 ) {
     let peer = Peer::of(&stream);
-    let service = service_fn(move |request: Request<Incoming>| answer(routes.clone(), request, peer, progress.begin()));
+    // With the connection, hyper drops what its client waited for.
+    let service =
+        service_fn(move |request: Request<Incoming>| tokio::spawn(answer(routes.clone(), request, peer, progress.begin())));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(headers);
     let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -159,21 +162,16 @@ async fn converse(
     let _ = connection.await;
 }
 
-async fn answer(
-    routes: Router,
-    mut request: Request<Incoming>,
-    peer: Peer,
-    progress: InProgress,
-) -> Result<Response<Body>, std::convert::Infallible> {
+async fn answer(routes: Router, mut request: Request<Incoming>, peer: Peer, progress: InProgress) -> Response<Body> {
     request.extensions_mut().insert(peer);
-    let answer = TowerToHyperService::new(routes).call(request).await?;
+    let Ok(answer) = TowerToHyperService::new(routes).call(request).await;
     // The body has it until it was sent or given up.
-    Ok(answer.map(|body| {
+    answer.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _ = &progress;
             frame
         }))
-    }))
+    })
 }
 
 #[cfg(test)]
@@ -244,6 +242,26 @@ mod tests {
         });
         let thread = asked.lock().unwrap().take().unwrap();
         assert!(thread.join().unwrap().ends_with("late"));
+    }
+
+    #[test]
+    fn a_request_whose_client_is_gone_is_carried_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, mut carried_out) = tokio::sync::mpsc::unbounded_channel();
+        let routes = Router::new().route("/", axum::routing::post(async move |body: String| drop(sender.send(body))));
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&path).unwrap();
+            let mut client = Blocking::connect(&path).unwrap();
+            client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nlate").unwrap();
+            drop(client);
+            let (_end, ended) = watch::channel(());
+            let server = tokio::spawn(serve(listener, routes, LIMITS, ended));
+            let body = tokio::time::timeout(Duration::from_secs(60), carried_out.recv()).await.unwrap();
+            assert_eq!(body.as_deref(), Some("late"));
+            server.abort();
+        });
     }
 
     #[test]

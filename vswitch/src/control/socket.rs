@@ -58,7 +58,7 @@ pub(super) struct Socket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     place: Place,
-    /// Its device and inode: by another way than its path it could be another's.
+    /// Its device and inode, for what is there may be another's. They are nobody else's for as long as the socket is open.
     identity: (u64, u64),
 }
 
@@ -202,11 +202,13 @@ mod tests {
         let path = directory.path().join("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let file = bind(&path).unwrap().file.unwrap();
+        let Socket { listener, file } = bind(&path).unwrap();
+        let file = file.unwrap();
         assert!(file.remake().unwrap().is_none());
         std::fs::remove_file(&path).unwrap();
         let again = file.remake().unwrap().unwrap();
         drop(file);
+        drop(listener);
         assert!(path.exists(), "the first one's end took the second one's file");
         std::fs::remove_file(&path).unwrap();
         let other = BlockingListener::bind(&path).unwrap();
