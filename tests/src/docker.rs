@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::lab::{Outcome, PATIENCE, program, run, wait};
+use crate::settings::SETTINGS;
 
 /// A word for lines of the shell: who answers.
 pub const FROM: &str = r"
@@ -101,9 +102,9 @@ impl DockerHost {
         let cgroup = format!("vswitch-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]);
-        unshare.args(["bash", "-c", "set -e; eval \"$0\"; touch /run/made; while read -r; do :; done", HOST]);
+        unshare.args(["bash", "-c", "set -e; eval \"$3\"; eval \"$0\"; touch /run/made; while read -r; do :; done", HOST]);
         let root = engine.root().expect("an engine that can be had");
-        unshare.arg(root.unwrap_or_default()).arg(built());
+        unshare.arg(root.unwrap_or_default()).arg(built()).arg(SETTINGS);
         let holder = unshare.stdin(Stdio::piped()).spawn().expect("unshare");
         let mut host = Self { pid: 0, holder, cgroup, daemons: Vec::new() };
         host.until("the host is there", |host| {
@@ -309,7 +310,7 @@ printf 'nameserver 192.0.2.2\n' > /run/resolv.conf && mount --bind /run/resolv.c
 printf '#!/bin/sh\nexec nsenter --net=/run/netns/outside -- "$@"\n' > /run/bin/outside && chmod +x /run/bin/outside
 export PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ip link set lo up
-ip netns add outside
+ip netns add outside && outside bash -c "$3"
 ip link add wan type veth peer name lan netns outside
 ip addr add 192.0.2.1/24 dev wan && ip addr add 2001:db8::1/64 dev wan nodad && ip link set wan up
 ip route add default via 192.0.2.2 && ip -6 route add default via 2001:db8::2

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::interrupt::interrupted;
+use crate::settings::SETTINGS;
 
 /// How long anything may take before a test calls it stuck. Generous: these machines are slow and shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +47,10 @@ impl Outcome {
     }
 }
 
+/// A word for lines of the shell: makes a namespace.
+const NETNS: &str =
+    "netns() { ip netns add $1 && ip -n $1 link set lo up && nsenter --net=/run/netns/$1 sh -c \"$SETTINGS\"; }\n";
+
 /// A vswitchd in a place of its own.
 pub struct Lab {
     id: String,
@@ -65,8 +70,6 @@ impl Lab {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let lab = Self { id, directory, daemon: None, background: Vec::new() };
         lab.add_netns("host");
-        // A kernel with br_netfilter hands what its bridges forward to iptables, which no Ethernet does, and no bridge where nobody filters.
-        lab.run_in("host", "for hook in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $hook ] || echo 0 > $hook; done").ok();
         lab.run_in("host", crate::measure::CUBIC).ok();
         lab
     }
@@ -101,6 +104,7 @@ impl Lab {
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "vswitchd runs already");
+        let before = self.netns();
         let log = self.path("log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = self.daemon_command();
@@ -117,6 +121,9 @@ impl Lab {
         });
         let line = ready.recv_timeout(PATIENCE).unwrap_or_default();
         assert!(line == "ready\n", "vswitchd is not ready within a minute; it said: {line}{}", self.log());
+        // Those that it made.
+        let made = self.netns().into_iter().filter(|name| before.binary_search(name).is_err());
+        made.for_each(|name| drop(self.run_in(&name, SETTINGS).ok()));
     }
 
     /// Runs vswitchd where it is expected to end by itself, with what else to put on the command line.
@@ -218,22 +225,25 @@ impl Lab {
         command
     }
 
-    /// Makes a namespace of this lab, with its loopback up.
+    /// Makes a namespace of this lab, with the kernel's own [`SETTINGS`] and its loopback up.
     ///
     /// # Panics
     /// If it cannot.
     #[track_caller]
     pub fn add_netns(&self, name: &str) {
-        self.sh(&format!("ip netns add @{name} && ip -n @{name} link set lo up")).ok();
+        self.sh(&format!("netns @{name}")).ok();
     }
 
-    /// Runs a line of shell outside of any namespace; `@` before a name makes it a namespace of this lab.
+    /// Runs a line of shell outside of any namespace; `@` before a name makes it a namespace of this lab, and `netns @NAME` does what
+    /// [`Lab::add_netns`] does.
     ///
     /// # Panics
     /// If it does not end.
     #[track_caller]
     pub fn sh(&self, line: &str) -> Outcome {
-        run(Command::new("sh").arg("-c").arg(self.named(line)).stdin(Stdio::null()))
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{NETNS}{}", self.named(line))).env("SETTINGS", SETTINGS);
+        run(command.stdin(Stdio::null()))
     }
 
     /// A line of shell in a namespace of this lab: `host` is where vswitchd runs.

@@ -14,6 +14,8 @@ pub mod interrupt;
 mod lab;
 mod measure;
 mod require;
+mod settings;
+mod terminal;
 mod underlay;
 mod wire;
 
@@ -21,7 +23,9 @@ pub use docker::{DockerHost, FROM};
 pub use engine::{Engine, debian};
 pub use lab::{Lab, Outcome, program};
 pub use measure::{AllowCubic, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
-pub use require::missing;
+pub use require::{missing, skipped};
+pub use settings::Hostile;
+pub use terminal::Terminal;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
 
@@ -63,7 +67,7 @@ macro_rules! needs {
         if let Some(reason) = $crate::missing(&["ip", "nsenter", $($tool),*]) {
             let test = std::thread::current().name().unwrap_or("test").to_owned();
             assert!(std::env::var_os("VSWITCH_REQUIRE_ALL").is_none_or(|value| value != "1"), "{test}: {reason}");
-            eprintln!("SKIPPED {test}: {reason}");
+            $crate::skipped(&test, &reason);
             return;
         }
     };

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::Path;
 
 /// Why a test that needs root and these tools cannot run here.
@@ -11,6 +12,11 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     }
     let absent = tools.iter().find(|tool| !found(tool))?;
     Some(format!("there is no {absent}: tests/run installs what is needed"))
+}
+
+/// Says that a test did not run and why, past what cargo keeps to itself of a test that passes; `tests/run` counts these lines.
+pub fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 
 /// Whether a program is on the path.

@@ -8,7 +8,7 @@ use vswitch_tests::{Lab, needs, ping, tcp};
 
 /// Outside: a host (192.0.2.1) on the far end of the veth pair whose near end, `wan`, the uplink takes.
 const OUTSIDE: &str = "
-ip netns add @out && ip -n @out link set lo up
+netns @out
 ip -n @host link add wan type veth peer name o0 netns @out && ip -n @host link set wan up
 ip -n @out addr add 192.0.2.1/24 dev o0; ip -n @out addr add 2001:db8::1/64 dev o0 nodad; ip -n @out link set o0 up
 ip -n @out addr add 198.51.100.1/32 dev lo
@@ -217,10 +217,8 @@ fn an_address_by_dhcp_that_somebody_has_is_declined() {
     needs!("dnsmasq", "ping");
     let mut lab = Lab::new();
     lab.sh(OUTSIDE).ok();
-    lab.sh(
-        "ip netns add @rival && ip -n @out link add m0 link o0 type macvlan mode bridge && ip -n @out link set m0 netns @rival",
-    )
-    .ok();
+    lab.sh("netns @rival && ip -n @out link add m0 link o0 type macvlan mode bridge && ip -n @out link set m0 netns @rival")
+        .ok();
     lab.sh("ip -n @rival addr add 192.0.2.99/24 dev m0; ip -n @rival link set m0 up").ok();
     // It gives the uplink what the rival has, and does not look.
     serve_dhcp_outside(&mut lab, "--dhcp-host=02:00:00:00:00:77,192.0.2.99 --no-ping");

@@ -51,7 +51,7 @@ to = "[fd10::3]:80"
 
 /// What the kernel is told to be the same router.
 const KERNEL: &str = r#"
-for s in a b; do ip netns add @$s; ip -n @$s link set lo up; done
+for s in a b; do netns @$s; done
 ip -n @host link add br0 type bridge && ip -n @host link set br0 up
 ip -n @host addr add 10.10.0.1/24 dev br0 && ip -n @host addr add fd10::1/64 dev br0 nodad
 for s in a b; do
@@ -89,8 +89,8 @@ NFT
 
 /// The world outside, the same for both.
 const OUTSIDE: &str = r#"
-ip netns add @out && ip -n @out link set lo up
-ip netns add @far && ip -n @far link set lo up
+netns @out
+netns @far
 ip -n @host link add wan type veth peer name o0 netns @out && ip -n @host link set wan up
 ip -n @out addr add 192.0.2.1/24 dev o0; ip -n @out addr add 2001:db8::1/64 dev o0 nodad; ip -n @out link set o0 up
 ip -n @out addr add 198.51.100.1/32 dev lo

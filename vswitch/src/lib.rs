@@ -92,4 +92,6 @@ pub mod services;
 #[allow(unsafe_code)]
 pub mod sys;
 mod table;
+#[cfg(test)]
+mod testing;
 pub mod worker;

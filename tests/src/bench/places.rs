@@ -49,7 +49,7 @@ fn silence() -> Lab {
 /// Makes the far side of a router in the lab's `host`: by `wan`, 192.0.2.10 there if `address` says so, to [`FAR`] in `out`.
 fn outside(lab: &Lab, address: bool) {
     lab.sh(&format!(
-        "ip netns add @out && ip -n @out link set lo up && ip -n @out addr add {FAR}/32 dev lo && \
+        "netns @out && ip -n @out addr add {FAR}/32 dev lo && \
          ip -n @host link add wan type veth peer name o0 netns @out && ip -n @host link set wan up && \
          ip -n @out link set o0 up && ip -n @out addr add 192.0.2.1/24 dev o0"
     ))

@@ -149,7 +149,8 @@ fn refused(errno: Errno, doing: String) -> AttachError {
     AttachError::Kernel { doing, needs: SYS_ADMIN, source: errno.into() }
 }
 
-/// Makes the network namespace `name` as `ip netns add` does, with its loopback up. Returns whether it had to be made.
+/// Makes the network namespace `name` as `ip netns add` does, with its loopback up and IPv6 on, whatever new namespaces of this machine begin
+/// with. Returns whether it had to be made.
 ///
 /// # Errors
 /// Mostly a missing `CAP_SYS_ADMIN`. Nothing is left behind then.
@@ -166,6 +167,7 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
             return Ok(false);
         }
         let made = netns::unshare().and_then(|()| rustix::mount::mount_bind(OWN, &path)).doing(SYS_ADMIN, doing);
+        ipv6_on();
         let made = made.and_then(|()| loopback_up().doing(NET_ADMIN, || format!("set up the loopback of \"{name}\"")));
         if made.is_err() {
             // The error that counts is the first one.
@@ -234,6 +236,14 @@ pub fn netns_inode(path: &Path) -> Option<u64> {
 /// Whether the file is on the file system of namespaces (`NSFS_MAGIC`, linux/magic.h).
 fn is_namespace(file: std::os::fd::BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == 0x6e73_6673)
+}
+
+/// Lets devices of the calling thread's namespace have IPv6 addresses: with `net.core.devconf_inherit_init_net` set, a namespace begins with what
+/// the host has (`addrconf_init_net`), also without IPv6. Where /proc/sys cannot be written, an address that is then refused says so.
+fn ipv6_on() {
+    for devices in ["all", "default", "lo"] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{devices}/disable_ipv6"), "0");
+    }
 }
 
 fn loopback_up() -> io::Result<()> {

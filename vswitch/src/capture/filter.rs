@@ -226,8 +226,8 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
-    use crate::capture::testing::skipped;
     use crate::sys::pcap::{self, CompileError};
+    use crate::testing::skipped;
 
     const EXPRESSIONS: &[&str] = &[
         "ip",

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use packet::{Checksum, Gso, GsoKind};
 
-use super::testing::skipped;
 use super::*;
 use crate::api::Instruction;
+use crate::testing::skipped;
 
 const NOW: u64 = 1_700_000_000_123_456_789;
 const PLAIN: Offload = Offload { checksum: Checksum::Unverified, gso: None };

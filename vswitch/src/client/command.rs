@@ -301,7 +301,9 @@ pub(super) enum Command {
     Reload,
     /// Prints the running switch as a switch.toml that recreates it.
     Export,
-    /// What vsctl changed, so that the switch differs from switch.toml, and what of it is left out, with the reason.
+    /// What vsctl changed, so that the switch differs from switch.toml.
+    ///
+    /// Says what of it is left out, and why.
     Changes {
         /// Forgets what is left out because it does not fit switch.toml any more, and lists that.
         #[arg(long)]
@@ -309,7 +311,9 @@ pub(super) enum Command {
     },
     /// Sets how much vswitchd logs until its next start.
     Log { level: LogLevel },
-    /// Ends vswitchd and removes what it made, but for namespaces in which programs run; says what was removed and what stays.
+    /// Ends vswitchd and removes what it made, but for where programs run.
+    ///
+    /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.
     Shutdown {
         /// Leaves every device and namespace for the next start.
         #[arg(long)]

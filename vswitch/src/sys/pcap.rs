@@ -200,7 +200,7 @@ pub(crate) fn verdict(program: &crate::capture::Program, code: &[Instruction], b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::testing::skipped;
+    use crate::testing::skipped;
 
     #[test]
     fn an_expression_becomes_instructions() {
