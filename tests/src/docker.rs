@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::lab::{Outcome, PATIENCE, program, run, wait};
+use crate::lab::{Outcome, PATIENCE, program, run, run_within, wait};
 use crate::settings::SETTINGS;
 
 /// A word for lines of the shell: who answers.
@@ -196,6 +196,18 @@ impl DockerHost {
     #[track_caller]
     pub fn sh(&self, lines: &str) -> Outcome {
         run(self.command().args(["timeout", "-k", "1", "50", "bash", "-c", lines]))
+    }
+
+    /// As [`DockerHost::sh`], for what takes longer: at most so many seconds.
+    ///
+    /// # Panics
+    /// If bash cannot be run.
+    #[track_caller]
+    pub fn sh_within(&self, seconds: u32, lines: &str) -> Outcome {
+        let bound = seconds.to_string();
+        let mut command = self.command();
+        command.args(["timeout", "-k", "1", &bound, "bash", "-c", lines]);
+        run_within(&mut command, Duration::from_secs(u64::from(seconds) + 10))
     }
 
     /// Something to be run on the host: give it a program.

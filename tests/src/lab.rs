@@ -358,9 +358,14 @@ pub fn program(name: &str) -> PathBuf {
 
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    run_within(command, PATIENCE)
+}
+
+#[track_caller]
+pub(crate) fn run_within(command: &mut Command, patience: Duration) -> Outcome {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program started");
     let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let status = wait(&mut child, &format!("{command:?}"));
+    let status = wait_within(&mut child, &format!("{command:?}"), patience);
     let text = |reader: std::thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&reader.join().expect("read")).into_owned();
     Outcome { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
@@ -375,16 +380,21 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Ve
 
 #[track_caller]
 pub(crate) fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    wait_within(child, what, PATIENCE)
+}
+
+#[track_caller]
+fn wait_within(child: &mut Child, what: &str, patience: Duration) -> ExitStatus {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
             return status;
         }
-        let stuck = begun.elapsed() > PATIENCE;
+        let stuck = begun.elapsed() > patience;
         if stuck || interrupted() {
             let _ = child.kill();
             let _ = child.wait();
-            assert!(!stuck, "{what} did not end within a minute");
+            assert!(!stuck, "{what} did not end within {patience:?}");
             panic!("interrupted");
         }
         std::thread::sleep(Duration::from_millis(5));

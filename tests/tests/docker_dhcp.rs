@@ -175,7 +175,6 @@ fn without_a_server_it_is_said_in_time_and_nobody_else_waits() {
     assert_eq!(say(&host, "grep -c DHCPDISCOVER /run/dhcp.log; wc -l < /run/dhcp.leases"), "1\n1");
 
     for (create, part) in [
-        ("docker network create -d vswitch --ipam-driver null bad", "leave out `--ipam-driver null`"),
         ("docker network create -d vswitch-lan --ipam-driver null -o parent=eth9 bad", "no interface \"eth9\""),
         ("docker run --rm --network lan --ip 192.0.2.77 busybox true", "user configured subnets"),
     ] {

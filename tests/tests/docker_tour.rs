@@ -43,7 +43,7 @@ fn every_command_of_the_tour_does_what_it_says(engine: Engine) {
     host.import();
     let script: String = steps.iter().map(|step| format!("printf '\\n{MARK}\\n'\n{}\n", step.typed)).collect();
     host.write("/run/tour", &format!("exec 2>&1; export COMPOSE_COMPATIBILITY=1; mkdir /run/tour.d; cd /run/tour.d\n{script}"));
-    let outcome = host.sh("bash /run/tour");
+    let outcome = host.sh_within(300, "bash /run/tour");
     let outputs: Vec<&str> = outcome.stdout.split(MARK).skip(1).collect();
     assert_eq!((outputs.len(), outcome.code), (steps.len(), Some(0)), "it ended early: {outcome:#?}");
     let faults: Vec<String> = steps.iter().zip(outputs).filter_map(|(step, output)| fault(step, output)).collect();

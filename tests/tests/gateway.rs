@@ -348,7 +348,7 @@ fn what_cannot_be_is_one_sentence_and_nothing_is_half_made() {
         ("add-port br0 wan", "has the name of an uplink"),
         ("add-port br0 c --netns @c --address 10.10.0.1/24", "of its bridge's gateway"),
         ("sessions --uplink lan", "there is no uplink \"lan\""),
-        ("neighbors br9", "there is no bridge \"br9\""),
+        ("neighbors br9", "there is no bridge and no uplink \"br9\""),
     ] {
         let sentence = lab.ctl(words).refused();
         assert!(sentence.contains(part) && sentence.lines().count() == 1, "{words}: {sentence}");

@@ -157,8 +157,20 @@ impl Switch {
                 lost.push(name.clone());
             }
         }
+        lost.retain(|name| !self.is_there_again(name, news));
         lost.iter().for_each(|name| self.lose_device(name));
         !news.gone && self.missing().any(|ifname| ifname == news.ifname)
+    }
+
+    /// Whether the device of a port is there, though the kernel has just told of its end: a namespace that is made anew, as when a change is taken
+    /// back, may get the number of the one before and its device the same index, and what ends with that one is told late (`cleanup_net`).
+    fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
+        let Some(port) = self.ports.get_mut(name) else { return false };
+        let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
+        let is_it = |news: &News| (news.end.namespace, news.end.index) == (gone.end.namespace, gone.end.index);
+        let Some(news) = found.into_iter().find(is_it) else { return false };
+        port.presence.hear(&news, None);
+        true
     }
 
     /// The names of somebody's interfaces that are not there.
@@ -363,6 +375,7 @@ impl Switch {
         router.tell(Command::SetBridge(bridge, bridge_settings(opened.mtu)))?;
         let attached = router.ask(|reply| Command::Attach(port, PortSettings::on(bridge), opened.device, reply))?;
         attached.map_err(|error| ControlError::Poll(name.clone(), error))?;
+        router.tell(Command::ForgetNeighbors(bridge))?;
         if let Some(uplink) = self.uplinks.get_mut(name) {
             (uplink.mtu, uplink.features, uplink.presence) = (opened.mtu, opened.features, opened.presence);
         }

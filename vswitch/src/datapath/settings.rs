@@ -122,6 +122,11 @@ impl Datapath {
         self.router.forget_stations(now, bridge, addresses);
     }
 
+    /// Forgets the neighbours of a gateway.
+    pub fn forget_neighbors(&mut self, bridge: BridgeId) {
+        self.router.forget_neighbors(bridge);
+    }
+
     /// The sessions of an uplink that translates.
     pub fn nat(&self, uplink: BridgeId) -> Option<&nat::Nat> {
         self.router.nat(uplink)

@@ -44,6 +44,8 @@ pub enum Command {
     SetGateway(BridgeId, Option<GatewaySettings>),
     /// Forget the neighbours and sessions of stations of a bridge that are gone. Only the worker that routes has any.
     ForgetStations(BridgeId, Vec<IpAddr>),
+    /// Forget the neighbours of a gateway, as Linux does when a link goes down: where its device leads now, they may have other MAC addresses.
+    ForgetNeighbors(BridgeId),
     /// Set the published ports of an uplink.
     SetForwards(BridgeId, Vec<nat::Forward>),
     /// List the sessions of an uplink. Only the worker that routes has any.

@@ -263,6 +263,7 @@ impl Worker {
             }
             Command::SetGateway(id, settings) => self.datapath.set_gateway(id, settings),
             Command::ForgetStations(id, addresses) => self.datapath.forget_stations(now, id, &addresses),
+            Command::ForgetNeighbors(id) => self.datapath.forget_neighbors(id),
             Command::SetForwards(uplink, forwards) => self.datapath.set_forwards(uplink, forwards),
             Command::Sessions(uplink, reply) => {
                 let nat = self.datapath.nat(uplink);

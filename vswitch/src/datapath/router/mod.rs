@@ -191,6 +191,11 @@ impl Router {
         }
     }
 
+    /// Forgets the neighbours of a gateway.
+    pub(super) fn forget_neighbors(&mut self, bridge: BridgeId) {
+        self.neighbors.forget_bridge(bridge);
+    }
+
     /// Forgets what is known of stations of a bridge that are gone: where they are, and their sessions.
     pub(super) fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
         addresses.iter().for_each(|address| self.neighbors.forget(bridge, *address));
