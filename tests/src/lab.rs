@@ -299,9 +299,16 @@ impl Lab {
         self.directory.path().join(name)
     }
 
-    /// The text with the names of namespaces that `@` stands before.
+    /// The text with the names of namespaces that `@` stands before; they begin with no digit.
     pub fn named(&self, text: &str) -> String {
-        text.replace('@', &self.id)
+        let mut parts = text.split('@');
+        let mut named = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            // An address behind it is a server's, as dig has it.
+            named += if part.starts_with(|next: char| next.is_ascii_digit()) { "@" } else { &self.id };
+            named += part;
+        }
+        named
     }
 
     /// The namespaces of this lab that exist, `host` included, without the lab's prefix, sorted.
