@@ -115,7 +115,7 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
     type_all(&mut user, &["export PATH=$PWD/target/release:$PATH".to_owned()]);
     assert!(page.contains("`export PATH=$PWD/target/release:$PATH`"), "README says how they come on the path");
     let shown = type_all(&mut user, change);
-    assert!(shown.contains("who-has 10.10.0.3") || shown.contains("ARP"), "{shown}");
+    assert!(shown.contains("ICMP echo request") || shown.contains("who-has 10.10.0.3"), "{shown}");
     let export = std::fs::read_to_string(clone.path("now.toml")).unwrap();
     assert!(export.contains("5000-5100") && !export.contains("green"), "{export}");
     let shown = type_all(&mut user, tunnel);
