@@ -251,6 +251,7 @@ fn reasons_are_spelled_alike_in_text_and_with_underscores_in_json() {
     wire.send(&frame(BROADCAST, mac(1), &[0x88, 0xb6], b"to the only other, which is protected too"));
     lab.until("it is told", |lab| drops(lab, "protected") > before);
     assert_eq!(drops(&lab, "no_destination"), alone);
+    quietly(&lab, "set-port b --vlan 8");
     quietly(&lab, "set-port a --vlan 7");
     wire.send(&frame(BROADCAST, mac(1), &[0x88, 0xb6], b"alone in VLAN 7"));
     lab.until("it is told", |lab| drops(lab, "no_destination") > alone);
