@@ -123,7 +123,7 @@ impl Lab {
         assert!(line == "ready\n", "vswitchd is not ready within a minute; it said: {line}{}", self.log());
         // Those that it made.
         let made = self.netns().into_iter().filter(|name| before.binary_search(name).is_err());
-        made.for_each(|name| drop(self.run_in(&name, SETTINGS).ok()));
+        made.for_each(|name| drop(self.sh(&format!("nsenter --net=/run/netns/@{name} sh -c \"$SETTINGS\"")).ok()));
     }
 
     /// Runs vswitchd where it is expected to end by itself, with what else to put on the command line.
@@ -225,7 +225,7 @@ impl Lab {
         command
     }
 
-    /// Makes a namespace of this lab, with the kernel's own [`SETTINGS`] and its loopback up.
+    /// Makes a namespace of this lab, with the kernel's own settings and its loopback up.
     ///
     /// # Panics
     /// If it cannot.

@@ -1,4 +1,4 @@
-//! What `vsctl` is made of: a command line becomes a [`Request`](crate::api::Request), a [`Reply`] becomes text or JSON.
+//! What `vsctl` is made of: a command line becomes a [`Request`], a [`Reply`] becomes text or JSON.
 //!
 //! Nothing is decided here. `vsctl` speaks HTTP over the control socket, as any script could; the sentences of errors are
 //! vswitchd's.

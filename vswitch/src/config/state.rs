@@ -23,7 +23,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// How it is written: [`FORMAT`].
+    /// How it is written: `FORMAT`.
     #[serde(default)]
     pub format: u32,
     /// From which the addresses of stations that were given none are derived, so that they stay.

@@ -8,7 +8,7 @@ use crate::api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName};
 use crate::attach::Programs;
 
 impl Switch {
-    /// Removes every device and namespace that this switch made, but for those of [`Self::staying`], which find the next vswitchd at
+    /// Removes every device and namespace that this switch made, but for those of `Self::staying`, which find the next vswitchd at
     /// their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
     pub fn shut_down(mut self, keep: bool) -> Ending {
         self.captures.stop_all(&self.workers);
