@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::lab::{Outcome, PATIENCE, program, run, run_within, wait};
+use crate::lab::{Outcome, PATIENCE, program, run_within, wait};
 use crate::settings::SETTINGS;
 
 /// A word for lines of the shell: who answers.
@@ -195,7 +195,7 @@ impl DockerHost {
     /// If bash cannot be run.
     #[track_caller]
     pub fn sh(&self, lines: &str) -> Outcome {
-        run(self.command().args(["timeout", "-k", "1", "50", "bash", "-c", lines]))
+        self.sh_within(50, lines)
     }
 
     /// As [`DockerHost::sh`], for what takes longer: at most so many seconds.

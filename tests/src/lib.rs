@@ -40,7 +40,7 @@ macro_rules! needs_engine {
         }
         if let Err(reason) = $engine.root() {
             let test = std::thread::current().name().unwrap_or("test").to_owned();
-            eprintln!("SKIPPED {test}: {reason}");
+            $crate::skipped(&test, &reason);
             return;
         }
     };
