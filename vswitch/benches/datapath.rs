@@ -11,13 +11,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use api::ControlFrames;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
 use packet::{Batch, Capabilities, Checksum, Egress, Gso, GsoKind, Mac, Offload, Queued, TagEdit, VlanId};
-use vswitch::api::ControlFrames;
-use vswitch::datapath::{
-    BridgeId, BridgeSettings, Datapath, GatewaySettings, Outputs, PortId, PortSettings, Side, Translation,
-};
+use plane::datapath::{BridgeId, BridgeSettings, Datapath, GatewaySettings, Outputs, PortId, PortSettings, Side, Translation};
 
 const PORTS: u32 = 64;
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use packet::{Batch, Capabilities, Egress, Ethernet, Frame, IpPacket, Mac, Offload, Queued, VlanId};
-use vswitch::api::{ControlFrames, VlanMode};
-use vswitch::datapath::{
+use api::{ControlFrames, VlanMode};
+use plane::datapath::{
     BridgeId, BridgeSettings, Datapath, Departure, GatewaySettings, Guard, Outputs, PortId, PortSettings, Side, Translation,
 };
 

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use api::ControlFrames;
 use packet::{Batch, Capabilities, Egress, Mac, Offload, Queued};
-use vswitch::api::ControlFrames;
-use vswitch::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
+use plane::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
 
 use super::measure::{Figures, Metric};
 use super::places::{appctl, start_ovs, vsctl};

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::gateway;
 use super::table::Table;
-use crate::api::{
+use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PortInfo, PortKind, PortState,
     PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };

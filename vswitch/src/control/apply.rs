@@ -6,11 +6,11 @@ use ipnet::IpNet;
 
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Switch};
-use crate::api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
 use crate::attach;
 use crate::config::Layout;
-use crate::datapath::{BridgeId, BridgeSettings};
-use crate::worker::Command;
+use api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
+use plane::datapath::{BridgeId, BridgeSettings};
+use plane::worker::Command;
 
 impl Switch {
     /// Carries out steps in order. If one fails, those before it are taken back. Returns what would take all of them back.

@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use super::links::{self, Presence};
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
-use crate::api::{Netns, Origin, PortKind, PortName, PortSpec};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
-use crate::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
-use crate::worker::Command;
+use api::{Netns, Origin, PortKind, PortName, PortSpec};
+use plane::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
+use plane::worker::Command;
 
 impl Switch {
     pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use super::plan::{self, Step};
 use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
-use crate::api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
-use crate::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
-use crate::device::{Sources, Tunnel, UnderlayDrop};
-use crate::worker::Command;
+use api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
+use plane::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
+use plane::device::{Sources, Tunnel, UnderlayDrop};
+use plane::worker::Command;
 
 /// A tunnel as it runs.
 pub(super) struct TunnelPort {

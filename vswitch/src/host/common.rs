@@ -13,7 +13,7 @@ use super::apart::Apart;
 use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
-use crate::sys::datagram::{self, Origin, QueuedError};
+use sys::datagram::{self, Origin, QueuedError};
 
 /// The way to the switch, the kernel's ear, and the counters.
 pub(super) struct Common {

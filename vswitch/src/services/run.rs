@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Outcome, Query, Resolvers, exchange};
-use super::{Lease, Link, Output, Punt, Services, Station, Ticket, Uplink};
-use crate::api::{BridgeName, PortName};
+use plane::datapath::Ticket;
+
+use super::{Lease, Link, Output, Punt, Services, Station, Uplink};
+use api::{BridgeName, PortName};
 
 /// What the services are told.
 #[derive(Clone, Debug)]
