@@ -165,7 +165,13 @@ fn tap(mac: Mac) -> Box<dyn Device> {
 fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let (worker, handle) = Worker::new(1, Box::new(|_| ())).expect("a worker");
     std::thread::spawn(move || worker.run());
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 16,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     handle.tell(Order::SetBridge(BridgeId(0), settings)).expect("told");
     for (number, device) in (0..).zip(devices) {
         let settings = PortSettings::on(BridgeId(0));

@@ -126,7 +126,7 @@ impl Switch {
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
-        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridge_ids.insert(id.0, ());
         let name = spec.name.clone();
@@ -148,7 +148,7 @@ impl Switch {
             self.change_stations(&spec.name, (mtu, &spec.addresses), (before, &old.addresses))?;
         }
         self.set_tunnels_ageing(&spec.name, settings.ageing);
-        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;

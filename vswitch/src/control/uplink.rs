@@ -62,8 +62,8 @@ impl Uplink {
 }
 
 /// The bridge that an uplink is.
-pub(super) const fn bridge_settings(mtu: u16) -> BridgeSettings {
-    BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop }
+pub(super) fn bridge_settings(mtu: u16) -> BridgeSettings {
+    BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop, ..BridgeSettings::default() }
 }
 
 /// What was opened for an uplink.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Mac, Tag, TagEdit, VlanId};
@@ -9,13 +11,13 @@ use vxlan::Answer;
 
 use super::fdb::Fdb;
 use super::place::{Hold, Learned, Place};
-use super::storm::StormLimit;
+use super::router::Arrival;
 use super::tunnel::Reply;
-use super::{Departure, DropReason, Outputs, Parsed, Port, PortId, PortSettings, Slots};
+use super::{Departure, DropReason, Limiter, Observer, Outputs, Port, PortId, PortSettings, Slots, Step};
 use api::{BridgeSpec, ControlFrames, VlanMode};
 
 /// What the datapath needs to know about a bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSettings {
     /// Largest network-layer packet in bytes.
     pub mtu: u16,
@@ -25,6 +27,8 @@ pub struct BridgeSettings {
     pub max_macs: u32,
     /// What happens to link-local control frames.
     pub control_frames: ControlFrames,
+    /// What all addresses that are held may flood.
+    pub held_floods: Arc<Limiter>,
 }
 
 impl From<&BridgeSpec> for BridgeSettings {
@@ -34,7 +38,16 @@ impl From<&BridgeSpec> for BridgeSettings {
             ageing: u32::try_from(spec.ageing.as_secs()).unwrap_or(u32::MAX),
             max_macs: spec.max_macs,
             control_frames: spec.control_frames,
+            ..Self::default()
         }
+    }
+}
+
+/// As a bridge is whose file says nothing about it, but for a small table.
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        let held_floods = Arc::new(Limiter::of_frames(HELD_FLOODS, Instant::now()));
+        Self { mtu: 1500, ageing: 300, max_macs: 1024, control_frames: ControlFrames::Drop, held_floods }
     }
 }
 
@@ -49,8 +62,6 @@ pub(super) struct Bridge {
     owners: BTreeSet<(VlanId, IpAddr, PortId)>,
     /// When an address was last said to be held.
     told: Option<u32>,
-    /// Limits what addresses flood that are held.
-    damper: Option<StormLimit>,
 }
 
 /// Seconds between two addresses that are said to be held.
@@ -66,15 +77,30 @@ pub(super) enum Destination {
     Everyone,
 }
 
+impl Destination {
+    /// Where it goes alone.
+    pub(super) const fn place(self) -> Option<Place> {
+        match self {
+            Self::Place(place) => Some(place),
+            Self::Everyone => None,
+        }
+    }
+}
+
 impl Bridge {
     pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
         let fdb = Fdb::new(settings.max_macs, settings.ageing, seed);
-        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None, damper: None }
+        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None }
     }
 
     pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
-        self.settings = settings;
         self.fdb.resize(settings.max_macs, settings.ageing, now);
+        let held_floods = if self.settings.held_floods == settings.held_floods {
+            Arc::clone(&self.settings.held_floods)
+        } else {
+            settings.held_floods
+        };
+        self.settings = BridgeSettings { held_floods, ..settings };
     }
 
     pub(super) fn join(&mut self, port: PortId) {
@@ -121,24 +147,23 @@ impl Bridge {
     /// The answer to a frame that asks for a station which is known behind a tunnel: beforehand, or as a `neighbor` of the gateway.
     pub(super) fn answer(
         &self,
-        ingress: PortId,
-        frame: &Parsed,
+        at: &Arrival,
         bytes: &[u8],
         ports: &Slots<Port>,
         neighbor: impl Fn(IpAddr) -> Option<Mac>,
     ) -> Option<Reply> {
-        let asked_at = ports.get(ingress.0)?;
-        let given = self.answering.iter().filter(|_| !self.answering.contains(&ingress)).find_map(|id| {
-            let port = ports.get(id.0).filter(|port| port.vlans.egress(frame.vlan, frame.ethernet.tag).is_some())?;
-            port.remote.as_ref()?.answer(bytes, &frame.ethernet)
+        let asked_at = ports.get(at.port.0)?;
+        let given = self.answering.iter().filter(|_| !self.answering.contains(&at.port)).find_map(|id| {
+            let port = ports.get(id.0).filter(|port| port.vlans.egress(at.vlan, at.ethernet.tag).is_some())?;
+            port.remote.as_ref()?.answer(bytes, &at.ethernet)
         });
-        let is_remote = |mac: &Mac| match self.look_up(frame.vlan, *mac) {
+        let is_remote = |mac: &Mac| match self.look_up(at.vlan, *mac) {
             Destination::Place(place) => ports.get(place.port.0).is_some_and(|port| port.remote.is_some()),
             Destination::Everyone => false,
         };
-        let learned = || Answer::to(bytes, &frame.ethernet, |address| neighbor(address).filter(is_remote));
+        let learned = || Answer::to(bytes, &at.ethernet, |address| neighbor(address).filter(is_remote));
         let answer = given.or_else(|| if asked_at.remote.is_none() { learned() } else { None })?;
-        Some(Reply { answer, to: ingress, edit: asked_at.vlans.egress(frame.vlan, None)? })
+        Some(Reply { answer, to: at.port, edit: asked_at.vlans.egress(at.vlan, None)? })
     }
 
     pub(super) fn has_members(&self) -> bool {
@@ -161,7 +186,7 @@ impl Bridge {
 
     /// Whether one more frame of this source, or super-frame of so many segments, may go to many.
     pub(super) fn admit_flood(
-        &mut self,
+        &self,
         (vlan, source): (VlanId, Mac),
         segments: usize,
         (now, second): (Instant, u32),
@@ -169,8 +194,7 @@ impl Bridge {
         if !self.fdb.is_held(vlan, source, second) {
             return Ok(());
         }
-        let damper = self.damper.get_or_insert_with(|| StormLimit::new(HELD_FLOODS, now));
-        damper.admit(segments, now).then_some(()).ok_or(DropReason::MacMove)
+        self.settings.held_floods.admit_frames(segments, now).then_some(()).ok_or(DropReason::MacMove)
     }
 
     pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {
@@ -181,7 +205,7 @@ impl Bridge {
     }
 
     /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN, and is not protected from
-    /// its own.
+    /// its own. Says how many these are.
     ///
     /// # Errors
     /// Why there was none.
@@ -191,14 +215,16 @@ impl Bridge {
         index: usize,
         (vlan, tag): (VlanId, Option<Tag>),
         ports: &Slots<Port>,
-        outputs: &mut Outputs,
-    ) -> Result<(), DropReason> {
-        let mut reached = false;
+        (outputs, observer): (&mut Outputs, &mut impl Observer),
+    ) -> Result<NonZeroU16, DropReason> {
+        let mut reached = 0_u16;
         for (member, edit) in self.others(ingress, (vlan, tag), ports) {
+            observer.see(index, || Step::Queued { port: member, edit, peer: 0 });
             outputs.push(member, Departure { frame: index, edit, peer: 0 });
-            reached = true;
+            reached = reached.saturating_add(1);
         }
-        if reached { Ok(()) } else { Err(self.why_alone(ingress, (vlan, tag), ports).unwrap_or(DropReason::NoDestination)) }
+        let alone = || self.why_alone(ingress, (vlan, tag), ports).unwrap_or(DropReason::NoDestination);
+        NonZeroU16::new(reached).ok_or_else(alone)
     }
 
     /// Why a flooded frame leaves by no port; `None` if it leaves by one.

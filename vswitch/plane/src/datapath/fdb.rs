@@ -6,7 +6,7 @@
 //! **How it is laid out.** What every frame needs is in buckets of one cache line (`lines`). What an address needs once a
 //! second at most (its port's list, when others were told, how it moved) is in arrays beside them, by the same number of a slot. So a look-up,
 //! and learning what is known already, cost one cache line each, and those of a batch are fetched together
-//! ([`Fdb::foresee`]): a large table is slower by what its lines take from the second or third cache, not by what memory takes.
+//! ([`Fdb::prefetch`]): a large table is slower by what its lines take from the second or third cache, not by what memory takes.
 //!
 //! **What bounds it.** `capacity` addresses. The table doubles when half of its slots are used, and is made smaller again once
 //! less than an eighth of it would do; so it has at most four slots, of 41 bytes each, for each of the most addresses it had,
@@ -117,7 +117,7 @@ impl Fdb {
 
     /// Brings what is known about these addresses into the processor's cache: it waits for many of a batch at a time, where
     /// look-ups would wait for one after the other.
-    pub fn foresee(&self, addresses: impl Iterator<Item = (VlanId, Mac)>) {
+    pub fn prefetch(&self, addresses: impl Iterator<Item = (VlanId, Mac)>) {
         self.lines.touch(addresses.map(|(vlan, mac)| key(vlan, mac)));
     }
 

@@ -14,17 +14,19 @@
 mod bridge;
 mod claim;
 mod drop;
+mod fate;
 mod fdb;
+mod forward;
 mod guard;
+mod limiter;
+mod observe;
 mod outputs;
 mod place;
 mod port;
-mod rate;
 mod router;
 mod run;
 mod settings;
 mod slots;
-mod storm;
 mod ticket;
 mod tunnel;
 mod vlan;
@@ -36,27 +38,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Batch, Ethernet, Mac, Tag, VlanId};
+use packet::{Batch, IpPacket, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use drop::{Counters, DropReason};
+pub use fate::{Fate, Kept, LateDrop, Wait};
 pub use fdb::Fdb;
 pub use guard::Guard;
-pub use outputs::{Departure, Outputs};
+pub use limiter::Limiter;
+pub use observe::{Observer, Step, Unobserved};
+pub use outputs::{Departure, Errand, Outputs};
 pub use place::{Fixed, Hold, Learned, Place, Row};
-pub use rate::Limiter;
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation, is_for_services};
 pub use slots::Slots;
 pub use ticket::{Ticket, Tickets};
 pub use tunnel::{RemoteStation, TunnelSettings};
 
 use api::VlanMode;
-use bridge::{Bridge, Destination};
-use claim::Claimant;
-use port::{Parsed, Port, exceeds};
-use router::{Arrival, Attention, Paths, Router};
-use run::Run;
-use tunnel::Remote;
+use bridge::Bridge;
+use fate::Decision;
+use forward::Headers;
+use port::Port;
+use router::{Paths, Router};
 
 /// A port's number, the same in every worker; reused after the port is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +94,7 @@ pub struct PortSettings {
     /// The MAC address of somebody's interface that the port takes frames from. What comes in for it has reached its owner already.
     pub owner: Option<Mac>,
     /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to nobody known.
-    pub broadcast_limit: Option<u32>,
+    pub broadcast_limit: Option<Arc<Limiter>>,
     /// Whether it is unplugged: nothing comes in by it, and nothing leaves.
     pub down: bool,
     /// What all frames into the switch are held to.
@@ -154,6 +157,12 @@ pub struct Datapath {
     seed: u64,
     news: Vec<News>,
     holds: Vec<(BridgeId, Hold)>,
+    /// Of the frames of the batch.
+    headers: Vec<Headers>,
+    /// The packets of those that are for the gateway; empty where there is none.
+    packets: Vec<Option<IpPacket>>,
+    /// Drops of frames that had waited, which captures have not seen yet.
+    late_drops: Vec<LateDrop>,
     router: Router,
     /// Whether this worker routes; else it hands over what is to be routed.
     routes: bool,
@@ -170,6 +179,9 @@ impl Datapath {
             seed,
             news: Vec::new(),
             holds: Vec::new(),
+            headers: Vec::new(),
+            packets: Vec::new(),
+            late_drops: Vec::new(),
             router,
             routes: true,
         }
@@ -180,199 +192,12 @@ impl Datapath {
         self.routes = false;
     }
 
-    /// Forwards every frame of `batch` into `outputs`. What the router has to say is put behind them.
-    pub fn forward(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
-        self.foresee(batch);
-        let (second, mut run) = (self.second(now), None::<Run>);
-        for index in 0..batch.frames().len() {
-            let Some(frame) = batch.frames().get(index) else { return };
-            let (ingress, length) = (PortId(frame.ingress), frame.bytes().len() as u64);
-            let Some(port) = self.ports.get_mut(ingress.0) else { continue };
-            port.counters.rx_frames += 1;
-            port.counters.rx_bytes += length;
-            if let Some((egress, departure)) = run.as_ref().and_then(|run| run.next(index, frame)) {
-                outputs.push(egress, departure);
-                continue;
-            }
-            run = self.forward_one(index, (now, second), batch, outputs).unwrap_or_else(|reason| {
-                outputs.drop(index, reason);
-                self.count_drops(ingress, reason, 1);
-                None
-            });
-        }
-        self.count_late_drops();
-    }
-
-    /// Has the tables fetched that the frames of a batch need.
-    fn foresee(&self, batch: &Batch) {
-        // A batch comes from one port, or from tunnels of one socket.
-        let Some(port) = batch.frames().first().and_then(|frame| self.ports.get(frame.ingress)) else { return };
-        let Some(bridge) = self.bridges.get(port.bridge.0) else { return };
-        let addresses = batch.frames().iter().filter_map(|frame| {
-            let ethernet = Ethernet::parse(frame.bytes()).ok()?;
-            let vlan = port.vlans.classify(ethernet.tag).ok()?;
-            Some([(vlan, ethernet.source), (vlan, ethernet.destination)])
-        });
-        bridge.fdb.foresee(addresses.flatten());
-        if self.routes {
-            self.router.foresee(port.bridge, batch.frames());
-        }
-    }
-
-    /// Decides about one frame, and says what that means for those like it which follow.
-    fn forward_one(
-        &mut self,
-        index: usize,
-        (now, second): (Instant, u32),
-        batch: &mut Batch,
-        outputs: &mut Outputs,
-    ) -> Result<Option<Run>, DropReason> {
-        let received = batch.frames().get(index).ok_or(DropReason::Malformed)?;
-        let place = Place { port: PortId(received.ingress), peer: received.peer };
-        let port = self.ports.get_mut(place.port.0).ok_or(DropReason::NoDestination)?;
-        let id = port.bridge;
-        let bridge = self.bridges.get_mut(id.0).ok_or(DropReason::NoDestination)?;
-        let frame = port.admit(index, received, &bridge.settings, now)?;
-        let Parsed { ethernet, vlan, .. } = frame;
-        if self.router.has_mac(id, ethernet.source) {
-            return Err(DropReason::InvalidSource);
-        }
-        let watched = self.router.watches(id) || bridge.has_owners();
-        if watched {
-            let who = Claimant { bridge: id, vlan, port: place.port, is_station: port.is_station() };
-            claim::check(&self.router, bridge, &who, &ethernet, received.bytes())?;
-        }
-        if port.remote.as_ref().is_none_or(|remote| remote.learn) {
-            match bridge.learn(vlan, ethernet.source, place, second) {
-                Learned::Known => {}
-                learned => {
-                    self.holds.extend(bridge.take_hold(second).map(|hold| (id, hold)));
-                    if learned == Learned::Held {
-                        return Err(DropReason::MacMove);
-                    }
-                    self.news.push(News { bridge: id, vlan, mac: ethernet.source, place });
-                }
-            }
-        }
-        let attention = self.router.attention(id, vlan, &ethernet, received.bytes());
-        if attention != Attention::None && !self.routes {
-            outputs.hand_over(index);
-        }
-        let destination = bridge.look_up(vlan, ethernet.destination);
-        if attention != Attention::Mine && destination == Destination::Everyone {
-            if !ethernet.destination.is_group() {
-                port.admit_flood(received.segments(), now)?;
-            }
-            bridge.admit_flood((vlan, ethernet.source), received.segments(), (now, second))?;
-            let neighbor = |address| self.router.confirmed(id, vlan, address, second);
-            if let Some(reply) = bridge.answer(place.port, &frame, received.bytes(), &self.ports, neighbor) {
-                reply.put(batch, outputs);
-                return Err(DropReason::Suppressed);
-            }
-        }
-        match attention {
-            Attention::None => {
-                let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs)?;
-                // Where the services ask for containers, an answer may follow, which only its payload tells.
-                let sent = sent.filter(|_| !self.router.has_clients(id));
-                let mtu = bridge.settings.mtu;
-                let run = sent.and_then(|(to, departure)| Run::after(received, ethernet, (mtu, watched), to, departure));
-                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
-                self.explain_tunnel(&at, destination, batch, outputs);
-                Ok(run)
-            }
-            Attention::Mine if !self.routes => Ok(None),
-            Attention::Mine => {
-                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
-                let (bridges, ports) = (&self.bridges, &self.ports);
-                self.router.receive(&at, &mut Paths { bridges, ports, batch, outputs }).map(|()| None)
-            }
-            Attention::Also => {
-                let sent = send(bridge, &self.ports, place.port, &frame, destination, outputs);
-                if !self.routes {
-                    return Ok(None);
-                }
-                let at = Arrival { index, port: place.port, bridge: id, ethernet, now, second };
-                let (bridges, ports) = (&self.bridges, &self.ports);
-                let heard = self.router.hear(&at, &mut Paths { bridges, ports, batch, outputs });
-                // Where there is nobody else, the gateway is who hears it; what others got was not dropped.
-                match (heard, sent) {
-                    (Ok(()), _) | (_, Ok(_)) => Ok(None),
-                    (Err(DropReason::NoService), Err(reason)) | (Err(reason), Err(_)) => Err(reason),
-                }
-            }
-        }
-    }
-
-    /// Has the sender of a frame told, which was bridged, that it is too long for the tunnel that it goes out of.
-    fn explain_tunnel(&mut self, at: &Arrival, destination: Destination, batch: &mut Batch, outputs: &mut Outputs) {
-        let (bridges, ports) = (&self.bridges, &self.ports);
-        let Destination::Place(place) = destination else { return };
-        let Some(Remote { mtu, .. }) = ports.get(place.port.0).and_then(|port| port.remote.as_ref()) else { return };
-        if !batch.frames().get(at.index).is_some_and(|frame| exceeds(*mtu, &at.ethernet, frame)) {
-            return;
-        }
-        if self.routes {
-            self.router.explain_tunnel(at, *mtu, &mut Paths { bridges, ports, batch, outputs });
-        } else {
-            outputs.hand_over(at.index);
-        }
-    }
-
-    /// Routes the frames of `batch`, which another worker received, bridged and handed over.
-    pub fn route(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
-        let second = self.second(now);
-        for index in 0..batch.frames().len() {
-            let Some(frame) = batch.frames().get(index) else { return };
-            let port = PortId(frame.ingress);
-            let bytes = frame.bytes();
-            let Ok(ethernet) = Ethernet::parse(bytes) else { continue };
-            let Some(Port { bridge, vlans, .. }) = self.ports.get(port.0) else { continue };
-            let bridge = *bridge;
-            let vlan = match vlans.classify(ethernet.tag) {
-                Ok(vlan) => vlan,
-                // The port changed on its way here.
-                Err(reason) => {
-                    self.count_drops(port, reason, 1);
-                    continue;
-                }
-            };
-            let at = Arrival { index, port, bridge, ethernet, now, second };
-            let attention = self.router.attention(bridge, vlan, &ethernet, bytes);
-            let mut paths = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs };
-            let routed = match attention {
-                // It is bridged, by whoever received it, and too long for a tunnel.
-                Attention::None => {
-                    let destination = self.bridges.get(bridge.0).map(|bridge| bridge.look_up(vlan, ethernet.destination));
-                    self.explain_tunnel(&at, destination.unwrap_or(Destination::Everyone), batch, outputs);
-                    continue;
-                }
-                Attention::Mine => self.router.receive(&at, &mut paths),
-                Attention::Also => {
-                    let heard = self.router.hear(&at, &mut paths);
-                    heard.or_else(|reason| match self.why_alone(bridge, port, (vlan, ethernet.tag)) {
-                        None => Ok(()),
-                        Some(alone) => Err(if reason == DropReason::NoService { alone } else { reason }),
-                    })
-                }
-            };
-            if let Err(reason) = routed {
-                self.count_drops(port, reason, 1);
-            }
-        }
-        self.count_late_drops();
-    }
-
-    /// Why a frame that came in at this port and was flooded left by no other; `None` if it did.
-    fn why_alone(&self, bridge: BridgeId, ingress: PortId, place: (VlanId, Option<Tag>)) -> Option<DropReason> {
-        self.bridges.get(bridge.0)?.why_alone(Some(ingress), place, &self.ports)
-    }
-
     /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.
     pub fn emit(&mut self, (bridge, vlan): (BridgeId, Option<VlanId>), frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
         let Some(vlan) = vlan.or_else(|| self.router.vlan(bridge)) else { return };
         // Whoever waits for it asks again.
-        let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs }.emit(bridge, vlan, frame);
+        let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved }
+            .emit(bridge, vlan, frame);
     }
 
     /// Forgets what is too old, and lets the router do what is due. To be called about once a second, with an empty batch.
@@ -381,7 +206,11 @@ impl Datapath {
         for (_, bridge) in self.bridges.iter_mut() {
             bridge.fdb.expire(second);
         }
-        self.router.tick(now, second, &mut Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs });
+        self.router.tick(
+            now,
+            second,
+            &mut Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved },
+        );
         self.count_late_drops();
     }
 
@@ -390,12 +219,20 @@ impl Datapath {
         self.router.take_punts()
     }
 
+    /// Counts drops of frames that had waited, and keeps them for captures.
     fn count_late_drops(&mut self) {
-        for (port, reason) in self.router.take_late_drops() {
-            if let Some(port) = self.ports.get_mut(port.0) {
-                port.counters.count_drops(reason, 1);
+        for late in self.router.take_late_drops() {
+            if let Some(port) = self.ports.get_mut(late.port.0) {
+                port.counters.count_drops(late.reason, 1);
             }
+            self.late_drops.push(late);
         }
+    }
+
+    /// Drops of frames that had waited, since it was last asked. To be asked after each of [`Datapath::forward`], [`Datapath::route`] and
+    /// [`Datapath::expire`].
+    pub fn take_late_drops(&mut self) -> std::vec::Drain<'_, LateDrop> {
+        self.late_drops.drain(..)
     }
 
     /// Takes over what another worker learned, if it still makes sense here.
@@ -430,8 +267,11 @@ impl Datapath {
         }
     }
 
-    /// Counts drops that a device reported.
+    /// Counts drops, also those that a device reported; of no frame, nothing.
     pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
+        if frames == 0 {
+            return;
+        }
         if let Some(port) = self.ports.get_mut(id.0) {
             port.counters.count_drops(reason, frames);
         }
@@ -439,35 +279,5 @@ impl Datapath {
 
     fn second(&self, now: Instant) -> u32 {
         u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
-    }
-}
-
-/// Queues a frame where it goes, and says where that is if it is one port to which any frame like it may follow.
-fn send(
-    bridge: &Bridge,
-    ports: &Slots<Port>,
-    ingress: PortId,
-    frame: &Parsed,
-    destination: Destination,
-    outputs: &mut Outputs,
-) -> Result<Option<(PortId, Departure)>, DropReason> {
-    match destination {
-        Destination::Place(place) if place.port == ingress => Err(DropReason::SamePort),
-        Destination::Place(Place { port: id, peer }) => {
-            let [from, port] = [ingress, id].map(|id| ports.get(id.0).ok_or(DropReason::NoDestination));
-            let (from, port) = (from?, port?);
-            if port.protected && from.protected {
-                return Err(DropReason::Protected);
-            }
-            let edit = port.vlans.egress(frame.vlan, frame.ethernet.tag).ok_or(DropReason::NoDestination)?;
-            let departure = Departure { frame: frame.index, edit, peer };
-            outputs.push(id, departure);
-            // How long it may be in a tunnel is asked for each.
-            Ok((from.looks_at_headers_only() && port.remote.is_none()).then_some((id, departure)))
-        }
-        Destination::Everyone => {
-            let tag = (frame.vlan, frame.ethernet.tag);
-            bridge.flood(Some(ingress), frame.index, tag, ports, outputs).map(|()| None)
-        }
     }
 }

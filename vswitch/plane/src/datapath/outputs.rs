@@ -1,9 +1,11 @@
+//! What a batch turned into, beside the frames themselves: who gets which, what happens to them on the way, and the fate of each.
+
 use packet::{Batch, TagEdit};
 
 use super::router::Hop;
-use super::{DropReason, PortId};
+use super::{DropReason, Fate, PortId};
 
-/// What a batch turned into: for each port, which of the batch's frames leave there, in order, and with which tag.
+/// For each port, which of the batch's frames leave there, in order, and with which tag; and the fate of each frame that came in.
 ///
 /// A flooded frame is an entry in many queues and a copy in none. A queue holds each frame of the batch at most once, so the
 /// batch bounds it.
@@ -11,9 +13,9 @@ use super::{DropReason, PortId};
 pub struct Outputs {
     queues: Vec<Vec<Departure>>,
     used: Vec<PortId>,
-    dropped: Vec<(usize, DropReason)>,
+    fates: Vec<Option<Fate>>,
     hops: Vec<(usize, Hop)>,
-    handed_over: Vec<usize>,
+    handed_over: Vec<(usize, Errand)>,
 }
 
 /// A frame on its way out of one port.
@@ -25,6 +27,15 @@ pub struct Departure {
     pub edit: TagEdit,
     /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
     pub peer: u16,
+}
+
+/// What the worker that routes is to do with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Decide what becomes of it.
+    Decide,
+    /// See it: it has left by other ports, and the gateway is to hear it too, or to tell its sender that it is too long for one.
+    Tell,
 }
 
 impl Outputs {
@@ -50,8 +61,8 @@ impl Outputs {
     }
 
     /// Notes that a frame is for the worker that routes.
-    pub(super) fn hand_over(&mut self, frame: usize) {
-        self.handed_over.push(frame);
+    pub(super) fn hand_over(&mut self, frame: usize, errand: Errand) {
+        self.handed_over.push((frame, errand));
     }
 
     /// Changes the frames that were routed. To be called once, after captures have seen what came in and before anything is sent.
@@ -64,12 +75,25 @@ impl Outputs {
     }
 
     /// Frames of the batch that the worker which routes should see, in order.
-    pub fn handed_over(&self) -> &[usize] {
+    pub fn handed_over(&self) -> &[(usize, Errand)] {
         &self.handed_over
     }
 
-    pub(super) fn drop(&mut self, frame: usize, reason: DropReason) {
-        self.dropped.push((frame, reason));
+    /// Notes what became of the next frame of the batch; `None`: what, was said before.
+    pub(super) fn settle(&mut self, fate: Option<Fate>) {
+        self.fates.push(fate);
+    }
+
+    /// Notes that a frame found no room on its way to the worker that routes.
+    pub(crate) fn lose(&mut self, frame: usize, reason: DropReason) {
+        if let Some(fate) = self.fates.get_mut(frame).filter(|fate| **fate == Some(Fate::HandedOver)) {
+            *fate = Some(Fate::Dropped(reason));
+        }
+    }
+
+    /// What became of each frame that the batch had before the switch put its own behind them.
+    pub fn fates(&self) -> &[Option<Fate>] {
+        &self.fates
     }
 
     /// The ports that have something to send, in the order in which they got it.
@@ -83,8 +107,9 @@ impl Outputs {
     }
 
     /// Frames of the batch that go nowhere, and why.
-    pub fn dropped(&self) -> &[(usize, DropReason)] {
-        &self.dropped
+    pub fn dropped(&self) -> impl Iterator<Item = (usize, DropReason)> {
+        let reason = |fate: &Option<Fate>| fate.and_then(Fate::drop_reason);
+        self.fates.iter().enumerate().filter_map(move |(frame, fate)| Some((frame, reason(fate)?)))
     }
 
     /// Empties the queues and keeps their memory.
@@ -94,7 +119,7 @@ impl Outputs {
                 queue.clear();
             }
         }
-        self.dropped.clear();
+        self.fates.clear();
         self.hops.clear();
         self.handed_over.clear();
     }

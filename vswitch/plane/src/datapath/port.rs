@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
 
-use super::storm::StormLimit;
+use super::forward::Headers;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Limiter};
@@ -19,19 +19,11 @@ pub(super) struct Port {
     pub(super) protected: bool,
     pub(super) owner: Option<Mac>,
     pub(super) down: bool,
-    pub(super) storm: Option<StormLimit>,
+    pub(super) broadcast_limit: Option<Arc<Limiter>>,
     pub(super) send_rate: Option<Arc<Limiter>>,
     pub(super) receive_rate: Option<Arc<Limiter>>,
     pub(super) remote: Option<Remote>,
     pub(super) counters: Counters,
-}
-
-/// A frame that may pass.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parsed {
-    pub(super) index: usize,
-    pub(super) ethernet: Ethernet,
-    pub(super) vlan: VlanId,
 }
 
 impl Port {
@@ -45,23 +37,23 @@ impl Port {
         self.owner.is_none() && self.remote.is_none()
     }
 
-    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked.
+    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked. Says what its headers are if nothing does.
     pub(super) fn admit(
-        &mut self,
-        index: usize,
+        &self,
         frame: &Frame,
+        headers: &Headers,
         bridge: &BridgeSettings,
         now: Instant,
-    ) -> Result<Parsed, DropReason> {
+    ) -> Result<(Ethernet, VlanId), DropReason> {
         if self.down {
             return Err(DropReason::PortDown);
         }
         let bytes = frame.bytes();
-        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        let ethernet = headers.ethernet.ok_or(DropReason::Runt)?;
         if exceeds(bridge.mtu, &ethernet, frame) {
             return Err(DropReason::Oversized);
         }
-        let vlan = self.vlans.classify(ethernet.tag)?;
+        let vlan = headers.vlan?;
         if ethernet.source.is_group() || ethernet.source == Mac::ZERO {
             return Err(DropReason::InvalidSource);
         }
@@ -74,18 +66,18 @@ impl Port {
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
         }
-        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit(bytes.len(), now)) {
+        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now)) {
             return Err(DropReason::SendRate);
         }
         if ethernet.destination.is_group() {
             self.admit_flood(frame.segments(), now)?;
         }
-        Ok(Parsed { index, ethernet, vlan })
+        Ok((ethernet, vlan))
     }
 
     /// Whether one more frame, or super-frame of so many segments, may go to many: to a group, or to a station not known.
-    pub(super) fn admit_flood(&mut self, segments: usize, now: Instant) -> Result<(), DropReason> {
-        let admitted = self.storm.as_mut().is_none_or(|limit| limit.admit(segments, now));
+    pub(super) fn admit_flood(&self, segments: usize, now: Instant) -> Result<(), DropReason> {
+        let admitted = self.broadcast_limit.as_ref().is_none_or(|limit| limit.admit_frames(segments, now));
         admitted.then_some(()).ok_or(DropReason::StormLimit)
     }
 }

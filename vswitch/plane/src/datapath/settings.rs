@@ -1,17 +1,18 @@
 //! What the control side changes and asks, between two batches.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Mac, VlanId};
 
 use super::bridge::Bridge;
 use super::port::Port;
-use super::storm::StormLimit;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, NeighborRow, Place, PortId, PortSettings,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, NeighborRow, Place, PortId,
+    PortSettings,
 };
 
 impl Datapath {
@@ -33,9 +34,15 @@ impl Datapath {
         }
     }
 
-    /// Makes a port, or changes the one that has this number; its counters go on.
-    pub fn set_port(&mut self, now: Instant, id: PortId, settings: &PortSettings) {
-        let counters = self.ports.get(id.0).map(|port| port.counters.clone()).unwrap_or_default();
+    /// Makes a port, or changes the one that has this number; its counters go on, and what it is held to where that stays the same.
+    pub fn set_port(&mut self, id: PortId, settings: &PortSettings) {
+        let old = self.ports.get(id.0);
+        let counters = old.map(|port| port.counters.clone()).unwrap_or_default();
+        let kept =
+            |of: fn(&Port) -> Option<&Arc<Limiter>>, set: &Option<Arc<Limiter>>| Limiter::kept(old.and_then(of), set.as_ref());
+        let broadcast_limit = kept(|port| port.broadcast_limit.as_ref(), &settings.broadcast_limit);
+        let send_rate = kept(|port| port.send_rate.as_ref(), &settings.send_rate);
+        let receive_rate = kept(|port| port.receive_rate.as_ref(), &settings.receive_rate);
         let vlans = PortVlans::from(&settings.vlans);
         let is_moved = |port: &Port| port.bridge != settings.bridge || port.vlans != vlans || settings.down;
         if self.ports.get(id.0).is_some_and(is_moved) {
@@ -45,7 +52,6 @@ impl Datapath {
         if !settings.down {
             bridge.join(id);
         }
-        let storm = settings.broadcast_limit.map(|limit| StormLimit::new(limit, now));
         let remote = settings.tunnel.as_ref().map(Remote::new);
         bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
         let port = Port {
@@ -55,9 +61,9 @@ impl Datapath {
             protected: settings.protected,
             owner: settings.owner,
             down: settings.down,
-            storm,
-            send_rate: settings.send_rate.clone(),
-            receive_rate: settings.receive_rate.clone(),
+            broadcast_limit,
+            send_rate,
+            receive_rate,
             remote,
             counters,
         };

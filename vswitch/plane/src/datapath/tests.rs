@@ -20,7 +20,13 @@ impl Lab {
     fn new(ports: &[VlanMode]) -> Self {
         let now = Instant::now();
         let mut datapath = Datapath::new(now, 1);
-        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+        let settings = BridgeSettings {
+            mtu: 1500,
+            ageing: 300,
+            max_macs: 100,
+            control_frames: ControlFrames::Drop,
+            ..BridgeSettings::default()
+        };
         datapath.set_bridge(now, BridgeId(0), settings);
         let mut lab = Self { datapath, now };
         for (number, vlans) in (0..).zip(ports) {
@@ -30,7 +36,7 @@ impl Lab {
     }
 
     fn set(&mut self, port: u32, settings: PortSettings) {
-        self.datapath.set_port(self.now, PortId(port), &settings);
+        self.datapath.set_port(PortId(port), &settings);
     }
 
     /// Sends one frame; returns where it left and how, or why it did not.
@@ -40,9 +46,9 @@ impl Lab {
         batch.push(frame, offload);
         let mut outputs = Outputs::new();
         self.datapath.forward(self.now, &mut batch, &mut outputs);
-        match outputs.dropped() {
-            [(0, reason)] => Err(*reason),
-            _ => Ok(outputs.used().iter().flat_map(|port| outputs.queue(*port).iter().map(|d| (port.0, d.edit))).collect()),
+        match outputs.dropped().next() {
+            Some((_, reason)) => Err(reason),
+            None => Ok(outputs.used().iter().flat_map(|port| outputs.queue(*port).iter().map(|d| (port.0, d.edit))).collect()),
         }
     }
 
@@ -65,6 +71,11 @@ fn frame(source: u64, destination: u64, tag: Option<u16>, payload: usize) -> Vec
     bytes.extend([0x08, 0]);
     bytes.resize(bytes.len() + payload, 0);
     bytes
+}
+
+/// A limit of so many frames a second.
+fn limit(frames: u32, now: Instant) -> Option<Arc<Limiter>> {
+    Some(Arc::new(Limiter::of_frames(frames, now)))
 }
 
 fn vlan(number: u16) -> VlanId {
@@ -142,7 +153,13 @@ fn a_removed_port_takes_its_addresses_and_nothing_else() {
 #[test]
 fn bridges_do_not_mix() {
     let mut lab = Lab::new(&all(2));
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 10, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 10,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     lab.datapath.set_bridge(lab.now, BridgeId(1), settings);
     for port in [2, 3] {
         let settings = PortSettings::on(BridgeId(1));
@@ -244,7 +261,13 @@ fn two_tags_have_room_beside_the_mtu_and_a_third_has_not() {
 fn control_frames_pass_only_where_asked_and_pause_never() {
     let mut lab = Lab::new(&all(2));
     assert_eq!(lab.carry(0, 2, 0x0180_c200_000e), Err(DropReason::ControlFrame));
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Pass };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 100,
+        control_frames: ControlFrames::Pass,
+        ..BridgeSettings::default()
+    };
     lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
     for last in (0..16).filter(|last| *last != 1) {
         assert_eq!(lab.carry(0, 2, 0x0180_c200_0000 + last), Ok(vec![1]));
@@ -283,7 +306,7 @@ fn a_super_frame_is_measured_by_its_segments() {
 #[test]
 fn the_storm_limit_is_for_all_that_is_flooded_and_for_nothing_else() {
     let mut lab = Lab::new(&all(2));
-    let settings = PortSettings { broadcast_limit: Some(5), ..PortSettings::on(BridgeId(0)) };
+    let settings = PortSettings { broadcast_limit: limit(5, lab.now), ..PortSettings::on(BridgeId(0)) };
     lab.set(0, settings);
     lab.carry(1, 4, BROADCAST).unwrap();
     for (round, destination) in (1..).zip([BROADCAST, 0x3333_0000_0001, 0x0100_5e00_0001, 8]) {
@@ -335,7 +358,7 @@ fn a_loop_of_two_ports_ends_by_itself_and_is_named_once_a_minute() {
 #[test]
 fn what_a_port_sends_is_held_to_its_rate() {
     let mut lab = Lab::new(&all(3));
-    let limiter = Arc::new(Limiter::new("8kbit".parse().unwrap(), lab.now));
+    let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), lab.now));
     lab.set(0, PortSettings { send_rate: Some(limiter), ..PortSettings::on(BridgeId(0)) });
     assert!(lab.carry(1, 4, BROADCAST).is_ok());
     // 128 KiB at once, in frames of 60 bytes.
@@ -385,7 +408,7 @@ proptest! {
             VlanMode::All,
         ]);
         let guard = Some(Guard { mac: Mac::from_u64(2), addresses: vec!["10.0.0.1".parse().unwrap()] });
-        lab.set(3, PortSettings { guard, broadcast_limit: Some(1), ..PortSettings::on(BridgeId(0)) });
+        lab.set(3, PortSettings { guard, broadcast_limit: limit(1, lab.now), ..PortSettings::on(BridgeId(0)) });
         for (port, bytes, header) in frames {
             let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
             let before = lab.datapath.counters(PortId(port)).unwrap().clone();
@@ -407,15 +430,20 @@ fn various() -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::Access(vlan(1)), trunk, VlanMode::All, VlanMode::All, VlanMode::All]);
     let guard = Some(Guard { mac: Mac::from_u64(0x0200_0000_0003), addresses: vec!["1.1.1.1".parse().unwrap()] });
     lab.set(3, PortSettings { guard, protected: true, ..PortSettings::on(BridgeId(0)) });
-    let limiter = Limiter::new("8kbit".parse().unwrap(), lab.now);
+    let limiter = Limiter::of_bytes("8kbit".parse().unwrap(), lab.now);
     // Only a little is left of what may pass.
-    assert!((0..128).all(|_| limiter.admit(1020, lab.now)));
+    assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now)));
     let send_rate = Some(Arc::new(limiter));
     lab.set(4, PortSettings { send_rate, protected: true, ..PortSettings::on(BridgeId(0)) });
     let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() });
     lab.set(
         5,
-        PortSettings { vlans: VlanMode::Access(vlan(1)), broadcast_limit: Some(3), tunnel, ..PortSettings::on(BridgeId(0)) },
+        PortSettings {
+            vlans: VlanMode::Access(vlan(1)),
+            broadcast_limit: limit(3, lab.now),
+            tunnel,
+            ..PortSettings::on(BridgeId(0))
+        },
     );
     for port in 0..5 {
         let _ = lab.carry(port, 0x0200_0000_0000 + u64::from(port), BROADCAST);
@@ -429,7 +457,7 @@ fn sent(lab: &mut Lab, batch: &mut Batch) -> (Vec<(u32, TagEdit, u16)>, Vec<Drop
     let all = (0..6).flat_map(|port| outputs.queue(PortId(port)).iter().map(move |d| (d.frame, (port, d.edit, d.peer))));
     let mut all: Vec<_> = all.collect();
     all.sort_by_key(|(frame, _)| *frame);
-    (all.into_iter().map(|(_, way)| way).collect(), outputs.dropped().iter().map(|(_, reason)| *reason).collect())
+    (all.into_iter().map(|(_, way)| way).collect(), outputs.dropped().map(|(_, reason)| reason).collect())
 }
 
 proptest! {
@@ -474,9 +502,10 @@ proptest! {
 }
 
 /// A local port 0 and a tunnel 1.
-fn with_tunnel(tunnel: TunnelSettings, broadcast_limit: Option<u32>) -> Lab {
+fn with_tunnel(tunnel: TunnelSettings, frames: Option<u32>) -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::All]);
     let vlans = VlanMode::Access(VlanId::DEFAULT);
+    let broadcast_limit = frames.and_then(|frames| limit(frames, lab.now));
     lab.set(1, PortSettings { vlans, broadcast_limit, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
     lab
 }
@@ -505,7 +534,7 @@ fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
     batch.push(&question, Offload::default());
     lab.datapath.forward(lab.now, &mut batch, &mut outputs);
-    assert_eq!(outputs.dropped(), [(0, DropReason::Suppressed)]);
+    assert_eq!(outputs.fates(), [Some(Fate::Dropped(DropReason::Suppressed))]);
     assert_eq!((outputs.used(), outputs.queue(PortId(0)).len()), (&[PortId(0)][..], 1));
     let answer = &batch.frames()[outputs.queue(PortId(0))[0].frame];
     assert_eq!((&answer.bytes()[..6], &answer.bytes()[6..12]), (&asker[..], &known.0[..]));

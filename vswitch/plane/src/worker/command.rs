@@ -8,7 +8,8 @@ use packet::{Mac, Offload, VlanId};
 
 use crate::capture::Tap;
 use crate::datapath::{
-    BridgeId, BridgeSettings, Counters, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings, Punt,
+    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings,
+    Punt,
 };
 use crate::device::Device;
 
@@ -97,6 +98,9 @@ pub(super) struct Handover {
     pub(super) offload: Offload,
     pub(super) ingress: u32,
     pub(super) peer: u16,
+    /// When it was received, by the clock of captures.
+    pub(super) at: u64,
+    pub(super) errand: Errand,
 }
 
 /// The data plane has stopped.

@@ -17,6 +17,7 @@
 //!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
 
+mod capture;
 mod command;
 mod turn;
 
@@ -34,9 +35,9 @@ use packet::{Batch, Egress};
 
 pub use command::{CaptureId, Command, Event, Handle, Sessions, Stopped};
 
-use crate::capture::Tap;
 use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
+use capture::Capture;
 use command::Inbox;
 
 /// How long a worker without work looks again before it sleeps.
@@ -80,13 +81,6 @@ struct Queue {
     shared: bool,
     /// Whether the control side knows that a frame was too long for it.
     told_too_big: bool,
-}
-
-struct Capture {
-    id: CaptureId,
-    /// `None`: all.
-    ports: Option<Vec<PortId>>,
-    tap: Tap,
 }
 
 impl Worker {
@@ -140,6 +134,7 @@ impl Worker {
             }
             if now >= expiry {
                 self.datapath.expire(now, &mut self.batch, &mut self.outputs);
+                self.capture_late();
                 self.flush(now);
                 self.expire_devices(now);
                 // Not every device announces that it has gone.
@@ -223,12 +218,12 @@ impl Worker {
             Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),
             Command::RemoveBridge(id) => self.datapath.remove_bridge(id),
             Command::Attach(id, settings, device, reply) => {
-                let _ = reply.send(self.attach(id, &settings, device, now));
+                let _ = reply.send(self.attach(id, &settings, device));
             }
             Command::Listen(id, device, reply) => {
                 let _ = reply.send(self.open(id, device, true));
             }
-            Command::SetPort(id, settings) => self.datapath.set_port(now, id, &settings),
+            Command::SetPort(id, settings) => self.datapath.set_port(id, &settings),
             Command::Detach(id, reply) => {
                 self.detach(id);
                 let _ = reply.send(());
@@ -282,9 +277,9 @@ impl Worker {
         }
     }
 
-    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>, now: Instant) -> io::Result<()> {
+    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>) -> io::Result<()> {
         self.open(id, device, false)?;
-        self.datapath.set_port(now, id, settings);
+        self.datapath.set_port(id, settings);
         Ok(())
     }
 
@@ -357,11 +352,5 @@ impl Worker {
         for news in self.datapath.take_news() {
             self.peers.iter().for_each(|peer| peer.pass_on(news));
         }
-    }
-}
-
-impl Capture {
-    fn wants(&self, port: PortId) -> bool {
-        self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }
 }

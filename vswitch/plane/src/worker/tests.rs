@@ -1,5 +1,8 @@
 //! Workers as threads, on memory devices.
 
+mod fates;
+mod limits;
+
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -34,11 +37,20 @@ impl Plane {
         for (number, (mut worker, _)) in made.into_iter().enumerate() {
             let others = handles.iter().enumerate().filter(|(other, _)| *other != number);
             worker.set_peers(others.map(|(_, handle)| handle.clone()).collect());
+            if number > 0 {
+                worker.set_router(handles[0].clone());
+            }
             threads.push(std::thread::spawn(move || worker.run()));
         }
         let mut plane = Self { workers: handles, threads, events, far: Vec::new() };
-        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
-        plane.tell(|| Command::SetBridge(BridgeId(0), settings));
+        let settings = BridgeSettings {
+            mtu: 1500,
+            ageing: 300,
+            max_macs: 100,
+            control_frames: ControlFrames::Drop,
+            ..BridgeSettings::default()
+        };
+        plane.tell(|| Command::SetBridge(BridgeId(0), settings.clone()));
         for port in 0..ports {
             let far = plane.attach(port);
             plane.far.push(far);
@@ -125,7 +137,7 @@ fn frames_cross_and_are_counted() {
 #[test]
 fn what_leaves_by_a_port_is_held_to_its_rate_by_all_workers_together() {
     let plane = Plane::new(2, 3);
-    let limiter = Arc::new(Limiter::new("8kbit".parse().unwrap(), Instant::now()));
+    let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));
     plane.tell(|| {
         let receive_rate = Some(limiter.clone());
         Command::SetPort(PortId(1), PortSettings { receive_rate, ..PortSettings::on(BridgeId(0)) })

@@ -1,14 +1,14 @@
 //! One breath of a worker: receive from one port, forward, send to all that got something.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use packet::{Batch, MAX_PARTS, Packet, Queued};
+use packet::{Batch, Packet, Queued};
 
+use super::capture::{nanoseconds, show_lost, show_sent};
 use super::command::Handover;
-use super::{Capture, Event, Worker};
-use crate::capture::Direction;
-use crate::datapath::{DropReason, PortId};
+use super::{Event, Worker};
+use crate::datapath::{DropReason, Errand, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
 
 /// What sending a queue came to.
@@ -33,12 +33,12 @@ impl Worker {
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
-        let count = self.batch.frames().len();
         self.datapath.forward(now, &mut self.batch, &mut self.outputs);
-        if captured {
-            self.capture_received(count);
-        }
         self.hand_over();
+        if captured {
+            self.capture_received();
+        }
+        self.capture_late();
         self.flush(now);
         match status {
             ReceiveStatus::More => self.make_ready(id),
@@ -52,29 +52,38 @@ impl Worker {
 
     /// Routes frames that other workers received; says whether there were any.
     pub(super) fn route(&mut self, now: Instant) -> bool {
+        let mut errands = ArrayVec::<Errand, { Batch::MOST }>::new();
         while !self.batch.is_full() {
             let Ok(frame) = self.inbox.handovers.try_recv() else { break };
             self.batch.set_origin(frame.ingress, frame.peer);
             self.batch.push(&frame.bytes, frame.offload);
+            self.batch.frames_mut().last_mut().into_iter().for_each(|pushed| pushed.at = frame.at);
+            errands.push(frame.errand);
         }
-        let any = !self.batch.frames().is_empty();
-        if any {
-            self.datapath.route(now, &mut self.batch, &mut self.outputs);
-            self.flush(now);
+        if errands.is_empty() {
+            return false;
         }
-        any
+        self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
+        self.capture_received();
+        self.capture_late();
+        self.flush(now);
+        true
     }
 
     /// Hands frames for gateways to the worker that routes.
     fn hand_over(&mut self) {
         let Some(router) = &self.router else { return };
-        for index in self.outputs.handed_over() {
+        let mut lost = ArrayVec::<usize, { Batch::MOST }>::new();
+        for (index, errand) in self.outputs.handed_over() {
             let Some(frame) = self.batch.frames().get(*index) else { continue };
-            let (bytes, offload) = (frame.bytes().to_vec(), frame.offload);
-            if !router.hand_over(Handover { bytes, offload, ingress: frame.ingress, peer: frame.peer }) {
+            let (bytes, offload, errand) = (frame.bytes().to_vec(), frame.offload, *errand);
+            let handover = Handover { bytes, offload, ingress: frame.ingress, peer: frame.peer, at: frame.at, errand };
+            if !router.hand_over(handover) {
                 self.datapath.count_drops(PortId(frame.ingress), DropReason::QueueFull, 1);
+                lost.push(*index);
             }
         }
+        lost.into_iter().for_each(|index| self.outputs.lose(index, DropReason::QueueFull));
     }
 
     /// Sends what the outputs hold, and empties them and the batch.
@@ -91,66 +100,45 @@ impl Worker {
 
     /// Sends the queue of one port.
     fn send(&mut self, id: PortId, now: Instant) {
-        let departures = self.outputs.queue(id);
         let rate = self.datapath.receive_rate(id);
-        let (mut list, mut held_back) = (ArrayVec::<Queued<'_>, { Batch::MOST }>::new(), 0);
-        for departure in departures {
+        let (mut list, mut held_back) = (List::new(), List::new());
+        for departure in self.outputs.queue(id) {
             let Some(frame) = self.batch.frames().get(departure.frame) else { continue };
-            if rate.is_none_or(|rate| rate.admit(frame.bytes().len(), now)) {
-                let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
-            } else {
-                held_back += 1;
-            }
-        }
-        if held_back > 0 {
-            self.datapath.count_drops(id, DropReason::ReceiveRate, held_back);
+            let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now));
+            let list = if is_admitted { &mut list } else { &mut held_back };
+            let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }
         let Some(queue) = self.queues.get_mut(id.0) else { return };
         let captures = if queue.captured { self.captures.as_mut_slice() } else { &mut [] };
+        show_lost(captures, id, held_back.iter(), DropReason::ReceiveRate);
+        self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
         let Some(device) = &mut queue.device else {
-            self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
-            return;
+            show_lost(captures, id, list.iter(), DropReason::DeviceDown);
+            return self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
         };
         let mut tally = Tally::default();
         let capabilities = device.capabilities();
-        let unsegmentable = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
+        let uncut = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
             let sent = device.send(packet);
             tally.count(sent, packet);
-            for capture in captures.iter_mut().filter(|capture| capture.wants(id)) {
-                capture.offer_sent(id, packet, sent);
-            }
+            show_sent(captures, id, packet, reason(sent));
         });
+        show_lost(captures, id, uncut.iter().filter_map(|place| list.get(*place)), DropReason::Unsegmentable);
+        self.datapath.count_drops(id, DropReason::Unsegmentable, uncut.len() as u64);
         tally.losses.add(device.flush());
         self.datapath.count_sent(id, tally.frames, tally.bytes);
         let Losses { full, down, refused, too_big } = tally.losses;
         if too_big > 0 && !std::mem::replace(&mut queue.told_too_big, true) {
             (self.notify)(Event::PacketTooBig(id));
         }
-        for (reason, count) in [
-            (DropReason::QueueFull, full),
-            (DropReason::DeviceDown, down),
-            (DropReason::Refused, refused),
-            (DropReason::PacketTooBig, too_big),
-            (DropReason::Unsegmentable, unsegmentable as u64),
-        ] {
-            if count > 0 {
-                self.datapath.count_drops(id, reason, count);
-            }
-        }
-    }
-
-    /// Offers the first `count` frames of the batch, as they were received, to the captures of the ports that they came from.
-    fn capture_received(&mut self, count: usize) {
-        let mut dropped = self.outputs.dropped().iter().peekable();
-        for (index, frame) in self.batch.frames().iter().take(count).enumerate() {
-            let verdict = dropped.next_if(|(at, _)| *at == index).map(|(_, reason)| reason.name());
-            let id = PortId(frame.ingress);
-            for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
-                capture.tap.offer(frame.at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
-            }
+        for (sent, count) in [(Sent::QueueFull, full), (Sent::Down, down), (Sent::Refused, refused), (Sent::TooBig, too_big)] {
+            reason(sent).into_iter().for_each(|reason| self.datapath.count_drops(id, reason, count));
         }
     }
 }
+
+/// The frames of one port's queue.
+type List<'a> = ArrayVec<Queued<'a>, { Batch::MOST }>;
 
 impl Tally {
     fn count(&mut self, sent: Sent, packet: &Packet<'_>) {
@@ -162,22 +150,13 @@ impl Tally {
     }
 }
 
-impl Capture {
-    fn offer_sent(&mut self, id: PortId, packet: &Packet<'_>, sent: Sent) {
-        let verdict = match sent {
-            Sent::Done => None,
-            Sent::QueueFull => Some(DropReason::QueueFull.name()),
-            Sent::Down => Some(DropReason::DeviceDown.name()),
-            Sent::Refused => Some(DropReason::Refused.name()),
-            Sent::TooBig => Some(DropReason::PacketTooBig.name()),
-        };
-        let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
-        self.tap.offer(nanoseconds(), id.0, Direction::Out, verdict, &parts, packet.offload);
+/// Why a packet did not leave, if sending it ended like this.
+const fn reason(sent: Sent) -> Option<DropReason> {
+    match sent {
+        Sent::Done => None,
+        Sent::QueueFull => Some(DropReason::QueueFull),
+        Sent::Down => Some(DropReason::DeviceDown),
+        Sent::Refused => Some(DropReason::Refused),
+        Sent::TooBig => Some(DropReason::PacketTooBig),
     }
-}
-
-/// Now, since the epoch.
-fn nanoseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

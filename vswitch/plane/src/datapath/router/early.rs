@@ -11,9 +11,9 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
-use packet::{FragmentKey, Frame, IpPacket, Offload};
+use packet::{FragmentKey, Frame, IpPacket};
 
-use super::{Arrival, BridgeId, PortId};
+use super::{Arrival, BridgeId, DropReason, Kept, LateDrop, PortId};
 
 const ROWS: usize = 16;
 const PER_ROW: usize = 48;
@@ -33,8 +33,7 @@ pub(super) struct Early {
 pub(super) struct Waiting {
     key: Key,
     pub(super) port: PortId,
-    pub(super) bytes: Vec<u8>,
-    pub(super) offload: Offload,
+    pub(super) frame: Kept,
     /// The second in which it came.
     came: u32,
 }
@@ -42,20 +41,26 @@ pub(super) struct Waiting {
 /// A packet, by the bridge that it came from.
 type Key = (BridgeId, FragmentKey);
 
+impl From<Waiting> for LateDrop {
+    fn from(waiting: Waiting) -> Self {
+        Self { port: waiting.port, reason: DropReason::NatFragmentBeforeFirst, frame: Some(waiting.frame) }
+    }
+}
+
 impl Early {
     pub(super) fn new(seed: u64) -> Self {
         Self { seed: FixedState::with_seed(seed), rows: Vec::new() }
     }
 
-    /// Keeps a fragment. Returns the port of one that had to go for it.
-    pub(super) fn keep(&mut self, at: &Arrival, packet: &IpPacket, frame: &Frame) -> Option<PortId> {
+    /// Keeps a fragment. Returns one that had to go for it.
+    pub(super) fn keep(&mut self, at: &Arrival, packet: &IpPacket, frame: &Frame) -> Option<Waiting> {
         let key = (at.bridge, packet.fragment_key()?);
         if self.rows.is_empty() {
             self.rows.resize_with(ROWS, Vec::new);
         }
         let row = self.row(&key)?;
-        let displaced = (row.len() >= PER_ROW).then(|| row.remove(0).port);
-        row.push(Waiting { key, port: at.port, bytes: frame.bytes().to_vec(), offload: frame.offload, came: at.second });
+        let displaced = (row.len() >= PER_ROW).then(|| row.remove(0));
+        row.push(Waiting { key, port: at.port, frame: frame.into(), came: at.second });
         displaced
     }
 
@@ -66,10 +71,10 @@ impl Early {
         row.map(|row| row.extract_if(.., |waiting| Some(waiting.key) == key).collect()).unwrap_or_default()
     }
 
-    /// The ports of those that have waited in vain.
-    pub(super) fn expire(&mut self, now: u32) -> impl Iterator<Item = PortId> {
+    /// Those that have waited in vain.
+    pub(super) fn expire(&mut self, now: u32) -> impl Iterator<Item = Waiting> {
         let is_late = move |waiting: &mut Waiting| now.saturating_sub(waiting.came) >= PATIENCE;
-        self.rows.iter_mut().flat_map(move |row| row.extract_if(.., is_late)).map(|waiting| waiting.port)
+        self.rows.iter_mut().flat_map(move |row| row.extract_if(.., is_late))
     }
 
     /// Forgets what came from a bridge.

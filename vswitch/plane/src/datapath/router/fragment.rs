@@ -2,7 +2,7 @@
 
 use packet::{Checksum, IpPacket, Offload, checksum};
 
-use super::{Arrival, DropReason, Paths, Plan, Router};
+use super::{Arrival, Decision, DropReason, Observer, Paths, Plan, Router};
 
 const MORE: u16 = 0x2000;
 /// The bit that says that an option is copied into every fragment (RFC 791, section 3.1).
@@ -16,8 +16,8 @@ impl Router {
         (mut whole, offload): (Vec<u8>, Offload),
         plan: Plan,
         mtu: u16,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let packet = IpPacket::parse(&whole, &at.ethernet).ok_or(DropReason::Malformed)?;
         whole.truncate(packet.end);
         if let Some(nat) = plan.nat {
@@ -27,11 +27,12 @@ impl Router {
         if let Checksum::Partial { start, offset } = offload.checksum {
             checksum::complete(&mut whole, start, offset).ok_or(DropReason::Malformed)?;
         }
+        let mut fate = Err(DropReason::Malformed);
         for piece in fragments(&whole, &packet, mtu.into()) {
             let index = paths.push(&piece, Offload::default())?;
-            self.resolve(index, Plan { nat: None, ..plan }, &packet, at.second, paths)?;
+            fate = Ok(self.resolve(index, Plan { nat: None, ..plan }, &packet, at, paths)?);
         }
-        Ok(())
+        fate
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use packet::{Ethernet, IpPacket, Mac, VlanId, protocol};
+use packet::{IpPacket, Mac, VlanId, protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, NdiscNeighborFlags, NdiscRepr,
 };
@@ -12,7 +12,7 @@ use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
 use super::oversize::finish;
-use super::{Arrival, BridgeId, DropReason, ERRORS, Paths, Plan, PortId, Router, Side, StormLimit};
+use super::{Arrival, BridgeId, Decision, DropReason, ERRORS, Fate, Limiter, Observer, Paths, Plan, PortId, Router, Side};
 use crate::datapath::Ticket;
 
 /// A frame for the services, of a gateway or of containers that ask for an address, which run on the control side.
@@ -35,7 +35,7 @@ const DHCP_CLIENT: u16 = 68;
 
 impl Router {
     /// ARP (RFC 826): who asks for the gateway is learned and answered; who answers it is learned.
-    pub(super) fn receive_arp(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn receive_arp(&mut self, at: &Arrival, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let payload = paths.bytes(at.index).get(at.ethernet.payload..).unwrap_or_default();
         let message = ArpPacket::new_checked(payload).and_then(|packet| ArpRepr::parse(&packet));
         let Ok(ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. }) =
@@ -43,7 +43,7 @@ impl Router {
         else {
             return Err(DropReason::Malformed);
         };
-        let Some(interface) = self.interfaces.get(at.bridge) else { return Ok(()) };
+        let Some(interface) = self.interfaces.get(at.bridge) else { return Ok(Fate::Noted) };
         let (mac, sender) = (Mac(source_hardware_addr.0), source_protocol_addr);
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
         // What may be about the address of an uplink's DHCP client, even one that it does not have yet (RFC 5227, sections 2.1.1 and
@@ -68,23 +68,24 @@ impl Router {
             // What the services have no room for they do not learn of.
             let _ = self.punt(at, paths);
         }
-        match (is_conflict, answers || noted) {
-            (true, _) => self.punt(at, paths),
-            (false, true) => Ok(()),
-            (false, false) => Err(DropReason::NoService),
+        match (is_conflict, answers, noted) {
+            (true, ..) => self.punt(at, paths),
+            (false, true, _) => Ok(Fate::Answered),
+            (false, false, true) => Ok(Fate::Noted),
+            (false, false, false) => Err(DropReason::NoService),
         }
     }
 
     /// Learns a neighbour and sends what waited for it, in order. Says whether it is one that the router cares for.
-    fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_>) -> bool {
+    fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_, impl Observer>) -> bool {
         for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
-            self.release(&pending, mac, paths);
+            self.release(pending, mac, paths);
         }
         self.neighbors.confirmed(at.bridge, address, at.second).is_some()
     }
 
     /// A packet to a group, which the router belongs to or does not; of what it does not, nobody there listens.
-    pub(super) fn hear_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn hear_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         if packet.fragment.is_some() {
             return Err(DropReason::NoService);
         }
@@ -103,8 +104,8 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         uplink: Option<BridgeId>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         if let Some(fragment) = packet.fragment {
             return self.receive_fragment(at, packet, fragment, uplink, paths);
         }
@@ -126,7 +127,7 @@ impl Router {
         }
     }
 
-    fn receive_icmp(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn receive_icmp(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let bytes = paths.bytes(at.index).get(packet.transport..packet.end).unwrap_or_default();
         match Icmpv4Packet::new_checked(bytes) {
             Ok(message) if !message.verify_checksum() => Err(DropReason::Malformed),
@@ -136,7 +137,7 @@ impl Router {
         }
     }
 
-    fn receive_icmp6(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn receive_icmp6(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
             return Err(DropReason::Malformed);
         };
@@ -165,10 +166,8 @@ impl Router {
                             flags.contains(NdiscNeighborFlags::OVERRIDE) || flags.contains(NdiscNeighborFlags::SOLICITED);
                         let interface = self.interfaces.get(at.bridge);
                         let sane = interface.is_some_and(|interface| interface.may_be_station(target_addr.into(), mac));
-                        if known && sane && self.heard(at, target_addr.into(), mac, false, paths) {
-                            return Ok(());
-                        }
-                        Err(DropReason::NoService)
+                        let noted = known && sane && self.heard(at, target_addr.into(), mac, false, paths);
+                        if noted { Ok(Fate::Noted) } else { Err(DropReason::NoService) }
                     }
                     _ => Err(DropReason::NoService),
                 }
@@ -184,8 +183,8 @@ impl Router {
         source: std::net::Ipv6Addr,
         target: std::net::Ipv6Addr,
         mac: Option<Mac>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let interface = self.interfaces.get(at.bridge).filter(|interface| interface.has(target.into()));
         let interface = interface.ok_or(DropReason::NoService)?;
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
@@ -206,10 +205,10 @@ impl Router {
             (mac, source)
         };
         message::advertisement(&mut self.scratch, Envelope { from: (own, target), to }, target, !probe);
-        paths.emit(at.bridge, vlan, &self.scratch)
+        paths.emit(at.bridge, vlan, &self.scratch).map(|()| Fate::Answered)
     }
 
-    fn pong(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn pong(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let between = reply_to(at, packet);
         self.answer(at, paths, |out, bytes| {
             message::echo_reply(out, between, bytes.get(packet.transport..packet.end).unwrap_or_default());
@@ -238,10 +237,10 @@ impl Router {
     }
 
     /// Hands the frame to the services, which know nothing of super-frames and unfinished checksums.
-    pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_, impl Observer>) -> Decision {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
-        let vlan = paths.ports.get(at.port.0).and_then(|port| port.vlans.classify(at.ethernet.tag).ok());
-        let mut result = Ok(());
+        let vlan = Some(at.vlan);
+        let mut result = Ok(Fate::Punted);
         finish(frame, &mut |segment| match self.tickets.take(at.port) {
             Some(ticket) => {
                 self.punts.push(Punt { bridge: at.bridge, port: at.port, vlan, frame: segment.to_vec(), ticket });
@@ -251,7 +250,7 @@ impl Router {
         result
     }
 
-    fn refuse(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn refuse(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_, impl Observer>) -> Decision {
         self.complain(at, packet, problem, paths);
         Err(DropReason::NoService)
     }
@@ -268,23 +267,23 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         uplink: Option<BridgeId>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let egress = uplink.ok_or(DropReason::NoRoute)?;
         let plan = Plan { port: at.port, from: at.bridge, way: Way { egress, next_hop: packet.destination }, nat: None };
-        self.resolve(at.index, plan, packet, at.second, paths)
+        self.resolve(at.index, plan, packet, at, paths)
     }
 
     /// Tells the sender of a packet what became of it, if that is allowed and there is no flood of such messages (RFC 1122, section
     /// 3.2.2; RFC 4443, section 2.4).
-    pub(super) fn complain(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_>) {
+    pub(super) fn complain(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_, impl Observer>) {
         let Some(interface) = self.interfaces.get(at.bridge) else { return };
         let Some(source) = interface.source_towards(packet.source) else { return };
         let quotable = packet.has_transport() && !at.ethernet.destination.is_group() && !is_group(packet.destination);
         if !quotable || is_icmp_error(packet, paths.bytes(at.index)) {
             return;
         }
-        if !self.errors.get_or_insert_with(at.bridge.0, || StormLimit::new(ERRORS, at.now)).admit(1, at.now) {
+        if !self.errors.get_or_insert_with(at.bridge.0, || Limiter::of_frames(ERRORS, at.now)).admit_frames(1, at.now) {
             return;
         }
         let from = (interface.settings.mac, source);
@@ -297,12 +296,11 @@ impl Router {
     }
 
     /// Tells the sender of a packet that its next hop does not answer.
-    pub(super) fn complain_late(&mut self, pending: &Pending, now: Instant, paths: &mut Paths<'_>) {
-        let Ok(ethernet) = Ethernet::parse(&pending.bytes) else { return };
-        let Some(packet) = IpPacket::parse(&pending.bytes, &ethernet) else { return };
-        let Ok(index) = paths.push(&pending.bytes, pending.offload) else { return };
+    pub(super) fn complain_late(&mut self, pending: &Pending, now: Instant, paths: &mut Paths<'_, impl Observer>) {
         let Plan { port, from: bridge, .. } = pending.plan;
-        let at = Arrival { index, port, bridge, ethernet, now, second: 0 };
+        let (Some((ethernet, packet)), Some(vlan)) = (pending.parse(), self.vlan(bridge)) else { return };
+        let Ok(index) = paths.push(&pending.frame.bytes, pending.frame.offload) else { return };
+        let at = Arrival { index, port, bridge, vlan, ethernet, now, second: 0 };
         self.complain(&at, &packet, Problem::HostUnreachable, paths);
     }
 
@@ -310,14 +308,14 @@ impl Router {
     fn answer(
         &mut self,
         at: &Arrival,
-        paths: &mut Paths<'_>,
+        paths: &mut Paths<'_, impl Observer>,
         write: impl FnOnce(&mut Vec<u8>, &[u8]) -> bool,
-    ) -> Result<(), DropReason> {
-        let Some(vlan) = self.vlan(at.bridge) else { return Ok(()) };
+    ) -> Decision {
+        let Some(vlan) = self.vlan(at.bridge) else { return Ok(Fate::Noted) };
         if !write(&mut self.scratch, paths.bytes(at.index)) {
-            return Ok(());
+            return Ok(Fate::Noted);
         }
-        self.emit_scratch(at.bridge, vlan, paths)
+        self.emit_scratch(at.bridge, vlan, paths).map(|()| Fate::Answered)
     }
 }
 

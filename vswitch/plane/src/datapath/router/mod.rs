@@ -36,7 +36,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use nat::{Direction, Nat};
-use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, VlanId, ethertype};
+use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, Tag, VlanId, ethertype};
 
 pub use interface::{GatewaySettings, Side, Translation};
 pub use local::{Punt, is_for_services};
@@ -46,8 +46,8 @@ pub(super) use hop::Hop;
 pub(super) use paths::Paths;
 
 use super::claim::{Claim, Claimant};
-use super::storm::StormLimit;
-use super::{BridgeId, DropReason, PortId, Slots, Tickets};
+use super::forward::Headers;
+use super::{BridgeId, Decision, DropReason, Fate, Kept, LateDrop, Limiter, Observer, PortId, Slots, Step, Tickets, Wait};
 use crate::fragments::Reassembly;
 use clients::Clients;
 use early::Early;
@@ -67,12 +67,12 @@ pub(super) struct Router {
     clients: Clients,
     early: Early,
     /// By bridge, so that stations of one do not use up what those of another are to hear.
-    errors: Slots<StormLimit>,
+    errors: Slots<Limiter>,
     punts: Vec<Punt>,
     /// Of frames punted that the services have not taken yet.
     tickets: Tickets,
-    /// Packets that waited for a neighbour in vain, by the port that they came in at.
-    late_drops: Vec<(PortId, DropReason)>,
+    /// Packets that waited in vain.
+    late_drops: Vec<LateDrop>,
     due: Vec<Due>,
     /// Packets to the gateways that come in fragments, by where they came in.
     fragments: Reassembly<(BridgeId, PortId)>,
@@ -92,6 +92,8 @@ pub(super) struct Arrival {
     pub(super) port: PortId,
     /// The bridge of that port.
     pub(super) bridge: BridgeId,
+    /// Its VLAN there.
+    pub(super) vlan: VlanId,
     pub(super) ethernet: Ethernet,
     pub(super) now: Instant,
     /// Now, in seconds of the tables.
@@ -227,7 +229,7 @@ impl Router {
 
     /// Tells the sender of a frame that was bridged to a tunnel that the tunnel carries no packet as long as that (RFC 1191, section 4;
     /// RFC 8201, section 4). Where a router would cut the packet, nobody is told: a bridge cannot.
-    pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_>) {
+    pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_, impl Observer>) {
         let Some(packet) = IpPacket::parse(paths.bytes(at.index), &at.ethernet) else { return };
         if packet.dont_fragment {
             self.complain(at, &packet, Problem::TooBig(mtu), paths);
@@ -245,10 +247,10 @@ impl Router {
     }
 
     /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
-    pub(super) fn attention(&self, bridge: BridgeId, vlan: VlanId, ethernet: &Ethernet, frame: &[u8]) -> Attention {
-        let destination = ethernet.destination;
-        match self.interfaces.get(bridge) {
-            Some(interface) if interface.settings.vlan == vlan => {
+    pub(super) fn attention(&self, at: &Arrival, frame: &[u8]) -> Attention {
+        let destination = at.ethernet.destination;
+        match self.interfaces.get(at.bridge) {
+            Some(interface) if interface.settings.vlan == at.vlan => {
                 if destination == interface.settings.mac {
                     Attention::Mine
                 } else if destination.is_group() {
@@ -258,7 +260,7 @@ impl Router {
                 }
             }
             Some(_) => Attention::None,
-            None => self.clients.attention(bridge, vlan, ethernet, frame),
+            None => self.clients.attention(at.bridge, at.vlan, &at.ethernet, frame),
         }
     }
 
@@ -278,33 +280,33 @@ impl Router {
         interface.refusal(claim, who.is_station, ethernet.destination == interface.settings.mac)
     }
 
-    /// Has the sessions fetched that frames of a batch from this bridge need.
-    pub(super) fn foresee(&self, bridge: BridgeId, frames: &[Frame]) {
+    /// Reads the packets of a batch from this bridge that are for its gateway, and has the sessions prefetched that they need.
+    pub(super) fn parse(&self, bridge: BridgeId, frames: &[Frame], headers: &[Headers], packets: &mut Vec<Option<IpPacket>>) {
         let Some(interface) = self.interfaces.get(bridge) else { return };
+        packets.extend(frames.iter().zip(headers).map(|(frame, headers)| {
+            let ethernet = headers.ethernet.filter(|ethernet| ethernet.destination == interface.settings.mac)?;
+            IpPacket::parse(frame.bytes(), &ethernet)
+        }));
         let (uplink, direction) = match interface.settings.side {
             Side::Inside { uplink: Some(uplink), .. } => (uplink, Direction::Outbound),
             Side::Inside { uplink: None, .. } => return,
             Side::Outside { .. } => (bridge, Direction::Inbound),
         };
         let Some(nat) = self.nat(uplink) else { return };
-        let packets = frames.iter().filter_map(|frame| {
-            let bytes = frame.bytes();
-            let ethernet = Ethernet::parse(bytes).ok()?;
-            let to_gateway = ethernet.destination == interface.settings.mac;
-            to_gateway.then(|| IpPacket::parse(bytes, &ethernet)).flatten().map(|packet| (packet, bytes))
-        });
-        nat.foresee(direction, packets);
+        let read = packets.iter().zip(frames).filter_map(|(packet, frame)| Some(((*packet)?, frame.bytes())));
+        nat.prefetch(direction, read);
     }
 
-    /// Takes a frame to a gateway's MAC address.
-    pub(super) fn receive(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    /// Takes a frame to a gateway's MAC address, with the packet in it if that was parsed already.
+    pub(super) fn receive(&mut self, at: &Arrival, packet: Option<IpPacket>, paths: &mut Paths<'_, impl Observer>) -> Decision {
         if self.has_clients(at.bridge) {
             return self.punt(at, paths);
         }
         match at.ethernet.ethertype {
             ethertype::ARP => self.receive_arp(at, paths),
             ethertype::IPV4 | ethertype::IPV6 => {
-                let packet = IpPacket::parse(paths.bytes(at.index), &at.ethernet).ok_or(DropReason::Malformed)?;
+                let packet = packet.or_else(|| IpPacket::parse(paths.bytes(at.index), &at.ethernet));
+                let packet = packet.ok_or(DropReason::Malformed)?;
                 let received = self.receive_packet(at, &packet, paths);
                 if packet.fragment.is_some() { self.reorder(at, &packet, received, paths) } else { received }
             }
@@ -314,7 +316,7 @@ impl Router {
 
     /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
     /// others: [`DropReason::NoService`].
-    pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_, impl Observer>) -> Decision {
         if self.has_clients(at.bridge) {
             return self.punt(at, paths);
         }
@@ -333,33 +335,35 @@ impl Router {
         &mut self,
         at: &Arrival,
         packet: &IpPacket,
-        received: Result<(), DropReason>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        received: Decision,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         if received == Err(DropReason::NatFragmentBeforeFirst) {
             let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
             let displaced = self.early.keep(at, packet, frame);
-            self.late_drops.extend(displaced.map(|port| (port, DropReason::NatFragmentBeforeFirst)));
-            return Ok(());
+            self.late_drops.extend(displaced.map(LateDrop::from));
+            return Ok(Fate::Waiting(Wait::Fragments));
         }
         if packet.has_transport() {
             for waiting in self.early.take(at.bridge, packet) {
-                let followed = self.follow(at, &waiting, paths);
-                self.late_drops.extend(followed.err().map(|reason| (waiting.port, reason)));
+                if let Err(reason) = self.follow(at, &waiting, paths) {
+                    self.late_drops.push(LateDrop { reason, ..waiting.into() });
+                }
             }
         }
         received
     }
 
     /// Takes a fragment that waited for the first of its packet.
-    fn follow(&mut self, first: &Arrival, waiting: &early::Waiting, paths: &mut Paths<'_>) -> Result<(), DropReason> {
-        let ethernet = Ethernet::parse(&waiting.bytes).map_err(|_| DropReason::Runt)?;
-        let packet = IpPacket::parse(&waiting.bytes, &ethernet).ok_or(DropReason::Malformed)?;
-        let index = paths.push(&waiting.bytes, waiting.offload)?;
+    fn follow(&mut self, first: &Arrival, waiting: &early::Waiting, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        let Kept { bytes, offload } = &waiting.frame;
+        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        let packet = IpPacket::parse(bytes, &ethernet).ok_or(DropReason::Malformed)?;
+        let index = paths.push(bytes, *offload)?;
         self.receive_packet(&Arrival { index, port: waiting.port, ethernet, ..*first }, &packet, paths)
     }
 
-    fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let Some(interface) = self.interfaces.get(at.bridge) else { return Err(DropReason::NoRoute) };
         // The host speaks from the gateway's address when a client on it is meant.
         let is_host = interface.is_to_host();
@@ -388,8 +392,8 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         uplink: Option<BridgeId>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         if self.interfaces.is_own(at.bridge, packet.destination) {
             return match self.hairpin(at, packet, uplink, paths)? {
                 Some(nat) => self.send_on(at, packet, Some(nat), paths),
@@ -399,7 +403,7 @@ impl Router {
         self.send_on(at, packet, None, paths)
     }
 
-    fn receive_outside(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    fn receive_outside(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         // An uplink that has no address yet is offered one as if it had it (RFC 2131, section 4.1).
         if Self::is_for_dhcp_client(packet, paths.bytes(at.index)) {
             return self.punt(at, paths);
@@ -407,7 +411,7 @@ impl Router {
         let own = self.interfaces.get(at.bridge).is_some_and(|interface| interface.has(packet.destination));
         let frame = paths.bytes(at.index);
         match self.nat_mut(at.bridge) {
-            Some(nat) if own => match nat.inbound(at.now, packet, frame)? {
+            Some(nat) if own => match seen(at.bridge, nat.inbound(at.now, packet, frame)?, at, paths) {
                 Some(nat) => self.send_on(at, packet, Some(nat), paths),
                 None => self.receive_local(at, packet, None, paths),
             },
@@ -423,12 +427,12 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         uplink: Option<BridgeId>,
-        paths: &Paths<'_>,
+        paths: &mut Paths<'_, impl Observer>,
     ) -> Result<Option<nat::Rewrite>, DropReason> {
         let Some(uplink) = uplink else { return Ok(None) };
         let external = self.interfaces.get(uplink).is_some_and(|interface| interface.has(packet.destination));
         match self.nat_mut(uplink).filter(|_| external) {
-            Some(nat) => Ok(nat.hairpin(at.now, packet, paths.bytes(at.index))?),
+            Some(nat) => Ok(seen(uplink, nat.hairpin(at.now, packet, paths.bytes(at.index))?, at, paths)),
             None => Ok(None),
         }
     }
@@ -439,14 +443,17 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         nat: Option<nat::Rewrite>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         if packet.hop_limit <= 1 {
             self.complain(at, packet, Problem::HopLimit, paths);
             return Err(DropReason::HopLimit);
         }
         let destination = nat.as_ref().and_then(nat::Rewrite::destination).unwrap_or(packet.destination);
-        let way = match self.interfaces.route(at.bridge, destination) {
+        let found = self.interfaces.route(at.bridge, destination);
+        let way = found.map(|way| (way.egress, way.next_hop)).ok();
+        paths.observer.see(at.index, || Step::RouteLookedUp { destination, way });
+        let way = match found {
             Ok(way) if is_routable(packet.source) && self.is_for_one(way, destination) => way,
             Ok(_) => return Err(DropReason::NoRoute),
             Err(refusal) => {
@@ -471,7 +478,7 @@ impl Router {
         if too_long {
             return self.send_in_parts(at, packet, plan, mtu, paths);
         }
-        self.resolve(at.index, plan, packet, at.second, paths)
+        self.resolve(at.index, plan, packet, at, paths)
     }
 
     /// Whether one host may be reached by this address. Broadcasts to another subnet are not passed on (RFC 2644).
@@ -485,11 +492,14 @@ impl Router {
         at: &Arrival,
         packet: &IpPacket,
         way: Way,
-        paths: &mut Paths<'_>,
+        paths: &mut Paths<'_, impl Observer>,
     ) -> Result<Option<nat::Rewrite>, DropReason> {
         match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
             Some(nat) => match nat.outbound(at.now, packet, paths.bytes(at.index)) {
-                Ok(rewrite) => Ok(Some(rewrite)),
+                Ok(rewrite) => {
+                    paths.observer.see(at.index, || Step::Translated { uplink: way.egress, rewrite: Some(rewrite) });
+                    Ok(Some(rewrite))
+                }
                 Err(denied) => {
                     if denied.is_shortage() {
                         self.complain(at, packet, Problem::Prohibited, paths);
@@ -507,24 +517,23 @@ impl Router {
         index: usize,
         plan: Plan,
         packet: &IpPacket,
-        second: u32,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        at: &Arrival,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let Way { egress, next_hop } = plan.way;
-        match self.mac_of(egress, next_hop, second) {
-            Some(mac) => self.launch(index, plan, packet, mac, paths),
-            None => {
-                let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
-                let pending = Pending { bytes: frame.bytes().to_vec(), offload: frame.offload, plan };
-                let asked = self.neighbors.ask(egress, next_hop, pending, second);
-                let displaced = asked.displaced.into_iter();
-                self.late_drops.extend(displaced.map(|packet| (packet.plan.port, DropReason::NeighborUnresolved)));
-                if asked.solicit {
-                    self.solicit(egress, next_hop, None, paths);
-                }
-                Ok(())
-            }
+        let mac = self.mac_of(egress, next_hop, at.second);
+        paths.observer.see(index, || Step::NeighborLookedUp { bridge: egress, address: next_hop, mac });
+        if let Some(mac) = mac {
+            return self.launch(index, plan, (packet, at.ethernet.tag), mac, paths);
         }
+        let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
+        let pending = Pending { frame: frame.into(), plan };
+        let asked = self.neighbors.ask(egress, next_hop, pending, at.second);
+        self.late_drops.extend(asked.displaced.into_iter().map(Pending::unresolved));
+        if asked.solicit {
+            self.solicit(egress, next_hop, None, paths);
+        }
+        Ok(Fate::Waiting(Wait::Neighbor))
     }
 
     fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32) -> Option<Mac> {
@@ -538,33 +547,31 @@ impl Router {
         &self,
         index: usize,
         plan: Plan,
-        packet: &IpPacket,
+        (packet, tag): (&IpPacket, Option<Tag>),
         destination: Mac,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let settings = &self.interfaces.get(plan.way.egress).ok_or(DropReason::NoRoute)?.settings;
         let (source, network, version) = (settings.mac, packet.network, packet.version);
-        paths.deliver(plan.way.egress, settings.vlan, index, destination)?;
+        paths.deliver(plan.way.egress, (settings.vlan, tag), index, destination)?;
         paths.outputs.rewrite(index, Hop { source, destination, network, version, nat: plan.nat });
-        Ok(())
+        Ok(Fate::Routed { into: plan.way.egress, translated: plan.nat.is_some() })
     }
 
     /// Sends a packet that waited for a neighbour.
-    fn release(&mut self, pending: &Pending, mac: Mac, paths: &mut Paths<'_>) {
-        let plan = pending.plan;
-        let packet = Ethernet::parse(&pending.bytes).ok().and_then(|ethernet| IpPacket::parse(&pending.bytes, &ethernet));
-        let sent = match (packet, paths.push(&pending.bytes, pending.offload)) {
-            (Some(packet), Ok(index)) => self.launch(index, plan, &packet, mac, paths),
+    fn release(&mut self, pending: Pending, mac: Mac, paths: &mut Paths<'_, impl Observer>) {
+        let sent = match (pending.parse(), paths.push(&pending.frame.bytes, pending.frame.offload)) {
+            (Some((ethernet, packet)), Ok(index)) => self.launch(index, pending.plan, (&packet, ethernet.tag), mac, paths),
             (None, _) => Err(DropReason::Malformed),
             (_, Err(reason)) => Err(reason),
         };
         if let Err(reason) = sent {
-            self.late_drops.push((plan.port, reason));
+            self.late_drops.push(LateDrop { reason, ..pending.unresolved() });
         }
     }
 
     /// Asks for the MAC address of a neighbour, by ARP or neighbour discovery.
-    fn solicit(&mut self, bridge: BridgeId, address: IpAddr, known: Option<Mac>, paths: &mut Paths<'_>) {
+    fn solicit(&mut self, bridge: BridgeId, address: IpAddr, known: Option<Mac>, paths: &mut Paths<'_, impl Observer>) {
         let Some(interface) = self.interfaces.get(bridge) else { return };
         let (mac, vlan) = (interface.settings.mac, interface.settings.vlan);
         match address {
@@ -583,13 +590,13 @@ impl Router {
     }
 
     /// Does what is due in this second. To be called once a second.
-    pub(super) fn tick(&mut self, now: Instant, second: u32, paths: &mut Paths<'_>) {
+    pub(super) fn tick(&mut self, now: Instant, second: u32, paths: &mut Paths<'_, impl Observer>) {
         for interface in self.interfaces.iter_mut() {
             if let Some(nat) = &mut interface.nat {
                 nat.expire(now, EXPIRY_BUDGET);
             }
         }
-        self.late_drops.extend(self.early.expire(second).map(|port| (port, DropReason::NatFragmentBeforeFirst)));
+        self.late_drops.extend(self.early.expire(second).map(LateDrop::from));
         self.expire_fragments(now);
         let mut due = std::mem::take(&mut self.due);
         self.neighbors.tick(second, &mut due);
@@ -597,8 +604,8 @@ impl Router {
             match item {
                 Due::Solicit(bridge, address, known) => self.solicit(bridge, address, known, paths),
                 Due::Unreachable(pending) => {
-                    self.late_drops.push((pending.plan.port, DropReason::NeighborUnresolved));
                     self.complain_late(&pending, now, paths);
+                    self.late_drops.push(pending.unresolved());
                 }
             }
         }
@@ -606,7 +613,7 @@ impl Router {
     }
 
     /// Packets that were dropped after they had waited.
-    pub(super) fn take_late_drops(&mut self) -> std::vec::Drain<'_, (PortId, DropReason)> {
+    pub(super) fn take_late_drops(&mut self) -> std::vec::Drain<'_, LateDrop> {
         self.late_drops.drain(..)
     }
 
@@ -619,6 +626,17 @@ impl Router {
     pub(super) fn vlan(&self, bridge: BridgeId) -> Option<VlanId> {
         self.interfaces.get(bridge).map(|interface| interface.settings.vlan)
     }
+}
+
+/// Tells the observer what the NAT of an uplink did, and says it.
+fn seen(
+    uplink: BridgeId,
+    rewrite: Option<nat::Rewrite>,
+    at: &Arrival,
+    paths: &mut Paths<'_, impl Observer>,
+) -> Option<nat::Rewrite> {
+    paths.observer.see(at.index, || Step::Translated { uplink, rewrite });
+    rewrite
 }
 
 /// Most sessions that are looked at in one second's tick.

@@ -21,10 +21,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
-use packet::{Mac, Offload};
+use packet::{Ethernet, IpPacket, Mac};
 
 use super::Plan;
-use crate::datapath::{BridgeId, Slots};
+use crate::datapath::{BridgeId, DropReason, Kept, LateDrop, Slots};
 
 /// Most unresolved addresses of a bridge.
 const MOST_UNRESOLVED: usize = 128;
@@ -50,10 +50,22 @@ pub(super) struct Neighbors {
 /// A packet that waits for its next hop's MAC address: as it came in, with its Ethernet header.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) bytes: Vec<u8>,
-    pub(super) offload: Offload,
+    pub(super) frame: Kept,
     /// What is to become of it.
     pub(super) plan: Plan,
+}
+
+impl Pending {
+    /// Its headers.
+    pub(super) fn parse(&self) -> Option<(Ethernet, IpPacket)> {
+        let ethernet = Ethernet::parse(&self.frame.bytes).ok()?;
+        Some((ethernet, IpPacket::parse(&self.frame.bytes, &ethernet)?))
+    }
+
+    /// The drop that it is if its next hop does not say its MAC address.
+    pub(super) fn unresolved(self) -> LateDrop {
+        LateDrop { port: self.plan.port, reason: DropReason::NeighborUnresolved, frame: Some(self.frame) }
+    }
 }
 
 /// The neighbours on one bridge; an address is in one of the two at most.
@@ -224,12 +236,12 @@ impl Neighbors {
 impl Unresolved {
     /// Lets one more packet wait; returns those that must go for it.
     fn keep(&mut self, packet: Pending) -> Vec<Pending> {
-        let mut bytes = packet.bytes.len() + self.pending.iter().map(|packet| packet.bytes.len()).sum::<usize>();
+        let mut bytes = packet.frame.bytes.len() + self.pending.iter().map(|packet| packet.frame.bytes.len()).sum::<usize>();
         self.pending.push_back(packet);
         let mut displaced = Vec::new();
         while self.pending.len() > MOST_PENDING || self.pending.len() > 1 && bytes > PENDING_BYTES {
             let oldest = self.pending.pop_front();
-            bytes -= oldest.as_ref().map_or(0, |packet| packet.bytes.len());
+            bytes -= oldest.as_ref().map_or(0, |packet| packet.frame.bytes.len());
             displaced.extend(oldest);
         }
         displaced
@@ -274,6 +286,7 @@ fn forget_least_used(known: &mut Map<Known>) {
 mod tests {
     use super::super::{PortId, Way};
     use super::*;
+    use packet::Offload;
 
     const BRIDGE: BridgeId = BridgeId(0);
 
@@ -288,7 +301,7 @@ mod tests {
     fn packet(marker: u8) -> Pending {
         let way = Way { egress: BRIDGE, next_hop: address(2) };
         let plan = Plan { port: PortId(0), from: BRIDGE, way, nat: None };
-        Pending { bytes: vec![marker], offload: Offload::default(), plan }
+        Pending { frame: Kept { bytes: vec![marker], offload: Offload::default() }, plan }
     }
 
     fn count(table: &Neighbors) -> usize {
@@ -306,7 +319,7 @@ mod tests {
         table.tick(now, &mut due);
         let seen = due.into_iter().map(|due| match due {
             Due::Solicit(_, address, known) => Seen::Asked(address, known),
-            Due::Unreachable(pending) => Seen::GivenUp(pending.bytes),
+            Due::Unreachable(pending) => Seen::GivenUp(pending.frame.bytes),
         });
         seen.collect()
     }
@@ -320,7 +333,7 @@ mod tests {
         let again = table.ask(BRIDGE, address(2), packet(2), 0);
         assert!(!again.solicit && again.displaced.is_empty());
         let waited = table.learn(BRIDGE, address(2), mac(2), false, 0);
-        assert_eq!(waited.into_iter().map(|packet| packet.bytes).collect::<Vec<_>>(), [[1], [2]], "in order");
+        assert_eq!(waited.into_iter().map(|packet| packet.frame.bytes).collect::<Vec<_>>(), [[1], [2]], "in order");
         assert_eq!(table.find(BRIDGE, address(2), 0), Some(mac(2)));
     }
 
@@ -328,8 +341,14 @@ mod tests {
     fn the_oldest_of_too_many_packets_gives_way() {
         let mut table = Neighbors::new(1);
         let mut ask = |marker, length| {
-            let packet = Pending { bytes: vec![marker; length], ..packet(0) };
-            table.ask(BRIDGE, address(2), packet, 0).displaced.into_iter().map(|packet| packet.bytes[0]).collect::<Vec<_>>()
+            let frame = Kept { bytes: vec![marker; length], offload: Offload::default() };
+            let packet = Pending { frame, ..packet(0) };
+            table
+                .ask(BRIDGE, address(2), packet, 0)
+                .displaced
+                .into_iter()
+                .map(|packet| packet.frame.bytes[0])
+                .collect::<Vec<_>>()
         };
         assert!((0..64).all(|marker| ask(marker, 100).is_empty()));
         assert_eq!(ask(64, 100), [0], "too many");

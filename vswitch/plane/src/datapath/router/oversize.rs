@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Offload, Packet, Queued, TagEdit};
 
-use super::{Arrival, DropReason, Paths, Plan, Router};
+use super::{Arrival, Decision, DropReason, Observer, Paths, Plan, Router};
 
 impl Router {
     /// Sends a packet on in parts of at most `mtu` bytes. TCP's super-frame is cut into shorter segments, later and by whoever can; a
@@ -16,8 +16,8 @@ impl Router {
         packet: &IpPacket,
         plan: Plan,
         mtu: u16,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
         let Some(gso) = frame.offload.gso else {
             return self.send_in_fragments(at, (frame.bytes().to_vec(), frame.offload), plan, mtu, paths);
@@ -27,11 +27,15 @@ impl Router {
         if let Some(size) = size.filter(|_| gso.kind != GsoKind::Udp) {
             let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
             let index = paths.push(&bytes, offload)?;
-            return self.resolve(index, plan, packet, at.second, paths);
+            return self.resolve(index, plan, packet, at, paths);
         }
         let mut segments = Vec::new();
         finish(frame, &mut |segment| segments.push((segment.to_vec(), segment.offload)))?;
-        segments.into_iter().try_for_each(|segment| self.send_in_fragments(at, segment, plan, mtu, paths))
+        let mut fate = Err(DropReason::Malformed);
+        for segment in segments {
+            fate = Ok(self.send_in_fragments(at, segment, plan, mtu, paths)?);
+        }
+        fate
     }
 }
 
@@ -41,6 +45,6 @@ impl Router {
 /// The super-frame cannot be cut.
 pub(super) fn finish(frame: &Frame, see: &mut dyn FnMut(&Packet<'_>)) -> Result<(), DropReason> {
     let queued = Queued { frame, edit: TagEdit::Keep, peer: 0 };
-    let failed = Egress::new().run(&[queued], Capabilities::default(), see);
-    if failed > 0 { Err(DropReason::Unsegmentable) } else { Ok(()) }
+    let uncut = Egress::new().run(&[queued], Capabilities::default(), see);
+    if !uncut.is_empty() { Err(DropReason::Unsegmentable) } else { Ok(()) }
 }

@@ -12,12 +12,12 @@ use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 mod clients;
 mod conservation;
 mod gateway;
+mod observed;
 mod oversize;
 mod static_routes;
 
 use super::*;
-use crate::datapath::Ticket;
-use crate::datapath::{BridgeSettings, Datapath, Outputs, PortSettings};
+use crate::datapath::{BridgeSettings, Datapath, Errand, Outputs, PortSettings, Ticket};
 use api::{ControlFrames, VlanMode};
 
 const A: PortId = PortId(0);
@@ -81,13 +81,19 @@ impl Lab {
         let now = Instant::now();
         let mut datapath = Datapath::new(now, 1);
         for (bridge, mtu) in [(0, 1500), (1, 1500), (9, 1400)] {
-            let settings = BridgeSettings { mtu, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+            let settings = BridgeSettings {
+                mtu,
+                ageing: 300,
+                max_macs: 100,
+                control_frames: ControlFrames::Drop,
+                ..BridgeSettings::default()
+            };
             datapath.set_bridge(now, BridgeId(bridge), settings);
         }
         for (port, bridge) in [(A, 0), (B, 0), (C, 1), (WAN, 9)] {
             let bridge = BridgeId(bridge);
             let settings = PortSettings::on(bridge);
-            datapath.set_port(now, port, &settings);
+            datapath.set_port(port, &settings);
         }
         datapath.set_gateway(BridgeId(0), Some(inside(0, isolated)));
         datapath.set_gateway(BridgeId(1), Some(inside(1, isolated)));
@@ -547,13 +553,14 @@ fn a_worker_that_does_not_route_hands_over() {
         .batch
         .push(&arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 11], [10, 0, 0, 1]), Offload::default());
     second.datapath.forward(second.now, &mut second.batch, &mut second.outputs);
-    assert_eq!(second.outputs.handed_over(), [0, 1]);
+    assert_eq!(second.outputs.handed_over(), [(0, Errand::Decide), (1, Errand::Tell)]);
     assert_eq!(second.outputs.used(), [B], "the broadcast is flooded by whoever received it");
     first.batch.set_ingress(A.0);
     for index in [0, 1] {
         first.batch.push(second.batch.frames()[index].bytes(), Offload::default());
     }
-    first.datapath.route(first.now, &mut first.batch, &mut first.outputs);
+    first.datapath.route(first.now, &mut first.batch, &[Errand::Decide, Errand::Tell], &mut first.outputs);
+    assert_eq!(first.outputs.fates(), [Some(Fate::Routed { into: UPLINK, translated: true }), None]);
     let left = first.collect();
     let [Left(WAN, packet), Left(A, answer)] = &left[..] else { panic!("{left:?}") };
     assert_eq!(flow(packet), ([192, 0, 2, 10], 5000, HOST, 53, 63));
@@ -699,10 +706,16 @@ fn a_new_bridge_hears_nothing_of_what_the_old_one_of_its_number_sent() {
         lab.datapath.remove_port(port);
     }
     lab.datapath.remove_bridge(BridgeId(0));
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 100,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
     let settings = PortSettings::on(BridgeId(0));
-    lab.datapath.set_port(lab.now, A, &settings);
+    lab.datapath.set_port(A, &settings);
     lab.datapath.set_gateway(BridgeId(0), Some(inside(0, false)));
     for _ in 0..5 {
         assert_eq!(lab.tick(), []);
@@ -723,10 +736,11 @@ fn a_frame_that_was_handed_over_before_its_port_moved_is_not_routed() {
     let mut lab = Lab::new(false, nat());
     lab.introduce();
     let settings = PortSettings::on(BridgeId(1));
-    lab.datapath.set_port(lab.now, A, &settings);
+    lab.datapath.set_port(A, &settings);
     lab.batch.set_ingress(A.0);
     lab.batch.push(&ping((station(1), [10, 0, 1, 11]), (gateway(0), [10, 0, 1, 1])), Offload::default());
-    lab.datapath.route(lab.now, &mut lab.batch, &mut lab.outputs);
+    lab.datapath.route(lab.now, &mut lab.batch, &[Errand::Decide], &mut lab.outputs);
+    assert_eq!(lab.outputs.fates(), [Some(Fate::Dropped(DropReason::NoRoute))], "and it is told");
     assert_eq!(lab.collect(), []);
 }
 
@@ -817,7 +831,7 @@ fn a_gateway_in_a_vlan_is_there_for_access_and_trunk_ports_of_it_alone() {
         [(A, VlanMode::Access(vlan)), (B, VlanMode::Trunk { allowed: vec![vlan], native: Some(VlanId::DEFAULT) })]
     {
         let settings = PortSettings { vlans, ..PortSettings::on(BridgeId(0)) };
-        lab.datapath.set_port(lab.now, port, &settings);
+        lab.datapath.set_port(port, &settings);
     }
     lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { vlan, ..inside(0, true) }));
     let by_b = |frame: &[u8]| tagged(frame, 0x600a);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use packet::{ETHERNET_HEADER, Fragment, IpPacket, Offload, VlanId};
 
-use super::{Arrival, BridgeId, DropReason, Paths, Router};
+use super::{Arrival, BridgeId, Decision, DropReason, Fate, LateDrop, Observer, Paths, PortId, Router, Wait};
 use crate::fragments;
 
 impl Router {
@@ -15,14 +15,14 @@ impl Router {
         packet: &IpPacket,
         fragment: Fragment,
         uplink: Option<BridgeId>,
-        paths: &mut Paths<'_>,
-    ) -> Result<(), DropReason> {
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
         let added = self.fragments.add((at.bridge, at.port), paths.bytes(at.index), packet, fragment, at.now);
         self.lose(added.lost);
         if added.contradicts {
             return Err(DropReason::FragmentForGateway);
         }
-        let Some((mut frame, packet)) = added.whole else { return Ok(()) };
+        let Some((mut frame, packet)) = added.whole else { return Ok(Fate::Waiting(Wait::Fragments)) };
         // The services look at who sent it.
         frame[..6].copy_from_slice(&at.ethernet.destination.0);
         frame[6..12].copy_from_slice(&at.ethernet.source.0);
@@ -36,14 +36,20 @@ impl Router {
         self.lose(lost);
     }
 
-    fn lose(&mut self, lost: Vec<fragments::Lost<(BridgeId, super::PortId)>>) {
+    fn lose(&mut self, lost: Vec<fragments::Lost<(BridgeId, PortId)>>) {
         for fragments::Lost { origin: (_, port), fragments } in lost {
-            self.late_drops.extend(std::iter::repeat_n((port, DropReason::FragmentForGateway), fragments));
+            let late = || LateDrop { port, reason: DropReason::FragmentForGateway, frame: None };
+            self.late_drops.extend(std::iter::repeat_with(late).take(fragments));
         }
     }
 
     /// Sends the answer that was written into a bridge, in fragments if it is longer than that takes.
-    pub(super) fn emit_scratch(&mut self, bridge: BridgeId, vlan: VlanId, paths: &mut Paths<'_>) -> Result<(), DropReason> {
+    pub(super) fn emit_scratch(
+        &mut self,
+        bridge: BridgeId,
+        vlan: VlanId,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Result<(), DropReason> {
         let mtu = self.interfaces.get(bridge).map_or(u16::MAX, |interface| interface.settings.mtu).into();
         if self.scratch.len() <= ETHERNET_HEADER + mtu {
             return paths.emit(bridge, vlan, &self.scratch);

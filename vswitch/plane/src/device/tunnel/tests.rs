@@ -129,7 +129,7 @@ fn a_super_frame_crosses_as_segments_and_merges_again() {
     let lost = Egress::new().run(&queue, capabilities, &mut |packet| {
         assert_eq!(pair.sender.send(packet), Sent::Done);
     });
-    assert_eq!((lost, pair.sender.flush()), (0, Losses::default()));
+    assert_eq!((lost.len(), pair.sender.flush()), (0, Losses::default()));
     pair.receiver.receive(&mut pair.batch);
     let [frame] = pair.batch.frames() else { panic!("{}", pair.batch.frames().len()) };
     assert_eq!((&frame.bytes()[54..], frame.offload.gso), (&payload[..], gso));
@@ -159,7 +159,7 @@ fn checksums_are_finished_wherever_a_tag_has_moved_them() {
         let lost = Egress::new().run(&queue, capabilities, &mut |packet| {
             assert_eq!(pair.sender.send(packet), Sent::Done);
         });
-        assert_eq!((lost, pair.sender.flush()), (0, Losses::default()));
+        assert_eq!((lost.len(), pair.sender.flush()), (0, Losses::default()));
         assert_eq!(pair.receive(), std::slice::from_ref(expected), "{edit:?}");
     }
 }

@@ -14,10 +14,16 @@ fn vlan(number: u16) -> VlanId {
 /// A LAN without a gateway, on whose VLAN 7 station 1 is a container.
 fn lan() -> Lab {
     let mut lab = Lab::new(true, nat());
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 100,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     lab.datapath.set_bridge(lab.now, LAN, settings);
     for (port, vlans) in [(LINK, VlanMode::All), (EP, VlanMode::Access(vlan(7)))] {
-        lab.datapath.set_port(lab.now, port, &PortSettings { vlans, ..PortSettings::on(LAN) });
+        lab.datapath.set_port(port, &PortSettings { vlans, ..PortSettings::on(LAN) });
     }
     lab.datapath.set_clients(LAN, vec![(vlan(7), station(1))]);
     lab
@@ -94,11 +100,11 @@ fn a_worker_that_does_not_route_hands_answers_over() {
     lab.batch.set_ingress(LINK.0);
     lab.batch.push(&frame, Offload::default());
     lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
-    assert_eq!((lab.outputs.handed_over(), lab.outputs.used().len()), (&[0][..], 0));
+    assert_eq!((lab.outputs.handed_over(), lab.outputs.used().len()), (&[(0, Errand::Decide)][..], 0));
     let mut router = lan();
     router.batch.set_ingress(LINK.0);
     router.batch.push(&frame, Offload::default());
-    router.datapath.route(router.now, &mut router.batch, &mut router.outputs);
+    router.datapath.route(router.now, &mut router.batch, &[Errand::Decide], &mut router.outputs);
     assert_eq!(router.datapath.take_punts().count(), 1);
 }
 

@@ -174,7 +174,7 @@ fn a_claim_to_an_address_of_the_gateways_goes_no_further_on_any_port() {
     let link_local = gateway(0).link_local().to_string();
     let own = [10, 0, 0, 1];
     let owner = PortSettings { owner: Some(station(7)), ..PortSettings::on(BridgeId(0)) };
-    lab.datapath.set_port(lab.now, B, &owner);
+    lab.datapath.set_port(B, &owner);
     for port in [A, B] {
         for frame in [
             arp(ArpOperation::REPLY, station(1), station(2), own, [10, 0, 0, 12]),
@@ -210,7 +210,7 @@ fn no_station_is_the_router_where_the_gateway_is_and_what_lies_behind_a_link_may
     let advertisement = discovery(station(1), "fe80::11", "ff02::1", 134, "::");
     assert_eq!(lab.send(A, &advertisement), []);
     assert_eq!(lab.drops(A, DropReason::RogueRouter), 1);
-    lab.datapath.set_port(lab.now, A, &PortSettings { owner: Some(station(7)), ..PortSettings::on(BridgeId(0)) });
+    lab.datapath.set_port(A, &PortSettings { owner: Some(station(7)), ..PortSettings::on(BridgeId(0)) });
     assert_eq!(lab.send(A, &advertisement).len(), 1);
     let v4_only = GatewaySettings { addresses: nets(&["10.0.0.1/24"]), ..inside(0, true) };
     lab.datapath.set_gateway(BridgeId(0), Some(v4_only));
@@ -221,7 +221,7 @@ fn no_station_is_the_router_where_the_gateway_is_and_what_lies_behind_a_link_may
 fn an_address_that_the_configuration_gives_to_a_port_is_no_other_ports() {
     let mut lab = Lab::new(true, nat());
     let addresses = vec!["10.0.0.12".parse().unwrap(), "fd00::12".parse().unwrap()];
-    lab.datapath.set_port(lab.now, B, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
+    lab.datapath.set_port(B, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
     lab.introduce();
     let stolen = [
         arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 1]),
@@ -239,10 +239,10 @@ fn an_address_that_the_configuration_gives_to_a_port_is_no_other_ports() {
     // Its own port may have another device, and two ports may have one address.
     assert!(!lab.send(B, &arp(ArpOperation::REQUEST, station(6), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 1])).is_empty());
     let addresses = vec!["10.0.0.12".parse().unwrap()];
-    lab.datapath.set_port(lab.now, A, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
+    lab.datapath.set_port(A, &PortSettings { addresses, ..PortSettings::on(BridgeId(0)) });
     assert!(!lab.send(A, &stolen[0]).is_empty());
     lab.datapath.remove_port(B);
-    lab.datapath.set_port(lab.now, A, &PortSettings::on(BridgeId(0)));
+    lab.datapath.set_port(A, &PortSettings::on(BridgeId(0)));
     assert!(!lab.send(A, &stolen[0]).is_empty(), "nobody's now");
 }
 
@@ -252,7 +252,7 @@ fn one_address_in_two_vlans_is_two() {
     for (port, number) in [(A, 10), (B, 20)] {
         let vlans = VlanMode::Access(VlanId::try_from(number).unwrap());
         let addresses = vec!["10.0.0.12".parse().unwrap()];
-        lab.datapath.set_port(lab.now, port, &PortSettings { vlans, addresses, ..PortSettings::on(BridgeId(0)) });
+        lab.datapath.set_port(port, &PortSettings { vlans, addresses, ..PortSettings::on(BridgeId(0)) });
     }
     let claim = arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [10, 0, 0, 12], [10, 0, 0, 9]);
     lab.send(A, &claim);

@@ -12,7 +12,7 @@ impl Lab {
         let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, stations: Vec::new() });
         let vlans = VlanMode::Access(VlanId::DEFAULT);
         let settings = PortSettings { vlans, tunnel, ..PortSettings::on(BridgeId(0)) };
-        lab.datapath.set_port(lab.now, B, &settings);
+        lab.datapath.set_port(B, &settings);
         lab.introduce();
         lab
     }
@@ -77,12 +77,12 @@ fn another_worker_hands_over_what_a_tunnel_does_not_carry() {
     lab.batch.set_ingress(A.0);
     lab.batch.push(&packet(1401, true), Offload::default());
     lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
-    assert_eq!(lab.outputs.handed_over(), [0]);
+    assert_eq!(lab.outputs.handed_over(), [(0, Errand::Tell)]);
     lab.collect();
     let mut router = Lab::with_tunnel();
     router.batch.set_ingress(A.0);
     router.batch.push(&packet(1401, true), Offload::default());
-    router.datapath.route(router.now, &mut router.batch, &mut router.outputs);
+    router.datapath.route(router.now, &mut router.batch, &[Errand::Tell], &mut router.outputs);
     let left = router.collect();
     assert_eq!(left.iter().map(|Left(port, frame)| (*port, icmp(frame))).collect::<Vec<_>>(), [(A, ([10, 0, 0, 11], 3, 4))]);
 }

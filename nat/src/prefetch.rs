@@ -20,7 +20,7 @@ const NEAR: usize = 8192;
 
 impl Nat {
     /// Brings what is known about these packets, each with its frame, into the processor's cache. It decides and changes nothing.
-    pub fn foresee<'a>(&self, direction: Direction, packets: impl Iterator<Item = (IpPacket, &'a [u8])>) {
+    pub fn prefetch<'a>(&self, direction: Direction, packets: impl Iterator<Item = (IpPacket, &'a [u8])>) {
         if self.table.len() <= NEAR {
             return;
         }
