@@ -19,7 +19,8 @@ fn flood(plane: &Plane, frames: usize, began: Instant) -> u64 {
     }
     plane.settle(&[0]);
     plane.far[1].iter().for_each(|far| drop(far.drain()));
-    u64::from(LIMIT) + (began.elapsed().as_secs_f64() * f64::from(LIMIT)).ceil() as u64
+    let gained = began.elapsed().as_millis() * u128::from(LIMIT) / 1000;
+    u64::from(LIMIT) + u64::try_from(gained).unwrap() + 1
 }
 
 #[test]
