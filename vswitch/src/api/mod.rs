@@ -34,12 +34,15 @@ pub(crate) use forward::ForwardTable;
 pub use forward::{ForwardKey, ForwardSpec, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, NetworkWarning};
 pub(crate) use patch::from_table;
 pub use patch::{Patch, PatchError};
 pub use port_state::PortState;
 pub use rate::{Rate, RateChange, RateError};
-pub use reply::{BridgeInfo, FdbEntry, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo};
+pub use reply::{
+    BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo, Origin, PeerInfo, PortInfo, PortStats, Reply, SwitchInfo,
+    VxlanInfo,
+};
 pub use request::{CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
 pub use route::{RouteError, RouteSpec};
 pub(crate) use spec::check_ipv6_mtu;

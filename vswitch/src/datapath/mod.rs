@@ -42,7 +42,7 @@ pub use drop::{Counters, DropReason};
 pub use fdb::Fdb;
 pub use guard::Guard;
 pub use outputs::{Departure, Outputs};
-pub use place::{Fixed, Hold, Learned, Place, Row};
+pub use place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
 pub use rate::Limiter;
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation};
 pub use slots::Slots;

@@ -11,7 +11,8 @@ use super::storm::StormLimit;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, NeighborRow, Place, PortId, PortSettings,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, MacMoves, NeighborRow, Place, PortId,
+    PortSettings,
 };
 
 impl Datapath {
@@ -78,6 +79,11 @@ impl Datapath {
             .get(id.0)
             .map(|bridge| FdbListing { rows: bridge.fdb.rows(second), evictions: bridge.fdb.evictions() })
             .unwrap_or_default()
+    }
+
+    /// How often addresses moved on each bridge.
+    pub fn mac_moves(&self) -> Vec<(BridgeId, MacMoves)> {
+        self.bridges.iter().map(|(number, bridge)| (BridgeId(number), bridge.fdb.moves())).collect()
     }
 
     /// Forgets the addresses that a bridge learned; only those at a port, or only one, if these are given.
