@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 
 use serde_json::Value;
-use vswitch_tests::{Lab, needs, ping};
+use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, ping};
 
 const BRIDGE: &str = "
 [[bridge]]
@@ -153,4 +153,46 @@ fn all_that_is_flooded_counts_for_the_limit() {
     lab.run_in("a", "ping -q -c 500 -l 500 -w 2 10.10.0.77");
     assert!(drops(&lab, "a", "storm_limit") > multicast + 300);
     assert!(ping(&lab, "a", "10.10.0.3"), "what goes to one station has no limit");
+}
+
+/// Ports `l1` and `l2` of the bridge, whose other ends lie in one namespace.
+fn looped() -> String {
+    let end = |name: &str| {
+        format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nkind = \"veth\"\nnetns = \"@loop\"\nifname = \"{name}\"\n")
+    };
+    end("l1") + &end("l2")
+}
+
+#[test]
+fn a_loop_of_two_ports_is_damped_and_named_and_the_others_are_reached() {
+    needs!("ping");
+    let lab = Lab::with(&format!("[[bridge]]\nname = \"br0\"\n{}{}{}", station("a", 2), station("b", 3), looped()));
+    assert!(ping(&lab, "a", "10.10.0.3"));
+    // A bridge of the kernel joins the two outside of the switch. It says nothing of its own.
+    lab.run_in(
+        "loop",
+        "for name in all l1 l2; do echo 1 > /proc/sys/net/ipv6/conf/$name/disable_ipv6; done
+         ip link add joined type bridge mcast_snooping 0
+         ip link set l1 master joined && ip link set l2 master joined && ip link set joined up",
+    )
+    .ok();
+    let wire = Wire::open(&lab, "a");
+    let went_round = |lab: &Lab| -> u64 {
+        ["l1", "l2"].iter().map(|end| lab.json(&format!("stats {end}"))[0]["rx_frames"].as_u64().unwrap()).sum()
+    };
+    // As long as it takes the two ends to forward.
+    lab.until("a frame went round", |lab| {
+        wire.send(&frame(BROADCAST, mac(1), &[0x88, 0xb6], &[]));
+        went_round(lab) > 0
+    });
+    (0..100).for_each(|_| wire.send(&frame(BROADCAST, mac(1), &[0x88, 0xb6], &[])));
+    lab.until("the loop is named", |lab| {
+        let log = lab.log();
+        log.contains("moves to and fro between") && log.contains("a loop?")
+    });
+    let before = went_round(&lab);
+    assert!(ping(&lab, "b", "10.10.0.2") && ping(&lab, "a", "fd10::3"), "the stations are where they were");
+    let round = went_round(&lab) - before;
+    assert!(round < 1000, "{round} frames went round while others spoke a few");
+    assert!(drops(&lab, "l1", "mac_move") + drops(&lab, "l2", "mac_move") > 0);
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use vswitch_tests::{Lab, needs, ping};
+use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, ping};
 
 /// How soon a state is true.
 const SOON: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ fn a_namespace_that_is_deleted_or_made_again_leaves_no_ghost() {
     for again in ["", " && ip netns add @tap"] {
         becomes(&lab, &format!("ip netns del @tap{again}"), "tap", "its namespace is gone");
         assert!(!ping(&lab, "veth", "10.0.0.1"), "a ghost answers");
-        assert!(lab.ctl("reload").ok().is_empty());
+        assert_eq!(lab.ctl("reload").stderr, "");
         assert_eq!(state(&lab, "tap"), "up");
         lab.until("the new one answers", |lab| ping(lab, "veth", "10.0.0.1"));
         assert!(ping(&lab, "tap", "10.0.0.2"), "it is in the namespace that has the name now");
@@ -214,10 +214,107 @@ fn addresses_and_routes_that_a_station_lost_come_back_at_a_reload() {
         becomes(&lab, &format!("ip -n @{name} link set eth0 down"), name, "down");
         becomes(&lab, &format!("ip -n @{name} link set eth0 up"), name, "up");
         assert_ne!(addresses(&lab), [true; 4], "{name}: the kernel takes some of them away");
-        assert!(lab.ctl("reload").ok().is_empty());
+        assert_eq!(lab.ctl("reload").stderr, "");
         assert_eq!(addresses(&lab), [true; 4], "{name}");
         lab.sh(&format!("ip -n @{name} addr flush dev eth0 scope global")).ok();
         lab.ctl("reload").ok();
         assert_eq!(addresses(&lab), [true; 4], "{name}");
     }
+}
+
+#[test]
+fn a_mac_address_that_moves_to_and_fro_is_counted_shown_and_logged_with_both_ports() {
+    needs!();
+    let ports = ["l1", "l2"].map(|name| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"@{name}\"\n"));
+    let lab = Lab::with(&format!("[[bridge]]\nname = \"br0\"\n{}", ports.concat()));
+    let wires = ["l1", "l2"].map(|name| Wire::open(&lab, name));
+    let same = frame(BROADCAST, mac(7), &[0x88, 0xb6], b"round and round");
+    wires[0].send(&same);
+    assert_eq!(lab.json("show")["bridges"][0]["mac_moves"]["count"], 0);
+    let begun = Instant::now();
+    let logged =
+        |lab: &Lab| lab.log().lines().any(|line| line.contains("moves between l") && line.contains("times a second: a loop?"));
+    while !logged(&lab) {
+        assert!(begun.elapsed() < 6 * SOON, "{}", lab.log());
+        wires.iter().for_each(|wire| wire.send(&same));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let moves = &lab.json("list-br")[0]["mac_moves"];
+    assert!(moves["count"].as_u64().unwrap() > 3, "{moves}");
+    let mut ports = ["from", "to"].map(|key| moves["last"][key].as_str().unwrap());
+    ports.sort_unstable();
+    assert_eq!(ports, ["l1", "l2"]);
+    assert_eq!(moves["last"]["mac"], "02:54:00:00:00:07");
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("MAC moves, the last") && shown.contains("02:54:00:00:00:07 between l"), "{shown}");
+    let lines = lab.log().lines().filter(|line| line.contains("a loop?")).count();
+    assert!(lines <= 2, "{}", lab.log());
+}
+
+#[test]
+fn a_peer_of_a_tunnel_is_up_only_if_it_is_heard() {
+    needs!("ping");
+    let mut lab = Lab::new();
+    lab.add_netns("far");
+    lab.sh("ip -n @host link add u0 type veth peer name eth0 netns @far && ip -n @host addr add 192.0.2.1/24 dev u0 && \
+         ip -n @host link set u0 up && ip -n @far link set eth0 up && ip -n @far addr add 192.0.2.2/24 dev eth0 && \
+         ip -n @far link add vx type vxlan id 7 dstport 4789 local 192.0.2.2 remote 192.0.2.1 && ip -n @far link set vx up && \
+         ip -n @far addr add 10.0.0.9/24 dev vx")
+        .ok();
+    lab.write(
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"@a\"\naddresses = [\"10.0.0.1/24\"]\n\
+         [[vxlan]]\nname = \"vx0\"\nbridge = \"br0\"\nvni = 7\nlocal = \"192.0.2.1\"\npeers = [\"192.0.2.2\", \"192.0.2.9\", \"198.51.100.1\"]\n",
+    );
+    lab.start();
+    let peers = |lab: &Lab| -> Vec<String> {
+        let all = lab.json("list-vxlan")[0]["remotes"].as_array().unwrap().clone();
+        all.iter().map(|peer| peer["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(peers(&lab)[0], "never heard");
+    assert_eq!(lab.json("list-vxlan")[0]["state"], "no carrier", "nobody was ever heard");
+    lab.spawn_in("a", "ping -i 0.3 10.0.0.9");
+    lab.until("the one that is there is up, and the others say why not", |lab| {
+        // Floods go to all of them.
+        lab.run_in("a", "ip neigh flush dev eth0").ok();
+        peers(lab) == ["up", "no route to host", "network is unreachable"]
+    });
+    let there = &lab.json("list-vxlan")[0]["remotes"][0];
+    assert!(["rx_frames", "tx_frames"].iter().all(|key| there[key].as_u64().unwrap() > 0), "{there}");
+    assert!(there["heard_seconds"].as_u64().unwrap() < 5 && there["last_error"].is_null(), "{there}");
+    assert_eq!(lab.json("list-vxlan")[0]["state"], "up");
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("192.0.2.2: up, heard ") && shown.contains("192.0.2.9: no route to host, 0 frames in, "), "{shown}");
+    lab.until("the log says so", |lab| lab.log().contains("peer 192.0.2.9: no route to host"));
+    assert!(ping(&lab, "a", "10.0.0.9"), "what comes back about one peer costs another nothing");
+    lab.run_in("far", "ip route add blackhole 192.0.2.1").ok();
+    lab.until("it is silent", |lab| peers(lab)[0] == "silent" && lab.log().contains("peer 192.0.2.2: silent"));
+    lab.run_in("far", "ip route del blackhole 192.0.2.1").ok();
+    lab.until("it is heard again", |lab| peers(lab)[0] == "up" && lab.log().contains("peer 192.0.2.2 is heard again"));
+}
+
+#[test]
+fn what_is_most_likely_a_mistake_is_said_by_check_start_change_and_show() {
+    needs!();
+    let mut lab = Lab::new();
+    lab.write(
+        "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.254/24\"]\n\
+         [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"@a\"\nmac = \"02:00:00:00:00:01\"\naddresses = [\"10.0.0.1/24\"]\n\
+         [[port]]\nname = \"b\"\nbridge = \"br0\"\nnetns = \"@b\"\nmac = \"02:00:00:00:00:01\"\naddresses = [\"10.9.0.1/24\"]\n",
+    );
+    let checked = lab.start_refused(&["--check"]);
+    assert_eq!((checked.code, checked.stderr.lines().count()), (Some(0), 2), "{checked:?}");
+    for part in [
+        ":17:1: warning: port \"b\" has MAC address 02:00:00:00:00:01 as port \"a\" has",
+        ":18:1: warning: port \"b\" has address 10.9.0.1/24",
+    ] {
+        assert!(checked.stderr.contains(part), "{part}: {checked:?}");
+    }
+    lab.start();
+    assert!(lab.log().contains("port \"b\" has MAC address") && lab.log().contains("in none of the subnets"), "{}", lab.log());
+    let added = lab.ctl("add-port br0 c --netns @c --address 10.0.0.1/24");
+    assert!(added.code == Some(0) && added.stderr.contains("port \"c\" has address 10.0.0.1 as port \"a\" has"), "{added:?}");
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("\nwarnings\n") && shown.contains("port \"c\" has address 10.0.0.1 as port \"a\""), "{shown}");
+    lab.ctl("set-port c --address 10.0.0.3/24").ok();
+    assert_eq!(lab.json("show")["warnings"].as_array().unwrap().len(), 2);
 }

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 pub use inner::Inner;
 pub use moves::{Moves, Verdict};
-pub use peers::{Admission, Peers};
+pub use peers::{Admission, PeerRow, Peers};
 pub use suppression::{Answer, Binding, Bindings};
 
 /// Bytes of a VXLAN header (RFC 7348, section 5).

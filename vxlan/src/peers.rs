@@ -1,5 +1,5 @@
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The remote endpoints (VTEPs) of one tunnel, by number, for whoever sends and receives on any thread.
 ///
@@ -34,6 +34,34 @@ struct Slot {
     low: AtomicU64,
     /// Second of its last datagram.
     seen: AtomicU32,
+    /// Whether it has ever sent one.
+    heard: AtomicBool,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Second in which something was last sent to it.
+    sent_at: AtomicU32,
+    /// What the operating system last said about what was sent to it, and when; 0: nothing.
+    error: AtomicI32,
+    error_at: AtomicU32,
+}
+
+/// How it stands with one endpoint. Times are seconds as the caller counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRow {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether the user named it.
+    pub configured: bool,
+    /// When it was last heard; `None`: never.
+    pub heard: Option<u32>,
+    /// Frames that came from it.
+    pub received: u64,
+    /// Frames that were sent to it.
+    pub sent: u64,
+    /// When the last of them was.
+    pub sent_at: u32,
+    /// The last error number about what was sent to it, and when.
+    pub error: Option<(i32, u32)>,
 }
 
 /// Nobody.
@@ -105,6 +133,7 @@ impl Peers {
         // It may have come in since.
         let number = self.position(address, welcome).or_else(|| self.fill(address, ADMITTED, now));
         self.filling.store(false, Ordering::Release);
+        number.into_iter().for_each(|number| self.touch(number, now));
         number.map_or(Admission::Refused, Admission::Known)
     }
 
@@ -115,9 +144,52 @@ impl Peers {
 
     /// Notes that an endpoint was heard in second `now`.
     pub fn touch(&self, number: u16, now: u32) {
-        if let Some(slot) = self.slot(number).filter(|slot| slot.seen.load(Ordering::Relaxed) != now) {
-            slot.seen.store(now, Ordering::Relaxed);
+        if let Some(slot) = self.slot(number) {
+            slot.heard.store(true, Ordering::Relaxed);
+            if slot.seen.load(Ordering::Relaxed) != now {
+                slot.seen.store(now, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Counts frames that came from an endpoint.
+    pub fn count_received(&self, number: u16, frames: u64) {
+        if let Some(slot) = self.slot(number) {
+            slot.received.fetch_add(frames, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts frames that were sent to an endpoint in second `now`.
+    pub fn count_sent(&self, number: u16, frames: u64, now: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.sent.fetch_add(frames, Ordering::Relaxed);
+            slot.sent_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes what the operating system said about something that was sent to an endpoint.
+    pub fn note_error(&self, number: u16, error: i32, now: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.error_at.store(now, Ordering::Relaxed);
+            slot.error.store(error, Ordering::Relaxed);
+        }
+    }
+
+    /// How it stands with all that frames are taken from.
+    pub fn rows(&self) -> impl Iterator<Item = PeerRow> {
+        let known = self.numbered().map(|(_, slot)| slot).filter(|slot| matches!(slot.state(), ADMITTED | CONFIGURED));
+        known.map(|slot| {
+            let error = slot.error.load(Ordering::Relaxed);
+            PeerRow {
+                address: slot.address(),
+                configured: slot.state() == CONFIGURED,
+                heard: slot.heard.load(Ordering::Relaxed).then(|| slot.seen.load(Ordering::Relaxed)),
+                received: slot.received.load(Ordering::Relaxed),
+                sent: slot.sent.load(Ordering::Relaxed),
+                sent_at: slot.sent_at.load(Ordering::Relaxed),
+                error: (error != 0).then(|| (error, slot.error_at.load(Ordering::Relaxed))),
+            }
+        })
     }
 
     /// Frees the slots of endpoints that nobody configures and that were silent for longer than `ageing` seconds.
@@ -143,8 +215,9 @@ impl Peers {
     }
 
     /// The configured ones, to which a flooded frame goes.
-    pub fn configured(&self) -> impl Iterator<Item = IpAddr> {
-        self.numbered().filter(|(_, slot)| slot.state() == CONFIGURED).map(|(_, slot)| slot.address())
+    pub fn configured(&self) -> impl Iterator<Item = (u16, IpAddr)> {
+        let configured = self.numbered().filter(|(_, slot)| slot.state() == CONFIGURED);
+        configured.map(|(number, slot)| (number, slot.address()))
     }
 
     /// All that frames are taken from, and whether each is configured.
@@ -182,6 +255,7 @@ impl Peers {
         slot.high.store(high, Ordering::Relaxed);
         slot.low.store(low, Ordering::Relaxed);
         slot.seen.store(now, Ordering::Relaxed);
+        slot.forget();
         slot.state.store(state, Ordering::Release);
         self.used.fetch_max(number.into(), Ordering::AcqRel);
         Some(number)
@@ -189,6 +263,15 @@ impl Peers {
 }
 
 impl Slot {
+    /// Its next endpoint begins anew.
+    fn forget(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
+        self.sent.store(0, Ordering::Relaxed);
+        self.sent_at.store(0, Ordering::Relaxed);
+        self.error.store(0, Ordering::Relaxed);
+    }
+
     fn state(&self) -> u8 {
         self.state.load(Ordering::Acquire)
     }
@@ -235,7 +318,7 @@ mod tests {
         assert_eq!(peers.configure(&[address(1), address(3), address(4)], 5), [2]);
         assert_eq!((peers.admit(address(2), 5), peers.address(2)), (Admission::Refused, None));
         assert_eq!((peers.admit(address(3), 5), peers.admit(address(4), 5)), (Admission::Known(3), Admission::Known(4)));
-        assert_eq!(peers.configured().collect::<Vec<_>>(), [1, 3, 4].map(address));
+        assert_eq!(peers.configured().map(|(_, address)| address).collect::<Vec<_>>(), [1, 3, 4].map(address));
         peers.configure(&[address(2)], 6);
         assert_eq!(peers.admit(address(2), 6), Admission::Known(2), "it is taken back with its number");
     }
@@ -251,6 +334,19 @@ mod tests {
         peers.touch(1, 700);
         peers.expire(990, 300);
         assert_eq!((peers.address(1), peers.address(2)), (Some(address(3)), None));
+    }
+
+    #[test]
+    fn a_peer_that_was_never_heard_is_told_from_one_that_was() {
+        let peers = Peers::new(false);
+        peers.configure(&[address(1), address(2)], 5);
+        peers.admit(address(1), 9);
+        peers.count_received(1, 3);
+        peers.count_sent(2, 7, 8);
+        peers.note_error(2, 113, 8);
+        let rows: Vec<PeerRow> = peers.rows().collect();
+        assert_eq!((rows[0].heard, rows[0].received, rows[0].error), (Some(9), 3, None));
+        assert_eq!((rows[1].heard, rows[1].sent, rows[1].sent_at, rows[1].error), (None, 7, 8, Some((113, 8))));
     }
 
     #[test]

@@ -37,11 +37,14 @@ pub use ending::{Ending, MadeKind, MadeThing};
 pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 pub use name::{BridgeName, InterfaceName, NameError, PortName};
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{Rate, RateChange, RateError};
-pub use reply::{BridgeInfo, FdbEntry, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo};
+pub use reply::{
+    BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo, Origin, PeerInfo, PortInfo, PortStats, Reply, SwitchInfo,
+    VxlanInfo,
+};
 pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
 pub use route::{RouteError, RouteSpec};
 pub use spec::check_ipv6_mtu;

@@ -1,8 +1,10 @@
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use packet::Mac;
 
-use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkKindName, UplinkSpec};
+use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkKindName, UplinkSpec, VlanMode};
 
 /// What must hold between bridges, ports, uplinks and forwards: the same rules for the file and for changes at run time.
 ///
@@ -73,6 +75,42 @@ pub enum NetworkError {
     SameDevice(PortName, String, PortName),
 }
 
+/// Something that can be, and is most likely a mistake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkWarning {
+    /// Two stations of one bridge with one MAC address.
+    #[error("port \"{0}\" has MAC address {1} as port \"{2}\" has: frames go to whichever spoke last; give each its own")]
+    SameMac(PortName, Mac, PortName),
+    /// Two stations with one IP address.
+    #[error("port \"{0}\" has address {1} as port \"{2}\" has: packets go to whichever answers first; give each its own")]
+    SameAddress(PortName, IpAddr, PortName),
+    /// A station that its gateway does not reach.
+    #[error("port \"{0}\" has address {1}, which is in none of the subnets of its bridge \"{2}\": it reaches no gateway there")]
+    Outside(PortName, IpNet, BridgeName),
+}
+
+impl NetworkWarning {
+    /// The port that it is about: of two, the later.
+    pub const fn port(&self) -> &PortName {
+        match self {
+            Self::SameMac(port, ..) | Self::SameAddress(port, ..) | Self::Outside(port, ..) => port,
+        }
+    }
+
+    /// Whether it is about this port, of two about either.
+    pub fn concerns(&self, name: &PortName) -> bool {
+        self.port() == name || matches!(self, Self::SameMac(_, _, other) | Self::SameAddress(_, _, other) if other == name)
+    }
+
+    /// The key in `switch.toml` whose value it is about.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::SameMac(..) => "mac",
+            Self::SameAddress(..) | Self::Outside(..) => "addresses",
+        }
+    }
+}
+
 impl NetworkError {
     /// The key in `switch.toml` whose value is wrong.
     pub const fn key(&self) -> &'static str {
@@ -96,6 +134,31 @@ impl NetworkError {
 }
 
 impl Network<'_> {
+    /// What is most likely a mistake, in the order of the ports.
+    pub fn warnings(&self) -> Vec<NetworkWarning> {
+        let bridges: HashMap<&BridgeName, &BridgeSpec> = self.bridges.iter().map(|bridge| (&bridge.name, *bridge)).collect();
+        let (mut macs, mut addresses) = (HashMap::<_, Vec<&PortSpec>>::new(), HashMap::<_, Vec<&PortSpec>>::new());
+        let mut warnings = Vec::new();
+        for port in &self.ports {
+            if let Some(mac) = port.mac {
+                let others = macs.entry((&port.bridge, mac)).or_default();
+                let other = others.iter().find(|other| meets(other, port));
+                warnings.extend(other.map(|other| NetworkWarning::SameMac(port.name.clone(), mac, other.name.clone())));
+                others.push(port);
+            }
+            for net in &port.addresses {
+                let others = addresses.entry((&port.bridge, net.addr())).or_default();
+                let other = others.iter().find(|other| meets(other, port));
+                let same = |other: &&PortSpec| NetworkWarning::SameAddress(port.name.clone(), net.addr(), other.name.clone());
+                warnings.extend(other.map(same));
+                others.push(port);
+                let bridge = bridges.get(&port.bridge).filter(|bridge| is_outside(port, net, bridge));
+                warnings.extend(bridge.map(|bridge| NetworkWarning::Outside(port.name.clone(), *net, bridge.name.clone())));
+            }
+        }
+        warnings
+    }
+
     /// Whether a bridge fits.
     ///
     /// # Errors
@@ -235,6 +298,22 @@ fn against_gateway(port: &PortSpec, bridge: &BridgeSpec) -> Result<(), NetworkEr
 fn is_edge(net: &IpNet, address: IpAddr) -> bool {
     let whole = net.prefix_len() + 1 < net.max_prefix_len();
     whole && (address == net.network() || address.is_ipv4() && address == net.broadcast())
+}
+
+/// Whether two ports of one bridge can have a VLAN in common.
+fn meets(one: &PortSpec, other: &PortSpec) -> bool {
+    match (&one.vlans, &other.vlans) {
+        (VlanMode::Access(one), VlanMode::Access(other)) => one == other,
+        _ => true,
+    }
+}
+
+/// Whether a station is where its gateway is, and in none of the subnets that the gateway has of that IP version.
+fn is_outside(port: &PortSpec, net: &IpNet, bridge: &BridgeSpec) -> bool {
+    let elsewhere = matches!(&port.vlans, VlanMode::Access(vlan) if *vlan != bridge.gateway_vlan);
+    let v4 = net.addr().is_ipv4();
+    let mut subnets = bridge.addresses.iter().filter(|subnet| subnet.addr().is_ipv4() == v4).peekable();
+    !elsewhere && subnets.peek().is_some() && !subnets.any(|subnet| subnet.contains(&net.addr()))
 }
 
 #[cfg(test)]

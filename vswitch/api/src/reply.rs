@@ -76,6 +76,8 @@ pub struct SwitchInfo {
     pub vxlans: Vec<VxlanInfo>,
     /// Captures that are running.
     pub captures: usize,
+    /// What is most likely a mistake, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// A bridge.
@@ -89,6 +91,8 @@ pub struct BridgeInfo {
     pub port_mtu: u16,
     /// MAC addresses that move to and fro between ports, as they do in a loop, and are held for a while.
     pub moving_macs: usize,
+    /// How often MAC addresses moved from one port to another.
+    pub mac_moves: MacMovesInfo,
     /// Seconds that a MAC address is remembered.
     pub ageing_seconds: u64,
     /// MAC addresses that it knows.
@@ -130,6 +134,7 @@ impl BridgeInfo {
             mtu: spec.mtu,
             port_mtu: spec.mtu,
             moving_macs: 0,
+            mac_moves: MacMovesInfo::default(),
             ageing_seconds: spec.ageing.as_secs(),
             macs,
             max_macs: spec.max_macs,
@@ -147,6 +152,51 @@ impl BridgeInfo {
             networks: Vec::new(),
         }
     }
+}
+
+/// How often MAC addresses of a bridge moved from one port to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacMovesInfo {
+    /// Since the bridge was made.
+    pub count: u64,
+    /// In the last second.
+    pub per_second: u64,
+    /// The last one.
+    pub last: Option<MacMoveInfo>,
+}
+
+/// A MAC address that was seen at another port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacMoveInfo {
+    /// The address.
+    pub mac: Mac,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The port where it was.
+    pub from: PortName,
+    /// The port where it was seen.
+    pub to: PortName,
+    /// How many seconds ago that was noticed.
+    pub seconds_ago: u64,
+}
+
+/// A host at the other end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it was named; else it was heard through the group.
+    pub named: bool,
+    /// "up", "never heard", "silent", or why it cannot be reached.
+    pub state: String,
+    /// Seconds since it was heard; `None`: never.
+    pub heard_seconds: Option<u64>,
+    /// Frames that came from it.
+    pub rx_frames: u64,
+    /// Frames that were sent to it.
+    pub tx_frames: u64,
+    /// What the socket said last about what was sent to it.
+    pub last_error: Option<String>,
 }
 
 /// Who asked for a bridge or port.
@@ -291,6 +341,8 @@ pub struct VxlanInfo {
     pub peers: Vec<IpAddr>,
     /// The hosts that were heard through the group.
     pub heard: Vec<IpAddr>,
+    /// How it stands with each of both.
+    pub remotes: Vec<PeerInfo>,
     /// The multicast group.
     pub group: Option<IpAddr>,
     /// The interface that it is joined on.
@@ -341,6 +393,7 @@ impl VxlanInfo {
             port: spec.port,
             peers: spec.reach.peers(),
             heard: Vec::new(),
+            remotes: Vec::new(),
             group,
             device,
             learn: spec.learn,

@@ -71,6 +71,7 @@ fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> 
     sys::set_buffers(fd, BUFFER)?;
     udp::never_fragment(fd, spec.local)?;
     udp::set_hops(fd, spec.local, spec.ttl)?;
+    udp::report_errors(fd, spec.local)?;
     if !spec.udp_checksum {
         udp::send_zero_checksum(fd, spec.local)?;
     }

@@ -17,7 +17,8 @@ struct Arguments {
     /// The file that describes the switch.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Reads the file, prints every problem with its line and column, and ends: exit 1 if there is any.
+    /// Reads the file, prints every problem with its line and column, and ends: exit 1 if there is any. What
+    /// is most likely a mistake is printed as a warning.
     #[arg(long)]
     check: bool,
 }
@@ -39,7 +40,10 @@ fn main() -> ExitCode {
 
 fn check(arguments: &Arguments) -> ExitCode {
     match config::load(&arguments.config) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(config) => {
+            config.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            ExitCode::SUCCESS
+        }
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             ExitCode::FAILURE

@@ -71,7 +71,9 @@ The words of `show`:
   broadcast-limit, send-rate, receive-rate    what is more is dropped
   bum-limit         most frames a second out of a tunnel that go to many
   underlay mtu      the longest packet between the two hosts of a tunnel
-  heard             hosts that were heard through a tunnel's group
+  IP: up, heard Ns ago    a peer of a tunnel, or a host heard through its group; frames each way
+  MAC moves         how often addresses were seen at another port than before
+  warnings          what can be, and is most likely a mistake
   static            a station behind a tunnel that was given, not learned
   loop suspected    addresses move to and fro, and are held where they were
   sessions          connections and flows that an uplink translates (`sessions` lists them)

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::gateway;
 use super::table::Table;
 use api::{
-    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PortInfo, PortKind, PortState,
-    PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
+    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MacMoveInfo, MacMovesInfo, MadeThing, Origin,
+    PeerInfo, PortInfo, PortKind, PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -128,9 +128,9 @@ fn show(switch: &SwitchInfo) -> String {
         "vswitchd {}, process {}, up {uptime}, {}\nfile {}{}",
         switch.version,
         switch.pid,
-        count(switch.workers, "worker"),
+        count(switch.workers as u64, "worker"),
         switch.config,
-        if switch.captures > 0 { format!("\n{} running", count(switch.captures, "capture")) } else { String::new() },
+        if switch.captures > 0 { format!("\n{} running", count(switch.captures as u64, "capture")) } else { String::new() },
     );
     for bridge in &switch.bridges {
         let _ = writeln!(
@@ -150,6 +150,16 @@ fn show(switch: &SwitchInfo) -> String {
         ports.for_each(|port| show_port(&mut text, port));
         let vxlans = switch.vxlans.iter().filter(|vxlan| vxlan.bridge == bridge.name);
         vxlans.for_each(|vxlan| show_vxlan(&mut text, vxlan));
+        if let Some(last) = &bridge.mac_moves.last {
+            let MacMoveInfo { mac, from, to, seconds_ago, .. } = last;
+            let MacMovesInfo { count: moves, per_second, .. } = bridge.mac_moves;
+            let now = if per_second > 0 { format!(", {per_second} in the last second") } else { String::new() };
+            let _ = writeln!(
+                text,
+                "  {}, the last {seconds_ago}s ago: {mac} between {from} and {to}{now}",
+                count(moves, "MAC move")
+            );
+        }
         if bridge.moving_macs > 0 {
             let _ = writeln!(
                 text,
@@ -162,6 +172,12 @@ fn show(switch: &SwitchInfo) -> String {
     }
     for uplink in &switch.uplinks {
         gateway::show_uplink(&mut text, uplink, &switch.forwards);
+    }
+    if !switch.warnings.is_empty() {
+        let _ = writeln!(text, "\nwarnings");
+        for warning in &switch.warnings {
+            let _ = writeln!(text, "  {warning}");
+        }
     }
     text
 }
@@ -243,9 +259,13 @@ fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
     if let (Some(mtu), Some(underlay)) = (vxlan.mtu, vxlan.underlay_mtu) {
         let _ = writeln!(text, "      mtu {mtu}, underlay mtu {underlay}");
     }
-    if !vxlan.heard.is_empty() {
-        let heard: Vec<String> = vxlan.heard.iter().map(ToString::to_string).collect();
-        let _ = writeln!(text, "      heard {}", heard.join(" "));
+    for PeerInfo { address, state, heard_seconds, rx_frames, tx_frames, last_error, .. } in &vxlan.remotes {
+        let heard = heard_seconds.map_or_else(String::new, |seconds| format!(", heard {seconds}s ago"));
+        let error = last_error
+            .as_ref()
+            .filter(|error| *error != state)
+            .map_or_else(String::new, |error| format!(", last error: {error}"));
+        let _ = writeln!(text, "      {address}: {state}{heard}, {rx_frames} frames in, {tx_frames} out{error}");
     }
     let mut rules: Vec<String> =
         vxlan.r#static.iter().map(|station| format!("static {} at {}", station.mac, station.peer)).collect();
@@ -375,6 +395,6 @@ fn names(place: &DockerPlace) -> [String; 2] {
     })
 }
 
-fn count(number: usize, what: &str) -> String {
+fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -14,7 +14,10 @@ use super::table::{TABLES, Tabular};
 use super::{Config, Problem};
 use crate::docker::DockerSettings;
 use api::read::about;
-use api::{BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, PortName, PortSpec, UplinkSpec, VxlanSpec};
+use api::{
+    BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
+    VxlanSpec,
+};
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
@@ -135,6 +138,7 @@ impl Reader<'_> {
         if uplinks.complete {
             docker.iter().for_each(|docker| self.check_docker(docker, &uplinks.list));
         }
+        let warnings = self.warnings(&bridges.list, &ports.list);
         Config {
             switch: switch.map(|entry| entry.spec).unwrap_or_default(),
             nat: nat.map(|entry| entry.spec).unwrap_or_default(),
@@ -144,6 +148,7 @@ impl Reader<'_> {
             vxlans: vxlans.specs(),
             uplinks: uplinks.specs(),
             forwards: forwards.specs(),
+            warnings,
         }
     }
 
@@ -281,6 +286,21 @@ impl Reader<'_> {
         }
     }
 
+    /// What is most likely a mistake, in the order of the file.
+    fn warnings(&self, bridges: &[Entry<BridgeSpec>], ports: &[Entry<PortSpec>]) -> Vec<Problem> {
+        let network = Network {
+            bridges: bridges.iter().map(|entry| &entry.spec).collect(),
+            ports: ports.iter().map(|entry| &entry.spec).collect(),
+            ..Network::default()
+        };
+        let places: HashMap<_, _> = ports.iter().map(|entry| (&entry.spec.name, entry)).collect();
+        let warning = |warning: &NetworkWarning| {
+            let place = places.get(warning.port())?.place(warning.key());
+            Some(Problem::at(self.path, self.text, place.start, format!("warning: {warning}")))
+        };
+        network.warnings().iter().filter_map(warning).collect()
+    }
+
     /// Notes what was found, but not that something is missed which may be there where not all could be read.
     fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>, complete: bool) {
         if let Err(error) = checked
@@ -416,6 +436,38 @@ mod tests {
         let config = parse(Path::new("f"), "").unwrap();
         assert_eq!(config.switch, SwitchSettings::default());
         assert_eq!((config.bridges.len(), config.ports.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_most_likely_a_mistake_is_warned_of_where_it_stands() {
+        let warnings = |text: &str| -> Vec<String> {
+            let config = parse(Path::new("f"), text).unwrap();
+            config.warnings.iter().map(ToString::to_string).collect()
+        };
+        let bridge = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.254/24\"]\n";
+        let port = |name: &str, rest: &str| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\n{rest}\n");
+        let two = |one: &str, other: &str| format!("{bridge}{}{}", port("a", one), port("b", other));
+        let (mac, address) = ("mac = \"02:00:00:00:00:01\"", "addresses = [\"10.0.0.1/24\"]");
+        let found = warnings(&two(mac, mac));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("f:11:1: warning: port \"b\" has MAC address 02:00:00:00:00:01 as port \"a\" has"),
+            "{found:?}"
+        );
+        let found = warnings(&two(address, address));
+        assert!(found[0].starts_with("f:11:1: warning: port \"b\" has address 10.0.0.1 as port \"a\" has"), "{found:?}");
+        let found = warnings(&two("addresses = [\"10.1.0.1/24\", \"fd00::1/64\"]", ""));
+        assert_eq!(found.len(), 1, "the bridge has no subnet of IPv6: {found:?}");
+        assert!(
+            found[0].starts_with("f:7:1: warning: port \"a\" has address 10.1.0.1/24, which is in none of the subnets"),
+            "{found:?}"
+        );
+        let apart = |one: &str| (format!("{one}\nvlan = 10"), format!("{one}\nvlan = 20"));
+        for one in [mac, address, "addresses = [\"10.1.0.1/24\"]"] {
+            let (one, other) = apart(one);
+            assert_eq!(warnings(&two(&one, &other)), [""; 0], "in VLANs of their own");
+        }
+        assert_eq!(warnings(&two(address, "addresses = [\"10.0.0.2/24\"]")), [""; 0]);
     }
 
     #[test]

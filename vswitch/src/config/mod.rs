@@ -50,6 +50,8 @@ pub struct Config {
     pub ports: Vec<PortSpec>,
     /// Every `[[vxlan]]`, in order; no name twice, also not a port's, each on a bridge of the file.
     pub vxlans: Vec<VxlanSpec>,
+    /// What can be, and is most likely a mistake.
+    pub warnings: Vec<Problem>,
 }
 
 /// `[switch]`: what only a start reads.
@@ -118,7 +120,7 @@ pub fn export(config: &Config) -> String {
     fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
         **table == T::default()
     }
-    let Config { switch, nat, docker, uplinks, forwards, bridges, ports, vxlans } = config;
+    let Config { switch, nat, docker, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
     toml::to_string(&File {
         switch,

@@ -30,6 +30,7 @@ impl Switch {
             ports: self.port_infos(bridge)?,
             vxlans: self.vxlan_infos(bridge)?,
             captures: self.captures.count(),
+            warnings: self.layout().network().warnings().iter().map(ToString::to_string).collect(),
         })))
     }
 
@@ -43,6 +44,7 @@ impl Switch {
             Ok(BridgeInfo {
                 port_mtu: self.port_mtu(&bridge.spec.name)?,
                 networks: self.networks_on(&bridge.spec.name),
+                mac_moves: self.mac_moves_info(&bridge.spec.name),
                 moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
                 ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
             })
@@ -162,6 +164,7 @@ impl Switch {
             switch: self.file.switch.clone(),
             nat: self.file.nat.clone(),
             docker: self.file.docker.clone(),
+            warnings: Vec::new(),
             forwards: layout.forwards.values().map(|(spec, _)| spec).filter(fits).cloned().collect(),
             uplinks: layout.uplinks.values().map(|(spec, _)| spec.clone()).collect(),
             bridges: layout.bridges.values().map(|(spec, _)| spec.clone()).collect(),

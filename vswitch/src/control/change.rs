@@ -65,7 +65,10 @@ impl Switch {
             return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
         }
         let change = Change::Set(spec.clone());
-        self.remember(|state| state.ports.insert(spec.name.clone(), change), vec![Step::AddPort(spec.clone(), Origin::Runtime)])
+        let step = Step::AddPort(spec.clone(), Origin::Runtime);
+        self.with_warnings(&spec.name, |switch| {
+            switch.remember(|state| state.ports.insert(spec.name.clone(), change), vec![step])
+        })
     }
 
     pub(super) fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
@@ -73,7 +76,8 @@ impl Switch {
         let spec = changed(port.spec.clone(), change)?;
         self.layout().network().check_port(&spec)?;
         let kept = Change::Set(spec.clone());
-        self.remember(|state| state.ports.insert(name.clone(), kept), vec![Step::SetPort(spec, Origin::Runtime)])
+        let step = Step::SetPort(spec, Origin::Runtime);
+        self.with_warnings(name, |switch| switch.remember(|state| state.ports.insert(name.clone(), kept), vec![step]))
     }
 
     pub(super) fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
@@ -124,6 +128,20 @@ impl Switch {
         self.remember_and_follow(change, steps)?;
         self.names.retain(&self.state.docker);
         Ok(())
+    }
+
+    /// Adds to the answer what is most likely a mistake about a port.
+    fn with_warnings(
+        &mut self,
+        name: &PortName,
+        change: impl FnOnce(&mut Self) -> Result<Reply, ControlError>,
+    ) -> Result<Reply, ControlError> {
+        let mut reply = change(self)?;
+        if let Reply::Done(notes) = &mut reply {
+            let all = self.layout().network().warnings();
+            notes.extend(all.iter().filter(|warning| warning.concerns(name)).map(ToString::to_string));
+        }
+        Ok(reply)
     }
 
     /// Adds to the answer what the user should know about MTUs since the change.

@@ -25,6 +25,8 @@ mod handover;
 mod lease;
 mod links;
 mod log;
+mod moves;
+mod peers;
 mod plan;
 mod ports;
 mod routes;
@@ -65,7 +67,7 @@ use docker::Asking;
 use handover::Handover;
 use links::Presence;
 use plan::Step;
-use plane::datapath::{BridgeId, Hold, Place, PortId, Slots};
+use plane::datapath::{BridgeId, PortId, Slots};
 use plane::worker::{Command, Event, Handle, Stopped};
 use services::ServicesThread;
 use sockets::Sockets;
@@ -108,6 +110,10 @@ pub struct Switch {
     lan_routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
     /// What the kernel tells of devices; `None`: it does not.
     watch: Option<attach::Watch>,
+    /// How MAC addresses move on each bridge.
+    mac_moves: BTreeMap<BridgeName, moves::Seen>,
+    /// What the log last said about each tunnel's peers.
+    peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
     /// The service manager's, if it has one for this process.
@@ -189,6 +195,8 @@ impl Switch {
             handover,
             lan_routes: BTreeMap::new(),
             watch,
+            mac_moves: BTreeMap::new(),
+            peers: BTreeMap::new(),
             started_up: false,
             watchdog: Watchdog::from_environment(),
             log,
@@ -199,6 +207,7 @@ impl Switch {
         switch.remove_leftovers(&wanted);
         let mut notes = read;
         notes.extend(left_out);
+        notes.extend(switch.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
         switch.started_up = true;
@@ -273,20 +282,8 @@ impl Switch {
             Event::DeviceGone(id) => self.note_gone(id),
             Event::Punt(punt) => self.serve(punt),
             Event::PacketTooBig(id) => self.note_too_big(id),
-            Event::Held(bridge, hold) => self.note_hold(bridge, &hold),
+            Event::Held(bridge, hold) => self.note_hold(bridge, hold),
         }
-    }
-
-    /// An address moves to and fro between two ports.
-    fn note_hold(&self, bridge: BridgeId, hold: &Hold) {
-        let Some(bridge) = self.bridges.values().find(|known| known.id == bridge) else { return };
-        let port = |place: Place| self.port_ids.get(place.port.0).map_or("?", PortName::as_str);
-        let (mac, home, away) = (hold.mac, port(hold.home), port(hold.away));
-        tracing::warn!(
-            bridge = %bridge.spec.name,
-            "{mac} moves to and fro between {home} and {away}: a loop? It is held at {home} for ten seconds at a time; what comes from \
-             elsewhere in its name is dropped and counted as mac-move"
-        );
     }
 
     fn reload(&mut self) -> Result<Reply, ControlError> {
@@ -313,6 +310,7 @@ impl Switch {
         }
         self.state.forget_overruled(&self.file);
         notes.extend(self.state_file.save(&self.state).err().map(|error| error.to_string()));
+        notes.extend(self.file.warnings.iter().map(ToString::to_string));
         notes.extend(self.restore_stations());
         notes.extend(self.state_notes());
         Ok(Reply::Done(notes))

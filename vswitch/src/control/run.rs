@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -208,7 +208,11 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                     news.clear_ready();
                 }
             }
-            _ = roll_call.tick() => tokio::task::block_in_place(|| switch.follow_namespaces()),
+            _ = roll_call.tick() => tokio::task::block_in_place(|| {
+                switch.follow_namespaces();
+                switch.follow_moves(Instant::now());
+                switch.follow_peers();
+            }),
             _ = survey.tick() => tokio::task::block_in_place(|| {
                 switch.follow_missing();
                 switch.follow_underlay();

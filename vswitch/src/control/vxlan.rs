@@ -204,12 +204,13 @@ impl Switch {
             (reason.name().replace('-', "_"), count)
         });
         VxlanInfo {
+            remotes: live.remotes(),
             heard: live.shared.peers.all().filter(|(_, configured)| !configured).map(|(address, _)| address).collect(),
             underlay_mtu: Some(live.underlay.mtu),
             mtu: Some(live.mtu(spec)),
             features: features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect(),
             underlay_drops: drops.into_iter().collect(),
-            ..VxlanInfo::new(spec, *origin, PortState::Up)
+            ..VxlanInfo::new(spec, *origin, live.state())
         }
     }
 

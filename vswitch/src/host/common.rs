@@ -13,6 +13,8 @@ use super::apart::Apart;
 use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
+use super::shares::Share;
+use plane::table::Owner;
 use sys::datagram::{self, Origin, QueuedError};
 
 /// The way to the switch, the kernel's ear, and the counters.
@@ -90,11 +92,32 @@ pub(super) struct Arrival<'a> {
     pub(super) frame: &'a [u8],
     pub(super) ip: IpPacket,
     pub(super) offload: Offload,
+    /// Of the port that it came in at.
+    pub(super) share: Share,
     /// Whether it came in fragments.
     pub(super) was_fragmented: bool,
 }
 
+/// Behind what the container of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Behind {
+    /// The port that it began the session at.
+    Port(Share),
+    /// A forward, which knows no ports: each container by itself.
+    Forward(IpAddr),
+}
+
+/// Whose a session is that came in by a forward.
+pub(super) const fn forwarded(container: IpAddr) -> Owner<Behind> {
+    Owner { port: Behind::Forward(container), container }
+}
+
 impl Arrival<'_> {
+    /// Whose a session is that it begins.
+    pub(super) const fn owner(&self) -> Owner<Behind> {
+        Owner { port: Behind::Port(self.share), container: self.ip.source }
+    }
+
     /// It from its IP header on.
     pub(super) fn packet(&self) -> &[u8] {
         self.frame.get(self.ip.network..self.ip.end).unwrap_or_default()

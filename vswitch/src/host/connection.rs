@@ -293,6 +293,7 @@ mod tests {
 
     use super::*;
     use crate::host::link::{HostDevice, link};
+    use crate::host::shares::Share;
     use plane::device::Device;
 
     const CONTAINER: ([u8; 4], u16) = ([10, 0, 0, 2], 4000);
@@ -356,7 +357,13 @@ mod tests {
                 connection.receive(&mut stack, &frame[ip.network..ip.end], outbox, now);
                 let (frame, ip) = segment(3_000_000_000, 0, 2, 1000, &[]);
                 let fate = connection.pump(&mut stack, outbox, now);
-                let again = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: false };
+                let again = Arrival {
+                    frame: &frame,
+                    ip,
+                    offload: packet::Offload::default(),
+                    share: Share::default(),
+                    was_fragmented: false,
+                };
                 (fate, connection.is_synchronized().then(|| connection.challenge(&mut stack, &again, outbox, now)))
             };
             if host_finishes {

@@ -16,11 +16,11 @@ use packet::{IpPacket, checksum::Sum, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use super::common::{Arrival, Common, Heard, Manner, hear, unsendable};
+use super::common::{Arrival, Behind, Common, Heard, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt;
 use super::report::{Direction, Protocol, Session};
-use plane::table::Table;
+use plane::table::{Owner, Table};
 use sys::datagram;
 
 const IDLE: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ type Key = (IpAddr, IpAddr, u16);
 
 /// Every flow of echo requests.
 pub(super) struct Echo {
-    flows: Table<Key, Ping>,
+    flows: Table<Key, Behind, Ping>,
     buffer: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ impl Echo {
             return true;
         }
         let key = (source, destination, identifier);
-        let found = self.flows.find(&key).map_or_else(|| self.begin(common, key, now), Ok);
+        let found = self.flows.find(&key).map_or_else(|| self.begin(common, arrival.owner(), key, now), Ok);
         let mut heard = Heard::default();
         let sent = found.and_then(|number| {
             let row = self.flows.get_mut(number).ok_or(Errno::NOENT)?;
@@ -81,17 +81,17 @@ impl Echo {
         true
     }
 
-    fn begin(&mut self, common: &mut Common, key: Key, now: Instant) -> Result<usize, Errno> {
+    fn begin(&mut self, common: &mut Common, owner: Owner<Behind>, key: Key, now: Instant) -> Result<usize, Errno> {
         if let Some(victim) = self.flows.victim() {
             common.counters.flows_evicted += 1;
             self.flows.remove(victim);
         }
-        let (container, target, identifier) = key;
+        let (_, target, identifier) = key;
         let (fd, is_raw) = open(target)?;
         let descriptor = fd.as_raw_fd();
         let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
         let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
-        let number = self.flows.insert(key, container, now, ping);
+        let number = self.flows.insert(key, owner, now, ping);
         if !common.watch(descriptor, engine::Source::Echo.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return Err(Errno::NOMEM);
@@ -134,14 +134,14 @@ impl Echo {
 
     /// Forgets the flows of containers that are gone.
     pub(super) fn forget(&mut self, containers: &[IpAddr]) {
-        for number in self.flows.which(|row| containers.contains(&row.owner)) {
+        for number in self.flows.which(|row| containers.contains(&row.owner.container)) {
             self.flows.remove(number);
         }
     }
 
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &plane::table::Row<Key, Ping>)| {
+        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Ping>)| {
             let (container, target, identifier) = row.key;
             Session {
                 protocol: Protocol::Echo,

@@ -20,6 +20,7 @@ use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::{Gateway, Unreachable};
 use super::report::{Counters, Session};
+use super::shares::Share;
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::{Capacity, HostError};
@@ -78,7 +79,7 @@ pub(super) struct Engine {
     tcp: Tcp,
     udp: Udp,
     echo: Echo,
-    reassembly: Reassembly<()>,
+    reassembly: Reassembly<Share>,
     listeners: Listeners,
     /// Listeners whose clients could not be accepted for want of descriptors, which raise no new edge.
     starved: BTreeSet<usize>,
@@ -232,7 +233,7 @@ impl Engine {
     }
 
     fn take(&mut self, slot: &Slot, now: Instant) {
-        let frame = slot.bytes();
+        let (frame, share) = (slot.bytes(), slot.share);
         let Ok(ethernet) = Ethernet::parse(frame) else { return };
         if !matches!(ethernet.ethertype, ethertype::IPV4 | ethertype::IPV6) {
             return;
@@ -242,10 +243,11 @@ impl Engine {
             return;
         };
         match ip.fragment {
-            None => self.dispatch(&Arrival { frame, ip, offload: slot.offload, was_fragmented: false }, now),
+            None => self.dispatch(&Arrival { frame, ip, offload: slot.offload, share, was_fragmented: false }, now),
             Some(fragment) => {
-                if let Some((frame, ip)) = self.reassembly.add((), frame, &ip, fragment, now).whole {
-                    let arrival = Arrival { frame: &frame, ip, offload: packet::Offload::default(), was_fragmented: true };
+                if let Some((frame, ip)) = self.reassembly.add(share, frame, &ip, fragment, now).whole {
+                    let offload = packet::Offload::default();
+                    let arrival = Arrival { frame: &frame, ip, offload, share, was_fragmented: true };
                     self.dispatch(&arrival, now);
                 }
             }

@@ -12,7 +12,7 @@
 //!
 //! **Bounds.** `capacity` connections. A connection has two buffers of [`room`] bytes, allocated as they are first touched: 128
 //! connections get 256 KiB each, those up to 1024 get 64 KiB, those beyond 32 KiB. When the table is full, the container with the
-//! most connections is refused; if another asks, it loses its idlest one by a reset.
+//! most connections, behind the port with the most, is refused; if another asks, it loses its idlest one by a reset.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,18 +24,18 @@ use mio::Interest;
 use packet::protocol;
 use rustix::net::sockopt;
 
-use super::common::{Arrival, Common};
+use super::common::{Arrival, Behind, Common, forwarded};
 use super::connection::{Connection, Fate, close_with_reset};
 use super::engine;
 use super::report::{Direction, Protocol, Session};
 use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
 use super::stack::{Stack, Syn};
-use plane::table::Table;
+use plane::table::{Owner, Table};
 
 /// Every connection.
 pub(super) struct Tcp {
     stack: Stack,
-    table: Table<Key, Splice>,
+    table: Table<Key, Behind, Splice>,
     marked: Vec<usize>,
     /// Connections with something to say for which there was no room.
     blocked: Vec<usize>,
@@ -125,7 +125,7 @@ impl Tcp {
 
     /// Tries for the host what the container asks for.
     fn begin(&mut self, common: &mut Common, header: &Header, arrival: &Arrival<'_>, now: Instant) {
-        let (container, remote) = header.key;
+        let (_, remote) = header.key;
         if common.refuses(arrival) {
             return;
         }
@@ -137,14 +137,14 @@ impl Tcp {
             return;
         };
         syn.mss = syn.mss.min(common.outbox.mss(arrival.ip.source));
-        if !self.make_room(common, container.ip(), now) {
+        if !self.make_room(common, arrival.owner(), now) {
             return refuse(common, header);
         }
         match open_and_connect(remote) {
             Ok((fd, connected)) => {
                 let stage = Stage::Connecting(fd, syn);
                 let value = Splice { stage, direction: Direction::Out, marked: false, blocked: false, timer: None };
-                let number = self.table.insert(header.key, container.ip(), now, value);
+                let number = self.table.insert(header.key, arrival.owner(), now, value);
                 if !self.watch(common, number) {
                     self.forget(number);
                     refuse(common, header);
@@ -167,7 +167,7 @@ impl Tcp {
     ) {
         let open = self.table.occupied();
         let from = self.free_port(client, container);
-        let (true, Some(from)) = (self.make_room(common, container.ip(), now), from) else {
+        let (true, Some(from)) = (self.make_room(common, forwarded(container.ip()), now), from) else {
             common.counters.tcp_refused += 1;
             return close_with_reset(&fd);
         };
@@ -180,7 +180,7 @@ impl Tcp {
         common.counters.tcp_opened += 1;
         let stage = Stage::Open(Box::new(connection));
         let value = Splice { stage, direction: Direction::In, marked: false, blocked: false, timer: None };
-        let number = self.table.insert((container, from), container.ip(), now, value);
+        let number = self.table.insert((container, from), forwarded(container.ip()), now, value);
         if self.watch(common, number) {
             self.mark(number);
         } else {
@@ -203,7 +203,7 @@ impl Tcp {
     }
 
     /// Makes room for a connection of `owner`; says whether there is some.
-    fn make_room(&mut self, common: &mut Common, owner: IpAddr, now: Instant) -> bool {
+    fn make_room(&mut self, common: &mut Common, owner: Owner<Behind>, now: Instant) -> bool {
         let Some(victim) = self.table.victim() else { return true };
         if self.table.get(victim).is_none_or(|row| row.owner == owner) {
             return false;
@@ -320,7 +320,7 @@ impl Tcp {
 
     /// Ends the connections of containers that are gone.
     pub(super) fn forget_containers(&mut self, containers: &[IpAddr]) {
-        for number in self.table.which(|row| containers.contains(&row.owner)) {
+        for number in self.table.which(|row| containers.contains(&row.owner.container)) {
             self.forget(number);
         }
     }
@@ -352,7 +352,7 @@ impl Tcp {
 
     /// Lists the connections.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &plane::table::Row<Key, Splice>)| {
+        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Splice>)| {
             let (state, sent, received) = match &row.value.stage {
                 Stage::Connecting(..) => ("connecting", 0, 0),
                 Stage::Open(connection) => (connection.describe(), connection.sent, connection.received),

@@ -27,7 +27,7 @@ const PEER6: &str = "2001:db8::2";
 const LONG: Duration = Duration::from_secs(20);
 
 /// Puts the test's thread into a new namespace. `None`: not on this machine.
-fn prepare(test: &str) -> Option<()> {
+pub(super) fn prepare(test: &str) -> Option<()> {
     let reason = if !rustix::process::geteuid().is_root() {
         "needs root"
     } else if !std::path::Path::new("/dev/net/tun").exists() {

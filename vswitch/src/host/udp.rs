@@ -21,12 +21,12 @@ use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::common::{Arrival, Common, Heard, Manner, hear, unsendable};
+use super::common::{Arrival, Behind, Common, Heard, Manner, forwarded, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::peers::Peers;
 use super::report::{Direction, Protocol, Session};
-use plane::table::Table;
+use plane::table::{Owner, Table};
 use sys::datagram;
 
 /// How long a flow is kept, and one that only asks for names.
@@ -39,8 +39,8 @@ const HEADER: usize = 8;
 pub(super) struct Udp {
     /// Who may send to a flow's port.
     pub(super) filtering: Filtering,
-    flows: Table<SocketAddr, Flow>,
-    served: Table<(SocketAddr, SocketAddr), Served>,
+    flows: Table<SocketAddr, Behind, Flow>,
+    served: Table<(SocketAddr, SocketAddr), Behind, Served>,
     buffer: Vec<u8>,
 }
 
@@ -93,7 +93,7 @@ impl Udp {
         if common.is_gateway(to.ip()) {
             return common.nobody_listens(arrival);
         }
-        let Some(number) = self.flows.find(&from).or_else(|| self.begin(common, from, to, now)) else {
+        let Some(number) = self.flows.find(&from).or_else(|| self.begin(common, arrival.owner(), (from, to), now)) else {
             common.counters.unsent += 1;
             return;
         };
@@ -114,7 +114,13 @@ impl Udp {
         }
     }
 
-    fn begin(&mut self, common: &mut Common, from: SocketAddr, to: SocketAddr, now: Instant) -> Option<usize> {
+    fn begin(
+        &mut self,
+        common: &mut Common,
+        owner: Owner<Behind>,
+        (from, to): (SocketAddr, SocketAddr),
+        now: Instant,
+    ) -> Option<usize> {
         if let Some(victim) = self.flows.victim() {
             common.counters.flows_evicted += 1;
             self.flows.remove(victim);
@@ -129,7 +135,7 @@ impl Udp {
         let descriptor = fd.as_raw_fd();
         let flow =
             Flow { fd, manner: Manner::default(), only_names: true, remote: to, peers: Peers::default(), sent: 0, received: 0 };
-        let number = self.flows.insert(from, from.ip(), now, flow);
+        let number = self.flows.insert(from, owner, now, flow);
         if !common.watch(descriptor, engine::Source::Udp.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return None;
@@ -210,7 +216,7 @@ impl Udp {
             self.served.remove(victim);
         }
         let served = Served { socket: Arc::downgrade(socket), client, at, sent: 0, received: length as u64 };
-        self.served.insert((container, seen), container.ip(), now, served);
+        self.served.insert((container, seen), forwarded(container.ip()), now, served);
         Some(seen)
     }
 
@@ -228,10 +234,10 @@ impl Udp {
 
     /// Forgets the flows of containers that are gone.
     pub(super) fn forget(&mut self, containers: &[IpAddr]) {
-        for number in self.flows.which(|row| containers.contains(&row.owner)) {
+        for number in self.flows.which(|row| containers.contains(&row.owner.container)) {
             self.flows.remove(number);
         }
-        for number in self.served.which(|row| containers.contains(&row.owner)) {
+        for number in self.served.which(|row| containers.contains(&row.owner.container)) {
             self.served.remove(number);
         }
     }
@@ -305,16 +311,27 @@ fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer:
 
 #[cfg(test)]
 mod tests {
+    use etherparse::PacketBuilder;
+    use packet::Ethernet;
+
     use super::*;
+    use crate::host::shares::Share;
     use crate::host::tests::common;
+
+    fn owner(port: u32, from: SocketAddr) -> Owner<Behind> {
+        Owner { port: Behind::Port(Share::of(port)), container: from.ip() }
+    }
 
     #[test]
     fn a_flow_expires_and_one_that_asks_for_names_does_so_sooner() {
         let (mut common, _device) = common();
         let (mut udp, now) = (Udp::new(10), Instant::now());
-        let container = |port| SocketAddr::from(([10, 0, 0, 2], port));
-        udp.begin(&mut common, container(1), SocketAddr::from(([192, 0, 2, 2], 53)), now).unwrap();
-        let number = udp.begin(&mut common, container(2), SocketAddr::from(([192, 0, 2, 2], 443)), now).unwrap();
+        let mut begin = |udp: &mut Udp, port, to| {
+            let (from, to) = (SocketAddr::from(([10, 0, 0, 2], port)), SocketAddr::from(([192, 0, 2, 2], to)));
+            udp.begin(&mut common, owner(1, from), (from, to), now).unwrap()
+        };
+        begin(&mut udp, 1, 53);
+        let number = begin(&mut udp, 2, 443);
         udp.flows.get_mut(number).unwrap().value.only_names = false;
         let left = |udp: &mut Udp, seconds| {
             udp.expire(now + Duration::from_secs(seconds));
@@ -328,14 +345,38 @@ mod tests {
         let (mut common, _device) = common();
         let (mut udp, now) = (Udp::new(10), Instant::now());
         let remote = SocketAddr::from(([192, 0, 2, 2], 443));
-        udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 2], 1)), remote, now).unwrap();
+        let modest = SocketAddr::from(([10, 0, 0, 2], 1));
+        udp.begin(&mut common, owner(1, modest), (modest, remote), now).unwrap();
         for port in 1..100 {
-            let later = now + Duration::from_millis(port.into());
-            udp.begin(&mut common, SocketAddr::from(([10, 0, 0, 3], port)), remote, later).unwrap();
+            let (from, later) = (SocketAddr::from(([10, 0, 0, 3], port)), now + Duration::from_millis(port.into()));
+            udp.begin(&mut common, owner(2, from), (from, remote), later).unwrap();
         }
         let kept: Vec<_> = udp.sessions(now).iter().map(|session| session.container.port()).collect();
         assert_eq!((kept.len(), udp.flows.find(&SocketAddr::from(([10, 0, 0, 2], 1))).is_some()), (10, true));
         assert!(kept.iter().all(|port| *port == 1 || *port > 90), "{kept:?}");
         assert_eq!(common.counters.flows_evicted, 90);
+    }
+
+    #[test]
+    fn a_container_that_makes_up_addresses_pushes_out_only_its_own_flows() {
+        let Some(()) = crate::host::tests::prepare("a_container_that_makes_up_addresses_pushes_out_only_its_own_flows") else {
+            return;
+        };
+        let (mut common, _device) = common();
+        let (mut udp, now) = (Udp::new(10), Instant::now());
+        // Nothing leaves the test's namespace, which has no route.
+        let mut say = |udp: &mut Udp, share, (source, port): ([u8; 4], u16), milliseconds| {
+            let mut frame = Vec::new();
+            let datagram = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(source, [192, 0, 2, 2], 64).udp(port, 443);
+            datagram.write(&mut frame, b"x").unwrap();
+            let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).unwrap()).unwrap();
+            let offload = packet::Offload::default();
+            let arrival = Arrival { frame: &frame, ip, offload, share: Share::of(share), was_fragmented: false };
+            udp.receive(&mut common, &arrival, now + Duration::from_millis(milliseconds));
+        };
+        (1..=4).for_each(|port| say(&mut udp, 1, ([10, 0, 0, 2], port), 0));
+        (0..200).for_each(|number| say(&mut udp, 2, ([10, 0, 1, number], 9), u64::from(number)));
+        let kept = udp.sessions(now).iter().filter(|session| session.container.ip() == IpAddr::from([10, 0, 0, 2])).count();
+        assert_eq!((kept, udp.sessions(now).len()), (4, 10));
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::{CONTROL, Control, check, last_error, length_of, set};
-use message::{Name, address_of, read_control, write_control};
+use message::{Name, address_of, read_control, read_error, write_control};
 
 /// What came beside a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +193,38 @@ pub fn deafen(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     const RETURN: u16 = 0x06;
     let mut nothing = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 };
     set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &libc::sock_fprog { len: 1, filter: &raw mut nothing })
+}
+
+/// Has the kernel keep what comes back about datagrams, such as that a host cannot be reached, for [`take_error`]. The next send fails with it
+/// once.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn report_errors(fd: BorrowedFd<'_>, address: IpAddr) -> Result<(), Errno> {
+    match address {
+        IpAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, &1_i32),
+        IpAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1_i32),
+    }
+}
+
+/// Takes one thing that came back about a datagram: whom it was for, and why it did not get there. `None`: nothing that says so.
+///
+/// # Errors
+/// `EAGAIN` where nothing waits.
+pub fn take_error(fd: BorrowedFd<'_>) -> Result<Option<(IpAddr, Errno)>, Errno> {
+    // SAFETY: the structures are plain data, for which zero bytes are valid.
+    let (mut name, mut message): (libc::sockaddr_in6, libc::msghdr) = unsafe { std::mem::zeroed() };
+    let mut control = Control([MaybeUninit::uninit(); CONTROL]);
+    message.msg_name = (&raw mut name).cast();
+    message.msg_namelen = length_of::<libc::sockaddr_in6>()?;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL as _;
+    // SAFETY: the descriptor is open; the message has no parts, and points to `name` and `control`, each with its length.
+    let length = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    if length < 0 {
+        return Err(last_error());
+    }
+    Ok(address_of(&name).zip(read_error(&message)))
 }
 
 /// Whether the kernel knows how to send runs (`UDP_SEGMENT`, Linux 4.18).

@@ -40,7 +40,7 @@ use packet::{Mac, VlanId};
 use vxlan::{Moves, Verdict};
 
 use super::PortId;
-use super::place::{Fixed, Hold, Learned, Place, Row};
+use super::place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
 use lines::{Entry, Lines, Packed};
 use lists::Lists;
 
@@ -58,6 +58,7 @@ pub struct Fdb {
     /// For each slot, what is needed once a second at most.
     beside: Box<[Beside]>,
     evictions: u64,
+    moves: MacMoves,
     fixed: HashMap<u64, Place, FixedState>,
     /// What was held last, until it is taken.
     hold: Option<Hold>,
@@ -88,7 +89,18 @@ impl Fdb {
         let beside = Beside { told: 0, home: Packed::default(), moves: Moves::default() };
         let (lists, beside) = (Lists::new(slots), vec![beside; slots].into());
         let fixed = HashMap::with_hasher(lines.seed());
-        Self { capacity: capacity.clamp(1, MOST), ageing, lines, lists, beside, evictions: 0, fixed, hold: None, held_until: 0 }
+        Self {
+            capacity: capacity.clamp(1, MOST),
+            ageing,
+            lines,
+            lists,
+            beside,
+            evictions: 0,
+            moves: MacMoves::default(),
+            fixed,
+            hold: None,
+            held_until: 0,
+        }
     }
 
     /// Number of addresses.
@@ -104,6 +116,11 @@ impl Fdb {
     /// Addresses put out because the table was full.
     pub const fn evictions(&self) -> u64 {
         self.evictions
+    }
+
+    /// How often addresses moved.
+    pub const fn moves(&self) -> MacMoves {
+        self.moves
     }
 
     /// Where an address is.
@@ -139,6 +156,10 @@ impl Fdb {
 
     /// Notes that an address was seen in another second or place than before.
     fn refresh(&mut self, slot: u32, known: Entry, seen: Entry) -> Learned {
+        if known.place.port() != seen.place.port() {
+            let ((vlan, mac), [from, to]) = (unkey(seen.key), [known.place, seen.place].map(|place| Place::from(place).port));
+            self.moves = MacMoves { count: self.moves.count + 1, last: Some(MacMove { vlan, mac, from, to }) };
+        }
         let beside = &mut self.beside[slot as usize];
         let mut fresh = seen;
         if known.place != seen.place {
@@ -293,10 +314,9 @@ impl Fdb {
     fn start_anew(&mut self, length: u32) -> Self {
         let fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.lines.seed()));
         let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
-        std::mem::replace(
-            self,
-            Self { evictions: self.evictions, fixed, hold: self.hold, held_until: self.held_until, ..empty },
-        )
+        let kept =
+            Self { evictions: self.evictions, moves: self.moves, fixed, hold: self.hold, held_until: self.held_until, ..empty };
+        std::mem::replace(self, kept)
     }
 
     fn evict(&mut self) {
@@ -356,6 +376,25 @@ mod tests {
         assert_eq!(fdb.len(), 1);
         fdb.forget_port(PortId(3));
         assert_eq!(fdb.len(), 1, "it no longer belongs to its first port");
+    }
+
+    #[test]
+    fn moves_are_counted_with_both_ports_also_of_what_is_held() {
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(3), 0);
+        fdb.learn(ONE, mac(1), port(3), 1);
+        assert_eq!(fdb.moves(), MacMoves::default());
+        fdb.learn(ONE, mac(1), port(4), 1);
+        let last = Some(MacMove { vlan: ONE, mac: mac(1), from: PortId(3), to: PortId(4) });
+        assert_eq!(fdb.moves(), MacMoves { count: 1, last });
+        let tunnel = Place { port: PortId(5), peer: 1 };
+        for _ in 0..20 {
+            fdb.learn(ONE, mac(1), tunnel, 1);
+            fdb.learn(ONE, mac(1), port(4), 1);
+        }
+        assert!(fdb.moves().count > 20, "{:?}", fdb.moves());
+        fdb.clear();
+        assert!(fdb.moves().count > 20, "a flush makes nothing undone");
     }
 
     #[test]

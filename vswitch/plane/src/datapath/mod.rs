@@ -48,7 +48,7 @@ pub use guard::Guard;
 pub use limiter::Limiter;
 pub use observe::{Observer, Step, Unobserved};
 pub use outputs::{Departure, Errand, Outputs};
-pub use place::{Fixed, Hold, Learned, Place, Row};
+pub use place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
 pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation, is_for_services};
 pub use slots::Slots;
 pub use ticket::{Ticket, Tickets};

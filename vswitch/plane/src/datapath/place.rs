@@ -29,6 +29,28 @@ pub enum Learned {
     Held,
 }
 
+/// Addresses of one bridge that were seen at another place than before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MacMoves {
+    /// How often; also of those that are held where they were.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<MacMove>,
+}
+
+/// An address that was seen elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MacMove {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: Mac,
+    /// Where it was.
+    pub from: PortId,
+    /// Where it was seen.
+    pub to: PortId,
+}
+
 /// What keeps an address where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fixed {

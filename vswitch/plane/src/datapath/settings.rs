@@ -11,7 +11,7 @@ use super::port::Port;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, NeighborRow, Place, PortId,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, MacMoves, NeighborRow, Place, PortId,
     PortSettings,
 };
 
@@ -84,6 +84,11 @@ impl Datapath {
             .get(id.0)
             .map(|bridge| FdbListing { rows: bridge.fdb.rows(second), evictions: bridge.fdb.evictions() })
             .unwrap_or_default()
+    }
+
+    /// How often addresses moved on each bridge.
+    pub fn mac_moves(&self) -> Vec<(BridgeId, MacMoves)> {
+        self.bridges.iter().map(|(number, bridge)| (BridgeId(number), bridge.fdb.moves())).collect()
     }
 
     /// Forgets the addresses that a bridge learned; only those at a port, or only one, if these are given.

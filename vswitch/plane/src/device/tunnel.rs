@@ -18,14 +18,20 @@ mod sender;
 mod tests;
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use rustix::io::Errno;
 use vxlan::{Peers, Vni};
 
 pub use receiver::{Change, Receiver};
 pub use sender::Sender;
+
+use sys::udp;
+
+/// Most errors that are taken from one socket at a time.
+const MOST_ERRORS: usize = 64;
 
 /// What sender and receiver of one tunnel share on all workers. The control side changes it while frames pass.
 #[derive(Debug)]
@@ -94,7 +100,8 @@ impl Tunnel {
         usize::from(self.mtu()) + packet::ETHERNET_HEADER
     }
 
-    fn second(&self, now: Instant) -> u32 {
+    /// A moment as the peers' table counts it.
+    pub fn second(&self, now: Instant) -> u32 {
         u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
     }
 
@@ -114,6 +121,20 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Calls `take` with what came back about datagrams: who they were for, and why. At most a few hundred, so that a flood of them cannot hold
+    /// the caller.
+    pub fn errors(&self, mut take: impl FnMut(IpAddr, Errno)) {
+        for socket in &self.sockets {
+            for _ in 0..MOST_ERRORS {
+                match udp::take_error(socket.as_fd()) {
+                    Ok(Some((address, error))) => take(address, error),
+                    Ok(None) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
     /// Takes nonblocking sockets, at least one, as [`sys::udp`](sys::udp) opens them.
     pub fn new(sockets: Vec<OwnedFd>, segmenting: bool) -> Self {
         Self { sockets, segmenting: segmenting.into() }

@@ -2,7 +2,8 @@
 //!
 //! The rules are the kernel's: a fragment that overlaps another ends the packet (RFC 5722, and `ip_frag_queue` for IPv4), one that
 //! is there already is ignored, and 30 s after the first nobody waits for the rest. At most [`MOST`] packets are under way, of at most
-//! 64 KiB in [`PIECES`] fragments each; when there are more, the station with the most loses its oldest.
+//! 64 KiB in [`PIECES`] fragments each; when there are more, [`Table`] says
+//! whose is given up.
 
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use packet::{ETHERNET_HEADER, Ethernet, Fragment, FragmentKey, IpPacket};
 
 use super::whole;
-use crate::table::Table;
+use crate::table::{Owner, Table};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MOST: usize = 128;
@@ -21,7 +22,7 @@ const PIECES: usize = 256;
 /// Packets that are not complete, by where they come from besides their addresses.
 #[derive(Debug)]
 pub struct Reassembly<T> {
-    packets: Table<(T, FragmentKey), Parts>,
+    packets: Table<(T, FragmentKey), T, Parts>,
     /// Fragments that came for nothing.
     pub dropped: u64,
 }
@@ -70,7 +71,7 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
             Some(number) => number,
             None => {
                 added.lost.extend(self.packets.victim().and_then(|victim| self.give_up(victim)));
-                self.packets.insert(key, ip.source, now, Parts::default())
+                self.packets.insert(key, Owner { port: origin, container: ip.source }, now, Parts::default())
             }
         };
         let bytes = frame.get(fragment.data..ip.end).unwrap_or_default();

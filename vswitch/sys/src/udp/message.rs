@@ -91,6 +91,24 @@ impl Control {
     }
 }
 
+/// What a message of a socket's error queue says (`IP_RECVERR`, ip(7)).
+pub(super) fn read_error(message: &libc::msghdr) -> Option<Errno> {
+    // SAFETY: recvmsg(2) has filled in `message`; its control buffer is still borrowed by the caller.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: the macros return null or a pointer to a whole header inside the control buffer, which the kernel wrote.
+    while let Some(header) = unsafe { next.as_ref() } {
+        let kinds = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+        if kinds.contains(&(header.cmsg_level, header.cmsg_type)) {
+            // SAFETY: as above; the kernel writes a `sock_extended_err` behind a header of these types (`ip_recv_error`).
+            let error = unsafe { libc::CMSG_DATA(header).cast::<libc::sock_extended_err>().read_unaligned() };
+            return i32::try_from(error.ee_errno).ok().map(Errno::from_raw_os_error);
+        }
+        // SAFETY: `message` and `header` are those of this walk.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    None
+}
+
 pub(super) fn read_control(message: &libc::msghdr, reception: &mut Reception) {
     // SAFETY: recvmsg(2) has filled in `message`; its control buffer is still borrowed by the caller.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };

@@ -57,6 +57,8 @@ struct Member {
     tunnel: Arc<Tunnel>,
     /// Who sent the datagram before, which is mostly who sends the next, and the tunnel's generation then.
     last: Option<(IpAddr, u16, u32)>,
+    /// Frames from that one that were not counted yet.
+    frames: u64,
 }
 
 /// The longest run that the kernel hands over.
@@ -84,7 +86,9 @@ impl Receiver {
     fn apply_changes(&mut self) {
         while let Ok(change) = self.changes.try_recv() {
             match change {
-                Change::Add(port, tunnel) => drop(self.tunnels.insert(tunnel.vni, Member { port, tunnel, last: None })),
+                Change::Add(port, tunnel) => {
+                    drop(self.tunnels.insert(tunnel.vni, Member { port, tunnel, last: None, frames: 0 }))
+                }
                 Change::Remove(vni) => drop(self.tunnels.remove(&vni)),
             }
         }
@@ -155,16 +159,26 @@ impl Receiver {
 }
 
 impl Member {
+    /// Counts the frames of who sent last.
+    fn count(&mut self) {
+        if let Some((_, peer, _)) = self.last {
+            self.tunnel.peers.count_received(peer, std::mem::take(&mut self.frames));
+        }
+    }
+
     fn sender(&mut self, source: IpAddr, now: Instant) -> Option<u16> {
         let generation = self.tunnel.generation();
         if let Some((address, peer, then)) = self.last
             && (address, then) == (source, generation)
         {
+            self.frames += 1;
             return Some(peer);
         }
+        self.count();
         match self.tunnel.peers.admit(source, self.tunnel.second(now)) {
             Admission::Known(peer) => {
                 self.last = Some((source, peer, generation));
+                self.frames = 1;
                 Some(peer)
             }
             Admission::Refused => None,
@@ -250,6 +264,7 @@ impl Device for Receiver {
     fn expire(&mut self, now: Instant) {
         self.now = now;
         for member in self.tunnels.values_mut() {
+            member.count();
             member.last = None;
             member.tunnel.expire(now);
         }

@@ -2,6 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use packet::{Batch, Capabilities, Checksum, Packet, checksum};
 use rustix::io::Errno;
@@ -25,6 +26,8 @@ pub struct Sender {
     /// Of the frame before, for the segments that follow it.
     inner: Inner,
     losses: Losses,
+    /// The second, as the peers' table counts them.
+    now: u32,
 }
 
 /// What the datagrams of a run have in common.
@@ -54,7 +57,8 @@ impl Sender {
         let header = Header { vni: tunnel.vni }.encode();
         let bytes = Vec::with_capacity(2 * (LONGEST_RUN + packet::MAX_FRAME));
         let (run, inner, losses) = (Gathered::default(), Inner::default(), Losses::default());
-        Self { tunnel, sources, header, bytes, run, inner, losses }
+        let now = tunnel.second(Instant::now());
+        Self { tunnel, sources, header, bytes, run, inner, losses, now }
     }
 
     /// Adds the datagram at `from` to the run, or begins another with it.
@@ -82,16 +86,19 @@ impl Sender {
         }
         let (tunnel, sources) = (&self.tunnel, &self.sources);
         let bytes = self.bytes.get(..end).unwrap_or_default();
-        let losses = &mut self.losses;
-        let mut send = |address: IpAddr| {
+        let (losses, now) = (&mut self.losses, self.now);
+        let mut send = |number: u16, address: IpAddr| {
             let run = Run { bytes, segment, to: SocketAddr::new(address, tunnel.port), class: key.class };
-            sources.send(key.socket, &run, losses);
+            if let Some(error) = sources.send(key.socket, &run, losses) {
+                tunnel.peers.note_error(number, error.raw_os_error(), now);
+            }
+            tunnel.peers.count_sent(number, count as u64, now);
         };
         match (key.peer, tunnel.group) {
-            (0, Some(group)) => send(group),
-            (0, None) => tunnel.peers.configured().for_each(send),
+            (0, Some(group)) => send(0, group),
+            (0, None) => tunnel.peers.configured().for_each(|(number, address)| send(number, address)),
             (peer, _) => match tunnel.peers.address(peer) {
-                Some(address) => send(address),
+                Some(address) => send(peer, address),
                 // It was taken out while the frame was on its way.
                 None => losses.count(Sent::Down, count as u64),
             },
@@ -100,35 +107,48 @@ impl Sender {
 }
 
 impl Sources {
-    /// Sends a run from one of the sockets.
-    fn send(&self, socket: usize, run: &Run<'_>, losses: &mut Losses) {
-        let Some(socket) = self.sockets.get(socket) else { return };
+    /// Sends a run from one of the sockets, and returns what was wrong.
+    fn send(&self, socket: usize, run: &Run<'_>, losses: &mut Losses) -> Option<Errno> {
+        let socket = self.sockets.get(socket)?;
         let count = run.bytes.len().div_ceil(run.segment);
         if count == 1 || self.is_segmenting() {
-            match udp::send_run(socket.as_fd(), run) {
-                Ok(()) => return,
+            match past_news(|| udp::send_run(socket.as_fd(), run)) {
+                Ok(()) => return None,
                 // The device computes no checksums, or they are switched off (`udp_send_skb`).
                 Err(Errno::IO | Errno::INVAL) if count > 1 => self.segmenting.store(false, Ordering::Relaxed),
-                Err(error) => return losses.count(refusal(error), count as u64),
+                Err(error) => {
+                    losses.count(refusal(error), count as u64);
+                    return Some(error);
+                }
             }
         }
-        send_each(socket, run, count, losses);
+        send_each(socket, run, count, losses)
     }
 }
 
 /// Sends the datagrams of a run one by one; one that is refused is passed over.
-fn send_each(socket: &OwnedFd, run: &Run<'_>, count: usize, losses: &mut Losses) {
-    let mut sent = 0;
+fn send_each(socket: &OwnedFd, run: &Run<'_>, count: usize, losses: &mut Losses) -> Option<Errno> {
+    let (mut sent, mut last) = (0, None);
     while sent < count {
         let rest = Run { bytes: run.bytes.get(sent * run.segment..).unwrap_or_default(), ..*run };
-        match udp::send_each(socket.as_fd(), &rest) {
-            Ok(0) => return,
+        match past_news(|| udp::send_each(socket.as_fd(), &rest)) {
+            Ok(0) => break,
             Ok(taken) => sent += taken,
             Err(error) => {
                 losses.count(refusal(error), 1);
+                last = Some(error);
                 sent += 1;
             }
         }
+    }
+    last
+}
+
+/// Sends again where the first try brought only news of an earlier datagram, which may have gone to another peer (`sock_error`, with `IP_RECVERR`).
+fn past_news<T>(mut send: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match send() {
+        Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::PROTO) => send(),
+        result => result,
     }
 }
 
@@ -171,6 +191,10 @@ impl Device for Sender {
         let Inner { flow, class } = self.inner;
         self.take(from, Key { peer: packet.peer, socket: flow as usize % self.sources.sockets.len().max(1), class });
         Sent::Done
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.now = self.tunnel.second(now);
     }
 
     fn flush(&mut self) -> Losses {

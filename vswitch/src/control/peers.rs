@@ -1,0 +1,149 @@
+//! The hosts at the other ends of tunnels: whether they are heard.
+//!
+//! VXLAN has no hello, so silence means something only while frames are sent there.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use vxlan::PeerRow;
+
+use super::Switch;
+use super::vxlan::Live;
+use api::{PeerInfo, PortState};
+
+/// For how many seconds a host may be silent while frames are sent to it.
+const PATIENCE: u32 = 10;
+
+/// How it stands with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PeerState {
+    /// It was heard, and has not been silent for long while frames were sent to it.
+    Up,
+    /// Nothing came from it yet.
+    NeverHeard,
+    /// It was heard, but not lately.
+    Silent,
+    /// What was sent there last came back.
+    Unreachable(String),
+}
+
+impl PeerState {
+    pub(super) fn of(row: &PeerRow) -> Self {
+        match (row.heard, row.error) {
+            (heard, Some((error, at))) if is_final(error) && heard.is_none_or(|heard| at > heard) => {
+                Self::Unreachable(text(error))
+            }
+            (None, _) => Self::NeverHeard,
+            (Some(heard), _) if row.sent_at > heard.saturating_add(PATIENCE) => Self::Silent,
+            (Some(_), _) => Self::Up,
+        }
+    }
+}
+
+impl std::fmt::Display for PeerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::NeverHeard => "never heard",
+            Self::Silent => "silent",
+            Self::Unreachable(why) => why,
+        })
+    }
+}
+
+/// Whether nothing gets there: not so where a packet was too long, or a queue full.
+fn is_final(error: i32) -> bool {
+    ![libc::EMSGSIZE, libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN].contains(&error)
+}
+
+/// What an error number says.
+fn text(error: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(error).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+    text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
+}
+
+impl Live {
+    /// How it stands with each host.
+    pub(super) fn remotes(&self) -> Vec<PeerInfo> {
+        let now = self.shared.second(Instant::now());
+        let info = |row: PeerRow| PeerInfo {
+            address: row.address,
+            named: row.configured,
+            state: PeerState::of(&row).to_string(),
+            heard_seconds: row.heard.map(|heard| now.saturating_sub(heard).into()),
+            rx_frames: row.received,
+            tx_frames: row.sent,
+            last_error: row.error.map(|(error, _)| text(error)),
+        };
+        self.shared.peers.rows().map(info).collect()
+    }
+
+    /// Up, unless there are hosts and none is.
+    pub(super) fn state(&self) -> PortState {
+        let mut states = self.shared.peers.rows().map(|row| PeerState::of(&row)).peekable();
+        let alone = states.peek().is_some() && !states.any(|state| state == PeerState::Up);
+        if alone { PortState::NoCarrier } else { PortState::Up }
+    }
+}
+
+impl Switch {
+    /// Takes note of what came back from the underlay, and says whose peers are heard no more, or again. To be called now and then.
+    pub(super) fn follow_peers(&mut self) {
+        let mut states = Vec::new();
+        for (name, live) in self.tunnels.iter().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
+            let now = live.shared.second(Instant::now());
+            live.sources.errors(|address, error| self.note_peer_error(address, error.raw_os_error()));
+            let rows = live.shared.peers.rows().filter(|row| row.configured);
+            // A tunnel that has just begun has not been answered yet, nor one over which nothing was sent.
+            let is_due = |row: &PeerRow| row.heard.is_some() || row.error.is_some() || row.sent > 0 && now > PATIENCE;
+            states.extend(rows.filter(is_due).map(|row| ((name.clone(), row.address), PeerState::of(&row))));
+        }
+        for (key, state) in &states {
+            let before = self.peers.get(key);
+            if before == Some(state) || before.is_none() && *state == PeerState::Up {
+                continue;
+            }
+            let address = key.1;
+            match state {
+                PeerState::Up => tracing::info!(vxlan = %key.0, "peer {address} is heard again"),
+                state => tracing::warn!(vxlan = %key.0, "peer {address}: {state}"),
+            }
+        }
+        self.peers = states.into_iter().collect();
+    }
+
+    /// Sockets are shared, so an error may be about a peer of any tunnel that has it.
+    fn note_peer_error(&self, address: IpAddr, error: i32) {
+        for live in self.tunnels.values().filter_map(super::vxlan::TunnelPort::live) {
+            if let Some(number) = live.shared.peers.number(address) {
+                live.shared.peers.note_error(number, error, live.shared.second(Instant::now()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_means_something_only_while_frames_are_sent() {
+        let address: IpAddr = "192.0.2.2".parse().unwrap();
+        let row = PeerRow { address, configured: true, heard: None, received: 0, sent: 0, sent_at: 0, error: None };
+        let heard = PeerRow { heard: Some(100), ..row };
+        assert_eq!(PeerState::of(&row), PeerState::NeverHeard);
+        assert_eq!(PeerState::of(&PeerRow { sent: 9, sent_at: 500, ..row }), PeerState::NeverHeard);
+        assert_eq!(PeerState::of(&heard), PeerState::Up);
+        assert_eq!(PeerState::of(&PeerRow { sent_at: 110, ..heard }), PeerState::Up);
+        assert_eq!(PeerState::of(&PeerRow { sent_at: 111, ..heard }), PeerState::Silent);
+        let refused = PeerState::Unreachable("no route to host".to_owned());
+        assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 101)), ..heard }), refused);
+        assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 99)), ..heard }), PeerState::Up, "that is over");
+        assert_eq!(
+            PeerState::of(&PeerRow { error: Some((libc::EMSGSIZE, 101)), ..heard }),
+            PeerState::Up,
+            "shorter ones get there"
+        );
+    }
+}
