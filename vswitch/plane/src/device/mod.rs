@@ -1,7 +1,7 @@
 //! Where frames come from and go to.
 //!
 //! A [`Device`] is one queue of one port, owned by one worker. It is given open descriptors: opening and configuring devices
-//! is the control side's work ([`attach`](crate::attach)). It never blocks.
+//! is the control side's work (`attach` in the crate `vswitch`). It never blocks.
 
 mod memory;
 mod packet_socket;
