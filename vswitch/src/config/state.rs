@@ -334,22 +334,33 @@ mod tests {
         state
     }
 
+    /// Opens a directory that no other vswitchd has. A process that another test forks has its lock too until it becomes another program.
+    fn open(path: &Path) -> (StateFile, State, Vec<String>) {
+        for _ in 0..500 {
+            match StateFile::open(path) {
+                Err(StateError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("{} stays in use", path.display());
+    }
+
     #[test]
     fn what_is_saved_is_there_the_next_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/when/missing");
-        let (mut file, state, notes) = StateFile::open(&path).unwrap();
+        let (mut file, state, notes) = open(&path);
         assert_eq!((state.bridges.len(), state.ports.len(), &state.made, notes.len()), (0, 0, &Made::default(), 0));
         let some = some();
         file.save(&some).unwrap();
         drop(file);
-        assert_eq!(StateFile::open(&path).unwrap().1, some);
+        assert_eq!(open(&path).1, some);
     }
 
     #[test]
     fn what_is_kept_already_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        let (mut file, state, _) = open(directory.path());
         file.save(&state).unwrap();
         let path = directory.path().join(FILE);
         let written = || std::fs::metadata(&path).unwrap().ino();
@@ -357,7 +368,7 @@ mod tests {
         file.save(&state).unwrap();
         assert_eq!(written(), first);
         drop(file);
-        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        let (mut file, state, _) = open(directory.path());
         file.save(&state).unwrap();
         assert_eq!(written(), first);
         file.try_save(&state).unwrap();
@@ -368,30 +379,30 @@ mod tests {
     fn a_damaged_file_is_replaced_by_the_one_before_and_put_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let (mut file, first, _) = StateFile::open(directory.path()).unwrap();
+        let (mut file, first, _) = open(directory.path());
         file.save(&first).unwrap();
         file.save(&some()).unwrap();
         drop(file);
         for garbage in ["", "{\"made\":", "\u{0}\u{0}\u{0}"] {
             std::fs::write(path(FILE), garbage).unwrap();
-            let (_, state, notes) = StateFile::open(directory.path()).unwrap();
+            let (_, state, notes) = open(directory.path());
             assert_eq!(state, first);
             assert!(notes[0].contains("state.json.old") && notes[0].contains("state.json.damaged"), "{notes:?}");
             // Nothing is touched before there is something to write.
             assert_eq!(std::fs::read_to_string(path(FILE)).unwrap(), garbage);
         }
-        let (mut file, _, _) = StateFile::open(directory.path()).unwrap();
+        let (mut file, _, _) = open(directory.path());
         file.save(&some()).unwrap();
         assert_eq!(std::fs::read_to_string(path(DAMAGED)).unwrap(), "\u{0}\u{0}\u{0}");
         drop(file);
-        let (_, state, notes) = StateFile::open(directory.path()).unwrap();
+        let (_, state, notes) = open(directory.path());
         assert_eq!((state.ports, notes.len()), (some().ports, 0));
     }
 
     #[test]
     fn fields_of_a_newer_release_outlive_this_one() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut file, state, _) = StateFile::open(directory.path()).unwrap();
+        let (mut file, state, _) = open(directory.path());
         file.save(&state).unwrap();
         drop(file);
         let path = directory.path().join(FILE);
@@ -399,7 +410,7 @@ mod tests {
         let mut document = read();
         (document["format"], document["labs"]) = (2.into(), "vlan".into());
         std::fs::write(&path, document.to_string()).unwrap();
-        let (mut file, mut state, notes) = StateFile::open(directory.path()).unwrap();
+        let (mut file, mut state, notes) = open(directory.path());
         assert_eq!(notes.len(), 0, "{notes:?}");
         state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
         file.save(&state).unwrap();
@@ -420,11 +431,11 @@ mod tests {
     #[test]
     fn one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
-        let (file, ..) = StateFile::open(directory.path()).unwrap();
+        let (file, ..) = open(directory.path());
         let error = StateFile::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("another vswitchd, process {},", std::process::id())), "{error}");
         drop(file);
-        StateFile::open(directory.path()).unwrap();
+        open(directory.path());
     }
 
     #[test]
