@@ -1,11 +1,11 @@
-//! `vswitch-netavark`, called as netavark calls it.
+//! `vswitch-netavark`, called as netavark calls it, and by Podman itself.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use vswitch_tests::{Lab, needs, program};
+use vswitch_tests::{DockerHost, Engine, Lab, Tour, needs, needs_engine, program};
 
 /// Runs the plugin; its exit code and what it printed.
 fn plugin(lab: &Lab, words: &[&str], document: &Value) -> (Option<i32>, Value) {
@@ -205,4 +205,38 @@ fn options_of_a_network_are_carried_out() {
     let status = ok(plugin(&lab, &["setup", &netns(&lab, "plain")], &place("plain", &plain, &json!(null), json!({}))));
     assert_eq!((&status["interfaces"]["eth0"]["subnets"], &status["dns_server_ips"]), (&json!([]), &json!([])));
     assert_eq!(rows(&lab, "list-br"), 3);
+}
+
+/// A place for what Podman keeps. What the document does not show: there may be control groups of both versions, and what Podman leaves of them
+/// is to go.
+const PODMAN: &str = r#"
+set -e
+cp -a /etc/containers /run/etc && mount --bind /run/etc /etc/containers
+mkdir -p /etc/containers/containers.conf.d /var/lib/containers /usr/local/libexec
+for directory in /var/lib/containers /usr/local/libexec /dev/shm; do mount -t tmpfs none $directory; done
+printf '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "/usr/sbin/runc"\nevents_logger = "file"\n' > /etc/containers/containers.conf.d/here.conf
+printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
+cat > /run/bin/podman <<END
+#!/bin/sh
+[ "\$1" != run ] || { shift; set -- run --cgroup-parent=/$cgroup "\$@"; }
+exec /usr/bin/podman "\$@"
+END
+chmod +x /run/bin/podman
+"#;
+
+#[test]
+fn every_command_of_podmans_tour_does_what_it_says() {
+    needs_engine!(Engine::Newest,);
+    let tour = Tour::of_part("containers.md", "Podman");
+    assert!(tour.len() > 20, "{}", tour.len());
+    let mut host = DockerHost::bare(Engine::Newest);
+    host.write("/run/switch.toml", "");
+    host.start_vswitchd();
+    host.sh(&format!("cgroup={}\n{PODMAN}", host.cgroup())).ok();
+    host.make_image();
+    host.import_with("podman", "docker.io/library/");
+    tour.run(&host, "export PODMAN_IGNORE_CGROUPSV1_WARNING=1");
+    // Its last commands have removed everything.
+    let left = "podman ps -aq; vsctl --json list-ports; vsctl --json list-br; vsctl --json list-forwards; vsctl --json list-uplinks; ls /run/netns";
+    assert_eq!(host.sh(left).stdout, "[]\n[]\n[]\n[]\noutside\n");
 }

@@ -26,7 +26,7 @@ mod vxlan;
 pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
-    PublishedPort, Runtime,
+    NetworkName, PublishedPort, Runtime,
 };
 pub use docker::DockerPlace;
 pub use ending::{Ending, MadeKind, MadeThing};

@@ -10,7 +10,7 @@ use packet::Mac;
 use super::{ControlError, Port, Switch};
 use crate::api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
-    ForwardSpec, Netns, Origin, PortName, PortState, Reply, Runtime,
+    ForwardSpec, Netns, NetworkName, Origin, PortName, PortState, Reply, Runtime,
 };
 use crate::attach::{self, AttachError};
 use crate::config::Layout;
@@ -257,11 +257,11 @@ impl Switch {
     pub(super) fn keep_containers(
         &mut self,
         runtime: Runtime,
-        network: &str,
+        network: &NetworkName,
         kept: &BTreeSet<ContainerKey>,
     ) -> Result<Reply, ControlError> {
         let goes = |key: &ContainerKey, interface: &Interface| {
-            key.runtime == runtime && interface.network.name == network && !kept.contains(key)
+            key.runtime == runtime && interface.network.name == *network && !kept.contains(key)
         };
         if self.state.containers.0.iter().any(|(key, interface)| goes(key, interface)) {
             self.change(Origin::Container, |state| state.containers.0.retain(|key, interface| !goes(key, interface)))?;
@@ -347,7 +347,7 @@ impl Switch {
     pub(super) fn networks_on(&self, bridge: &BridgeName) -> Vec<String> {
         let mut networks = self.names.networks_on(bridge, &self.state.docker);
         let others = self.state.containers.0.values().map(|interface| &interface.network);
-        networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone()));
+        networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone().into()));
         networks.sort();
         networks.dedup();
         networks

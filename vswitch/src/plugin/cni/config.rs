@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fault::{Code, Fault};
+use super::result::Previous;
 use crate::api::{
-    BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, PortKind,
-    PortName, PublishedPort, Rate, Runtime,
+    BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, NetworkName,
+    PortKind, PortName, PublishedPort, Rate, Runtime,
 };
 use crate::plugin::{askable, first_host};
 
@@ -28,8 +29,7 @@ const OWN: &str = "vswitch-cni";
 pub(super) struct Config {
     #[serde(default)]
     cni_version: String,
-    #[serde(default)]
-    name: String,
+    name: NetworkName,
     bridge: Option<BridgeName>,
     subnets: Option<Vec<IpNet>>,
     uplink: Option<PortName>,
@@ -42,7 +42,7 @@ pub(super) struct Config {
     ipam: Option<Ipam>,
     dns: Option<Value>,
     runtime_config: Option<RuntimeConfig>,
-    prev_result: Option<Value>,
+    prev_result: Option<Previous>,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<Attachment>>,
 }
@@ -108,9 +108,6 @@ impl Config {
             let (version, known) = (config.cni_version.escape_debug(), VERSIONS.join(", "));
             return Err(Fault::new(Code::Version, format!("`cniVersion` is \"{version}\": this plugin speaks {known}")));
         }
-        if config.name.is_empty() {
-            return Err(Fault::config("the network has no `name`: give it one"));
-        }
         Ok(config)
     }
 
@@ -118,12 +115,12 @@ impl Config {
         &self.cni_version
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) const fn name(&self) -> &NetworkName {
         &self.name
     }
 
     /// What an earlier plugin of the chain, or ADD, came to.
-    pub(super) const fn previous(&self) -> Option<&Value> {
+    pub(super) const fn previous(&self) -> Option<&Previous> {
         self.prev_result.as_ref()
     }
 
@@ -211,7 +208,7 @@ impl Config {
         let none = RuntimeConfig::default();
         let runtime = self.runtime_config.as_ref().unwrap_or(&none);
         let pod = arguments.iter().find(|(key, _)| key == "K8S_POD_NAME").map(|(_, name)| name.clone());
-        let aliases = runtime.aliases.iter().flat_map(|aliases| aliases.get(&self.name)).flatten().cloned();
+        let aliases = runtime.aliases.iter().flat_map(|aliases| aliases.get(self.name.as_str())).flatten().cloned();
         let names = pod.into_iter().chain(std::iter::once(key.container().to_owned())).chain(aliases);
         let rate = |bits: Option<u64>, what: &str| bits.filter(|bits| *bits > 0).map(|bits| rate(bits, what)).transpose();
         let bandwidth = runtime.bandwidth.as_ref();
@@ -345,7 +342,10 @@ mod tests {
             (json!({}), "the network has no `bridge`"),
             (json!({ "bridge": "a/b" }), "bridge name \"a/b\" holds '/'"),
             (json!({ "bridge": "br0", "cniVersion": "0.1.0" }), "`cniVersion` is \"0.1.0\": this plugin speaks 0.3.0"),
-            (json!({ "bridge": "br0", "name": "" }), "no `name`"),
+            (json!({ "bridge": "br0", "name": "" }), "\"\" cannot be the name of a network: use 1 to 255 letters"),
+            (json!({ "bridge": "br0", "name": "a\nb" }), "\"a\\nb\" cannot be the name of a network"),
+            (json!({ "bridge": "br0", "prevResult": [] }), "expected what ADD prints, an object with lists"),
+            (json!({ "bridge": "br0", "prevResult": { "ips": 7 } }), "invalid type: integer `7`, expected a sequence"),
             (json!({ "bridge": "br0", "mtu": 9000 }), "`mtu` is for a bridge that the network makes"),
             (json!({ "bridge": "br0", "vlan": 5000 }), "5000 is not a VLAN"),
             (json!({ "bridge": "br0", "attach": "link" }), "use \"tap\" or \"veth\""),

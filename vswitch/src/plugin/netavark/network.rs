@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Fault;
-use crate::api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames};
+use crate::api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames, NetworkName};
 use crate::docker::message::Driver;
 use crate::docker::{NetworkOptions, Rates};
 use crate::plugin::first_host;
@@ -30,7 +30,7 @@ pub(super) struct Network {
 /// What the switch reads of it. What is absent comes as `null`.
 #[derive(Clone, Debug, Deserialize)]
 struct Said {
-    name: String,
+    name: NetworkName,
     id: String,
     internal: Option<bool>,
     ipv6_enabled: Option<bool>,
