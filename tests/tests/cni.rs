@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vswitch_tests::{DockerHost, Lab, Tour, needs, program};
@@ -29,7 +30,8 @@ fn call(lab: &Lab, command: &str, container: &str, config: &Value, more: &[(&str
     plugin.env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0").env("CNI_NETNS", netns).env("CNI_PATH", lab.path("cni"));
     plugin.envs(more.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = plugin.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+    // A call that needs no document may have ended.
+    let _ = child.stdin.take().unwrap().write_all(config.to_string().as_bytes());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{command}");
     let document = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
@@ -144,7 +146,7 @@ fn what_a_runtime_asks_for_besides_is_carried_out() {
 
 #[test]
 fn of_what_is_refused_nothing_is_made() {
-    needs!("nc");
+    needs!("nc", "ping");
     let mut lab = lab(&["web", "box"]);
     lab.spawn_in("host", "nc -lk 127.0.0.1 9000");
     lab.until("it listens", |lab| lab.run_in("host", "nc -z 127.0.0.1 9000").code == Some(0));
@@ -158,7 +160,21 @@ fn of_what_is_refused_nothing_is_made() {
     .ok();
     let before = (lab.json("show")["ports"].clone(), lab.json("list-forwards"), lab.json("list-br"));
     let map = |host: u16, more: Value| json!({ "bridge": "br0", "runtimeConfig": { "portMappings": [{ "hostPort": 8090, "containerPort": 80 }, { "hostPort": host, "containerPort": 80 }], "ips": more } });
+    let (own, fifo) = (format!("/proc/{}/ns/net", lab.pid()), lab.path("fifo").display().to_string());
+    lab.sh(&format!("mkfifo {fifo}")).ok();
+    let (own, fifo) = ([("CNI_NETNS", own.as_str())], [("CNI_NETNS", fifo.as_str())]);
     for (config, more, code, part) in [
+        (net(), &own[..], 100, "is the network namespace that vswitchd itself is in"),
+        (net(), &fifo, 100, "is not a network namespace"),
+        (net(), &[("CNI_NETNS", "/run/a\nb")], 100, "/run/a\\nb is not a network namespace"),
+        (
+            json!({ "bridge": "br0", "prevResult": [] }),
+            &[],
+            6,
+            "`prevResult`: invalid type: sequence, expected what ADD prints",
+        ),
+        (json!({ "bridge": "br0", "name": "a\nb" }), &[], 6, "\"a\\nb\" cannot be the name of a network"),
+        (map(8091, json!(["10.10.0.8", "10.10.0.9"])), &[], 100, "10.10.0.9 is a second one of the subnet 10.10.0.0/24"),
         (map(9000, json!(null)), &[][..], 100, ":9000 is in use"),
         (map(8080, json!(null)), &[], 100, "tcp/8080"),
         (map(8091, json!(["10.10.0.2"])), &[], 100, "the address 10.10.0.2 is that of container web already"),
@@ -203,6 +219,10 @@ fn of_what_is_refused_nothing_is_made() {
         assert_eq!((lab.json("show")["ports"].clone(), lab.json("list-forwards"), lab.json("list-br")), before, "{config}");
         assert_eq!(lab.run_in("box", "ip -o link | wc -l").ok(), "1\n", "{config}");
     }
+    // Nor is what is there already lost by a call that comes again and is refused.
+    call(&lab, "ADD", "web", &map(9000, json!(null)), &[]).refused();
+    assert_eq!((lab.json("list-forwards"), lab.json("list-br")), (before.1, before.2));
+    lab.run_in("web", "ping -c 1 -W 5 10.10.0.1").ok();
     call(&lab, "ADD", "box", &net(), &[]).ok();
 }
 
@@ -258,6 +278,13 @@ fn whoever_died_untold_is_collected() {
             .map(|port| port["container"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
+    // One whose namespace is gone goes at once, and not with the next look of every half minute.
+    lab.add_netns("e");
+    call(&lab, "ADD", "e", &net(), &[]).ok();
+    let begun = Instant::now();
+    lab.sh("ip netns del @e").ok();
+    lab.until("it is collected", |lab| names(lab) == ["a", "b", "c"]);
+    assert!(begun.elapsed() < Duration::from_secs(15));
     // Whoever wants what a dead one had gets it at once.
     lab.sh("ip netns del @a").ok();
     let wish = json!({ "bridge": "br0", "runtimeConfig": { "ips": ["10.10.0.2"] } });

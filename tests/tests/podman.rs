@@ -12,7 +12,8 @@ fn plugin(lab: &Lab, words: &[&str], document: &Value) -> (Option<i32>, Value) {
     let mut plugin = Command::new(program("vswitch-netavark"));
     plugin.env("VSWITCH_CONTROL", lab.path("control.sock")).args(words);
     let mut child = plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+    // A call that needs no document may have ended.
+    let _ = child.stdin.take().unwrap().write_all(document.to_string().as_bytes());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
     let answer = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
@@ -106,6 +107,51 @@ fn containers_of_podman_come_and_go() {
 }
 
 #[test]
+fn a_container_on_several_networks_publishes_its_ports_once() {
+    needs!("curl", "busybox");
+    let mut lab = Lab::with("");
+    lab.add_netns("web");
+    let path = netns(&lab, "web");
+    let network = |name: &str, id: &str, number: u8, internal: bool| {
+        let subnets = json!([{ "subnet": format!("10.89.{number}.0/24") }]);
+        ok(plugin(&lab, &["create"], &asked(json!({ "name": name, "id": id, "subnets": subnets, "internal": internal }))))
+    };
+    let networks = [
+        network("vault", "aaaaaaaa01234567", 1, true),
+        network("net1", "bbbbbbbb01234567", 2, false),
+        network("net2", "cccccccc01234567", 3, false),
+    ];
+    // So Podman says it to each of them.
+    let ports = json!([{ "container_port": 80, "host_ip": "", "host_port": 8080, "protocol": "tcp", "range": 2 }]);
+    let places: Vec<Value> = (0..3)
+        .map(|index| {
+            let options = json!({ "aliases": null, "interface_name": format!("eth{index}"), "static_ips": [format!("10.89.{}.7", index + 1)], "static_mac": null });
+            place("web", &networks[index], &json!(null), json!({ "port_mappings": ports, "network_options": options }))
+        })
+        .collect();
+    for place in &places {
+        ok(plugin(&lab, &["setup", &path], place));
+    }
+    let published = |lab: &Lab| {
+        let forwards = lab.json("list-forwards");
+        forwards.as_array().unwrap().iter().map(|forward| forward["to"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(published(&lab), ["10.89.2.7:80"]);
+    lab.sh(&format!("mkdir -p {0} && echo hello > {0}/index.html", lab.path("www").display())).ok();
+    lab.spawn_in("web", &format!("busybox httpd -f -p 80 -h {}", lab.path("www").display()));
+    let answers = |lab: &Lab| {
+        lab.until("it answers", |lab| lab.run_in("host", "curl -sf -m 3 http://127.0.0.1:8080/").stdout == "hello\n");
+    };
+    answers(&lab);
+    // `podman network disconnect net1 web`: the other one that has a way out goes on.
+    ok(plugin(&lab, &["teardown", &path], &places[1]));
+    assert_eq!(published(&lab), ["10.89.3.7:80"]);
+    answers(&lab);
+    ok(plugin(&lab, &["teardown", &path], &places[2]));
+    assert_eq!((published(&lab).len(), rows(&lab, "list-ports")), (0, 1));
+}
+
+#[test]
 fn a_network_without_a_way_out_has_names_and_no_default_route() {
     needs!("dig", "ip");
     let lab = Lab::with("");
@@ -139,7 +185,7 @@ fn bad_input_gets_one_sentence_and_leaves_nothing() {
     }
     let network = ok(plugin(&lab, &["create"], &asked(json!({ "subnets": [{ "subnet": "10.89.3.0/24" }] }))));
     let port = |number: u16, protocol: &str| json!({ "port_mappings": [{ "container_port": 80, "host_ip": "", "host_port": number, "protocol": protocol, "range": 1 }] });
-    let path = netns(&lab, "web");
+    let (path, own) = (netns(&lab, "web"), format!("/proc/{}/ns/net", lab.pid()));
     for (ips, more, netns, part) in [
         (
             json!(["10.89.3.7"]),
@@ -150,6 +196,10 @@ fn bad_input_gets_one_sentence_and_leaves_nothing() {
         (json!(["10.89.3.7"]), port(80, "sctp"), &path, "sctp ports cannot be published"),
         (json!(["10.99.3.7"]), json!({}), &path, "in no subnet of the network, which has 10.89.3.0/24"),
         (json!(["10.89.3.1"]), json!({}), &path, "of its bridge's gateway"),
+        (json!(["10.89.3.0"]), json!({}), &path, "cannot have the address 10.89.3.0/24"),
+        (json!(["10.89.3.7", "10.89.3.7"]), json!({}), &path, "has the address 10.89.3.7 twice"),
+        (json!(["10.89.3.7"]), json!({}), own.as_str(), "is the network namespace that vswitchd itself is in"),
+        (json!(["10.89.3.7"]), json!({}), "/run/a\nb", "/run/a\\nb is not a network namespace"),
         (json!(["10.89.3.7"]), json!({}), "/nowhere", "/nowhere is not a network namespace"),
         (json!(["10.89.3.7"]), json!({ "container_id": "../x" }), &path, "is not the identifier of a container"),
     ] {

@@ -86,6 +86,7 @@ pub mod docker;
 mod fragments;
 pub mod host;
 mod http;
+mod json;
 mod keep;
 pub mod plugin;
 pub mod services;

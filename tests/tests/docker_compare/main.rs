@@ -234,7 +234,8 @@ fn page() -> String {
     for topic in &TOPICS {
         page += &format!("\n## {}\n\n```text\n{}", topic.name, page::row("", &["bridge", "vswitch"], None));
         for check in topic.checks {
-            let answers = [DOCKERS, OURS].map(|column| column.in_its_words(check.wanted(Engine::Newest, column.driver == DOCKERS.driver)));
+            let answers = [DOCKERS, OURS]
+                .map(|column| column.in_its_words(check.wanted(Engine::Newest, column.driver == DOCKERS.driver)));
             page += &page::row(check.what, &answers.each_ref().map(String::as_str), check.reason(Engine::Newest));
         }
         page += "```\n";

@@ -47,7 +47,10 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 #[test]
 fn a_row_has_its_answers_beside_each_other() {
-    assert_eq!(row("a name", &["yes", "no"], Some("as is right")), "a name                 yes                          no\n                       (as is right)\n");
+    assert_eq!(
+        row("a name", &["yes", "no"], Some("as is right")),
+        "a name                 yes                          no\n                       (as is right)\n"
+    );
     let long = row(&"word ".repeat(9), &["x".repeat(30).as_str(), "1\n2"], None);
     assert_eq!(long.lines().count(), 3, "{long}");
     assert!(long.lines().all(|line| line.chars().count() <= 80) && long.contains("1 / 2"), "{long}");

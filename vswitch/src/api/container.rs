@@ -73,6 +73,11 @@ impl ContainerKey {
     pub fn container(&self) -> &str {
         &self.container
     }
+
+    /// Whether both are of one container.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (self.runtime, &self.container) == (other.runtime, &other.container)
+    }
 }
 
 /// What CNI and Podman allow for identifiers and names.

@@ -238,6 +238,11 @@ pub fn netns_inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }
 
+/// The number of vswitchd's own.
+pub fn own_netns_inode() -> Option<u64> {
+    netns_inode(Path::new(OWN))
+}
+
 /// Whether the file system is that of namespaces (`NSFS_MAGIC`, linux/magic.h).
 const fn is_of_namespaces(stat: &StatFs) -> bool {
     stat.f_type == 0x6e73_6673

@@ -97,10 +97,11 @@ pub(super) fn document(config: &Config, info: &ContainerInfo, netns: &Path, gran
     result.ips.extend(info.addresses.iter().map(|net| ip(config, info, *net, index)));
     result.routes.extend(routes(info));
     result.rest.insert("cniVersion".to_owned(), json!(config.version()));
-    let dns = config.dns().or_else(|| granted.map(|granted| &granted.dns)).filter(|dns| says_something(dns));
+    let delegates = || granted.and_then(|granted| granted.dns.as_object());
+    let dns = config.dns().or_else(delegates).filter(|dns| says_something(dns));
     let own = || json!({ "nameservers": info.name_servers, "search": info.domain.as_slice() });
-    if !result.rest.get("dns").is_some_and(says_something) {
-        result.rest.insert("dns".to_owned(), dns.cloned().unwrap_or_else(own));
+    if !result.rest.get("dns").and_then(Value::as_object).is_some_and(says_something) {
+        result.rest.insert("dns".to_owned(), dns.map_or_else(own, |dns| json!(dns)));
     }
     json!(result)
 }
@@ -123,8 +124,8 @@ fn routes(info: &ContainerInfo) -> impl Iterator<Item = Value> {
     info.gateways.iter().map(default).chain(info.routes.iter().map(other))
 }
 
-fn says_something(dns: &Value) -> bool {
-    dns.as_object().is_some_and(|dns| dns.values().any(|value| !value.is_null() && *value != json!([]) && *value != json!("")))
+fn says_something(dns: &Map<String, Value>) -> bool {
+    dns.values().any(|value| !value.is_null() && *value != json!([]) && *value != json!(""))
 }
 
 /// Whether an interface is what ADD printed.
