@@ -255,7 +255,11 @@ fn a_mac_address_that_moves_to_and_fro_is_counted_shown_and_logged_with_both_por
 fn a_peer_of_a_tunnel_is_up_only_if_it_is_heard() {
     needs!("ping");
     let mut lab = Lab::new();
-    lab.add_netns("far");
+    for name in ["a", "far"] {
+        // Without IPv6 they say nothing of their own accord.
+        lab.add_netns(name);
+        lab.run_in(name, "for of in all default; do echo 1 > /proc/sys/net/ipv6/conf/$of/disable_ipv6; done").ok();
+    }
     lab.sh("ip -n @host link add u0 type veth peer name eth0 netns @far && ip -n @host addr add 192.0.2.1/24 dev u0 && \
          ip -n @host link set u0 up && ip -n @far link set eth0 up && ip -n @far addr add 192.0.2.2/24 dev eth0 && \
          ip -n @far link add vx type vxlan id 7 dstport 4789 local 192.0.2.2 remote 192.0.2.1 && ip -n @far link set vx up && \
