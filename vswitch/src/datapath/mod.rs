@@ -13,6 +13,7 @@
 
 mod bridge;
 mod claim;
+mod conflict;
 mod drop;
 mod fdb;
 mod guard;
@@ -38,6 +39,7 @@ use std::time::Instant;
 use packet::{Batch, Ethernet, Mac, Tag, VlanId};
 
 pub use bridge::BridgeSettings;
+pub use conflict::{AddressConflict, AddressConflicts, Holder, Speaker};
 pub use drop::{Counters, DropReason};
 pub use fdb::Fdb;
 pub use guard::Guard;
@@ -130,6 +132,15 @@ pub struct News {
     pub mac: Mac,
     /// Where it is.
     pub place: Place,
+}
+
+/// What a bridge, as one worker sees it, shows that is most likely a mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Symptoms {
+    /// MAC addresses that were seen at another place than before.
+    pub moves: MacMoves,
+    /// IP addresses that two have.
+    pub conflicts: AddressConflicts,
 }
 
 /// A bridge's table, as one worker sees it.
@@ -237,7 +248,7 @@ impl Datapath {
         }
         let watched = self.router.watches(id) || bridge.has_owners();
         if watched {
-            let who = Claimant { bridge: id, vlan, port: place.port, is_station: port.is_station() };
+            let who = Claimant { bridge: id, vlan, port: place.port, second, is_station: port.is_station() };
             claim::check(&self.router, bridge, &who, &ethernet, received.bytes())?;
         }
         if port.remote.as_ref().is_none_or(|remote| remote.learn) {
