@@ -90,7 +90,7 @@ impl Traffic {
             count += 1;
         }
         let batch = &mut batch[..count];
-        nat.foresee(direction, batch.iter().map(|(packet, frame)| (*packet, &frame[..])));
+        nat.prefetch(direction, batch.iter().map(|(packet, frame)| (*packet, &frame[..])));
         for (packet, frame) in batch {
             let rewrite = match direction {
                 Direction::Outbound => nat.outbound(*now, packet, frame).ok(),

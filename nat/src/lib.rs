@@ -31,19 +31,19 @@
 //!
 //! # Reading on
 //!
-//! `translate`: the three questions; `foresee`: what makes them cheap in a large table. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`,
+//! `translate`: the three questions; `prefetch`: what makes them cheap in a large table. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`,
 //! `sources`, `ports`, `index` and `rings`: where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`:
 //! bytes.
 #![forbid(unsafe_code)]
 
 mod counters;
-mod foresee;
 mod fragments;
 mod groups;
 mod icmp;
 mod index;
 mod key;
 mod ports;
+mod prefetch;
 mod read;
 mod rewrite;
 mod rings;

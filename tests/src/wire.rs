@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use vswitch::sys::{netns, packet};
+use sys::{netns, packet};
 
 use crate::lab::Lab;
 

@@ -100,9 +100,9 @@ fn stations_know_each_other_over_a_restart() {
     };
     for planned in [true, false] {
         if planned {
-            drop(lab.stop())
+            lab.stop();
         } else {
-            lab.kill()
+            lab.kill();
         }
         lab.until("the kernel has seen that", |lab| lab.run_in("a", "ip link show eth0").ok().contains("NO-CARRIER"));
         assert_eq!(known(&lab), [true; 2], "planned: {planned}");

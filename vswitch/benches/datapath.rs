@@ -14,10 +14,7 @@ use std::time::Instant;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
 use packet::{Batch, Capabilities, Checksum, Egress, Gso, GsoKind, Mac, Offload, Queued, TagEdit, VlanId};
-use vswitch::api::ControlFrames;
-use vswitch::datapath::{
-    BridgeId, BridgeSettings, Datapath, GatewaySettings, Outputs, PortId, PortSettings, Side, Translation,
-};
+use plane::datapath::{BridgeId, BridgeSettings, Datapath, GatewaySettings, Outputs, PortId, PortSettings, Side, Translation};
 
 const PORTS: u32 = 64;
 
@@ -33,15 +30,16 @@ fn frame(source: Mac, destination: Mac) -> [u8; 60] {
     bytes
 }
 
-const BRIDGE: BridgeSettings =
-    BridgeSettings { mtu: 1500, ageing: 300, max_macs: 1 << 17, control_frames: ControlFrames::Drop };
+fn bridge_settings() -> BridgeSettings {
+    BridgeSettings { max_macs: 1 << 17, ..BridgeSettings::default() }
+}
 
 /// A bridge that knows `stations` addresses, spread over its ports.
 fn bridge(now: Instant, stations: u64) -> Datapath {
     let mut datapath = Datapath::new(now, 1);
-    datapath.set_bridge(now, BridgeId(0), BRIDGE);
+    datapath.set_bridge(now, BridgeId(0), bridge_settings());
     for port in 0..PORTS {
-        datapath.set_port(now, PortId(port), &PortSettings::on(BridgeId(0)));
+        datapath.set_port(PortId(port), &PortSettings::on(BridgeId(0)));
     }
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
     for number in 0..stations {
@@ -153,8 +151,8 @@ impl Gateway {
             Side::Outside { gateways, translation: Translation::Nat(Box::new(rules)) },
         ];
         for ((number, side), (own, _)) in (0..).zip(sides).zip(Self::STATIONS) {
-            datapath.set_bridge(now, BridgeId(number), BRIDGE);
-            datapath.set_port(now, PortId(number), &PortSettings::on(BridgeId(number)));
+            datapath.set_bridge(now, BridgeId(number), bridge_settings());
+            datapath.set_port(PortId(number), &PortSettings::on(BridgeId(number)));
             let addresses = vec![format!("{}/24", std::net::Ipv4Addr::from(own)).parse().expect("an address")];
             let settings =
                 GatewaySettings { mac: gateway(number), vlan: VlanId::DEFAULT, mtu: 1500, addresses, routes: Vec::new(), side };

@@ -8,13 +8,13 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
 use packet::Mac;
-use vswitch::api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
+use plane::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
+use plane::device::Device;
+use plane::worker::{Command as Order, Handle, Worker};
 use vswitch::attach::{Plan, attach, make_netns, remove_netns};
-use vswitch::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
-use vswitch::device::Device;
 use vswitch::host::{Capacity, HostUplink, Settings, open};
-use vswitch::worker::{Command as Order, Handle, Worker};
 
 const HOST: &str = "vsb-uplink-host";
 const PEER: &str = "vsb-uplink-peer";
@@ -122,7 +122,7 @@ impl Ours {
         let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
         let file = std::fs::File::open(format!("/run/netns/{HOST}")).expect("a namespace");
         let opened = std::thread::spawn(move || {
-            vswitch::sys::netns::enter(std::os::fd::AsFd::as_fd(&file)).expect("entered");
+            sys::netns::enter(std::os::fd::AsFd::as_fd(&file)).expect("entered");
             open(settings).expect("an uplink")
         });
         let (uplink, device) = opened.join().expect("opened");
@@ -165,7 +165,13 @@ fn tap(mac: Mac) -> Box<dyn Device> {
 fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let (worker, handle) = Worker::new(1, Box::new(|_| ())).expect("a worker");
     std::thread::spawn(move || worker.run());
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 16,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     handle.tell(Order::SetBridge(BridgeId(0), settings)).expect("told");
     for (number, device) in (0..).zip(devices) {
         let settings = PortSettings::on(BridgeId(0));

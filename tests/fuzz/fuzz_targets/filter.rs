@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vswitch::api::Instruction;
-use vswitch::capture::Program;
+use api::Instruction;
+use plane::capture::Program;
 
 fuzz_target!(|input: (Vec<(u16, u8, u8, u32)>, Vec<u8>)| {
     let (instructions, frame) = input;

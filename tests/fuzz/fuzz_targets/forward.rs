@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use packet::{Batch, Capabilities, Egress, Ethernet, Frame, IpPacket, Mac, Offload, Queued, VlanId};
-use vswitch::api::{ControlFrames, VlanMode};
-use vswitch::datapath::{
-    BridgeId, BridgeSettings, Datapath, Departure, GatewaySettings, Guard, Outputs, PortId, PortSettings, Side, Translation,
+use api::{ControlFrames, VlanMode};
+use plane::datapath::{
+    BridgeId, BridgeSettings, Datapath, Departure, Errand, GatewaySettings, Guard, Limiter, Outputs, PortId, PortSettings, Side, Translation,
 };
 
 #[derive(Arbitrary, Debug)]
@@ -262,7 +263,8 @@ impl Bench {
         if self.routes {
             self.datapath.forward(self.now, &mut self.batch, &mut self.outputs);
         } else {
-            self.datapath.route(self.now, &mut self.batch, &mut self.outputs);
+            let errands = vec![Errand::Decide; self.batch.frames().len()];
+            self.datapath.route(self.now, &mut self.batch, &errands, &mut self.outputs);
         }
         assert!(self.batch.frames().len() <= Batch::MOST, "answers are bounded");
         for punt in self.datapath.take_punts() {
@@ -310,13 +312,13 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut bench = Bench { datapath: Datapath::new(now, 1), now, batch, outputs, ports, routes: true };
     // A switch that works to begin with: two ports on bridge 0, one on each other.
     for bridge in 0..BRIDGES {
-        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop };
+        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, control_frames: ControlFrames::Drop, ..BridgeSettings::default() };
         bench.datapath.set_bridge(now, BridgeId(bridge.into()), settings);
         bench.datapath.set_gateway(BridgeId(bridge.into()), Some(gateway(bridge, 1, Some(bridge == 1), false)));
     }
     for (port, bridge) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3)] {
         let settings = PortSettings::on(BridgeId(bridge));
-        bench.datapath.set_port(now, PortId(port), &settings);
+        bench.datapath.set_port(PortId(port), &settings);
         bench.ports.insert(u8::try_from(port).unwrap(), u8::try_from(bridge).unwrap());
     }
     let mut bridges = [true; BRIDGES as usize];
@@ -349,10 +351,10 @@ fuzz_target!(|steps: Vec<Step>| {
                     (native, Ok(vlan)) => VlanMode::Trunk { allowed: vec![vlan], native: native.ok() },
                 };
                 let guard = guard.then(|| Guard { mac: Mac([2, 0, 0, 0, 0, port]), addresses: vec![[10, 0, 0, port].into()] });
-                let broadcast_limit = limit.map(|limit| u32::from(limit) + 1);
+                let broadcast_limit = limit.map(|limit| Arc::new(Limiter::of_frames(u32::from(limit) + 1, now)));
                 let settings = PortSettings { vlans, guard, broadcast_limit, ..PortSettings::on(BridgeId(bridge.into())) };
                 if bridges[usize::from(bridge)] {
-                    bench.datapath.set_port(now, PortId(port.into()), &settings);
+                    bench.datapath.set_port(PortId(port.into()), &settings);
                     bench.ports.insert(port, bridge);
                 }
             }
@@ -364,7 +366,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 let bridge = bridge % BRIDGES;
                 let control_frames = if pass { ControlFrames::Pass } else { ControlFrames::Drop };
                 // The least that a bridge may have.
-                let settings = BridgeSettings { mtu: mtu.max(68), ageing: 300, max_macs: u32::from(macs) + 1, control_frames };
+                let settings = BridgeSettings { mtu: mtu.max(68), ageing: 300, max_macs: u32::from(macs) + 1, control_frames, ..BridgeSettings::default() };
                 bench.datapath.set_bridge(now, BridgeId(bridge.into()), settings);
                 bridges[usize::from(bridge)] = true;
             }

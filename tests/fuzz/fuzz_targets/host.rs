@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use libfuzzer_sys::fuzz_target;
 use packet::{Batch, Ethernet, IpPacket, Mac, Packet};
-use vswitch::device::Device;
+use plane::device::Device;
 use vswitch::host::{self, Capacity, HostUplink, Settings};
-use vswitch::sys::netns;
+use sys::netns;
 
 const ROUTER: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const HOST: Mac = Mac([2, 0, 0, 0, 0, 2]);

@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vswitch::api::{CaptureRequest, Request};
-use vswitch::capture::Program;
+use api::{CaptureRequest, Request};
+use plane::capture::Program;
 use vswitch::config::{Config, State, merge};
 use vswitch::docker::message::{self, Call, Driver};
 use vswitch::docker::{Network, Pools};

@@ -10,9 +10,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use libfuzzer_sys::fuzz_target;
 use packet::Batch;
-use vswitch::datapath::PortId;
-use vswitch::device::{Change, Device, ReceiveStatus, Receiver, Tunnel, UnderlayCounters};
-use vswitch::sys::udp;
+use plane::datapath::PortId;
+use plane::device::{Change, Device, ReceiveStatus, Receiver, Tunnel, UnderlayCounters};
+use sys::udp;
 use vxlan::Vni;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use api::ControlFrames;
 use packet::{Batch, Capabilities, Egress, Mac, Offload, Queued};
-use vswitch::api::ControlFrames;
-use vswitch::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
+use plane::datapath::{BridgeId, BridgeSettings, Datapath, Outputs, PortId, PortSettings};
 
 use super::measure::{Figures, Metric};
 use super::places::{appctl, start_ovs, vsctl};
@@ -40,13 +40,19 @@ pub(crate) fn measure(run: &mut Run) -> Result<(), Interrupted> {
 
 fn ours(time: Duration) -> Figures {
     let mut datapath = Datapath::new(Instant::now(), 1);
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 1024, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 1024,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     datapath.set_bridge(Instant::now(), BridgeId(0), settings);
     let port = PortSettings::on(BridgeId(0));
     let [one, other] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
     let (mut batch, mut outputs, mut egress) = (Batch::new(), Outputs::new(), Egress::new());
     for (number, from, to) in [(0, one, other), (1, other, one)] {
-        datapath.set_port(Instant::now(), PortId(number), &port);
+        datapath.set_port(PortId(number), &port);
         fill(&mut batch, number, &frame(from, to));
         breathe(&mut datapath, &mut batch, &mut outputs, &mut egress);
     }

@@ -144,7 +144,7 @@ pub(crate) fn socket_in(station: (&Lab, &str), address: (&str, u16)) -> UdpSocke
 pub(crate) fn in_netns<T: Send>((lab, netns): (&Lab, &str), make: impl FnOnce() -> T + Send) -> T {
     let file = std::fs::File::open(lab.named(&format!("/run/netns/@{netns}"))).expect("a namespace");
     let make = || {
-        vswitch::sys::netns::enter(file.as_fd()).expect("a namespace to enter");
+        sys::netns::enter(file.as_fd()).expect("a namespace to enter");
         make()
     };
     std::thread::scope(|scope| scope.spawn(make).join().expect("made at the station"))

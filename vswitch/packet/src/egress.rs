@@ -27,6 +27,13 @@ pub struct Queued<'a> {
     pub peer: u16,
 }
 
+impl Queued<'_> {
+    /// Shows it as it leaves by a port that takes every frame whole.
+    pub fn show(&self, see: &mut dyn FnMut(&Packet<'_>)) {
+        send_tagged(self, None, see);
+    }
+}
+
 /// One frame as a device sends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -74,25 +81,31 @@ impl Egress {
     }
 
     /// Sends a queue, in order, to a device that can do `capabilities`: tags are edited, super-frames cut where the device takes
-    /// none, small segments of a flow merged where it does, checksums completed where they must be. Returns the number of
-    /// frames that could not be cut.
-    pub fn run(&mut self, mut queue: &[Queued<'_>], capabilities: Capabilities, send: &mut dyn FnMut(&Packet<'_>)) -> usize {
-        let mut unsegmentable = 0;
+    /// none, small segments of a flow merged where it does, checksums completed where they must be. Returns the places in the
+    /// queue of frames that could not be cut.
+    pub fn run(
+        &mut self,
+        mut queue: &[Queued<'_>],
+        capabilities: Capabilities,
+        send: &mut dyn FnMut(&Packet<'_>),
+    ) -> Vec<usize> {
+        let (length, mut uncut) = (queue.len(), Vec::new());
         while let Some((first, rest)) = queue.split_first() {
             let run = send_next(queue, capabilities, send);
             if run > 0 {
                 queue = queue.get(run..).unwrap_or_default();
                 continue;
             }
+            let place = length - queue.len();
             queue = rest;
             let sent = if segment::is_tunnelled(first.frame.bytes(), first.frame.offload) {
                 self.send_tunnelled(first, capabilities, send)
             } else {
                 send_segments(first, capabilities, send)
             };
-            unsegmentable += usize::from(sent.is_err());
+            uncut.extend(sent.is_err().then_some(place));
         }
-        unsegmentable
+        uncut
     }
 
     /// Sends a super-frame inside a tunnel: whole, or as the tunnel's packets, which are datagrams of one size and may be a super-frame

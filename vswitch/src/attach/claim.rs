@@ -7,7 +7,7 @@ use netlink_packet_route::link::InfoKind;
 use super::error::{AttachError, Doing, NET_ADMIN, Place};
 use super::netlink::{Link, Netlink};
 use super::netns::Namespace;
-use crate::api::{Netns, PortName, PortSpec};
+use api::{Netns, PortName, PortSpec};
 
 /// How often and how long a TAP in use is waited for: a killed vswitchd closes its queues a little later.
 const PATIENCE: (u32, Duration) = (20, Duration::from_millis(25));

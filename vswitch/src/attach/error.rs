@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use rustix::io::Errno;
 
-use crate::api::{Netns, PortName};
+use api::{Netns, PortName};
 
 /// Why a device could not be had, in one sentence that says what would be right.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::AttachError;
 use super::error::{Doing, NET_ADMIN};
 use super::netns::Namespace;
-use crate::api::PortName;
+use api::PortName;
 
 /// The addresses of vswitchd's own namespace but for loopback and link-local ones, and those of the devices of the ports `except`.
 ///

@@ -37,11 +37,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use ipnet::IpNet;
 use packet::Mac;
 
-use crate::api::{ContainerRoute, Netns, PortKind, PortSpec};
-use crate::device::Device;
+use api::{ContainerRoute, Netns, PortKind, PortSpec};
 use claim::mark;
 use error::{Doing, NET_ADMIN};
 use netns::Namespace;
+use plane::device::Device;
 use station::Station;
 
 pub use bridges::inner_bridges;
@@ -185,7 +185,7 @@ pub fn abandon(spec: &PortSpec, queue: Option<OwnedFd>) -> Result<(), AttachErro
     match (spec.kind, queue) {
         (PortKind::Tap, Some(queue)) => {
             let doing = || format!("let go of TAP \"{}\" in a namespace that is gone", spec.ifname);
-            crate::sys::tun::set_persistent(queue.as_fd(), false).doing(NET_ADMIN, doing)
+            sys::tun::set_persistent(queue.as_fd(), false).doing(NET_ADMIN, doing)
         }
         (PortKind::Veth, _) => veth::delete_switch_end(spec),
         (PortKind::Tap | PortKind::Link, _) => Ok(()),

@@ -16,8 +16,8 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use super::error::{AttachError, Doing, NET_ADMIN, Place, SYS_ADMIN};
 use super::netlink::Netlink;
 use super::watch::{NamespaceNumber, Watch};
-use crate::api::Netns;
-use crate::sys::netns;
+use api::Netns;
+use sys::netns;
 
 /// Where `ip netns` looks for namespaces (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";

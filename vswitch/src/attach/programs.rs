@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::netns::{Identity, OWN};
-use crate::api::Netns;
+use api::Netns;
 
 /// Programs that a sentence names; of more it tells the number.
 const NAMED: usize = 3;

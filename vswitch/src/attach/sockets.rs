@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::AttachError;
 use super::error::{Doing, NET_RAW, Place};
-use crate::device::{Device, PacketSocket};
-use crate::sys::packet as socket;
+use plane::device::{Device, PacketSocket};
+use sys::packet as socket;
 
 /// Room for frames that wait, in each direction and socket: a few milliseconds at 10 Gb/s, for which a worker may be busy.
 const BUFFER: i32 = 8 << 20;

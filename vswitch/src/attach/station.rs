@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, is};
 use super::netlink::{self, Link, Netlink};
-use crate::api::{ContainerRoute, PortSpec};
+use api::{ContainerRoute, PortSpec};
 
 /// A state of a station's device.
 #[derive(Clone, Debug, PartialEq, Eq)]

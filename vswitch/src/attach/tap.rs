@@ -15,9 +15,9 @@ use super::netlink::{self, Link, Netlink};
 use super::netns::Namespace;
 use super::station::{Change, Station};
 use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
-use crate::device::{Device, Tap, header_size};
-use crate::sys::tun::Offloads;
-use crate::sys::{ethtool, tun};
+use plane::device::{Device, Tap, header_size};
+use sys::tun::Offloads;
+use sys::{ethtool, tun};
 
 /// Frames that wait in each queue: 12 MB at MTU 1500. The kernel's default of 1000 overflows under one TCP connection with a
 /// large window, because a TAP drops what does not fit instead of making the sender wait (`tun_net_xmit`).

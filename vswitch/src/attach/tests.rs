@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use ::packet::{Batch, Capabilities, Packet};
 
 use super::*;
-use crate::api::VlanMode;
-use crate::device::{ReceiveStatus, Sent};
-use crate::sys::{netns as own, packet};
+use api::VlanMode;
+use plane::device::{ReceiveStatus, Sent};
+use sys::{netns as own, packet};
 
 /// Puts the test's thread, and so what it calls "vswitchd's own namespace", into a new namespace. `None`: not on this machine.
 fn prepare(test: &str) -> Option<()> {
@@ -23,7 +23,7 @@ fn prepare(test: &str) -> Option<()> {
         run("ip link set lo up");
         return Some(());
     };
-    crate::testing::skipped(test, reason);
+    testing::skipped(test, reason);
     None
 }
 

@@ -9,9 +9,9 @@ use super::AttachError;
 use super::error::{Doing, NET_ADMIN, NET_RAW};
 use super::netlink::{Link, Netlink};
 use super::netns::Namespace;
-use crate::api::{Reach, VxlanSpec};
-use crate::device::Sources;
-use crate::sys::udp;
+use api::{Reach, VxlanSpec};
+use plane::device::Sources;
+use sys::udp;
 
 /// Sockets that a tunnel's frames leave from. The underlay spreads load by flows of its own; this many of them are enough for the
 /// paths and network card queues between two hosts.
@@ -68,7 +68,7 @@ fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> 
     let socket = udp::open(spec.local)?;
     let fd = socket.as_fd();
     udp::deafen(fd)?;
-    crate::sys::set_buffers(fd, BUFFER)?;
+    sys::set_buffers(fd, BUFFER)?;
     udp::never_fragment(fd, spec.local)?;
     udp::set_hops(fd, spec.local, spec.ttl)?;
     udp::report_errors(fd, spec.local)?;
@@ -135,7 +135,7 @@ pub fn listen_to_group(group: SocketAddr, interface: u32) -> Result<Listening, A
 }
 
 fn prepare(socket: &OwnedFd, address: IpAddr) -> Result<bool, Errno> {
-    crate::sys::set_buffers(socket.as_fd(), BUFFER)?;
+    sys::set_buffers(socket.as_fd(), BUFFER)?;
     udp::prepare_receiving(socket.as_fd(), address)
 }
 

@@ -6,7 +6,7 @@ use super::error::{AttachError, Doing, NET_RAW};
 use super::netns::Namespace;
 use super::watch::{End, Watch};
 use super::{link, sockets};
-use crate::device::Device;
+use plane::device::Device;
 
 /// An interface with an address of the switch's own.
 pub struct UplinkAttachment {

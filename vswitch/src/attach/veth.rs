@@ -10,9 +10,9 @@ use super::netlink::{self, Link, Netlink};
 use super::netns::Namespace;
 use super::station::{Change, Station};
 use super::{AttachError, Attachment, End, Plan, claim, mark, sockets};
-use crate::api::{PortName, PortSpec};
-use crate::device::Device;
-use crate::sys::ethtool;
+use api::{PortName, PortSpec};
+use plane::device::Device;
+use sys::ethtool;
 
 pub(super) fn attach(plan: &Plan<'_>, station: &Namespace) -> Result<Attachment, AttachError> {
     let pair = Pair { plan, station, switch: &Namespace::own().watched(plan.watch) };

@@ -19,8 +19,8 @@ use rustix::io::Errno;
 use super::error::is;
 use super::netlink::Link;
 use super::netns::Namespace;
-use crate::api::{Netns, PortName};
-use crate::sys::{netlink, set_buffers};
+use api::{Netns, PortName};
+use sys::{netlink, set_buffers};
 
 /// `RTNLGRP_LINK` (linux/rtnetlink.h).
 const LINKS: u32 = 1;

@@ -13,7 +13,7 @@ use super::complete;
 use super::help::arranged;
 use super::options::{some, timeout};
 use super::stats::{How, Stats};
-use crate::api::{FdbFilter, ForwardKey, PortName, Request, RouteSpec, VxlanChange, from_table, protocol_name};
+use api::{FdbFilter, ForwardKey, PortName, Request, RouteSpec, VxlanChange, from_table, protocol_name};
 
 /// Where vswitchd is asked if nothing else is said.
 pub(super) const DEFAULT_CONTROL: &str = "/run/vswitch/control.sock";
@@ -173,7 +173,7 @@ impl Arguments {
 }
 
 fn parsed(text: &str) -> Result<RouteSpec, ClientError> {
-    text.parse().map_err(|error: crate::api::RouteError| ClientError::Argument(error.to_string()))
+    text.parse().map_err(|error: api::RouteError| ClientError::Argument(error.to_string()))
 }
 
 fn forward_key(uplink: PortName, port: &str, listen: Option<&str>) -> Result<ForwardKey, ClientError> {
@@ -194,7 +194,7 @@ mod tests {
     use packet::VlanId;
 
     use super::*;
-    use crate::api::{BridgeSpec, PortChange, PortSpec, VlanChange, VlanMode, VxlanSpec};
+    use api::{BridgeSpec, PortChange, PortSpec, VlanChange, VlanMode, VxlanSpec};
 
     fn action(line: &str) -> Action {
         let words = std::iter::once("vsctl").chain(line.split_whitespace());

@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ClientError;
 use super::blocks::Blocks;
 use super::connection::{Control, broken};
-use crate::api::{CaptureRequest, PortName, Request};
-use crate::sys::pcap;
+use api::{CaptureRequest, PortName, Request};
+use sys::pcap;
 
 /// A capture as the command line asks for it.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use packet::{Mac, VlanId};
 use super::complete;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
-use crate::api::read::{address, cidr, number};
-use crate::api::{BridgeName, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
+use api::read::{address, cidr, number};
+use api::{BridgeName, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

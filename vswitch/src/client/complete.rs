@@ -11,7 +11,7 @@ use clap_complete::env::Shells;
 use super::ClientError;
 use super::arguments::{Arguments, DEFAULT_CONTROL};
 use super::connection::Control;
-use crate::api::{Reply, Request, SwitchInfo};
+use api::{Reply, Request, SwitchInfo};
 
 /// How long somebody who presses Tab waits for names.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -14,8 +14,7 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::ClientError;
-use crate::api::{CaptureRequest, Reply, Request};
-use crate::control::CAPTURE_NUMBER;
+use api::{CAPTURE_NUMBER, CaptureRequest, Reply, Request};
 
 /// How to reach vswitchd. Each question has a connection of its own.
 #[derive(Clone)]

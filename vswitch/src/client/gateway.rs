@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use super::print::{explanation, origin, state_name};
 use super::table::Table;
-use crate::api::{BridgeInfo, ForwardInfo, LeaseRow, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
-use crate::services::LeaseState;
+use api::{BridgeInfo, ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 
 pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
     let mut table = Table::new(["UPLINK", "KIND", "DEVICE", "ADDRESSES", "GATEWAY", "SESSIONS", "STATE"]);
@@ -170,7 +169,7 @@ fn listed<T: ToString>(things: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::DockerPlace;
+    use api::DockerPlace;
 
     #[test]
     fn bytes_take_five_characters_at_most() {

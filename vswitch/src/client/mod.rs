@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 
-use crate::api::{Reply, Request};
+use api::{Reply, Request};
 
 use arguments::Action;
 pub use arguments::Arguments;
@@ -73,7 +73,7 @@ pub enum ClientError {
     Argument(String),
     /// Not a filter.
     #[error(transparent)]
-    Filter(#[from] crate::sys::pcap::CompileError),
+    Filter(#[from] sys::pcap::CompileError),
     /// The capture has nowhere to go.
     #[error("cannot write {what}: {source}")]
     Write {

@@ -9,8 +9,8 @@ use packet::{Mac, VlanId};
 use serde_json::{Map, Value, json};
 
 use super::complete;
-use crate::api::read::{address, cidr, number, time};
-use crate::api::{
+use api::read::{address, cidr, number, time};
+use api::{
     BridgeName, InterfaceName, Netns, Patch, PortChange, PortKind, PortName, RateChange, StationSpec, UplinkKindName,
     VlanChange, VlanList,
 };

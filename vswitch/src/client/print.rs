@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::{gateway, symptoms};
-use crate::api::{
+use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
     PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::connection::Control;
 use super::table::Table;
 use super::{ClientError, print};
-use crate::api::{PortName, PortStats, Reply, Request};
+use api::{PortName, PortStats, Reply, Request};
 
 /// What `vsctl stats` was asked for.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::print::count;
-use crate::api::{AddressConflictInfo, BridgeInfo, MacMoveInfo, PoolInfo};
+use api::{AddressConflictInfo, BridgeInfo, MacMoveInfo, PoolInfo};
 
 /// The lines of a bridge; none, if all is well.
 pub(super) fn show(text: &mut String, bridge: &BridgeInfo) {

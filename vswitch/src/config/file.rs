@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue};
 use super::syntax::{Damage, Stumble, repair};
 use super::table::{TABLES, Tabular};
 use super::{Config, Problem};
-use crate::api::read::about;
-use crate::api::{
+use crate::docker::DockerSettings;
+use api::read::about;
+use api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
     VxlanSpec,
 };
-use crate::docker::DockerSettings;
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
@@ -686,7 +686,7 @@ mod tests {
         let trunk = |value: &str| {
             let text = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\ntrunk = {value}\n");
             let config = parse(Path::new("f"), &text).map_err(|problems| problems[0].to_string())?;
-            let crate::api::VlanMode::Trunk { allowed, .. } = config.ports[0].vlans.clone() else { panic!("{value}") };
+            let api::VlanMode::Trunk { allowed, .. } = config.ports[0].vlans.clone() else { panic!("{value}") };
             Ok::<_, String>(allowed.iter().map(|vlan| vlan.number()).collect::<Vec<u16>>())
         };
         assert_eq!(trunk("\"1-10\"").unwrap(), (1..=10).collect::<Vec<_>>());

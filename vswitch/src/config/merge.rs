@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
 use super::{Change, Config, State};
-use crate::api::{
+use api::{
     BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, Part, PortName, PortSpec, UplinkSpec,
     VxlanSpec,
 };

@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::api::read::{Raw, Read, read};
-use crate::api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 use crate::docker::DockerSettings;
+use api::read::{Raw, Read, read};
+use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 
 pub use file::load;
 pub use merge::{Fate, Layout, Note, merge};

@@ -3,7 +3,7 @@ use std::time::Duration;
 use nat::{Filtering, Mapping, Settings, Timeouts};
 use serde::{Deserialize, Serialize};
 
-use crate::api::read::{Raw, Read, read, word, write_seconds};
+use api::read::{Raw, Read, read, word, write_seconds};
 
 /// `[nat]`: how uplinks of kind link translate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::carried::{self, Carried};
-use crate::api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::keep::Directory;
+use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
 
 /// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
 const FORMAT: u32 = 1;

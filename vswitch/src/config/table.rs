@@ -3,12 +3,12 @@
 use serde::de::DeserializeOwned;
 
 use super::{NatSettings, SwitchSettings};
-use crate::api::read::about;
-use crate::api::{
+use crate::docker::DockerSettings;
+use api::read::about;
+use api::{
     BridgeSpec, BridgeTable, ForwardSpec, ForwardTable, PortSpec, PortTable, SpecError, UplinkError, UplinkSpec, UplinkTable,
     VxlanError, VxlanSpec, VxlanTable,
 };
-use crate::docker::DockerSettings;
 
 /// The tables that a file may have.
 pub(super) const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];

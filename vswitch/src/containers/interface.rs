@@ -7,11 +7,11 @@ use ipnet::IpNet;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{
+use crate::attach;
+use api::{
     ContainerKey, ContainerNetwork, ContainerRoute, ForwardKey, ForwardSpec, Netns, PortName, PortSpec, PublishedPort, Rate,
     SpecError, UplinkError, UplinkKindName, VlanMode,
 };
-use crate::attach;
 
 /// What a plugin asked for, with what the switch chose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

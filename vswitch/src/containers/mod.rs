@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{BridgeName, BridgeSpec, ContainerKey, DockerPlace, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
+use api::{BridgeName, BridgeSpec, ContainerKey, DockerPlace, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
 
 pub use addresses::{AddressError, Subnets};
 pub use interface::{Interface, forwards};

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::carrier::plugged;
 use super::{Bridge, ControlError, Port, Switch};
-use crate::api::{
+use crate::config::{self, Config};
+use api::{
     BridgeInfo, BridgeName, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply,
     SwitchInfo,
 };
-use crate::config::{self, Config};
-use crate::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
-use crate::worker::{Command, Stopped};
+use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
+use plane::worker::{Command, Stopped};
 
 impl Switch {
     /// The whole switch, or one bridge with what is on it and its uplink.

@@ -6,11 +6,11 @@ use ipnet::IpNet;
 
 use super::plan::{self, Step};
 use super::{Bridge, ControlError, Switch};
-use crate::api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
 use crate::attach;
 use crate::config::Layout;
-use crate::datapath::{BridgeId, BridgeSettings};
-use crate::worker::Command;
+use api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
+use plane::datapath::{BridgeId, BridgeSettings};
+use plane::worker::Command;
 
 impl Switch {
     /// Carries out steps in order. If one fails, those before it are taken back. Returns what would take all of them back.
@@ -126,7 +126,7 @@ impl Switch {
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
-        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridge_ids.insert(id.0, ());
         let name = spec.name.clone();
@@ -148,7 +148,7 @@ impl Switch {
             self.change_stations(&spec.name, (mtu, &spec.addresses), (before, &old.addresses))?;
         }
         self.set_tunnels_ageing(&spec.name, settings.ageing);
-        self.tell_all(|| Command::SetBridge(id, settings))?;
+        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::vxlan::TunnelPort;
 use super::{ControlError, Switch};
-use crate::api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
-use crate::capture::{self, Interface, Limits, Program, Stream};
-use crate::datapath::PortId;
-use crate::worker::{CaptureId, Command, Handle};
+use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
+use plane::capture::{self, Interface, Limits, Program, Stream};
+use plane::datapath::PortId;
+use plane::worker::{CaptureId, Command, Handle};
 
 /// Most captures at a time.
 const MOST: usize = 16;

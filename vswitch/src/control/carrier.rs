@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 
 use super::{ControlError, Switch};
-use crate::api::{PortKind, PortSpec, PortState};
 use crate::attach;
-use crate::datapath::PortId;
-use crate::sys::tun;
-use crate::worker::Command;
+use api::{PortKind, PortSpec, PortState};
+use plane::datapath::PortId;
+use plane::worker::Command;
+use sys::tun;
 
 impl Switch {
     /// Gives the station of a port its carrier, or takes it. Somebody's interface keeps its own.

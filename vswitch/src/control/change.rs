@@ -2,11 +2,11 @@
 
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch, forget};
-use crate::api::{
+use crate::config::{Change, State};
+use api::{
     BridgeName, BridgeSpec, Origin, Patch, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, SpecError, VlanChange,
     VlanMode, VxlanChange, VxlanSpec,
 };
-use crate::config::{Change, State};
 
 impl Switch {
     pub(super) fn add_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {

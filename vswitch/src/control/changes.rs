@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use super::plan::Step;
 use super::{ControlError, Switch};
-use crate::api::{ChangeInfo, ChangeKind, Part, Reply};
 use crate::config::{self, Change, Fate, Note, State};
+use api::{ChangeInfo, ChangeKind, Part, Reply};
 
 impl Switch {
     /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Switch;
-use crate::api::{AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, PortName};
-use crate::datapath::{AddressConflict, AddressConflicts, Holder, PortId};
+use api::{AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, PortName};
+use plane::datapath::{AddressConflict, AddressConflicts, Holder, PortId};
 
 /// The shortest time between two lines of the log about one bridge, and between two about the same conflict.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ mod tests {
     use packet::{Mac, VlanId};
 
     use super::*;
-    use crate::datapath::Speaker;
+    use plane::datapath::Speaker;
 
     #[test]
     fn the_log_has_a_line_for_a_conflict_and_is_reminded_once_a_minute() {

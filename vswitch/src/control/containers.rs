@@ -8,15 +8,15 @@ use ipnet::IpNet;
 use packet::Mac;
 
 use super::{ControlError, Port, Switch};
-use crate::api::{
-    BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
-    ForwardSpec, Netns, Origin, PortName, PortState, Reply, Runtime,
-};
 use crate::attach::{self, AttachError};
 use crate::config::Layout;
 use crate::containers::{self, AddressError, Containers, Interface, Subnets};
 use crate::docker::default_mac;
 use crate::host::HostError;
+use api::{
+    BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
+    ForwardSpec, Netns, Origin, PortName, PortState, Reply, Runtime,
+};
 
 /// Why a container does not get what its plugin asks for.
 #[derive(Debug, thiserror::Error)]
@@ -367,7 +367,7 @@ impl Switch {
     }
 
     /// What to call a port in a sentence.
-    fn whose_port(&self, port: &crate::api::PortSpec) -> String {
+    fn whose_port(&self, port: &api::PortSpec) -> String {
         match self.state.containers.of_port(&port.name) {
             Some((key, interface)) => format!("container {}", interface.names.first().map_or(key.container(), String::as_str)),
             None => match &port.netns {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::plan::Step;
 use super::{Port, Switch};
-use crate::api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName};
 use crate::attach::Programs;
+use api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName};
 
 impl Switch {
     /// Removes every device and namespace that this switch made, but for those of `Self::staying`, which find the next vswitchd at

@@ -1,7 +1,7 @@
-use crate::api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError, VxlanError};
 use crate::attach::AttachError;
 use crate::config::Problem;
-use crate::worker::Stopped;
+use api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError, VxlanError};
+use plane::worker::Stopped;
 
 /// Why a request was not carried out. Nothing of it was done then.
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +96,13 @@ pub enum ControlError {
     Carrier(PortName, #[source] std::io::Error),
     /// A change that cannot be.
     #[error(transparent)]
-    Patch(#[from] crate::api::PatchError),
+    Patch(#[from] api::PatchError),
     /// No such route.
     #[error("bridge \"{0}\" has no route to {1}{hint}", hint = choices("its routes are", .2))]
     NoRoute(BridgeName, ipnet::IpNet, Vec<String>),
     /// A route that is there.
     #[error("bridge \"{0}\" has route \"{1}\" already: remove it first, with del-route {0} {to}", to = .1.to)]
-    RouteExists(BridgeName, crate::api::RouteSpec),
+    RouteExists(BridgeName, api::RouteSpec),
     /// Neither a bridge nor an uplink.
     #[error("there is no bridge and no uplink \"{0}\"{hint}", hint = choices("there are", .1))]
     NoInterface(PortName, Vec<String>),
@@ -126,7 +126,7 @@ pub enum ControlError {
     State(#[source] crate::config::StateError),
     /// Not a filter.
     #[error("the capture filter is not a classic BPF program: {0}")]
-    Filter(#[from] crate::capture::BadProgram),
+    Filter(#[from] plane::capture::BadProgram),
     /// No thread for a capture.
     #[error("the capture's thread cannot start: {0}")]
     Thread(#[from] std::io::Error),
@@ -163,12 +163,12 @@ pub enum ControlError {
     Container(#[from] super::ContainerRefusal),
     /// A port that is a container's.
     #[error("port \"{0}\" is interface {1} of a container: remove that with its runtime, or stop it")]
-    ContainersPort(PortName, crate::api::ContainerKey),
+    ContainersPort(PortName, api::ContainerKey),
     /// A file that leaves no room for a container that runs.
     #[error(
         "switch.toml leaves no room for the container {0} on network {1}, which runs, on bridge \"{2}\": change the file, or end it first"
     )]
-    TakesContainer(crate::api::ContainerKey, String, BridgeName),
+    TakesContainer(api::ContainerKey, String, BridgeName),
     /// A bridge that a network of Docker's is on.
     #[error("bridge \"{0}\" has network {1} of Docker: remove it with docker network rm {1}")]
     DockersBridge(BridgeName, crate::docker::NetworkId),

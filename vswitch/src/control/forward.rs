@@ -2,10 +2,10 @@
 
 use super::plan::Step;
 use super::{ControlError, Switch, forget};
-use crate::api::{BridgeName, ForwardInfo, ForwardKey, ForwardSpec, Origin, PortName, Reply};
 use crate::config::Change;
 use crate::host;
-use crate::worker::Command;
+use api::{BridgeName, ForwardInfo, ForwardKey, ForwardSpec, Origin, PortName, Reply};
+use plane::worker::Command;
 
 impl Switch {
     pub(super) fn add_forward(&mut self, spec: ForwardSpec) -> Result<Reply, ControlError> {

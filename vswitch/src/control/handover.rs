@@ -12,8 +12,8 @@ use std::os::unix::net::UnixListener;
 use sd_notify::NotifyState;
 
 use super::{Port, Switch};
-use crate::api::{PortKind, PortName};
-use crate::worker::Command;
+use api::{PortKind, PortName};
+use plane::worker::Command;
 
 /// What the name of a queue's descriptor begins with; its port's name follows.
 const PREFIX: &str = "tap-";
@@ -58,7 +58,7 @@ impl Switch {
     pub(super) fn hand_over<T>(&self, staying: &BTreeMap<PortName, T>) {
         let is_left = |port: &&Port| port.spec.kind == PortKind::Tap && staying.contains_key(&port.spec.name);
         for port in self.ports.values().filter(is_left) {
-            let duplicate = |worker: &crate::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
+            let duplicate = |worker: &plane::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.workers.iter().filter_map(duplicate).collect();
             if queues.is_empty() {
                 continue;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::services::Change as Lease;
 use super::{ControlError, Switch};
-use crate::api::{NetworkError, PortName};
 use crate::services::client::Event;
+use api::{NetworkError, PortName};
 
 impl Switch {
     /// Takes note of what DHCP said about the address of an uplink.

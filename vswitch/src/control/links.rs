@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::uplink::bridge_settings;
 use super::{ControlError, Port, Switch};
-use crate::api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
 use crate::attach::{self, Attachment, End, Heard, Identity, NamespaceNumber, News};
-use crate::datapath::{PortId, PortSettings};
-use crate::worker::{Command, Handle};
+use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
+use plane::datapath::{PortId, PortSettings};
+use plane::worker::{Command, Handle};
 
 /// Most messages about links between two looks at other work.
 const TURN: usize = 4096;

@@ -6,7 +6,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::api::{LogLevel, Reply};
+use api::{LogLevel, Reply};
 
 /// What lets the log through.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use packet::Mac;
 
 use super::Switch;
-use crate::api::{BridgeName, MacMoveInfo, MacMovesInfo, PortName};
-use crate::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId, Symptoms};
-use crate::worker::Command;
+use api::{BridgeName, MacMoveInfo, MacMovesInfo, PortName};
+use plane::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId, Symptoms};
+use plane::worker::Command;
 
 /// The time over which moves are counted.
 const COUNTED: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use vxlan::PeerRow;
 use super::Switch;
 use super::links::NAMED;
 use super::vxlan::Live;
-use crate::api::{PeerInfo, PortName, PortState};
+use api::{PeerInfo, PortName, PortState};
 
 /// For how many seconds a host may be silent while frames are sent to it.
 const PATIENCE: u32 = 10;

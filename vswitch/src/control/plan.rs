@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{
+use crate::config::Layout;
+use api::{
     BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, UplinkKindName,
     UplinkSpec, VxlanSpec,
 };
-use crate::config::Layout;
 
 /// One step. Each has an inverse, so a list of them can be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use super::links::{self, Presence};
 use super::plan::{self, Step};
 use super::{ControlError, Port, Switch};
-use crate::api::{Netns, Origin, PortKind, PortName, PortSpec};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
-use crate::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
-use crate::worker::Command;
+use api::{Netns, Origin, PortKind, PortName, PortSpec};
+use plane::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
+use plane::worker::Command;
 
 impl Switch {
     pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
@@ -252,7 +252,7 @@ impl Switch {
 
     /// A port as the datapath sees it.
     fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
-        let guard = mac.or(spec.mac).filter(|_| spec.guard);
+        let (guard, now) = (mac.or(spec.mac).filter(|_| spec.guard), Instant::now());
         let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
         Ok(PortSettings {
             bridge: self.bridge(&spec.bridge)?.id,
@@ -261,10 +261,10 @@ impl Switch {
             addresses,
             protected: spec.protected,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
-            broadcast_limit: spec.broadcast_limit,
+            broadcast_limit: spec.broadcast_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now))),
             down: spec.down,
-            send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
-            receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::new(rate, Instant::now()))),
+            send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
+            receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
             tunnel: None,
         })
     }

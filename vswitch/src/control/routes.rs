@@ -6,10 +6,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Bridge, ControlError, Switch};
-use crate::api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
-use crate::datapath::{BridgeId, NeighborRow};
-use crate::services::{Input, Lease, LeaseState, Listing, Usage};
-use crate::worker::Command;
+use crate::services::{Input, Lease, Listing, Usage};
+use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
+use plane::datapath::{BridgeId, NeighborRow};
+use plane::worker::Command;
 
 /// How long the services may take to list leases. They answer between two frames, but write files too.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,7 +115,9 @@ impl Switch {
         for name in names {
             let mut leases: Vec<&Lease> = all.get(&name).into_iter().flatten().filter(|lease| lease.is_live(now)).collect();
             leases.sort_by_key(|lease| lease.address);
-            rows.extend(leases.into_iter().filter(|lease| lease.state != LeaseState::Released).map(|lease| row(&name, lease)));
+            rows.extend(
+                leases.into_iter().filter(|lease| lease.state != api::LeaseState::Released).map(|lease| row(&name, lease)),
+            );
         }
         Ok(rows)
     }

@@ -14,16 +14,17 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::doors::{Doors, Served};
 use super::handover::Handover;
-use super::plane::{self, DataPlane};
 use super::server::{Answer, Call};
+use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
-use crate::api::{Ending, Reply, Request};
 use crate::config;
 use crate::docker::daemon::Found;
 use crate::http::Peer;
-use crate::services::{Output, Tickets};
-use crate::sys::{activation, netlink};
-use crate::worker::Event;
+use crate::services::Output;
+use api::{Ending, Reply, Request};
+use plane::datapath::Tickets;
+use plane::worker::Event;
+use sys::{activation, netlink};
 
 /// Why vswitchd ended early.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Why it could not start; nothing that it made stays then.
 pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
     let config = config::load(path).map_err(ControlError::File)?;
-    plane::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
+    workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -319,8 +320,9 @@ fn say_ready() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::{BridgeId, PortId, Punt};
-    use crate::services::{Ticket, client};
+    use crate::services::client;
+    use plane::datapath::Ticket;
+    use plane::datapath::{BridgeId, PortId, Punt};
 
     #[test]
     fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {

@@ -20,11 +20,9 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::{CaptureRequest, Reply, Request};
 use crate::http::{self, Limits, Peer};
+use api::{CAPTURE_NUMBER, CaptureRequest, Reply, Request};
 
-/// The header that names a capture.
-pub(crate) const CAPTURE_NUMBER: HeaderName = HeaderName::from_static("vswitch-capture");
 /// Largest request. The longest filter has 4096 instructions of at most 30 characters.
 const LARGEST_REQUEST: usize = 1 << 20;
 /// `vsctl` opens a connection for each question, and asks at once.
@@ -72,7 +70,10 @@ async fn capture(State(calls): State<mpsc::Sender<Call>>, body: Bytes) -> Respon
         Ok((number, chunks)) => {
             let next =
                 async |mut chunks: mpsc::Receiver<Bytes>| chunks.recv().await.map(|chunk| (Ok::<_, Infallible>(chunk), chunks));
-            let headers = [(CONTENT_TYPE, "application/x-pcapng".to_owned()), (CAPTURE_NUMBER, number.to_string())];
+            let headers = [
+                (CONTENT_TYPE, "application/x-pcapng".to_owned()),
+                (HeaderName::from_static(CAPTURE_NUMBER), number.to_string()),
+            ];
             (headers, Body::from_stream(stream::unfold(chunks, next))).into_response()
         }
         Err(response) => *response,

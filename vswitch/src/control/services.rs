@@ -9,10 +9,10 @@ use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
 use super::{Port, Switch};
-use crate::api::{BridgeName, Origin, PortName};
-use crate::datapath::{BridgeId, Punt};
-use crate::services::{self, Input, Link, Member, Output, Services, Station, Tickets, Uplink};
-use crate::worker::Command;
+use crate::services::{self, Input, Link, Member, Output, Services, Station, Uplink};
+use api::{BridgeName, Origin, PortName};
+use plane::datapath::{BridgeId, Punt, Tickets};
+use plane::worker::Command;
 
 /// What may wait for the services: frames, and a few changes.
 const INPUTS: usize = Tickets::MOST + 16;

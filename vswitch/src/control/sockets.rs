@@ -12,12 +12,12 @@ use vxlan::Vni;
 
 use super::vxlan::Live;
 use super::{ControlError, Switch};
-use crate::api::VxlanSpec;
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Listening, Underlay};
-use crate::datapath::PortId;
-use crate::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters};
-use crate::worker::Command;
+use api::VxlanSpec;
+use plane::datapath::PortId;
+use plane::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters};
+use plane::worker::Command;
 
 /// Where datagrams arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

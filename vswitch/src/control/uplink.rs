@@ -11,16 +11,16 @@ use packet::{Mac, VlanId};
 use super::links::Presence;
 use super::plan::Step;
 use super::ports::port_vacancy;
-use super::{ControlError, Switch, forget};
-use crate::api::{
-    BridgeName, BridgeSpec, ControlFrames, Origin, Patch, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec,
-};
+use super::{ControlError, Switch, forget, sessions};
 use crate::attach;
 use crate::config::Change;
-use crate::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
-use crate::device::Device;
 use crate::host::{self, HostUplink};
-use crate::worker::{Command, Handle};
+use api::{
+    BridgeName, BridgeSpec, ControlFrames, Origin, Patch, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec,
+};
+use plane::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
+use plane::device::Device;
+use plane::worker::{Command, Handle};
 
 /// MAC addresses that an uplink remembers: those of the routers and servers of its link.
 const MACS: u32 = 4096;
@@ -62,8 +62,8 @@ impl Uplink {
 }
 
 /// The bridge that an uplink is.
-pub(super) const fn bridge_settings(mtu: u16) -> BridgeSettings {
-    BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop }
+pub(super) fn bridge_settings(mtu: u16) -> BridgeSettings {
+    BridgeSettings { mtu, ageing: 300, max_macs: MACS, control_frames: ControlFrames::Drop, ..BridgeSettings::default() }
 }
 
 /// What was opened for an uplink.
@@ -359,7 +359,7 @@ impl Switch {
 
     /// The worker that routes.
     pub(super) fn router(&self) -> Result<&Handle, ControlError> {
-        self.workers.first().ok_or(ControlError::Stopped(crate::worker::Stopped))
+        self.workers.first().ok_or(ControlError::Stopped(plane::worker::Stopped))
     }
 
     pub(super) fn uplink_infos(&self) -> Result<Vec<UplinkInfo>, ControlError> {
@@ -400,10 +400,10 @@ impl Switch {
         for uplink in uplinks {
             let name = &uplink.spec.name;
             match &uplink.host {
-                Some(host) => sessions.extend(host.sessions()?.iter().map(|row| SessionInfo::by_host(name, row))),
+                Some(host) => sessions.extend(host.sessions()?.iter().map(|row| sessions::by_host(name, row))),
                 None => {
                     let listing = self.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?;
-                    sessions.extend(listing.rows.iter().map(|row| SessionInfo::by_nat(name, row)));
+                    sessions.extend(listing.rows.iter().map(|row| sessions::by_nat(name, row)));
                 }
             }
         }

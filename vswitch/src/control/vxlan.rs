@@ -6,16 +6,17 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::plan::{self, Step};
 use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
-use crate::api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
-use crate::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
-use crate::device::{Sources, Tunnel, UnderlayDrop};
-use crate::worker::Command;
+use api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
+use plane::datapath::{Limiter, PortId, PortSettings, RemoteStation, TunnelSettings};
+use plane::device::{Sources, Tunnel, UnderlayDrop};
+use plane::worker::Command;
 
 /// A tunnel as it runs.
 pub(super) struct TunnelPort {
@@ -304,7 +305,8 @@ impl Switch {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
         let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.collect() });
-        let (vlans, broadcast_limit) = (spec.vlans.clone(), spec.bum_limit);
+        let (vlans, now) = (spec.vlans.clone(), Instant::now());
+        let broadcast_limit = spec.bum_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now)));
         Ok(PortSettings { vlans, broadcast_limit, tunnel, ..PortSettings::on(bridge.id) })
     }
 

@@ -62,7 +62,7 @@ impl Switch {
         {
             tracing::warn!("systemd could not be told that vswitchd moves: {error}");
         }
-        self.workers.iter().for_each(crate::worker::Handle::wake);
+        self.workers.iter().for_each(plane::worker::Handle::wake);
         self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()).for_each(crate::host::HostUplink::wake);
     }
 }

@@ -9,7 +9,7 @@ use super::message::CreateEndpoint;
 use super::options::EndpointOptions;
 use super::sandbox::Sandbox;
 use super::{DockerError, EndpointId, Lease, Network, NetworkId, Rates};
-use crate::api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
+use api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
 
 /// A container's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

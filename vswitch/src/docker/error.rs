@@ -4,8 +4,8 @@ use packet::Mac;
 
 use super::id::IdError;
 use super::{EndpointId, NetworkId};
-use crate::api::{BridgeName, PortName, SpecError};
 use crate::services::{LIMIT, PATIENCE};
+use api::{BridgeName, PortName, SpecError};
 
 /// Why the driver does not do what Docker asks, in one sentence that the user reads after `docker: Error response from daemon`.
 #[derive(Debug, thiserror::Error)]

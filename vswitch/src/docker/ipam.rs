@@ -116,8 +116,7 @@ impl Pool {
     /// The lowest address of `part` that is free and that a host may have.
     fn free(&self, part: IpNet) -> Option<IpAddr> {
         let is_host = |address: &IpAddr| {
-            IpNet::new(*address, self.net.prefix_len()).is_ok_and(|net| crate::api::is_host(&net))
-                && !self.given.contains(address)
+            IpNet::new(*address, self.net.prefix_len()).is_ok_and(|net| api::is_host(&net)) && !self.given.contains(address)
         };
         addresses(part).find(is_host)
     }

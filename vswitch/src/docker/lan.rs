@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Docker, DockerError, Network, NetworkId};
-use crate::api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, VlanMode};
+use api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, VlanMode};
 
 /// The bridge of the networks on an interface, whose name is that of the link port too.
 pub(super) fn bridge(parent: &InterfaceName) -> Result<BridgeName, DockerError> {

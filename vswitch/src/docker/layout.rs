@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::Pools;
 use super::{DockerSettings, Endpoint, EndpointId, Network, NetworkId};
-use crate::api::{BridgeName, BridgeSpec, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
+use api::{BridgeName, BridgeSpec, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
 
 /// Everything that Docker asked for and has not taken back. Kept in `state-dir`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

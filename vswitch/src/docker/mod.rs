@@ -17,7 +17,7 @@
 //!
 //! **The life of a container's port.** *CreateEndpoint* only notes addresses; on a LAN it is answered when that was asked about them: a DHCP server
 //! for one, or everybody whether he has it. *Join* makes the device, a TAP or veth, in vswitchd's own namespace
-//! ([`Netns::Sandbox`](crate::api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go
+//! ([`Netns::Sandbox`](api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go
 //! on working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker then
 //! moves it back, and *DeleteEndpoint* removes it, wherever it is.
 //!

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Docker, Endpoint, EndpointId, NetworkId};
-use crate::api::{BridgeName, DockerPlace};
+use api::{BridgeName, DockerPlace};
 
 /// Longest name that is shown, in bytes.
 const LONGEST: usize = 255;

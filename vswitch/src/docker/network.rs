@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{CreateNetwork, INTERNAL, Pool};
 use super::{DockerError, NetworkId, NetworkOptions, lan};
-use crate::api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, VlanMode};
+use api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, VlanMode};
 
 /// MTU of a network for which none is given, in bytes.
 const MTU: u16 = 1500;

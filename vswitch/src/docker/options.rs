@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::DockerError;
 use super::message::{self, Driver, GENERIC, IFNAME};
-use crate::api::{BridgeName, InterfaceName, PortKind, PortName, Rate};
+use api::{BridgeName, InterfaceName, PortKind, PortName, Rate};
 
 /// As macvlan's.
 const PARENT: &str = "parent";

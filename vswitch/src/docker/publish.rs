@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::message::{self, Binding, NO_PROXY_6_TO_4, PORT_MAP};
 use super::{DockerError, Endpoint};
-use crate::api::{ForwardKey, ForwardSpec, PortName, UplinkKindName, protocol_name};
+use api::{ForwardKey, ForwardSpec, PortName, UplinkKindName, protocol_name};
 
 /// Most published ports of one container.
 pub(super) const MOST: usize = 65_535;

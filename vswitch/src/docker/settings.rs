@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::PortName;
-use crate::api::read::read;
+use api::PortName;
+use api::read::read;
 
 /// `[docker]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

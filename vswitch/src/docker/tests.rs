@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::message::{self, Binding, Call, Driver, Request};
 use super::*;
-use crate::api::{BridgeSpec, ForwardKey, PortKind, PortName, UplinkKindName, VlanMode};
+use api::{BridgeSpec, ForwardKey, PortKind, PortName, UplinkKindName, VlanMode};
 
 const NETWORK: &str = "aaaaaaaa89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const ENDPOINT: &str = "bbbbbbbb89abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

@@ -14,8 +14,8 @@ use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
 use super::shares::Share;
-use crate::sys::datagram::{self, Origin, QueuedError};
-use crate::table::Owner;
+use plane::table::Owner;
+use sys::datagram::{self, Origin, QueuedError};
 
 /// The way to the switch, the kernel's ear, and the counters.
 pub(super) struct Common {

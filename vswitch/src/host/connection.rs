@@ -292,9 +292,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::Device;
     use crate::host::link::{HostDevice, link};
     use crate::host::shares::Share;
+    use plane::device::Device;
 
     const CONTAINER: ([u8; 4], u16) = ([10, 0, 0, 2], 4000);
     const REMOTE: ([u8; 4], u16) = ([192, 0, 2, 2], 80);

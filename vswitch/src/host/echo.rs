@@ -20,8 +20,8 @@ use super::common::{Arrival, Behind, Common, Heard, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt;
 use super::report::{Direction, Protocol, Session};
-use crate::sys::datagram;
-use crate::table::{Owner, Table};
+use plane::table::{Owner, Table};
+use sys::datagram;
 
 const IDLE: Duration = Duration::from_secs(30);
 const HEADER: usize = 8;
@@ -141,7 +141,7 @@ impl Echo {
 
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &crate::table::Row<Key, Behind, Ping>)| {
+        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Ping>)| {
             let (container, target, identifier) = row.key;
             Session {
                 protocol: Protocol::Echo,

@@ -24,7 +24,7 @@ use super::shares::Share;
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::{Capacity, HostError};
-use crate::fragments::Reassembly;
+use plane::fragments::Reassembly;
 
 /// Most datagrams, clients or errors taken from one socket before the others have their turn.
 pub(super) const PATIENCE: usize = 64;
@@ -105,7 +105,7 @@ impl Engine {
             tcp: Tcp::new(Instant::now(), capacity.tcp),
             udp: Udp::new(capacity.udp),
             echo: Echo::new(capacity.echo),
-            reassembly: Reassembly::new(),
+            reassembly: Reassembly::default(),
             listeners: Listeners::new(descriptors),
             starved: BTreeSet::new(),
             again: VecDeque::new(),

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::HostError;
-use crate::sys::datagram;
+use sys::datagram;
 
 /// Most sockets that listen: every port of one protocol on all addresses of both versions.
 pub(super) const MOST_LISTENERS: usize = 1 << 17;

@@ -21,7 +21,7 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
 use super::shares::{Share, Shares};
-use crate::device::{Device, ReceiveStatus, Received, Sent};
+use plane::device::{Device, ReceiveStatus, Received, Sent};
 
 /// Bytes of a small slot: a frame of MTU 1500.
 const SMALL: usize = 2048;

@@ -61,11 +61,11 @@ use nat::Filtering;
 use packet::Mac;
 use rustix::process::Resource;
 
-use crate::device::Device;
 use apart::Apart;
 use common::Common;
 use engine::{Command, Engine};
 use outbox::Outbox;
+use plane::device::Device;
 
 pub use error::HostError;
 pub use forward::Forward;

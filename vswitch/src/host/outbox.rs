@@ -10,7 +10,7 @@ use packet::checksum::Sum;
 use packet::{Checksum, ETHERNET_HEADER, Gso, GsoKind, IpVersion, Mac, Offload, ethertype, protocol};
 
 use super::link::{Link, Slot};
-use crate::fragments::{Piece, pieces};
+use plane::fragments::{Piece, pieces};
 
 /// Most bytes of a packet that an ICMP error quotes (RFC 1812, section 4.3.2.3; less than RFC 4443 allows).
 const QUOTE: usize = 508;

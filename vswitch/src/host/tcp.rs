@@ -30,7 +30,7 @@ use super::engine;
 use super::report::{Direction, Protocol, Session};
 use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
 use super::stack::{Stack, Syn};
-use crate::table::{Owner, Table};
+use plane::table::{Owner, Table};
 
 /// Every connection.
 pub(super) struct Tcp {
@@ -165,7 +165,7 @@ impl Tcp {
         container: SocketAddr,
         now: Instant,
     ) {
-        let open = self.table.len();
+        let open = self.table.occupied();
         let from = self.free_port(client, container);
         let (true, Some(from)) = (self.make_room(common, forwarded(container.ip()), now), from) else {
             common.counters.tcp_refused += 1;
@@ -245,7 +245,7 @@ impl Tcp {
 
     /// Answers the SYN of a container whose connection the host has got.
     fn establish(&mut self, common: &mut Common, number: usize, now: Instant) {
-        let room = room(self.table.len());
+        let room = room(self.table.occupied());
         let Some(mut row) = self.table.remove(number) else { return };
         let Stage::Connecting(fd, syn) = row.value.stage else { return };
         let Some(mut connection) = Connection::accept(fd, &syn, row.key.1, room, now) else { return };
@@ -311,7 +311,7 @@ impl Tcp {
 
     /// Entries of connections that are gone wait in the heap for their time, but not too many of them.
     fn drop_stale_timers(&mut self) {
-        if self.timers.len() > 2 * self.table.len() + 1024 {
+        if self.timers.len() > 2 * self.table.occupied() + 1024 {
             let table = &self.table;
             let live = |at: Instant, number| table.get(number).is_some_and(|row| row.value.timer == Some(at));
             self.timers.retain(|Reverse((at, number))| live(*at, *number));
@@ -352,7 +352,7 @@ impl Tcp {
 
     /// Lists the connections.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &crate::table::Row<Key, Behind, Splice>)| {
+        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Splice>)| {
             let (state, sent, received) = match &row.value.stage {
                 Stage::Connecting(..) => ("connecting", 0, 0),
                 Stage::Open(connection) => (connection.describe(), connection.sent, connection.received),

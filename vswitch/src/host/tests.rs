@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
 use crate::attach::{Plan, attach, remove_netns};
-use crate::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
-use crate::sys::{datagram, netns};
-use crate::worker::{Command, Handle, Worker};
+use api::{ControlFrames, Netns, PortKind, PortSpec, VlanMode};
+use plane::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
+use plane::worker::{Command, Handle, Worker};
+use sys::{datagram, netns};
 
 const CONTAINER: &str = "10.10.0.2";
 const CONTAINER6: &str = "fd10::2";
@@ -36,7 +36,7 @@ pub(super) fn prepare(test: &str) -> Option<()> {
         netns::unshare().unwrap();
         return Some(());
     };
-    crate::testing::skipped(test, reason);
+    testing::skipped(test, reason);
     None
 }
 
@@ -217,7 +217,13 @@ fn gateway(address: &str) -> Gateway {
 fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {
     let (worker, handle) = Worker::new(1, Box::new(|_| ())).unwrap();
     std::thread::spawn(move || worker.run());
-    let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 16, control_frames: ControlFrames::Drop };
+    let settings = BridgeSettings {
+        mtu: 1500,
+        ageing: 300,
+        max_macs: 16,
+        control_frames: ControlFrames::Drop,
+        ..BridgeSettings::default()
+    };
     handle.tell(Command::SetBridge(BridgeId(0), settings)).unwrap();
     for (number, device) in (0..).zip(devices) {
         let settings = PortSettings::on(BridgeId(0));
@@ -821,7 +827,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
         let kind = etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host);
         let header = etherparse::Icmpv4Header::with_checksum(kind, &syn[14..]);
         let message = [&header.to_bytes()[..], &syn[14..]].concat();
-        let frame = crate::fragments::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
+        let frame = plane::fragments::whole(from.parse().unwrap(), GATEWAY.parse().unwrap(), 1, &message);
         device.send(&packet::Packet::whole(&[std::io::IoSlice::new(&frame)]));
     };
     unreachable("10.10.0.66");
@@ -860,7 +866,7 @@ proptest! {
             } else {
                 ("fd10::2".parse().unwrap(), "::1".parse().unwrap())
             };
-            let mut frame = crate::fragments::whole(from, to, protocol, &payload);
+            let mut frame = plane::fragments::whole(from, to, protocol, &payload);
             if fragment && kind < 4 {
                 frame[20] = 0x20;
                 let sum = packet::checksum::Sum::new().plus(&frame[14..24]).plus(&frame[26..34]).checksum();

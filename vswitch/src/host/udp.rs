@@ -26,8 +26,8 @@ use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::peers::Peers;
 use super::report::{Direction, Protocol, Session};
-use crate::sys::datagram;
-use crate::table::{Owner, Table};
+use plane::table::{Owner, Table};
+use sys::datagram;
 
 /// How long a flow is kept, and one that only asks for names.
 const IDLE: Duration = Duration::from_secs(300);

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::api::{Reply, Request};
 use crate::client::{self, ClientError};
+use api::{Reply, Request};
 
 /// Where vswitchd listens, unless `VSWITCH_CONTROL` says otherwise.
 const CONTROL: &str = "/run/vswitch/control.sock";

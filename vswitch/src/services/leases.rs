@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::Shortages;
 use super::pool::Pool;
 use super::shares::Shares;
-use crate::api::PortName;
+use api::{LeaseState, PortName};
 
 /// Most rows, and so most addresses in use, of one subnet.
 pub(super) const MOST: usize = 8192;
@@ -35,20 +35,6 @@ pub(super) const OFFERS: usize = 16;
 pub(super) const OFFER: u64 = 30;
 /// Seconds for which a declined address rests.
 pub(super) const DECLINED: u64 = 600;
-
-/// What an address is to its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaseState {
-    /// Offered, and not yet asked for.
-    Offered,
-    /// Given out.
-    Bound,
-    /// In use by a station that does not have it from here: the client that had it says so, or that station.
-    Declined,
-    /// Given back; the client's when it returns.
-    Released,
-}
 
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use packet::Mac;
 
 use super::dns;
-use crate::api::{BridgeName, PortName};
+use api::{BridgeName, PortName};
 
 /// One bridge with a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]

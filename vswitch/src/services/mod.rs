@@ -1,7 +1,7 @@
 //! The gateway's slow services: DHCP in both versions, router advertisements, names; and the DHCP clients of uplinks and of containers.
 //!
 //! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the
-//! gateway but that it does not answer itself (see [`Services::wants`]), over a bounded channel, shared fairly ([`Tickets`]), and sends
+//! gateway but that it does not answer itself ([`is_for_services`](plane::datapath::is_for_services)), over a bounded channel, shared fairly ([`Tickets`](plane::datapath::Tickets)), and sends
 //! what they answer.
 //!
 //! Everything but the questions to the host's resolvers is decided by [`Services`], which has no thread, no socket and no clock:
@@ -36,7 +36,6 @@ mod run;
 mod shares;
 mod stations;
 mod store;
-mod ticket;
 mod wire;
 
 #[cfg(test)]
@@ -53,13 +52,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 pub use dns::{Outcome, Query, Resolvers, Transport};
-pub use leases::{Lease, LeaseState};
+pub use leases::Lease;
 pub use link::{Link, Member, domain_of};
 pub use run::{Input, Listing, run};
 pub use stations::{LIMIT, PATIENCE, Question, Station};
-pub use ticket::{Ticket, Tickets};
 
-use crate::api::{BridgeName, PortName};
+use api::{BridgeName, PortName};
 use client::{Client, Event, Purpose};
 use dns::Asker;
 use network::Network;
@@ -167,17 +165,6 @@ impl Services {
             stations: Stations::default(),
             questions: Shares::new(dns::MOST),
             random: StdRng::seed_from_u64(seed),
-        }
-    }
-
-    /// Whether a packet to the gateway, or to a group, is one for the services: its protocol and destination port, or its
-    /// ICMPv6 type.
-    pub const fn wants(protocol: u8, port_or_type: u16) -> bool {
-        match protocol {
-            packet::protocol::UDP => matches!(port_or_type, dns::PORT | dhcp4::SERVER_PORT | dhcp6::SERVER_PORT),
-            packet::protocol::TCP => port_or_type == dns::PORT,
-            packet::protocol::ICMP6 => port_or_type == 133,
-            _ => false,
         }
     }
 

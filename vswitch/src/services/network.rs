@@ -10,7 +10,7 @@ use super::ra::Advertiser;
 use super::shares::Shares;
 use super::wire::{Arp, Datagram, Hop, Segment, Solicitation};
 use super::{Answer, Link, Output, Punt, Shortages, Usage, dhcp4, dhcp6};
-use crate::api::PortName;
+use api::PortName;
 
 /// The services of one bridge.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Outcome, Query, Resolvers, exchange};
-use super::{Lease, Link, Output, Punt, Services, Station, Ticket, Uplink, Usage};
-use crate::api::{BridgeName, PortName};
+use super::{Lease, Link, Output, Punt, Services, Station, Uplink, Usage};
+use api::{BridgeName, PortName};
+use plane::datapath::Ticket;
 
 /// What the services are told.
 #[derive(Clone, Debug)]

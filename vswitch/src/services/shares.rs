@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
-use crate::api::PortName;
+use api::PortName;
+use plane::table::may_have_another;
 
 /// How much of something bounded is in use, by port.
 ///
@@ -10,13 +11,6 @@ pub(super) struct Shares {
     most: usize,
     all: usize,
     ports: HashMap<PortName, usize>,
-}
-
-/// Whether a port that has `own` of `all` that are in use, of `most`, may have one more: it may have as many as are left for the others.
-/// Alone it gets half, two that grow together a third each, and each that comes to what the others hold half of what is left; so it takes
-/// as many floods as `most` has binary digits until a newcomer finds no room.
-pub(super) const fn may_have_another(own: usize, all: usize, most: usize) -> bool {
-    own < most.saturating_sub(all)
 }
 
 impl Shares {

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 
 use super::client::{CONTAINER, Client, Event, Probe, Purpose, Step};
 use super::{Answer, Output, Punt};
-use crate::api::{BridgeName, PortName};
+use api::{BridgeName, PortName};
 
 /// How long a server may take to offer the first address: two questions.
 pub const PATIENCE: Duration = Duration::from_secs(8);

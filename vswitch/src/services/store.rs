@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::leases::Lease;
-use crate::api::BridgeName;
 use crate::keep::Directory;
+use api::BridgeName;
 
 /// Leases by bridge, IPv4 and IPv6 together.
 pub(super) type Kept = BTreeMap<BridgeName, Vec<Lease>>;

@@ -25,7 +25,7 @@ fn sent(frames: &[(Vec<u8>, Offload)], edit: TagEdit, capabilities: Capabilities
         count += packet.frames;
         list.push((packet.to_vec(), packet.offload, packet.headers));
     });
-    assert_eq!(count + lost, frames.len(), "every frame is accounted for");
+    assert_eq!(count + lost.len(), frames.len(), "every frame is accounted for");
     list
 }
 

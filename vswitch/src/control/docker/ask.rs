@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::super::{ControlError, Switch};
 use super::endpoint::Begun;
-use crate::api::{BridgeName, LeaseInfo, PortName};
 use crate::docker::message::{CreateEndpoint, Request};
 use crate::docker::server::Reply;
 use crate::docker::{DockerError, Endpoint, EndpointId, Lease, Network, NetworkId};
 use crate::services::client::{Event, Terms};
 use crate::services::{Question, Station};
+use api::{BridgeName, LeaseInfo, PortName};
 
 /// A container that waits until its LAN was asked about its address.
 pub(in crate::control) struct Asking {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::{ControlError, Switch};
-use crate::api::{ForwardKey, Origin, PortName, protocol_name};
 use crate::attach;
 use crate::docker::message::{self, EndpointReference};
 use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
+use api::{ForwardKey, Origin, PortName, protocol_name};
 
 /// How long an endpoint may be without a sandbox before its container counts as dead; Docker goes on at once.
 const AWAITED: Duration = Duration::from_secs(60);

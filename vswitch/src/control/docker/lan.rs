@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::Switch;
-use crate::api::{PortName, PortState};
 use crate::attach;
 use crate::docker::{self, NetworkId};
+use api::{PortName, PortState};
 
 impl Switch {
     /// Gives the host a leg with its addresses in every network on a LAN, and a route to each container there. To be called now and then, for the

@@ -14,11 +14,11 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{ControlError, Port, Switch};
-use crate::api::{BridgeName, Origin, PortName};
 use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
 use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
+use api::{BridgeName, Origin, PortName};
 
 pub(super) use ask::Asking;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::{ControlError, Switch};
-use crate::api::{DockerPlace, PortName, SessionInfo};
 use crate::docker::{Names, daemon};
+use api::{DockerPlace, PortName, SessionInfo};
 
 impl Switch {
     /// Takes note of what Docker calls things, and returns whether nobody is without a name.

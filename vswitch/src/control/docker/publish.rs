@@ -6,10 +6,10 @@ use nat::Protocol;
 use serde_json::{Value, json};
 
 use super::super::{ControlError, Switch};
-use crate::api::{ForwardKey, ForwardSpec, PortName, Reply, UplinkKindName};
 use crate::docker::message;
 use crate::docker::{self, DockerError, Endpoint, EndpointId};
 use crate::host::HostError;
+use api::{ForwardKey, ForwardSpec, PortName, Reply, UplinkKindName};
 
 /// How many ports that turn out to be in use are passed over for a container that leaves the choice.
 const TRIES: usize = 64;

@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fault::{Code, Fault};
-use crate::api::{
+use crate::plugin::{askable, first_host};
+use api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, PortKind,
     PortName, PublishedPort, Rate, Runtime,
 };
-use crate::plugin::{askable, first_host};
 
 /// The versions of CNI that are spoken.
 pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

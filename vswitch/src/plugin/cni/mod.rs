@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{LONGEST, Outcome, Variable, ask, is_away, sentence};
-use crate::api::{ContainerAddresses, ContainerInfo, ContainerKey, Reply, Request, Runtime};
 use crate::client::ClientError;
+use api::{ContainerAddresses, ContainerInfo, ContainerKey, Reply, Request, Runtime};
 use config::{Config, VERSIONS};
 use fault::{Code, Fault};
 use result::Granted;

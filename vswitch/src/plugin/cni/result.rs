@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::Config;
 use super::fault::{Code, Fault};
-use crate::api::{ContainerInfo, ContainerRoute};
+use api::{ContainerInfo, ContainerRoute};
 
 /// What a delegate gave.
 #[derive(Clone, Debug, PartialEq)]

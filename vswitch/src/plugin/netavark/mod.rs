@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{LONGEST, Outcome, Variable, ask, askable, sentence};
-use crate::api::{ContainerAddresses, ContainerInfo, ContainerKey, ContainerSpec, PublishedPort, Reply, Request, Runtime};
+use api::{ContainerAddresses, ContainerInfo, ContainerKey, ContainerSpec, PublishedPort, Reply, Request, Runtime};
 use network::Network;
 
 /// Why a call does not do what it is asked for, as Podman shows it.

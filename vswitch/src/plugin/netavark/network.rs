@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Fault;
-use crate::api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames};
 use crate::docker::message::Driver;
 use crate::docker::{NetworkOptions, Rates};
 use crate::plugin::first_host;
+use api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames};
 
 /// How many subnets are tried for a network that names none.
 const TRIES: u32 = 16;

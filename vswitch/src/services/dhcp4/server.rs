@@ -15,12 +15,12 @@ use smoltcp::wire::{DhcpMessageType as Kind, DhcpOpCode};
 
 use super::probing::Probing;
 use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
-use crate::api::PortName;
 use crate::services::client::probe;
 use crate::services::leases::{Lease, Leases, Who};
 use crate::services::pool::Pool;
 use crate::services::wire::{self, Arp, Datagram, Hop, Received};
 use crate::services::{LEASE, Link, Punt};
+use api::PortName;
 
 /// Shortest lease that a client may ask for.
 const SHORTEST: u64 = 120;

@@ -11,11 +11,11 @@ use packet::Mac;
 
 use super::message::{Association, Message, Status, kind, name, option, put, put_status};
 use super::{CLIENT_PORT, SERVER_PORT};
-use crate::api::PortName;
 use crate::services::leases::{Lease, Leases, Who};
 use crate::services::pool::Pool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
+use api::PortName;
 
 /// All servers and relays of the link; no unicast is offered, so nothing else is answered (RFC 8415, section 16).
 const ALL_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));

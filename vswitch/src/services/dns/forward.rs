@@ -5,9 +5,9 @@ use domain::base::{Message, Rtype};
 use packet::VlanId;
 
 use super::{StreamId, failure};
-use crate::api::{BridgeName, PortName};
 use crate::services::Answer;
 use crate::services::wire::{self, Hop};
+use api::{BridgeName, PortName};
 
 /// Most questions on their way to resolvers.
 pub(in crate::services) const MOST: usize = 512;

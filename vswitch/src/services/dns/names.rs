@@ -1,7 +1,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{LOCAL, ZONE};
-use crate::services::leases::{Lease, LeaseState, Leases};
+use api::LeaseState;
+
+use crate::services::leases::{Lease, Leases};
 use crate::services::{Link, Member};
 
 /// What is known about a bridge's stations at a moment.

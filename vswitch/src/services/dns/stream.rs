@@ -24,8 +24,8 @@ use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
 
 use super::{PORT, Shares};
-use crate::api::PortName;
 use crate::services::wire::{self, Hop, Segment};
+use api::PortName;
 
 /// Most connections of a bridge.
 pub(in crate::services) const MOST: usize = 64;

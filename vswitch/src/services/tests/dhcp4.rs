@@ -372,7 +372,7 @@ fn an_address_that_a_silent_station_has_is_not_offered() {
     bench.now += PATIENCE;
     assert_eq!(bench.offers(), [next]);
     let row = bench.services.leases(&"br0".parse().unwrap()).into_iter().find(|row| row.address == IpAddr::V4(taken)).unwrap();
-    assert_eq!(row.state, LeaseState::Declined);
+    assert_eq!(row.state, api::LeaseState::Declined);
     assert_eq!(bench.answer4("db", request(1, 8, &taken.to_string())).unwrap().0, Kind::Nak);
 }
 

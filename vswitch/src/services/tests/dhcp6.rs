@@ -127,7 +127,7 @@ fn rapid_commit_takes_one_step() {
     let reply = bench.said6("db", solicit(2, true)).unwrap();
     assert_eq!((reply.kind, reply.addresses.len()), (REPLY, 1));
     assert!(reply.options.contains(&(14, Vec::new())));
-    assert_eq!(bench.services.leases(&"br0".parse().unwrap())[0].state, LeaseState::Bound);
+    assert_eq!(bench.services.leases(&"br0".parse().unwrap())[0].state, api::LeaseState::Bound);
 }
 
 #[test]

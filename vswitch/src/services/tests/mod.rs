@@ -153,10 +153,10 @@ fn destination(frame: &[u8]) -> Mac {
 #[test]
 fn services_want_what_they_answer_and_nothing_else() {
     for (protocol, port) in [(6, 53), (17, 53), (17, 67), (17, 547), (58, 133)] {
-        assert!(Services::wants(protocol, port));
+        assert!(plane::datapath::is_for_services(protocol, port));
     }
     for (protocol, port) in [(6, 67), (17, 68), (17, 546), (58, 135), (1, 8)] {
-        assert!(!Services::wants(protocol, port));
+        assert!(!plane::datapath::is_for_services(protocol, port));
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::services::{Input, run as serve};
-use crate::sys::{netns, packet as socket};
+use sys::{netns, packet as socket};
 
 /// Puts the test's thread into a new network namespace. `None`: not on this machine.
 fn prepare(test: &str, tools: &[&str]) -> Option<()> {
@@ -27,7 +27,7 @@ fn prepare(test: &str, tools: &[&str]) -> Option<()> {
         shell("ip link set lo up");
         return Some(());
     };
-    crate::testing::skipped(test, &reason);
+    testing::skipped(test, &reason);
     None
 }
 
@@ -142,9 +142,9 @@ impl Wire {
                 }
                 let (bridge, port) = ("br0".parse().unwrap(), name.parse::<PortName>().unwrap());
                 let input = if uplink {
-                    Input::Uplink(port, frame, Ticket::default())
+                    Input::Uplink(port, frame, plane::datapath::Ticket::default())
                 } else {
-                    Input::Frame(Punt { bridge, port, vlan: None, frame }, Ticket::default())
+                    Input::Frame(Punt { bridge, port, vlan: None, frame }, plane::datapath::Ticket::default())
                 };
                 let _ = sender.try_send(input);
             }
@@ -220,7 +220,7 @@ fn busybox_gets_the_same_from_us_as_from_dnsmasq() {
     until("its address is given back", || {
         let kept: BTreeMap<BridgeName, Vec<Lease>> = Store::new(wire.directory.path().join("leases.json")).read();
         let mut leases = kept.values().flatten();
-        leases.any(|lease| lease.address.to_string() == ours["ip"] && lease.state == LeaseState::Released).then_some(())
+        leases.any(|lease| lease.address.to_string() == ours["ip"] && lease.state == api::LeaseState::Released).then_some(())
     });
     drop(client);
     wire.stop();

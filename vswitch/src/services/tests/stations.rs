@@ -103,9 +103,9 @@ fn a_container_has_its_address_within_two_seconds_and_gives_it_back() {
     let address = terms.address.addr().octets();
     assert_eq!(lan.set(vec![container(Some(address))]), []);
     assert_eq!(lan.pass(20_000), [], "renewals are nobody's matter");
-    assert_eq!(lan.leases()[0].state, LeaseState::Bound);
+    assert_eq!(lan.leases()[0].state, api::LeaseState::Bound);
     assert_eq!(lan.set(vec![]), []);
-    assert_eq!((lan.leases().iter().filter(|lease| lease.state == LeaseState::Bound).count(), lan.files()), (0, 0));
+    assert_eq!((lan.leases().iter().filter(|lease| lease.state == api::LeaseState::Bound).count(), lan.files()), (0, 0));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_container_that_came_back_before_its_death_was_noticed_keeps_its_address() {
     let events = lan.pass(20);
     assert!(matches!(&events[..], [Event::Bound(terms)] if terms.address.addr() == v4), "{events:?}");
     lan.set(vec![new]);
-    assert_eq!((lan.leases()[0].state, lan.files()), (LeaseState::Bound, 1));
+    assert_eq!((lan.leases()[0].state, lan.files()), (api::LeaseState::Bound, 1));
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! One vocabulary for `switch.toml`, `vsctl`, HTTP and tests.
+//!
+//! Names and specifications cannot be built wrong: what a [`PortName`] or a [`PortSpec`] holds was checked where it was
+//! parsed, whichever door it came through. A [`Request`] is one change or question, a [`Reply`] its answer; both travel as
+//! JSON. Specifications are written as in the file (kebab-case), replies in snake_case.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod container;
+mod docker;
+mod ending;
+mod forward;
+mod gateway;
+mod name;
+mod network;
+mod patch;
+mod port_state;
+mod rate;
+pub mod read;
+mod reply;
+mod request;
+mod route;
+mod spec;
+mod uplink;
+mod vxlan;
+
+pub use self::vxlan::VxlanTable;
+pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
+pub use change::{ChangeInfo, ChangeKind, Part};
+pub use container::{
+    ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
+    PublishedPort, Runtime,
+};
+pub use docker::DockerPlace;
+pub use ending::{Ending, MadeKind, MadeThing};
+pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
+pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
+pub use name::{BridgeName, InterfaceName, NameError, PortName};
+pub use network::{Network, NetworkError, NetworkWarning};
+pub use patch::{Patch, PatchError, from_table};
+pub use port_state::PortState;
+pub use rate::{Rate, RateChange, RateError};
+pub use reply::{
+    AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo,
+    Origin, PeerInfo, PoolInfo, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo,
+};
+pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
+pub use route::{RouteError, RouteSpec};
+pub use spec::check_ipv6_mtu;
+pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode};
+pub use spec::{BridgeTable, PortTable};
+pub use uplink::{UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec};
+pub use uplink::{UplinkTable, is_host};

@@ -1,0 +1,161 @@
+//! The one kind of limit: so much a second, with a burst after a quiet time. It polices, as Open vSwitch's `ingress_policing_rate` and tc's
+//! `police` do: what is too much is dropped, not delayed, and TCP settles a little below the limit.
+//!
+//! All workers share a limiter, so it holds whatever workers the flows are on: it is the generic cell rate algorithm (ITU-T I.371, annex A),
+//! whose whole state is one number. It outlives changes of its port that do not concern it ([`Limiter::kept`]).
+//!
+//! Bytes count as they pass the switch, without the headers that segmentation will add. A super-frame passes or is dropped whole; where frames
+//! are counted, it counts as its segments.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use api::Rate;
+
+/// What may pass at once after a quiet time, in bytes, however small the rate is: two super-frames.
+const LEAST_BURST: u64 = 128 << 10;
+/// What may pass at once after a quiet time, in time at the full rate. TCP that has lost the end of a burst is silent for 200 ms or more
+/// (`TCP_RTO_MIN`); what it might have sent meanwhile must not be lost too, or it gets half the rate.
+const BURST: Duration = Duration::from_millis(300);
+
+/// Holds something to a rate.
+#[derive(Debug)]
+pub struct Limiter {
+    /// Bits, or frames, that may pass in a second.
+    per_second: u64,
+    /// How far ahead of now, in nanoseconds, what passes may be.
+    burst: u64,
+    began: Instant,
+    /// When, in nanoseconds since it began, all that has passed would have passed at the rate.
+    due: AtomicU64,
+}
+
+impl Limiter {
+    /// A limit on bytes, through which nothing has passed yet.
+    pub fn of_bytes(rate: Rate, now: Instant) -> Self {
+        let per_second = rate.bits_per_second();
+        let burst = nanoseconds(BURST).max(time(LEAST_BURST * 8, per_second));
+        Self { per_second, burst, began: now, due: AtomicU64::new(0) }
+    }
+
+    /// A limit on frames, of which one second's worth passes at once after a quiet time.
+    pub fn of_frames(per_second: u32, now: Instant) -> Self {
+        Self { per_second: per_second.into(), burst: 1_000_000_000, began: now, due: AtomicU64::new(0) }
+    }
+
+    /// What becomes of the limiter of a port or bridge that is `set` anew: the one that there is stays, if it holds to the same rate.
+    pub(super) fn kept(old: Option<&Arc<Self>>, set: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        old.filter(|old| set == Some(*old)).or(set).cloned()
+    }
+
+    /// Whether a frame of so many bytes may pass; if so it is counted.
+    pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant) -> bool {
+        self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now)
+    }
+
+    /// Whether so many frames, which are one super-frame, may pass; if so they are counted. More than pass in a burst pass when nothing did for
+    /// a second.
+    pub(super) fn admit_frames(&self, frames: usize, now: Instant) -> bool {
+        self.admit(time((frames as u64).max(1), self.per_second).min(self.burst), now)
+    }
+
+    fn admit(&self, cost: u64, now: Instant) -> bool {
+        let now = nanoseconds(now.saturating_duration_since(self.began));
+        let ahead = now.saturating_add(self.burst);
+        let passed = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
+            let due = due.max(now).saturating_add(cost);
+            (due <= ahead).then_some(due)
+        });
+        passed.is_ok()
+    }
+}
+
+/// Two that hold to the same rate are alike.
+impl PartialEq for Limiter {
+    fn eq(&self, other: &Self) -> bool {
+        (self.per_second, self.burst) == (other.per_second, other.burst)
+    }
+}
+
+impl Eq for Limiter {}
+
+/// Nanoseconds that so many bits or frames take.
+fn time(units: u64, per_second: u64) -> u64 {
+    let time = u128::from(units) * 1_000_000_000 / u128::from(per_second.max(1));
+    u64::try_from(time).unwrap_or(u64::MAX)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(rate: &str, now: Instant) -> Limiter {
+        Limiter::of_bytes(rate.parse().unwrap(), now)
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let start = Instant::now();
+        let limiter = limiter("80mbit", start);
+        let burst = (0..10_000).filter(|_| limiter.admit_bytes(1000, start)).count();
+        assert_eq!(burst, 3000, "three tenths of a second at 10 MB/s");
+        let passed = (1..=20_000).filter(|step| limiter.admit_bytes(1000, start + Duration::from_micros(50 * step))).count();
+        assert_eq!(passed, 10_000, "one second at 10 MB/s");
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..10_000).filter(|_| limiter.admit_bytes(1000, later)).count(), 3000, "quiet time is not saved up");
+    }
+
+    #[test]
+    fn a_small_rate_lets_super_frames_pass() {
+        let start = Instant::now();
+        let limiter = limiter("8kbit", start);
+        assert_eq!((0..10).filter(|_| limiter.admit_bytes(65_536, start)).count(), 2);
+        assert!(!limiter.admit_bytes(1, start + Duration::from_micros(500)));
+        assert!(limiter.admit_bytes(1, start + Duration::from_millis(1)), "a byte each millisecond");
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_counted() {
+        let start = Instant::now();
+        let limiter = limiter("8kbit", start);
+        assert!(limiter.admit_bytes(131_000, start));
+        assert!((0..1000).all(|_| !limiter.admit_bytes(1000, start)));
+        assert!(limiter.admit_bytes(72, start));
+    }
+
+    #[test]
+    fn the_far_future_does_not_overflow() {
+        let start = Instant::now();
+        let far = start + Duration::from_secs(1 << 40);
+        assert!(limiter("1tbit", start).admit_bytes(1500, far));
+        assert!(Limiter::of_frames(u32::MAX, start).admit_frames(1, far));
+    }
+
+    #[test]
+    fn a_burst_of_one_second_passes_and_then_so_many_frames_a_second() {
+        let start = Instant::now();
+        let limit = Limiter::of_frames(100, start);
+        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, start)).count(), 100);
+        assert!(!limit.admit_frames(1, start + Duration::from_millis(9)));
+        assert!(limit.admit_frames(1, start + Duration::from_millis(10)));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, later)).count(), 100, "quiet time is not saved up");
+    }
+
+    #[test]
+    fn a_super_frame_counts_as_its_segments() {
+        let start = Instant::now();
+        let limit = Limiter::of_frames(100, start);
+        assert_eq!((0..10).filter(|_| limit.admit_frames(40, start)).count(), 2);
+        assert!(limit.admit_frames(20, start) && !limit.admit_frames(1, start));
+        let later = |millis| start + Duration::from_millis(millis);
+        assert!(!limit.admit_frames(200, later(900)));
+        assert!(limit.admit_frames(200, later(1000)), "as much as ever will be there");
+        assert!(!limit.admit_frames(1, later(1000)));
+    }
+}

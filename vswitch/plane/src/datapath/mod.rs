@@ -1,0 +1,294 @@
+//! The one-way path of a frame.
+//!
+//! [`Datapath::forward`] is the whole of it: parse once, find the VLAN, check, learn, look up or route, queue. It has no clock, no
+//! descriptor, no lock, no randomness, and allocates nothing for a frame once its queues have grown, but for those that wait for a
+//! neighbour, go to the services or are cut into fragments; so it runs whole in a test, on made-up frames with a hand-moved clock,
+//! exactly as it runs in a worker. Each worker owns one.
+//!
+//! A frame with the header of the one before it goes where that one went, if nothing else decides (`run`).
+//!
+//! Deciding changes no frame: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
+//! the frame is gathered for sending ([`packet::Egress`]); what `router` does to addresses is written there too, and happens when the
+//! batch is decided ([`Outputs::act`]).
+
+mod bridge;
+mod claim;
+mod conflict;
+mod drop;
+mod fate;
+mod fdb;
+mod forward;
+mod guard;
+mod limiter;
+mod observe;
+mod outputs;
+mod place;
+mod port;
+mod router;
+mod run;
+mod settings;
+mod slots;
+mod ticket;
+mod tunnel;
+mod vlan;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use packet::{Batch, IpPacket, Mac, VlanId};
+
+pub use bridge::BridgeSettings;
+pub use conflict::{AddressConflict, AddressConflicts, Holder, Speaker};
+pub use drop::{Counters, DropReason};
+pub use fate::{Fate, Kept, LateDrop, Wait};
+pub use fdb::Fdb;
+pub use guard::Guard;
+pub use limiter::Limiter;
+pub use observe::{Observer, Step, Unobserved};
+pub use outputs::{Departure, Errand, Outputs};
+pub use place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
+pub use router::{GatewaySettings, NeighborRow, Punt, Side, Translation, is_for_services};
+pub use slots::Slots;
+pub use ticket::{Ticket, Tickets};
+pub use tunnel::{RemoteStation, TunnelSettings};
+
+use api::VlanMode;
+use bridge::Bridge;
+use fate::Decision;
+use forward::Headers;
+use port::Port;
+use router::{Paths, Router};
+
+/// A port's number, the same in every worker; reused after the port is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u32);
+
+impl PortId {
+    /// The highest number: the forwarding database has two bytes for it.
+    pub const MOST: u32 = u16::MAX as u32;
+
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A bridge's number, the same in every worker; reused after the bridge is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BridgeId(pub u32);
+
+/// What the datapath needs to know about a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Its bridge.
+    pub bridge: BridgeId,
+    /// Its VLANs.
+    pub vlans: VlanMode,
+    /// The addresses that the configuration gives to whoever is behind it, which no other port of its VLAN may claim.
+    pub addresses: Vec<IpAddr>,
+    /// The source guard, if it is on.
+    pub guard: Option<Guard>,
+    /// Whether no frame goes from it to another protected port.
+    pub protected: bool,
+    /// The MAC address of somebody's interface that the port takes frames from. What comes in for it has reached its owner already.
+    pub owner: Option<Mac>,
+    /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to nobody known.
+    pub broadcast_limit: Option<Arc<Limiter>>,
+    /// Whether it is unplugged: nothing comes in by it, and nothing leaves.
+    pub down: bool,
+    /// What all frames into the switch are held to.
+    pub send_rate: Option<Arc<Limiter>>,
+    /// What the frames that leave by it are held to.
+    pub receive_rate: Option<Arc<Limiter>>,
+    /// Set for a port that is a tunnel.
+    pub tunnel: Option<TunnelSettings>,
+}
+
+impl PortSettings {
+    /// A port of a bridge, for all VLANs and without limits.
+    pub const fn on(bridge: BridgeId) -> Self {
+        Self {
+            bridge,
+            vlans: VlanMode::All,
+            addresses: Vec::new(),
+            guard: None,
+            protected: false,
+            owner: None,
+            broadcast_limit: None,
+            down: false,
+            send_rate: None,
+            receive_rate: None,
+            tunnel: None,
+        }
+    }
+}
+
+/// An address that one worker learned and the others should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: Mac,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// What a bridge, as one worker sees it, shows that is most likely a mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Symptoms {
+    /// MAC addresses that were seen at another place than before.
+    pub moves: MacMoves,
+    /// IP addresses that two have.
+    pub conflicts: AddressConflicts,
+}
+
+/// A bridge's table, as one worker sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FdbListing {
+    /// The addresses, in no order.
+    pub rows: Vec<Row>,
+    /// Addresses put out because the table was full.
+    pub evictions: u64,
+}
+
+/// All bridges and ports of one worker.
+#[derive(Debug)]
+pub struct Datapath {
+    bridges: Slots<Bridge>,
+    ports: Slots<Port>,
+    /// Second 0 of the tables.
+    epoch: Instant,
+    /// Keeps stations from choosing addresses that collide.
+    seed: u64,
+    news: Vec<News>,
+    holds: Vec<(BridgeId, Hold)>,
+    /// Of the frames of the batch.
+    headers: Vec<Headers>,
+    /// The packets of those that are for the gateway; empty where there is none.
+    packets: Vec<Option<IpPacket>>,
+    /// Drops of frames that had waited, which captures have not seen yet.
+    late_drops: Vec<LateDrop>,
+    router: Router,
+    /// Whether this worker routes; else it hands over what is to be routed.
+    routes: bool,
+}
+
+impl Datapath {
+    /// A datapath without bridges or ports. `seed` should be random.
+    pub fn new(epoch: Instant, seed: u64) -> Self {
+        let router = Router::new(seed);
+        Self {
+            bridges: Slots::default(),
+            ports: Slots::default(),
+            epoch,
+            seed,
+            news: Vec::new(),
+            holds: Vec::new(),
+            headers: Vec::new(),
+            packets: Vec::new(),
+            late_drops: Vec::new(),
+            router,
+            routes: true,
+        }
+    }
+
+    /// Leaves routing to another worker: frames to gateways end up in [`Outputs::handed_over`].
+    pub fn leave_routing(&mut self) {
+        self.routes = false;
+    }
+
+    /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.
+    pub fn emit(&mut self, (bridge, vlan): (BridgeId, Option<VlanId>), frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
+        let Some(vlan) = vlan.or_else(|| self.router.vlan(bridge)) else { return };
+        // Whoever waits for it asks again.
+        let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved }
+            .emit(bridge, vlan, frame);
+    }
+
+    /// Forgets what is too old, and lets the router do what is due. To be called about once a second, with an empty batch.
+    pub fn expire(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs) {
+        let second = self.second(now);
+        for (_, bridge) in self.bridges.iter_mut() {
+            bridge.fdb.expire(second);
+        }
+        self.router.tick(
+            now,
+            second,
+            &mut Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved },
+        );
+        self.count_late_drops();
+    }
+
+    /// Frames for the services of gateways.
+    pub fn take_punts(&mut self) -> std::vec::Drain<'_, Punt> {
+        self.router.take_punts()
+    }
+
+    /// Counts drops of frames that had waited, and keeps them for captures.
+    fn count_late_drops(&mut self) {
+        for late in self.router.take_late_drops() {
+            if let Some(port) = self.ports.get_mut(late.port.0) {
+                port.counters.count_drops(late.reason, 1);
+            }
+            self.late_drops.push(late);
+        }
+    }
+
+    /// Drops of frames that had waited, since it was last asked. To be asked after each of [`Datapath::forward`], [`Datapath::route`] and
+    /// [`Datapath::expire`].
+    pub fn take_late_drops(&mut self) -> std::vec::Drain<'_, LateDrop> {
+        self.late_drops.drain(..)
+    }
+
+    /// Takes over what another worker learned, if it still makes sense here.
+    pub fn hear(&mut self, now: Instant, news: News) {
+        let second = self.second(now);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.down);
+        if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
+            bridge.learn(news.vlan, news.mac, news.place, second);
+        }
+    }
+
+    /// What this worker learned since it was last asked.
+    pub fn take_news(&mut self) -> std::vec::Drain<'_, News> {
+        self.news.drain(..)
+    }
+
+    /// Addresses that moved to and fro and have been held since it was last asked; not more than one a minute for each bridge.
+    pub fn take_holds(&mut self) -> std::vec::Drain<'_, (BridgeId, Hold)> {
+        self.holds.drain(..)
+    }
+
+    /// What the frames that leave by a port are held to.
+    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
+        self.ports.get(id.0)?.receive_rate.as_deref()
+    }
+
+    /// Counts frames that left at a port.
+    pub fn count_sent(&mut self, id: PortId, frames: u64, bytes: u64) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.tx_frames += frames;
+            port.counters.tx_bytes += bytes;
+        }
+    }
+
+    /// Counts drops, also those that a device reported; of no frame, nothing.
+    pub fn count_drops(&mut self, id: PortId, reason: DropReason, frames: u64) {
+        if frames == 0 {
+            return;
+        }
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.count_drops(reason, frames);
+        }
+    }
+
+    fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,116 @@
+//! One port: what it is set to, what it has counted, and what it lets into its bridge.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
+
+use super::forward::Headers;
+use super::tunnel::Remote;
+use super::vlan::PortVlans;
+use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Limiter};
+use api::ControlFrames;
+
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) bridge: BridgeId,
+    pub(super) vlans: PortVlans,
+    pub(super) guard: Option<Guard>,
+    pub(super) protected: bool,
+    pub(super) owner: Option<Mac>,
+    pub(super) down: bool,
+    pub(super) broadcast_limit: Option<Arc<Limiter>>,
+    pub(super) send_rate: Option<Arc<Limiter>>,
+    pub(super) receive_rate: Option<Arc<Limiter>>,
+    pub(super) remote: Option<Remote>,
+    pub(super) counters: Counters,
+}
+
+impl Port {
+    /// Whether a frame's header and length alone decide about it, which then hold for those like it.
+    pub(super) const fn looks_at_headers_only(&self) -> bool {
+        self.guard.is_none() && self.send_rate.is_none()
+    }
+
+    /// Whether it leads to a station, and not to another network.
+    pub(super) const fn is_station(&self) -> bool {
+        self.owner.is_none() && self.remote.is_none()
+    }
+
+    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked. Says what its headers are if nothing does.
+    pub(super) fn admit(
+        &self,
+        frame: &Frame,
+        headers: &Headers,
+        bridge: &BridgeSettings,
+        now: Instant,
+    ) -> Result<(Ethernet, VlanId), DropReason> {
+        if self.down {
+            return Err(DropReason::PortDown);
+        }
+        let bytes = frame.bytes();
+        let ethernet = headers.ethernet.ok_or(DropReason::Runt)?;
+        if exceeds(bridge.mtu, &ethernet, frame) {
+            return Err(DropReason::Oversized);
+        }
+        let vlan = headers.vlan?;
+        if ethernet.source.is_group() || ethernet.source == Mac::ZERO {
+            return Err(DropReason::InvalidSource);
+        }
+        if ethernet.destination.is_link_local_control() && !passes(bridge.control_frames, ethernet.destination) {
+            return Err(DropReason::ControlFrame);
+        }
+        if self.owner == Some(ethernet.destination) {
+            return Err(DropReason::SamePort);
+        }
+        if let Some(guard) = &self.guard {
+            guard.check(&ethernet, bytes)?;
+        }
+        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now)) {
+            return Err(DropReason::SendRate);
+        }
+        if ethernet.destination.is_group() {
+            self.admit_flood(frame.segments(), now)?;
+        }
+        Ok((ethernet, vlan))
+    }
+
+    /// Whether one more frame, or super-frame of so many segments, may go to many: to a group, or to a station not known.
+    pub(super) fn admit_flood(&self, segments: usize, now: Instant) -> Result<(), DropReason> {
+        let admitted = self.broadcast_limit.as_ref().is_none_or(|limit| limit.admit_frames(segments, now));
+        admitted.then_some(()).ok_or(DropReason::StormLimit)
+    }
+}
+
+/// Whether a frame, or a segment of a super-frame, is longer than the MTU. Its tags do not count, up to two of them, so that a
+/// full packet of a customer's VLAN passes inside a provider's (IEEE 802.1ad).
+pub(super) fn exceeds(mtu: u16, ethernet: &Ethernet, frame: &Frame) -> bool {
+    let bytes = frame.bytes();
+    if bytes.len() <= ethernet.payload + usize::from(mtu) {
+        return false;
+    }
+    let room = usize::from(mtu) + inner_tags(ethernet, bytes);
+    let length = match (frame.offload.gso, frame.offload.checksum) {
+        (Some(gso), Checksum::Partial { start, offset }) => {
+            // TCP's checksum is at 16 and its header length at 12; UDP's at 6 of 8 bytes.
+            let start = usize::from(start);
+            let transport = if offset == 16 { bytes.get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4) } else { 8 };
+            start + transport + usize::from(gso.size.get())
+        }
+        _ => bytes.len(),
+    };
+    length.min(bytes.len()) > ethernet.payload + room
+}
+
+/// Bytes of the tags, of either kind, that stay payload: as many as make two with the one that does not.
+fn inner_tags(ethernet: &Ethernet, bytes: &[u8]) -> usize {
+    let most = if ethernet.tag.is_some() { 1 } else { 2 };
+    let kinds = bytes.get(ethernet.payload.saturating_sub(2)..).unwrap_or_default().chunks_exact(4);
+    let is_tag = |kind: &[u8]| matches!(kind, [0x81, 0x00, ..] | [0x88, 0xa8, ..]);
+    kinds.take(most).take_while(|kind| is_tag(kind)).count() * 4
+}
+
+/// Whether a frame to a link-local control address goes on. PAUSE never does.
+fn passes(control_frames: ControlFrames, destination: Mac) -> bool {
+    control_frames == ControlFrames::Pass && destination.0[5] != 1
+}

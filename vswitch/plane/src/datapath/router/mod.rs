@@ -1,0 +1,681 @@
+//! The router: the gateway of each bridge that has one, and the uplinks.
+//!
+//! **What it holds.** For each bridge with a gateway its MAC address, addresses and side ([`GatewaySettings`]); the neighbours
+//! ([`neighbor`]); fragments that came [`early`]; for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one port and a gateway: the
+//! router looks the same from all sides.
+//!
+//! **Who calls it.** [`Datapath::forward`](super::Datapath::forward), with frames to a gateway's MAC address ([`Router::receive`]), and
+//! with broadcast and multicast frames, which also go their way across the bridge ([`Router::hear`]). Only the first worker
+//! routes; others hand such frames over to it, so that sessions and neighbours have one owner.
+//!
+//! **The way of a packet.** Is it for the router itself? Then it is answered here ([`local`]), or punted to the services on the control
+//! side. Else: hop limit, route, NAT, MTU, neighbour. What is decided is a [`Hop`], kept in the outputs beside the frame, which
+//! changes when every decision of the batch is made and a capture has seen the frame as it came in. The frame is then queued at the
+//! port where its next hop is; it never enters the bridge again, so that nothing can go round in circles.
+//!
+//! **Answers.** What the router says itself (ARP, neighbour discovery, ICMP, resets) is a frame of its own, put behind those of the
+//! batch. At most [`packet::Batch::ANSWERS`] fit; ICMP errors have a rate limit too (RFC 1812, section 4.3.2.8). It never answers
+//! for a host that is not there.
+
+mod clients;
+mod early;
+mod fragment;
+mod hop;
+mod interface;
+mod local;
+mod message;
+mod neighbor;
+mod oversize;
+mod paths;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod whole;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use nat::{Direction, Nat};
+use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, Tag, VlanId, ethertype};
+
+pub use interface::{GatewaySettings, Side, Translation};
+pub use local::{Punt, is_for_services};
+pub use neighbor::NeighborRow;
+
+pub(super) use hop::Hop;
+pub(super) use paths::Paths;
+
+use super::claim::{Claim, Claimant};
+use super::forward::Headers;
+use super::{BridgeId, Decision, DropReason, Fate, Kept, LateDrop, Limiter, Observer, PortId, Slots, Step, Tickets, Wait};
+use crate::fragments::Reassembly;
+use clients::Clients;
+use early::Early;
+use interface::{Interface, Interfaces, Way};
+use local::is_group;
+use message::{Envelope, Problem};
+use neighbor::{Due, Neighbors, Pending};
+
+/// Most ICMP errors a second into one bridge; `icmp_msgs_per_sec` of Linux.
+const ERRORS: u32 = 1000;
+
+/// Every gateway of the switch.
+#[derive(Debug)]
+pub(super) struct Router {
+    interfaces: Interfaces,
+    neighbors: Neighbors,
+    clients: Clients,
+    early: Early,
+    /// By bridge, so that stations of one do not use up what those of another are to hear.
+    errors: Slots<Limiter>,
+    punts: Vec<Punt>,
+    /// Of frames punted that the services have not taken yet.
+    tickets: Tickets,
+    /// Packets that waited in vain.
+    late_drops: Vec<LateDrop>,
+    due: Vec<Due>,
+    /// Packets to the gateways that come in fragments, by where they came in.
+    fragments: Reassembly<(BridgeId, PortId)>,
+    /// Of the last packet that was sent in fragments.
+    identification: u32,
+    /// Where an answer is written before it goes into the batch.
+    scratch: Vec<u8>,
+    seed: u64,
+}
+
+/// A frame that the router looks at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Its place in the batch.
+    pub(super) index: usize,
+    /// The port that it came in at.
+    pub(super) port: PortId,
+    /// The bridge of that port.
+    pub(super) bridge: BridgeId,
+    /// Its VLAN there.
+    pub(super) vlan: VlanId,
+    pub(super) ethernet: Ethernet,
+    pub(super) now: Instant,
+    /// Now, in seconds of the tables.
+    pub(super) second: u32,
+}
+
+/// What is to become of a packet, but for the MAC address of its next hop.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// The port and bridge that it came in at.
+    port: PortId,
+    from: BridgeId,
+    way: Way,
+    nat: Option<nat::Rewrite>,
+}
+
+/// Whether the gateway of a bridge wants a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// It is for others.
+    None,
+    /// It is for the gateway alone.
+    Mine,
+    /// It is for all, the gateway among them.
+    Also,
+}
+
+/// Why a packet is not routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    NoRoute,
+    Isolated,
+    NoSession,
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoRoute => Self::NoRoute,
+            Refusal::Isolated => Self::Isolated,
+            Refusal::NoSession => Self::NoSession,
+        }
+    }
+}
+
+impl Router {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            interfaces: Interfaces::default(),
+            neighbors: Neighbors::new(seed),
+            clients: Clients::default(),
+            early: Early::new(seed),
+            errors: Slots::default(),
+            punts: Vec::new(),
+            tickets: Tickets::default(),
+            late_drops: Vec::new(),
+            due: Vec::new(),
+            fragments: Reassembly::default(),
+            identification: 0,
+            scratch: Vec::new(),
+            seed,
+        }
+    }
+
+    /// Gives a bridge a gateway, changes it, or takes it away. Sessions of an uplink go on unless the rules of its NAT change; then its
+    /// forwards have to be set again too.
+    pub(super) fn set_gateway(&mut self, bridge: BridgeId, settings: Option<GatewaySettings>) {
+        let before = self.interfaces.remove(bridge);
+        self.early.forget_bridge(bridge);
+        let Some(settings) = settings else {
+            return self.neighbors.forget_bridge(bridge);
+        };
+        let place = |settings: &GatewaySettings| (settings.vlan, settings.addresses.clone());
+        if before.as_ref().is_some_and(|before| place(&before.settings) != place(&settings)) {
+            self.neighbors.forget_bridge(bridge);
+        }
+        let nat = match &settings.side {
+            Side::Outside { translation: Translation::Nat(rules), .. } => {
+                let kept = before.and_then(|before| before.nat).filter(|nat| *nat.settings() == **rules);
+                Some(kept.unwrap_or_else(|| Box::new(Nat::new((**rules).clone(), self.seed))))
+            }
+            _ => None,
+        };
+        let mut interface = Interface::new(settings, nat);
+        let addresses: Vec<IpAddr> = interface.addresses().collect();
+        if let Some(nat) = &mut interface.nat {
+            nat.set_addresses(&addresses);
+        }
+        self.interfaces.insert(bridge, interface);
+    }
+
+    /// Sets the published ports of an uplink.
+    pub(super) fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
+        if let Some(nat) = self.nat_mut(uplink) {
+            nat.set_forwards(forwards);
+        }
+    }
+
+    /// Forgets the neighbours of a gateway.
+    pub(super) fn forget_neighbors(&mut self, bridge: BridgeId) {
+        self.neighbors.forget_bridge(bridge);
+    }
+
+    /// Forgets what is known of stations of a bridge that are gone: where they are, and their sessions.
+    pub(super) fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
+        addresses.iter().for_each(|address| self.neighbors.forget(bridge, *address));
+        for interface in self.interfaces.iter_mut() {
+            if let Some(nat) = &mut interface.nat {
+                nat.flush(now, |session| addresses.contains(&session.inside.ip()));
+            }
+        }
+    }
+
+    /// The sessions of an uplink.
+    pub(super) fn nat(&self, uplink: BridgeId) -> Option<&Nat> {
+        self.interfaces.get(uplink)?.nat.as_deref()
+    }
+
+    fn nat_mut(&mut self, uplink: BridgeId) -> Option<&mut Nat> {
+        self.interfaces.get_mut(uplink)?.nat.as_deref_mut()
+    }
+
+    /// The neighbours of a bridge.
+    pub(super) fn neighbors(&self, bridge: BridgeId, second: u32) -> Vec<NeighborRow> {
+        self.neighbors.rows(bridge, second)
+    }
+
+    /// The MAC address of a station in this VLAN of a bridge, if the gateway has lately heard from it.
+    pub(super) fn confirmed(&self, bridge: BridgeId, vlan: VlanId, address: IpAddr, second: u32) -> Option<Mac> {
+        let mac = self.neighbors.confirmed(bridge, address, second)?;
+        (self.vlan(bridge) == Some(vlan)).then_some(mac)
+    }
+
+    /// Tells the sender of a frame that was bridged to a tunnel that the tunnel carries no packet as long as that (RFC 1191, section 4;
+    /// RFC 8201, section 4). Where a router would cut the packet, nobody is told: a bridge cannot.
+    pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_, impl Observer>) {
+        let Some(packet) = IpPacket::parse(paths.bytes(at.index), &at.ethernet) else { return };
+        if packet.dont_fragment {
+            self.complain(at, &packet, Problem::TooBig(mtu), paths);
+        }
+    }
+
+    /// Takes note of containers, by VLAN and MAC address, for which the services ask a DHCP server on this bridge, which has no gateway.
+    pub(super) fn set_clients(&mut self, bridge: BridgeId, clients: Vec<(VlanId, Mac)>) {
+        self.clients.set(bridge, clients);
+    }
+
+    /// Whether the services ask for containers on this bridge, which a gateway keeps them from.
+    pub(super) fn has_clients(&self, bridge: BridgeId) -> bool {
+        self.clients.are_on(bridge) && self.interfaces.get(bridge).is_none()
+    }
+
+    /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
+    pub(super) fn attention(&self, at: &Arrival, frame: &[u8]) -> Attention {
+        let destination = at.ethernet.destination;
+        match self.interfaces.get(at.bridge) {
+            Some(interface) if interface.settings.vlan == at.vlan => {
+                if destination == interface.settings.mac {
+                    Attention::Mine
+                } else if destination.is_group() {
+                    Attention::Also
+                } else {
+                    Attention::None
+                }
+            }
+            Some(_) => Attention::None,
+            None => self.clients.attention(at.bridge, at.vlan, &at.ethernet, frame),
+        }
+    }
+
+    /// Whether a bridge's gateway has this MAC address, so that nobody else may.
+    pub(super) fn has_mac(&self, bridge: BridgeId, mac: Mac) -> bool {
+        self.interfaces.get(bridge).is_some_and(|interface| interface.settings.mac == mac)
+    }
+
+    /// Whether what frames of a bridge claim may be its gateway's.
+    pub(super) fn watches(&self, bridge: BridgeId) -> bool {
+        self.interfaces.get(bridge).is_some_and(|interface| !interface.is_outside())
+    }
+
+    /// Whether an address in a VLAN of a bridge is its gateway's.
+    pub(super) fn is_gateway(&self, bridge: BridgeId, vlan: VlanId, address: IpAddr) -> bool {
+        let interface = self.interfaces.get(bridge).filter(|interface| interface.settings.vlan == vlan);
+        interface.is_some_and(|interface| !interface.is_outside() && interface.has(address))
+    }
+
+    /// Why a claim goes no further, if it is the gateway's.
+    pub(super) fn refusal(&self, who: &Claimant, ethernet: &Ethernet, claim: Claim) -> Option<DropReason> {
+        let interface = self.interfaces.get(who.bridge).filter(|interface| interface.settings.vlan == who.vlan)?;
+        interface.refusal(claim, who.is_station, ethernet.destination == interface.settings.mac)
+    }
+
+    /// Reads the packets of a batch from this bridge that are for its gateway, and has the sessions prefetched that they need.
+    pub(super) fn parse(&self, bridge: BridgeId, frames: &[Frame], headers: &[Headers], packets: &mut Vec<Option<IpPacket>>) {
+        let Some(interface) = self.interfaces.get(bridge) else { return };
+        packets.extend(frames.iter().zip(headers).map(|(frame, headers)| {
+            let ethernet = headers.ethernet.filter(|ethernet| ethernet.destination == interface.settings.mac)?;
+            IpPacket::parse(frame.bytes(), &ethernet)
+        }));
+        let (uplink, direction) = match interface.settings.side {
+            Side::Inside { uplink: Some(uplink), .. } => (uplink, Direction::Outbound),
+            Side::Inside { uplink: None, .. } => return,
+            Side::Outside { .. } => (bridge, Direction::Inbound),
+        };
+        let Some(nat) = self.nat(uplink) else { return };
+        let read = packets.iter().zip(frames).filter_map(|(packet, frame)| Some(((*packet)?, frame.bytes())));
+        nat.prefetch(direction, read);
+    }
+
+    /// Takes a frame to a gateway's MAC address, with the packet in it if that was parsed already.
+    pub(super) fn receive(&mut self, at: &Arrival, packet: Option<IpPacket>, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        if self.has_clients(at.bridge) {
+            return self.punt(at, paths);
+        }
+        match at.ethernet.ethertype {
+            ethertype::ARP => self.receive_arp(at, paths),
+            ethertype::IPV4 | ethertype::IPV6 => {
+                let packet = packet.or_else(|| IpPacket::parse(paths.bytes(at.index), &at.ethernet));
+                let packet = packet.ok_or(DropReason::Malformed)?;
+                let received = self.receive_packet(at, &packet, paths);
+                if packet.fragment.is_some() { self.reorder(at, &packet, received, paths) } else { received }
+            }
+            _ => Err(DropReason::NoService),
+        }
+    }
+
+    /// Takes a copy of a frame to a group. It is not routed (RFC 1812, section 5.3.4), and whatever the router does not know was for
+    /// others: [`DropReason::NoService`].
+    pub(super) fn hear(&mut self, at: &Arrival, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        if self.has_clients(at.bridge) {
+            return self.punt(at, paths);
+        }
+        match at.ethernet.ethertype {
+            ethertype::ARP => self.receive_arp(at, paths),
+            ethertype::IPV4 | ethertype::IPV6 => match IpPacket::parse(paths.bytes(at.index), &at.ethernet) {
+                Some(packet) => self.hear_packet(at, &packet, paths),
+                None => Err(DropReason::NoService),
+            },
+            _ => Err(DropReason::NoService),
+        }
+    }
+
+    /// Lets a fragment that came too early wait for the first of its packet, and those that wait follow the first.
+    fn reorder(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        received: Decision,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        if received == Err(DropReason::NatFragmentBeforeFirst) {
+            let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+            let displaced = self.early.keep(at, packet, frame);
+            self.late_drops.extend(displaced.map(LateDrop::from));
+            return Ok(Fate::Waiting(Wait::Fragments));
+        }
+        if packet.has_transport() {
+            for waiting in self.early.take(at.bridge, packet) {
+                if let Err(reason) = self.follow(at, &waiting, paths) {
+                    self.late_drops.push(LateDrop { reason, ..waiting.into() });
+                }
+            }
+        }
+        received
+    }
+
+    /// Takes a fragment that waited for the first of its packet.
+    fn follow(&mut self, first: &Arrival, waiting: &early::Waiting, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        let Kept { bytes, offload } = &waiting.frame;
+        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        let packet = IpPacket::parse(bytes, &ethernet).ok_or(DropReason::Malformed)?;
+        let index = paths.push(bytes, *offload)?;
+        self.receive_packet(&Arrival { index, port: waiting.port, ethernet, ..*first }, &packet, paths)
+    }
+
+    fn receive_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        let Some(interface) = self.interfaces.get(at.bridge) else { return Err(DropReason::NoRoute) };
+        // The host speaks from the gateway's address when a client on it is meant.
+        let is_host = interface.is_to_host();
+        let inside = match interface.settings.side {
+            Side::Inside { uplink, .. } => Some(uplink),
+            Side::Outside { .. } => None,
+        };
+        // A unicast frame does not make a unicast packet (RFC 1122, section 3.3.6; RFC 6085).
+        if is_group(packet.destination) || interface.is_broadcast(packet.destination) {
+            return self.hear_packet(at, packet, paths);
+        }
+        if is_martian(packet.source) || !is_host && self.interfaces.is_own(at.bridge, packet.source) {
+            return Err(DropReason::MartianSource);
+        }
+        if !is_host && !self.interfaces.is_from(at.bridge, packet.source) {
+            return Err(DropReason::MartianSource);
+        }
+        match inside {
+            Some(uplink) => self.receive_inside(at, packet, uplink, paths),
+            None => self.receive_outside(at, packet, paths),
+        }
+    }
+
+    fn receive_inside(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        if self.interfaces.is_own(at.bridge, packet.destination) {
+            return match self.hairpin(at, packet, uplink, paths)? {
+                Some(nat) => self.send_on(at, packet, Some(nat), paths),
+                None => self.receive_local(at, packet, uplink, paths),
+            };
+        }
+        self.send_on(at, packet, None, paths)
+    }
+
+    fn receive_outside(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
+        // An uplink that has no address yet is offered one as if it had it (RFC 2131, section 4.1).
+        if Self::is_for_dhcp_client(packet, paths.bytes(at.index)) {
+            return self.punt(at, paths);
+        }
+        let own = self.interfaces.get(at.bridge).is_some_and(|interface| interface.has(packet.destination));
+        let frame = paths.bytes(at.index);
+        match self.nat_mut(at.bridge) {
+            Some(nat) if own => match seen(at.bridge, nat.inbound(at.now, packet, frame)?, at, paths) {
+                Some(nat) => self.send_on(at, packet, Some(nat), paths),
+                None => self.receive_local(at, packet, None, paths),
+            },
+            Some(_) => Err(DropReason::NoSession),
+            None => self.send_on(at, packet, None, paths),
+        }
+    }
+
+    /// What becomes of a packet from inside to an uplink's own address: a station that reaches a published port, its own or another's
+    /// (RFC 4787, REQ-9).
+    fn hairpin(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Result<Option<nat::Rewrite>, DropReason> {
+        let Some(uplink) = uplink else { return Ok(None) };
+        let external = self.interfaces.get(uplink).is_some_and(|interface| interface.has(packet.destination));
+        match self.nat_mut(uplink).filter(|_| external) {
+            Some(nat) => Ok(seen(uplink, nat.hairpin(at.now, packet, paths.bytes(at.index))?, at, paths)),
+            None => Ok(None),
+        }
+    }
+
+    /// Sends a packet to its next hop; `nat` is what was decided about its addresses so far.
+    fn send_on(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        nat: Option<nat::Rewrite>,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        if packet.hop_limit <= 1 {
+            self.complain(at, packet, Problem::HopLimit, paths);
+            return Err(DropReason::HopLimit);
+        }
+        let destination = nat.as_ref().and_then(nat::Rewrite::destination).unwrap_or(packet.destination);
+        let found = self.interfaces.route(at.bridge, destination);
+        let way = found.map(|way| (way.egress, way.next_hop)).ok();
+        paths.observer.see(at.index, || Step::RouteLookedUp { destination, way });
+        let way = match found {
+            Ok(way) if is_routable(packet.source) && self.is_for_one(way, destination) => way,
+            Ok(_) => return Err(DropReason::NoRoute),
+            Err(refusal) => {
+                if refusal == Refusal::NoRoute {
+                    self.complain(at, packet, Problem::NoRoute, paths);
+                }
+                return Err(refusal.into());
+            }
+        };
+        let mtu = self.interfaces.get(way.egress).map_or(u16::MAX, |interface| interface.settings.mtu);
+        let length = paths.frame(at.index).map_or(0, |frame| longest_part(frame, packet));
+        let too_long = length > usize::from(mtu);
+        if too_long && packet.dont_fragment {
+            self.complain(at, packet, Problem::TooBig(mtu), paths);
+            return Err(DropReason::ExceedsMtu);
+        }
+        let nat = match nat {
+            None => self.translate_outbound(at, packet, way, paths)?,
+            decided => decided,
+        };
+        let plan = Plan { port: at.port, from: at.bridge, way, nat };
+        if too_long {
+            return self.send_in_parts(at, packet, plan, mtu, paths);
+        }
+        self.resolve(at.index, plan, packet, at, paths)
+    }
+
+    /// Whether one host may be reached by this address. Broadcasts to another subnet are not passed on (RFC 2644).
+    fn is_for_one(&self, way: Way, destination: IpAddr) -> bool {
+        is_routable(destination) && !self.interfaces.get(way.egress).is_some_and(|egress| egress.is_broadcast(destination))
+    }
+
+    /// What an uplink does to the addresses of a packet that leaves by it.
+    fn translate_outbound(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        way: Way,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Result<Option<nat::Rewrite>, DropReason> {
+        match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
+            Some(nat) => match nat.outbound(at.now, packet, paths.bytes(at.index)) {
+                Ok(rewrite) => {
+                    paths.observer.see(at.index, || Step::Translated { uplink: way.egress, rewrite: Some(rewrite) });
+                    Ok(Some(rewrite))
+                }
+                Err(denied) => {
+                    if denied.is_shortage() {
+                        self.complain(at, packet, Problem::Prohibited, paths);
+                    }
+                    Err(denied.into())
+                }
+            },
+            None => Ok(None),
+        }
+    }
+
+    /// Queues a frame of the batch for its next hop, or lets it wait until that has a MAC address.
+    fn resolve(
+        &mut self,
+        index: usize,
+        plan: Plan,
+        packet: &IpPacket,
+        at: &Arrival,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        let Way { egress, next_hop } = plan.way;
+        let mac = self.mac_of(egress, next_hop, at.second);
+        paths.observer.see(index, || Step::NeighborLookedUp { bridge: egress, address: next_hop, mac });
+        if let Some(mac) = mac {
+            return self.launch(index, plan, (packet, at.ethernet.tag), mac, paths);
+        }
+        let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
+        let pending = Pending { frame: frame.into(), plan };
+        let asked = self.neighbors.ask(egress, next_hop, pending, at.second);
+        self.late_drops.extend(asked.displaced.into_iter().map(Pending::unresolved));
+        if asked.solicit {
+            self.solicit(egress, next_hop, None, paths);
+        }
+        Ok(Fate::Waiting(Wait::Neighbor))
+    }
+
+    fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32) -> Option<Mac> {
+        match self.interfaces.get(egress)?.settings.side {
+            Side::Outside { translation: Translation::Host(mac), .. } => Some(mac),
+            _ => self.neighbors.find(egress, next_hop, second),
+        }
+    }
+
+    fn launch(
+        &self,
+        index: usize,
+        plan: Plan,
+        (packet, tag): (&IpPacket, Option<Tag>),
+        destination: Mac,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        let settings = &self.interfaces.get(plan.way.egress).ok_or(DropReason::NoRoute)?.settings;
+        let (source, network, version) = (settings.mac, packet.network, packet.version);
+        paths.deliver(plan.way.egress, (settings.vlan, tag), index, destination)?;
+        paths.outputs.rewrite(index, Hop { source, destination, network, version, nat: plan.nat });
+        Ok(Fate::Routed { into: plan.way.egress, translated: plan.nat.is_some() })
+    }
+
+    /// Sends a packet that waited for a neighbour.
+    fn release(&mut self, pending: Pending, mac: Mac, paths: &mut Paths<'_, impl Observer>) {
+        let sent = match (pending.parse(), paths.push(&pending.frame.bytes, pending.frame.offload)) {
+            (Some((ethernet, packet)), Ok(index)) => self.launch(index, pending.plan, (&packet, ethernet.tag), mac, paths),
+            (None, _) => Err(DropReason::Malformed),
+            (_, Err(reason)) => Err(reason),
+        };
+        if let Err(reason) = sent {
+            self.late_drops.push(LateDrop { reason, ..pending.unresolved() });
+        }
+    }
+
+    /// Asks for the MAC address of a neighbour, by ARP or neighbour discovery.
+    fn solicit(&mut self, bridge: BridgeId, address: IpAddr, known: Option<Mac>, paths: &mut Paths<'_, impl Observer>) {
+        let Some(interface) = self.interfaces.get(bridge) else { return };
+        let (mac, vlan) = (interface.settings.mac, interface.settings.vlan);
+        match address {
+            IpAddr::V4(target) => {
+                let Some(source) = interface.arp_source(target) else { return };
+                let to = (known.unwrap_or(Mac::BROADCAST), target);
+                message::arp(&mut self.scratch, false, Envelope { from: (mac, source), to });
+            }
+            IpAddr::V6(target) => {
+                let Some(IpAddr::V6(source)) = interface.source_towards(address) else { return };
+                message::solicitation(&mut self.scratch, (mac, source), target, known);
+            }
+        }
+        // A question that does not fit into the batch is asked again in a second.
+        let _ = paths.emit(bridge, vlan, &self.scratch);
+    }
+
+    /// Does what is due in this second. To be called once a second.
+    pub(super) fn tick(&mut self, now: Instant, second: u32, paths: &mut Paths<'_, impl Observer>) {
+        for interface in self.interfaces.iter_mut() {
+            if let Some(nat) = &mut interface.nat {
+                nat.expire(now, EXPIRY_BUDGET);
+            }
+        }
+        self.late_drops.extend(self.early.expire(second).map(LateDrop::from));
+        self.expire_fragments(now);
+        let mut due = std::mem::take(&mut self.due);
+        self.neighbors.tick(second, &mut due);
+        for item in due.drain(..) {
+            match item {
+                Due::Solicit(bridge, address, known) => self.solicit(bridge, address, known, paths),
+                Due::Unreachable(pending) => {
+                    self.complain_late(&pending, now, paths);
+                    self.late_drops.push(pending.unresolved());
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    /// Packets that were dropped after they had waited.
+    pub(super) fn take_late_drops(&mut self) -> std::vec::Drain<'_, LateDrop> {
+        self.late_drops.drain(..)
+    }
+
+    /// What the services should see.
+    pub(super) fn take_punts(&mut self) -> std::vec::Drain<'_, Punt> {
+        self.punts.drain(..)
+    }
+
+    /// The VLAN of a bridge's gateway, for what the services say there.
+    pub(super) fn vlan(&self, bridge: BridgeId) -> Option<VlanId> {
+        self.interfaces.get(bridge).map(|interface| interface.settings.vlan)
+    }
+}
+
+/// Tells the observer what the NAT of an uplink did, and says it.
+fn seen(
+    uplink: BridgeId,
+    rewrite: Option<nat::Rewrite>,
+    at: &Arrival,
+    paths: &mut Paths<'_, impl Observer>,
+) -> Option<nat::Rewrite> {
+    paths.observer.see(at.index, || Step::Translated { uplink, rewrite });
+    rewrite
+}
+
+/// Most sessions that are looked at in one second's tick.
+const EXPIRY_BUDGET: usize = 100_000;
+
+/// Whether no packet may come from this address (RFC 1812, section 5.3.7; RFC 4291, section 2).
+fn is_martian(source: IpAddr) -> bool {
+    match source {
+        // 240.0.0.0/4 passes but for its last address, as in Linux (`ipv4_is_lbcast`).
+        IpAddr::V4(address) => address.is_loopback() || address.is_broadcast() || matches!(address.octets()[0], 0 | 224..240),
+        // IPv4 in IPv6's clothes, in either cut, is never on a wire (RFC 4291, sections 2.5.5.1 and 2.5.5.2).
+        IpAddr::V6(address) => address.is_multicast() || address.to_ipv4().is_some(),
+    }
+}
+
+/// Whether packets from or to this address may pass a router (RFC 3927, section 7; RFC 4291, section 2.5.6).
+fn is_routable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(own) => !own.is_link_local() && !is_martian(address),
+        IpAddr::V6(own) => !own.is_unicast_link_local() && !is_martian(address),
+    }
+}
+
+/// Length of the packet, or of the longest segment of a super-frame.
+fn longest_part(frame: &Frame, packet: &IpPacket) -> usize {
+    match frame.offload {
+        Offload { gso: Some(gso), checksum: Checksum::Partial { start, offset } } => {
+            let start = usize::from(start);
+            let tcp = || frame.bytes().get(start + 12).map_or(20, |byte| usize::from(byte >> 4) * 4);
+            // TCP's checksum is at 16, UDP's at 6 of 8 bytes.
+            let transport = if offset == 16 { tcp() } else { 8 };
+            (start + transport + usize::from(gso.size.get())).saturating_sub(packet.network).min(packet.length())
+        }
+        _ => packet.length(),
+    }
+}

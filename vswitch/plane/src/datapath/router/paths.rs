@@ -1,0 +1,60 @@
+use packet::{Batch, Ethernet, Frame, Mac, Offload, Tag, VlanId};
+
+use crate::datapath::bridge::{Bridge, Destination};
+use crate::datapath::{BridgeId, Departure, DropReason, Observer, Outputs, Place, Port, Slots, Step};
+
+/// What the router uses of the rest of the datapath: the batch, and the ways out.
+pub(in crate::datapath) struct Paths<'a, O> {
+    pub(in crate::datapath) bridges: &'a Slots<Bridge>,
+    pub(in crate::datapath) ports: &'a Slots<Port>,
+    pub(in crate::datapath) batch: &'a mut Batch,
+    pub(in crate::datapath) outputs: &'a mut Outputs,
+    pub(in crate::datapath) observer: &'a mut O,
+}
+
+impl<O: Observer> Paths<'_, O> {
+    pub(super) fn frame(&self, index: usize) -> Option<&Frame> {
+        self.batch.frames().get(index)
+    }
+
+    pub(super) fn bytes(&self, index: usize) -> &[u8] {
+        self.frame(index).map_or(&[], Frame::bytes)
+    }
+
+    /// Puts a frame behind those of the batch and returns its place.
+    pub(super) fn push(&mut self, bytes: &[u8], offload: Offload) -> Result<usize, DropReason> {
+        if !self.batch.has_room() {
+            return Err(DropReason::QueueFull);
+        }
+        self.batch.push(bytes, offload);
+        Ok(self.batch.frames().len() - 1)
+    }
+
+    /// Sends a frame that the gateway of a bridge made, in the gateway's VLAN.
+    pub(in crate::datapath) fn emit(&mut self, bridge: BridgeId, vlan: VlanId, bytes: &[u8]) -> Result<(), DropReason> {
+        let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
+        let index = self.push(bytes, Offload::default())?;
+        self.deliver(bridge, (vlan, ethernet.tag), index, ethernet.destination)
+    }
+
+    /// Queues a frame of the batch, coming from the gateway of a bridge and tagged like this, where its destination is on that bridge; at every
+    /// port if that is not known.
+    pub(super) fn deliver(
+        &mut self,
+        bridge: BridgeId,
+        place: (VlanId, Option<Tag>),
+        index: usize,
+        destination: Mac,
+    ) -> Result<(), DropReason> {
+        let bridge = self.bridges.get(bridge.0).ok_or(DropReason::NoRoute)?;
+        let (vlan, tag) = place;
+        if let Destination::Place(Place { port: id, peer }) = bridge.look_up(vlan, destination) {
+            let port = self.ports.get(id.0).ok_or(DropReason::NoDestination)?;
+            let edit = port.vlans.egress(vlan, tag).ok_or(DropReason::NoDestination)?;
+            self.observer.see(index, || Step::Queued { port: id, edit, peer });
+            self.outputs.push(id, Departure { frame: index, edit, peer });
+            return Ok(());
+        }
+        bridge.flood(None, index, place, self.ports, (self.outputs, self.observer)).map(drop)
+    }
+}

@@ -1,0 +1,61 @@
+//! Packets to and from the router itself that are longer than a link takes: put together, and cut.
+
+use std::time::Instant;
+
+use packet::{ETHERNET_HEADER, Fragment, IpPacket, Offload, VlanId};
+
+use super::{Arrival, BridgeId, Decision, DropReason, Fate, LateDrop, Observer, Paths, PortId, Router, Wait};
+use crate::fragments;
+
+impl Router {
+    /// A part of a packet to one of the router's own addresses. It waits for the others.
+    pub(super) fn receive_fragment(
+        &mut self,
+        at: &Arrival,
+        packet: &IpPacket,
+        fragment: Fragment,
+        uplink: Option<BridgeId>,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Decision {
+        let added = self.fragments.add((at.bridge, at.port), paths.bytes(at.index), packet, fragment, at.now);
+        self.lose(added.lost);
+        if added.contradicts {
+            return Err(DropReason::FragmentForGateway);
+        }
+        let Some((mut frame, packet)) = added.whole else { return Ok(Fate::Waiting(Wait::Fragments)) };
+        // The services look at who sent it.
+        frame[..6].copy_from_slice(&at.ethernet.destination.0);
+        frame[6..12].copy_from_slice(&at.ethernet.source.0);
+        let index = paths.push(&frame, Offload::default())?;
+        self.receive_local(&Arrival { index, ..*at }, &packet, uplink, paths)
+    }
+
+    /// Gives up packets whose rest did not come.
+    pub(super) fn expire_fragments(&mut self, now: Instant) {
+        let lost = self.fragments.expire(now);
+        self.lose(lost);
+    }
+
+    fn lose(&mut self, lost: Vec<fragments::Lost<(BridgeId, PortId)>>) {
+        for fragments::Lost { origin: (_, port), fragments } in lost {
+            let late = || LateDrop { port, reason: DropReason::FragmentForGateway, frame: None };
+            self.late_drops.extend(std::iter::repeat_with(late).take(fragments));
+        }
+    }
+
+    /// Sends the answer that was written into a bridge, in fragments if it is longer than that takes.
+    pub(super) fn emit_scratch(
+        &mut self,
+        bridge: BridgeId,
+        vlan: VlanId,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Result<(), DropReason> {
+        let mtu = self.interfaces.get(bridge).map_or(u16::MAX, |interface| interface.settings.mtu).into();
+        if self.scratch.len() <= ETHERNET_HEADER + mtu {
+            return paths.emit(bridge, vlan, &self.scratch);
+        }
+        self.identification = self.identification.wrapping_add(1);
+        let pieces = fragments::cut(&self.scratch, mtu, self.identification);
+        pieces.iter().try_for_each(|piece| paths.emit(bridge, vlan, piece))
+    }
+}

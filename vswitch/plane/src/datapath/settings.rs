@@ -1,0 +1,157 @@
+//! What the control side changes and asks, between two batches.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use packet::{Mac, VlanId};
+
+use super::bridge::Bridge;
+use super::port::Port;
+use super::tunnel::Remote;
+use super::vlan::PortVlans;
+use super::{
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, NeighborRow, Place, PortId,
+    PortSettings, Symptoms,
+};
+
+impl Datapath {
+    /// Makes a bridge, or changes the one that has this number.
+    pub fn set_bridge(&mut self, now: Instant, id: BridgeId, settings: BridgeSettings) {
+        let second = self.second(now);
+        match self.bridges.get_mut(id.0) {
+            Some(bridge) => bridge.change(settings, second),
+            None => self.bridges.insert(id.0, Bridge::new(settings, self.seed)),
+        }
+    }
+
+    /// Removes a bridge, if no port is on it.
+    pub fn remove_bridge(&mut self, id: BridgeId) {
+        if self.bridges.get(id.0).is_some_and(|bridge| !bridge.has_members()) {
+            self.bridges.remove(id.0);
+            self.router.set_gateway(id, None);
+            self.router.set_clients(id, Vec::new());
+        }
+    }
+
+    /// Makes a port, or changes the one that has this number; its counters go on, and what it is held to where that stays the same.
+    pub fn set_port(&mut self, id: PortId, settings: &PortSettings) {
+        let old = self.ports.get(id.0);
+        let counters = old.map(|port| port.counters.clone()).unwrap_or_default();
+        let kept =
+            |of: fn(&Port) -> Option<&Arc<Limiter>>, set: &Option<Arc<Limiter>>| Limiter::kept(old.and_then(of), set.as_ref());
+        let broadcast_limit = kept(|port| port.broadcast_limit.as_ref(), &settings.broadcast_limit);
+        let send_rate = kept(|port| port.send_rate.as_ref(), &settings.send_rate);
+        let receive_rate = kept(|port| port.receive_rate.as_ref(), &settings.receive_rate);
+        let vlans = PortVlans::from(&settings.vlans);
+        let is_moved = |port: &Port| port.bridge != settings.bridge || port.vlans != vlans || settings.down;
+        if self.ports.get(id.0).is_some_and(is_moved) {
+            self.leave(id);
+        }
+        let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
+        if !settings.down {
+            bridge.join(id);
+        }
+        let remote = settings.tunnel.as_ref().map(Remote::new);
+        bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        let port = Port {
+            bridge: settings.bridge,
+            vlans,
+            guard: settings.guard.clone(),
+            protected: settings.protected,
+            owner: settings.owner,
+            down: settings.down,
+            broadcast_limit,
+            send_rate,
+            receive_rate,
+            remote,
+            counters,
+        };
+        self.ports.insert(id.0, port);
+    }
+
+    /// Removes a port and the addresses behind it.
+    pub fn remove_port(&mut self, id: PortId) {
+        self.leave(id);
+        self.ports.remove(id.0);
+        self.news.retain(|news| news.place.port != id);
+    }
+
+    /// The addresses that a bridge knows.
+    pub fn fdb(&self, now: Instant, id: BridgeId) -> FdbListing {
+        let second = self.second(now);
+        self.bridges
+            .get(id.0)
+            .map(|bridge| FdbListing { rows: bridge.fdb.rows(second), evictions: bridge.fdb.evictions() })
+            .unwrap_or_default()
+    }
+
+    /// What each bridge shows that is most likely a mistake.
+    pub fn symptoms(&self) -> Vec<(BridgeId, Symptoms)> {
+        let symptoms = |bridge: &Bridge| Symptoms { moves: bridge.fdb.moves(), conflicts: bridge.claims.conflicts() };
+        self.bridges.iter().map(|(number, bridge)| (BridgeId(number), symptoms(bridge))).collect()
+    }
+
+    /// Forgets the addresses that a bridge learned; only those at a port, or only one, if these are given.
+    pub fn flush_fdb(&mut self, id: BridgeId, port: Option<PortId>, mac: Option<Mac>) {
+        let Some(bridge) = self.bridges.get_mut(id.0) else { return };
+        match (port, mac) {
+            (None, None) => bridge.fdb.clear(),
+            _ => bridge.fdb.forget(port, mac),
+        }
+    }
+
+    /// Forgets the addresses behind one peer of a tunnel.
+    pub fn forget_peer(&mut self, id: PortId, peer: u16) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.fdb.forget_place(Place { port: id, peer });
+        }
+        self.news.retain(|news| news.place != Place { port: id, peer });
+    }
+
+    /// What a port did so far.
+    pub fn counters(&self, id: PortId) -> Option<&Counters> {
+        self.ports.get(id.0).map(|port| &port.counters)
+    }
+
+    /// Gives a bridge a gateway, changes it, or takes it away.
+    pub fn set_gateway(&mut self, id: BridgeId, settings: Option<GatewaySettings>) {
+        self.router.set_gateway(id, settings);
+    }
+
+    /// Takes note of containers, by VLAN and MAC address, for which the services ask a DHCP server on this bridge, which has no gateway.
+    pub fn set_clients(&mut self, bridge: BridgeId, clients: Vec<(VlanId, Mac)>) {
+        self.router.set_clients(bridge, clients);
+    }
+
+    /// Sets the published ports of an uplink that translates.
+    pub fn set_forwards(&mut self, uplink: BridgeId, forwards: Vec<nat::Forward>) {
+        self.router.set_forwards(uplink, forwards);
+    }
+
+    /// Forgets what is known of stations of a bridge that are gone and whose addresses may soon be others': neighbours and sessions.
+    pub fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
+        self.router.forget_stations(now, bridge, addresses);
+    }
+
+    /// Forgets the neighbours of a gateway.
+    pub fn forget_neighbors(&mut self, bridge: BridgeId) {
+        self.router.forget_neighbors(bridge);
+    }
+
+    /// The sessions of an uplink that translates.
+    pub fn nat(&self, uplink: BridgeId) -> Option<&nat::Nat> {
+        self.router.nat(uplink)
+    }
+
+    /// The neighbours of a bridge's gateway, in no order.
+    pub fn neighbors(&self, now: Instant, bridge: BridgeId) -> Vec<NeighborRow> {
+        self.router.neighbors(bridge, self.second(now))
+    }
+
+    fn leave(&mut self, id: PortId) {
+        if let Some(bridge) = self.ports.get(id.0).and_then(|port| self.bridges.get_mut(port.bridge.0)) {
+            bridge.leave(id);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use packet::{Batch, Capabilities, Checksum, Packet, checksum};
+use rustix::io::Errno;
+use vxlan::{HEADER, Header, Inner};
+
+use super::{Sources, Tunnel};
+use crate::device::{Device, Losses, ReceiveStatus, Received, Sent};
+use sys::udp::{self, Run};
+
+/// One worker's way out of a tunnel.
+///
+/// Frames are copied behind each other into one buffer, each behind its VXLAN header, as long as they have one size, one destination
+/// and one flow's socket; that is a run. It is sent when a frame comes that does not belong to it, or at the end of the queue.
+pub struct Sender {
+    tunnel: Arc<Tunnel>,
+    sources: Arc<Sources>,
+    header: [u8; HEADER],
+    /// The run's datagrams.
+    bytes: Vec<u8>,
+    run: Gathered,
+    /// Of the frame before, for the segments that follow it.
+    inner: Inner,
+    losses: Losses,
+    /// The second, as the peers' table counts them.
+    now: u32,
+}
+
+/// What the datagrams of a run have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+struct Gathered {
+    /// Length of each but the last; 0 where there is none yet.
+    segment: usize,
+    count: usize,
+    /// The last one was shorter, so nothing may follow.
+    over: bool,
+    key: Key,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+struct Key {
+    peer: u16,
+    socket: usize,
+    class: u8,
+}
+
+/// Most bytes of a run, with which UDP, IP and what may come around them stay below 64 KiB.
+const LONGEST_RUN: usize = 65_000;
+
+impl Sender {
+    /// Sends for `tunnel` from `sources`.
+    pub fn new(tunnel: Arc<Tunnel>, sources: Arc<Sources>) -> Self {
+        let header = Header { vni: tunnel.vni }.encode();
+        let bytes = Vec::with_capacity(2 * (LONGEST_RUN + packet::MAX_FRAME));
+        let (run, inner, losses) = (Gathered::default(), Inner::default(), Losses::default());
+        let now = tunnel.second(Instant::now());
+        Self { tunnel, sources, header, bytes, run, inner, losses, now }
+    }
+
+    /// Adds the datagram at `from` to the run, or begins another with it.
+    fn take(&mut self, from: usize, key: Key) {
+        let length = self.bytes.len() - from;
+        let run = &mut self.run;
+        let fits =
+            run.key == key && !run.over && length <= run.segment && run.count < udp::MOST && self.bytes.len() <= LONGEST_RUN;
+        if run.count > 0 && fits {
+            run.over = length < run.segment;
+            run.count += 1;
+            return;
+        }
+        self.send_run(from);
+        self.bytes.copy_within(from.., 0);
+        self.bytes.truncate(length);
+        self.run = Gathered { segment: length, count: 1, over: false, key };
+    }
+
+    /// Sends the run, which ends at `end`.
+    fn send_run(&mut self, end: usize) {
+        let Gathered { segment, count, key, .. } = std::mem::take(&mut self.run);
+        if count == 0 {
+            return;
+        }
+        let (tunnel, sources) = (&self.tunnel, &self.sources);
+        let bytes = self.bytes.get(..end).unwrap_or_default();
+        let (losses, now) = (&mut self.losses, self.now);
+        let mut send = |number: u16, address: IpAddr| {
+            let run = Run { bytes, segment, to: SocketAddr::new(address, tunnel.port), class: key.class };
+            if let Some(error) = sources.send(key.socket, &run, losses) {
+                tunnel.peers.note_error(number, error.raw_os_error(), now);
+            }
+            tunnel.peers.count_sent(number, count as u64, now);
+        };
+        match (key.peer, tunnel.group) {
+            (0, Some(group)) => send(0, group),
+            (0, None) => tunnel.peers.configured().for_each(|(number, address)| send(number, address)),
+            (peer, _) => match tunnel.peers.address(peer) {
+                Some(address) => send(peer, address),
+                // It was taken out while the frame was on its way.
+                None => losses.count(Sent::Down, count as u64),
+            },
+        }
+    }
+}
+
+impl Sources {
+    /// Sends a run from one of the sockets, and returns what was wrong.
+    fn send(&self, socket: usize, run: &Run<'_>, losses: &mut Losses) -> Option<Errno> {
+        let socket = self.sockets.get(socket)?;
+        let count = run.bytes.len().div_ceil(run.segment);
+        if count == 1 || self.is_segmenting() {
+            match past_news(|| udp::send_run(socket.as_fd(), run)) {
+                Ok(()) => return None,
+                // The device computes no checksums, or they are switched off (`udp_send_skb`).
+                Err(Errno::IO | Errno::INVAL) if count > 1 => self.segmenting.store(false, Ordering::Relaxed),
+                Err(error) => {
+                    losses.count(refusal(error), count as u64);
+                    return Some(error);
+                }
+            }
+        }
+        send_each(socket, run, count, losses)
+    }
+}
+
+/// Sends the datagrams of a run one by one; one that is refused is passed over.
+fn send_each(socket: &OwnedFd, run: &Run<'_>, count: usize, losses: &mut Losses) -> Option<Errno> {
+    let (mut sent, mut last) = (0, None);
+    while sent < count {
+        let rest = Run { bytes: run.bytes.get(sent * run.segment..).unwrap_or_default(), ..*run };
+        match past_news(|| udp::send_each(socket.as_fd(), &rest)) {
+            Ok(0) => break,
+            Ok(taken) => sent += taken,
+            Err(error) => {
+                losses.count(refusal(error), 1);
+                last = Some(error);
+                sent += 1;
+            }
+        }
+    }
+    last
+}
+
+/// Sends again where the first try brought only news of an earlier datagram, which may have gone to another peer (`sock_error`, with `IP_RECVERR`).
+fn past_news<T>(mut send: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match send() {
+        Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::PROTO) => send(),
+        result => result,
+    }
+}
+
+impl Device for Sender {
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Nobody behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which is in
+    /// the nearest cache then.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { checksum: true, ..Capabilities::default() }
+    }
+
+    fn receive(&mut self, _batch: &mut Batch) -> Received {
+        Received { status: ReceiveStatus::Drained, malformed: 0, missed: 0 }
+    }
+
+    fn receives(&self) -> bool {
+        false
+    }
+
+    fn send(&mut self, packet: &Packet<'_>) -> Sent {
+        let length: usize = packet.parts.iter().map(|part| part.len()).sum();
+        if length > self.tunnel.room() {
+            return Sent::TooBig;
+        }
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(&self.header);
+        packet.parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let frame = self.bytes.get_mut(from + HEADER..).unwrap_or_default();
+        if let Checksum::Partial { start, offset } = packet.offload.checksum {
+            // With metadata that is nonsense it goes as it is.
+            let _ = checksum::complete(frame, start, offset);
+        }
+        // Segments of one super-frame are of one flow.
+        if packet.frames > 0 {
+            self.inner = Inner::of(frame);
+        }
+        let Inner { flow, class } = self.inner;
+        self.take(from, Key { peer: packet.peer, socket: flow as usize % self.sources.sockets.len().max(1), class });
+        Sent::Done
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.now = self.tunnel.second(now);
+    }
+
+    fn flush(&mut self) -> Losses {
+        self.send_run(self.bytes.len());
+        self.bytes.clear();
+        std::mem::take(&mut self.losses)
+    }
+}
+
+/// What a failed send means (`udp_sendmsg`, `ip_send_skb`).
+fn refusal(error: Errno) -> Sent {
+    match error {
+        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR => Sent::QueueFull,
+        Errno::MSGSIZE => Sent::TooBig,
+        Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::NODEV | Errno::ADDRNOTAVAIL => Sent::Down,
+        _ => Sent::Refused,
+    }
+}

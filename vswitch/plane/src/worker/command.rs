@@ -1,0 +1,203 @@
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use packet::{Mac, Offload, VlanId};
+
+use crate::capture::Tap;
+use crate::datapath::{
+    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings,
+    Punt, Symptoms,
+};
+use crate::device::Device;
+
+/// What the control side tells a worker. Commands are carried out between batches, in order.
+pub enum Command {
+    /// Make or change a bridge.
+    SetBridge(BridgeId, BridgeSettings),
+    /// Remove a bridge without ports.
+    RemoveBridge(BridgeId),
+    /// Put a device on a port that this makes.
+    Attach(PortId, PortSettings, Box<dyn Device>, Sender<std::io::Result<()>>),
+    /// Read from a device that receives for several ports; the number is its own.
+    Listen(PortId, Box<dyn Device>, Sender<std::io::Result<()>>),
+    /// Change a port.
+    SetPort(PortId, PortSettings),
+    /// Remove a port and close its device.
+    Detach(PortId, Sender<()>),
+    /// Close the device of a port, which stays.
+    Close(PortId, Sender<()>),
+    /// Say whether the port has a device.
+    IsOpen(PortId, Sender<bool>),
+    /// Open the device of a port once more, where that keeps it up.
+    Duplicate(PortId, Sender<Option<OwnedFd>>),
+    /// List a bridge's addresses.
+    Fdb(BridgeId, Sender<FdbListing>),
+    /// Say what each bridge shows that is most likely a mistake.
+    Symptoms(Sender<Vec<(BridgeId, Symptoms)>>),
+    /// Forget the addresses that a bridge learned; only those at a port, or only one, if these are given.
+    FlushFdb(BridgeId, Option<PortId>, Option<Mac>),
+    /// Forget the addresses behind one peer of a tunnel.
+    ForgetPeer(PortId, u16),
+    /// Read the counters of all these ports.
+    Counters(Vec<PortId>, Sender<Vec<Counters>>),
+    /// Give a bridge a gateway, change it, or take it away.
+    SetGateway(BridgeId, Option<GatewaySettings>),
+    /// Forget the neighbours and sessions of stations of a bridge that are gone. Only the worker that routes has any.
+    ForgetStations(BridgeId, Vec<IpAddr>),
+    /// Forget the neighbours of a gateway, as Linux does when a link goes down: where its device leads now, they may have other MAC addresses.
+    ForgetNeighbors(BridgeId),
+    /// Set the published ports of an uplink.
+    SetForwards(BridgeId, Vec<nat::Forward>),
+    /// List the sessions of an uplink. Only the worker that routes has any.
+    Sessions(BridgeId, Sender<Sessions>),
+    /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
+    Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
+    /// Set the containers, by VLAN and MAC address, for which the services ask a DHCP server on a bridge without a gateway.
+    SetClients(BridgeId, Vec<(VlanId, Mac)>),
+    /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.
+    Emit(BridgeId, Option<VlanId>, Vec<u8>),
+    /// Offer frames to a capture: those of these ports, or of all.
+    StartCapture(CaptureId, Option<Vec<PortId>>, Tap),
+    /// Offer no more.
+    StopCapture(CaptureId),
+    /// End the thread.
+    Stop,
+}
+
+/// A running capture's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CaptureId(pub u64);
+
+/// The sessions of an uplink.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    /// The sessions, in no order.
+    pub rows: Vec<nat::SessionRow>,
+    /// What became of packets and sessions so far.
+    pub counters: nat::Counters,
+}
+
+/// What a worker tells the control side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The device of a port is gone; the port stays, without it.
+    DeviceGone(PortId),
+    /// A frame was longer than what the way out of a port carries; told once.
+    PacketTooBig(PortId),
+    /// An address on a bridge moves to and fro between ports; not told of each.
+    Held(BridgeId, Hold),
+    /// A frame for the services.
+    Punt(Punt),
+}
+
+/// A frame on its way to the worker that routes.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) bytes: Vec<u8>,
+    pub(super) offload: Offload,
+    pub(super) ingress: u32,
+    pub(super) peer: u16,
+    /// When it was received, by the clock of captures.
+    pub(super) at: u64,
+    pub(super) errand: Errand,
+}
+
+/// The data plane has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data plane has stopped: restart vswitchd")]
+pub struct Stopped;
+
+/// Commands that may wait for a worker; the sender waits when there are more.
+const COMMANDS: usize = 256;
+/// Learned addresses that may wait for a worker; more are forgotten, for they will be heard again.
+const NEWS: usize = 4096;
+/// Frames that may wait for the worker that routes; more are dropped.
+const HANDOVERS: usize = 1024;
+
+/// The control side's end of a worker.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) commands: Sender<Command>,
+    pub(super) news: Sender<News>,
+    pub(super) handovers: Sender<Handover>,
+    pub(super) waker: Arc<mio::Waker>,
+    turns: Arc<AtomicU64>,
+}
+
+/// The worker's end.
+pub(super) struct Inbox {
+    pub(super) commands: Receiver<Command>,
+    pub(super) news: Receiver<News>,
+    pub(super) handovers: Receiver<Handover>,
+    /// How often the worker came round its loop.
+    pub(super) turns: Arc<AtomicU64>,
+}
+
+impl Handle {
+    pub(super) fn new(waker: mio::Waker) -> (Self, Inbox) {
+        let (commands, commands_in) = bounded(COMMANDS);
+        let (news, news_in) = bounded(NEWS);
+        let (handovers, handovers_in) = bounded(HANDOVERS);
+        let turns = Arc::new(AtomicU64::new(0));
+        let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns) };
+        (Self { commands, news, handovers, waker: Arc::new(waker), turns }, inbox)
+    }
+
+    /// How often the worker came round its loop so far: what stays the same over a [`Handle::wake`] hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Makes the worker come round its loop if it waits.
+    pub fn wake(&self) {
+        // It fails only without the worker.
+        let _ = self.waker.wake();
+    }
+
+    /// Tells the worker something. Waits while 256 commands wait already.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn tell(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).map_err(|_| Stopped)?;
+        self.waker.wake().map_err(|_| Stopped)
+    }
+
+    /// Tells the worker something that does not matter if it has ended.
+    pub fn hint(&self, command: Command) {
+        let _ = self.tell(command);
+    }
+
+    /// Tells the worker something and waits for the answer.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (sender, answer) = bounded(1);
+        self.tell(command(sender))?;
+        answer.recv().map_err(|_| Stopped)
+    }
+
+    /// Hands over a frame; says whether there was room.
+    pub(super) fn hand_over(&self, frame: Handover) -> bool {
+        let was_empty = self.handovers.is_empty();
+        let taken = self.handovers.try_send(frame).is_ok();
+        if taken && was_empty {
+            // A failed wake-up only delays it until the worker's next turn.
+            let _ = self.waker.wake();
+        }
+        taken
+    }
+
+    /// Passes on what another worker learned; never waits.
+    pub(super) fn pass_on(&self, news: News) {
+        let was_empty = self.news.is_empty();
+        if self.news.try_send(news).is_ok() && was_empty {
+            // A failed wake-up only delays it until the worker's next turn.
+            let _ = self.waker.wake();
+        }
+    }
+}

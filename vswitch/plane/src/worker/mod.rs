@@ -1,0 +1,359 @@
+//! The loop: wait, receive, forward, send, expire. The only clock of the data plane.
+//!
+//! A worker is a thread that owns queue *i* of every device, its own [`Datapath`], and one batch of buffers. It runs each
+//! batch to completion (Snabb calls it a breath): read from one device until the batch is full or nothing waits, forward,
+//! send every queue. No lock is taken and nothing is opened; what the control side wants arrives over a bounded channel that is
+//! drained between batches, and frames therefore never meet a half-made change.
+//!
+//! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
+//!
+//! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker that finds no
+//! work looks again until 50 µs after it last began some, if the last two were no further apart: a wake-up takes longer than the gap
+//! in a quick exchange, but where the gaps are longer, looking takes the processor from whoever would end them. An idle worker wakes
+//! once a second to expire.
+//!
+//! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
+//! get.
+//!
+//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
+
+mod capture;
+mod command;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use packet::{Batch, Egress};
+
+pub use command::{CaptureId, Command, Event, Handle, Sessions, Stopped};
+
+use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
+use crate::device::Device;
+use capture::Capture;
+use command::Inbox;
+
+/// How long a worker without work looks again before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// How often tables expire.
+const EXPIRY: Duration = Duration::from_secs(1);
+/// How soon a device without a descriptor is asked again.
+const POLLED: Duration = Duration::from_millis(1);
+/// Stands for the waker among the ports' numbers.
+const WAKER: Token = Token(usize::MAX);
+
+/// One thread of the data plane.
+pub struct Worker {
+    poll: Poll,
+    inbox: Inbox,
+    /// The other workers.
+    peers: Vec<Handle>,
+    /// The worker that routes, if it is another one.
+    router: Option<Handle>,
+    notify: Box<dyn FnMut(Event) + Send>,
+    datapath: Datapath,
+    queues: Slots<Queue>,
+    /// Ports that may have something to read.
+    ready: VecDeque<PortId>,
+    /// Ports whose device has no descriptor.
+    polled: Vec<PortId>,
+    captures: Vec<Capture>,
+    batch: Batch,
+    outputs: Outputs,
+    egress: Egress,
+}
+
+/// This worker's queue of a port.
+struct Queue {
+    device: Option<Box<dyn Device>>,
+    /// Whether the port stands in `ready`.
+    ready: bool,
+    /// Whether any capture wants its frames.
+    captured: bool,
+    /// Whether the frames that it receives are those of other ports.
+    shared: bool,
+    /// Whether the control side knows that a frame was too long for it.
+    told_too_big: bool,
+}
+
+impl Worker {
+    /// A worker without ports, and the handle to it. `notify` is called on the worker's thread and must not wait. `seed` should
+    /// be random.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptor for polling.
+    pub fn new(seed: u64, notify: Box<dyn FnMut(Event) + Send>) -> io::Result<(Self, Handle)> {
+        let poll = Poll::new()?;
+        let (handle, inbox) = Handle::new(Waker::new(poll.registry(), WAKER)?);
+        let worker = Self {
+            poll,
+            inbox,
+            peers: Vec::new(),
+            router: None,
+            notify,
+            datapath: Datapath::new(Instant::now(), seed),
+            queues: Slots::default(),
+            ready: VecDeque::new(),
+            polled: Vec::new(),
+            captures: Vec::new(),
+            batch: Batch::new(),
+            outputs: Outputs::new(),
+            egress: Egress::new(),
+        };
+        Ok((worker, handle))
+    }
+
+    /// Names the other workers, which hear what this one learns.
+    pub fn set_peers(&mut self, peers: Vec<Handle>) {
+        self.peers = peers;
+    }
+
+    /// Names the worker that routes instead of this one.
+    pub fn set_router(&mut self, router: Handle) {
+        self.datapath.leave_routing();
+        self.router = Some(router);
+    }
+
+    /// Runs until [`Command::Stop`], or until every handle is gone.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut expiry = Instant::now() + EXPIRY;
+        let (mut busy, mut short_gap) = (Instant::now(), false);
+        loop {
+            self.inbox.turns.fetch_add(1, Ordering::Relaxed);
+            let now = Instant::now();
+            if self.listen(now).is_break() {
+                return;
+            }
+            if now >= expiry {
+                self.datapath.expire(now, &mut self.batch, &mut self.outputs);
+                self.capture_late();
+                self.flush(now);
+                self.expire_devices(now);
+                // Not every device announces that it has gone.
+                self.make_all_ready();
+                expiry = now + EXPIRY;
+            }
+            let round = self.ready.len();
+            for _ in 0..round {
+                self.turn(now);
+            }
+            let routed = self.route(now);
+            self.tell_news();
+            self.tell_holds();
+            self.tell_punts();
+            let worked = round > 0 || routed;
+            if worked {
+                short_gap = now.saturating_duration_since(busy) < SPIN;
+                busy = now;
+            }
+            let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
+            let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
+            self.wait(&mut events, patience);
+        }
+    }
+
+    /// Waits up to `patience` for a device or a command.
+    fn wait(&mut self, events: &mut Events, patience: Duration) {
+        let polled = self.make_polled_ready();
+        let patience = if polled { patience.min(POLLED) } else { patience };
+        if self.poll.poll(events, Some(patience)).is_err() {
+            // Only EINTR happens here; the loop comes round again.
+            return;
+        }
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            if let Ok(number) = u32::try_from(event.token().0) {
+                self.make_ready(PortId(number));
+            }
+        }
+    }
+
+    fn make_ready(&mut self, id: PortId) {
+        let receives = |queue: &&mut Queue| queue.device.as_ref().is_some_and(|device| device.receives());
+        if let Some(queue) = self.queues.get_mut(id.0).filter(|queue| !queue.ready).filter(receives) {
+            queue.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn make_all_ready(&mut self) {
+        let ids: Vec<PortId> = self.queues.iter().map(|(number, _)| PortId(number)).collect();
+        ids.into_iter().for_each(|id| self.make_ready(id));
+    }
+
+    /// Devices that nothing announces are asked every turn; says whether there are any.
+    fn make_polled_ready(&mut self) -> bool {
+        for index in 0..self.polled.len() {
+            self.make_ready(self.polled[index]);
+        }
+        !self.polled.is_empty()
+    }
+
+    /// Carries out what the control side wants; breaks when it wants the end.
+    fn listen(&mut self, now: Instant) -> std::ops::ControlFlow<()> {
+        while let Ok(news) = self.inbox.news.try_recv() {
+            self.datapath.hear(now, news);
+        }
+        loop {
+            match self.inbox.commands.try_recv() {
+                Ok(Command::Stop) | Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                    return std::ops::ControlFlow::Break(());
+                }
+                Ok(command) => self.execute(command, now),
+                Err(crossbeam_channel::TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    /// Whoever asked may have gone away; an answer that nobody hears is no error.
+    fn execute(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),
+            Command::RemoveBridge(id) => self.datapath.remove_bridge(id),
+            Command::Attach(id, settings, device, reply) => {
+                let _ = reply.send(self.attach(id, &settings, device));
+            }
+            Command::Listen(id, device, reply) => {
+                let _ = reply.send(self.open(id, device, true));
+            }
+            Command::SetPort(id, settings) => self.datapath.set_port(id, &settings),
+            Command::Detach(id, reply) => {
+                self.detach(id);
+                let _ = reply.send(());
+            }
+            Command::Close(id, reply) => {
+                self.close(id);
+                let _ = reply.send(());
+            }
+            Command::IsOpen(id, reply) => {
+                let _ = reply.send(self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
+            }
+            Command::Duplicate(id, reply) => {
+                let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
+                let _ = reply.send(device.and_then(|device| device.duplicate()));
+            }
+            Command::Fdb(id, reply) => {
+                let _ = reply.send(self.datapath.fdb(now, id));
+            }
+            Command::Symptoms(reply) => {
+                let _ = reply.send(self.datapath.symptoms());
+            }
+            Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
+            Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
+            Command::Counters(ids, reply) => {
+                let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());
+                let _ = reply.send(counters.collect());
+            }
+            Command::StartCapture(id, ports, tap) => {
+                self.captures.push(Capture { id, ports, tap });
+                self.mark_captured();
+            }
+            Command::StopCapture(id) => {
+                self.captures.retain(|capture| capture.id != id);
+                self.mark_captured();
+            }
+            Command::SetGateway(id, settings) => self.datapath.set_gateway(id, settings),
+            Command::ForgetStations(id, addresses) => self.datapath.forget_stations(now, id, &addresses),
+            Command::ForgetNeighbors(id) => self.datapath.forget_neighbors(id),
+            Command::SetForwards(uplink, forwards) => self.datapath.set_forwards(uplink, forwards),
+            Command::Sessions(uplink, reply) => {
+                let nat = self.datapath.nat(uplink);
+                let sessions = nat.map(|nat| Sessions { rows: nat.sessions(now).collect(), counters: nat.counters() });
+                let _ = reply.send(sessions.unwrap_or_default());
+            }
+            Command::Neighbors(id, reply) => {
+                let _ = reply.send(self.datapath.neighbors(now, id));
+            }
+            Command::SetClients(id, clients) => self.datapath.set_clients(id, clients),
+            Command::Emit(id, vlan, frame) => {
+                self.datapath.emit((id, vlan), &frame, &mut self.batch, &mut self.outputs);
+                self.flush(now);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>) -> io::Result<()> {
+        self.open(id, device, false)?;
+        self.datapath.set_port(id, settings);
+        Ok(())
+    }
+
+    fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
+        match device.descriptor() {
+            Some(descriptor) => {
+                let token = Token(id.0 as usize);
+                self.poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+            }
+            None if device.receives() => self.polled.push(id),
+            None => {}
+        }
+        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
+        self.queues.insert(id.0, queue);
+        self.mark_captured();
+        // What came before the registration raises no edge.
+        self.make_ready(id);
+        Ok(())
+    }
+
+    fn detach(&mut self, id: PortId) {
+        self.close(id);
+        self.queues.remove(id.0);
+        self.ready.retain(|ready| *ready != id);
+        self.datapath.remove_port(id);
+        // A later port may get this number.
+        for capture in &mut self.captures {
+            if let Some(ports) = &mut capture.ports {
+                ports.retain(|port| *port != id);
+            }
+        }
+    }
+
+    /// Closes the device of a port.
+    fn close(&mut self, id: PortId) {
+        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
+        self.polled.retain(|polled| *polled != id);
+        if let Some(descriptor) = device.descriptor() {
+            // Closing it ends the registration anyway.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+
+    fn mark_captured(&mut self) {
+        let captures = &self.captures;
+        for (id, queue) in self.queues.iter_mut() {
+            let wanted = captures.iter().any(|capture| capture.wants(PortId(id)));
+            queue.captured = wanted || queue.shared && !captures.is_empty();
+        }
+    }
+
+    fn tell_holds(&mut self) {
+        for (bridge, hold) in self.datapath.take_holds() {
+            (self.notify)(Event::Held(bridge, hold));
+        }
+    }
+
+    fn tell_punts(&mut self) {
+        for punt in self.datapath.take_punts() {
+            (self.notify)(Event::Punt(punt));
+        }
+    }
+
+    fn expire_devices(&mut self, now: Instant) {
+        let devices = self.queues.iter_mut().filter_map(|(_, queue)| queue.device.as_mut());
+        devices.for_each(|device| device.expire(now));
+    }
+
+    fn tell_news(&mut self) {
+        for news in self.datapath.take_news() {
+            self.peers.iter().for_each(|peer| peer.pass_on(news));
+        }
+    }
+}

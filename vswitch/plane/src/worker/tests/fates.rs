@@ -1,0 +1,190 @@
+//! What captures say of frames that were dropped, however late, in whatever queue, and by whichever of several workers.
+
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
+
+use super::*;
+use crate::datapath::{GatewaySettings, Side};
+
+const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+const STATION: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+/// A gateway without an uplink, 10.0.0.1/24.
+fn gateway() -> GatewaySettings {
+    GatewaySettings {
+        mac: GATEWAY,
+        vlan: VlanId::DEFAULT,
+        mtu: 1500,
+        addresses: vec!["10.0.0.1/24".parse().unwrap()],
+        routes: Vec::new(),
+        side: Side::Inside { uplink: None, isolated: false, dhcp: false },
+    }
+}
+
+/// A datagram from the station, with the gateway's MAC address as its next hop.
+fn datagram(port: u16, to: [u8; 4]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2(STATION.0, GATEWAY.0).ipv4([10, 0, 0, 11], to, 64).udp(port, 53);
+    builder.write(&mut bytes, b"question").unwrap();
+    bytes
+}
+
+fn arp_request() -> Vec<u8> {
+    let (hardware, protocol) = (ArpHardwareId::ETHERNET, EtherType::IPV4);
+    let who = ArpPacket::new(hardware, protocol, ArpOperation::REQUEST, &STATION.0, &[10, 0, 0, 11], &[0; 6], &[10, 0, 0, 1]);
+    let mut bytes = [&[0xff; 6][..], &STATION.0, &[8, 6]].concat();
+    bytes.extend_from_slice(&who.unwrap().to_bytes());
+    bytes
+}
+
+/// A capture of all ports.
+struct Watch {
+    stream: capture::Stream,
+}
+
+impl Watch {
+    fn new(plane: &Plane) -> Self {
+        let interfaces = (0..plane.far.len()).map(|port| u32::try_from(port).unwrap());
+        let interfaces = interfaces.map(|port| Interface { port, name: format!("p{port}"), description: String::new() });
+        let limits = Limits { count: None, seconds: None };
+        let (tap, _, stream) = capture::open(Program::new(&[]).unwrap(), interfaces.collect(), limits);
+        plane.tell(|| Command::StartCapture(CaptureId(1), None, tap.clone()));
+        Self { stream }
+    }
+
+    /// Ends it, and gives the comment of each frame, and the frame, in the order of the file.
+    fn frames(mut self, plane: &Plane) -> Vec<(Option<String>, Vec<u8>)> {
+        plane.tell(|| Command::StopCapture(CaptureId(1)));
+        let mut file = Vec::new();
+        while let Some(chunk) = self.stream.next_chunk(Duration::from_secs(1)) {
+            file.extend(chunk);
+        }
+        read(&file)
+    }
+
+    fn comments(self, plane: &Plane) -> Vec<String> {
+        self.frames(plane).into_iter().filter_map(|(comment, _)| comment).collect()
+    }
+}
+
+impl Plane {
+    /// Waits until so many frames of a port were dropped for this reason.
+    fn wait_for(&self, port: u32, reason: DropReason, frames: u64) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while self.counters(port).drops(reason) < frames && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The enhanced packet blocks of a file, with their comments (pcapng, sections 3.5 and 4.3).
+fn read(file: &[u8]) -> Vec<(Option<String>, Vec<u8>)> {
+    const ENHANCED_PACKET: u32 = 6;
+    const COMMENT: u16 = 1;
+    let long = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    let short = |at: usize| u16::from_ne_bytes(file[at..at + 2].try_into().unwrap());
+    let (mut at, mut frames) = (0, Vec::new());
+    while at < file.len() {
+        let end = at + long(at + 4);
+        if long(at) == ENHANCED_PACKET as usize {
+            let length = long(at + 20);
+            let bytes = file[at + 28..at + 28 + length].to_vec();
+            let (mut option, mut comment) = (at + 28 + length.next_multiple_of(4), None::<String>);
+            while option + 4 < end && short(option) != 0 {
+                let size = usize::from(short(option + 2));
+                if short(option) == COMMENT {
+                    let text = String::from_utf8_lossy(&file[option + 4..option + 4 + size]);
+                    comment = Some(comment.unwrap_or_default() + &text);
+                }
+                option += 4 + size.next_multiple_of(4);
+            }
+            frames.push((comment, bytes));
+        }
+        at = end;
+    }
+    frames
+}
+
+#[test]
+fn a_capture_has_the_reason_of_every_frame_that_is_not_routed_with_any_number_of_workers() {
+    for workers in [1, 2, 4] {
+        let plane = Plane::new(workers, 2);
+        plane.tell(|| Command::SetGateway(BridgeId(0), Some(gateway())));
+        let watch = Watch::new(&plane);
+        for number in 0..320_u16 {
+            let frame = datagram(40_000 + number % 64, [203, 0, 113, 9]);
+            while !plane.far[0][usize::from(number) % workers].push(&frame, Offload::default()) {}
+        }
+        plane.wait_for(0, DropReason::NoRoute, 320);
+        let comments = watch.comments(&plane);
+        let told = comments.iter().filter(|comment| comment.contains("no-route")).count();
+        assert_eq!((told, plane.counters(0).drops(DropReason::NoRoute)), (320, 320), "{workers} workers: {comments:?}");
+    }
+}
+
+#[test]
+fn a_frame_whose_next_hop_never_answers_is_in_the_capture_when_that_is_known() {
+    for workers in [1, 2] {
+        let plane = Plane::new(workers, 2);
+        plane.tell(|| Command::SetGateway(BridgeId(0), Some(gateway())));
+        // So that the gateway knows whom to tell.
+        assert!(plane.far[0][0].push(&arp_request(), Offload::default()));
+        assert!(plane.next(0).is_some());
+        let watch = Watch::new(&plane);
+        let frame = datagram(40_000, [10, 0, 0, 77]);
+        assert!(plane.far[0][workers - 1].push(&frame, Offload::default()));
+        plane.wait_for(0, DropReason::NeighborUnresolved, 1);
+        let frames = watch.frames(&plane);
+        let ours = frames.iter().filter(|(_, bytes)| *bytes == frame).map(|(comment, _)| comment.as_deref());
+        let ours: Vec<bool> = ours.map(|comment| comment.is_some_and(|text| text.contains("neighbor-unresolved"))).collect();
+        assert_eq!(ours, [false, true], "as it came and as it was given up, {workers} workers: {frames:?}");
+    }
+}
+
+#[test]
+fn what_is_lost_in_the_queue_of_a_port_is_in_the_capture() {
+    let plane = Plane::new(1, 3);
+    let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));
+    plane.tell(|| {
+        let receive_rate = Some(limiter.clone());
+        Command::SetPort(PortId(1), PortSettings { receive_rate, ..PortSettings::on(BridgeId(0)) })
+    });
+    plane.workers[0].ask(|reply| Command::Close(PortId(2), reply)).unwrap();
+    let big = |number: u8| {
+        let mut bytes = frame(1, Mac::BROADCAST);
+        bytes.resize(1500, number);
+        bytes
+    };
+    let watch = Watch::new(&plane);
+    (0..200).for_each(|number| while !plane.far[0][0].push(&big(number), Offload::default()) {});
+    plane.settle(&[0]);
+    let frames = watch.frames(&plane);
+    let told = |reason: &str| {
+        let is = |comment: &Option<String>| comment.as_ref().is_some_and(|text| text.contains(reason));
+        frames.iter().filter(|(comment, _)| is(comment)).count() as u64
+    };
+    let (limited, down) = (plane.counters(1).drops(DropReason::ReceiveRate), plane.counters(2).drops(DropReason::DeviceDown));
+    assert!(limited > 100, "128 KiB pass");
+    assert_eq!((told("receive-rate"), told("device-down"), down), (limited, 200, 200));
+}
+
+#[test]
+fn a_super_frame_that_cannot_be_cut_is_in_the_capture() {
+    let plane = Plane::new(1, 1);
+    let (near, far) = Memory::new(Capabilities::default(), 10);
+    plane.workers[0]
+        .ask(|reply| Command::Attach(PortId(1), PortSettings::on(BridgeId(0)), Box::new(near), reply))
+        .unwrap()
+        .unwrap();
+    let watch = Watch::new(&plane);
+    let gso = Some(packet::Gso { kind: packet::GsoKind::Tcp4, size: 100.try_into().unwrap(), ecn: false });
+    // Its checksum, and so its transport, begins behind its end.
+    let offload = Offload { checksum: packet::Checksum::Partial { start: 20, offset: 16 }, gso };
+    let mut frame = frame(1, Mac::BROADCAST);
+    frame.resize(1000, 0xff);
+    assert!(plane.far[0][0].push(&frame, offload));
+    plane.settle(&[0]);
+    let comments = watch.comments(&plane);
+    assert_eq!(plane.counters(1).drops(DropReason::Unsegmentable), 1);
+    assert!(comments.iter().any(|comment| comment.contains("unsegmentable")), "{comments:?}");
+    drop(far);
+}

@@ -1,0 +1,162 @@
+//! One breath of a worker: receive from one port, forward, send to all that got something.
+
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use packet::{Batch, Packet, Queued};
+
+use super::capture::{nanoseconds, show_lost, show_sent};
+use super::command::Handover;
+use super::{Event, Worker};
+use crate::datapath::{DropReason, Errand, PortId};
+use crate::device::{Losses, ReceiveStatus, Received, Sent};
+
+/// What sending a queue came to.
+#[derive(Default)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+    losses: Losses,
+}
+
+impl Worker {
+    /// Serves the port at the head of the queue.
+    pub(super) fn turn(&mut self, now: Instant) {
+        let Some(id) = self.ready.pop_front() else { return };
+        let Some(queue) = self.queues.get_mut(id.0) else { return };
+        queue.ready = false;
+        let Some(device) = &mut queue.device else { return };
+        let captured = queue.captured;
+        self.batch.set_ingress(id.0);
+        self.batch.set_clock(captured.then_some(nanoseconds));
+        let Received { status, malformed, missed } = device.receive(&mut self.batch);
+        self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
+        self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
+        device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
+        self.datapath.forward(now, &mut self.batch, &mut self.outputs);
+        self.hand_over();
+        if captured {
+            self.capture_received();
+        }
+        self.capture_late();
+        self.flush(now);
+        match status {
+            ReceiveStatus::More => self.make_ready(id),
+            ReceiveStatus::Drained => {}
+            ReceiveStatus::Gone => {
+                self.close(id);
+                (self.notify)(Event::DeviceGone(id));
+            }
+        }
+    }
+
+    /// Routes frames that other workers received; says whether there were any.
+    pub(super) fn route(&mut self, now: Instant) -> bool {
+        let mut errands = ArrayVec::<Errand, { Batch::MOST }>::new();
+        while !self.batch.is_full() {
+            let Ok(frame) = self.inbox.handovers.try_recv() else { break };
+            self.batch.set_origin(frame.ingress, frame.peer);
+            self.batch.push(&frame.bytes, frame.offload);
+            self.batch.frames_mut().last_mut().into_iter().for_each(|pushed| pushed.at = frame.at);
+            errands.push(frame.errand);
+        }
+        if errands.is_empty() {
+            return false;
+        }
+        self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
+        self.capture_received();
+        self.capture_late();
+        self.flush(now);
+        true
+    }
+
+    /// Hands frames for gateways to the worker that routes.
+    fn hand_over(&mut self) {
+        let Some(router) = &self.router else { return };
+        let mut lost = ArrayVec::<usize, { Batch::MOST }>::new();
+        for (index, errand) in self.outputs.handed_over() {
+            let Some(frame) = self.batch.frames().get(*index) else { continue };
+            let (bytes, offload, errand) = (frame.bytes().to_vec(), frame.offload, *errand);
+            let handover = Handover { bytes, offload, ingress: frame.ingress, peer: frame.peer, at: frame.at, errand };
+            if !router.hand_over(handover) {
+                self.datapath.count_drops(PortId(frame.ingress), DropReason::QueueFull, 1);
+                lost.push(*index);
+            }
+        }
+        lost.into_iter().for_each(|index| self.outputs.lose(index, DropReason::QueueFull));
+    }
+
+    /// Sends what the outputs hold, and empties them and the batch.
+    pub(super) fn flush(&mut self, now: Instant) {
+        self.outputs.act(&mut self.batch);
+        for index in 0..self.outputs.used().len() {
+            if let Some(egress) = self.outputs.used().get(index).copied() {
+                self.send(egress, now);
+            }
+        }
+        self.outputs.clear();
+        self.batch.clear();
+    }
+
+    /// Sends the queue of one port.
+    fn send(&mut self, id: PortId, now: Instant) {
+        let rate = self.datapath.receive_rate(id);
+        let (mut list, mut held_back) = (List::new(), List::new());
+        for departure in self.outputs.queue(id) {
+            let Some(frame) = self.batch.frames().get(departure.frame) else { continue };
+            let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now));
+            let list = if is_admitted { &mut list } else { &mut held_back };
+            let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
+        }
+        let Some(queue) = self.queues.get_mut(id.0) else { return };
+        let captures = if queue.captured { self.captures.as_mut_slice() } else { &mut [] };
+        show_lost(captures, id, held_back.iter(), DropReason::ReceiveRate);
+        self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
+        let Some(device) = &mut queue.device else {
+            show_lost(captures, id, list.iter(), DropReason::DeviceDown);
+            return self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
+        };
+        let mut tally = Tally::default();
+        let capabilities = device.capabilities();
+        let uncut = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
+            let sent = device.send(packet);
+            tally.count(sent, packet);
+            show_sent(captures, id, packet, reason(sent));
+        });
+        show_lost(captures, id, uncut.iter().filter_map(|place| list.get(*place)), DropReason::Unsegmentable);
+        self.datapath.count_drops(id, DropReason::Unsegmentable, uncut.len() as u64);
+        tally.losses.add(device.flush());
+        self.datapath.count_sent(id, tally.frames, tally.bytes);
+        let Losses { full, down, refused, too_big } = tally.losses;
+        if too_big > 0 && !std::mem::replace(&mut queue.told_too_big, true) {
+            (self.notify)(Event::PacketTooBig(id));
+        }
+        for (sent, count) in [(Sent::QueueFull, full), (Sent::Down, down), (Sent::Refused, refused), (Sent::TooBig, too_big)] {
+            reason(sent).into_iter().for_each(|reason| self.datapath.count_drops(id, reason, count));
+        }
+    }
+}
+
+/// The frames of one port's queue.
+type List<'a> = ArrayVec<Queued<'a>, { Batch::MOST }>;
+
+impl Tally {
+    fn count(&mut self, sent: Sent, packet: &Packet<'_>) {
+        if sent == Sent::Done {
+            self.frames += 1;
+            self.bytes += packet.parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        }
+        self.losses.count(sent, 1);
+    }
+}
+
+/// Why a packet did not leave, if sending it ended like this.
+const fn reason(sent: Sent) -> Option<DropReason> {
+    match sent {
+        Sent::Done => None,
+        Sent::QueueFull => Some(DropReason::QueueFull),
+        Sent::Down => Some(DropReason::DeviceDown),
+        Sent::Refused => Some(DropReason::Refused),
+        Sent::TooBig => Some(DropReason::PacketTooBig),
+    }
+}
