@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use http_body_util::BodyExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ClientError;
 use super::blocks::Blocks;
@@ -48,9 +48,14 @@ impl Capture {
             count: self.count,
             seconds: self.seconds,
         };
-        let (number, mut body) = control.capture(&request).await?;
+        // Before vswitchd is asked: a signal that came between its answer and this would leave a file without an end.
+        let mut signals = Signals::listen()?;
+        let (number, mut body) = tokio::select! {
+            capture = control.capture(&request) => capture?,
+            () = signals.next() => std::process::exit(1),
+        };
         let mut output = Output::open(self.write)?;
-        end_on_signal(control, number)?;
+        tokio::spawn(signals.end(control, number));
         let mut blocks = Blocks::default();
         while let Some(frame) = body.frame().await {
             let Ok(bytes) = frame.map_err(broken)?.into_data() else { continue };
@@ -70,29 +75,38 @@ impl Capture {
     }
 }
 
-/// Asks vswitchd for the end of the capture at the first signal, so that its file gets one; the second ends the program.
-fn end_on_signal(control: Control, number: u64) -> Result<(), ClientError> {
-    let listen = |kind| signal(kind).map_err(|error| ClientError::System("signals cannot be received", error));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let mut asked_to_end = async move || {
+/// The signals that end a program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ClientError> {
+        let listen = |kind| signal(kind).map_err(|error| ClientError::System("signals cannot be received", error));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::spawn(async move {
-        asked_to_end().await;
+    }
+
+    /// Asks vswitchd for the end of the capture at the first signal, so that its file gets one; the second ends the program.
+    async fn end(mut self, control: Control, number: u64) {
+        self.next().await;
         let stop = Request::StopCapture(number);
         tokio::select! {
             stopped = control.ask(&stop) => match stopped {
-                Ok(_) => asked_to_end().await,
+                Ok(_) => self.next().await,
                 Err(error) => eprintln!("the capture is cut off: {error}"),
             },
-            () = asked_to_end() => {}
+            () = self.next() => {}
         }
         std::process::exit(1);
-    });
-    Ok(())
+    }
 }
 
 impl Output {
