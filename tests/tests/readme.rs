@@ -1,7 +1,7 @@
 //! README's blocks, typed as they are printed, by somebody who has a clean checkout and nothing built.
 //!
-//! The host is one of the harness's, with a world outside that has 1.1.1.1. Only the optimizer is switched off, which makes the first line take one
-//! minute instead of three.
+//! The host is one of the harness's, with a world outside that has 1.1.1.1 and is the other end of the tunnel. Only the optimizer is switched off,
+//! which makes the first line take one minute instead of three.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use vswitch_tests::{DockerHost, Terminal, needs};
 
-/// The blocks of shell, in their order.
-fn blocks(page: &str) -> Vec<Vec<String>> {
-    let parts = page.split("```sh\n").skip(1);
-    parts.map(|part| part.split("```").next().unwrap().lines().map(str::to_owned).collect()).collect()
+/// The blocks of a language, in their order.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<&'a str>> {
+    let parts = page.split(&*format!("```{language}\n")).skip(1).collect::<Vec<_>>();
+    parts.into_iter().map(|part| part.split("```").next().unwrap().lines().collect()).collect()
 }
+
+/// Where the host has the checkout, which an ordinary user must reach.
+const HOME: &str = "/mnt";
 
 /// A copy of what git has of this checkout, as it is now, without anything built.
 struct Clone(tempfile::TempDir);
@@ -35,11 +38,11 @@ impl Clone {
         clone
     }
 
-    /// A new terminal in it, on the host, of a user.
-    fn terminal(&self, host: &DockerHost, user: &[&str]) -> Terminal {
+    /// A new terminal in it, on a host that has it at [`HOME`], of a user.
+    fn terminal(host: &DockerHost, user: &[&str]) -> Terminal {
         let mut command = host.command();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("CARGO_NET_OFFLINE", "true").env_remove("CARGO_TARGET_DIR");
-        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").args(["env", "-C"]).arg(self.0.path()).args(user);
+        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").args(["env", "-C", HOME]).args(user);
         Terminal::open(command)
     }
 
@@ -48,51 +51,58 @@ impl Clone {
     }
 }
 
-/// Types the lines one after the other, each when the one before has ended well. What `&` starts has a moment to come up, which a person
-/// takes to type the next line.
+/// Types the lines one after the other, each when the one before has ended well, and what `&` starts is there.
 #[track_caller]
-fn type_all<'a>(terminal: &mut Terminal, lines: impl IntoIterator<Item = &'a String>) -> String {
+fn type_all(terminal: &mut Terminal, lines: &[&str]) -> String {
     let mut shown = String::new();
     for line in lines {
         let (code, text) = terminal.line(line);
         assert_eq!(code, 0, "{line}\n{text}");
         shown += &text;
-        if line.ends_with('&') {
-            std::thread::sleep(Duration::from_secs(1));
+        let sign = match line.split_once(" &") {
+            Some((program, "")) if program.contains("http.server") => "Serving HTTP",
+            Some((program, "")) if program.contains("vswitchd") => READY,
+            _ => continue,
+        };
+        if !text.contains(sign) {
+            shown += &terminal.until(sign, SOON);
         }
     }
     shown
 }
 
+/// What vswitchd prints, at a terminal.
+const READY: &str = "ready\r\n";
 /// Long enough for a build on a slow machine that does other things as well.
 const BUILD: Duration = Duration::from_secs(1200);
 /// Long enough for anything else.
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
-fn the_first_blocks_of_readme_run_as_they_are_printed() {
+fn the_blocks_of_readme_run_as_they_are_printed() {
     needs!("dockerd", "unshare", "script", "busybox", "dnsmasq", "curl", "ping", "tcpdump", "python3", "git", "setpriv");
     let clone = Clone::new();
     let page = std::fs::read_to_string(clone.path("README.md")).unwrap();
-    let blocks = blocks(&page);
-    let starts: Vec<&str> = blocks.iter().map(|block| block[0].split_whitespace().next().unwrap()).collect();
-    // What `tests/run` and the benchmarks print is not for here, nor are the last lines of this test.
+    let blocks_of_shell = blocks(&page, "sh");
+    let starts: Vec<&str> = blocks_of_shell.iter().map(|block| block[0].split_whitespace().next().unwrap()).collect();
+    // What `tests/run` and the benchmarks print is not for here.
     let expected = ["cargo", "ip", "target/release/vswitchd", "ip", "unshare", "vsctl", "vsctl", "tests/run", "tests/bench"];
     assert_eq!(starts, expected, "a block was added or moved: run it here");
-    let [first, look, ..] = &blocks[..] else { unreachable!() };
+    let [first, look, gateway, beyond, rootless, change, tunnel, ..] = &blocks_of_shell[..] else { unreachable!() };
 
     let host = DockerHost::new();
-    // The outside that README asks, and an address for a tunnel.
-    host.sh("outside ip addr add 1.1.1.1/32 dev lo && ip addr add 192.0.2.1/24 dev lo; true").ok();
-    let mut daemon = clone.terminal(&host, &[]);
+    host.sh(&format!("mount --bind {} {HOME}", clone.path("").display())).ok();
+    // The outside that README asks.
+    host.sh("outside ip addr add 1.1.1.1/32 dev lo && echo 'It works!' > /run/outside/www/index.html").ok();
+    let mut daemon = Clone::terminal(&host, &[]);
     assert_eq!(first.len(), 1, "one line runs the main job");
-    daemon.start(&first[0]);
-    daemon.until("\nready", BUILD);
+    daemon.start(first[0]);
+    daemon.until(READY, BUILD);
     for name in ["vswitchd", "vsctl"] {
         assert!(clone.path("target/release").join(name).is_file(), "{name} is built by the first line");
     }
 
-    let mut user = clone.terminal(&host, &[]);
+    let mut user = Clone::terminal(&host, &[]);
     let (watch, once) = look.split_last().unwrap();
     let shown = type_all(&mut user, once);
     assert!(shown.contains("3 received") && shown.contains("bridge br0"), "{shown}");
@@ -102,7 +112,44 @@ fn the_first_blocks_of_readme_run_as_they_are_printed() {
     user.until("ICMP echo reply", SOON);
     user.interrupt();
     user.ended(SOON);
+    end(&mut daemon);
+    assert_eq!(host.sh("ls /run/netns").ok(), "outside\n", "what it made is gone");
+
+    assert_eq!(gateway.len(), 1);
+    daemon.start(gateway[0]);
+    daemon.until(READY, SOON);
+    let shown = type_all(&mut user, beyond);
+    assert!(shown.contains("It works!") && shown.contains("Directory listing") && shown.contains("tcp"), "{shown}");
+    let path = "export PATH=$PWD/target/release:$PATH";
+    assert!(page.contains(&format!("`{path}`")), "README says how they come on the path");
+    type_all(&mut user, &[path]);
+    let shown = type_all(&mut user, change);
+    assert!(shown.contains("10.10.0.4") && shown.contains("10.10.0.3") && shown.contains("no-destination"), "{shown}");
+    let export = std::fs::read_to_string(clone.path("now.toml")).unwrap();
+    assert!(export.contains("5000-5100") && !export.contains("green"), "{export}");
+
+    let shown = type_all(&mut user, tunnel);
+    assert!(shown.contains("192.0.2.3"), "{shown}");
+    let linux = "ip link add vx0 type vxlan id 42 local 192.0.2.2 remote 192.0.2.1 dstport 4789";
+    assert!(page.contains(&format!("`{linux}`")), "README says how a Linux host takes part");
+    host.sh(&format!("outside {linux} && outside ip link set vx0 up && outside ip addr add 10.10.0.9/24 dev vx0")).ok();
+    type_all(&mut user, &["ip netns exec red ping -c 1 -W 5 10.10.0.9"]);
+    let file = [std::fs::read_to_string(clone.path("gateway.toml")).unwrap(), blocks(&page, "toml")[0].join("\n")].join("\n");
+    std::fs::write(clone.path("tunnel.toml"), file).unwrap();
+    type_all(&mut user, &["vswitchd --config tunnel.toml --check"]);
+    end(&mut daemon);
+
+    // Debian lets everybody open it where udev runs.
+    host.sh("mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun").ok();
+    let mut ordinary = Clone::terminal(&host, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let shown = type_all(&mut ordinary, rootless);
+    assert!(shown.contains("3 received") && shown.contains("Directory listing") && shown.contains("bridge br0"), "{shown}");
+    assert!(host.sh("curl -s -m 5 http://localhost:8080/").ok().contains("Directory listing"), "the host reaches it");
+}
+
+/// Types Ctrl-C for what runs, which ends well.
+#[track_caller]
+fn end(daemon: &mut Terminal) {
     daemon.interrupt();
     assert_eq!(daemon.ended(SOON).0, 0);
-    assert_eq!(host.sh("ls /run/netns").ok(), "outside\n", "what it made is gone");
 }
