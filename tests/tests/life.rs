@@ -83,6 +83,35 @@ fn programs_keep_their_network_over_a_planned_restart() {
 }
 
 #[test]
+fn stations_know_each_other_over_a_restart() {
+    needs!("ping");
+    if !std::path::Path::new("/proc/sys/net/ipv4/conf/all/arp_evict_nocarrier").exists() {
+        return vswitch_tests::skipped("stations_know_each_other_over_a_restart", "the kernel is older than 5.16");
+    }
+    let both = |n: u8| format!("addresses = [\"10.0.0.{n}/24\", \"fd00::{n}/64\"]\n");
+    let mut lab = Lab::with(&format!("{BRIDGE}{}{}", port("a", &both(1)), port("b", &both(2))));
+    lab.spawn_in("a", "sleep 1000");
+    lab.spawn_in("b", "sleep 1000");
+    assert!(ping(&lab, "a", "10.0.0.2") && ping(&lab, "a", "fd00::2"));
+    // Asking anew takes a second: the first question is asked while the device has no carrier.
+    let known = |lab: &Lab| {
+        let text = lab.run_in("a", "ip neigh show dev eth0").ok();
+        ["10.0.0.2 lladdr", "fd00::2 lladdr"].map(|part| text.contains(part))
+    };
+    for planned in [true, false] {
+        if planned {
+            lab.stop();
+        } else {
+            lab.kill();
+        }
+        lab.until("the kernel has seen that", |lab| lab.run_in("a", "ip link show eth0").ok().contains("NO-CARRIER"));
+        assert_eq!(known(&lab), [true; 2], "planned: {planned}");
+        lab.start();
+        assert_eq!(known(&lab), [true; 2], "planned: {planned}");
+    }
+}
+
+#[test]
 fn shutdown_says_what_goes_and_what_stays_and_returns_when_it_is_over() {
     needs!("ping");
     let mut lab = Lab::with(&format!("{BRIDGE}{}{}", port("a", &address(1)), port("b", &address(2))));

@@ -289,6 +289,7 @@ fn a_peer_of_a_tunnel_is_up_only_if_it_is_heard() {
     let shown = lab.ctl("show").ok();
     assert!(shown.contains("192.0.2.2: up, heard ") && shown.contains("192.0.2.9: no route to host, 0 frames in, "), "{shown}");
     lab.until("the log says so", |lab| lab.log().contains("peer 192.0.2.9: no route to host"));
+    assert!(lab.ctl("reload").stderr.contains("vxlan \"vx0\": peer 192.0.2.9: no route to host"));
     assert!(ping(&lab, "a", "10.0.0.9"), "what comes back about one peer costs another nothing");
     lab.run_in("far", "ip route add blackhole 192.0.2.1").ok();
     lab.until("it is silent", |lab| peers(lab)[0] == "silent" && lab.log().contains("peer 192.0.2.2: silent"));
@@ -321,4 +322,72 @@ fn what_is_most_likely_a_mistake_is_said_by_check_start_change_and_show() {
     assert!(shown.contains("\nwarnings\n") && shown.contains("port \"c\" has address 10.0.0.1 as port \"a\""), "{shown}");
     lab.ctl("set-port c --address 10.0.0.3/24").ok();
     assert_eq!(lab.json("show")["warnings"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn two_stations_with_one_ip_address_are_counted_shown_and_logged_with_both_ports() {
+    needs!("ping");
+    let ports = ["a", "b", "c"].map(|name| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"@{name}\"\n"));
+    let lab = Lab::with(&format!(
+        "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.254/24\", \"fd00::fe/64\"]\n{}addresses = [\"10.0.0.3/24\"]\n",
+        ports.concat()
+    ));
+    let conflicts = |lab: &Lab| lab.json("show")["bridges"][0]["address_conflicts"].clone();
+    let mac_of = |name: &str| lab.run_in(name, "cat /sys/class/net/eth0/address").ok().trim().to_owned();
+    // Speaks to someone that it has to ask for.
+    let speak = |name: &str, from: &str, to: &str| {
+        drop(lab.run_in(name, &format!("ip neigh flush all; ping -c 1 -W 1 -I {from} {to}")))
+    };
+    for name in ["a", "b"] {
+        lab.run_in(name, "ip addr add 10.0.0.5/24 dev eth0").ok();
+        speak(name, "10.0.0.5", "10.0.0.254");
+    }
+    assert_eq!(conflicts(&lab)["count"], 0, "it may have moved");
+    speak("a", "10.0.0.5", "10.0.0.254");
+    lab.until("it has not", |lab| conflicts(lab)["count"].as_u64().unwrap() > 0);
+    let last = conflicts(&lab)["last"].clone();
+    assert_eq!(
+        (&last["address"], &last["claimant"]["port"], &last["holder"]["port"]),
+        (&"10.0.0.5".into(), &"a".into(), &"b".into())
+    );
+    assert_eq!((&last["claimant"]["mac"], &last["holder"]["mac"]), (&mac_of("a").into(), &mac_of("b").into()));
+    let line = format!("10.0.0.5 is claimed by {} at b and by {} at a in turn", mac_of("b"), mac_of("a"));
+    lab.until("the log says so", |lab| lab.log().contains(&line));
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("1 IP address conflict, the last ") && shown.contains("10.0.0.5 is claimed by "), "{shown}");
+
+    // IPv6 stations ask first, and whoever has the address defends it.
+    lab.run_in("a", "ip addr add fd00::5/64 dev eth0 nodad").ok();
+    lab.run_in("b", "ip addr add fd00::5/64 dev eth0").ok();
+    lab.until("it is defended", |lab| conflicts(lab)["last"]["address"] == "fd00::5");
+    // What the gateway has, or the configuration gives to another port, is told at once.
+    for (address, holder) in [("10.0.0.254", serde_json::Value::Null), ("10.0.0.3", "c".into())] {
+        lab.run_in("b", &format!("ip addr add {address}/24 dev eth0")).ok();
+        speak("b", address, "10.0.0.77");
+        lab.until("it is claimed twice", |lab| {
+            let last = &conflicts(lab)["last"];
+            last["address"] == address && last["holder"]["port"] == holder && last["claimant"]["port"] == "b"
+        });
+    }
+    assert_eq!(lab.log().lines().filter(|line| line.contains("is claimed by")).count(), 1, "{}", lab.log());
+}
+
+#[test]
+fn a_pool_of_addresses_that_is_empty_says_so_in_show_and_once_in_the_log() {
+    needs!("busybox");
+    let ports = ["a", "b"].map(|name| format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"@{name}\"\n"));
+    let lab = Lab::with(&format!("[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/30\"]\ndhcp = true\n{}", ports.concat()));
+    let ask = |name: &str| lab.run_in(name, "busybox udhcpc -i eth0 -n -q -f -t 2 -T 1 -A 1 -s /bin/true").code;
+    let pool = || lab.json("list-br")[0]["pools"][0].clone();
+    assert_eq!(pool(), serde_json::json!({ "subnet": "10.0.0.0/30", "size": 1, "used": 0, "exhausted": 0, "refused": 0 }));
+    assert!(!lab.ctl("show").ok().contains("left to give out"));
+    assert_eq!(ask("a"), Some(0));
+    assert!(lab.ctl("show").ok().contains("no address of 10.0.0.0/30 is left to give out: 1 of 1 are in use\n"));
+    assert_ne!(ask("b"), Some(0));
+    let (pool, shown) = (pool(), lab.ctl("show br0").ok());
+    assert!(pool["used"] == 1 && pool["exhausted"].as_u64().unwrap() > 1, "{pool}");
+    assert!(shown.contains("1 of 1 are in use; ") && shown.contains(" requests got none\n"), "{shown}");
+    let log = lab.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("got no address")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("give the bridge a larger subnet"), "{lines:?}");
 }

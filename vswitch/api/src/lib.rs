@@ -42,8 +42,8 @@ pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{Rate, RateChange, RateError};
 pub use reply::{
-    BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo, Origin, PeerInfo, PortInfo, PortStats, Reply, SwitchInfo,
-    VxlanInfo,
+    AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo,
+    Origin, PeerInfo, PoolInfo, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo,
 };
 pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
 pub use route::{RouteError, RouteSpec};

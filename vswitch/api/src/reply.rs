@@ -93,6 +93,8 @@ pub struct BridgeInfo {
     pub moving_macs: usize,
     /// How often MAC addresses moved from one port to another.
     pub mac_moves: MacMovesInfo,
+    /// IP addresses that two stations have, or a station and the gateway.
+    pub address_conflicts: AddressConflictsInfo,
     /// Seconds that a MAC address is remembered.
     pub ageing_seconds: u64,
     /// MAC addresses that it knows.
@@ -111,6 +113,8 @@ pub struct BridgeInfo {
     pub gateway_vlan: VlanId,
     /// Whether its gateway gives addresses.
     pub dhcp: bool,
+    /// How far those are given out, IPv4 first.
+    pub pools: Vec<PoolInfo>,
     /// Its uplink.
     pub uplink: Option<PortName>,
     /// Whether nothing is routed between it and others.
@@ -135,6 +139,7 @@ impl BridgeInfo {
             port_mtu: spec.mtu,
             moving_macs: 0,
             mac_moves: MacMovesInfo::default(),
+            address_conflicts: AddressConflictsInfo::default(),
             ageing_seconds: spec.ageing.as_secs(),
             macs,
             max_macs: spec.max_macs,
@@ -144,6 +149,7 @@ impl BridgeInfo {
             gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
             gateway_vlan: spec.gateway_vlan,
             dhcp: spec.dhcp,
+            pools: Vec::new(),
             uplink: spec.uplink.clone(),
             isolated: spec.isolated,
             routes: spec.routes.clone(),
@@ -178,6 +184,64 @@ pub struct MacMoveInfo {
     pub to: PortName,
     /// How many seconds ago that was noticed.
     pub seconds_ago: u64,
+}
+
+/// The addresses of a subnet that a gateway gives out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolInfo {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// How many there are, at most 8192.
+    pub size: usize,
+    /// How many of them are in use.
+    pub used: usize,
+    /// Requests that got none because all were in use.
+    pub exhausted: u64,
+    /// Requests that got none because their port had its share, half of them.
+    pub refused: u64,
+}
+
+/// IP addresses of a bridge that two have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflictsInfo {
+    /// How often that showed since the bridge was made.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<AddressConflictInfo>,
+}
+
+/// An IP address that two have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflictInfo {
+    /// The address.
+    pub address: IpAddr,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The one.
+    pub holder: AddressHolderInfo,
+    /// The other, who claimed it last.
+    pub claimant: AddressHolderInfo,
+    /// How many seconds ago that was noticed.
+    pub seconds_ago: u64,
+}
+
+/// Who has an IP address, or says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressHolderInfo {
+    /// The MAC address, if it is known.
+    pub mac: Option<Mac>,
+    /// The port; `None`: the gateway.
+    pub port: Option<PortName>,
+}
+
+impl std::fmt::Display for AddressHolderInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.mac, &self.port) {
+            (_, None) => f.write_str("the gateway"),
+            (Some(mac), Some(port)) => write!(f, "{mac} at {port}"),
+            (None, Some(port)) => write!(f, "{port}"),
+        }
+    }
 }
 
 /// A host at the other end of a tunnel.

@@ -38,25 +38,25 @@ pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
     if !spec.is_handed_over() {
         return Namespace::open(spec.netns.as_ref());
     }
-    if let Some(sandbox) = sandbox(spec)? {
+    if let Some((sandbox, _)) = sandbox(spec)? {
         return Ok(sandbox);
     }
     let own = Namespace::own();
     if own.with_netlink(|netlink| find(netlink, spec, &own.place))?.is_some() {
         return Ok(own);
     }
-    sandbox(spec).map(|sandbox| sandbox.unwrap_or(own))
+    sandbox(spec).map(|found| found.map_or(own, |(sandbox, _)| sandbox))
 }
 
-/// The namespace to which a device was to be brought, if it is there.
-pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<Namespace>, AttachError> {
+/// The namespace to which a device was to be brought, and the device, if it is there.
+pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<(Namespace, Link)>, AttachError> {
     let sandbox = match Namespace::open(spec.netns.as_ref()) {
         Ok(sandbox) => sandbox,
         Err(AttachError::NoNetns { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     match sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place)) {
-        Ok(found) => Ok(found.map(|_| sandbox)),
+        Ok(found) => Ok(found.map(|link| (sandbox, link))),
         // An empty file is left where a namespace was mounted.
         Err(AttachError::NotNetns(_)) => Ok(None),
         Err(error) => Err(error),

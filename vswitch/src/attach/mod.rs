@@ -146,12 +146,16 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
     }
 }
 
-/// Whether a device that is handed over has come to its sandbox, and is still there.
+/// Whether a device that is handed over has come to its sandbox, and is still there. There it begins anew to keep its neighbours.
 ///
 /// # Errors
 /// Mostly a missing `CAP_SYS_ADMIN`.
 pub fn has_arrived(spec: &PortSpec) -> Result<bool, AttachError> {
-    claim::sandbox(spec).map(|sandbox| sandbox.is_some())
+    let Some((sandbox, link)) = claim::sandbox(spec)? else { return Ok(false) };
+    sandbox.run(|| {
+        station::keep_neighbors(&link.name);
+        Ok(true)
+    })
 }
 
 /// Every link in a namespace, and its number.

@@ -108,6 +108,7 @@ impl Change<'_> {
 
     fn make(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
         self.set_link(wanted, now)?;
+        keep_neighbors(&self.link.name);
         if wanted.handed_over {
             return Ok(());
         }
@@ -171,6 +172,15 @@ impl Change<'_> {
 
     fn whom(&self) -> String {
         format!("\"{}\" {}", self.link.name, self.place)
+    }
+}
+
+/// Has the kernel keep what it knows of a device's neighbours while the device has no carrier (`neigh_carrier_down`; Linux 5.16), as a TAP has
+/// none between the end of one vswitchd and the start of the next. Else the first question for a neighbour is asked into the void, and the next
+/// one comes a second later (`RETRANS_TIMER`). To be called in the device's namespace. Where /proc/sys cannot be written, it takes that second.
+pub(super) fn keep_neighbors(ifname: &str) {
+    for key in ["ipv4/conf/{}/arp_evict_nocarrier", "ipv6/conf/{}/ndisc_evict_nocarrier"] {
+        let _ = std::fs::write(format!("/proc/sys/net/{}", key.replace("{}", ifname)), "0");
     }
 }
 

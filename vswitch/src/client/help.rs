@@ -73,6 +73,8 @@ The words of `show`:
   underlay mtu      the longest packet between the two hosts of a tunnel
   IP: up, heard Ns ago    a peer of a tunnel, or a host heard through its group; frames each way
   MAC moves         how often addresses were seen at another port than before
+  IP address conflict    how often it showed that two stations, or one and the gateway, have one
+  no address left   all that the gateway may give out are in use (`leases` lists them)
   warnings          what can be, and is most likely a mistake
   static            a station behind a tunnel that was given, not learned
   loop suspected    addresses move to and fro, and are held where they were

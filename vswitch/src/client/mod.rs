@@ -14,6 +14,7 @@ mod help;
 mod options;
 mod print;
 mod stats;
+mod symptoms;
 mod table;
 
 use std::io::{self, Write};

@@ -6,11 +6,11 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use super::gateway;
 use super::table::Table;
+use super::{gateway, symptoms};
 use api::{
-    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MacMoveInfo, MacMovesInfo, MadeThing, Origin,
-    PeerInfo, PortInfo, PortKind, PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
+    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
+    PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -150,25 +150,7 @@ fn show(switch: &SwitchInfo) -> String {
         ports.for_each(|port| show_port(&mut text, port));
         let vxlans = switch.vxlans.iter().filter(|vxlan| vxlan.bridge == bridge.name);
         vxlans.for_each(|vxlan| show_vxlan(&mut text, vxlan));
-        if let Some(last) = &bridge.mac_moves.last {
-            let MacMoveInfo { mac, from, to, seconds_ago, .. } = last;
-            let MacMovesInfo { count: moves, per_second, .. } = bridge.mac_moves;
-            let now = if per_second > 0 { format!(", {per_second} in the last second") } else { String::new() };
-            let _ = writeln!(
-                text,
-                "  {}, the last {seconds_ago}s ago: {mac} between {from} and {to}{now}",
-                count(moves, "MAC move")
-            );
-        }
-        if bridge.moving_macs > 0 {
-            let _ = writeln!(
-                text,
-                "  loop suspected: {} MAC {} to and fro between ports and {} held in place: is there a second way between two ports?",
-                bridge.moving_macs,
-                if bridge.moving_macs == 1 { "address moves" } else { "addresses move" },
-                if bridge.moving_macs == 1 { "is" } else { "are" },
-            );
-        }
+        symptoms::show(&mut text, bridge);
     }
     for uplink in &switch.uplinks {
         gateway::show_uplink(&mut text, uplink, &switch.forwards);
@@ -395,6 +377,6 @@ fn names(place: &DockerPlace) -> [String; 2] {
     })
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

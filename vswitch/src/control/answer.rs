@@ -35,6 +35,9 @@ impl Switch {
     }
 
     pub(super) fn bridge_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<BridgeInfo>, ControlError> {
+        let chosen = self.chosen(bridge)?;
+        let dhcp = chosen.iter().any(|bridge| bridge.spec.dhcp);
+        let mut pools = if dhcp { self.pool_infos() } else { BTreeMap::new() };
         let info = |bridge: &Bridge| {
             let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
             let tunnels = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
@@ -44,12 +47,14 @@ impl Switch {
             Ok(BridgeInfo {
                 port_mtu: self.port_mtu(&bridge.spec.name)?,
                 networks: self.networks_on(&bridge.spec.name),
+                pools: pools.remove(&bridge.spec.name).unwrap_or_default(),
                 mac_moves: self.mac_moves_info(&bridge.spec.name),
+                address_conflicts: self.address_conflicts_info(&bridge.spec.name),
                 moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
                 ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
             })
         };
-        self.chosen(bridge)?.into_iter().map(info).collect()
+        chosen.into_iter().map(info).collect()
     }
 
     pub(super) fn port_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<PortInfo>, ControlError> {

@@ -22,7 +22,7 @@ const TURN: usize = 4096;
 /// The shortest time between two lines of the log about one port that has a device: a station may set it down and up as fast as it can.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Most ports of which a reload says that they are not up.
-const NAMED: usize = 8;
+pub(super) const NAMED: usize = 8;
 
 /// What is known of the device of a port or uplink.
 #[derive(Debug)]

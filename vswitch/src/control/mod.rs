@@ -15,6 +15,7 @@ mod capture;
 mod carrier;
 mod change;
 mod changes;
+mod conflicts;
 mod containers;
 mod docker;
 mod doors;
@@ -112,6 +113,8 @@ pub struct Switch {
     watch: Option<attach::Watch>,
     /// How MAC addresses move on each bridge.
     mac_moves: BTreeMap<BridgeName, moves::Seen>,
+    /// IP addresses of each bridge that two have.
+    address_conflicts: BTreeMap<BridgeName, conflicts::Seen>,
     /// What the log last said about each tunnel's peers.
     peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
@@ -196,6 +199,7 @@ impl Switch {
             lan_routes: BTreeMap::new(),
             watch,
             mac_moves: BTreeMap::new(),
+            address_conflicts: BTreeMap::new(),
             peers: BTreeMap::new(),
             started_up: false,
             watchdog: Watchdog::from_environment(),
@@ -313,6 +317,7 @@ impl Switch {
         notes.extend(self.file.warnings.iter().map(ToString::to_string));
         notes.extend(self.restore_stations());
         notes.extend(self.state_notes());
+        notes.extend(self.peer_notes());
         Ok(Reply::Done(notes))
     }
 

@@ -1,4 +1,5 @@
-//! MAC addresses that move between ports: one that does once has a reason; one that does all the time is in a loop, or two stations have it.
+//! What bridges show that is most likely a mistake: MAC addresses that move between ports, and ([`conflicts`](super::conflicts)) IP addresses
+//! that two have. A MAC address that moves once has a reason; one that does all the time is in a loop, or two stations have it.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use packet::Mac;
 
 use super::Switch;
 use api::{BridgeName, MacMoveInfo, MacMovesInfo, PortName};
-use plane::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId};
+use plane::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId, Symptoms};
 use plane::worker::Command;
 
 /// The time over which moves are counted.
@@ -83,29 +84,35 @@ fn is_over(told: Option<Instant>, pause: Duration, now: Instant) -> bool {
 }
 
 impl Switch {
-    /// Takes note of an address that moves to and fro between two ports; the next [`Self::follow_moves`] says so.
+    /// Takes note of an address that moves to and fro between two ports; the next [`Self::follow_symptoms`] says so.
     pub(super) fn note_hold(&mut self, id: BridgeId, hold: Hold) {
         let Some(name) = self.bridges.iter().find(|(_, bridge)| bridge.id == id).map(|(name, _)| name.clone()) else { return };
         let now = Instant::now();
         self.mac_moves.entry(name).or_insert_with(|| Seen::new(now)).hold(hold, now);
     }
 
-    /// Looks how addresses moved, and says so. To be called now and then.
-    pub(super) fn follow_moves(&mut self, now: Instant) {
+    /// Looks what bridges show, and says so. To be called now and then.
+    pub(super) fn follow_symptoms(&mut self, now: Instant) {
         if self.mac_moves.values().all(|seen| now.saturating_duration_since(seen.at) < COUNTED) && !self.mac_moves.is_empty() {
             return;
         }
-        let Ok(all) = self.workers.iter().map(|worker| worker.ask(Command::MacMoves)).collect::<Result<Vec<_>, _>>() else {
+        let Ok(all) = self.workers.iter().map(|worker| worker.ask(Command::Symptoms)).collect::<Result<Vec<_>, _>>() else {
             return;
         };
         self.mac_moves.retain(|name, _| self.bridges.contains_key(name));
+        self.address_conflicts.retain(|name, _| self.bridges.contains_key(name));
         for (name, bridge) in &self.bridges {
+            let parts = || all.iter().flatten().filter(|(id, _)| *id == bridge.id).map(|(_, symptoms)| symptoms);
             // Each worker hears what the others learn, so that all of them see most moves.
-            let parts = all.iter().flatten().filter(|(id, _)| *id == bridge.id).map(|(_, moves)| *moves);
-            let moves = parts.max_by_key(|moves| moves.count).unwrap_or_default();
+            let moves = parts().map(|Symptoms { moves, .. }| *moves).max_by_key(|moves| moves.count).unwrap_or_default();
             let seen = self.mac_moves.entry(name.clone()).or_insert_with(|| Seen::new(now));
             if let Some(news) = seen.look(moves, now) {
                 self.tell_of_moves(name, &news);
+            }
+            let conflicts = parts().map(|Symptoms { conflicts, .. }| *conflicts);
+            let conflicts = conflicts.max_by_key(|conflicts| conflicts.count).unwrap_or_default();
+            if let Some(news) = self.address_conflicts.entry(name.clone()).or_default().look(conflicts, now) {
+                self.tell_of_conflict(name, &news);
             }
         }
     }

@@ -8,8 +8,9 @@ use std::time::Instant;
 use vxlan::PeerRow;
 
 use super::Switch;
+use super::links::NAMED;
 use super::vxlan::Live;
-use api::{PeerInfo, PortState};
+use api::{PeerInfo, PortName, PortState};
 
 /// For how many seconds a host may be silent while frames are sent to it.
 const PATIENCE: u32 = 10;
@@ -111,6 +112,17 @@ impl Switch {
             }
         }
         self.peers = states.into_iter().collect();
+    }
+
+    /// What a reload says of peers that are not up, and should be.
+    pub(super) fn peer_notes(&self) -> Vec<String> {
+        let mut out = self.peers.iter().filter(|(_, state)| **state != PeerState::Up);
+        let note =
+            |((name, address), state): (&(PortName, IpAddr), &PeerState)| format!("vxlan \"{name}\": peer {address}: {state}");
+        let mut notes: Vec<String> = out.by_ref().take(NAMED).map(note).collect();
+        let more = out.count();
+        notes.extend((more > 0).then(|| format!("and {more} more peers: see vsctl list-vxlan")));
+        notes
     }
 
     /// Sockets are shared, so an error may be about a peer of any tunnel that has it.

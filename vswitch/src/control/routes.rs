@@ -1,12 +1,13 @@
 //! What gateways know and have given out: static routes, neighbours, leases.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{Bridge, ControlError, Switch};
-use crate::services::{Input, Lease};
-use api::{BridgeName, LeaseRow, NeighborInfo, PortName, Reply, RouteInfo, RouteSpec};
+use crate::services::{Input, Lease, Listing, Usage};
+use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
 use plane::datapath::{BridgeId, NeighborRow};
 use plane::worker::Command;
 
@@ -76,12 +77,30 @@ impl Switch {
         Ok(rows)
     }
 
+    /// What the services have given out.
+    fn listing(&self) -> Result<Listing, ControlError> {
+        let (sender, answer) = crossbeam_channel::bounded(1);
+        self.services.tell(Input::List(sender));
+        answer.recv_timeout(PATIENCE).map_err(|_| ControlError::NoServices)
+    }
+
+    /// How far the gateways' addresses are given out; nothing, where the services have no time to say.
+    pub(super) fn pool_infos(&self) -> BTreeMap<BridgeName, Vec<PoolInfo>> {
+        let info = |usage: Usage| PoolInfo {
+            subnet: usage.subnet,
+            size: usage.size,
+            used: usage.used,
+            exhausted: usage.shortages.exhausted,
+            refused: usage.shortages.refused,
+        };
+        let pools = self.listing().map(|listing| listing.pools).unwrap_or_default();
+        pools.into_iter().map(|(bridge, pools)| (bridge, pools.into_iter().map(info).collect())).collect()
+    }
+
     /// The addresses that the gateway of this bridge, or of all, has given out and not got back.
     pub(super) fn leases(&self, bridge: Option<&BridgeName>) -> Result<Vec<LeaseRow>, ControlError> {
         let names: Vec<BridgeName> = self.chosen(bridge)?.iter().map(|bridge| bridge.spec.name.clone()).collect();
-        let (sender, answer) = crossbeam_channel::bounded(1);
-        self.services.tell(Input::List(sender));
-        let (now, all) = answer.recv_timeout(PATIENCE).map_err(|_| ControlError::NoServices)?;
+        let Listing { now, leases: all, .. } = self.listing()?;
         let places = self.docker_places();
         let row = |bridge: &BridgeName, lease: &Lease| LeaseRow {
             bridge: bridge.clone(),

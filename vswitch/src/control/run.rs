@@ -210,7 +210,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             }
             _ = roll_call.tick() => tokio::task::block_in_place(|| {
                 switch.follow_namespaces();
-                switch.follow_moves(Instant::now());
+                switch.follow_symptoms(Instant::now());
                 switch.follow_peers();
             }),
             _ = survey.tick() => tokio::task::block_in_place(|| {

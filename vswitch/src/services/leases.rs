@@ -135,6 +135,13 @@ impl Leases {
         std::mem::replace(&mut self.changed, false)
     }
 
+    /// How many addresses there are, and how many of them are in use now.
+    pub(super) fn usage(&self, now: u64) -> (usize, usize) {
+        let is_live = |address: &IpAddr| self.rows.get(address).is_some_and(|row| row.is_live(now));
+        let seen = self.seen.iter().filter(|(address, seen)| now < seen.until && !is_live(address)).count();
+        (self.pool.size(), self.rows.values().filter(|row| row.is_live(now)).count() + seen)
+    }
+
     /// What could not be offered.
     pub(super) const fn shortages(&self) -> Shortages {
         self.shortages

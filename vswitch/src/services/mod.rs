@@ -46,6 +46,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -112,6 +113,19 @@ pub enum Output {
     Changed(PortName, Event),
     /// The host's resolvers are to be asked; [`Services::resolved`] takes what they say. ([`run`] does both.)
     Ask(Query),
+}
+
+/// The addresses of one subnet that are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// How many there are, at most 8192.
+    pub size: usize,
+    /// How many of them are in use: given out, or had by stations that did not get them from here.
+    pub used: usize,
+    /// Who got none.
+    pub shortages: Shortages,
 }
 
 /// What could not be given, counted since the start.
@@ -279,9 +293,9 @@ impl Services {
         self.networks.keys().map(|bridge| (bridge.clone(), self.leases(bridge))).collect()
     }
 
-    /// What could not be given on a bridge.
-    pub fn shortages(&self, bridge: &BridgeName) -> Shortages {
-        self.networks.get(bridge).map(Network::shortages).unwrap_or_default()
+    /// How far the addresses of every bridge are given out.
+    pub fn pools(&self, now: Duration) -> BTreeMap<BridgeName, Vec<Usage>> {
+        self.networks.iter().map(|(bridge, network)| (bridge.clone(), network.pools(now).collect())).collect()
     }
 
     /// What an uplink got from its server.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use domain::base::iana::Rcode;
+use ipnet::IpNet;
 use rand::rngs::StdRng;
 
 use super::dns::{Asker, Decision, Directory, Query, ReplyTo, Sent, StreamId, Streams, Transport, decide, failure};
@@ -8,7 +9,7 @@ use super::leases::{Lease, Leases};
 use super::ra::Advertiser;
 use super::shares::Shares;
 use super::wire::{Arp, Datagram, Hop, Segment, Solicitation};
-use super::{Answer, Link, Output, Punt, Shortages, dhcp4, dhcp6};
+use super::{Answer, Link, Output, Punt, Shortages, Usage, dhcp4, dhcp6};
 use api::PortName;
 
 /// The services of one bridge.
@@ -19,7 +20,7 @@ pub(super) struct Network {
     dhcp6: Option<dhcp6::Server>,
     advertiser: Option<Advertiser>,
     streams: Streams,
-    /// Whether the log was told of the pool's end; once is enough.
+    /// Whether the log was told that somebody got no address; once is enough until there are others.
     told: bool,
     /// Whether a table went, so that what was kept of it must too.
     dropped: bool,
@@ -45,6 +46,7 @@ impl Network {
 
     /// Takes on another configuration; returns what stations must hear at once.
     pub(super) fn set_link(&mut self, now: Duration, link: Link) -> Option<Answer> {
+        self.told &= link.addresses == self.link.addresses;
         match (&mut self.dhcp4, link.dhcp4_subnet()) {
             (Some(server), Some(subnet)) => server.set_link(&link, subnet),
             (server, _) => {
@@ -112,14 +114,14 @@ impl Network {
             dhcp6::SERVER_PORT => self.dhcp6.as_mut()?.receive(now, link, &punt.port, datagram),
             _ => None,
         };
-        self.tell_of_exhaustion();
+        self.tell_of_exhaustion(now);
         frame.map(|frame| Answer { vlan: punt.vlan, ..self.unasked(frame) })
     }
 
     /// A station says by ARP which address it has.
     pub(super) fn seen(&mut self, now: Duration, punt: &Punt, arp: Arp) -> Vec<Answer> {
         let said = self.dhcp4.as_mut().map(|server| server.see(now, &self.link, &punt.port, arp));
-        self.said(said.unwrap_or_default())
+        self.said(now, said.unwrap_or_default())
     }
 
     /// Whether a station waits until it is known that its address is free.
@@ -130,19 +132,35 @@ impl Network {
     /// Offers what nobody else has.
     pub(super) fn offer(&mut self, now: Duration) -> Vec<Answer> {
         let said = self.dhcp4.as_mut().map(|server| server.tick(now, &self.link));
-        self.said(said.unwrap_or_default())
+        self.said(now, said.unwrap_or_default())
     }
 
-    fn said(&mut self, said: Vec<(Punt, Vec<u8>)>) -> Vec<Answer> {
-        self.tell_of_exhaustion();
+    fn said(&mut self, now: Duration, said: Vec<(Punt, Vec<u8>)>) -> Vec<Answer> {
+        self.tell_of_exhaustion(now);
         said.into_iter().map(|(punt, frame)| self.sent((punt.vlan, frame))).collect()
     }
 
-    fn tell_of_exhaustion(&mut self) {
-        if !self.told && self.shortages() != Shortages::default() {
+    fn tell_of_exhaustion(&mut self, now: Duration) {
+        if self.told {
+            return;
+        }
+        let bridge = &self.link.bridge;
+        let short = self.pools(now).find(|pool| pool.shortages != Shortages::default());
+        if let Some(Usage { subnet, size, used, shortages }) = short {
+            if shortages.exhausted > 0 {
+                tracing::warn!(
+                    %bridge,
+                    "a station got no address: of the {size} of {subnet} that may be given out {used} are in use (`vsctl leases {bridge}` \
+                     lists them); give the bridge a larger subnet, or stations addresses of their own"
+                );
+            } else {
+                tracing::warn!(
+                    %bridge,
+                    "a station got no address: its port has its share of {subnet}, which is half of what may be given out, or of what \
+                     may be offered at a time (`vsctl leases {bridge}` lists who has which)"
+                );
+            }
             self.told = true;
-            let bridge = &self.link.bridge;
-            tracing::warn!("bridge {bridge}: a station got no address: the pool, or its port's half of it, is given out");
         }
     }
 
@@ -240,10 +258,13 @@ impl Network {
         std::mem::take(&mut self.dropped) | v4 | v6
     }
 
-    pub(super) fn shortages(&self) -> Shortages {
-        self.tables().map(Leases::shortages).fold(Shortages::default(), |sum, more| Shortages {
-            exhausted: sum.exhausted + more.exhausted,
-            refused: sum.refused + more.refused,
+    /// How far the addresses are given out.
+    pub(super) fn pools(&self, now: Duration) -> impl Iterator<Item = Usage> {
+        let v4 = self.dhcp4.as_ref().map(|server| &server.leases).zip(self.link.dhcp4_subnet().map(IpNet::V4));
+        let v6 = self.dhcp6.as_ref().map(|server| &server.leases).zip(self.link.dhcp6_subnet().map(IpNet::V6));
+        v4.into_iter().chain(v6).map(move |(leases, subnet)| {
+            let (size, used) = leases.usage(now.as_secs());
+            Usage { subnet: subnet.trunc(), size, used, shortages: leases.shortages() }
         })
     }
 }

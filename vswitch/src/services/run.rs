@@ -8,10 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::dns::{Outcome, Query, Resolvers, exchange};
-use plane::datapath::Ticket;
-
-use super::{Lease, Link, Output, Punt, Services, Station, Uplink};
+use super::{Lease, Link, Output, Punt, Services, Station, Uplink, Usage};
 use api::{BridgeName, PortName};
+use plane::datapath::Ticket;
 
 /// What the services are told.
 #[derive(Clone, Debug)]
@@ -30,8 +29,16 @@ pub enum Input {
     List(Sender<Listing>),
 }
 
-/// Every lease, by bridge, and the second, since the Unix epoch, in which they were listed.
-pub type Listing = (u64, BTreeMap<BridgeName, Vec<Lease>>);
+/// What is given out, by bridge.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// The second, since the Unix epoch, in which it was listed.
+    pub now: u64,
+    /// Every lease.
+    pub leases: BTreeMap<BridgeName, Vec<Lease>>,
+    /// How far the addresses are given out.
+    pub pools: BTreeMap<BridgeName, Vec<Usage>>,
+}
 
 /// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
 /// which is this one. `output` must not wait: it puts frames into a bounded queue or drops them. It is never given an
@@ -93,7 +100,7 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
         Input::Stations(stations) => services.set_stations(now, stations),
         Input::List(reply) => {
             // Whoever asked may have given up.
-            let _ = reply.try_send((now.as_secs(), services.all_leases()));
+            let _ = reply.try_send(Listing { now: now.as_secs(), leases: services.all_leases(), pools: services.pools(now) });
             Vec::new()
         }
     }

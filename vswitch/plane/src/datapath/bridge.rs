@@ -9,6 +9,7 @@ use std::time::Instant;
 use packet::{Mac, Tag, TagEdit, VlanId};
 use vxlan::Answer;
 
+use super::conflict::Claims;
 use super::fdb::Fdb;
 use super::place::{Hold, Learned, Place};
 use super::router::Arrival;
@@ -55,6 +56,7 @@ impl Default for BridgeSettings {
 pub(super) struct Bridge {
     pub(super) settings: BridgeSettings,
     pub(super) fdb: Fdb,
+    pub(super) claims: Claims,
     members: Vec<PortId>,
     /// Those members behind which the switch knows stations and answers for them.
     answering: Vec<PortId>,
@@ -89,8 +91,9 @@ impl Destination {
 
 impl Bridge {
     pub(super) fn new(settings: BridgeSettings, seed: u64) -> Self {
-        let fdb = Fdb::new(settings.max_macs, settings.ageing, seed);
-        Self { settings, fdb, members: Vec::new(), answering: Vec::new(), owners: BTreeSet::new(), told: None }
+        let (fdb, claims) = (Fdb::new(settings.max_macs, settings.ageing, seed), Claims::new(seed));
+        let (members, answering, owners) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { settings, fdb, claims, members, answering, owners, told: None }
     }
 
     pub(super) fn change(&mut self, settings: BridgeSettings, now: u32) {
@@ -114,6 +117,7 @@ impl Bridge {
         self.answering.retain(|member| *member != port);
         self.owners.retain(|(.., owner)| *owner != port);
         self.fdb.forget_port(port);
+        self.claims.forget_port(port);
     }
 
     /// Takes note of what is known beforehand behind a port, and whether the switch answers for it.
@@ -138,10 +142,12 @@ impl Bridge {
         !self.owners.is_empty()
     }
 
-    /// Whether the configuration gives an address to other members, and not to this one.
-    pub(super) fn is_anothers(&self, vlan: VlanId, address: IpAddr, port: PortId) -> bool {
-        let mut owners = self.owners.range((vlan, address, PortId(0))..=(vlan, address, PortId(u32::MAX))).peekable();
-        owners.peek().is_some() && owners.all(|(.., owner)| *owner != port)
+    /// The member that the configuration gives an address to, if that is not this one.
+    pub(super) fn other_owner(&self, vlan: VlanId, address: IpAddr, port: PortId) -> Option<PortId> {
+        let mut owners =
+            self.owners.range((vlan, address, PortId(0))..=(vlan, address, PortId(u32::MAX))).map(|(.., owner)| *owner);
+        let first = owners.next()?;
+        (first != port && owners.all(|owner| owner != port)).then_some(first)
     }
 
     /// The answer to a frame that asks for a station which is known behind a tunnel: beforehand, or as a `neighbor` of the gateway.

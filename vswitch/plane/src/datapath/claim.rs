@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use packet::{Ethernet, IpPacket, VlanId, ethertype, protocol};
 
 use super::bridge::Bridge;
+use super::conflict::{AddressConflict, Holder, Saying, Speaker};
 use super::router::Router;
 use super::{BridgeId, DropReason, PortId};
 
@@ -22,6 +23,7 @@ const DHCP6_CLIENTS: u16 = 546;
 /// The types of neighbour discovery, of which these two are also of concern alone, and of a redirect in IPv4.
 const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 5;
 
@@ -30,6 +32,8 @@ const REDIRECT: u8 = 5;
 pub(super) enum Claim {
     /// That these addresses are the sender's.
     Addresses([Option<IpAddr>; 2]),
+    /// That the sender wants this address, if it is free (RFC 4862, section 5.4.2).
+    Wanted(IpAddr),
     /// To be the router with this address.
     Router(IpAddr),
     /// To be a DHCP server, towards a client with this address, or a group.
@@ -42,6 +46,8 @@ pub(super) struct Claimant {
     pub(super) bridge: BridgeId,
     pub(super) vlan: VlanId,
     pub(super) port: PortId,
+    /// Now, in seconds of the tables.
+    pub(super) second: u32,
     /// Whether the port leads to a station, and not to another network.
     pub(super) is_station: bool,
 }
@@ -110,18 +116,19 @@ impl Claim {
         Some(match kind {
             ROUTER_ADVERTISEMENT => Self::Router(source.into()),
             NEIGHBOR_ADVERTISEMENT => Self::Addresses([Some(source.into()), target]),
+            NEIGHBOR_SOLICITATION if source.is_unspecified() => Self::Wanted(target?),
             _ => Self::Addresses([Some(source.into()), None]),
         })
     }
 }
 
-/// Checks what a frame that may pass claims.
+/// Checks what a frame that may pass claims, and takes note of it.
 ///
 /// # Errors
 /// The claim is one that others have.
 pub(super) fn check(
     router: &Router,
-    bridge: &Bridge,
+    bridge: &mut Bridge,
     who: &Claimant,
     ethernet: &Ethernet,
     frame: &[u8],
@@ -130,16 +137,35 @@ pub(super) fn check(
         return Ok(());
     }
     let Some(claim) = Claim::of(ethernet, frame)? else { return Ok(()) };
+    note(router, bridge, who, ethernet, claim);
     if let Some(reason) = router.refusal(who, ethernet, claim) {
         return Err(reason);
     }
     let Claim::Addresses(addresses) = claim else { return Ok(()) };
     // On a network whose DHCP server is another's, who else has an address of a container must be heard of.
-    let taken = |address: IpAddr| bridge.is_anothers(who.vlan, address, who.port);
+    let taken = |address: IpAddr| bridge.other_owner(who.vlan, address, who.port).is_some();
     if addresses.into_iter().flatten().any(taken) && !router.has_clients(who.bridge) {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(())
+}
+
+/// Takes note of who says what of which addresses: two stations may have one.
+fn note(router: &Router, bridge: &mut Bridge, who: &Claimant, ethernet: &Ethernet, claim: Claim) {
+    let (addresses, what) = match claim {
+        Claim::Addresses([first, second]) => ([first, second.filter(|second| first != Some(*second))], Saying::Mine),
+        Claim::Wanted(address) => ([Some(address), None], Saying::Wanted),
+        Claim::Router(_) | Claim::DhcpServer(_) => return,
+    };
+    let (vlan, claimant) = (who.vlan, Speaker { mac: ethernet.source, port: who.port });
+    for address in addresses.into_iter().flatten().filter(|address| !address.is_unspecified()) {
+        let gateway = router.is_gateway(who.bridge, vlan, address).then_some(Holder::Gateway);
+        let owner = || bridge.other_owner(vlan, address, who.port).map(Holder::Port);
+        match gateway.or_else(owner) {
+            Some(holder) => bridge.claims.count(AddressConflict { vlan, address, holder, claimant }),
+            None => bridge.claims.hear(vlan, address, claimant, what, who.second),
+        }
+    }
 }
 
 /// The header as it is behind all tags, but for those at and behind the first that does not `pass`.
@@ -247,6 +273,16 @@ mod tests {
             Ok(None),
             "nothing reads it without the first"
         );
+    }
+
+    #[test]
+    fn who_asks_whether_an_address_is_free_wants_it() {
+        let target: Ipv6Addr = "fe80::77".parse().unwrap();
+        let solicitation = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat();
+        let mut frame = ipv6(58, &solicitation);
+        assert_eq!(of(&frame), Ok(Some(Claim::Addresses([Some("fe80::1".parse().unwrap()), None]))));
+        frame[14 + 8..14 + 24].fill(0);
+        assert_eq!(of(&frame), Ok(Some(Claim::Wanted(target.into()))));
     }
 
     #[test]

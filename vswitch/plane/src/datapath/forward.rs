@@ -287,13 +287,14 @@ impl Datapath {
 }
 
 /// Whether the sender of a frame may be who it says that it is. Says whether what frames of this bridge claim is watched at all.
-fn check_sender(router: &Router, bridge: &Bridge, port: &Port, at: &Arrival, received: &Frame) -> Result<bool, DropReason> {
+fn check_sender(router: &Router, bridge: &mut Bridge, port: &Port, at: &Arrival, received: &Frame) -> Result<bool, DropReason> {
     if router.has_mac(at.bridge, at.ethernet.source) {
         return Err(DropReason::InvalidSource);
     }
     let watched = router.watches(at.bridge) || bridge.has_owners();
     if watched {
-        let who = Claimant { bridge: at.bridge, vlan: at.vlan, port: at.port, is_station: port.is_station() };
+        let who =
+            Claimant { bridge: at.bridge, vlan: at.vlan, port: at.port, second: at.second, is_station: port.is_station() };
         claim::check(router, bridge, &who, &at.ethernet, received.bytes())?;
     }
     Ok(watched)

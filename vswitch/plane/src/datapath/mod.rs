@@ -13,6 +13,7 @@
 
 mod bridge;
 mod claim;
+mod conflict;
 mod drop;
 mod fate;
 mod fdb;
@@ -41,6 +42,7 @@ use std::time::Instant;
 use packet::{Batch, IpPacket, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
+pub use conflict::{AddressConflict, AddressConflicts, Holder, Speaker};
 pub use drop::{Counters, DropReason};
 pub use fate::{Fate, Kept, LateDrop, Wait};
 pub use fdb::Fdb;
@@ -135,6 +137,15 @@ pub struct News {
     pub mac: Mac,
     /// Where it is.
     pub place: Place,
+}
+
+/// What a bridge, as one worker sees it, shows that is most likely a mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Symptoms {
+    /// MAC addresses that were seen at another place than before.
+    pub moves: MacMoves,
+    /// IP addresses that two have.
+    pub conflicts: AddressConflicts,
 }
 
 /// A bridge's table, as one worker sees it.

@@ -11,8 +11,8 @@ use super::port::Port;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, MacMoves, NeighborRow, Place, PortId,
-    PortSettings,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, NeighborRow, Place, PortId,
+    PortSettings, Symptoms,
 };
 
 impl Datapath {
@@ -86,9 +86,10 @@ impl Datapath {
             .unwrap_or_default()
     }
 
-    /// How often addresses moved on each bridge.
-    pub fn mac_moves(&self) -> Vec<(BridgeId, MacMoves)> {
-        self.bridges.iter().map(|(number, bridge)| (BridgeId(number), bridge.fdb.moves())).collect()
+    /// What each bridge shows that is most likely a mistake.
+    pub fn symptoms(&self) -> Vec<(BridgeId, Symptoms)> {
+        let symptoms = |bridge: &Bridge| Symptoms { moves: bridge.fdb.moves(), conflicts: bridge.claims.conflicts() };
+        self.bridges.iter().map(|(number, bridge)| (BridgeId(number), symptoms(bridge))).collect()
     }
 
     /// Forgets the addresses that a bridge learned; only those at a port, or only one, if these are given.

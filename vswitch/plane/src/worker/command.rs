@@ -8,8 +8,8 @@ use packet::{Mac, Offload, VlanId};
 
 use crate::capture::Tap;
 use crate::datapath::{
-    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacMoves, NeighborRow, News, PortId,
-    PortSettings, Punt,
+    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings,
+    Punt, Symptoms,
 };
 use crate::device::Device;
 
@@ -35,8 +35,8 @@ pub enum Command {
     Duplicate(PortId, Sender<Option<OwnedFd>>),
     /// List a bridge's addresses.
     Fdb(BridgeId, Sender<FdbListing>),
-    /// Say how often addresses moved on each bridge.
-    MacMoves(Sender<Vec<(BridgeId, MacMoves)>>),
+    /// Say what each bridge shows that is most likely a mistake.
+    Symptoms(Sender<Vec<(BridgeId, Symptoms)>>),
     /// Forget the addresses that a bridge learned; only those at a port, or only one, if these are given.
     FlushFdb(BridgeId, Option<PortId>, Option<Mac>),
     /// Forget the addresses behind one peer of a tunnel.

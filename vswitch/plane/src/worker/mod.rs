@@ -242,8 +242,8 @@ impl Worker {
             Command::Fdb(id, reply) => {
                 let _ = reply.send(self.datapath.fdb(now, id));
             }
-            Command::MacMoves(reply) => {
-                let _ = reply.send(self.datapath.mac_moves());
+            Command::Symptoms(reply) => {
+                let _ = reply.send(self.datapath.symptoms());
             }
             Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),

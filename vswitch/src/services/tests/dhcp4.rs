@@ -260,7 +260,9 @@ fn a_port_that_invents_clients_leaves_addresses_to_the_others() {
     }
     let taken = bench.services.leases(&"br0".parse().unwrap()).len();
     assert_eq!(taken, 126, "half of 251");
-    assert_eq!(bench.services.shortages(&"br0".parse().unwrap()), Shortages { exhausted: 0, refused: 64 });
+    let pool = bench.services.pools(bench.now)[&"br0".parse().unwrap()][0];
+    let shortages = Shortages { exhausted: 0, refused: 64 };
+    assert_eq!(pool, Usage { subnet: "10.10.0.0/24".parse().unwrap(), size: 251, used: 126, shortages });
     bench.lease4("cache", 4);
 }
 
@@ -270,7 +272,8 @@ fn an_empty_pool_is_counted() {
     link.addresses[0] = "10.10.0.1/30".parse().unwrap();
     let mut bench = Bench::with(link);
     assert_eq!(bench.answer4("db", discover(1, 9)), None, "the gateway and web have both addresses");
-    assert_eq!(bench.services.shortages(&"br0".parse().unwrap()).exhausted, 1);
+    let pool = bench.services.pools(bench.now)[&"br0".parse().unwrap()][0];
+    assert_eq!((pool.size, pool.used, pool.shortages.exhausted), (0, 0, 1));
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Interface {
             Claim::Router(source) if self.has(source) => Some(DropReason::SpoofedAddress),
             Claim::Router(_) if is_station && self.addresses().any(|own| own.is_ipv6()) => Some(DropReason::RogueRouter),
             Claim::DhcpServer(client) if dhcp && (!to_gateway || self.is_on_link(client)) => Some(DropReason::RogueDhcp),
-            Claim::Addresses(_) | Claim::Router(_) | Claim::DhcpServer(_) => None,
+            Claim::Addresses(_) | Claim::Wanted(_) | Claim::Router(_) | Claim::DhcpServer(_) => None,
         }
     }
 

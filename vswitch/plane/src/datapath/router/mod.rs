@@ -274,6 +274,12 @@ impl Router {
         self.interfaces.get(bridge).is_some_and(|interface| !interface.is_outside())
     }
 
+    /// Whether an address in a VLAN of a bridge is its gateway's.
+    pub(super) fn is_gateway(&self, bridge: BridgeId, vlan: VlanId, address: IpAddr) -> bool {
+        let interface = self.interfaces.get(bridge).filter(|interface| interface.settings.vlan == vlan);
+        interface.is_some_and(|interface| !interface.is_outside() && interface.has(address))
+    }
+
     /// Why a claim goes no further, if it is the gateway's.
     pub(super) fn refusal(&self, who: &Claimant, ethernet: &Ethernet, claim: Claim) -> Option<DropReason> {
         let interface = self.interfaces.get(who.bridge).filter(|interface| interface.settings.vlan == who.vlan)?;
