@@ -159,7 +159,31 @@ impl DockerHost {
     /// If Docker does not take them.
     #[track_caller]
     pub fn import(&self) {
-        self.sh(IMAGES).ok();
+        self.make_image();
+        self.import_with("docker", "");
+    }
+
+    /// Makes `/run/image`, the directory of both images.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn make_image(&self) {
+        self.sh(IMAGE).ok();
+    }
+
+    /// Imports both with `docker` or `podman`, by these names behind that of a registry.
+    ///
+    /// # Panics
+    /// If it does not take them.
+    #[track_caller]
+    pub fn import_with(&self, program: &str, registry: &str) {
+        self.sh(&format!("program={program} registry={registry}\n{IMPORT}")).ok();
+    }
+
+    /// The control group that everything of this host's is to be in.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// Sends `vswitchd` or `dockerd` a signal and waits for its end.
@@ -339,8 +363,8 @@ outside dnsmasq --conf-file=/dev/null --pid-file=/run/dnsmasq.pid --no-resolv --
     --address=/outside.example/198.51.100.1 --address=/outside.example/2001:db8:1::1
 "#;
 
-/// Makes the images.
-const IMAGES: &str = r#"
+/// Makes what is in the images.
+const IMAGE: &str = r#"
 set -e
 mkdir -p /run/image/bin /run/image/etc /run/image/root /run/image/tmp
 cp "$(command -v busybox)" /run/image/bin/busybox
@@ -350,6 +374,11 @@ echo 'root:x:0:0:root:/root:/bin/sh' > /run/image/etc/passwd
 # busybox's own nc knows no UDP.
 cp "$(readlink -f "$(command -v nc)")" /run/image/bin/netcat
 ldd /run/image/bin/netcat | grep -o '/[^ ]*' | xargs -I@ cp --parents -L @ /run/image/
-tar -c -C /run/image . | docker import --change 'CMD ["sh"]' - busybox
-tar -c -C /run/image . | docker import --change 'CMD ["httpd", "-f", "-p", "80", "-h", "/www"]' --change 'EXPOSE 80' - httpd
+"#;
+
+/// Imports it twice.
+const IMPORT: &str = r#"
+set -e -o pipefail
+tar -c -C /run/image . | $program import --change 'CMD ["sh"]' - ${registry}busybox
+tar -c -C /run/image . | $program import --change 'CMD ["httpd", "-f", "-p", "80", "-h", "/www"]' --change 'EXPOSE 80' - ${registry}httpd
 "#;

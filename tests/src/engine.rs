@@ -1,6 +1,6 @@
-//! The Dockers that a [`DockerHost`](crate::DockerHost) runs: the machine's own, and the newest that Debian has, from a root directory of its own.
+//! The engines that a [`DockerHost`](crate::DockerHost) runs: the machine's own, and the newest that Debian has, from a root directory of its own.
 //!
-//! `tests/engine` makes such a root in the checkout's `target`. Where it cannot be had, for want of a network say, that is no fault of the code: its tests say
+//! `tests/engine` makes that root in the checkout's `target`. Where it cannot be had, for want of a network say, that is no fault of the code: its tests say
 //! `SKIPPED` and why.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 pub enum Engine {
     /// The machine's own.
     Installed,
-    /// Docker, compose and what the tests type, from Debian's newest distribution.
+    /// Docker, compose, Podman and what the tests type, from Debian's newest distribution.
     Newest,
 }
 
@@ -20,25 +20,18 @@ impl Engine {
     ///
     /// # Errors
     /// Why it cannot be had.
+    ///
+    /// # Panics
+    /// If `tests/engine` cannot be run.
     pub fn root(self) -> Result<Option<PathBuf>, String> {
-        match self {
-            Self::Installed => Ok(None),
-            Self::Newest => debian("docker").map(Some),
+        if self == Self::Installed {
+            return Ok(None);
         }
+        let engines = crate::program("vsctl").ancestors().nth(2).expect("target").join("engines");
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/engine"));
+        let output = command.arg(&engines).stdin(Stdio::null()).output().expect("tests/engine");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let reason = || said.lines().collect::<Vec<_>>().join("; ");
+        if output.status.success() { Ok(Some(engines.join("debian"))) } else { Err(reason()) }
     }
-}
-
-/// The root directory of the newest Debian with what `tests/engine` knows by this name.
-///
-/// # Errors
-/// Why it cannot be had.
-///
-/// # Panics
-/// If `tests/engine` cannot be run.
-pub fn debian(name: &str) -> Result<PathBuf, String> {
-    let engines = crate::program("vsctl").ancestors().nth(2).expect("target").join("engines");
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/engine"));
-    let output = command.arg(&engines).arg(name).stdin(Stdio::null()).output().expect("tests/engine");
-    let said = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() { Ok(engines.join(name)) } else { Err(said.lines().collect::<Vec<_>>().join("; ")) }
 }

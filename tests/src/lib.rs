@@ -16,16 +16,18 @@ mod measure;
 mod require;
 mod settings;
 mod terminal;
+mod tour;
 mod underlay;
 mod wire;
 
 pub use docker::{DockerHost, FROM};
-pub use engine::{Engine, debian};
+pub use engine::Engine;
 pub use lab::{Lab, Outcome, program};
 pub use measure::{AllowCubic, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::{missing, skipped};
 pub use settings::Hostile;
 pub use terminal::Terminal;
+pub use tour::Tour;
 pub use underlay::{Underlay, across};
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
 

@@ -1,18 +1,19 @@
-//! `vswitch-netavark`, called as netavark calls it.
+//! `vswitch-netavark`, called as netavark calls it, and by Podman itself.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use vswitch_tests::{Lab, needs, program};
+use vswitch_tests::{DockerHost, Engine, Lab, Tour, needs, needs_engine, program};
 
 /// Runs the plugin; its exit code and what it printed.
 fn plugin(lab: &Lab, words: &[&str], document: &Value) -> (Option<i32>, Value) {
     let mut plugin = Command::new(program("vswitch-netavark"));
     plugin.env("VSWITCH_CONTROL", lab.path("control.sock")).args(words);
     let mut child = plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+    // A call that needs no document may have ended.
+    let _ = child.stdin.take().unwrap().write_all(document.to_string().as_bytes());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
     let answer = if output.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() };
@@ -106,6 +107,51 @@ fn containers_of_podman_come_and_go() {
 }
 
 #[test]
+fn a_container_on_several_networks_publishes_its_ports_once() {
+    needs!("curl", "busybox");
+    let mut lab = Lab::with("");
+    lab.add_netns("web");
+    let path = netns(&lab, "web");
+    let network = |name: &str, id: &str, number: u8, internal: bool| {
+        let subnets = json!([{ "subnet": format!("10.89.{number}.0/24") }]);
+        ok(plugin(&lab, &["create"], &asked(json!({ "name": name, "id": id, "subnets": subnets, "internal": internal }))))
+    };
+    let networks = [
+        network("vault", "aaaaaaaa01234567", 1, true),
+        network("net1", "bbbbbbbb01234567", 2, false),
+        network("net2", "cccccccc01234567", 3, false),
+    ];
+    // So Podman says it to each of them.
+    let ports = json!([{ "container_port": 80, "host_ip": "", "host_port": 8080, "protocol": "tcp", "range": 2 }]);
+    let places: Vec<Value> = (0..3)
+        .map(|index| {
+            let options = json!({ "aliases": null, "interface_name": format!("eth{index}"), "static_ips": [format!("10.89.{}.7", index + 1)], "static_mac": null });
+            place("web", &networks[index], &json!(null), json!({ "port_mappings": ports, "network_options": options }))
+        })
+        .collect();
+    for place in &places {
+        ok(plugin(&lab, &["setup", &path], place));
+    }
+    let published = |lab: &Lab| {
+        let forwards = lab.json("list-forwards");
+        forwards.as_array().unwrap().iter().map(|forward| forward["to"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(published(&lab), ["10.89.2.7:80"]);
+    lab.sh(&format!("mkdir -p {0} && echo hello > {0}/index.html", lab.path("www").display())).ok();
+    lab.spawn_in("web", &format!("busybox httpd -f -p 80 -h {}", lab.path("www").display()));
+    let answers = |lab: &Lab| {
+        lab.until("it answers", |lab| lab.run_in("host", "curl -sf -m 3 http://127.0.0.1:8080/").stdout == "hello\n");
+    };
+    answers(&lab);
+    // `podman network disconnect net1 web`: the other one that has a way out goes on.
+    ok(plugin(&lab, &["teardown", &path], &places[1]));
+    assert_eq!(published(&lab), ["10.89.3.7:80"]);
+    answers(&lab);
+    ok(plugin(&lab, &["teardown", &path], &places[2]));
+    assert_eq!((published(&lab).len(), rows(&lab, "list-ports")), (0, 1));
+}
+
+#[test]
 fn a_network_without_a_way_out_has_names_and_no_default_route() {
     needs!("dig", "ip");
     let lab = Lab::with("");
@@ -139,7 +185,7 @@ fn bad_input_gets_one_sentence_and_leaves_nothing() {
     }
     let network = ok(plugin(&lab, &["create"], &asked(json!({ "subnets": [{ "subnet": "10.89.3.0/24" }] }))));
     let port = |number: u16, protocol: &str| json!({ "port_mappings": [{ "container_port": 80, "host_ip": "", "host_port": number, "protocol": protocol, "range": 1 }] });
-    let path = netns(&lab, "web");
+    let (path, own) = (netns(&lab, "web"), format!("/proc/{}/ns/net", lab.pid()));
     for (ips, more, netns, part) in [
         (
             json!(["10.89.3.7"]),
@@ -150,6 +196,10 @@ fn bad_input_gets_one_sentence_and_leaves_nothing() {
         (json!(["10.89.3.7"]), port(80, "sctp"), &path, "sctp ports cannot be published"),
         (json!(["10.99.3.7"]), json!({}), &path, "in no subnet of the network, which has 10.89.3.0/24"),
         (json!(["10.89.3.1"]), json!({}), &path, "of its bridge's gateway"),
+        (json!(["10.89.3.0"]), json!({}), &path, "cannot have the address 10.89.3.0/24"),
+        (json!(["10.89.3.7", "10.89.3.7"]), json!({}), &path, "has the address 10.89.3.7 twice"),
+        (json!(["10.89.3.7"]), json!({}), own.as_str(), "is the network namespace that vswitchd itself is in"),
+        (json!(["10.89.3.7"]), json!({}), "/run/a\nb", "/run/a\\nb is not a network namespace"),
         (json!(["10.89.3.7"]), json!({}), "/nowhere", "/nowhere is not a network namespace"),
         (json!(["10.89.3.7"]), json!({ "container_id": "../x" }), &path, "is not the identifier of a container"),
     ] {
@@ -205,4 +255,38 @@ fn options_of_a_network_are_carried_out() {
     let status = ok(plugin(&lab, &["setup", &netns(&lab, "plain")], &place("plain", &plain, &json!(null), json!({}))));
     assert_eq!((&status["interfaces"]["eth0"]["subnets"], &status["dns_server_ips"]), (&json!([]), &json!([])));
     assert_eq!(rows(&lab, "list-br"), 3);
+}
+
+/// A place for what Podman keeps. What the document does not show: there may be control groups of both versions, and what Podman leaves of them
+/// is to go.
+const PODMAN: &str = r#"
+set -e
+cp -a /etc/containers /run/etc && mount --bind /run/etc /etc/containers
+mkdir -p /etc/containers/containers.conf.d /var/lib/containers /usr/local/libexec
+for directory in /var/lib/containers /usr/local/libexec /dev/shm; do mount -t tmpfs none $directory; done
+printf '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "/usr/sbin/runc"\nevents_logger = "file"\n' > /etc/containers/containers.conf.d/here.conf
+printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
+cat > /run/bin/podman <<END
+#!/bin/sh
+[ "\$1" != run ] || { shift; set -- run --cgroup-parent=/$cgroup "\$@"; }
+exec /usr/bin/podman "\$@"
+END
+chmod +x /run/bin/podman
+"#;
+
+#[test]
+fn every_command_of_podmans_tour_does_what_it_says() {
+    needs_engine!(Engine::Newest,);
+    let tour = Tour::of_part("containers.md", "Podman");
+    assert!(tour.len() > 20, "{}", tour.len());
+    let mut host = DockerHost::bare(Engine::Newest);
+    host.write("/run/switch.toml", "");
+    host.start_vswitchd();
+    host.sh(&format!("cgroup={}\n{PODMAN}", host.cgroup())).ok();
+    host.make_image();
+    host.import_with("podman", "docker.io/library/");
+    tour.run(&host, "export PODMAN_IGNORE_CGROUPSV1_WARNING=1");
+    // Its last commands have removed everything.
+    let left = "podman ps -aq; vsctl --json list-ports; vsctl --json list-br; vsctl --json list-forwards; vsctl --json list-uplinks; ls /run/netns";
+    assert_eq!(host.sh(left).stdout, "[]\n[]\n[]\n[]\noutside\n");
 }

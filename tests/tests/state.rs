@@ -333,7 +333,8 @@ fn two_stations_with_one_ip_address_are_counted_shown_and_logged_with_both_ports
         ports.concat()
     ));
     let conflicts = |lab: &Lab| lab.json("show")["bridges"][0]["address_conflicts"].clone();
-    let mac_of = |name: &str| lab.run_in(name, "cat /sys/class/net/eth0/address").ok().trim().to_owned();
+    let mac_of =
+        |name: &str| lab.run_in(name, "ip -o link show eth0 | grep -o 'ether [^ ]*' | cut -c7-").ok().trim().to_owned();
     // Speaks to someone that it has to ask for.
     let speak = |name: &str, from: &str, to: &str| {
         drop(lab.run_in(name, &format!("ip neigh flush all; ping -c 1 -W 1 -I {from} {to}")))

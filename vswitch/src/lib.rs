@@ -50,6 +50,7 @@ pub mod control;
 pub mod docker;
 pub mod host;
 mod http;
+mod json;
 mod keep;
 pub mod plugin;
 pub mod services;

@@ -20,6 +20,7 @@ const WAN: Mac = Mac([2, 0, 0, 0, 0, 99]);
 fn link() -> Link {
     let member = |port: &str, mac, addresses: &[&str]| Member {
         port: port.parse().unwrap(),
+        names: vec!["alias".to_owned()],
         mac,
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
     };

@@ -4,6 +4,8 @@
 //! it must print. Where the switch answers otherwise, its answer and the reason stand in the table. So an answer of either
 //! that changes fails the test: also one that became the same.
 //!
+//! The table of the newest engine is [docs/docker-comparison.md](../../../docs/docker-comparison.md).
+//!
 //! `VSWITCH_COMPARE=bridge` runs Docker's column only, a second word only the topics that begin with it.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,6 +14,7 @@ mod compose;
 mod life;
 mod names;
 mod networks;
+mod page;
 mod ports;
 mod reach;
 
@@ -53,6 +56,12 @@ impl Check {
         let ours = self.otherwise.map_or(self.answer, |(ours, _)| ours);
         let (answer, ours) = self.newest.filter(|_| engine == Engine::Newest).unwrap_or((self.answer, ours));
         if theirs { answer } else { ours }
+    }
+
+    /// Why they answer differently, where they do.
+    fn reason(&self, engine: Engine) -> Option<&'static str> {
+        let differs = self.wanted(engine, true) != self.wanted(engine, false);
+        self.otherwise.filter(|_| differs).map(|(_, reason)| reason)
     }
 }
 
@@ -181,7 +190,7 @@ fn the_switch_answers_as_dockers_bridge_does(engine: Engine) {
     let columns: Vec<Column> = [DOCKERS, OURS].into_iter().filter(|column| only.is_empty() || column.driver == only).collect();
     let mut faults = Vec::new();
     for topic in TOPICS.iter().filter(|topic| topic.name.starts_with(topics)) {
-        println!("\n{}", topic.name);
+        println!("\n{}\n", topic.name);
         let answers: Vec<Vec<String>> = std::thread::scope(|scope| {
             let running: Vec<_> = columns.iter().map(|column| scope.spawn(|| column.run(&host, topic))).collect();
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -203,11 +212,7 @@ fn without_switch(engine: Engine) -> DockerHost {
 
 /// Prints a check's row, and says what is wrong with it.
 fn judge(check: &Check, engine: Engine, columns: &[Column], answers: &[&str]) -> Vec<String> {
-    let cells: Vec<String> = answers.iter().map(|answer| format!("{:<48}", answer.replace('\n', " / "))).collect();
-    println!("  {:<44} {}", check.what, cells.join(" ").trim_end());
-    if let Some((_, reason)) = check.otherwise {
-        println!("  {:<44} {reason}", "");
-    }
+    print!("{}", page::row(check.what, answers, check.reason(engine)));
     let mut faults = Vec::new();
     for (column, answer) in columns.iter().zip(answers) {
         let theirs = column.driver == DOCKERS.driver;
@@ -218,6 +223,32 @@ fn judge(check: &Check, engine: Engine, columns: &[Column], answers: &[&str]) ->
         }
     }
     faults
+}
+
+/// What the newest engine answers, as docs/docker-comparison.md has it.
+fn page() -> String {
+    let mut page = "# Docker's bridge and the switch, side by side\n\n\
+        What Debian's newest Docker answers to the same commands on a network of its own driver `bridge` and on one of `vswitch`. A test runs them all \
+        on both, there\nand on Docker 20.10, and fails where an answer is another than here. ` / ` is the end of a line.\n"
+        .to_owned();
+    for topic in &TOPICS {
+        page += &format!("\n## {}\n\n```text\n{}", topic.name, page::row("", &["bridge", "vswitch"], None));
+        for check in topic.checks {
+            let answers = [DOCKERS, OURS]
+                .map(|column| column.in_its_words(check.wanted(Engine::Newest, column.driver == DOCKERS.driver)));
+            page += &page::row(check.what, &answers.each_ref().map(String::as_str), check.reason(Engine::Newest));
+        }
+        page += "```\n";
+    }
+    page
+}
+
+#[test]
+fn the_page_is_what_the_table_says() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/docker-comparison.md");
+    let (printed, made) = (page(), concat!(env!("CARGO_TARGET_TMPDIR"), "/docker-comparison.md"));
+    std::fs::write(made, &printed).unwrap();
+    assert!(std::fs::read_to_string(document).unwrap() == printed, "{document} is not what the table says: take {made}");
 }
 
 #[test]

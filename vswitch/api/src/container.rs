@@ -48,6 +48,9 @@ pub enum ContainerError {
     /// Not an identifier.
     #[error("\"{}\" is not the identifier of a container: use 1 to {LONGEST} letters, digits, '-', '_' and '.', a letter or digit first", .0.escape_debug())]
     Id(String),
+    /// Not a network's name.
+    #[error("\"{}\" cannot be the name of a network: use 1 to {LONGEST} letters, digits, '-', '_' and '.', a letter or digit first", .0.escape_debug())]
+    Network(String),
     /// Not a key.
     #[error("\"{}\" is not an interface of a container: write podman/ID/eth0 or cni/ID/eth0", .0.escape_debug())]
     Key(String),
@@ -59,9 +62,7 @@ impl ContainerKey {
     /// # Errors
     /// Not an identifier.
     pub fn new(runtime: Runtime, container: &str, ifname: InterfaceName) -> Result<Self, ContainerError> {
-        let plain = container.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        let begins = container.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if plain && begins && container.len() <= LONGEST {
+        if is_plain(container) {
             Ok(Self { runtime, container: container.to_owned(), ifname })
         } else {
             Err(ContainerError::Id(container.to_owned()))
@@ -72,6 +73,17 @@ impl ContainerKey {
     pub fn container(&self) -> &str {
         &self.container
     }
+
+    /// Whether both are of one container.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (self.runtime, &self.container) == (other.runtime, &other.container)
+    }
+}
+
+/// What CNI and Podman allow for identifiers and names.
+fn is_plain(text: &str) -> bool {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    plain && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= LONGEST
 }
 
 impl fmt::Display for ContainerKey {
@@ -101,6 +113,38 @@ impl TryFrom<String> for ContainerKey {
 impl From<ContainerKey> for String {
     fn from(key: ContainerKey) -> Self {
         key.to_string()
+    }
+}
+
+/// What a runtime calls a network: 1 to 255 letters, digits, `-`, `_` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NetworkName {
+    type Error = ContainerError;
+
+    fn try_from(text: String) -> Result<Self, ContainerError> {
+        if is_plain(&text) { Ok(Self(text)) } else { Err(ContainerError::Network(text)) }
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<NetworkName> for String {
+    fn from(name: NetworkName) -> Self {
+        name.0
     }
 }
 
@@ -137,7 +181,7 @@ pub struct ContainerSpec {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub struct ContainerNetwork {
     /// What the runtime calls it.
-    pub name: String,
+    pub name: NetworkName,
     /// The bridge that it is on.
     pub bridge: BridgeName,
     /// The bridge to be made unless there is one of that name; it goes with its last container. Without an uplink it gets that of
@@ -201,7 +245,7 @@ pub struct ContainerInfo {
     /// What it is known by.
     pub key: ContainerKey,
     /// The network.
-    pub network: String,
+    pub network: NetworkName,
     /// Its port.
     pub port: PortName,
     /// Its bridge.

@@ -37,6 +37,9 @@ impl ForwardSpec {
     /// As NAT knows it.
     pub fn rule(&self) -> Result<Forward, UplinkError> {
         let mut rule = Forward::new(self.key.protocol, self.key.ports, self.to)?;
+        if let Some(address) = self.key.listen.filter(|address| !is_of_a_host(*address)) {
+            return Err(UplinkError::Listen(address.to_string()));
+        }
         rule.external = self.key.listen.filter(|address| !address.is_unspecified());
         Ok(rule)
     }
@@ -88,7 +91,12 @@ impl ForwardKey {
 fn listen_of(text: &str) -> Result<IpAddr, UplinkError> {
     let wrong = || UplinkError::Listen(text.to_owned());
     let address = text.parse::<IpAddr>().map_err(|_| wrong())?.to_canonical();
-    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) { Err(wrong()) } else { Ok(address) }
+    if is_of_a_host(address) { Ok(address) } else { Err(wrong()) }
+}
+
+/// Whether a host may have the address, or it stands for all that it has.
+fn is_of_a_host(address: IpAddr) -> bool {
+    !address.is_multicast() && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// The name of a protocol.

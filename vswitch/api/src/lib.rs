@@ -30,7 +30,7 @@ pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
 pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
-    PublishedPort, Runtime,
+    NetworkName, PublishedPort, Runtime,
 };
 pub use docker::DockerPlace;
 pub use ending::{Ending, MadeKind, MadeThing};

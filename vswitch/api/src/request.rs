@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::read::{Raw, Read};
 use super::{
     BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, InterfaceName, Netns,
-    Patch, PortKind, PortName, PortSpec, RateChange, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
+    NetworkName, Patch, PortKind, PortName, PortSpec, RateChange, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -86,7 +86,7 @@ pub enum Request {
     /// Whether a network of a runtime's could be; makes nothing.
     CheckNetwork(Runtime, Box<ContainerNetwork>),
     /// Takes away the interfaces that a runtime has on a network, by the name that it has there, but for these.
-    KeepContainers(Runtime, String, BTreeSet<ContainerKey>),
+    KeepContainers(Runtime, NetworkName, BTreeSet<ContainerKey>),
     /// Ends a capture, by its number; what it took so far still reaches its reader.
     StopCapture(u64),
     /// Reads the file again and applies the difference.

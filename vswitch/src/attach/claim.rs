@@ -50,16 +50,14 @@ pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
 
 /// The namespace to which a device was to be brought, and the device, if it is there.
 pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<(Namespace, Link)>, AttachError> {
-    let sandbox = match Namespace::open(spec.netns.as_ref()) {
-        Ok(sandbox) => sandbox,
-        Err(AttachError::NoNetns { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place)) {
-        Ok(found) => Ok(found.map(|link| (sandbox, link))),
+    let found = Namespace::open(spec.netns.as_ref()).and_then(|sandbox| {
+        let link = sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place))?;
+        Ok(link.map(|link| (sandbox, link)))
+    });
+    match found {
         // An empty file is left where a namespace was mounted.
-        Err(AttachError::NotNetns(_)) => Ok(None),
-        Err(error) => Err(error),
+        Err(AttachError::NoNetns { .. } | AttachError::NotNetns(_)) => Ok(None),
+        found => found,
     }
 }
 

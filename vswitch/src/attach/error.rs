@@ -35,7 +35,7 @@ pub enum AttachError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{} is not a network namespace: name a file such as /proc/1234/ns/net, or one under /run/netns", .0.display())]
+    #[error("{} is not a network namespace: name a file such as /proc/1234/ns/net, or one under /run/netns", .0.display().to_string().escape_debug())]
     NotNetns(PathBuf),
     /// The name belongs to somebody else's interface.
     #[error(

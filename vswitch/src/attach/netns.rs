@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
@@ -69,13 +69,19 @@ impl Namespace {
     /// One that exists.
     pub(super) fn open(netns: Option<&Netns>) -> Result<Self, AttachError> {
         let Some(netns) = netns else { return Ok(Self::own()) };
-        let place = Place(Some(netns.clone()));
-        match File::open(netns.path()) {
-            Ok(file) => Ok(Self { place, file: Some(file), made: false, number: None }),
+        let path = netns.path();
+        // A FIFO, or a device, is not even opened: that may wait, or do something.
+        let opened = match rustix::fs::statfs(&path) {
+            Ok(stat) if !is_of_namespaces(&stat) => return Err(AttachError::NotNetns(path)),
+            Ok(_) => File::open(&path),
+            Err(errno) => Err(errno.into()),
+        };
+        match opened {
+            Ok(file) => Ok(Self { place: Place(Some(netns.clone())), file: Some(file), made: false, number: None }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 Err(AttachError::NoNetns { netns: netns.clone(), source })
             }
-            Err(source) => Err(source).doing(SYS_ADMIN, || format!("open {}", netns.path().display())),
+            Err(source) => Err(source).doing(SYS_ADMIN, || format!("open {}", path.display())),
         }
     }
 
@@ -163,7 +169,7 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
             Ok(file) => file,
             Err(errno) => return Err(refused(errno, doing())),
         };
-        if is_namespace(file.as_fd()) {
+        if rustix::fs::fstatfs(&file).is_ok_and(|stat| is_of_namespaces(&stat)) {
             return Ok(false);
         }
         let made = netns::unshare().and_then(|()| rustix::mount::mount_bind(OWN, &path)).doing(SYS_ADMIN, doing);
@@ -228,14 +234,18 @@ fn shared_directory() -> Result<impl Drop, Errno> {
 
 /// The number of the namespace that a file stands for; `None`: it is not there, or is none.
 pub fn netns_inode(path: &Path) -> Option<u64> {
-    let file = File::open(path).ok()?;
-    let inode = file.metadata().ok()?.ino();
-    is_namespace(file.as_fd()).then_some(inode)
+    let is_namespace = rustix::fs::statfs(path).is_ok_and(|stat| is_of_namespaces(&stat));
+    std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }
 
-/// Whether the file is on the file system of namespaces (`NSFS_MAGIC`, linux/magic.h).
-fn is_namespace(file: std::os::fd::BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == 0x6e73_6673)
+/// The number of vswitchd's own.
+pub fn own_netns_inode() -> Option<u64> {
+    netns_inode(Path::new(OWN))
+}
+
+/// Whether the file system is that of namespaces (`NSFS_MAGIC`, linux/magic.h).
+const fn is_of_namespaces(stat: &StatFs) -> bool {
+    stat.f_type == 0x6e73_6673
 }
 
 /// Lets devices of the calling thread's namespace have IPv6 addresses: with `net.core.devconf_inherit_init_net` set, a namespace begins with what

@@ -600,6 +600,19 @@ fn namespaces_look_as_those_of_ip_netns() {
 }
 
 #[test]
+fn what_is_no_namespace_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    // To open it would wait for whoever writes.
+    let mut spec = port(PortKind::Tap, None);
+    spec.netns = Some(Netns::Path(fifo.clone()));
+    assert!(matches!(attach_with(&spec, 1500, 1), Err(AttachError::NotNetns(path)) if path == fifo));
+    assert_eq!((netns_inode(&fifo), netns_inode(std::path::Path::new("/dev/null"))), (None, None));
+    assert!(netns_inode(std::path::Path::new("/proc/thread-self/ns/net")).is_some());
+}
+
+#[test]
 fn missing_privilege_is_explained() {
     let Some(()) = prepare("missing_privilege_is_explained") else { return };
     let name = Name::new();

@@ -87,6 +87,7 @@ impl Control {
 
     async fn send(&self, path: &str, body: &impl Serialize) -> Result<hyper::Response<Incoming>, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Argument(error.to_string()))?;
+        let length = body.len();
         let request = hyper::Request::post(path)
             .header(hyper::header::HOST, "vswitch")
             .header(hyper::header::CONTENT_TYPE, "application/json")
@@ -97,6 +98,10 @@ impl Control {
             return Ok(answer);
         }
         let status = answer.status();
+        if status == hyper::StatusCode::PAYLOAD_TOO_LARGE {
+            let sentence = format!("the request has {length} bytes, more than vswitchd reads at once: ask for less");
+            return Err(ClientError::Refused(sentence));
+        }
         let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let sentence = document["error"].as_str().map_or_else(|| format!("vswitchd answers {status}"), str::to_owned);

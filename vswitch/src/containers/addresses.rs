@@ -20,6 +20,9 @@ pub enum AddressError {
     /// Not on the network.
     #[error("the address {0} is in no subnet of the network, which has {1}: use one that is")]
     Outside(IpAddr, String),
+    /// More than one of a subnet.
+    #[error("the address {0} is a second one of the subnet {1}, of which a container has one: leave out one of the two")]
+    Second(IpAddr, IpNet),
     /// Not an address of a host.
     #[error("the address {0} stands for all of its subnet: use one of a host in it")]
     Edge(IpAddr),
@@ -60,6 +63,12 @@ impl Subnets<'_> {
             let wish = wishes.iter().copied().find(|wish| net.contains(wish));
             let address = wish.or_else(|| first_free(&net, ranges, taken)).ok_or(AddressError::Full(net))?;
             chosen.extend(IpNet::new(address, net.prefix_len()));
+        }
+        let is_chosen = |wish: &IpAddr| chosen.iter().any(|net| net.addr() == *wish);
+        if let Some((wish, net)) =
+            wishes.iter().find(|wish| !is_chosen(wish)).and_then(|wish| Some((*wish, self.subnet(*wish)?)))
+        {
+            return Err(AddressError::Second(wish, net));
         }
         Ok(chosen)
     }
@@ -145,6 +154,7 @@ mod tests {
                 "the address 10.0.1.9 is in no subnet of the network, which has 10.0.0.0/24",
             ),
             (&["10.0.0.1/24"], &["10.0.0.255"], &[], &[], "stands for all of its subnet"),
+            (&["10.0.0.1/24"], &["10.0.0.8", "10.0.0.9"], &[], &[], "10.0.0.9 is a second one of the subnet 10.0.0.0/24"),
             (&["10.0.0.1/24"], &[], &["10.1.0.0/25"], &[], "the range 10.1.0.0/25 is in no subnet"),
         ] {
             let error = choose(gateways, wishes, ranges, taken).unwrap_err();

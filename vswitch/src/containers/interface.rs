@@ -39,7 +39,10 @@ pub struct Interface {
     pub send_rate: Option<Rate>,
     /// Most that it may receive.
     pub receive_rate: Option<Rate>,
-    /// Its published ports.
+    /// The ports that its runtime wants published.
+    #[serde(default)]
+    pub publish: Vec<PublishedPort>,
+    /// Those of them that it publishes, and another interface of its container does not.
     pub published: Vec<ForwardSpec>,
 }
 
@@ -151,6 +154,10 @@ mod tests {
         assert_eq!(published(&both, Some("::1"), Host, 1), ["up tcp6/8080 --listen ::1 [fd00::2]:80"]);
         assert_eq!(published(&both[..1], Some("::1"), Host, 1), ["up tcp/8080 --listen ::1 10.0.0.2:80"]);
         assert!(published(&both[..1], Some("::1"), Link, 1).is_empty());
+        let everybody =
+            PublishedPort { protocol: "tcp".to_owned(), listen: "224.0.0.1".parse().ok(), port: 80, to: 80, count: 1 };
+        let error = forwards(&everybody, &["10.0.0.2/24".parse().unwrap()], (&"up".parse().unwrap(), Host)).unwrap_err();
+        assert!(error.to_string().contains("\"224.0.0.1\" is not an address to listen on"), "{error}");
         assert_eq!(published(&both[..1], None, Host, 101), ["up tcp/8080-8180 10.0.0.2:80"], "a range is one rule");
     }
 }

@@ -72,7 +72,7 @@ impl Containers {
     pub fn places(&self) -> impl Iterator<Item = (&Interface, DockerPlace)> {
         let place = |key: &ContainerKey, interface: &Interface| DockerPlace {
             container: Some(interface.names.first().map_or_else(|| key.container(), String::as_str).to_owned()),
-            network: Some(interface.network.name.clone()),
+            network: Some(interface.network.name.clone().into()),
         };
         self.0.iter().map(move |(key, interface)| (interface, place(key, interface)))
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use packet::Mac;
@@ -15,7 +16,7 @@ use crate::docker::default_mac;
 use crate::host::HostError;
 use api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
-    ForwardSpec, Netns, Origin, PortName, PortState, Reply, Runtime,
+    ForwardSpec, Netns, NetworkName, Origin, PortName, PortState, Reply, Runtime,
 };
 
 /// Why a container does not get what its plugin asks for.
@@ -39,6 +40,9 @@ pub enum ContainerRefusal {
     /// Nothing to lead to.
     #[error("port {0} cannot be published: the container has no address of the IP version that it would listen on")]
     NoTarget(u16),
+    /// The host's own namespace.
+    #[error("{} is the network namespace that vswitchd itself is in: a container has one of its own", .0.display().to_string().escape_debug())]
+    OwnNetns(PathBuf),
     /// The runtime itself holds the port.
     #[error(
         "{0}; Podman itself may hold it, for it reserves what it publishes: `enable_port_reservation = false` under [engine] of \
@@ -77,14 +81,27 @@ impl Switch {
         wanted.0.insert(key.clone(), interface);
         // What is different is made anew: routes, of which a port knows nothing, are set when its device is made.
         let has_device = |port: &PortName| self.ports.get(port).is_some_and(|port: &Port| port.presence.state().has_device());
-        if old.is_some_and(|old| wanted.0.get(&key) != Some(&old) || !has_device(&old.port)) {
+        let old = old.filter(|old| wanted.0.get(&key) != Some(old) || !has_device(&old.port));
+        if old.is_some() {
             self.change(Origin::Container, |state| state.containers.0.remove(&key))?;
         }
-        self.change(Origin::Container, |state| state.containers = wanted).map_err(|error| hint(runtime, error))?;
+        if let Err(error) = self.change(Origin::Container, |state| state.containers = wanted) {
+            self.bring_back(key, old);
+            return Err(hint(runtime, error));
+        }
         self.container_info(&key).inspect_err(|_| {
             // The error that counts is the first one.
             let _ = self.detach_container(&key);
         })
+    }
+
+    /// Makes an interface again that went for another which cannot be.
+    fn bring_back(&mut self, key: ContainerKey, old: Option<Interface>) {
+        let Some(old) = old.filter(Interface::is_alive) else { return };
+        let name = key.to_string();
+        if let Err(error) = self.change(Origin::Container, |state| state.containers.0.insert(key, old)) {
+            tracing::warn!("interface {name} of a container is lost, for it cannot be made again: {error}");
+        }
     }
 
     /// Reads what is wanted beside what the other containers have.
@@ -100,6 +117,9 @@ impl Switch {
         let free_port = || others.free_port(|name| layout.has_port(name));
         let port = old.map(|old| old.port.clone()).or_else(free_port).ok_or(ContainerRefusal::TooMany)?;
         let inode = inode.map_err(|error| ControlError::Attach(port.clone(), error))?;
+        if attach::own_netns_inode() == Some(inode) {
+            return Err(ContainerRefusal::OwnNetns(spec.netns).into());
+        }
         let bridge = self.network_bridge(spec.key.runtime, &spec.network, &layout)?;
         layout.bridges.insert(bridge.name.clone(), (bridge.clone(), Origin::Container));
         let addresses = self.container_addresses(&spec, &bridge, &layout, old)?;
@@ -109,9 +129,8 @@ impl Switch {
         if let Some(port) = taken {
             return Err(ContainerRefusal::MacTaken(mac, self.whose_port(port)).into());
         }
-        let published = self.container_forwards(&spec, &addresses, &bridge, &layout)?;
-        let ContainerSpec { key, netns, network, names, gateways, routes, send_rate, receive_rate, .. } = spec;
-        let interface = Interface {
+        let ContainerSpec { key, netns, network, names, gateways, routes, send_rate, receive_rate, publish, .. } = spec;
+        let mut interface = Interface {
             network,
             port,
             netns,
@@ -123,8 +142,10 @@ impl Switch {
             routes,
             send_rate,
             receive_rate,
-            published,
+            publish,
+            published: Vec::new(),
         };
+        interface.published = self.container_forwards(&key, &interface, others, &layout)?;
         layout.network().check_port(&interface.port_spec(&key)?)?;
         Ok(interface)
     }
@@ -211,27 +232,37 @@ impl Switch {
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
     }
 
+    /// What an interface is to publish on a layout that has its bridge: what other interfaces of its container publish stays theirs, for a runtime
+    /// says the ports of a container to each of its networks.
     fn container_forwards(
         &self,
-        spec: &ContainerSpec,
-        addresses: &[IpNet],
-        bridge: &BridgeSpec,
+        key: &ContainerKey,
+        interface: &Interface,
+        others: &Containers,
         layout: &Layout,
     ) -> Result<Vec<ForwardSpec>, ControlError> {
+        let internal = interface.network.internal;
+        let Some((bridge, _)) = layout.bridges.get(&interface.network.bridge).filter(|_| !internal) else {
+            return Ok(Vec::new());
+        };
         let mut layout = layout.clone();
-        let (uplink, _) = containers::make_bridge(bridge, spec.network.internal, self.file.docker.uplink.as_ref());
+        let (uplink, _) = containers::make_bridge(bridge, internal, self.file.docker.uplink.as_ref());
         if let Some(uplink) = uplink {
             layout.uplinks.entry(uplink.name.clone()).or_insert((uplink, Origin::Container));
         }
+        let beside = others.0.iter().filter(|(other, _)| other.is_beside(key));
+        let theirs: Vec<&ForwardSpec> = beside.flat_map(|(_, other)| &other.published).collect();
         let mut published: Vec<ForwardSpec> = Vec::new();
-        for port in &spec.publish {
+        for port in &interface.publish {
             let uplink = bridge.uplink.as_ref().and_then(|name| layout.uplinks.get(name)).map(|(uplink, _)| uplink);
             let uplink = uplink.ok_or_else(|| ContainerRefusal::NoUplink(port.port, bridge.name.clone()))?;
-            let forwards = containers::forwards(port, addresses, (&uplink.name, uplink.kind_name()))?;
+            let kind = uplink.kind_name();
+            let forwards = containers::forwards(port, &interface.addresses, (&uplink.name, kind))?;
             if forwards.is_empty() {
                 return Err(ContainerRefusal::NoTarget(port.port).into());
             }
-            for forward in forwards {
+            let is_theirs = |forward: &ForwardSpec| theirs.iter().any(|other| other.key.overlaps(&forward.key, kind));
+            for forward in forwards.into_iter().filter(|forward| !is_theirs(forward)) {
                 if let Some((old, _)) = layout.forwards.get(&forward.key) {
                     return Err(ControlError::ForwardExists(forward.key, old.to));
                 }
@@ -248,20 +279,38 @@ impl Switch {
     }
 
     pub(super) fn detach_container(&mut self, key: &ContainerKey) -> Result<Reply, ControlError> {
-        if self.state.containers.0.contains_key(key) {
-            self.change(Origin::Container, |state| state.containers.0.remove(key))?;
+        let mut left = self.state.containers.clone();
+        if left.0.remove(key).is_some_and(|gone| !gone.published.is_empty()) {
+            self.hand_on_ports(key, &mut left);
+        }
+        if left != self.state.containers {
+            self.change(Origin::Container, |state| state.containers = left)?;
         }
         Ok(Reply::Done(Vec::new()))
+    }
+
+    /// Has the interfaces that a container keeps publish what one that goes has published.
+    fn hand_on_ports(&self, gone: &ContainerKey, left: &mut Containers) {
+        let beside: Vec<ContainerKey> = left.0.keys().filter(|key| key.is_beside(gone)).cloned().collect();
+        for key in beside {
+            let Some(mut interface) = left.0.remove(&key) else { continue };
+            let layout = self.layout_beside(left);
+            match self.container_forwards(&key, &interface, left, &layout) {
+                Ok(published) => interface.published = published,
+                Err(error) => tracing::warn!("{key} cannot publish what {gone} published: {error}"),
+            }
+            left.0.insert(key, interface);
+        }
     }
 
     pub(super) fn keep_containers(
         &mut self,
         runtime: Runtime,
-        network: &str,
+        network: &NetworkName,
         kept: &BTreeSet<ContainerKey>,
     ) -> Result<Reply, ControlError> {
         let goes = |key: &ContainerKey, interface: &Interface| {
-            key.runtime == runtime && interface.network.name == network && !kept.contains(key)
+            key.runtime == runtime && interface.network.name == *network && !kept.contains(key)
         };
         if self.state.containers.0.iter().any(|(key, interface)| goes(key, interface)) {
             self.change(Origin::Container, |state| state.containers.0.retain(|key, interface| !goes(key, interface)))?;
@@ -347,7 +396,7 @@ impl Switch {
     pub(super) fn networks_on(&self, bridge: &BridgeName) -> Vec<String> {
         let mut networks = self.names.networks_on(bridge, &self.state.docker);
         let others = self.state.containers.0.values().map(|interface| &interface.network);
-        networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone()));
+        networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone().into()));
         networks.sort();
         networks.dedup();
         networks

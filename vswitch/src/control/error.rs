@@ -168,7 +168,7 @@ pub enum ControlError {
     #[error(
         "switch.toml leaves no room for the container {0} on network {1}, which runs, on bridge \"{2}\": change the file, or end it first"
     )]
-    TakesContainer(api::ContainerKey, String, BridgeName),
+    TakesContainer(api::ContainerKey, api::NetworkName, BridgeName),
     /// A bridge that a network of Docker's is on.
     #[error("bridge \"{0}\" has network {1} of Docker: remove it with docker network rm {1}")]
     DockersBridge(BridgeName, crate::docker::NetworkId),

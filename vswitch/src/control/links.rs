@@ -245,8 +245,11 @@ impl Switch {
         let had_one = |state: &PortState| state.has_device() || *state == PortState::DeviceGone;
         let gone = self.ports.iter().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
         let gone: Vec<PortName> = gone.map(|(name, _)| name.clone()).collect();
-        for name in gone {
-            self.abandon_ghost(&name);
+        for name in &gone {
+            self.abandon_ghost(name);
+        }
+        if !gone.is_empty() {
+            self.collect_dead();
         }
         self.find_sandboxes();
         self.tell_states();

@@ -42,6 +42,9 @@ pub enum DockerError {
         /// Its subnet.
         subnet: ipnet::IpNet,
     },
+    /// A gateway outside its subnet.
+    #[error("the gateway {0} is not in the subnet {1}: use one that is")]
+    GatewayOutside(IpAddr, ipnet::IpNet),
     /// A way out for a network that has no addresses.
     #[error(
         "`vswitch.uplink` is for a network with a subnet, which one with `--ipam-driver null` or `--ipv4=false` alone is not: leave it out"

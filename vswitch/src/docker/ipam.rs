@@ -45,6 +45,9 @@ impl Pools {
             "" => self.choose(request.v6, is_used)?,
             text => subnet(text)?,
         };
+        if request.v6 && net.addr().is_ipv4() {
+            return Err(refuse(format!("the subnet {net} is wanted for IPv6, and is of IPv4")));
+        }
         let range = if request.range.is_empty() { net } else { subnet(&request.range)? };
         if !net.contains(&range) {
             return Err(refuse(format!("the range {range} is not in the subnet {net}: use a part of it")));
@@ -88,6 +91,9 @@ impl Pools {
         if !pool.net.contains(&address) {
             return Err(refuse(format!("the address {address} is not in the subnet {}", pool.net)));
         }
+        if !pool.is_host(address) {
+            return Err(refuse(format!("the address {address} stands for all of {}: use one of a host in it", pool.net)));
+        }
         if !pool.given.insert(address) {
             return Err(refuse(format!("the address {address} is in use: use another")));
         }
@@ -115,10 +121,11 @@ impl Pools {
 impl Pool {
     /// The lowest address of `part` that is free and that a host may have.
     fn free(&self, part: IpNet) -> Option<IpAddr> {
-        let is_host = |address: &IpAddr| {
-            IpNet::new(*address, self.net.prefix_len()).is_ok_and(|net| api::is_host(&net)) && !self.given.contains(address)
-        };
-        addresses(part).find(is_host)
+        addresses(part).find(|address| self.is_host(*address) && !self.given.contains(address))
+    }
+
+    fn is_host(&self, address: IpAddr) -> bool {
+        IpNet::new(address, self.net.prefix_len()).is_ok_and(|net| api::is_host(&net))
     }
 }
 
@@ -181,6 +188,9 @@ mod tests {
         assert_eq!(take(&mut pools, &id, "10.9.0.66", false).unwrap(), "10.9.0.66/24");
         assert!(take(&mut pools, &id, "10.9.0.66", false).unwrap_err().contains("is in use"));
         assert!(take(&mut pools, &id, "10.8.0.1", false).unwrap_err().contains("not in the subnet"));
+        for edge in ["10.9.0.0", "10.9.0.255"] {
+            assert!(take(&mut pools, &id, edge, false).unwrap_err().contains("stands for all of 10.9.0.0/24"), "{edge}");
+        }
         take(&mut pools, &id, "", false).unwrap();
         take(&mut pools, &id, "", false).unwrap();
         assert!(take(&mut pools, &id, "", false).unwrap_err().contains("is free"));
@@ -201,6 +211,7 @@ mod tests {
         pools.release_pool(&id);
         assert_eq!(pool(&mut pools, "10.0.0.0/8", "", false).unwrap(), "10.0.0.0/8");
         assert!(pool(&mut pools, "11.0.0.0/8", "12.0.0.0/16", false).unwrap_err().contains("not in the subnet"));
+        assert!(pool(&mut pools, "11.0.0.0/8", "", true).unwrap_err().contains("is wanted for IPv6"));
         assert!(pool(&mut pools, "", "12.0.0.0/16", false).is_err() && pool(&mut pools, "x", "", false).is_err());
     }
 

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::{EndpointId, NetworkId};
+use crate::json;
 
 /// A call that is carried out by the owner of the switch.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,11 +134,11 @@ pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<Call, CallError> 
     Ok(Call::Request(request))
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
     if body.is_empty() {
         return Err(CallError::Empty);
     }
-    serde_json::from_slice(body).map_err(|error| CallError::Malformed(error.to_string()))
+    json::read(body).map_err(CallError::Malformed)
 }
 
 /// Options by their keys; Docker's own have values of many types.
@@ -386,6 +388,8 @@ mod tests {
     fn what_is_no_call_is_told_so() {
         assert!(matches!(read(Driver::Bridge, "/NetworkDriver.Fly", b"{}"), Err(CallError::Unknown(_))));
         assert_eq!(read(Driver::Bridge, "/NetworkDriver.Join", b""), Err(CallError::Empty));
+        // Of a list, the first would be its first field.
+        assert!(matches!(read(Driver::Bridge, "/IpamDriver.RequestPool", b"[]"), Err(CallError::Malformed(_))));
         for body in [&b"{"[..], b"[]", b"null", b"{\"NetworkID\":7}", b"\xff", b"{\"NetworkID\":\"../../etc\"}"] {
             assert!(
                 matches!(read(Driver::Bridge, "/NetworkDriver.DeleteNetwork", body), Err(CallError::Malformed(_))),

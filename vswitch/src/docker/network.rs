@@ -43,7 +43,12 @@ impl Network {
     /// An option or a subnet that cannot be.
     pub fn read(request: &CreateNetwork) -> Result<Self, DockerError> {
         let options = NetworkOptions::of_docker(request.driver, &request.options)?;
-        let internal = request.options.get(INTERNAL).and_then(serde_json::Value::as_bool).unwrap_or(false);
+        let internal = match request.options.get(INTERNAL) {
+            None | Some(serde_json::Value::Null) => false,
+            Some(value) => {
+                value.as_bool().ok_or_else(|| DockerError::Malformed(format!("`{INTERNAL}` is neither true nor false")))?
+            }
+        };
         if internal && options.parent.is_some() {
             return Err(DockerError::Internal("parent"));
         }
@@ -165,7 +170,10 @@ impl Subnet {
                 Some(net.addr())
             }
         };
-        Ok(Self { net: net.trunc(), gateway })
+        match gateway.filter(|gateway| !net.contains(gateway)) {
+            Some(gateway) => Err(DockerError::GatewayOutside(gateway, net.trunc())),
+            None => Ok(Self { net: net.trunc(), gateway }),
+        }
     }
 
     /// The gateway's address with the prefix.

@@ -1,9 +1,9 @@
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::DockerError;
+use crate::attach;
 
 /// A container's network namespace.
 ///
@@ -27,23 +27,14 @@ impl Sandbox {
         if !path.starts_with('/') || path.contains('\0') {
             return Err(DockerError::Sandbox(path.to_owned()));
         }
-        Ok(Self { path: path.into(), inode: inode(Path::new(path)) })
+        Ok(Self { path: path.into(), inode: attach::netns_inode(Path::new(path)) })
     }
 
     /// Whether it is still there.
     pub fn is_alive(&self) -> bool {
         // Where dockerd's mounts are not seen, the file is all there is.
-        self.inode.map_or_else(|| self.path.exists(), |known| inode(&self.path) == Some(known))
+        self.inode.map_or_else(|| self.path.exists(), |known| attach::netns_inode(&self.path) == Some(known))
     }
-}
-
-/// The file system of namespaces (`linux/magic.h`, `NSFS_MAGIC`).
-const NSFS: rustix::fs::FsWord = 0x6e73_6673;
-
-/// The number of the namespace that is mounted there.
-fn inode(path: &Path) -> Option<u64> {
-    let is_namespace = rustix::fs::statfs(path).is_ok_and(|found| found.f_type == NSFS);
-    std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]

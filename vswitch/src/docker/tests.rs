@@ -135,6 +135,10 @@ fn what_is_no_network_is_refused() {
     refused(subnets(json!([{ "Pool": "x" }])), "not a subnet");
     refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1" }])), "not a gateway");
     refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.255/24" }])), "cannot have the address");
+    refused(subnets(json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.1.1/24" }])), "10.0.1.1 is not in the subnet 10.0.0.0/24");
+    let body = json!({ "NetworkID": NETWORK, "Options": { "com.docker.network.internal": "maybe" } });
+    let Request::CreateNetwork(maybe) = call("CreateNetwork", body) else { panic!("another request") };
+    refused(Network::read(&maybe), "`com.docker.network.internal` is neither true nor false");
     let twice =
         json!([{ "Pool": "10.0.0.0/24", "Gateway": "10.0.0.1/24" }, { "Pool": "10.0.0.0/16", "Gateway": "10.0.1.1/16" }]);
     refused(subnets(twice), "are in one subnet");

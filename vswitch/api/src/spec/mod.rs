@@ -5,6 +5,8 @@ mod netns;
 mod port;
 mod vlan;
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use packet::Mac;
 
@@ -83,6 +85,12 @@ pub enum SpecError {
     /// Something that belongs to the owner of a link.
     #[error("port \"{0}\" of kind link takes an interface as it is: leave out `{1}`")]
     NotForLink(PortName, &'static str),
+    /// An address that no station may have.
+    #[error("port \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it")]
+    NotAStation(PortName, IpNet),
+    /// One address twice.
+    #[error("port \"{0}\" has the address {1} twice: keep one")]
+    SameAddress(PortName, IpAddr),
     /// A MAC address that no station may have.
     #[error("MAC address {1} of port \"{0}\" is a group address or zero: use a unicast one, such as 02:00:00:00:00:0a")]
     GroupMac(PortName, Mac),
@@ -104,7 +112,7 @@ impl SpecError {
             Self::Ipv6Mtu(..) => &["mtu", "addresses"],
             Self::Ageing(_) => &["ageing"],
             Self::MaxMacs(..) => &["max-macs"],
-            Self::NotAHost(..) | Self::SameSubnet(..) => &["addresses"],
+            Self::NotAHost(..) | Self::SameSubnet(..) | Self::NotAStation(..) | Self::SameAddress(..) => &["addresses"],
             Self::DhcpWithoutAddress(_) => &["dhcp", "addresses"],
             Self::UplinkWithoutAddress(_) => &["uplink", "addresses"],
             Self::NextHopOutside(..) | Self::NextHopIsGateway(..) | Self::RouteToSubnet(..) => &["routes", "addresses"],

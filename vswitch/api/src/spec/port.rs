@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Netns, SpecError, VlanList, VlanMode, yes};
 use crate::read::{Raw, Read, read, word};
-use crate::{BridgeName, InterfaceName, PortName, Rate};
+use crate::{BridgeName, InterfaceName, PortName, Rate, is_host};
 
 /// A port as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +170,7 @@ impl TryFrom<PortTable> for PortSpec {
         if table.kind == PortKind::Link && table.guard {
             return Err(SpecError::NotForLink(name, "guard"));
         }
+        check_addresses(&name, &table.addresses)?;
         match table.mac {
             Some(_) if table.kind == PortKind::Link => return Err(SpecError::NotForLink(name, "mac")),
             Some(mac) if mac.is_group() || mac == Mac::ZERO => return Err(SpecError::GroupMac(name, mac)),
@@ -201,6 +202,18 @@ impl TryFrom<PortTable> for PortSpec {
             offload: table.offload,
         })
     }
+}
+
+fn check_addresses(name: &PortName, addresses: &[IpNet]) -> Result<(), SpecError> {
+    for (index, net) in addresses.iter().enumerate() {
+        if !is_host(net) {
+            return Err(SpecError::NotAStation(name.clone(), *net));
+        }
+        if addresses[..index].iter().any(|other| other.addr() == net.addr()) {
+            return Err(SpecError::SameAddress(name.clone(), net.addr()));
+        }
+    }
+    Ok(())
 }
 
 impl From<PortSpec> for PortTable {
@@ -259,6 +272,8 @@ mod tests {
             ("kind = \"link\"", "needs `device`"),
             ("device = \"eth1\"", "makes its own device"),
             ("mac = \"ff:ff:ff:ff:ff:ff\"", "group address"),
+            ("addresses = [\"10.0.0.255/24\"]", "\"a\" cannot have the address 10.0.0.255/24"),
+            ("addresses = [\"10.0.0.2/24\", \"10.0.0.2/16\"]", "has the address 10.0.0.2 twice"),
             ("broadcast-limit = 0", "cut off ARP"),
             ("colour = \"red\"", "unknown field `colour`"),
             ("netns = \"a/b\"", "not a network namespace"),

@@ -110,10 +110,13 @@ impl Switch {
     }
 
     pub(super) fn join(&mut self, request: &message::Join) -> Result<Value, ControlError> {
-        let id = &request.reference.endpoint;
+        let EndpointReference { network, endpoint: id } = &request.reference;
         let sandbox = Sandbox::at(&request.sandbox)?;
         let endpoint = self.endpoint(id)?;
-        let network = self.network(&endpoint.network)?;
+        if endpoint.network != *network {
+            return Err(DockerError::NoEndpoint(id.clone()).into());
+        }
+        let network = self.network(network)?;
         let [v4, v6] = [true, false].map(|v4| endpoint.gateway(network, v4));
         let mut answer = json!({
             "InterfaceName": { "SrcName": endpoint.port, "DstPrefix": endpoint.prefix.as_deref().unwrap_or("eth") },

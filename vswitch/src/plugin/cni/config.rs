@@ -8,13 +8,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fault::{Code, Fault};
+use super::result::Previous;
+use crate::json;
 use crate::plugin::{askable, first_host};
 use api::{
-    BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, PortKind,
-    PortName, PublishedPort, Rate, Runtime,
+    BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, NetworkName,
+    PortKind, PortName, PublishedPort, Rate, Runtime,
 };
 
 /// The versions of CNI that are spoken.
@@ -28,8 +30,7 @@ const OWN: &str = "vswitch-cni";
 pub(super) struct Config {
     #[serde(default)]
     cni_version: String,
-    #[serde(default)]
-    name: String,
+    name: NetworkName,
     bridge: Option<BridgeName>,
     subnets: Option<Vec<IpNet>>,
     uplink: Option<PortName>,
@@ -40,9 +41,9 @@ pub(super) struct Config {
     guard: Option<bool>,
     attach: Option<PortKind>,
     ipam: Option<Ipam>,
-    dns: Option<Value>,
+    dns: Option<Map<String, Value>>,
     runtime_config: Option<RuntimeConfig>,
-    prev_result: Option<Value>,
+    prev_result: Option<Previous>,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<Attachment>>,
 }
@@ -100,16 +101,11 @@ pub(super) fn version_of(document: &[u8]) -> String {
 impl Config {
     /// Reads a configuration.
     pub(super) fn read(document: &[u8]) -> Result<Self, Fault> {
-        let malformed = |error: serde_json::Error| {
-            Fault::new(Code::Decode, format!("the network's configuration is not understood: {error}"))
-        };
-        let config: Self = serde_json::from_slice(document).map_err(malformed)?;
+        let malformed = |what| Fault::new(Code::Decode, format!("the network's configuration is not understood: {what}"));
+        let config: Self = json::read(document).map_err(malformed)?;
         if !VERSIONS.contains(&config.cni_version.as_str()) {
             let (version, known) = (config.cni_version.escape_debug(), VERSIONS.join(", "));
             return Err(Fault::new(Code::Version, format!("`cniVersion` is \"{version}\": this plugin speaks {known}")));
-        }
-        if config.name.is_empty() {
-            return Err(Fault::config("the network has no `name`: give it one"));
         }
         Ok(config)
     }
@@ -118,12 +114,12 @@ impl Config {
         &self.cni_version
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) const fn name(&self) -> &NetworkName {
         &self.name
     }
 
     /// What an earlier plugin of the chain, or ADD, came to.
-    pub(super) const fn previous(&self) -> Option<&Value> {
+    pub(super) const fn previous(&self) -> Option<&Previous> {
         self.prev_result.as_ref()
     }
 
@@ -132,7 +128,7 @@ impl Config {
     }
 
     /// What the configuration itself says about names.
-    pub(super) const fn dns(&self) -> Option<&Value> {
+    pub(super) const fn dns(&self) -> Option<&Map<String, Value>> {
         self.dns.as_ref()
     }
 
@@ -211,11 +207,12 @@ impl Config {
         let none = RuntimeConfig::default();
         let runtime = self.runtime_config.as_ref().unwrap_or(&none);
         let pod = arguments.iter().find(|(key, _)| key == "K8S_POD_NAME").map(|(_, name)| name.clone());
-        let aliases = runtime.aliases.iter().flat_map(|aliases| aliases.get(&self.name)).flatten().cloned();
+        let aliases = runtime.aliases.iter().flat_map(|aliases| aliases.get(self.name.as_str())).flatten().cloned();
         let names = pod.into_iter().chain(std::iter::once(key.container().to_owned())).chain(aliases);
         let rate = |bits: Option<u64>, what: &str| bits.filter(|bits| *bits > 0).map(|bits| rate(bits, what)).transpose();
         let bandwidth = runtime.bandwidth.as_ref();
         let publish = runtime.port_mappings.iter().flatten().map(published).collect::<Result<_, _>>()?;
+        let publish = in_ranges(publish);
         Ok(ContainerSpec {
             names: askable(names),
             netns: netns.to_owned(),
@@ -282,6 +279,24 @@ fn published(mapping: &PortMapping) -> Result<PublishedPort, Fault> {
     Ok(PublishedPort { protocol, listen: listen.transpose()?, port, to, count: 1 })
 }
 
+/// Of ports that follow each other, a range each: the switch takes thousands as one.
+fn in_ranges(ports: Vec<PublishedPort>) -> Vec<PublishedPort> {
+    let mut ranges: Vec<PublishedPort> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some(range) if follows(range, &port) => range.count += 1,
+            _ => ranges.push(port),
+        }
+    }
+    ranges
+}
+
+fn follows(range: &PublishedPort, port: &PublishedPort) -> bool {
+    let next = |first: u16| first.checked_add(range.count);
+    let same = (&range.protocol, range.listen) == (&port.protocol, port.listen);
+    same && (next(range.port), next(range.to)) == (Some(port.port), Some(port.to))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -324,6 +339,17 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_follow_each_other_are_one_range() {
+        let port = |host: u16, to: u16, protocol: &str| json!({ "hostPort": host, "containerPort": to, "protocol": protocol });
+        let all = (1..=65_535).map(|number| port(number, number, "tcp"));
+        let others = [port(80, 80, "udp"), port(81, 82, "udp"), port(82, 83, "udp"), port(83, 84, "tcp"), port(83, 84, "tcp")];
+        let mappings: Vec<Value> = all.chain(others).collect();
+        let spec = container(json!({ "bridge": "br0", "runtimeConfig": { "portMappings": mappings } })).unwrap();
+        let ranges: Vec<(u16, u16, u16)> = spec.publish.iter().map(|range| (range.port, range.to, range.count)).collect();
+        assert_eq!(ranges, [(1, 1, 65_535), (80, 80, 1), (81, 82, 2), (83, 84, 1), (83, 84, 1)]);
+    }
+
+    #[test]
     fn a_bridge_that_is_to_be_made_has_the_first_address_or_the_one_that_is_written() {
         let make = |rest: Value| {
             let mut config = json!({ "bridge": "cni0", "subnets": ["10.1.0.0/24", "10.2.0.9/24", "fd00::/64"] });
@@ -345,7 +371,12 @@ mod tests {
             (json!({}), "the network has no `bridge`"),
             (json!({ "bridge": "a/b" }), "bridge name \"a/b\" holds '/'"),
             (json!({ "bridge": "br0", "cniVersion": "0.1.0" }), "`cniVersion` is \"0.1.0\": this plugin speaks 0.3.0"),
-            (json!({ "bridge": "br0", "name": "" }), "no `name`"),
+            (json!({ "bridge": "br0", "name": "" }), "\"\" cannot be the name of a network: use 1 to 255 letters"),
+            (json!({ "bridge": "br0", "name": "a\nb" }), "\"a\\nb\" cannot be the name of a network"),
+            (json!({ "bridge": "br0", "prevResult": [] }), "expected what ADD prints, an object with lists"),
+            (json!({ "bridge": "br0", "prevResult": { "ips": 7 } }), "invalid type: integer `7`, expected a sequence"),
+            (json!({ "bridge": "br0", "dns": 7 }), "`dns`: invalid type: integer `7`"),
+            (json!({ "bridge": "br0", "subnets": ["x"] }), "`subnets[0]`: invalid IP address syntax"),
             (json!({ "bridge": "br0", "mtu": 9000 }), "`mtu` is for a bridge that the network makes"),
             (json!({ "bridge": "br0", "vlan": 5000 }), "5000 is not a VLAN"),
             (json!({ "bridge": "br0", "attach": "link" }), "use \"tap\" or \"veth\""),

@@ -74,7 +74,7 @@ impl Call<'_> {
             // The fault that counts is the first one.
             let _ = delegate.as_ref().map(|delegate| delegate.run("DEL", self.document));
         })?;
-        result::document(config, &info, &netns, granted.as_ref())
+        Ok(result::document(config, &info, &netns, granted.as_ref()))
     }
 
     fn attach(
@@ -116,7 +116,7 @@ impl Call<'_> {
 
     fn collect(&self, config: &Config) -> Result<(), Fault> {
         let kept: BTreeSet<ContainerKey> = config.valid_attachments()?;
-        self.ask(&Request::KeepContainers(Runtime::Cni, config.name().to_owned(), kept))?;
+        self.ask(&Request::KeepContainers(Runtime::Cni, config.name().clone(), kept))?;
         config.delegate().map_or(Ok(()), |plugin| self.delegate(plugin)?.run("GC", self.document).map(drop))
     }
 

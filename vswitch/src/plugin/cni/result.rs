@@ -4,11 +4,30 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::config::Config;
 use super::fault::{Code, Fault};
 use api::{ContainerInfo, ContainerRoute};
+
+/// What ADD printed, of this plugin or of an earlier one of the chain. What is absent may come as `null`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(expecting = "what ADD prints, an object with lists of `interfaces`, `ips` and `routes`")]
+pub(super) struct Previous {
+    #[serde(default, deserialize_with = "list")]
+    interfaces: Vec<Value>,
+    #[serde(default, deserialize_with = "list")]
+    ips: Vec<Value>,
+    #[serde(default, deserialize_with = "list")]
+    routes: Vec<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 /// What a delegate gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,36 +86,24 @@ fn next_hop(value: &Value) -> Result<Option<IpAddr>, ()> {
 }
 
 /// What ADD prints: what was there before, and the interface.
-pub(super) fn document(config: &Config, info: &ContainerInfo, netns: &Path, granted: Option<&Granted>) -> Result<Value, Fault> {
-    let mut result = config.previous().cloned().unwrap_or_else(|| json!({}));
-    let wrong =
-        || Fault::config("`prevResult` is not what ADD prints: it is an object with lists of `interfaces`, `ips` and `routes`");
-    let object = result.as_object_mut().ok_or_else(wrong)?;
-    object.insert("cniVersion".to_owned(), json!(config.version()));
-    let mut append = |key: &str, more: Vec<Value>| -> Result<usize, Fault> {
-        let list = object.entry(key).or_insert_with(|| json!([]));
-        if list.is_null() {
-            *list = json!([]);
-        }
-        let list = list.as_array_mut().ok_or_else(wrong)?;
-        let before = list.len();
-        list.extend(more);
-        Ok(before)
-    };
+pub(super) fn document(config: &Config, info: &ContainerInfo, netns: &Path, granted: Option<&Granted>) -> Value {
+    let mut result = config.previous().cloned().unwrap_or_default();
     let mut interface = json!({ "name": info.key.ifname, "mac": info.mac.to_string(), "sandbox": netns });
     if config.version() == "1.1.0" {
         interface["mtu"] = json!(info.mtu);
     }
-    let index = append("interfaces", vec![interface])?;
-    append("ips", info.addresses.iter().map(|net| ip(config, info, *net, index)).collect())?;
-    append("routes", routes(info))?;
-    let dns = config.dns().or_else(|| granted.map(|granted| &granted.dns)).filter(|dns| says_something(dns));
+    let index = result.interfaces.len();
+    result.interfaces.push(interface);
+    result.ips.extend(info.addresses.iter().map(|net| ip(config, info, *net, index)));
+    result.routes.extend(routes(info));
+    result.rest.insert("cniVersion".to_owned(), json!(config.version()));
+    let delegates = || granted.and_then(|granted| granted.dns.as_object());
+    let dns = config.dns().or_else(delegates).filter(|dns| says_something(dns));
     let own = || json!({ "nameservers": info.name_servers, "search": info.domain.as_slice() });
-    let is_set = object.get("dns").is_some_and(says_something);
-    if !is_set {
-        object.insert("dns".to_owned(), dns.cloned().unwrap_or_else(own));
+    if !result.rest.get("dns").and_then(Value::as_object).is_some_and(says_something) {
+        result.rest.insert("dns".to_owned(), dns.map_or_else(own, |dns| json!(dns)));
     }
-    Ok(result)
+    json!(result)
 }
 
 /// An address; versions before 1.0 name its IP version as well.
@@ -111,20 +118,20 @@ fn ip(config: &Config, info: &ContainerInfo, net: IpNet, index: usize) -> Value 
     ip
 }
 
-fn routes(info: &ContainerInfo) -> Vec<Value> {
+fn routes(info: &ContainerInfo) -> impl Iterator<Item = Value> {
     let default = |via: &IpAddr| json!({ "dst": if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": via });
     let other = |route: &ContainerRoute| json!({ "dst": route.to, "gw": route.via });
-    info.gateways.iter().map(default).chain(info.routes.iter().map(other)).collect()
+    info.gateways.iter().map(default).chain(info.routes.iter().map(other))
 }
 
-fn says_something(dns: &Value) -> bool {
-    dns.as_object().is_some_and(|dns| dns.values().any(|value| !value.is_null() && *value != json!([]) && *value != json!("")))
+fn says_something(dns: &Map<String, Value>) -> bool {
+    dns.values().any(|value| !value.is_null() && *value != json!([]) && *value != json!(""))
 }
 
 /// Whether an interface is what ADD printed.
-pub(super) fn compare(previous: &Value, info: &ContainerInfo, netns: &Path) -> Result<(), Fault> {
+pub(super) fn compare(previous: &Previous, info: &ContainerInfo, netns: &Path) -> Result<(), Fault> {
     let differs = |what: String| Err(Fault::new(Code::Refused, format!("interface \"{}\" {what}", info.key.ifname)));
-    let interfaces = previous["interfaces"].as_array().cloned().unwrap_or_default();
+    let interfaces = &previous.interfaces;
     let is_own = |interface: &Value| {
         interface["name"] == json!(info.key.ifname) && interface["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty())
     };
@@ -132,16 +139,17 @@ pub(super) fn compare(previous: &Value, info: &ContainerInfo, netns: &Path) -> R
         return differs("is not in `prevResult`".to_owned());
     };
     let text = |key: &str| interfaces[index][key].as_str().unwrap_or_default();
-    if Path::new(text("sandbox")) != netns {
-        return differs(format!("was made in {}, not in {}", text("sandbox"), netns.display()));
+    let (sandbox, mac) = (text("sandbox"), text("mac"));
+    if Path::new(sandbox) != netns {
+        return differs(format!("was made in {}, not in {}", sandbox.escape_debug(), netns.display()));
     }
-    if !text("mac").is_empty() && !text("mac").eq_ignore_ascii_case(&info.mac.to_string()) {
-        return differs(format!("has the MAC address {}, not {}", info.mac, text("mac")));
+    if !mac.is_empty() && !mac.eq_ignore_ascii_case(&info.mac.to_string()) {
+        return differs(format!("has the MAC address {}, not {}", info.mac, mac.escape_debug()));
     }
-    for ip in previous["ips"].as_array().into_iter().flatten().filter(|ip| ip["interface"] == json!(index)) {
+    for ip in previous.ips.iter().filter(|ip| ip["interface"] == json!(index)) {
         let address = ip["address"].as_str().unwrap_or_default();
         if !info.addresses.iter().any(|net| net.to_string() == address) {
-            return differs(format!("has not the address {address}"));
+            return differs(format!("has not the address {}", address.escape_debug()));
         }
     }
     Ok(())
@@ -169,7 +177,7 @@ mod tests {
     const NETNS: &str = "/proc/7/ns/net";
 
     fn printed(version: &str, rest: Value) -> Value {
-        document(&config(version, rest), &info(), Path::new(NETNS), None).unwrap_or_else(|_| unreachable!())
+        document(&config(version, rest), &info(), Path::new(NETNS), None)
     }
 
     #[test]
@@ -190,17 +198,16 @@ mod tests {
         let both = printed("1.0.0", json!({ "prevResult": before }));
         assert_eq!((&both["interfaces"][0]["name"], &both["interfaces"][1]["name"]), (&json!("lo"), &json!("eth0")));
         assert_eq!((&both["ips"][0]["interface"], &both["dns"]), (&json!(1), &json!({ "domain": "x" })));
-        let wrong = document(&config("1.0.0", json!({ "prevResult": [] })), &info(), Path::new(NETNS), None);
-        assert!(wrong.is_err());
     }
 
     #[test]
     fn what_is_not_as_it_was_printed_is_said() {
         let before = printed("1.1.0", json!({}));
-        assert_eq!(compare(&before, &info(), Path::new(NETNS)), Ok(()));
+        assert_eq!(compare(&serde_json::from_value(before.clone()).unwrap(), &info(), Path::new(NETNS)), Ok(()));
         let change = |pointer: &str, value: &str| {
             let mut changed = before.clone();
             *changed.pointer_mut(pointer).unwrap() = json!(value);
+            let changed = serde_json::from_value(changed).unwrap();
             compare(&changed, &info(), Path::new(NETNS)).unwrap_err().document("1.1.0")["msg"].to_string()
         };
         for (pointer, value, part) in [

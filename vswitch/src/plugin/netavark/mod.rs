@@ -11,9 +11,11 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{LONGEST, Outcome, Variable, ask, askable, sentence};
+use crate::json;
 use api::{ContainerAddresses, ContainerInfo, ContainerKey, ContainerSpec, PublishedPort, Reply, Request, Runtime};
 use network::Network;
 
@@ -71,8 +73,11 @@ pub fn run(arguments: &[OsString], variable: Variable<'_>, input: impl Read) -> 
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(input: impl Read) -> Result<T, Fault> {
-    serde_json::from_reader(input.take(LONGEST)).map_err(|error| format!("the request is not understood: {error}"))
+fn read<T: DeserializeOwned>(input: impl Read) -> Result<T, Fault> {
+    let mut document = Vec::new();
+    let read = input.take(LONGEST).read_to_end(&mut document);
+    read.map_err(|error| format!("the request cannot be read: {error}"))?;
+    json::read(&document).map_err(|what| format!("the request is not understood: {what}"))
 }
 
 /// Says whether a network can be, and what Podman is to keep of it.
@@ -89,7 +94,7 @@ fn create(network: &Value, variable: Variable<'_>) -> Result<Value, Fault> {
 }
 
 fn setup(call: &Call, netns: &Path, variable: Variable<'_>) -> Result<Value, Fault> {
-    let network = Network::read(&call.network)?;
+    let network = Network::read(&call.network)?.with_gateways();
     let spec = container(call, &network, netns)?;
     match ask(variable, &Request::AttachContainer(Box::new(spec))) {
         Ok(Reply::Container(info)) => Ok(status(&info, network.has_names())),

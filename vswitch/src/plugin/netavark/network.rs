@@ -1,5 +1,6 @@
 //! A network as Podman keeps it (netavark's `types::Network`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::Fault;
 use crate::docker::message::Driver;
 use crate::docker::{NetworkOptions, Rates};
 use crate::plugin::first_host;
-use api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames};
+use api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames, NetworkName};
 
 /// How many subnets are tried for a network that names none.
 const TRIES: u32 = 16;
@@ -30,14 +31,14 @@ pub(super) struct Network {
 /// What the switch reads of it. What is absent comes as `null`.
 #[derive(Clone, Debug, Deserialize)]
 struct Said {
-    name: String,
+    name: NetworkName,
     id: String,
     internal: Option<bool>,
     ipv6_enabled: Option<bool>,
     dns_enabled: Option<bool>,
     network_interface: Option<String>,
     options: Option<Map<String, Value>>,
-    ipam_options: Option<Map<String, Value>>,
+    ipam_options: Option<BTreeMap<String, String>>,
     subnets: Option<Vec<Subnet>>,
     routes: Option<Vec<Route>>,
 }
@@ -58,12 +59,13 @@ struct Route {
 impl Network {
     /// Reads a network that Podman has.
     pub(super) fn read(document: &Value) -> Result<Self, Fault> {
-        let said: Said = Said::deserialize(document).map_err(|error| format!("the network is not understood: {error}"))?;
-        if said.id.len() < 8 || !said.id.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err(format!("the network's `id` is \"{}\": it has 8 letters and digits or more", said.id.escape_debug()));
+        let said: Said =
+            serde_path_to_error::deserialize(document).map_err(|error| format!("the network is not understood: {error}"))?;
+        if !(8..=64).contains(&said.id.len()) || !said.id.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(format!("the network's `id` is \"{}\": it has 8 to 64 letters and digits", said.id.escape_debug()));
         }
-        let options =
-            NetworkOptions::read(Driver::Bridge, &in_our_words(said.options.as_ref())).map_err(|error| error.to_string())?;
+        let options = in_our_words(said.options.as_ref())?;
+        let options = NetworkOptions::read(Driver::Bridge, &options).map_err(|error| error.to_string())?;
         let subnets = said.subnets.clone().unwrap_or_default();
         let network = Self { said, options, subnets };
         network.check()?;
@@ -100,6 +102,7 @@ impl Network {
         if let Some(Subnet { subnet, gateway: Some(gateway) }) = self.subnets.iter().find(outside) {
             return Err(format!("the gateway {gateway} is not in the subnet {subnet}: use one that is"));
         }
+        self.check_routes()?;
         match (self.internal(), &self.options.uplink, self.options.isolated) {
             (true, Some(_), _) => {
                 Err("`vswitch.uplink` is no option of an internal network, which reaches nothing else".to_owned())
@@ -111,8 +114,22 @@ impl Network {
         }
     }
 
+    /// Routes have a next hop that is on the network.
+    fn check_routes(&self) -> Result<(), Fault> {
+        // The subnets of a bridge of switch.toml are known there.
+        let is_reached =
+            |via: IpAddr| self.subnets.is_empty() || self.subnets.iter().any(|subnet| subnet.subnet.contains(&via));
+        let strange = |route: &&ContainerRoute| route.to.addr().is_ipv4() != route.via.is_ipv4() || !is_reached(route.via);
+        match self.routes()?.iter().find(strange) {
+            Some(ContainerRoute { to, via }) => Err(format!(
+                "the route to {to} is by {via}, which is in no subnet of the network of its IP version: use one that is"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// A subnet without a gateway gets the first address of it, also on an internal network: names are asked for there.
-    fn with_gateways(mut self) -> Self {
+    pub(super) fn with_gateways(mut self) -> Self {
         for subnet in &mut self.subnets {
             subnet.gateway = subnet.gateway.or_else(|| first_host(&subnet.subnet));
         }
@@ -200,7 +217,7 @@ impl Network {
 
     fn ipam(&self) -> &str {
         let driver = self.said.ipam_options.as_ref().and_then(|options| options.get("driver"));
-        driver.and_then(Value::as_str).unwrap_or_default()
+        driver.map(String::as_str).unwrap_or_default()
     }
 
     /// Whether its containers have addresses.
@@ -244,14 +261,21 @@ impl Network {
 }
 
 /// Podman's own options in the words of the switch.
-fn in_our_words(options: Option<&Map<String, Value>>) -> Map<String, Value> {
+fn in_our_words(options: Option<&Map<String, Value>>) -> Result<Map<String, Value>, Fault> {
     let word = |key: &str| match key {
         "mtu" => "vswitch.mtu".to_owned(),
         "vlan" => "vswitch.vlan".to_owned(),
         "isolate" => "vswitch.isolated".to_owned(),
         other => other.to_owned(),
     };
-    options.into_iter().flatten().map(|(key, value)| (word(key), value.clone())).collect()
+    let mut all = Map::new();
+    for (key, value) in options.into_iter().flatten() {
+        let known = all.insert(word(key), value.clone());
+        if known.is_some_and(|known| known != *value) {
+            return Err(format!("the option `{}` differs from Podman's own word for it: give one of the two", word(key)));
+        }
+    }
+    Ok(all)
 }
 
 fn subnet(number: u32) -> IpNet {
@@ -325,7 +349,14 @@ mod tests {
             (network.guard, network.vlan.map(VlanId::number), network.kind.to_string().as_str()),
             (true, Some(7), "veth")
         );
+        let route = |via: &str| json!({ "subnets": [{ "subnet": "10.89.0.0/24" }], "routes": [{ "destination": "10.9.0.0/16", "gateway": via }] });
         for (rest, part) in [
+            (route("10.99.0.1"), "the route to 10.9.0.0/16 is by 10.99.0.1, which is in no subnet"),
+            (route("fd00::1"), "is by fd00::1, which is in no subnet of the network of its IP version"),
+            (json!({ "options": { "mtu": "1400", "vswitch.mtu": "68" } }), "`vswitch.mtu` differs from Podman's own word"),
+            (json!({ "ipam_options": { "driver": 7 } }), "ipam_options.driver: invalid type: integer `7`"),
+            (json!({ "id": "x".repeat(65) }), "it has 8 to 64 letters and digits"),
+            (json!({ "name": "a\nb" }), "\"a\\nb\" cannot be the name of a network"),
             (
                 json!({ "subnets": [{ "subnet": "10.89.0.0/24", "gateway": "10.90.0.1" }] }),
                 "the gateway 10.90.0.1 is not in the subnet",
