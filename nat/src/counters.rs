@@ -1,3 +1,5 @@
+//! What a NAT counts: why packets are denied, and what became of sessions. Its user shows both.
+
 /// Why a packet is not translated. Each is counted, and becomes a drop reason of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -89,6 +91,16 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What became of sessions, with the names that users see. Denied packets are drops.
+    pub const fn rows(&self) -> [(&'static str, u64); 4] {
+        [
+            ("sessions_created", self.created),
+            ("sessions_expired", self.expired),
+            ("sessions_evicted", self.evicted),
+            ("sessions_removed", self.removed),
+        ]
+    }
+
     /// Packets denied for `reason`.
     pub fn denied(&self, reason: Denied) -> u64 {
         self.denied.get(reason as usize).copied().unwrap_or_default()

@@ -245,3 +245,43 @@ fn tcp_through_a_link_uplink_goes_on_after_a_crash_though_the_outside_speaks_fir
         lab.until("both have heard the other", |_| exists("inside-heard") && exists("outside-heard"));
     }
 }
+
+/// Opens TCP connections to each `HOST PORT` of its arguments, and says nothing of those that fail.
+const CONNECT: &str = "
+import socket, sys
+words = sys.argv[1:]
+for host, port in zip(words[::2], words[1::2]):
+    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    s.settimeout(2)
+    try: s.connect((host, int(port)))
+    except OSError: pass
+";
+
+#[test]
+fn what_an_uplink_counted_is_shown_whichever_its_kind() {
+    needs!("python3");
+    let counted = |lab: &Lab| {
+        let uplink = lab.json("list-uplinks")[0]["counters"].clone();
+        assert_eq!(lab.json("stats up")[0]["counters"], uplink);
+        uplink
+    };
+    let connect = |lab: &mut Lab, words: &str| {
+        let path = lab.path("connect.py");
+        std::fs::write(&path, CONNECT).unwrap();
+        lab.run_in("a", &format!("python3 {} {words}", path.display())).ok();
+    };
+    let mut lab = host_lab("");
+    assert_eq!((&counted(&lab)["tcp_refused"], &counted(&lab)["malformed"]), (&0.into(), &0.into()));
+    connect(&mut lab, "192.0.2.1 9 192.0.2.1 10");
+    let after = counted(&lab);
+    assert_eq!((&after["tcp_refused"], &after["tcp_opened"]), (&2.into(), &0.into()), "{after}");
+    for shown in ["list-uplinks", "stats up", "show"] {
+        assert!(lab.ctl(shown).ok().contains("tcp-refused"), "{shown}");
+    }
+    let mut lab = lab_with(&format!("{LINK}{BRIDGE}{}", station("a", 2)));
+    connect(&mut lab, "192.0.2.1 9 192.0.2.1 10");
+    assert_eq!(counted(&lab)["sessions_created"], 2);
+    assert!(lab.ctl("show").ok().contains("sessions-created 2"));
+    // A port has none of it.
+    assert!(lab.json("stats a")[0].get("counters").is_none());
+}

@@ -84,7 +84,7 @@ impl Bench {
         let now = Duration::from_secs(1_700_000_000);
         // Nothing is kept there.
         let mut services = Services::new(Path::new("/nonexistent"), 1);
-        services.set_links(now, vec![link()]);
+        services.set_link(now, link());
         services.set_uplinks(now, &[Uplink { name: "wan".parse().unwrap(), mac: WAN }]);
         let mut bench = Self { services, now, said: Vec::new(), asked: Vec::new() };
         let outputs = bench.services.tick(now);

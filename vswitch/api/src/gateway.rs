@@ -1,3 +1,6 @@
+//! What is told of gateways and uplinks: their state, forwards, sessions, neighbours, leases, routes.
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -29,6 +32,9 @@ pub struct UplinkInfo {
     pub sessions: u64,
     /// External ports and ICMP identifiers in use.
     pub ports_in_use: u64,
+    /// What became of sessions, and what its kind counts besides, since it was opened.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
     /// Whether it forwards.
     pub state: PortState,
     /// What the kernel was found to offer.

@@ -238,6 +238,14 @@ pub fn netns_inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }
 
+/// The name of a namespace that is not there and will be made when a port wants it.
+pub fn netns_to_make(netns: &Netns) -> Option<String> {
+    match netns {
+        Netns::Name(name) if netns_inode(&netns.path()).is_none() => Some(name.clone()),
+        _ => None,
+    }
+}
+
 /// The number of vswitchd's own.
 pub fn own_netns_inode() -> Option<u64> {
     netns_inode(Path::new(OWN))

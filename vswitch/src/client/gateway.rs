@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::print::{explanation, origin, state_name};
+use super::print::{counted, explanation, origin, state_name};
 use super::table::Table;
 use api::{BridgeInfo, ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 
@@ -19,7 +19,8 @@ pub(super) fn list_uplinks(uplinks: &[UplinkInfo]) -> String {
             state_name(&uplink.state),
         ]);
     }
-    table.text()
+    let counted = counted(uplinks.iter().map(|uplink| (&uplink.name, &uplink.counters)));
+    table.text() + &counted.more()
 }
 
 pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
@@ -145,7 +146,9 @@ pub(super) fn show_uplink(text: &mut String, uplink: &UplinkInfo, forwards: &[Fo
         let how = if uplink.dhcp { " by DHCP" } else { "" };
         let _ = writeln!(text, "      {}{how}, gateway {}", listed(&uplink.addresses), listed(&uplink.gateways));
     }
-    let _ = writeln!(text, "      {} sessions", uplink.sessions);
+    let counted: String =
+        uplink.counters.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!(", {name} {count}")).collect();
+    let _ = writeln!(text, "      {} sessions{}", uplink.sessions, counted.replace('_', "-"));
     if !uplink.features.is_empty() {
         let _ = writeln!(text, "      {}", uplink.features.join(" "));
     }

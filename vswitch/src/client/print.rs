@@ -10,7 +10,7 @@ use super::table::Table;
 use super::{gateway, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
-    PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
+    PortName, PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -309,7 +309,19 @@ fn stats(ports: &[PortStats]) -> String {
             }
         }
     }
-    if drops.is_empty() { table.text() } else { format!("{}\n{}", table.text(), drops.text()) }
+    let counted = counted(ports.iter().map(|port| (&port.port, &port.counters)));
+    table.text() + &drops.more() + &counted.more()
+}
+
+/// What uplinks counted besides frames, where it is anything.
+pub(super) fn counted<'a>(uplinks: impl Iterator<Item = (&'a PortName, &'a BTreeMap<String, u64>)>) -> Table<3> {
+    let mut table = Table::new(["UPLINK", "COUNTED", "WHAT"]);
+    for (name, counters) in uplinks {
+        for (what, count) in counters.iter().filter(|(_, count)| **count > 0) {
+            table.row([name.to_string(), count.to_string(), what.replace('_', "-")]);
+        }
+    }
+    table
 }
 
 /// A few words for a state.

@@ -113,6 +113,7 @@ fn difference(before: Option<&PortStats>, now: &PortStats) -> PortStats {
         tx_bytes: now.tx_bytes.saturating_sub(before.tx_bytes),
         rx_drops: drops(&now.rx_drops, &before.rx_drops),
         tx_drops: drops(&now.tx_drops, &before.tx_drops),
+        counters: drops(&now.counters, &before.counters),
         ..now.clone()
     }
 }

@@ -18,6 +18,11 @@ impl<const N: usize> Table<N> {
         self.rows.len() == 1
     }
 
+    /// The table below another; nothing, if it has no row.
+    pub(super) fn more(&self) -> String {
+        if self.is_empty() { String::new() } else { format!("\n{}", self.text()) }
+    }
+
     pub(super) fn text(&self) -> String {
         let column = |index: usize| self.rows.iter().map(move |row| row[index].as_str());
         let is_shown = |index: &usize| self.is_empty() || column(*index).skip(1).any(|cell| !cell.is_empty());

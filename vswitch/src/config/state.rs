@@ -1,3 +1,6 @@
+//! What a start must know besides `switch.toml`, and the file that keeps it. The control side changes the one and saves it in the other, before
+//! it touches the kernel.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +17,7 @@ use super::carried::{self, Carried};
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::keep::Directory;
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkSpec, VxlanSpec};
+use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortKind, PortName, PortSpec, UplinkSpec, VxlanSpec};
 
 /// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
 const FORMAT: u32 = 1;
@@ -70,6 +73,20 @@ pub struct Made {
     pub netns: BTreeSet<String>,
     /// Ports, as their devices were asked for.
     pub ports: BTreeMap<PortName, PortSpec>,
+}
+
+impl Made {
+    /// Notes that the port's device is about to be made, if it will be one that the switch makes or puts somewhere. Returns whether that is
+    /// news.
+    pub fn expect(&mut self, spec: &PortSpec) -> bool {
+        let is_made = spec.kind != PortKind::Link || spec.netns.is_some();
+        is_made && self.ports.insert(spec.name.clone(), spec.clone()).as_ref() != Some(spec)
+    }
+
+    /// Whether all of `other` is among it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.netns.is_superset(&other.netns) && other.ports.iter().all(|(name, spec)| self.ports.get(name) == Some(spec))
+    }
 }
 
 impl Default for State {
@@ -158,7 +175,7 @@ pub struct StateFile {
     /// `None`: it is not there and cannot be made.
     place: Option<Place>,
     /// What the file holds, if that is known and good.
-    kept: Option<Vec<u8>>,
+    kept: Option<State>,
     /// Whether the file is damaged, and what was read is the one before.
     damaged: bool,
     /// What the file has besides, from a newer vswitchd.
@@ -212,7 +229,7 @@ impl StateFile {
         };
         let source = match parse(&bytes) {
             Ok((state, carried)) => {
-                (self.kept, self.carried) = (Some(bytes), carried);
+                (self.kept, self.carried) = (Some(state.clone()), carried);
                 return Ok((state, Vec::new()));
             }
             Err(source) => source,
@@ -233,8 +250,12 @@ impl StateFile {
     /// # Errors
     /// The disk is full or read-only.
     pub fn save(&mut self, state: &State) -> Result<(), StateError> {
-        let bytes = self.bytes(state)?;
-        if self.kept.as_ref() == Some(&bytes) { Ok(()) } else { self.write(bytes) }
+        if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state) }
+    }
+
+    /// What exists in the kernel because of vswitchd, as far as the next start would know it.
+    pub fn known_made(&self) -> Option<&Made> {
+        self.kept.as_ref().map(|state| &state.made)
     }
 
     /// As [`StateFile::save`], but finds out whether states can be kept even if this one is.
@@ -243,7 +264,7 @@ impl StateFile {
     /// The disk is full or read-only.
     pub fn try_save(&mut self, state: &State) -> Result<(), StateError> {
         let bytes = self.bytes(state)?;
-        self.write(bytes)
+        self.write(&bytes, state)
     }
 
     fn bytes(&self, state: &State) -> Result<Vec<u8>, StateError> {
@@ -255,7 +276,7 @@ impl StateFile {
         text().map_err(|error| refused(&self.path.join(FILE))(error.into()))
     }
 
-    fn write(&mut self, bytes: Vec<u8>) -> Result<(), StateError> {
+    fn write(&mut self, bytes: &[u8], state: &State) -> Result<(), StateError> {
         if self.place.is_none() {
             self.place = Some(Place::take(&self.path)?);
         }
@@ -263,13 +284,13 @@ impl StateFile {
         let old = match &self.kept {
             _ if self.damaged => Some(DAMAGED),
             // What is the same again is no reason to forget what was before.
-            Some(kept) if *kept != bytes => Some(BEFORE),
+            Some(kept) if kept != state => Some(BEFORE),
             _ => None,
         };
         let path = self.path.join(FILE);
-        directory.write(FILE, &bytes, old).map_err(refused(&path))?;
+        directory.write(FILE, bytes, old).map_err(refused(&path))?;
         self.damaged = false;
-        self.kept = Some(bytes);
+        self.kept = Some(state.clone());
         Ok(())
     }
 }

@@ -150,7 +150,13 @@ impl Switch {
             let docker = places.remove(&name).unwrap_or_default();
             PortStats { docker, ..stats(name, &counters) }
         };
-        Ok(ports.into_iter().zip(sums).map(row).collect())
+        let mut rows: Vec<PortStats> = ports.into_iter().zip(sums).map(row).collect();
+        for row in &mut rows {
+            if let Some(uplink) = self.uplinks.get(&row.port) {
+                row.counters = self.uplink_counts(uplink)?.counters;
+            }
+        }
+        Ok(rows)
     }
 
     /// What containers' runtimes asked for, and what vsctl added to it, is left out: they bring it.
@@ -217,5 +223,6 @@ fn stats(port: PortName, counters: &Counters) -> PortStats {
         tx_bytes: counters.tx_bytes,
         rx_drops: drops(true),
         tx_drops: drops(false),
+        counters: BTreeMap::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use super::plan::Step;
 use super::{ControlError, Switch};
+use crate::attach;
 use crate::config::{self, Change, Fate, Note, State};
 use api::{ChangeInfo, ChangeKind, Part, Reply};
 
@@ -23,25 +24,38 @@ impl Switch {
     ) -> Result<Reply, ControlError> {
         let before = self.state.clone();
         keep(&mut self.state);
-        let kept = self.state_file.save(&self.state).map_err(ControlError::State);
+        let steps = steps(self);
+        let kept = self.state_file.save(&self.state_after(&steps)).map_err(ControlError::State);
         let is_kept = kept.is_ok();
-        let done = kept.and_then(|()| {
-            let steps = steps(self);
-            self.apply(steps)
-        });
+        let done = kept.and_then(|()| self.apply(steps));
         if done.is_err() {
             let made = std::mem::take(&mut self.state.made);
             self.state = State { made, ..before };
         }
-        // What was made or removed on the way is written down too.
+        // What was removed on the way, or not made, is written down too.
         if is_kept && let Err(error) = self.state_file.save(&self.state) {
             tracing::warn!("{error}");
         }
         done.map(|_| Reply::Done(Vec::new()))
     }
 
-    /// Writes down what was made. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
+    /// The state with all that the steps are about to make, so that it is kept by the write that keeps the change, and needs none of its own.
+    fn state_after(&self, steps: &[Step]) -> State {
+        let mut state = self.state.clone();
+        for step in steps {
+            if let Step::AddPort(spec, _) | Step::SetPort(spec, _) = step {
+                state.made.expect(spec);
+                state.made.netns.extend(spec.netns.as_ref().and_then(attach::netns_to_make));
+            }
+        }
+        state
+    }
+
+    /// Writes down what was made, unless that is known. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
     pub(super) fn write_down(&mut self) -> Result<(), ControlError> {
+        if self.state_file.known_made().is_some_and(|known| known.covers(&self.state.made)) {
+            return Ok(());
+        }
         match self.state_file.save(&self.state) {
             Err(error) if self.started_up => Err(ControlError::State(error)),
             _ => Ok(()),

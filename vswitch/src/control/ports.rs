@@ -190,13 +190,11 @@ impl Switch {
 
     /// The same for many, at the price of one.
     pub(super) fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
-        let made = &mut self.state.made.ports;
-        let mut news = false;
-        for spec in specs.filter(|spec| spec.kind != PortKind::Link || spec.netns.is_some()) {
-            news |= made.get(&spec.name) != Some(&spec);
-            made.insert(spec.name.clone(), spec);
+        let mut is_news = false;
+        for spec in specs {
+            is_news |= self.state.made.expect(&spec);
         }
-        if news { self.write_down() } else { Ok(()) }
+        if is_news { self.write_down() } else { Ok(()) }
     }
 
     /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.

@@ -1,6 +1,6 @@
 //! The services of gateways: a thread of their own, fed with what the router punts and with what the gateways are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
-use super::{Port, Switch};
+use super::{Bridge, Port, Switch};
 use crate::services::{self, Input, Link, Member, Output, Services, Station, Uplink};
 use api::{BridgeName, Origin, PortName};
 use plane::datapath::{BridgeId, Punt, Tickets};
@@ -26,6 +26,9 @@ pub(super) type Change = (PortName, services::client::Event);
 pub(super) struct ServicesThread {
     inputs: Option<mpsc::Sender<Input>>,
     thread: Option<JoinHandle<()>>,
+    /// What it was told last.
+    links: BTreeMap<BridgeName, Link>,
+    uplinks: Vec<Uplink>,
 }
 
 impl ServicesThread {
@@ -35,7 +38,21 @@ impl ServicesThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || runtime.block_on(services::run(services, PathBuf::from(RESOLVERS), inputs_in, output));
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(run)?;
-        Ok(Self { inputs: Some(inputs), thread: Some(thread) })
+        Ok(Self { inputs: Some(inputs), thread: Some(thread), links: BTreeMap::new(), uplinks: Vec::new() })
+    }
+
+    /// Tells the thread what is different now.
+    fn set(&mut self, links: BTreeMap<BridgeName, Link>, uplinks: Vec<Uplink>) {
+        for bridge in self.links.keys().filter(|bridge| !links.contains_key(*bridge)) {
+            self.tell(Input::Unlink(bridge.clone()));
+        }
+        for (_, link) in links.iter().filter(|(bridge, link)| self.links.get(*bridge) != Some(*link)) {
+            self.tell(Input::Link(link.clone()));
+        }
+        if self.uplinks != uplinks {
+            self.tell(Input::Uplinks(uplinks.clone()));
+        }
+        (self.links, self.uplinks) = (links, uplinks);
     }
 
     /// Tells the thread something that may be lost.
@@ -91,12 +108,12 @@ impl Switch {
     }
 
     /// Tells the services which gateways and uplinks there are now.
-    pub(super) fn tell_services(&self) {
+    pub(super) fn tell_services(&mut self) {
         if !self.started_up {
             return;
         }
         let links = self.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
-        let links = links.map(|bridge| Link {
+        let link = |bridge: &Bridge| Link {
             bridge: bridge.spec.name.clone(),
             mtu: self.port_mtu(&bridge.spec.name).unwrap_or(bridge.spec.mtu),
             mac: self.gateway_mac(&bridge.spec.name),
@@ -104,11 +121,12 @@ impl Switch {
             dhcp: bridge.spec.dhcp,
             advertises: !matches!(bridge.origin, Origin::Docker | Origin::Container),
             members: self.members(&bridge.spec.name),
-        });
-        self.services.tell(Input::Links(links.collect()));
+        };
+        let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
         let by_dhcp = self.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
-        self.services.tell(Input::Uplinks(uplinks.collect()));
+        let uplinks = uplinks.collect();
+        self.services.set(links, uplinks);
     }
 
     /// Tells workers and services about which containers' addresses LANs are asked now.

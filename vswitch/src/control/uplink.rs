@@ -3,6 +3,7 @@
 //! An uplink is a bridge with one port and a gateway, on the worker that routes. Its MAC address is the switch's own, so that the host's
 //! stack, which hears the same frames, leaves them alone.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -29,6 +30,14 @@ const HOST_MTU: u16 = 65_535;
 
 /// MTU of an uplink that has no device.
 const DOWN_MTU: u16 = 1500;
+
+/// What an uplink's sessions come to, whoever has them: its thread, or the router's NAT.
+pub(super) struct Counts {
+    sessions: u64,
+    ports_in_use: u64,
+    /// Totals by name.
+    pub(super) counters: BTreeMap<String, u64>,
+}
 
 /// A way to the rest of the world.
 pub(super) struct Uplink {
@@ -367,13 +376,7 @@ impl Switch {
     }
 
     fn uplink_info(&self, uplink: &Uplink) -> Result<UplinkInfo, ControlError> {
-        let (sessions, ports_in_use) = match &uplink.host {
-            Some(host) => (host.sessions()?.len() as u64, 0),
-            None => {
-                let counters = self.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?.counters;
-                (counters.sessions, counters.ports_in_use)
-            }
-        };
+        let Counts { sessions, ports_in_use, counters } = self.uplink_counts(uplink)?;
         Ok(UplinkInfo {
             name: uplink.spec.name.clone(),
             kind: uplink.spec.kind_name(),
@@ -385,10 +388,23 @@ impl Switch {
             dhcp: uplink.spec.is_by_dhcp(),
             sessions,
             ports_in_use,
+            counters,
             state: uplink.presence.state().clone(),
             features: uplink.features.clone(),
             origin: uplink.origin,
         })
+    }
+
+    pub(super) fn uplink_counts(&self, uplink: &Uplink) -> Result<Counts, ControlError> {
+        fn named(rows: &[(&str, u64)]) -> BTreeMap<String, u64> {
+            rows.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        }
+        if let Some(host) = &uplink.host {
+            let sessions = host.sessions()?.len() as u64;
+            return Ok(Counts { sessions, ports_in_use: 0, counters: named(&host.counters()?.rows()) });
+        }
+        let counters = self.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?.counters;
+        Ok(Counts { sessions: counters.sessions, ports_in_use: counters.ports_in_use, counters: named(&counters.rows()) })
     }
 
     pub(super) fn sessions(&self, name: Option<&PortName>) -> Result<Vec<SessionInfo>, ControlError> {

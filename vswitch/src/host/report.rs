@@ -70,3 +70,22 @@ pub struct Counters {
     /// Frames to the switch for which there was no room.
     pub queue_full: u64,
 }
+
+impl Counters {
+    /// All of them, with the names that users see.
+    pub const fn rows(&self) -> [(&'static str, u64); 11] {
+        [
+            ("tcp_opened", self.tcp_opened),
+            ("tcp_refused", self.tcp_refused),
+            ("tcp_evicted", self.tcp_evicted),
+            ("flows_evicted", self.flows_evicted),
+            ("unsent", self.unsent),
+            ("filtered", self.filtered),
+            ("refused_addresses", self.refused_addresses),
+            ("unknown_protocols", self.unknown_protocols),
+            ("malformed", self.malformed),
+            ("fragments_dropped", self.fragments_dropped),
+            ("queue_full", self.queue_full),
+        ]
+    }
+}

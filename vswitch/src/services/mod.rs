@@ -168,24 +168,20 @@ impl Services {
         }
     }
 
-    /// Takes on the bridges that have a gateway now. Those that stay keep their leases; the stations of one that goes are told
-    /// that it is no router any more.
-    pub fn set_links(&mut self, now: Duration, links: Vec<Link>) -> Vec<Output> {
-        let mut old = std::mem::take(&mut self.networks);
-        let mut outputs = Vec::new();
-        for link in links {
-            let name = link.bridge.clone();
-            let network = match old.remove(&name) {
-                Some(mut network) => {
-                    outputs.extend(network.set_link(now, link));
-                    network
-                }
-                None => Network::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random()),
-            };
-            self.networks.insert(name, network);
+    /// Takes on a bridge that has a gateway now, or has become another. One that stays keeps its leases.
+    pub fn set_link(&mut self, now: Duration, link: Link) -> Option<Output> {
+        if let Some(network) = self.networks.get_mut(&link.bridge) {
+            return network.set_link(now, link).map(Output::Answer);
         }
-        outputs.extend(old.into_values().filter_map(|mut network| network.cease()));
-        outputs.into_iter().map(Output::Answer).collect()
+        let name = link.bridge.clone();
+        let network = Network::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random());
+        self.networks.insert(name, network);
+        None
+    }
+
+    /// A bridge has no gateway any more, which its stations are told.
+    pub fn remove_link(&mut self, bridge: &BridgeName) -> Option<Output> {
+        self.networks.remove(bridge)?.cease().map(Output::Answer)
     }
 
     /// Takes on the uplinks that ask for an address now; one that goes gives its address back.

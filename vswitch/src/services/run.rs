@@ -19,8 +19,10 @@ pub enum Input {
     Frame(Punt, Ticket),
     /// A frame that arrived at an uplink.
     Uplink(PortName, Vec<u8>, Ticket),
-    /// The bridges that have a gateway from now on.
-    Links(Vec<Link>),
+    /// A bridge that has a gateway from now on, or another.
+    Link(Link),
+    /// A bridge that has none any more.
+    Unlink(BridgeName),
     /// The uplinks that ask for an address from now on.
     Uplinks(Vec<Uplink>),
     /// The containers that ask about their addresses from now on.
@@ -95,7 +97,8 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
     match input {
         Input::Frame(punt, _) => services.receive(now, &punt),
         Input::Uplink(name, frame, _) => services.receive_uplink(now, &name, &frame),
-        Input::Links(links) => services.set_links(now, links),
+        Input::Link(link) => services.set_link(now, link).into_iter().collect(),
+        Input::Unlink(bridge) => services.remove_link(&bridge).into_iter().collect(),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
         Input::Stations(stations) => services.set_stations(now, stations),
         Input::List(reply) => {

@@ -295,11 +295,11 @@ fn a_live_change_keeps_leases_inside_the_new_subnet() {
     let address = bench.lease4("db", 9);
     let mut wider = link();
     wider.addresses[0] = "10.10.0.1/16".parse().unwrap();
-    bench.services.set_links(bench.now, vec![wider]);
+    bench.services.set_link(bench.now, wider);
     assert_eq!(bench.lease4("db", 9), address);
     let mut off = link();
     off.dhcp = false;
-    bench.services.set_links(bench.now, vec![off]);
+    bench.services.set_link(bench.now, off);
     assert_eq!(bench.frame("db", discover(1, 9)), None);
 }
 

@@ -63,7 +63,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let mut services = Services::new(directory.path(), 1);
         let now = Duration::from_secs(1_700_000_000);
-        services.set_links(now, vec![link]);
+        services.set_link(now, link);
         Self { services, now, directory }
     }
 
@@ -75,7 +75,7 @@ impl Bench {
     fn restart(&mut self) {
         self.services.tick(self.now);
         self.services = Services::new(self.directory.path(), 2);
-        self.services.set_links(self.now, vec![link()]);
+        self.services.set_link(self.now, link());
     }
 
     fn receive(&mut self, port: &str, frame: Vec<u8>) -> Vec<Output> {

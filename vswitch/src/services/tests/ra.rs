@@ -113,7 +113,7 @@ fn a_prefix_that_goes_is_deprecated_and_a_gateway_that_goes_says_so() {
     bench.quiet();
     let mut other = link();
     other.addresses[1] = "fd20::1/64".parse().unwrap();
-    bench.services.set_links(bench.now, vec![other.clone()]);
+    bench.services.set_link(bench.now, other.clone());
     let prefixes = |frame: &[u8]| -> Vec<_> {
         let (.., options) = read(frame);
         let prefixes = options.iter().filter(|(kind, _)| *kind == 3);
@@ -128,9 +128,9 @@ fn a_prefix_that_goes_is_deprecated_and_a_gateway_that_goes_says_so() {
         assert_eq!(prefixes(frame), [(vec![0xfd, 0x20], 604_800), (vec![0xfd, 0x10], 0)]);
     }
     assert_eq!(prefixes(&seen[3]), [(vec![0xfd, 0x20], 604_800)]);
-    bench.services.set_links(bench.now, vec![other]);
+    bench.services.set_link(bench.now, other);
     assert_eq!(bench.ticked(), None, "the same again is no news");
-    let outputs = bench.services.set_links(bench.now, Vec::new());
+    let outputs: Vec<_> = bench.services.remove_link(&link().bridge).into_iter().collect();
     let [Output::Answer(answer)] = outputs.as_slice() else { panic!("{outputs:?}") };
     assert_eq!((read(&answer.frame).1, prefixes(&answer.frame)), (0, vec![(vec![0xfd, 0x20], 0)]));
 }

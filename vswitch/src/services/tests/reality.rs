@@ -153,7 +153,7 @@ impl Wire {
 
     /// The gateway, whose ARP and neighbour discovery are the router's.
     fn serve_bridge(&mut self) {
-        self.serve(Input::Links(vec![link()]), false);
+        self.serve(Input::Link(link()), false);
         for address in ["10.10.0.1", "fd10::1"] {
             self.inside(&format!("ip neigh replace {address} lladdr {GATEWAY} dev eth0"));
         }
@@ -303,7 +303,7 @@ fn the_kernel_makes_its_own_address_and_finds_the_router() {
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.lines().any(|told| squeezed(told).starts_with(&squeezed(line))), "{line}: {told}");
     }
-    wire.inputs.as_ref().unwrap().try_send(Input::Links(Vec::new())).unwrap();
+    wire.inputs.as_ref().unwrap().try_send(Input::Unlink(link().bridge)).unwrap();
     until("no router any more", || wire.inside("ip -6 route show default").is_empty().then_some(()));
 }
 

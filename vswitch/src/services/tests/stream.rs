@@ -290,8 +290,8 @@ fn what_belongs_to_no_connection_or_is_no_question_is_reset() {
     }
     // The gateway forgot it, so it answers the rest with a reset.
     let mut station = Station::connected(&mut bench, "db", 4000);
-    bench.services.set_links(bench.now, vec![]);
-    bench.services.set_links(bench.now, vec![link()]);
+    bench.services.remove_link(&link().bridge);
+    bench.services.set_link(bench.now, link());
     station.ask(&mut bench, &message("web"));
     assert_eq!(station.socket().state(), State::Closed);
 }
