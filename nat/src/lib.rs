@@ -42,6 +42,7 @@ mod groups;
 mod icmp;
 mod index;
 mod key;
+mod persist;
 mod ports;
 mod prefetch;
 mod read;
@@ -61,16 +62,17 @@ use std::time::Instant;
 
 pub use counters::{Counters, Denied};
 pub use key::Transport;
+pub use persist::SavedSession;
 pub use rewrite::Rewrite;
 pub use rules::{Forward, ForwardError, PortRange, Protocol};
-pub use session::{Direction, SessionRow, State, Traffic};
+pub use session::{Binding, Class, Direction, SessionRow, State, Traffic};
 pub use settings::{Filtering, Mapping, Settings, Timeouts};
 
 use fragments::Fragments;
 use packet::IpVersion;
 use ports::Random;
 use rules::Forwards;
-use session::{Binding, Session};
+use session::Session;
 use table::Table;
 
 /// The translation of one uplink.

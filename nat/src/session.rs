@@ -28,21 +28,28 @@ pub enum Direction {
     Outbound = 1,
 }
 
-/// Which timeout a session has.
+/// Which timeout a session has: those of [`Timeouts`](crate::Timeouts), the shortest first as usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub enum Class {
+    /// TCP that was closed or reset.
     TcpClosing,
+    /// TCP that is not open yet.
     TcpOpening,
+    /// One question to port 53.
     UdpDns,
+    /// UDP in one direction only.
     UdpUnreplied,
+    /// A query of ICMP or ICMPv6.
     Icmp,
+    /// UDP in both directions.
     Udp,
+    /// TCP that is open.
     TcpEstablished,
 }
 
 /// How a session's external port came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Binding {
+pub enum Binding {
     /// A mapping that all sessions of the container's port share.
     Mapped,
     /// Its own; others may have the same port with other remotes.

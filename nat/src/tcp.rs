@@ -41,6 +41,16 @@ const RESET: u8 = 32;
 const PICKED_UP: u8 = 64;
 
 impl Tcp {
+    /// One bit for each fact.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What [`Tcp::bits`] gave; no other bits mean anything.
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits & ((3 * SEEN) | (3 * FIN) | ESTABLISHED | RESET | PICKED_UP))
+    }
+
     /// The state after a connection's first packet.
     pub(crate) const fn first(direction: Direction, flags: Flags) -> Self {
         let begun = Self(SEEN << direction as u8);

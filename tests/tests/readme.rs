@@ -124,7 +124,7 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
     assert!(page.contains(&format!("`{path}`")), "README says how they come on the path");
     type_all(&mut user, &[path]);
     let shown = type_all(&mut user, change);
-    assert!(shown.contains("10.10.0.4") && shown.contains("10.10.0.3") && shown.contains("no-destination"), "{shown}");
+    assert!(shown.contains("10.10.0.4 > 10.10.0.3: ICMP echo request") && shown.contains("3 packets captured"), "{shown}");
     let export = std::fs::read_to_string(clone.path("now.toml")).unwrap();
     assert!(export.contains("5000-5100") && !export.contains("green"), "{export}");
 

@@ -25,7 +25,7 @@ fn packet(kind: u8, six: bool, port: u16, remote: u16, payload: &[u8]) -> Vec<u8
 
 /// Events of a random life.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Out {
         kind: u8,
         host: u8,
@@ -56,7 +56,7 @@ enum Step {
     Flush(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0u8..3, 0u8..6, 0u8..6, 0u8..4, 0u8..32).prop_map(|(kind, host, port, remote, flags)| Step::Out { kind, host, port, remote, flags }),
         3 => (0u8..3, 0u8..12, 0u8..4, 0u8..32).prop_map(|(kind, external, remote, flags)| Step::In { kind, external, remote, flags }),
@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn take(lab: &mut Lab, step: &Step) {
+pub(super) fn take(lab: &mut Lab, step: &Step) {
     let port = |number: u8| 5000 + u16::from(number);
     match *step {
         Step::Out { kind, host, port: number, remote, flags } => {
@@ -138,6 +138,19 @@ fn take(lab: &mut Lab, step: &Step) {
     }
 }
 
+/// Settings of all kinds, with few sessions and ports.
+pub(super) fn settings() -> impl Strategy<Value = Settings> {
+    (any::<bool>(), 0usize..3, 2u32..40, 1u32..5).prop_map(|(dependent, filtering, sessions, sources)| Settings {
+        mapping: if dependent { Mapping::EndpointDependent } else { Mapping::EndpointIndependent },
+        filtering: [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent][filtering],
+        sessions,
+        sources,
+        sessions_per_source: Some(sessions / 2),
+        ports: "4998-5012".parse().unwrap(),
+        ..Settings::default()
+    })
+}
+
 proptest! {
     #[test]
     fn a_reply_restores_what_was_sent(
@@ -197,13 +210,8 @@ proptest! {
 
     #[test]
     fn any_life_leaves_the_table_consistent(
-        steps in prop::collection::vec(step(), 1..120), dependent: bool, filtering in 0usize..3, sessions in 2u32..40, sources in 1u32..5,
+        steps in prop::collection::vec(step(), 1..120), settings in settings(),
     ) {
-        let filtering = [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent][filtering];
-        let mapping = if dependent { Mapping::EndpointDependent } else { Mapping::EndpointIndependent };
-        let settings = Settings {
-            mapping, filtering, sessions, sources, sessions_per_source: Some(sessions / 2), ports: "4998-5012".parse().unwrap(), ..Settings::default()
-        };
         let mut lab = Lab::with(settings);
         for step in &steps {
             take(&mut lab, step);

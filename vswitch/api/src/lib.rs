@@ -20,6 +20,7 @@ mod rate;
 pub mod read;
 mod reply;
 mod request;
+mod resource;
 mod route;
 mod spec;
 mod uplink;
@@ -46,6 +47,7 @@ pub use reply::{
     Origin, PeerInfo, PoolInfo, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo,
 };
 pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
+pub use resource::{Kind, Resource, ResourceKey};
 pub use route::{RouteError, RouteSpec};
 pub use spec::check_ipv6_mtu;
 pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode};

@@ -277,6 +277,13 @@ pub enum Origin {
     Container,
 }
 
+impl Origin {
+    /// Whether a user asked for it, in the file or by `vsctl`; else a container's runtime did.
+    pub const fn is_of_users(self) -> bool {
+        matches!(self, Self::File | Self::Runtime)
+    }
+}
+
 /// A port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortInfo {

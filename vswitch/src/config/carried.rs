@@ -109,7 +109,7 @@ mod tests {
         document["labs"] = json!({ "running": "vlan" });
         document["made"]["queues"] = json!([1, 2]);
         let (mut state, carried) = state(&document);
-        assert_eq!(state.ports.len(), 3);
+        assert_eq!(state.changes.0.len(), 3);
         let written = |state: &State| {
             let mut written = serde_json::to_value(state).unwrap();
             carried.add_to(&mut written);
@@ -119,7 +119,7 @@ mod tests {
         for pointer in ["/ports/a/set/impair", "/ports/b/set/colour", "/labs", "/made/queues"] {
             assert_eq!(again.pointer(pointer), document.pointer(pointer), "{pointer}");
         }
-        state.ports.remove(&"a".parse().unwrap());
+        state.changes.0.remove(&api::ResourceKey::Port("a".parse().unwrap()));
         let again = written(&state);
         assert_eq!((again.pointer("/ports/a"), again.pointer("/ports/b/set/colour")), (None, Some(&json!(1))));
         // It is read again just so.

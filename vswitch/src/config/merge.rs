@@ -1,43 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+//! From the sources to what the switch should be, and what to say about it. Pure: it is computed anew at each start, reload and change.
+
 use std::fmt::{self, Display};
 
-use super::{Change, Config, State};
-use api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkError, Origin, Part, PortName, PortSpec, UplinkSpec,
-    VxlanSpec,
-};
-
-/// Everything that the switch should be, by name, with who asked for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
-    /// The uplinks.
-    pub uplinks: BTreeMap<PortName, (UplinkSpec, Origin)>,
-    /// The bridges; each one's uplink is among the uplinks.
-    pub bridges: BTreeMap<BridgeName, (BridgeSpec, Origin)>,
-    /// The ports; each is on one of the bridges.
-    pub ports: BTreeMap<PortName, (PortSpec, Origin)>,
-    /// The forwards; each is on one of the uplinks and goes to one of the bridges.
-    pub forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
-    /// The tunnels; each is on one of the bridges.
-    pub vxlans: BTreeMap<PortName, (VxlanSpec, Origin)>,
-}
-
-impl Layout {
-    /// Whether a port, tunnel or uplink has this name.
-    pub fn has_port(&self, name: &PortName) -> bool {
-        self.ports.contains_key(name) || self.vxlans.contains_key(name) || self.uplinks.contains_key(name)
-    }
-
-    /// What must hold between all of it.
-    pub fn network(&self) -> Network<'_> {
-        Network {
-            bridges: self.bridges.values().map(|(spec, _)| spec).collect(),
-            ports: self.ports.values().map(|(spec, _)| spec).collect(),
-            uplinks: self.uplinks.values().map(|(spec, _)| spec).collect(),
-            forwards: self.forwards.values().map(|(spec, _)| spec).collect(),
-        }
-    }
-}
+use super::{Change, Config, Layout, State, source};
+use api::{Origin, Part, ResourceKey};
 
 /// Something that is not as whoever asked for it wanted it, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +32,12 @@ pub enum Fate {
     Back,
 }
 
+impl Note {
+    fn new(key: &ResourceKey, fate: Fate) -> Self {
+        Self { what: key.part(), name: key.to_string(), fate }
+    }
+}
+
 impl Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, name, fate } = self;
@@ -82,85 +54,32 @@ impl Display for Note {
     }
 }
 
-/// Puts the file, the changes of the run time and what Docker asked for together, and says what the user should know about it. Where two
-/// name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
+/// Puts the file, the changes of the run time and what containers' runtimes asked for together, and says what the user should know about it. Where
+/// two name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
 pub fn merge(config: &Config, state: &State) -> (Layout, Vec<Note>) {
-    let mut notes = Vec::new();
-    let uplinks = config.uplinks.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let bridges = config.bridges.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let ports = config.ports.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let forwards = config.forwards.iter().map(|spec| (spec.key.clone(), spec.clone()));
-    let vxlans = config.vxlans.iter().map(|spec| (spec.name.clone(), spec.clone()));
-    let mut layout = Layout {
-        uplinks: both(Part::Uplink, uplinks, &state.uplinks, &mut notes),
-        bridges: both(Part::Bridge, bridges, &state.bridges, &mut notes),
-        ports: both(Part::Port, ports, &state.ports, &mut notes),
-        forwards: both(Part::Forward, forwards, &state.forwards, &mut notes),
-        vxlans: both(Part::Vxlan, vxlans, &state.vxlans, &mut notes),
-    };
-    if config.docker.enabled {
-        add_docker(&mut layout, config, state);
-    }
-    add_containers(&mut layout, config, state);
-    let misfits = misfits(Part::Uplink, &layout.uplinks, &mut notes, |spec| layout.network().check_uplink(spec));
-    layout.uplinks.retain(|name, _| !misfits.contains(name));
-    let misfits = self::misfits(Part::Bridge, &layout.bridges, &mut notes, |spec| layout.network().check_bridge(spec));
-    layout.bridges.retain(|name, _| !misfits.contains(name));
-    let misfits = self::misfits(Part::Port, &layout.ports, &mut notes, |spec| layout.network().check_port(spec));
-    layout.ports.retain(|name, _| !misfits.contains(name));
-    let bridges = &layout.bridges;
-    let mut on_bridge = |what: Part, name: &PortName, bridge: &BridgeName, origin: Origin| {
-        let has_bridge = bridges.contains_key(bridge);
-        if !has_bridge {
-            notes.push(left_out(what, name, origin, format!("its bridge \"{bridge}\" is no more there")));
+    let mut layout = source::merged(config, state);
+    let mut notes = overruled(&layout, state);
+    // What does not fit is taken out before what depends on it is looked at.
+    for part in [Part::Uplink, Part::Bridge, Part::Vxlan, Part::Port, Part::Forward] {
+        for (key, origin, why) in layout.misfits(part) {
+            layout.remove(&key);
+            notes.push(Note::new(&key, Fate::LeftOut { origin, why }));
         }
-        has_bridge
-    };
-    layout.ports.retain(|name, (spec, origin)| on_bridge(Part::Port, name, &spec.bridge, *origin));
-    layout.vxlans.retain(|name, (spec, origin)| on_bridge(Part::Vxlan, name, &spec.bridge, *origin));
-    leave_out_collisions(&mut layout, &mut notes);
-    let misfits = self::misfits(Part::Forward, &layout.forwards, &mut notes, |spec| layout.network().check_forward(spec));
-    layout.forwards.retain(|key, _| !misfits.contains(key));
+    }
     (layout, notes)
 }
 
-/// Adds what Docker asked for where nobody else names the same thing.
-fn add_docker(layout: &mut Layout, config: &Config, state: &State) {
-    let (uplinks, bridges) = state.docker.bridges(&config.docker);
-    for spec in uplinks {
-        layout.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
-    }
-    for spec in bridges {
-        layout.bridges.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
-    }
-    for spec in state.docker.ports() {
-        layout.ports.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
-    }
-    let uplink_of = |bridge: &BridgeName| layout.bridges.get(bridge).and_then(|(spec, _)| spec.uplink.clone());
-    for spec in state.docker.forwards(uplink_of) {
-        layout.forwards.entry(spec.key.clone()).or_insert((spec, Origin::Docker));
-    }
-}
-
-/// Adds what plugins of other runtimes asked for where nobody else names the same thing.
-fn add_containers(layout: &mut Layout, config: &Config, state: &State) {
-    let (uplink, bridges) = state.containers.bridges(config.docker.uplink.as_ref());
-    if let Some(spec) = uplink {
-        layout.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Container));
-    }
-    for spec in bridges {
-        layout.bridges.entry(spec.name.clone()).or_insert((spec, Origin::Container));
-    }
-    for spec in state.containers.ports() {
-        layout.ports.entry(spec.name.clone()).or_insert((spec, Origin::Container));
-    }
-    for spec in state.containers.forwards() {
-        layout.forwards.entry(spec.key.clone()).or_insert((spec.clone(), Origin::Container));
-    }
-}
-
-fn left_out(what: Part, name: &impl Display, origin: Origin, why: String) -> Note {
-    Note { what, name: name.to_string(), fate: Fate::LeftOut { origin, why } }
+/// The changes of vsctl's to what the file names.
+fn overruled(layout: &Layout, state: &State) -> Vec<Note> {
+    let note = |(key, change): (&ResourceKey, &Change)| {
+        let (in_file, _) = layout.get(key).filter(|(_, origin)| *origin == Origin::File)?;
+        match change {
+            Change::Set(resource) if **resource == *in_file => None,
+            Change::Set(_) => Some(Note::new(key, Fate::Overruled)),
+            Change::Deleted => Some(Note::new(key, Fate::Back)),
+        }
+    };
+    state.changes.0.iter().filter_map(note).collect()
 }
 
 /// Who asked for something, in the middle of a sentence.
@@ -173,65 +92,10 @@ const fn who(origin: Origin) -> &'static str {
     }
 }
 
-/// What vsctl added gives way to what the file names since.
-fn leave_out_collisions(layout: &mut Layout, notes: &mut Vec<Note>) {
-    let all = layout.vxlans.clone();
-    let in_file = |spec: &VxlanSpec| {
-        all.iter().find(|(name, (other, origin))| *origin == Origin::File && **name != spec.name && other.collides_with(spec))
-    };
-    let (ports, uplinks) = (&layout.ports, &layout.uplinks);
-    layout.vxlans.retain(|name, (spec, origin)| {
-        let why = match in_file(spec).filter(|_| *origin == Origin::Runtime) {
-            Some((other, _)) => format!("vxlan \"{other}\" of switch.toml has its VNI"),
-            None if ports.contains_key(name) => "a port has its name".to_owned(),
-            None if uplinks.contains_key(name) => "an uplink has its name".to_owned(),
-            None => return true,
-        };
-        notes.push(left_out(Part::Vxlan, name, *origin, why));
-        false
-    });
-}
-
-/// What was added at run time and does not fit the rest.
-fn misfits<N: Ord + Clone + Display, T>(
-    what: Part,
-    all: &BTreeMap<N, (T, Origin)>,
-    notes: &mut Vec<Note>,
-    check: impl Fn(&T) -> Result<(), NetworkError>,
-) -> BTreeSet<N> {
-    let added = all.iter().filter(|(_, (_, origin))| *origin != Origin::File);
-    let wrong = added.filter_map(|(name, (spec, origin))| Some((name, *origin, check(spec).err()?)));
-    let wrong = wrong.map(|(name, origin, error)| {
-        notes.push(left_out(what, name, origin, error.to_string()));
-        name.clone()
-    });
-    wrong.collect()
-}
-
-fn both<N: Ord + Clone + Display, T: Clone + PartialEq>(
-    what: Part,
-    file: impl Iterator<Item = (N, T)>,
-    changes: &BTreeMap<N, Change<T>>,
-    notes: &mut Vec<Note>,
-) -> BTreeMap<N, (T, Origin)> {
-    let mut merged: BTreeMap<N, (T, Origin)> = file.map(|(name, spec)| (name, (spec, Origin::File))).collect();
-    for (name, change) in changes {
-        match (merged.get(name), change) {
-            (None, Change::Set(spec)) => {
-                merged.insert(name.clone(), (spec.clone(), Origin::Runtime));
-            }
-            (None, Change::Deleted) => {}
-            (Some((in_file, _)), Change::Set(spec)) if in_file == spec => {}
-            (Some(_), Change::Set(_)) => notes.push(Note { what, name: name.to_string(), fate: Fate::Overruled }),
-            (Some(_), Change::Deleted) => notes.push(Note { what, name: name.to_string(), fate: Fate::Back }),
-        }
-    }
-    merged
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec};
 
     fn bridge(name: &str) -> BridgeSpec {
         toml::from_str(&format!("name = \"{name}\"")).unwrap()
@@ -245,8 +109,13 @@ mod tests {
         notes.iter().map(ToString::to_string).collect()
     }
 
-    fn set(specs: Vec<PortSpec>) -> BTreeMap<PortName, Change<PortSpec>> {
-        specs.into_iter().map(|spec| (spec.name.clone(), Change::Set(spec))).collect()
+    /// What is called what, and who asked for it.
+    fn origins(layout: &Layout, part: Part) -> Vec<(String, Origin)> {
+        layout.iter().filter(|(key, ..)| key.part() == part).map(|(key, _, origin)| (key.to_string(), origin)).collect()
+    }
+
+    fn names(layout: &Layout, part: Part) -> Vec<String> {
+        origins(layout, part).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -254,12 +123,13 @@ mod tests {
         let ports = vec![port("a", "br0", "vlan = 1"), port("b", "br0", ""), port("c", "br0", "")];
         let config = Config { bridges: vec![bridge("br0")], ports, ..Config::default() };
         let changed = vec![port("a", "br0", "vlan = 2"), port("b", "br0", ""), port("d", "br0", ""), port("e", "gone", "")];
-        let mut state = State { ports: set(changed), ..State::default() };
-        state.ports.insert("c".parse().unwrap(), Change::Deleted);
+        let mut state = State::default();
+        changed.into_iter().for_each(|spec| state.changes.set(spec));
+        state.changes.0.insert(ResourceKey::Port("c".parse().unwrap()), Change::Deleted);
         let (merged, notes) = merge(&config, &state);
-        let origins: Vec<(&str, Origin)> = merged.ports.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
-        assert_eq!(origins, [("a", Origin::File), ("b", Origin::File), ("c", Origin::File), ("d", Origin::Runtime)]);
-        assert_eq!(merged.ports[&"a".parse().unwrap()].0, config.ports[0]);
+        let expected = [("a", Origin::File), ("b", Origin::File), ("c", Origin::File), ("d", Origin::Runtime)];
+        assert_eq!(origins(&merged, Part::Port), expected.map(|(name, origin)| (name.to_owned(), origin)));
+        assert_eq!(merged.find::<PortSpec>(&"a".parse().unwrap()).unwrap().0, &config.ports[0]);
         let (count, notes) = (notes.len(), texts(&notes).join("\n"));
         assert_eq!(count, 3, "{notes}");
         for part in [
@@ -271,8 +141,9 @@ mod tests {
             assert!(notes.contains(part), "{part}: {notes}");
         }
         state.forget_overruled(&config);
-        assert_eq!(state.ports.keys().map(PortName::as_str).collect::<Vec<_>>(), ["d", "e"]);
+        assert_eq!(state.changes.0.keys().map(ToString::to_string).collect::<Vec<_>>(), ["d", "e"]);
     }
+
     #[test]
     fn what_does_not_fit_the_file_any_more_is_left_out() {
         let uplink = |name: &str| -> UplinkSpec { toml::from_str(&format!("name = \"{name}\"\nkind = \"host\"")).unwrap() };
@@ -288,13 +159,13 @@ mod tests {
         for spec in
             [with("br1", "addresses = [\"10.0.1.9/24\"]"), with("br2", "addresses = [\"10.2.0.1/24\"]\nuplink = \"gone\"")]
         {
-            state.bridges.insert(spec.name.clone(), Change::Set(spec));
+            state.changes.set(spec);
         }
-        state.forwards.insert(forward.key.clone(), Change::Set(forward));
-        state.uplinks.insert("more".parse().unwrap(), Change::Set(uplink("more")));
+        state.changes.set(forward);
+        state.changes.set(uplink("more"));
         let (merged, notes) = merge(&config, &state);
-        assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0"]);
-        assert_eq!((merged.uplinks.len(), merged.forwards.len(), notes.len()), (2, 0, 3));
+        assert_eq!(names(&merged, Part::Bridge), ["br0"]);
+        assert_eq!((names(&merged, Part::Uplink).len(), names(&merged, Part::Forward).len(), notes.len()), (2, 0, 3));
         let notes = texts(&notes);
         assert!(notes.iter().all(|note| note.contains("which vsctl added, is left out: ")), "{notes:?}");
         assert!(notes[2].ends_with("; `vsctl del-forward up tcp/80` forgets it"), "{notes:?}");
@@ -313,18 +184,18 @@ mod tests {
         let mut state = State::default();
         state.docker.networks = [network("a", "10.1.0.1/24"), network("b", "10.2.0.1/24")].into();
         let mut config = Config { bridges: vec![bridge("br0")], ..Config::default() };
-        assert_eq!(merge(&config, &state).0.bridges.len(), 1, "Docker is not served");
+        assert_eq!(names(&merge(&config, &state).0, Part::Bridge).len(), 1, "Docker is not served");
 
         config.docker.enabled = true;
         let (merged, notes) = merge(&config, &state);
-        let origins: Vec<(&str, Origin)> = merged.bridges.iter().map(|(name, (_, origin))| (name.as_str(), *origin)).collect();
         let expected = [("br0", Origin::File), ("docker-aaaaaaaa", Origin::Docker), ("docker-bbbbbbbb", Origin::Docker)];
-        assert_eq!((&origins[..], notes.len()), (&expected[..], 0));
-        assert_eq!(merged.uplinks.values().map(|(_, origin)| *origin).collect::<Vec<_>>(), [Origin::Docker]);
+        let expected = expected.map(|(name, origin)| (name.to_owned(), origin)).to_vec();
+        assert_eq!((origins(&merged, Part::Bridge), notes.len()), (expected, 0));
+        assert_eq!(origins(&merged, Part::Uplink), [("docker".to_owned(), Origin::Docker)]);
 
         config.bridges[0].addresses = vec!["10.2.0.9/16".parse().unwrap()];
         let (merged, notes) = merge(&config, &state);
-        assert_eq!(merged.bridges.keys().map(BridgeName::as_str).collect::<Vec<_>>(), ["br0", "docker-aaaaaaaa"]);
+        assert_eq!(names(&merged, Part::Bridge), ["br0", "docker-aaaaaaaa"]);
         let notes = texts(&notes);
         assert!(notes[0].contains("bridge \"docker-bbbbbbbb\", which Docker asked for, is left out: "), "{notes:?}");
         assert!(!notes[0].contains("vsctl"), "{notes:?}");

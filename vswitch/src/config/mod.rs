@@ -5,10 +5,13 @@
 //! [`merge`] puts them together: where two name the same bridge or port, the file wins. [`export`] is the way back.
 
 mod carried;
+mod changes;
 mod file;
+mod layout;
 mod merge;
 mod nat;
 mod problem;
+mod source;
 mod state;
 mod syntax;
 mod table;
@@ -20,13 +23,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::docker::DockerSettings;
 use api::read::{Raw, Read, read};
-use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
+use api::{BridgeSpec, ForwardSpec, PortSpec, ResourceKey, UplinkSpec, VxlanSpec};
 
+pub use changes::{Change, Changes};
 pub use file::load;
-pub use merge::{Fate, Layout, Note, merge};
+pub use layout::Layout;
+pub use merge::{Fate, Note, merge};
 pub use nat::{FilteringName, MappingName, NatError, NatSettings};
 pub use problem::Problem;
-pub use state::{Change, Made, State, StateError, StateFile};
+pub use state::{Made, State, StateError, StateFile};
 
 /// Most data-plane threads.
 const MOST_WORKERS: usize = 64;
@@ -52,6 +57,19 @@ pub struct Config {
     pub vxlans: Vec<VxlanSpec>,
     /// What can be, and is most likely a mistake.
     pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Whether the file has a resource that is called this.
+    pub fn has(&self, key: &ResourceKey) -> bool {
+        match key {
+            ResourceKey::Uplink(name) => self.uplinks.iter().any(|spec| spec.name == *name),
+            ResourceKey::Bridge(name) => self.bridges.iter().any(|spec| spec.name == *name),
+            ResourceKey::Vxlan(name) => self.vxlans.iter().any(|spec| spec.name == *name),
+            ResourceKey::Port(name) => self.ports.iter().any(|spec| spec.name == *name),
+            ResourceKey::Forward(key) => self.forwards.iter().any(|spec| spec.key == *key),
+        }
+    }
 }
 
 /// `[switch]`: what only a start reads.

@@ -12,8 +12,9 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::carried::{self, Carried};
+use super::changes::{Tables, Written};
+use super::{Changes, Config};
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::keep::Directory;
@@ -24,45 +25,58 @@ const FORMAT: u32 = 1;
 
 /// What a start must know besides `switch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Document", into = "Document")]
 pub struct State {
-    /// How it is written: `FORMAT`.
-    #[serde(default)]
-    pub format: u32,
     /// From which the addresses of stations that were given none are derived, so that they stay.
-    #[serde(default = "random")]
     pub seed: u64,
-    /// Bridges that vsctl set or deleted.
-    pub bridges: BTreeMap<BridgeName, Change<BridgeSpec>>,
-    /// Ports that vsctl set or deleted.
-    pub ports: BTreeMap<PortName, Change<PortSpec>>,
-    /// Uplinks that vsctl set or deleted.
-    #[serde(default)]
-    pub uplinks: BTreeMap<PortName, Change<UplinkSpec>>,
-    /// Forwards that vsctl set or deleted.
-    #[serde(default)]
-    pub forwards: BTreeMap<ForwardKey, Change<ForwardSpec>>,
-    /// Tunnels that vsctl set or deleted.
-    #[serde(default)]
-    pub vxlans: BTreeMap<PortName, Change<VxlanSpec>>,
+    /// What vsctl set or deleted.
+    pub changes: Changes,
     /// What Docker asked for.
-    #[serde(default)]
     pub docker: Docker,
     /// What plugins of other runtimes asked for.
-    #[serde(default)]
     pub containers: Containers,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
 }
 
-/// A change that vsctl made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change<T> {
-    /// It was added, or is to be like this.
-    Set(T),
-    /// It was in the file and was deleted.
-    Deleted,
+/// A [`State`] as it is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    /// How it is written: `FORMAT`.
+    #[serde(default)]
+    format: u32,
+    #[serde(default = "random")]
+    seed: u64,
+    bridges: BTreeMap<BridgeName, Written<BridgeSpec>>,
+    ports: BTreeMap<PortName, Written<PortSpec>>,
+    #[serde(default)]
+    uplinks: BTreeMap<PortName, Written<UplinkSpec>>,
+    #[serde(default)]
+    forwards: BTreeMap<ForwardKey, Written<ForwardSpec>>,
+    #[serde(default)]
+    vxlans: BTreeMap<PortName, Written<VxlanSpec>>,
+    #[serde(default)]
+    docker: Docker,
+    #[serde(default)]
+    containers: Containers,
+    made: Made,
+}
+
+impl From<Document> for State {
+    fn from(document: Document) -> Self {
+        let Document { format: _, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made } = document;
+        let changes = Tables { bridges, ports, uplinks, forwards, vxlans }.into();
+        Self { seed, changes, docker, containers, made }
+    }
+}
+
+impl From<State> for Document {
+    fn from(state: State) -> Self {
+        let State { seed, changes, docker, containers, made } = state;
+        let Tables { bridges, ports, uplinks, forwards, vxlans } = changes.into();
+        Self { format: FORMAT, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made }
+    }
 }
 
 /// What exists in the kernel because of vswitchd. Written down before it is made, so it may also not exist.
@@ -92,13 +106,8 @@ impl Made {
 impl Default for State {
     fn default() -> Self {
         Self {
-            format: FORMAT,
             seed: random(),
-            bridges: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            uplinks: BTreeMap::new(),
-            forwards: BTreeMap::new(),
-            vxlans: BTreeMap::new(),
+            changes: Changes::default(),
             docker: Docker::default(),
             containers: Containers::default(),
             made: Made::default(),
@@ -125,11 +134,7 @@ impl State {
 
     /// Drops the changes to what the file names: it has won, and its user was told.
     pub fn forget_overruled(&mut self, config: &Config) {
-        self.bridges.retain(|name, _| config.bridges.iter().all(|spec| spec.name != *name));
-        self.ports.retain(|name, _| config.ports.iter().all(|spec| spec.name != *name));
-        self.uplinks.retain(|name, _| config.uplinks.iter().all(|spec| spec.name != *name));
-        self.forwards.retain(|key, _| config.forwards.iter().all(|spec| spec.key != *key));
-        self.vxlans.retain(|name, _| config.vxlans.iter().all(|spec| spec.name != *name));
+        self.changes.0.retain(|key, _| !config.has(key));
     }
 }
 
@@ -296,8 +301,7 @@ impl StateFile {
 }
 
 fn parse(bytes: &[u8]) -> Result<(State, Carried), serde_json::Error> {
-    let (state, carried) = carried::read::<State>(&serde_json::from_slice(bytes)?)?;
-    Ok((State { format: FORMAT, ..state }, carried))
+    carried::read::<State>(&serde_json::from_slice(bytes)?)
 }
 
 /// Whether something could not be made for want of a right or of room.
@@ -338,18 +342,20 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::config::Change;
+    use api::ResourceKey;
 
     fn some() -> State {
         let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
         let mut state = State::default();
-        state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
-        state.ports.insert("a".parse().unwrap(), Change::Set(port.clone()));
+        state.changes.0.insert(ResourceKey::Bridge("br0".parse().unwrap()), Change::Deleted);
+        state.changes.set(port.clone());
         let forward: ForwardSpec =
             toml::from_str("uplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.0.0.2:80\"").unwrap();
-        state.uplinks.insert("wan".parse().unwrap(), Change::Set(toml::from_str("name = \"wan\"\nkind = \"host\"").unwrap()));
-        state.forwards.insert(forward.key.clone(), Change::Set(forward));
+        state.changes.set(toml::from_str::<UplinkSpec>("name = \"wan\"\nkind = \"host\"").unwrap());
+        state.changes.set(forward);
         let vxlan = "name = \"vx0\"\nbridge = \"br0\"\nvni = 1\nlocal = \"192.0.2.1\"";
-        state.vxlans.insert("vx0".parse().unwrap(), Change::Set(toml::from_str(vxlan).unwrap()));
+        state.changes.set(toml::from_str::<VxlanSpec>(vxlan).unwrap());
         state.made.netns.insert("x".to_owned());
         state.made.ports.insert("a".parse().unwrap(), port);
         state
@@ -371,7 +377,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/when/missing");
         let (mut file, state, notes) = open(&path);
-        assert_eq!((state.bridges.len(), state.ports.len(), &state.made, notes.len()), (0, 0, &Made::default(), 0));
+        assert_eq!((state.changes.0.len(), &state.made, notes.len()), (0, &Made::default(), 0));
         let some = some();
         file.save(&some).unwrap();
         drop(file);
@@ -417,7 +423,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(path(DAMAGED)).unwrap(), "\u{0}\u{0}\u{0}");
         drop(file);
         let (_, state, notes) = open(directory.path());
-        assert_eq!((state.ports, notes.len()), (some().ports, 0));
+        assert_eq!((state.changes, notes.len()), (some().changes, 0));
     }
 
     #[test]
@@ -433,7 +439,7 @@ mod tests {
         std::fs::write(&path, document.to_string()).unwrap();
         let (mut file, mut state, notes) = open(directory.path());
         assert_eq!(notes.len(), 0, "{notes:?}");
-        state.bridges.insert("br0".parse().unwrap(), Change::Deleted);
+        state.changes.0.insert(ResourceKey::Bridge("br0".parse().unwrap()), Change::Deleted);
         file.save(&state).unwrap();
         let now = read();
         assert_eq!((&now["format"], &now["labs"], &now["bridges"]["br0"]), (&1.into(), &"vlan".into(), &"deleted".into()));

@@ -6,7 +6,7 @@ use super::carrier::plugged;
 use super::{Bridge, ControlError, Port, Switch};
 use crate::config::{self, Config};
 use api::{
-    BridgeInfo, BridgeName, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, Origin, PortInfo, PortName, PortStats, Reply,
+    BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, PortInfo, PortName, PortStats, Reply,
     SwitchInfo,
 };
 use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
@@ -162,13 +162,9 @@ impl Switch {
     /// What containers' runtimes asked for, and what vsctl added to it, is left out: they bring it.
     pub(super) fn export(&self) -> String {
         let mut layout = self.layout();
-        let is_ours = |origin: Origin| matches!(origin, Origin::File | Origin::Runtime);
-        layout.uplinks.retain(|_, (_, origin)| is_ours(*origin));
-        layout.bridges.retain(|_, (_, origin)| is_ours(*origin));
-        let bridges = &layout.bridges;
-        layout.ports.retain(|_, (spec, origin)| is_ours(*origin) && bridges.contains_key(&spec.bridge));
-        layout.vxlans.retain(|_, (spec, _)| bridges.contains_key(&spec.bridge));
-        layout.forwards.retain(|_, (_, origin)| is_ours(*origin));
+        layout.retain(|_, origin| origin.is_of_users());
+        let bridges: BTreeSet<BridgeName> = layout.all::<BridgeSpec>().map(|spec| spec.name.clone()).collect();
+        layout.retain(|resource, _| resource.bridge().is_none_or(|bridge| bridges.contains(bridge)));
         let network = layout.network();
         let fits = |spec: &&ForwardSpec| network.check_forward(spec).is_ok();
         config::export(&Config {
@@ -176,11 +172,11 @@ impl Switch {
             nat: self.file.nat.clone(),
             docker: self.file.docker.clone(),
             warnings: Vec::new(),
-            forwards: layout.forwards.values().map(|(spec, _)| spec).filter(fits).cloned().collect(),
-            uplinks: layout.uplinks.values().map(|(spec, _)| spec.clone()).collect(),
-            bridges: layout.bridges.values().map(|(spec, _)| spec.clone()).collect(),
-            ports: layout.ports.values().map(|(spec, _)| spec.clone()).collect(),
-            vxlans: layout.vxlans.values().map(|(spec, _)| spec.clone()).collect(),
+            forwards: layout.all().filter(fits).cloned().collect(),
+            uplinks: layout.all().cloned().collect(),
+            bridges: layout.all().cloned().collect(),
+            ports: layout.all().cloned().collect(),
+            vxlans: layout.all().cloned().collect(),
         })
     }
 

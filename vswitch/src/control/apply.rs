@@ -8,7 +8,7 @@ use super::plan::{self, Step};
 use super::{Bridge, ControlError, Switch};
 use crate::attach;
 use crate::config::Layout;
-use api::{BridgeName, BridgeSpec, Origin, PortName, check_ipv6_mtu};
+use api::{BridgeName, BridgeSpec, Origin, PortName, Resource, ResourceKey, check_ipv6_mtu};
 use plane::datapath::{BridgeId, BridgeSettings};
 use plane::worker::Command;
 
@@ -42,24 +42,12 @@ impl Switch {
         let (mut errors, mut notes, mut undo) = (Vec::new(), Vec::new(), Vec::new());
         let steps = plan::steps(&Layout::default(), &wanted);
         let left: BTreeSet<PortName> = self.state.made.ports.keys().cloned().collect();
-        self.journal_all(wanted.ports.into_values().map(|(spec, _)| spec))?;
+        self.journal_all(wanted.all().cloned())?;
         for step in steps {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
-                (Err(error), Step::AddForward(_, Origin::Runtime | Origin::Docker | Origin::Container)) => {
-                    notes.push(format!("{error} (added at run time; it is not published now)"));
-                }
-                (Err(error), Step::AddUplink(spec, origin @ (Origin::Runtime | Origin::Docker | Origin::Container))) => {
-                    notes.push(format!("{error} (added at run time; it stays down)"));
-                    errors.extend(self.add_uplink_down(spec, origin, &error).err());
-                }
-                (Err(error), Step::AddPort(spec, origin @ (Origin::Runtime | Origin::Docker | Origin::Container))) => {
-                    notes.push(format!("{error} (added at run time; it stays down)"));
-                    self.add_down(spec, origin, &error);
-                }
-                (Err(error), Step::AddVxlan(spec, Origin::Runtime)) => {
-                    notes.push(format!("{error} (added at run time; it stays down)"));
-                    self.add_vxlan_down(spec, &error);
+                (Err(error), Step::Add(resource, origin)) if origin != Origin::File => {
+                    notes.extend(self.add_down(resource, origin, &error)?);
                 }
                 (Err(error), _) => errors.push(error),
             }
@@ -78,11 +66,23 @@ impl Switch {
         Err(ControlError::Several(errors))
     }
 
+    /// Takes on what was added at run time and cannot be made now, for a reload to try it again. Returns what to say about it.
+    fn add_down(&mut self, resource: Resource, origin: Origin, error: &ControlError) -> Result<Option<String>, ControlError> {
+        match resource {
+            Resource::Uplink(spec) => self.add_uplink_down(spec, origin, error)?,
+            Resource::Port(spec) => self.add_port_down(spec, origin, error),
+            Resource::Vxlan(spec) => self.add_vxlan_down(spec, origin, error),
+            Resource::Forward(_) => return Ok(Some(format!("{error} (added at run time; it is not published now)"))),
+            Resource::Bridge(_) => return Ok(Some(format!("{error} (added at run time; it is left out)"))),
+        }
+        Ok(Some(format!("{error} (added at run time; it stays down)")))
+    }
+
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
-            Step::DeletePort(name) => self.ports.get(name).is_some_and(|port| !port.reopened),
-            Step::DeleteVxlan(_) => true,
+            Step::Delete(ResourceKey::Port(name)) => self.ports.get(name).is_some_and(|port| !port.reopened),
+            Step::Delete(ResourceKey::Vxlan(_)) => true,
             _ => false,
         });
         let undo = undo.collect();
@@ -97,31 +97,88 @@ impl Switch {
         // Of a long list of steps each shows that this thread moves.
         self.feed_watchdog();
         match step {
-            Step::AddBridge(spec, origin) => self.make_bridge(spec, origin),
-            Step::SetBridge(spec, origin) => self.change_bridge(spec, origin),
-            Step::DeleteBridge(name) => {
-                let bridge = self.bridges.remove(&name).ok_or_else(|| ControlError::NoBridge(name, Vec::new()))?;
-                self.bridge_ids.remove(bridge.id.0);
-                self.tell_all(|| Command::RemoveBridge(bridge.id))?;
-                self.tell_gateways()?;
-                self.tell_services();
-                Ok(Step::AddBridge(bridge.spec, bridge.origin))
+            Step::Add(resource, origin) => {
+                let key = resource.key();
+                self.make(resource, origin)?;
+                Ok(Step::Delete(key))
             }
-            Step::AddPort(spec, origin) => self.make_port(spec, origin),
-            Step::SetPort(spec, origin) => self.change_port(spec, origin),
-            Step::DeletePort(name) => self.drop_station(&name),
-            Step::AddUplink(spec, origin) => self.make_uplink(spec, origin),
-            Step::SetUplink(spec, origin) => self.change_uplink(spec, origin),
-            Step::DeleteUplink(name) => self.drop_uplink(&name),
-            Step::AddForward(spec, origin) => self.make_forward(spec, origin),
-            Step::DeleteForward(key) => self.drop_forward(&key),
-            Step::AddVxlan(spec, origin) => self.make_vxlan(spec, origin),
-            Step::SetVxlan(spec, origin) => self.change_vxlan(spec, origin),
-            Step::DeleteVxlan(name) => self.drop_vxlan(&name),
+            Step::Set(resource, origin) => {
+                let (old, old_origin) = self.resource(&resource.key())?;
+                self.change_to(resource, origin)?;
+                Ok(Step::Set(old, old_origin))
+            }
+            Step::Delete(key) => {
+                let (old, origin) = self.resource(&key)?;
+                self.remove(&key)?;
+                Ok(Step::Add(old, origin))
+            }
         }
     }
 
-    fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
+    fn make(&mut self, resource: Resource, origin: Origin) -> Result<(), ControlError> {
+        match resource {
+            Resource::Uplink(spec) => self.make_uplink(spec, origin),
+            Resource::Bridge(spec) => self.make_bridge(spec, origin),
+            Resource::Vxlan(spec) => self.make_vxlan(spec, origin),
+            Resource::Port(spec) => self.make_port(spec, origin),
+            Resource::Forward(spec) => self.make_forward(spec, origin),
+        }
+    }
+
+    fn change_to(&mut self, resource: Resource, origin: Origin) -> Result<(), ControlError> {
+        match resource {
+            Resource::Uplink(spec) => self.change_uplink(spec, origin),
+            Resource::Bridge(spec) => self.change_bridge(spec, origin),
+            Resource::Vxlan(spec) => self.change_vxlan(spec, origin),
+            Resource::Port(spec) => self.change_port(spec, origin),
+            // A forward has nothing to keep.
+            Resource::Forward(spec) => self.make_forward(spec, origin),
+        }
+    }
+
+    fn remove(&mut self, key: &ResourceKey) -> Result<(), ControlError> {
+        match key {
+            ResourceKey::Uplink(name) => self.drop_uplink(name),
+            ResourceKey::Bridge(name) => self.drop_bridge(name),
+            ResourceKey::Vxlan(name) => self.drop_vxlan(name),
+            ResourceKey::Port(name) => self.drop_station(name),
+            ResourceKey::Forward(key) => self.drop_forward(key),
+        }
+    }
+
+    /// A resource as it runs, with who asked for it.
+    pub(super) fn resource(&self, key: &ResourceKey) -> Result<(Resource, Origin), ControlError> {
+        Ok(match key {
+            ResourceKey::Uplink(name) => self.uplink(name).map(|uplink| (uplink.spec.clone().into(), uplink.origin))?,
+            ResourceKey::Bridge(name) => self.bridge(name).map(|bridge| (bridge.spec.clone().into(), bridge.origin))?,
+            ResourceKey::Vxlan(name) => self.tunnel(name).map(|tunnel| (tunnel.spec.clone().into(), tunnel.origin))?,
+            ResourceKey::Port(name) => self.port(name).map(|port| (port.spec.clone().into(), port.origin))?,
+            ResourceKey::Forward(key) => self.forward(key).map(|(spec, origin)| (spec.clone().into(), *origin))?,
+        })
+    }
+
+    /// Everything that runs.
+    pub(super) fn layout(&self) -> Layout {
+        let uplinks = self.uplinks.keys().cloned().map(ResourceKey::Uplink);
+        let bridges = self.bridges.keys().cloned().map(ResourceKey::Bridge);
+        let tunnels = self.tunnels.keys().cloned().map(ResourceKey::Vxlan);
+        let ports = self.ports.keys().cloned().map(ResourceKey::Port);
+        let forwards = self.forwards.keys().cloned().map(ResourceKey::Forward);
+        let keys = uplinks.chain(bridges).chain(tunnels).chain(ports).chain(forwards);
+        keys.filter_map(|key| self.resource(&key).ok()).collect()
+    }
+
+    /// Whether a resource is there and has no device, or no sockets.
+    pub(super) fn is_missing(&self, key: &ResourceKey) -> bool {
+        match key {
+            ResourceKey::Uplink(name) => self.uplinks.get(name).is_some_and(|uplink| !uplink.presence.state().has_device()),
+            ResourceKey::Port(name) => self.ports.get(name).is_some_and(|port| !port.presence.state().has_device()),
+            ResourceKey::Vxlan(name) => self.tunnels.get(name).is_some_and(|tunnel| tunnel.live().is_none()),
+            ResourceKey::Bridge(_) | ResourceKey::Forward(_) => false,
+        }
+    }
+
+    fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let id = BridgeId(self.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
@@ -129,16 +186,24 @@ impl Switch {
         self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
         self.bridge_ids.insert(id.0, ());
-        let name = spec.name.clone();
-        self.bridges.insert(name.clone(), Bridge { id, spec, origin });
+        self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;
         self.tell_services();
-        Ok(Step::DeleteBridge(name))
+        Ok(())
     }
 
-    fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<Step, ControlError> {
-        let Bridge { id, spec: old, origin: old_origin } = self.bridge(&spec.name)?;
-        let (id, old, old_origin) = (*id, old.clone(), *old_origin);
+    fn drop_bridge(&mut self, name: &BridgeName) -> Result<(), ControlError> {
+        let Some(bridge) = self.bridges.remove(name) else { return Ok(()) };
+        self.bridge_ids.remove(bridge.id.0);
+        self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+        self.tell_gateways()?;
+        self.tell_services();
+        Ok(())
+    }
+
+    fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
+        let Bridge { id, spec: old, .. } = self.bridge(&spec.name)?;
+        let (id, old) = (*id, old.clone());
         self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
@@ -153,7 +218,7 @@ impl Switch {
         self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;
         self.tell_services();
-        Ok(Step::SetBridge(old, old_origin))
+        Ok(())
     }
 
     /// Gives the devices of a bridge another MTU; all or none.

@@ -1,24 +1,123 @@
-//! Bridges, ports and tunnels added, changed and deleted at run time.
+//! Resources added, changed and deleted at run time: the same for every kind, but for what is checked.
 
 use super::plan::{self, Step};
-use super::{ControlError, Port, Switch, forget};
+use super::{ControlError, Switch};
 use crate::config::{Change, State};
 use api::{
-    BridgeName, BridgeSpec, Origin, Patch, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, SpecError, VlanChange,
-    VlanMode, VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, Resource,
+    ResourceKey, SpecError, UplinkSpec, VlanChange, VlanMode, VxlanChange,
 };
 
 impl Switch {
-    pub(super) fn add_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
-        if self.bridges.contains_key(&spec.name) {
-            return Err(ControlError::BridgeExists(spec.name));
+    /// Adds a resource that is not there.
+    pub(super) fn add(&mut self, resource: impl Into<Resource>) -> Result<Reply, ControlError> {
+        let resource = resource.into();
+        self.check_new(&resource)?;
+        self.put(resource, Step::Add)
+    }
+
+    /// Keeps what vsctl wants of a resource, and does it.
+    fn put(&mut self, resource: Resource, step: fn(Resource, Origin) -> Step) -> Result<Reply, ControlError> {
+        let port = match &resource {
+            Resource::Port(spec) => Some(spec.name.clone()),
+            _ => None,
+        };
+        let steps = vec![step(resource.clone(), Origin::Runtime)];
+        let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
+        if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
+            let all = self.layout().network().warnings();
+            notes.extend(all.iter().filter(|warning| warning.concerns(&name)).map(ToString::to_string));
         }
-        self.layout().network().check_bridge(&spec)?;
-        let change = Change::Set(spec.clone());
-        self.remember(
-            |state| state.bridges.insert(spec.name.clone(), change),
-            vec![Step::AddBridge(spec.clone(), Origin::Runtime)],
-        )
+        Ok(reply)
+    }
+
+    /// Deletes a resource. One that vsctl added and the file left no room for is forgotten.
+    pub(super) fn delete(&mut self, key: &ResourceKey) -> Result<Reply, ControlError> {
+        let is_there = self.resource(key).is_ok();
+        if !is_there && matches!(self.state.changes.0.get(key), Some(Change::Set(_))) {
+            return self.remember(|state| state.changes.0.remove(key), Vec::new());
+        }
+        self.check_deletable(key)?;
+        // That it was deleted matters only if the file names it, for the next start will say so.
+        let in_file = self.file.has(key);
+        let forget = |state: &mut State| match in_file {
+            true => state.changes.0.insert(key.clone(), Change::Deleted),
+            false => state.changes.0.remove(key),
+        };
+        self.remember(forget, vec![Step::Delete(key.clone())])
+    }
+
+    fn check_new(&self, resource: &Resource) -> Result<(), ControlError> {
+        let layout = self.layout();
+        match resource {
+            Resource::Bridge(spec) if self.bridges.contains_key(&spec.name) => {
+                return Err(ControlError::BridgeExists(spec.name.clone()));
+            }
+            Resource::Bridge(spec) => layout.network().check_bridge(spec)?,
+            Resource::Uplink(spec) if self.uplinks.contains_key(&spec.name) => {
+                return Err(ControlError::UplinkExists(spec.name.clone()));
+            }
+            Resource::Uplink(spec) => layout.network().check_uplink(spec)?,
+            Resource::Port(spec) => {
+                if let Some(port) = self.ports.get(&spec.name) {
+                    return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
+                }
+                layout.network().check_port(spec)?;
+                self.check_no_tunnel(&spec.name)?;
+            }
+            Resource::Vxlan(spec) => self.check_no_tunnel(&spec.name)?,
+            Resource::Forward(spec) => match self.forwards.get(&spec.key) {
+                Some((old, _)) => return Err(ControlError::ForwardExists(spec.key.clone(), old.to)),
+                None => layout.network().check_forward(spec)?,
+            },
+        }
+        Ok(())
+    }
+
+    fn check_no_tunnel(&self, name: &PortName) -> Result<(), ControlError> {
+        match self.tunnels.get(name) {
+            Some(tunnel) => Err(ControlError::VxlanExists(name.clone(), tunnel.spec.bridge.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_deletable(&self, key: &ResourceKey) -> Result<(), ControlError> {
+        match key {
+            ResourceKey::Bridge(name) => self.check_unused_bridge(name),
+            ResourceKey::Uplink(name) => self.check_unused_uplink(name),
+            ResourceKey::Port(name) => self.own_port(name).map(drop),
+            ResourceKey::Vxlan(_) | ResourceKey::Forward(_) => self.resource(key).map(drop),
+        }
+    }
+
+    fn check_unused_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
+        self.check_own_bridge(name)?;
+        let on_it: Vec<_> = self.ports.values().filter(|port| port.spec.bridge == *name).collect();
+        if let Some(first) = on_it.first() {
+            return Err(ControlError::BridgeInUse(name.clone(), on_it.len(), first.spec.name.clone()));
+        }
+        self.check_unforwarded(name)?;
+        match self.tunnels.values().find(|tunnel| tunnel.spec.bridge == *name) {
+            Some(tunnel) => Err(ControlError::BridgeTunnelled(name.clone(), tunnel.spec.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_unused_uplink(&self, name: &PortName) -> Result<(), ControlError> {
+        if !self.uplink(name)?.origin.is_of_users() {
+            return Err(ControlError::DockersUplink(name.clone()));
+        }
+        if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
+            let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
+            return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));
+        }
+        match self.forwards.keys().find(|key| key.uplink == *name) {
+            Some(key) => {
+                let advice = format!("remove it first with del-forward {key}");
+                Err(ControlError::UplinkInUse(name.clone(), format!("forward {key}"), advice))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn set_bridge(&mut self, name: &BridgeName, patch: &Patch) -> Result<Reply, ControlError> {
@@ -29,92 +128,54 @@ impl Switch {
     /// Makes a bridge what this says, if all that depends on it still fits.
     pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
         self.check_own_bridge(&spec.name)?;
+        self.layout().network().check_bridge(&spec)?;
+        self.check_forwards_with(spec.clone())?;
+        self.put(spec.into(), Step::Set)
+    }
+
+    pub(super) fn set_uplink(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
+        let uplink = self.uplink(name)?;
+        if uplink.origin == Origin::Docker {
+            return Err(ControlError::DockersUplink(name.clone()));
+        }
+        let spec: UplinkSpec = patch.apply(&uplink.spec)?;
+        self.layout().network().check_uplink(&spec)?;
+        self.check_forwards_with(spec.clone())?;
+        self.put(spec.into(), Step::Set)
+    }
+
+    /// Whether all forwards still fit if a resource becomes another.
+    fn check_forwards_with(&self, resource: impl Into<Resource>) -> Result<(), ControlError> {
         let mut layout = self.layout();
-        layout.network().check_bridge(&spec)?;
-        layout.bridges.insert(spec.name.clone(), (spec.clone(), Origin::Runtime));
-        layout.forwards.values().try_for_each(|(forward, _)| layout.network().check_forward(forward))?;
-        let (name, kept) = (spec.name.clone(), Change::Set(spec.clone()));
-        self.with_mtu_notes(|switch| {
-            switch.remember(|state| state.bridges.insert(name, kept), vec![Step::SetBridge(spec, Origin::Runtime)])
-        })
-    }
-
-    pub(super) fn delete_bridge(&mut self, name: BridgeName) -> Result<Reply, ControlError> {
-        if let Some(done) = self.forget_left_out(self.bridges.contains_key(&name), |state| &mut state.bridges, &name) {
-            return done;
-        }
-        self.check_own_bridge(&name)?;
-        let on_it: Vec<&Port> = self.ports.values().filter(|port| port.spec.bridge == name).collect();
-        if let Some(first) = on_it.first() {
-            return Err(ControlError::BridgeInUse(name, on_it.len(), first.spec.name.clone()));
-        }
-        self.check_unforwarded(&name)?;
-        if let Some(tunnel) = self.tunnels.values().find(|tunnel| tunnel.spec.bridge == name) {
-            return Err(ControlError::BridgeTunnelled(name, tunnel.spec.name.clone()));
-        }
-        let in_file = self.file.bridges.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.bridges, &name, in_file), vec![Step::DeleteBridge(name.clone())])
-    }
-
-    pub(super) fn add_port(&mut self, spec: PortSpec) -> Result<Reply, ControlError> {
-        if let Some(port) = self.ports.get(&spec.name) {
-            return Err(ControlError::PortExists(spec.name, port.spec.bridge.clone()));
-        }
-        self.layout().network().check_port(&spec)?;
-        if let Some(tunnel) = self.tunnels.get(&spec.name) {
-            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
-        }
-        let change = Change::Set(spec.clone());
-        let step = Step::AddPort(spec.clone(), Origin::Runtime);
-        self.with_warnings(&spec.name, |switch| {
-            switch.remember(|state| state.ports.insert(spec.name.clone(), change), vec![step])
-        })
+        layout.insert(resource, Origin::Runtime);
+        let network = layout.network();
+        Ok(network.forwards.iter().try_for_each(|forward| network.check_forward(forward))?)
     }
 
     pub(super) fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
-        let port = self.own_port(name)?;
-        let spec = changed(port.spec.clone(), change)?;
+        let spec = changed(self.own_port(name)?.spec.clone(), change)?;
         self.layout().network().check_port(&spec)?;
-        let kept = Change::Set(spec.clone());
-        let step = Step::SetPort(spec, Origin::Runtime);
-        self.with_warnings(name, |switch| switch.remember(|state| state.ports.insert(name.clone(), kept), vec![step]))
-    }
-
-    pub(super) fn delete_port(&mut self, name: PortName) -> Result<Reply, ControlError> {
-        if let Some(done) = self.forget_left_out(self.ports.contains_key(&name), |state| &mut state.ports, &name) {
-            return done;
-        }
-        self.own_port(&name)?;
-        let in_file = self.file.ports.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.ports, &name, in_file), vec![Step::DeletePort(name.clone())])
-    }
-
-    pub(super) fn add_vxlan(&mut self, spec: VxlanSpec) -> Result<Reply, ControlError> {
-        if let Some(tunnel) = self.tunnels.get(&spec.name) {
-            return Err(ControlError::VxlanExists(spec.name, tunnel.spec.bridge.clone()));
-        }
-        let change = Change::Set(spec.clone());
-        self.with_mtu_notes(|switch| {
-            let step = Step::AddVxlan(spec.clone(), Origin::Runtime);
-            switch.remember(|state| state.vxlans.insert(spec.name, change), vec![step])
-        })
+        self.put(spec.into(), Step::Set)
     }
 
     pub(super) fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
         let spec = self.tunnel(name)?.spec.clone().changed(change)?;
-        let kept = Change::Set(spec.clone());
-        self.with_mtu_notes(|switch| {
-            switch.remember(|state| state.vxlans.insert(name.clone(), kept), vec![Step::SetVxlan(spec, Origin::Runtime)])
-        })
+        self.put(spec.into(), Step::Set)
     }
 
-    pub(super) fn delete_vxlan(&mut self, name: PortName) -> Result<Reply, ControlError> {
-        if let Some(done) = self.forget_left_out(self.tunnels.contains_key(&name), |state| &mut state.vxlans, &name) {
-            return done;
+    /// Deletes a forward, whichever source asked for it: a container's runtime is not told.
+    pub(super) fn delete_forward(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
+        // A key without an IP version means the one that there is.
+        let other = ForwardKey { v6: true, ..key.clone() };
+        let is_known = |key: &ForwardKey| {
+            self.forwards.contains_key(key) || self.state.changes.0.contains_key(&ResourceKey::Forward(key.clone()))
+        };
+        let key = if is_known(key) || !is_known(&other) { key } else { &other };
+        match self.forwards.get(key) {
+            Some((_, Origin::Docker)) => self.withdraw_port(key),
+            Some((_, Origin::Container)) => self.withdraw_container_port(key),
+            _ => self.delete(&ResourceKey::Forward(key.clone())),
         }
-        self.tunnel(&name)?;
-        let in_file = self.file.vxlans.iter().any(|spec| spec.name == name);
-        self.remember(|state| forget(&mut state.vxlans, &name, in_file), vec![Step::DeleteVxlan(name.clone())])
     }
 
     /// Keeps a change and applies what it makes different about what is of this origin; the rest of the switch is not touched, even where it is
@@ -128,20 +189,6 @@ impl Switch {
         self.remember_and_follow(change, steps)?;
         self.names.retain(&self.state.docker);
         Ok(())
-    }
-
-    /// Adds to the answer what is most likely a mistake about a port.
-    fn with_warnings(
-        &mut self,
-        name: &PortName,
-        change: impl FnOnce(&mut Self) -> Result<Reply, ControlError>,
-    ) -> Result<Reply, ControlError> {
-        let mut reply = change(self)?;
-        if let Reply::Done(notes) = &mut reply {
-            let all = self.layout().network().warnings();
-            notes.extend(all.iter().filter(|warning| warning.concerns(name)).map(ToString::to_string));
-        }
-        Ok(reply)
     }
 
     /// Adds to the answer what the user should know about MTUs since the change.

@@ -1,13 +1,10 @@
 //! What vsctl changed: kept for the next start, listed beside the file, and forgotten where it does not fit that any more.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
-
 use super::plan::Step;
 use super::{ControlError, Switch};
 use crate::attach;
 use crate::config::{self, Change, Fate, Note, State};
-use api::{ChangeInfo, ChangeKind, Part, Reply};
+use api::{ChangeInfo, ChangeKind, Reply, Resource, ResourceKey};
 
 impl Switch {
     /// Carries out a change of one thing and keeps it for the next start. It is kept first: a change that cannot be kept is not
@@ -43,7 +40,7 @@ impl Switch {
     fn state_after(&self, steps: &[Step]) -> State {
         let mut state = self.state.clone();
         for step in steps {
-            if let Step::AddPort(spec, _) | Step::SetPort(spec, _) = step {
+            if let Step::Add(Resource::Port(spec), _) | Step::Set(Resource::Port(spec), _) = step {
                 state.made.expect(spec);
                 state.made.netns.extend(spec.netns.as_ref().and_then(attach::netns_to_make));
             }
@@ -62,17 +59,6 @@ impl Switch {
         }
     }
 
-    /// Forgets what vsctl added and the file left no room for, if it is not there; it is otherwise for its own kind's deletion.
-    pub(super) fn forget_left_out<N: Ord, T>(
-        &mut self,
-        is_there: bool,
-        changes: impl Fn(&mut State) -> &mut BTreeMap<N, Change<T>>,
-        name: &N,
-    ) -> Option<Result<Reply, ControlError>> {
-        let is_left_out = !is_there && matches!(changes(&mut self.state).get(name), Some(Change::Set(_)));
-        is_left_out.then(|| self.remember(|state| changes(state).remove(name), Vec::new()))
-    }
-
     pub(super) fn changes(&mut self, forget: bool) -> Result<Reply, ControlError> {
         let changes = self.list_changes();
         if !forget {
@@ -80,60 +66,29 @@ impl Switch {
         }
         let left_out: Vec<ChangeInfo> = changes.into_iter().filter(|change| !change.in_force).collect();
         if !left_out.is_empty() {
-            self.remember(|state| left_out.iter().for_each(|change| drop_change(state, change)), Vec::new())?;
+            let is_left_out =
+                |key: &ResourceKey| left_out.iter().any(|info| info.what == key.part() && info.name == key.to_string());
+            self.remember(|state| state.changes.0.retain(|key, _| !is_left_out(key)), Vec::new())?;
         }
         Ok(Reply::Changes(left_out))
     }
 
     fn list_changes(&self) -> Vec<ChangeInfo> {
         let (_, notes) = config::merge(&self.file, &self.state);
-        let State { bridges, ports, uplinks, forwards, vxlans, .. } = &self.state;
-        [
-            rows(Part::Uplink, uplinks, &notes),
-            rows(Part::Bridge, bridges, &notes),
-            rows(Part::Vxlan, vxlans, &notes),
-            rows(Part::Port, ports, &notes),
-            rows(Part::Forward, forwards, &notes),
-        ]
-        .concat()
+        self.state.changes.0.iter().map(|(key, change)| row(key, change, &notes)).collect()
     }
 }
 
-fn rows<N: Display, T>(what: Part, changes: &BTreeMap<N, Change<T>>, notes: &[Note]) -> Vec<ChangeInfo> {
-    let row = |(name, change): (&N, &Change<T>)| {
-        let name = name.to_string();
-        let fate = notes.iter().find(|note| note.what == what && note.name == name).map(|note| &note.fate);
-        // A start or reload puts the file into force, and forgets what it overrules.
-        let until = || Some("switch.toml has it: it is as the file says after the next reload or start".to_owned());
-        let (kind, in_force, why) = match (change, fate) {
-            (Change::Deleted, _) => (ChangeKind::Deleted, true, until()),
-            (Change::Set(_), Some(Fate::Overruled | Fate::Back)) => (ChangeKind::Changed, true, until()),
-            (Change::Set(_), Some(Fate::LeftOut { why, .. })) => (ChangeKind::Added, false, Some(why.clone())),
-            (Change::Set(_), None) => (ChangeKind::Added, true, None),
-        };
-        ChangeInfo { what, name, change: kind, in_force, why }
+fn row(key: &ResourceKey, change: &Change, notes: &[Note]) -> ChangeInfo {
+    let (what, name) = (key.part(), key.to_string());
+    let fate = notes.iter().find(|note| note.what == what && note.name == name).map(|note| &note.fate);
+    // A start or reload puts the file into force, and forgets what it overrules.
+    let until = || Some("switch.toml has it: it is as the file says after the next reload or start".to_owned());
+    let (kind, in_force, why) = match (change, fate) {
+        (Change::Deleted, _) => (ChangeKind::Deleted, true, until()),
+        (Change::Set(_), Some(Fate::Overruled | Fate::Back)) => (ChangeKind::Changed, true, until()),
+        (Change::Set(_), Some(Fate::LeftOut { why, .. })) => (ChangeKind::Added, false, Some(why.clone())),
+        (Change::Set(_), None) => (ChangeKind::Added, true, None),
     };
-    changes.iter().map(row).collect()
-}
-
-fn drop_change(state: &mut State, change: &ChangeInfo) {
-    fn drop_named<N: Display + Ord, T>(changes: &mut BTreeMap<N, T>, name: &str) {
-        changes.retain(|other, _| other.to_string() != name);
-    }
-    match change.what {
-        Part::Bridge => drop_named(&mut state.bridges, &change.name),
-        Part::Port => drop_named(&mut state.ports, &change.name),
-        Part::Uplink => drop_named(&mut state.uplinks, &change.name),
-        Part::Forward => drop_named(&mut state.forwards, &change.name),
-        Part::Vxlan => drop_named(&mut state.vxlans, &change.name),
-    }
-}
-
-/// Notes that something was deleted; which matters only if the file names it, for the next start will say so.
-pub(super) fn forget<N: Ord + Clone, T>(changes: &mut BTreeMap<N, Change<T>>, name: &N, in_file: bool) {
-    if in_file {
-        changes.insert(name.clone(), Change::Deleted);
-    } else {
-        changes.remove(name);
-    }
+    ChangeInfo { what, name, change: kind, in_force, why }
 }

@@ -16,7 +16,7 @@ use crate::docker::default_mac;
 use crate::host::HostError;
 use api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
-    ForwardSpec, Netns, NetworkName, Origin, PortName, PortState, Reply, Runtime,
+    ForwardSpec, Netns, NetworkName, Origin, PortName, PortSpec, PortState, Reply, ResourceKey, Runtime, UplinkSpec,
 };
 
 /// Why a container does not get what its plugin asks for.
@@ -121,11 +121,10 @@ impl Switch {
             return Err(ContainerRefusal::OwnNetns(spec.netns).into());
         }
         let bridge = self.network_bridge(spec.key.runtime, &spec.network, &layout)?;
-        layout.bridges.insert(bridge.name.clone(), (bridge.clone(), Origin::Container));
+        layout.insert(bridge.clone(), Origin::Container);
         let addresses = self.container_addresses(&spec, &bridge, &layout, old)?;
         let mac = spec.mac.or_else(|| default_mac(&addresses)).unwrap_or_else(|| self.state.station_mac(&spec.key.to_string()));
-        let taken =
-            layout.ports.values().map(|(port, _)| port).find(|port| port.bridge == bridge.name && port.mac == Some(mac));
+        let taken = layout.all::<PortSpec>().find(|port| port.bridge == bridge.name && port.mac == Some(mac));
         if let Some(port) = taken {
             return Err(ContainerRefusal::MacTaken(mac, self.whose_port(port)).into());
         }
@@ -154,8 +153,8 @@ impl Switch {
     fn layout_beside(&self, others: &Containers) -> Layout {
         let mut layout = self.layout();
         for (_, interface) in self.state.containers.0.iter().filter(|(key, _)| !others.0.contains_key(key)) {
-            layout.ports.remove(&interface.port);
-            interface.published.iter().for_each(|forward| drop(layout.forwards.remove(&forward.key)));
+            layout.remove(&ResourceKey::Port(interface.port.clone()));
+            interface.published.iter().for_each(|forward| layout.remove(&ResourceKey::Forward(forward.key.clone())));
         }
         layout
     }
@@ -167,7 +166,7 @@ impl Switch {
         network: &ContainerNetwork,
         layout: &Layout,
     ) -> Result<BridgeSpec, ControlError> {
-        if let Some((spec, origin)) = layout.bridges.get(&network.bridge) {
+        if let Some((spec, origin)) = layout.find::<BridgeSpec>(&network.bridge) {
             let is_same = network.make.as_ref().is_none_or(|make| make.addresses == spec.addresses);
             match (is_same, origin) {
                 (false, Origin::Container) if self.is_alone(runtime, network) => {}
@@ -176,15 +175,16 @@ impl Switch {
                 (true, _) => return Ok(spec.clone()),
             }
         }
-        let known = || layout.bridges.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let choices = || if layout.bridges.is_empty() { String::new() } else { format!(" among {}", known()) };
+        let known = || layout.all::<BridgeSpec>().map(|spec| spec.name.to_string()).collect::<Vec<_>>().join(", ");
+        let choices =
+            || Some(known()).filter(|known| !known.is_empty()).map_or_else(String::new, |known| format!(" among {known}"));
         let missing = || ContainerRefusal::NoBridge(network.bridge.clone(), choices());
         let make = network.make.as_ref().ok_or_else(missing)?;
         let mut layout = layout.clone();
         let (uplink, spec) = containers::make_bridge(make, network.internal, self.file.docker.uplink.as_ref());
         if let Some(uplink) = uplink {
             layout.network().check_uplink(&uplink)?;
-            layout.uplinks.entry(uplink.name.clone()).or_insert((uplink, Origin::Container));
+            layout.insert_new(uplink, Origin::Container);
         }
         layout.network().check_bridge(&spec)?;
         Ok(spec.checked()?)
@@ -203,7 +203,7 @@ impl Switch {
         layout: &Layout,
         old: Option<&Interface>,
     ) -> Result<Vec<IpNet>, ControlError> {
-        let on_it = || layout.ports.values().map(|(port, _)| port).filter(|port| port.bridge == bridge.name);
+        let on_it = || layout.all::<PortSpec>().filter(|port| port.bridge == bridge.name);
         let addresses = match &spec.addresses {
             ContainerAddresses::Given(addresses) => addresses.clone(),
             ContainerAddresses::Chosen { wishes, ranges } => {
@@ -242,19 +242,20 @@ impl Switch {
         layout: &Layout,
     ) -> Result<Vec<ForwardSpec>, ControlError> {
         let internal = interface.network.internal;
-        let Some((bridge, _)) = layout.bridges.get(&interface.network.bridge).filter(|_| !internal) else {
+        let Some((bridge, _)) = layout.find::<BridgeSpec>(&interface.network.bridge).filter(|_| !internal) else {
             return Ok(Vec::new());
         };
         let mut layout = layout.clone();
         let (uplink, _) = containers::make_bridge(bridge, internal, self.file.docker.uplink.as_ref());
         if let Some(uplink) = uplink {
-            layout.uplinks.entry(uplink.name.clone()).or_insert((uplink, Origin::Container));
+            layout.insert_new(uplink, Origin::Container);
         }
         let beside = others.0.iter().filter(|(other, _)| other.is_beside(key));
         let theirs: Vec<&ForwardSpec> = beside.flat_map(|(_, other)| &other.published).collect();
         let mut published: Vec<ForwardSpec> = Vec::new();
         for port in &interface.publish {
-            let uplink = bridge.uplink.as_ref().and_then(|name| layout.uplinks.get(name)).map(|(uplink, _)| uplink);
+            let uplink =
+                bridge.uplink.as_ref().and_then(|name| layout.find::<UplinkSpec>(name)).map(|(uplink, _)| uplink.clone());
             let uplink = uplink.ok_or_else(|| ContainerRefusal::NoUplink(port.port, bridge.name.clone()))?;
             let kind = uplink.kind_name();
             let forwards = containers::forwards(port, &interface.addresses, (&uplink.name, kind))?;
@@ -263,11 +264,11 @@ impl Switch {
             }
             let is_theirs = |forward: &ForwardSpec| theirs.iter().any(|other| other.key.overlaps(&forward.key, kind));
             for forward in forwards.into_iter().filter(|forward| !is_theirs(forward)) {
-                if let Some((old, _)) = layout.forwards.get(&forward.key) {
+                if let Some((old, _)) = layout.find::<ForwardSpec>(&forward.key) {
                     return Err(ControlError::ForwardExists(forward.key, old.to));
                 }
                 layout.network().check_forward(&forward)?;
-                layout.forwards.insert(forward.key.clone(), (forward.clone(), Origin::Container));
+                layout.insert(forward.clone(), Origin::Container);
                 published.push(forward);
             }
         }
@@ -405,7 +406,7 @@ impl Switch {
     /// Whether a layout leaves every running container its interfaces.
     pub(super) fn check_interfaces(&self, wanted: &Layout) -> Result<(), ControlError> {
         let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Container);
-        let lost = ports.map(|(name, _)| name).find(|name| !wanted.ports.contains_key(*name));
+        let lost = ports.map(|(name, _)| name).find(|name| !wanted.has(&ResourceKey::Port((*name).clone())));
         match lost.and_then(|name| self.state.containers.of_port(name)) {
             None => Ok(()),
             Some((key, interface)) => {

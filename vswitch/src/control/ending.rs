@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::plan::Step;
 use super::{Port, Switch};
 use crate::attach::Programs;
-use api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName};
+use api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName, ResourceKey};
 
 impl Switch {
     /// Removes every device and namespace that this switch made, but for those of `Self::staying`, which find the next vswitchd at
@@ -18,11 +18,11 @@ impl Switch {
             self.ports.values().filter(|port| port.spec.kind != PortKind::Link).map(|port| port.spec.name.clone()).collect();
         let netns = self.state.made.netns.clone();
         // Devices that stay forward until the workers end.
-        let going: Vec<Step> =
-            self.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(Step::DeletePort).collect();
-        let tunnels: Vec<Step> = self.tunnels.keys().cloned().map(Step::DeleteVxlan).collect();
-        for step in going.into_iter().chain(tunnels) {
-            if let Err(error) = self.perform(step) {
+        let going: Vec<ResourceKey> =
+            self.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(ResourceKey::Port).collect();
+        let tunnels: Vec<ResourceKey> = self.tunnels.keys().cloned().map(ResourceKey::Vxlan).collect();
+        for key in going.into_iter().chain(tunnels) {
+            if let Err(error) = self.perform(Step::Delete(key)) {
                 tracing::warn!("{error}");
             }
         }

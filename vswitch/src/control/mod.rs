@@ -61,19 +61,17 @@ use crate::config::{self, Config, Layout, State, StateFile};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Reply, Request};
+use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Reply, Request, ResourceKey};
 use capture::Captures;
-use changes::forget;
 use docker::Asking;
 use handover::Handover;
 use links::Presence;
-use plan::Step;
 use plane::datapath::{BridgeId, PortId, Slots};
 use plane::worker::{Command, Event, Handle, Stopped};
 use services::ServicesThread;
 use sockets::Sockets;
 use uplink::Uplink;
-use vxlan::{Run, TunnelPort};
+use vxlan::TunnelPort;
 use watchdog::Watchdog;
 
 /// The running switch.
@@ -234,16 +232,16 @@ impl Switch {
             self.follow_namespaces();
         }
         match request {
-            Request::AddBridge(spec) => self.add_bridge(spec),
+            Request::AddBridge(spec) => self.add(spec),
             Request::SetBridge(name, patch) => self.set_bridge(&name, &patch),
-            Request::DeleteBridge(name) => self.delete_bridge(name),
-            Request::AddPort(spec) => self.add_port(spec),
+            Request::DeleteBridge(name) => self.delete(&ResourceKey::Bridge(name)),
+            Request::AddPort(spec) => self.add(spec),
             Request::SetPort(name, change) => self.set_port(&name, change),
-            Request::DeletePort(name) => self.delete_port(name),
-            Request::AddUplink(spec) => self.add_uplink(spec),
+            Request::DeletePort(name) => self.delete(&ResourceKey::Port(name)),
+            Request::AddUplink(spec) => self.add(spec),
             Request::SetUplink(name, patch) => self.set_uplink(&name, &patch),
-            Request::DeleteUplink(name) => self.delete_uplink(&name),
-            Request::AddForward(spec) => self.add_forward(spec),
+            Request::DeleteUplink(name) => self.delete(&ResourceKey::Uplink(name)),
+            Request::AddForward(spec) => self.add(spec),
             Request::DeleteForward(key) => self.delete_forward(&key),
             Request::ListUplinks => self.uplink_infos().map(Reply::Uplinks),
             Request::ListForwards => Ok(Reply::Forwards(self.forward_infos())),
@@ -253,9 +251,9 @@ impl Switch {
             Request::AddRoute(bridge, route) => self.add_route(&bridge, route),
             Request::DeleteRoute(bridge, to) => self.delete_route(&bridge, to),
             Request::ListRoutes(bridge) => self.route_infos(bridge.as_ref()).map(Reply::Routes),
-            Request::AddVxlan(spec) => self.add_vxlan(spec),
+            Request::AddVxlan(spec) => self.add(spec),
             Request::SetVxlan(name, change) => self.set_vxlan(&name, &change),
-            Request::DeleteVxlan(name) => self.delete_vxlan(name),
+            Request::DeleteVxlan(name) => self.delete(&ResourceKey::Vxlan(name)),
             Request::ListVxlans(bridge) => self.vxlan_infos(bridge.as_ref()).map(Reply::Vxlans),
             Request::Reload => self.with_mtu_notes(Self::reload),
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos(None)?)),
@@ -302,7 +300,7 @@ impl Switch {
         let (wanted, mut notes) = self.wanted();
         let applied = self.check_containers(&wanted).and_then(|()| {
             let mut steps = plan::steps(&self.layout(), &wanted);
-            steps.extend(self.revive(&wanted, &steps));
+            steps.extend(plan::revival(&wanted, &steps, |key| self.is_missing(key)));
             self.apply(steps)
         });
         if let Err(error) = applied {
@@ -321,48 +319,10 @@ impl Switch {
         Ok(Reply::Done(notes))
     }
 
-    /// Steps that attach again what has no device and does not change.
-    fn revive(&self, wanted: &Layout, steps: &[Step]) -> Vec<Step> {
-        let touched: BTreeSet<&PortName> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::AddPort(spec, _) | Step::SetPort(spec, _) => Some(&spec.name),
-                Step::AddUplink(spec, _) | Step::SetUplink(spec, _) => Some(&spec.name),
-                Step::AddVxlan(spec, _) | Step::SetVxlan(spec, _) => Some(&spec.name),
-                Step::DeletePort(name) | Step::DeleteVxlan(name) | Step::DeleteUplink(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        let down = |name: &&PortName| self.ports.get(*name).is_some_and(|port| !port.presence.state().has_device());
-        let closed = |name: &&PortName| matches!(self.tunnels.get(*name), Some(TunnelPort { run: Run::Down(_), .. }));
-        let tunnels = wanted.vxlans.iter().filter(|(name, _)| closed(name) && !touched.contains(*name));
-        let tunnels = tunnels.map(|(_, (spec, origin))| Step::SetVxlan(spec.clone(), *origin));
-        let names = wanted.ports.keys().filter(down).filter(|name| !touched.contains(*name));
-        let ports = names.map(|name| &wanted.ports[name]).map(|(spec, origin)| Step::SetPort(spec.clone(), *origin));
-        let down = |name: &&PortName| self.uplinks.get(*name).is_some_and(|uplink| !uplink.presence.state().has_device());
-        let names = wanted.uplinks.keys().filter(down).filter(|name| !touched.contains(*name));
-        let uplinks = names.map(|name| &wanted.uplinks[name]).map(|(spec, origin)| Step::SetUplink(spec.clone(), *origin));
-        tunnels.chain(uplinks).chain(ports).collect()
-    }
-
     /// What the file and the changes at run time come to, and what to say about it.
     fn wanted(&self) -> (Layout, Vec<String>) {
         let (layout, notes) = config::merge(&self.file, &self.state);
         (layout, notes.iter().map(ToString::to_string).collect())
-    }
-
-    fn layout(&self) -> Layout {
-        let bridge = |(name, bridge): (&BridgeName, &Bridge)| (name.clone(), (bridge.spec.clone(), bridge.origin));
-        let port = |(name, port): (&PortName, &Port)| (name.clone(), (port.spec.clone(), port.origin));
-        let uplink = |(name, uplink): (&PortName, &Uplink)| (name.clone(), (uplink.spec.clone(), uplink.origin));
-        let vxlan = |(name, tunnel): (&PortName, &TunnelPort)| (name.clone(), (tunnel.spec.clone(), tunnel.origin));
-        Layout {
-            bridges: self.bridges.iter().map(bridge).collect(),
-            ports: self.ports.iter().map(port).collect(),
-            uplinks: self.uplinks.iter().map(uplink).collect(),
-            forwards: self.forwards.clone(),
-            vxlans: self.tunnels.iter().map(vxlan).collect(),
-        }
     }
 
     fn bridge(&self, name: &BridgeName) -> Result<&Bridge, ControlError> {

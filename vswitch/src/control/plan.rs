@@ -1,30 +1,31 @@
 //! From what runs to what is wanted, in the order that disturbs least.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::config::Layout;
 use api::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, InterfaceName, Netns, Origin, PortName, PortSpec, Reach, UplinkKindName,
-    UplinkSpec, VxlanSpec,
+    ForwardKey, InterfaceName, Netns, Origin, PortSpec, Reach, Resource, ResourceKey, UplinkKindName, UplinkSpec, VxlanSpec,
 };
 
 /// One step. Each has an inverse, so a list of them can be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    AddBridge(BridgeSpec, Origin),
-    SetBridge(BridgeSpec, Origin),
-    DeleteBridge(BridgeName),
-    AddPort(PortSpec, Origin),
-    SetPort(PortSpec, Origin),
-    DeletePort(PortName),
-    AddUplink(UplinkSpec, Origin),
-    SetUplink(UplinkSpec, Origin),
-    DeleteUplink(PortName),
-    AddForward(ForwardSpec, Origin),
-    DeleteForward(ForwardKey),
-    AddVxlan(VxlanSpec, Origin),
-    SetVxlan(VxlanSpec, Origin),
-    DeleteVxlan(PortName),
+    /// Makes a resource, as this source asked for.
+    Add(Resource, Origin),
+    /// Makes a resource that is there another.
+    Set(Resource, Origin),
+    /// Removes a resource.
+    Delete(ResourceKey),
+}
+
+impl Step {
+    /// The resource that it is about.
+    pub(super) fn key(&self) -> ResourceKey {
+        match self {
+            Self::Add(resource, _) | Self::Set(resource, _) => resource.key(),
+            Self::Delete(key) => key.clone(),
+        }
+    }
 }
 
 /// Where a port's device is: two ports cannot share it.
@@ -34,73 +35,62 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
-/// Uplinks come before the bridges that use them, bridges before their ports, tunnels before ports, whose MTU they decide; and they go after them. What is removed goes last,
-/// so that a failing step before has cost nobody a connection; except what makes place for something new.
+/// What others depend on is made before them and goes after them. What is removed goes last, so that a failing step before has cost nobody a
+/// connection; except what makes place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
-    for (key, (spec, origin)) in &running.forwards {
-        let same = wanted.forwards.get(key).is_some_and(|new| *new == (spec.clone(), *origin));
-        // Another kind of uplink may not get the port, and need not if nobody wants it any more.
-        let moves = running.uplinks.get(&key.uplink) != wanted.uplinks.get(&key.uplink);
-        let in_the_way = moves || wanted.forwards.keys().any(|new| new.overlaps(key, UplinkKindName::Host));
-        if !same {
-            let list = if in_the_way { &mut first } else { &mut last };
-            list.push(Step::DeleteForward(key.clone()));
+    for (key, resource, _) in running.iter().rev().filter(|(key, resource, origin)| goes(key, (*resource, *origin), wanted)) {
+        let list = if is_in_the_way(resource, running, wanted) { &mut first } else { &mut last };
+        list.push(Step::Delete(key.clone()));
+    }
+    for (key, resource, origin) in wanted.iter() {
+        match running.get(key) {
+            Some(old) if old == (resource, origin) => {}
+            Some(_) if !goes(key, (resource, origin), running) => first.push(Step::Set(resource.clone(), origin)),
+            _ => first.push(Step::Add(resource.clone(), origin)),
         }
     }
-    for (name, (spec, _)) in running.vxlans.iter().filter(|(name, _)| !wanted.vxlans.contains_key(*name)) {
-        let in_the_way = wanted.vxlans.values().any(|(new, _)| new.collides_with(spec)) || wanted.has_port(name);
-        let list = if in_the_way { &mut first } else { &mut last };
-        list.push(Step::DeleteVxlan(name.clone()));
-    }
-    for (name, (spec, _)) in running.ports.iter().filter(|(name, _)| !wanted.ports.contains_key(*name)) {
-        let in_the_way = wanted.ports.values().any(|(new, _)| place(new) == place(spec)) || wanted.has_port(name);
-        let list = if in_the_way { &mut first } else { &mut last };
-        list.push(Step::DeletePort(name.clone()));
-    }
-    differences(&running.uplinks, &wanted.uplinks, Step::AddUplink, Step::SetUplink, &mut first);
-    differences(&running.bridges, &wanted.bridges, Step::AddBridge, Step::SetBridge, &mut first);
-    differences(&running.vxlans, &wanted.vxlans, Step::AddVxlan, Step::SetVxlan, &mut first);
-    differences(&running.ports, &wanted.ports, Step::AddPort, Step::SetPort, &mut first);
-    differences(&running.forwards, &wanted.forwards, Step::AddForward, Step::AddForward, &mut first);
-    last.extend(missing(&running.bridges, &wanted.bridges).map(Step::DeleteBridge));
-    last.extend(missing(&running.uplinks, &wanted.uplinks).map(Step::DeleteUplink));
     first.extend(last);
     first
+}
+
+/// Whether what runs is removed: it is not wanted, or is a forward, which only goes and comes.
+fn goes(key: &ResourceKey, resource: (&Resource, Origin), other: &Layout) -> bool {
+    match other.get(key) {
+        Some(same) => matches!(key, ResourceKey::Forward(_)) && same != resource,
+        None => true,
+    }
+}
+
+/// Whether something that is wanted cannot be while this runs.
+fn is_in_the_way(resource: &Resource, running: &Layout, wanted: &Layout) -> bool {
+    match resource {
+        Resource::Uplink(_) | Resource::Bridge(_) => false,
+        Resource::Vxlan(spec) => wanted.has_port(&spec.name) || wanted.all::<VxlanSpec>().any(|new| new.collides_with(spec)),
+        Resource::Port(spec) => wanted.has_port(&spec.name) || wanted.all::<PortSpec>().any(|new| place(new) == place(spec)),
+        // Another kind of uplink may not get the port, and need not if no source wants it any more.
+        Resource::Forward(spec) => {
+            let uplink =
+                |layout: &Layout| layout.find::<UplinkSpec>(&spec.key.uplink).map(|(uplink, origin)| (uplink.clone(), origin));
+            let overlaps = |new: &ForwardKey| new.overlaps(&spec.key, UplinkKindName::Host);
+            uplink(running) != uplink(wanted) || wanted.all().any(|new: &api::ForwardSpec| overlaps(&new.key))
+        }
+    }
 }
 
 /// Whether a step is about something of this origin. What is removed and is of another was on a bridge that goes.
 pub(super) fn concerns(step: &Step, wanted: Origin) -> bool {
     match step {
-        Step::AddBridge(_, origin) | Step::SetBridge(_, origin) => *origin == wanted,
-        Step::AddPort(_, origin) | Step::SetPort(_, origin) => *origin == wanted,
-        Step::AddUplink(_, origin) | Step::SetUplink(_, origin) => *origin == wanted,
-        Step::AddVxlan(_, origin) | Step::SetVxlan(_, origin) => *origin == wanted,
-        Step::AddForward(_, origin) => *origin == wanted,
-        Step::DeleteBridge(_) | Step::DeletePort(_) | Step::DeleteUplink(_) | Step::DeleteForward(_) | Step::DeleteVxlan(_) => {
-            true
-        }
+        Step::Add(_, origin) | Step::Set(_, origin) => *origin == wanted,
+        Step::Delete(_) => true,
     }
 }
 
-fn differences<N: Ord, T: Clone + PartialEq>(
-    running: &BTreeMap<N, (T, Origin)>,
-    wanted: &BTreeMap<N, (T, Origin)>,
-    add: fn(T, Origin) -> Step,
-    set: fn(T, Origin) -> Step,
-    steps: &mut Vec<Step>,
-) {
-    for (name, (spec, origin)) in wanted {
-        match running.get(name) {
-            None => steps.push(add(spec.clone(), *origin)),
-            Some(old) if *old != (spec.clone(), *origin) => steps.push(set(spec.clone(), *origin)),
-            Some(_) => {}
-        }
-    }
-}
-
-fn missing<N: Ord + Clone, T>(running: &BTreeMap<N, T>, wanted: &BTreeMap<N, T>) -> impl Iterator<Item = N> {
-    running.keys().filter(|name| !wanted.contains_key(*name)).cloned()
+/// Steps that make again what has no device, among what does not change.
+pub(super) fn revival(wanted: &Layout, steps: &[Step], is_missing: impl Fn(&ResourceKey) -> bool) -> Vec<Step> {
+    let touched: BTreeSet<ResourceKey> = steps.iter().map(Step::key).collect();
+    let missing = wanted.iter().filter(|(key, ..)| !touched.contains(key) && is_missing(key));
+    missing.map(|(_, resource, origin)| Step::Set(resource.clone(), origin)).collect()
 }
 
 /// Whether a port must be taken apart and put together again to change like this, which its station sees as a link that goes
@@ -122,6 +112,7 @@ pub(super) fn needs_new_sockets(old: &VxlanSpec, new: &VxlanSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::{BridgeSpec, ForwardSpec};
 
     fn layout(text: &str) -> Layout {
         #[derive(serde::Deserialize)]
@@ -137,14 +128,10 @@ mod tests {
             #[serde(default)]
             vxlan: Vec<VxlanSpec>,
         }
-        let file: File = toml::from_str(text).unwrap();
-        Layout {
-            bridges: file.bridge.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
-            ports: file.port.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
-            uplinks: file.uplink.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
-            forwards: file.forward.into_iter().map(|spec| (spec.key.clone(), (spec, Origin::File))).collect(),
-            vxlans: file.vxlan.into_iter().map(|spec| (spec.name.clone(), (spec, Origin::File))).collect(),
-        }
+        let File { bridge, port, uplink, forward, vxlan } = toml::from_str(text).unwrap();
+        let resources = bridge.into_iter().map(Resource::from).chain(port.into_iter().map(Resource::from));
+        let resources = resources.chain(uplink.into_iter().map(Resource::from)).chain(forward.into_iter().map(Resource::from));
+        resources.chain(vxlan.into_iter().map(Resource::from)).map(|resource| (resource, Origin::File)).collect()
     }
 
     const TWO: &str = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"x\"\n\
@@ -161,18 +148,18 @@ mod tests {
     #[test]
     fn bridges_come_first_and_go_last() {
         let names = |steps: Vec<Step>| -> Vec<String> {
-            let text = |step| format!("{step:?}").split(['(', '{']).next().unwrap_or_default().to_owned();
-            steps.into_iter().map(text).collect()
+            let verb = |step: &Step| format!("{step:?}").split(['(', '{']).next().unwrap_or_default().to_owned();
+            steps.iter().map(|step| format!("{} {}", verb(step), step.key().part())).collect()
         };
-        assert_eq!(names(steps(&Layout::default(), &layout(TWO))), ["AddBridge", "AddPort", "AddPort"]);
-        assert_eq!(names(steps(&layout(TWO), &Layout::default())), ["DeletePort", "DeletePort", "DeleteBridge"]);
+        assert_eq!(names(steps(&Layout::default(), &layout(TWO))), ["Add bridge", "Add port", "Add port"]);
+        assert_eq!(names(steps(&layout(TWO), &Layout::default())), ["Delete port", "Delete port", "Delete bridge"]);
         let more = format!("{TWO}{WAN}");
-        let up = ["AddUplink", "AddBridge", "AddPort", "AddPort", "AddForward"];
+        let up = ["Add uplink", "Add bridge", "Add port", "Add port", "Add forward"];
         assert_eq!(names(steps(&Layout::default(), &layout(&more))), up);
-        let down = ["DeleteForward", "DeletePort", "DeletePort", "DeleteBridge", "DeleteUplink"];
+        let down = ["Delete forward", "Delete port", "Delete port", "Delete bridge", "Delete uplink"];
         assert_eq!(names(steps(&layout(&more), &Layout::default())), down);
         let moved = more.replace("10.0.0.2:80", "10.0.0.3:80");
-        assert_eq!(names(steps(&layout(&more), &layout(&moved))), ["DeleteForward", "AddForward"]);
+        assert_eq!(names(steps(&layout(&more), &layout(&moved))), ["Delete forward", "Add forward"]);
     }
 
     #[test]
@@ -180,7 +167,8 @@ mod tests {
         let renamed = TWO.replace("\"a\"", "\"c\"");
         let steps = steps(&layout(TWO), &layout(&renamed));
         assert!(
-            matches!(&steps[..], [Step::DeletePort(a), Step::AddPort(c, _)] if a.as_str() == "a" && c.name.as_str() == "c")
+            matches!(&steps[..], [Step::Delete(a), Step::Add(c, _)] if a.to_string() == "a" && c.key().to_string() == "c"),
+            "{steps:?}"
         );
     }
 
@@ -190,12 +178,12 @@ mod tests {
     fn a_tunnel_in_the_way_goes_before_its_successor() {
         let renamed = TUNNEL.replace("\"x\"", "\"y\"");
         let steps = steps(&layout(&format!("{TWO}{TUNNEL}")), &layout(&format!("{TWO}{renamed}")));
-        assert!(matches!(&steps[..], [Step::DeleteVxlan(_), Step::AddVxlan(..)]));
+        assert!(matches!(&steps[..], [Step::Delete(ResourceKey::Vxlan(_)), Step::Add(Resource::Vxlan(_), _)]));
     }
 
     #[test]
     fn tunnels_change_their_peers_in_place() {
-        let spec = |rest: &str| layout(&format!("{TUNNEL}{rest}")).vxlans.into_values().next().unwrap().0;
+        let spec = |rest: &str| layout(&format!("{TUNNEL}{rest}")).all::<VxlanSpec>().next().unwrap().clone();
         let base = spec("");
         assert!(!needs_new_sockets(&base, &spec("peers = [\"192.0.2.2\"]\nlearn = false\nbum-limit = 5\nvlan = 3")));
         for rest in ["port = 8472", "udp-checksum = false", "ttl = 3", "group = \"239.1.1.1\"\ndevice = \"eth0\""] {
@@ -205,7 +193,7 @@ mod tests {
 
     #[test]
     fn only_another_device_takes_the_link_down() {
-        let base = layout(TWO).ports.into_values().next().unwrap().0;
+        let base = layout(TWO).all::<PortSpec>().next().unwrap().clone();
         let change = |rest: &str| {
             let text = format!("name = \"a\"\nbridge = \"br0\"\n{rest}");
             needs_new_device(&base, &toml::from_str(&text).unwrap())

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::links::{self, Presence};
-use super::plan::{self, Step};
+use super::plan;
 use super::{ControlError, Port, Switch};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
@@ -17,19 +17,19 @@ use plane::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
 use plane::worker::Command;
 
 impl Switch {
-    pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let id = port_vacancy(&self.port_ids)?;
         let name = spec.name.clone();
         let port = self.attach(id, spec, origin)?;
         self.port_ids.insert(id.0, name.clone());
         self.captures.add_interface(id, &port.spec);
-        self.ports.insert(name.clone(), port);
+        self.ports.insert(name, port);
         self.tell_services();
-        Ok(Step::DeletePort(name))
+        Ok(())
     }
 
     /// A port without a device. Its number never gets to a worker: [`Self::replace_port`] gives it another.
-    pub(super) fn add_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
+    pub(super) fn add_port_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
         let id = PortId(self.port_ids.vacancy());
         self.port_ids.insert(id.0, spec.name.clone());
         let port =
@@ -37,18 +37,17 @@ impl Switch {
         self.ports.insert(port.spec.name.clone(), port);
     }
 
-    pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let port = self.port(&name)?;
-        let (id, old, old_origin, mac) = (port.id, port.spec.clone(), port.origin, port.mac);
+        let (id, old, mac) = (port.id, port.spec.clone(), port.mac);
         let (mtu, gateways) =
             (self.port_mtu(&spec.bridge)?, self.gateways_of(&spec, &self.bridge(&spec.bridge)?.spec.addresses));
-        let inverse = Step::SetPort(old.clone(), old_origin);
         if spec == old && links::is_missing(port) {
-            return self.try_port(&name).map(|()| inverse);
+            return self.try_port(&name);
         }
         if plan::needs_new_device(&old, &spec) || !port.presence.state().has_device() {
-            return self.replace_port(spec, origin).map(|()| inverse);
+            return self.replace_port(spec, origin);
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
         if touches_device {
@@ -65,30 +64,30 @@ impl Switch {
             (port.spec, port.origin, port.mac) = (spec, origin, mac);
         }
         self.tell_services();
-        Ok(inverse)
+        Ok(())
     }
 
     /// Takes a port's device away and gives it another; if that fails, the first one comes back.
     fn replace_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         self.check_place(&spec)?;
-        let back = self.drop_port(&name)?;
-        if let Err(error) = self.make_port(spec, origin) {
-            if let (Err(again), Step::AddPort(spec, origin)) = (self.perform(back.clone()), back) {
-                tracing::error!("could not be taken back: {again}");
-                self.add_down(spec, origin, &again);
-            }
-            return Err(error);
+        let old = self.port(&name)?;
+        let (old, old_origin) = (old.spec.clone(), old.origin);
+        self.drop_port(&name)?;
+        let Err(error) = self.make_port(spec, origin) else { return Ok(()) };
+        if let Err(again) = self.make_port(old.clone(), old_origin) {
+            tracing::error!("could not be taken back: {again}");
+            self.add_port_down(old, old_origin, &again);
         }
-        Ok(())
+        Err(error)
     }
 
     /// Removes a port whose station is gone with it, and may soon give its addresses to another.
-    pub(super) fn drop_station(&mut self, name: &PortName) -> Result<Step, ControlError> {
+    pub(super) fn drop_station(&mut self, name: &PortName) -> Result<(), ControlError> {
         let port = self.port(name)?;
         let bridge = self.bridge(&port.spec.bridge)?.id;
         let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
-        let inverse = self.drop_port(name)?;
+        self.drop_port(name)?;
         for host in self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
             // With its thread, its sessions have ended.
             let _ = host.forget(&addresses);
@@ -96,12 +95,12 @@ impl Switch {
         if let Some(router) = self.workers.first() {
             router.hint(Command::ForgetStations(bridge, addresses));
         }
-        Ok(inverse)
+        Ok(())
     }
 
-    fn drop_port(&mut self, name: &PortName) -> Result<Step, ControlError> {
+    fn drop_port(&mut self, name: &PortName) -> Result<(), ControlError> {
         let port = self.port(name)?;
-        let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
+        let (id, spec) = (port.id, port.spec.clone());
         for worker in &self.workers {
             worker.ask(|reply| Command::Detach(id, reply))?;
         }
@@ -113,7 +112,7 @@ impl Switch {
         self.state.made.ports.remove(name);
         self.remove_idle_netns(spec.netns.as_ref());
         self.tell_services();
-        Ok(Step::AddPort(spec, origin))
+        Ok(())
     }
 
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
@@ -201,7 +200,7 @@ impl Switch {
     pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
         let kept = |spec: &PortSpec| {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
-            wanted.ports.get(&spec.name).is_some_and(|(now, _)| same(now))
+            wanted.find(&spec.name).is_some_and(|(now, _)| same(now))
         };
         let leftovers: Vec<PortSpec> = self.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
         for spec in leftovers {
@@ -211,7 +210,7 @@ impl Switch {
             }
             self.state.made.ports.remove(&spec.name);
         }
-        let used: BTreeSet<&Netns> = wanted.ports.values().filter_map(|(spec, _)| spec.netns.as_ref()).collect();
+        let used: BTreeSet<&Netns> = wanted.all::<PortSpec>().filter_map(|spec| spec.netns.as_ref()).collect();
         let idle = |name: &&String| !used.contains(&Netns::Name((*name).clone()));
         for name in self.state.made.netns.iter().filter(idle).cloned().collect::<Vec<_>>() {
             self.remove_netns(&name);

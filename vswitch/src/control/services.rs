@@ -119,7 +119,7 @@ impl Switch {
             mac: self.gateway_mac(&bridge.spec.name),
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,
-            advertises: !matches!(bridge.origin, Origin::Docker | Origin::Container),
+            advertises: bridge.origin.is_of_users(),
             members: self.members(&bridge.spec.name),
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();

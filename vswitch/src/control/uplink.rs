@@ -10,15 +10,11 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
 use super::links::Presence;
-use super::plan::Step;
 use super::ports::port_vacancy;
-use super::{ControlError, Switch, forget, sessions};
+use super::{ControlError, Switch, sessions};
 use crate::attach;
-use crate::config::Change;
 use crate::host::{self, HostUplink};
-use api::{
-    BridgeName, BridgeSpec, ControlFrames, Origin, Patch, PortName, Reply, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec,
-};
+use api::{BridgeName, BridgeSpec, ControlFrames, Origin, PortName, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec};
 use plane::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
 use plane::device::Device;
 use plane::worker::{Command, Handle};
@@ -85,52 +81,7 @@ pub(super) struct Opened {
 }
 
 impl Switch {
-    pub(super) fn add_uplink(&mut self, spec: UplinkSpec) -> Result<Reply, ControlError> {
-        if self.uplinks.contains_key(&spec.name) {
-            return Err(ControlError::UplinkExists(spec.name));
-        }
-        self.layout().network().check_uplink(&spec)?;
-        let change = Change::Set(spec.clone());
-        self.remember(
-            |state| state.uplinks.insert(spec.name.clone(), change),
-            vec![Step::AddUplink(spec.clone(), Origin::Runtime)],
-        )
-    }
-
-    pub(super) fn set_uplink(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
-        let uplink = self.uplink(name)?;
-        if uplink.origin == Origin::Docker {
-            return Err(ControlError::DockersUplink(name.clone()));
-        }
-        let spec = patch.apply(&uplink.spec)?;
-        let mut layout = self.layout();
-        layout.network().check_uplink(&spec)?;
-        layout.uplinks.insert(name.clone(), (spec.clone(), Origin::Runtime));
-        layout.forwards.values().try_for_each(|(forward, _)| layout.network().check_forward(forward))?;
-        let kept = Change::Set(spec.clone());
-        self.remember(|state| state.uplinks.insert(name.clone(), kept), vec![Step::SetUplink(spec, Origin::Runtime)])
-    }
-
-    pub(super) fn delete_uplink(&mut self, name: &PortName) -> Result<Reply, ControlError> {
-        if let Some(done) = self.forget_left_out(self.uplinks.contains_key(name), |state| &mut state.uplinks, name) {
-            return done;
-        }
-        if matches!(self.uplink(name)?.origin, Origin::Docker | Origin::Container) {
-            return Err(ControlError::DockersUplink(name.clone()));
-        }
-        if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
-            let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
-            return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));
-        }
-        if let Some(key) = self.forwards.keys().find(|key| key.uplink == *name) {
-            let advice = format!("remove it first with del-forward {key}");
-            return Err(ControlError::UplinkInUse(name.clone(), format!("forward {key}"), advice));
-        }
-        let in_file = self.file.uplinks.iter().any(|spec| spec.name == *name);
-        self.remember(|state| forget(&mut state.uplinks, name, in_file), vec![Step::DeleteUplink(name.clone())])
-    }
-
-    pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_leases(spec.name.as_str(), &format!("uplink \"{}\"", spec.name), spec.addresses())?;
         let name = spec.name.clone();
         let mac = self.uplink_mac(&spec);
@@ -144,8 +95,7 @@ impl Switch {
             return Err(ControlError::Poll(name, error));
         }
         self.captures.add_uplink(port, &spec);
-        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, presence, lease: None, host })?;
-        Ok(Step::DeleteUplink(name))
+        self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, presence, lease: None, host })
     }
 
     /// An uplink without a device, so that bridges and forwards that name it have something to name.
@@ -185,14 +135,13 @@ impl Switch {
         told
     }
 
-    pub(super) fn change_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn change_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<(), ControlError> {
         let old = self.uplink(&spec.name)?;
-        let inverse = Step::SetUplink(old.spec.clone(), old.origin);
         let same_device =
             old.spec.device() == spec.device() && old.mac == self.uplink_mac(&spec) && old.presence.state().has_device();
         let name = spec.name.clone();
         if old.spec == spec && matches!(spec.kind, UplinkKind::Link { .. }) && !old.presence.state().has_device() {
-            return self.try_uplink(&name).map(|()| inverse);
+            return self.try_uplink(&name);
         }
         self.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
@@ -204,10 +153,11 @@ impl Switch {
             self.refresh_uplink(&name)?;
             self.follow_bridges();
             self.tell_services();
-            return Ok(inverse);
+            return Ok(());
         }
-        let Step::AddUplink(old, old_origin) = self.drop_uplink(&name)? else { return Ok(inverse) };
-        let Err(error) = self.make_uplink(spec, origin) else { return Ok(inverse) };
+        let (old, old_origin) = (old.spec.clone(), old.origin);
+        self.drop_uplink(&name)?;
+        let Err(error) = self.make_uplink(spec, origin) else { return Ok(()) };
         if let Err(again) = self.make_uplink(old.clone(), old_origin) {
             tracing::error!("could not be taken back: {again}");
             self.add_uplink_down(old, old_origin, &again)?;
@@ -215,7 +165,7 @@ impl Switch {
         Err(error)
     }
 
-    pub(super) fn drop_uplink(&mut self, name: &PortName) -> Result<Step, ControlError> {
+    pub(super) fn drop_uplink(&mut self, name: &PortName) -> Result<(), ControlError> {
         let (bridge, port) = (self.uplink(name)?.bridge, self.uplink(name)?.port);
         let router = self.router()?;
         router.ask(|reply| Command::Detach(port, reply))?;
@@ -223,9 +173,9 @@ impl Switch {
         router.tell(Command::RemoveBridge(bridge))?;
         self.bridge_ids.remove(bridge.0);
         self.port_ids.remove(port.0);
-        let uplink = self.uplinks.remove(name).ok_or_else(|| ControlError::NoUplink(name.clone(), Vec::new()))?;
+        self.uplinks.remove(name);
         self.tell_services();
-        Ok(Step::AddUplink(uplink.spec, uplink.origin))
+        Ok(())
     }
 
     /// Tells the uplinks by the host's sockets which gateways lead to them, and what the links of their stations take.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::{self, Step};
+use super::plan;
 use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
 use crate::attach::AttachError;
@@ -58,7 +58,7 @@ impl Live {
 }
 
 impl Switch {
-    pub(super) fn make_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn make_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_vxlan(&spec)?;
         let (name, bridge) = (spec.name.clone(), spec.bridge.clone());
         let before = self.port_mtu(&bridge)?;
@@ -66,26 +66,24 @@ impl Switch {
         self.tunnels.insert(name.clone(), TunnelPort { spec, origin, run });
         if let Err(error) = self.fit_mtu(&bridge, before) {
             // Without the tunnel the devices are as they were.
-            self.close_vxlan(&name)?;
+            self.close_vxlan(&name);
             return Err(error);
         }
-        Ok(Step::DeleteVxlan(name))
+        Ok(())
     }
 
     /// A tunnel that could not be opened, which a reload tries again.
-    pub(super) fn add_vxlan_down(&mut self, spec: VxlanSpec, error: &ControlError) {
+    pub(super) fn add_vxlan_down(&mut self, spec: VxlanSpec, origin: Origin, error: &ControlError) {
         let run = Run::Down(error.to_string());
-        self.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin: Origin::Runtime, run });
+        self.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin, run });
     }
 
-    pub(super) fn change_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<Step, ControlError> {
+    pub(super) fn change_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let tunnel = self.tunnel(&name)?;
-        let (old, old_origin) = (tunnel.spec.clone(), tunnel.origin);
-        let inverse = Step::SetVxlan(old.clone(), old_origin);
+        let old = tunnel.spec.clone();
         let Some(live) = tunnel.live().filter(|_| !plan::needs_new_sockets(&old, &spec)) else {
-            self.replace_vxlan(spec, origin)?;
-            return Ok(inverse);
+            return self.replace_vxlan(spec, origin);
         };
         let (id, shared) = (live.id, Arc::clone(&live.shared));
         let underlay = underlay::survey(&spec).map_err(|error| ControlError::Attach(name.clone(), error))?;
@@ -102,7 +100,7 @@ impl Switch {
                 tracing::warn!("{error}");
             }
         }
-        Ok(inverse)
+        Ok(())
     }
 
     /// Looks whether the MTUs of the underlay are what they were, and follows them.
@@ -118,21 +116,21 @@ impl Switch {
             let Some(tunnel) = self.tunnels.get(&name) else { continue };
             let (spec, origin) = (tunnel.spec.clone(), tunnel.origin);
             match self.change_vxlan(spec, origin) {
-                Ok(_) => tracing::info!(vxlan = %name, "the underlay's MTU is {mtu} now"),
+                Ok(()) => tracing::info!(vxlan = %name, "the underlay's MTU is {mtu} now"),
                 Err(error) => tracing::warn!("the MTU of vxlan \"{name}\" cannot follow the underlay's: {error}"),
             }
         }
     }
 
-    pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<Step, ControlError> {
+    pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<(), ControlError> {
         let TunnelPort { spec, .. } = self.tunnel(name)?;
         let bridge = spec.bridge.clone();
         let before = self.port_mtu(&bridge)?;
-        let TunnelPort { spec, origin, .. } = self.close_vxlan(name)?;
+        self.close_vxlan(name);
         if let Err(error) = self.fit_mtu(&bridge, before) {
             tracing::warn!("{error}");
         }
-        Ok(Step::AddVxlan(spec, origin))
+        Ok(())
     }
 
     /// The MTU that the devices of a bridge get: no more than its tunnels carry.
@@ -239,15 +237,15 @@ impl Switch {
     fn replace_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_vxlan(&spec)?;
         self.bridge(&spec.bridge)?;
-        let back = self.drop_vxlan(&spec.name)?;
-        if let Err(error) = self.make_vxlan(spec, origin) {
-            if let (Err(again), Step::AddVxlan(spec, _)) = (self.perform(back.clone()), back) {
-                tracing::error!("could not be taken back: {again}");
-                self.add_vxlan_down(spec, &again);
-            }
-            return Err(error);
+        let old = self.tunnel(&spec.name)?;
+        let (old, old_origin) = (old.spec.clone(), old.origin);
+        self.drop_vxlan(&spec.name)?;
+        let Err(error) = self.make_vxlan(spec, origin) else { return Ok(()) };
+        if let Err(again) = self.make_vxlan(old.clone(), old_origin) {
+            tracing::error!("could not be taken back: {again}");
+            self.add_vxlan_down(old, old_origin, &again);
         }
-        Ok(())
+        Err(error)
     }
 
     /// Opens what a tunnel needs; all or nothing.
@@ -275,14 +273,10 @@ impl Switch {
         Ok(live)
     }
 
-    fn close_vxlan(&mut self, name: &PortName) -> Result<TunnelPort, ControlError> {
-        let names = || self.tunnels.keys().map(ToString::to_string).collect();
-        let missing = ControlError::NoVxlan(name.clone(), names());
-        let tunnel = self.tunnels.remove(name).ok_or(missing)?;
-        if let Some(live) = tunnel.live() {
-            self.disconnect(&tunnel.spec, live);
+    fn close_vxlan(&mut self, name: &PortName) {
+        if let Some(TunnelPort { spec, run: Run::Up(live), .. }) = self.tunnels.remove(name) {
+            self.disconnect(&spec, &live);
         }
-        Ok(tunnel)
     }
 
     /// Tells every worker how a running tunnel is now, and to forget what was behind peers that are no more.

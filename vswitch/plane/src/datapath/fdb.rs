@@ -32,6 +32,7 @@
 
 mod lines;
 mod lists;
+mod persist;
 
 use std::collections::HashMap;
 

@@ -44,6 +44,18 @@ impl Limiter {
         Self { per_second: per_second.into(), burst: 1_000_000_000, began: now, due: AtomicU64::new(0) }
     }
 
+    /// How long nothing may pass until all that has passed would have at the rate: what a limiter that carries on begins with.
+    pub fn debt(&self, now: Instant) -> Duration {
+        let now = nanoseconds(now.saturating_duration_since(self.began));
+        Duration::from_nanos(self.due.load(Ordering::Relaxed).saturating_sub(now))
+    }
+
+    /// The same limiter, through which passed already what makes this debt; no more than a burst makes.
+    #[must_use]
+    pub fn with_debt(self, debt: Duration) -> Self {
+        Self { due: AtomicU64::new(nanoseconds(debt).min(self.burst)), ..self }
+    }
+
     /// What becomes of the limiter of a port or bridge that is `set` anew: the one that there is stays, if it holds to the same rate.
     pub(super) fn kept(old: Option<&Arc<Self>>, set: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         old.filter(|old| set == Some(*old)).or(set).cloned()
@@ -108,6 +120,22 @@ mod tests {
         assert_eq!(passed, 10_000, "one second at 10 MB/s");
         let later = start + Duration::from_secs(3600);
         assert_eq!((0..10_000).filter(|_| limiter.admit_bytes(1000, later)).count(), 3000, "quiet time is not saved up");
+    }
+
+    #[test]
+    fn one_that_carries_on_lets_as_much_pass_as_the_one_before_would_have() {
+        let start = Instant::now();
+        for passed in [0, 500, 2999, 3000] {
+            let old = limiter("80mbit", start);
+            (0..passed).for_each(|_| assert!(old.admit_bytes(1000, start)));
+            let now = start + Duration::from_millis(100);
+            let later = now + Duration::from_secs(1000);
+            let new = limiter("80mbit", later).with_debt(old.debt(now));
+            let count = |limiter: &Limiter, at| (0..10_000).filter(|_| limiter.admit_bytes(1000, at)).count();
+            assert_eq!(count(&new, later), count(&old, now), "{passed}");
+        }
+        let most = limiter("80mbit", start).with_debt(Duration::from_secs(3600));
+        assert!(most.admit_bytes(1000, start + Duration::from_millis(1)), "nonsense is no more than a burst");
     }
 
     #[test]

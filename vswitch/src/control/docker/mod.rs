@@ -7,7 +7,6 @@ mod lan;
 mod names;
 mod publish;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -18,7 +17,7 @@ use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
 use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
-use api::{BridgeName, Origin, PortName};
+use api::{BridgeName, Origin, PortName, Resource, ResourceKey};
 
 pub(super) use ask::Asking;
 
@@ -100,7 +99,7 @@ impl Switch {
         let (mut wanted, _) = self.wanted();
         for spec in uplinks {
             wanted.network().check_uplink(&spec)?;
-            wanted.uplinks.entry(spec.name.clone()).or_insert((spec, Origin::Docker));
+            wanted.insert_new(spec, Origin::Docker);
         }
         Ok(bridges.iter().try_for_each(|spec| wanted.network().check_bridge(spec))?)
     }
@@ -158,7 +157,8 @@ impl Switch {
     /// Whether a layout leaves every running container on its network: a port that goes takes `eth0` out of it for good.
     pub(in crate::control) fn check_containers(&self, wanted: &Layout) -> Result<(), ControlError> {
         let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
-        let mut lost = ports.filter(|(name, _)| !wanted.ports.contains_key(*name)).map(|(_, port)| &port.spec.bridge);
+        let mut lost =
+            ports.filter(|(name, _)| !wanted.has(&ResourceKey::Port((*name).clone()))).map(|(_, port)| &port.spec.bridge);
         let Some(bridge) = lost.next() else { return self.check_interfaces(wanted) };
         let count = 1 + lost.filter(|other| *other == bridge).count();
         let network = self.state.docker.network_on(bridge).map_or_else(String::new, ToString::to_string);
@@ -193,11 +193,10 @@ impl Switch {
 
 /// Forgets what vsctl added to a bridge.
 fn forget_members(state: &mut State, bridge: &BridgeName, nets: &[IpNet]) {
-    fn keep<N: Ord, T>(changes: &mut BTreeMap<N, Change<T>>, is_on_it: impl Fn(&T) -> bool) {
-        changes.retain(|_, change| !matches!(change, Change::Set(spec) if is_on_it(spec)));
-    }
-    keep(&mut state.ports, |spec| spec.bridge == *bridge);
-    keep(&mut state.vxlans, |spec| spec.bridge == *bridge);
     let is_inside = |address: IpAddr| nets.iter().any(|net| net.contains(&address));
-    keep(&mut state.forwards, |spec| is_inside(spec.to.ip()));
+    let is_on_it = |resource: &Resource| match resource {
+        Resource::Forward(spec) => is_inside(spec.to.ip()),
+        resource => resource.bridge() == Some(bridge),
+    };
+    state.changes.0.retain(|_, change| !matches!(change, Change::Set(resource) if is_on_it(resource)));
 }

@@ -9,7 +9,7 @@ use super::super::{ControlError, Switch};
 use crate::docker::message;
 use crate::docker::{self, DockerError, Endpoint, EndpointId};
 use crate::host::HostError;
-use api::{ForwardKey, ForwardSpec, PortName, Reply, UplinkKindName};
+use api::{ForwardKey, ForwardSpec, PortName, Reply, Resource, UplinkKindName};
 
 /// How many ports that turn out to be in use are passed over for a container that leaves the choice.
 const TRIES: usize = 64;
@@ -94,8 +94,9 @@ impl Switch {
         };
         let chosen = docker::choose(&wanted.bindings, endpoint, &outside)?;
         let mut layout = self.layout();
-        layout.forwards.retain(|key, _| !own.contains(key));
-        chosen.iter().try_for_each(|spec| layout.network().check_forward(spec))?;
+        layout.retain(|resource, _| !matches!(resource, Resource::Forward(spec) if own.contains(&spec.key)));
+        let network = layout.network();
+        chosen.iter().try_for_each(|spec| network.check_forward(spec))?;
         Ok(chosen)
     }
 

@@ -40,7 +40,7 @@ use packet::{Checksum, Ethernet, Frame, IpPacket, Mac, Offload, Tag, VlanId, eth
 
 pub use interface::{GatewaySettings, Side, Translation};
 pub use local::{Punt, is_for_services};
-pub use neighbor::NeighborRow;
+pub use neighbor::{NeighborRow, SavedNeighbor};
 
 pub(super) use hop::Hop;
 pub(super) use paths::Paths;
@@ -212,13 +212,26 @@ impl Router {
         self.interfaces.get(uplink)?.nat.as_deref()
     }
 
-    fn nat_mut(&mut self, uplink: BridgeId) -> Option<&mut Nat> {
+    /// The sessions of an uplink, to be added to.
+    pub(super) fn nat_mut(&mut self, uplink: BridgeId) -> Option<&mut Nat> {
         self.interfaces.get_mut(uplink)?.nat.as_deref_mut()
     }
 
     /// The neighbours of a bridge.
     pub(super) fn neighbors(&self, bridge: BridgeId, second: u32) -> Vec<NeighborRow> {
         self.neighbors.rows(bridge, second)
+    }
+
+    /// The known neighbours of a bridge, for another router.
+    pub(super) fn export_neighbors(&self, bridge: BridgeId, second: u32) -> Vec<SavedNeighbor> {
+        self.neighbors.export(bridge, second)
+    }
+
+    /// Takes on another router's, if the bridge has a gateway.
+    pub(super) fn import_neighbors(&mut self, bridge: BridgeId, saved: &[SavedNeighbor], second: u32) {
+        if self.interfaces.get(bridge).is_some() {
+            self.neighbors.import(bridge, saved, second);
+        }
     }
 
     /// The MAC address of a station in this VLAN of a bridge, if the gateway has lately heard from it.

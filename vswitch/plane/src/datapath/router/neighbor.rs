@@ -17,6 +17,10 @@
 //! (`mcast_solicit`, `retrans_time`). A known one that is used is confirmed after [`CONFIRMED`] seconds, by asking it directly, and
 //! given up after three more; one that is not used is forgotten after [`UNUSED`] seconds.
 
+mod persist;
+
+pub use persist::SavedNeighbor;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 

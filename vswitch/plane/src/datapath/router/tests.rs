@@ -14,6 +14,7 @@ mod conservation;
 mod gateway;
 mod observed;
 mod oversize;
+mod persist;
 mod static_routes;
 
 use super::*;

@@ -1,0 +1,106 @@
+//! Who may say what a switch should be, as a list in the order of precedence. A further one (a cluster, a lab) is one more [`Source`] in
+//! [`merged`].
+
+use super::{Change, Changes, Config, Layout, State};
+use crate::containers::Containers;
+use crate::docker::{Docker, DockerSettings};
+use api::{BridgeName, BridgeSpec, Origin, PortName, Resource};
+
+/// Somebody who asks for resources.
+pub(super) trait Source {
+    /// The word for it.
+    fn origin(&self) -> Origin;
+
+    /// What it asks for, where those before it came to `before`.
+    fn resources(&self, before: &Layout) -> Vec<Resource>;
+}
+
+/// What all sources come to: the first wins where two name the same resource.
+pub(super) fn merged(config: &Config, state: &State) -> Layout {
+    let docker = AskedByDocker { settings: &config.docker, docker: &state.docker };
+    let containers = AskedByContainers { uplink: config.docker.uplink.as_ref(), containers: &state.containers };
+    let sources: [&dyn Source; 4] = [config, &state.changes, &docker, &containers];
+    let mut layout = Layout::default();
+    for source in sources {
+        for resource in source.resources(&layout) {
+            layout.insert_new(resource, source.origin());
+        }
+    }
+    layout
+}
+
+/// `switch.toml`.
+impl Source for Config {
+    fn origin(&self) -> Origin {
+        Origin::File
+    }
+
+    fn resources(&self, _: &Layout) -> Vec<Resource> {
+        fn of<T: Clone + Into<Resource>>(specs: &[T]) -> impl Iterator<Item = Resource> {
+            specs.iter().cloned().map(Into::into)
+        }
+        let Self { uplinks, bridges, vxlans, ports, forwards, .. } = self;
+        of(uplinks).chain(of(bridges)).chain(of(vxlans)).chain(of(ports)).chain(of(forwards)).collect()
+    }
+}
+
+/// What `vsctl` set.
+impl Source for Changes {
+    fn origin(&self) -> Origin {
+        Origin::Runtime
+    }
+
+    fn resources(&self, _: &Layout) -> Vec<Resource> {
+        let set = |change: &Change| match change {
+            Change::Set(resource) => Some((**resource).clone()),
+            Change::Deleted => None,
+        };
+        self.0.values().filter_map(set).collect()
+    }
+}
+
+/// Docker's networks and containers, if Docker is served.
+struct AskedByDocker<'a> {
+    settings: &'a DockerSettings,
+    docker: &'a Docker,
+}
+
+impl Source for AskedByDocker<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Docker
+    }
+
+    fn resources(&self, before: &Layout) -> Vec<Resource> {
+        if !self.settings.enabled {
+            return Vec::new();
+        }
+        let (uplinks, bridges) = self.docker.bridges(self.settings);
+        let uplink_of = |name: &BridgeName| {
+            let own = || bridges.iter().find(|bridge| bridge.name == *name);
+            before.find::<BridgeSpec>(name).map(|(bridge, _)| bridge).or_else(own)?.uplink.clone()
+        };
+        let forwards = self.docker.forwards(uplink_of);
+        let bridges = uplinks.into_iter().map(Resource::from).chain(bridges.iter().cloned().map(Resource::from));
+        let members = self.docker.ports().map(Resource::from).chain(forwards.into_iter().map(Resource::from));
+        bridges.chain(members).collect()
+    }
+}
+
+/// What plugins of other runtimes asked for.
+struct AskedByContainers<'a> {
+    uplink: Option<&'a PortName>,
+    containers: &'a Containers,
+}
+
+impl Source for AskedByContainers<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Container
+    }
+
+    fn resources(&self, _: &Layout) -> Vec<Resource> {
+        let (uplink, bridges) = self.containers.bridges(self.uplink);
+        let bridges = uplink.into_iter().map(Resource::from).chain(bridges.into_iter().map(Resource::from));
+        let members = self.containers.ports().map(Resource::from);
+        bridges.chain(members).chain(self.containers.forwards().cloned().map(Resource::from)).collect()
+    }
+}
