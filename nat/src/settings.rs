@@ -1,3 +1,6 @@
+//! How an uplink translates: mapping, filtering, ports, limits and timeouts, with the defaults that the RFCs ask for.
+//! Plain values: the control side makes them from the keys of an uplink, and `Nat` reads them.
+
 use std::time::Duration;
 
 use crate::PortRange;

@@ -1,3 +1,5 @@
+//! Bare frames in tests: a packet socket on a station's device, which sends any bytes and hears what arrives.
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! What a tunnel reads of the frame that it carries: a hash of its flow, and its traffic class. The tunnel's sender asks; bytes only.
+
 use packet::ethertype;
 
 /// What a tunnel has to know about the frame that it carries.

@@ -1,3 +1,6 @@
+//! The table of a tunnel's remote endpoints. The control side configures it while workers send and receive,
+//! so it is made of atomics; one caller at a time fills a slot.
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 

@@ -1,3 +1,6 @@
+//! ARP and neighbour discovery answered at the near end of a tunnel. The bridge of the switch asks for frames that it would flood.
+//! Frames are read and an answer is written; nothing is learned.
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,3 +1,6 @@
+//! Interfaces of Podman's and CNI's containers: what a plugin asks for, and what it is told.
+//! The plugins write these requests, the control side carries them out. Only values and the checks of their names are here.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;

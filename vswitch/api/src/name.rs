@@ -1,3 +1,5 @@
+//! The names of ports, bridges and interfaces, checked as they are parsed: what a name type holds can be a device's name.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,6 @@
+//! The rules between several bridges, ports, uplinks and forwards: what cannot be together, and what is most likely a mistake.
+//! The reader of the file and the control side ask before anything is made; nothing here touches a device.
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 

@@ -1,3 +1,5 @@
+//! The state of a port, tunnel or uplink, in the words that users read. The control side finds it out, and replies carry it.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,6 @@
+//! What vswitchd answers: one reply for each request, and the rows of its listings. The control side fills them in,
+//! `vsctl` prints them or passes on their JSON.
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 

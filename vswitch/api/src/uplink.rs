@@ -1,3 +1,5 @@
+//! An uplink as the file and `vsctl` ask for it: its keys as they are written, and their checks; also the errors of forwards.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;

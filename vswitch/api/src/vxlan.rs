@@ -1,3 +1,5 @@
+//! A VXLAN tunnel as the file and `vsctl` ask for it, and what `vsctl set-vxlan` changes about it: keys, checks and errors.
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -1,3 +1,5 @@
+//! The Ethernet header: addresses, 802.1Q tag and EtherType. The datapath reads it once for each frame; bytes only.
+
 use crate::{Mac, VlanId};
 
 /// Bytes of an untagged Ethernet header: two addresses and the EtherType.

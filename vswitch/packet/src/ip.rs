@@ -1,3 +1,6 @@
+//! IPv4 and IPv6 headers, for what routes, translates and answers: the router, NAT, the services and the host uplink.
+//! It reads packets of every protocol, also fragments and those quoted in ICMP errors, and changes nothing.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::layers::number;

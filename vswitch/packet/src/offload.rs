@@ -1,3 +1,6 @@
+//! Offload metadata: the kernel's `virtio_net_hdr` read and written, and what the far side of a port can do itself.
+//! Devices decode it as a frame comes in and encode it as the frame leaves.
+
 use std::num::NonZeroU16;
 
 use crate::IpVersion;

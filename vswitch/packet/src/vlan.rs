@@ -1,3 +1,5 @@
+//! VLAN identifiers: numbers from 1 to 4094, checked as they are made.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

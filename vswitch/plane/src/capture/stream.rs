@@ -1,3 +1,6 @@
+//! The reader's end of a capture, on a thread of the control side: takes frames out of the channel and makes a pcapng file of them.
+//! It counts what the workers had to miss, and ends by its limits or as `Control` says.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

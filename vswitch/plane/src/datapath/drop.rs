@@ -1,3 +1,6 @@
+//! Why frames are dropped, and a port's counters. Every part of the data plane names its reason here;
+//! the control side reads the counters for `vsctl stats`.
+
 use nat::Denied;
 
 /// Why a frame went no further. Every drop is one of these, counted per port, and named the same in `vsctl stats`, in captures

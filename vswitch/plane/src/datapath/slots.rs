@@ -1,3 +1,5 @@
+//! A table by small number. Ports and bridges of the datapath are kept in it, and a worker's queues; the control side numbers its ports by it.
+
 /// Things by small number, with gaps.
 #[derive(Debug)]
 pub struct Slots<T>(Vec<Option<T>>);

@@ -1,3 +1,6 @@
+//! What the datapath knows of a port that is a tunnel: its MTU, whether it learns, and the stations that it answers ARP and
+//! neighbour discovery for. The datapath sees no VXLAN here.
+
 use std::net::IpAddr;
 
 use packet::{Batch, Ethernet, Mac, Offload, TagEdit};

@@ -1,3 +1,5 @@
+//! A device in memory, for tests of workers: frames go in and come out at its far end, without a kernel.
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

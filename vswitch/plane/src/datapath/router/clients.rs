@@ -1,3 +1,5 @@
+//! Which containers the services ask a DHCP server for, on bridges without a gateway. The router asks whether a frame may be an answer to them.
+
 use std::collections::HashSet;
 
 use foldhash::fast::FixedState;

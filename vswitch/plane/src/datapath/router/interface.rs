@@ -1,3 +1,6 @@
+//! The gateways of all bridges and the routing table: which subnet is on which bridge, and which way a packet goes.
+//! Only the router asks; what changes here comes from the control side, never from a frame.
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,3 +1,6 @@
+//! The way into tunnels: reads datagrams from one UDP socket, finds the tunnel and the peer of each, and puts the inner frames into the batch.
+//! A worker calls it like any device; the control side adds and removes tunnels over a channel.
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;

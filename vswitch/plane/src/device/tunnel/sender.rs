@@ -1,3 +1,6 @@
+//! The way out of one tunnel: gathers frames behind VXLAN headers into runs and sends each run to a peer, to all of them or to the group.
+//! A worker calls it like any device; `Sources` has the sockets, `Tunnel` the peers.
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
