@@ -139,8 +139,8 @@ impl Nat {
         }
     }
 
-    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. Nothing begins if nobody is
-    /// there.
+    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. No session begins if no container
+    /// is behind that port.
     fn turn(&mut self, now: u32, flow: &Flow, bytes: usize, external: IpAddr) -> Result<Option<(Endpoint, Endpoint)>, Denied> {
         let port = flow.destination.port;
         let known = self.table.find_inside(now, flow.kind, flow.source, flow.destination).is_some();
@@ -190,7 +190,7 @@ impl Nat {
         Ok((port, Binding::Mapped))
     }
 
-    /// The container that an inbound packet is for, which may begin a session; `None` if nobody ever asked for the port.
+    /// The container that an inbound packet is for, which may begin a session; `None` if no mapping and no forward has the port.
     fn enter(&mut self, now: u32, flow: &Flow, bytes: usize) -> Result<Option<Endpoint>, Denied> {
         let (kind, port, remote) = (flow.kind, flow.destination.port, flow.source);
         if kind.transport == Transport::Icmp && !flow.is_reply {

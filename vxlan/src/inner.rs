@@ -60,8 +60,8 @@ pub(crate) fn traffic_class(frame: &[u8]) -> Option<(usize, u8)> {
     }
 }
 
-/// Words multiplied into each other; the high half of the last product spreads best. Nobody gains by a collision: it costs his own
-/// flows the second path.
+/// Words multiplied into each other; the high half of the last product spreads best. A station gains nothing by a collision: its own flows
+/// lose the second path.
 #[derive(Default)]
 struct Hash(u64);
 

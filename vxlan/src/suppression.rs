@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, ArpPacketSlice, EtherType};
 use packet::{Ethernet, Mac, ethertype, protocol};
 
-/// Stations behind a tunnel whose IP and MAC addresses are known, so that nobody has to ask all hosts for them: what RFC 7432,
+/// Stations behind a tunnel whose IP and MAC addresses are known, so that no question for them has to go to all hosts: what RFC 7432,
 /// section 10, calls ARP and ND suppression.
 ///
 /// Only its owner changes it, from the tunnel's configuration or a control plane; nothing that the network sends does. So it is as
@@ -67,7 +67,7 @@ impl FromIterator<Binding> for Bindings {
 }
 
 impl Bindings {
-    /// Whether nobody is known.
+    /// Whether no station is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -79,7 +79,7 @@ impl Bindings {
 }
 
 impl Answer {
-    /// The answer to a frame that asks everybody for a station whose MAC address is `known`; `None` for every other frame. A station
+    /// The answer to a frame that asks all stations for one whose MAC address is `known`; `None` for every other frame. A station
     /// that looks whether its own address is free, or says that it has it, is not answered.
     pub fn to(frame: &[u8], ethernet: &Ethernet, known: impl Fn(IpAddr) -> Option<Mac>) -> Option<Self> {
         if !ethernet.destination.is_group() {

@@ -166,7 +166,7 @@ fn receive_many(socket: &UdpSocket) -> u64 {
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut messages = [message(&mut part); MANY];
     let (descriptor, none) = (socket.as_raw_fd(), std::ptr::null_mut());
-    // SAFETY: as above; all datagrams are written into the one buffer, whose bytes nobody reads.
+    // SAFETY: as above; all datagrams are written into the one buffer, whose bytes are never read.
     let received = unsafe { libc::recvmmsg(descriptor, messages.as_mut_ptr(), 64, libc::MSG_WAITFORONE, none) };
     u64::try_from(received).unwrap_or(0)
 }

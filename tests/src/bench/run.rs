@@ -85,7 +85,7 @@ impl Run {
                 }
             }
         }
-        // Beside nobody is no comparison.
+        // Without the first contender there is nothing to compare with.
         if opened.first().is_none_or(|(contender, _)| contender.name != path.contenders[0].name) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use super::{BridgeName, BridgeSpec, InterfaceName, PortKind, PortName, Rate};
 /// Longest identifier or name of a container or network, in bytes; Podman's identifiers have 64.
 const LONGEST: usize = 255;
 
-/// Whose plugin asks for an interface.
+/// The container runtime that asks for an interface, through a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Runtime {
@@ -37,7 +37,7 @@ impl fmt::Display for Runtime {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerKey {
-    /// Who asked for it.
+    /// The runtime that asked for it.
     pub runtime: Runtime,
     /// The runtime's identifier of the container: 1 to 255 letters, digits, `-`, `_` and `.`.
     container: String,

@@ -81,11 +81,11 @@ pub struct SessionInfo {
     pub uplink: PortName,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// `out`: a station began it; `in`: somebody outside did.
+    /// `out`: a station began it; `in`: a host outside did.
     pub direction: String,
     /// The station's address and port; of pings, the identifier.
     pub inside: SocketAddr,
-    /// Whose address that is.
+    /// The container that has this address.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// The same as the outside sees it; none where the host's own sockets stand for it.
@@ -134,7 +134,7 @@ pub struct LeaseRow {
     /// What Docker calls it.
     #[serde(flatten)]
     pub docker: DockerPlace,
-    /// `bound`: given out; `offered`: not asked for yet; `declined`: somebody unknown has it, says a client.
+    /// `bound`: given out; `offered`: not asked for yet; `declined`: an unknown station has it, says a client.
     pub state: LeaseState,
     /// Seconds until that ends.
     pub seconds_left: u64,

@@ -12,7 +12,7 @@ pub enum PortState {
     Up,
     /// Its device is set down.
     Down,
-    /// Its device is up, and nobody is at the other end.
+    /// Its device is up, and nothing is at the other end.
     NoCarrier,
     /// Its device was deleted, or taken out of its namespace.
     DeviceGone,

@@ -322,7 +322,7 @@ pub struct PortInfo {
     pub features: Vec<String>,
     /// Who asked for it.
     pub origin: Origin,
-    /// Whose it is.
+    /// The container that it belongs to.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// The lease of its address, of a container on a LAN with DHCP.
@@ -486,7 +486,7 @@ impl VxlanInfo {
 pub struct PortStats {
     /// The port.
     pub port: PortName,
-    /// Whose it is.
+    /// The container that it belongs to.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// Frames received from the device; a super-frame counts once.

@@ -22,7 +22,7 @@ const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
 const GSO_UDP_TUNNEL_IPV6: u8 = 0x40;
 const GSO_ECN: u8 = 0x80;
 
-/// What the kernel says about a frame beside its bytes: work that it left to whoever comes next.
+/// What the kernel says about a frame beside its bytes: work that it left to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Offload {
     /// Who computes the transport checksum.
@@ -34,10 +34,10 @@ pub struct Offload {
 /// State of the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Checksum {
-    /// The bytes hold what the sender computed; nobody has looked.
+    /// The bytes hold what the sender computed, which was not verified.
     #[default]
     Unverified,
-    /// The bytes hold a checksum that somebody verified.
+    /// The bytes hold a checksum that was verified.
     Valid,
     /// The field holds the folded pseudo header only; the ones' complement sum from `start` to the end of the frame goes to
     /// `start + offset`.

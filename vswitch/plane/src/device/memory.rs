@@ -8,7 +8,7 @@ use packet::{Batch, Capabilities, Offload, Packet};
 
 use super::{Device, ReceiveStatus, Received, Sent};
 
-/// A device without a kernel: tests and benches hold its [`FarEnd`].
+/// A device without a kernel: tests hold its [`FarEnd`].
 #[derive(Debug)]
 pub struct Memory {
     wire: Arc<Mutex<Wire>>,

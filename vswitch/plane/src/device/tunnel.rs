@@ -175,7 +175,7 @@ impl UnderlayDrop {
     }
 }
 
-/// What arrived at one UDP port and was dropped before it was known whose it was.
+/// Datagrams that arrived at one UDP port and were dropped before their tunnel was known.
 #[derive(Debug, Default)]
 pub struct UnderlayCounters([AtomicU64; UnderlayDrop::ALL.len()]);
 

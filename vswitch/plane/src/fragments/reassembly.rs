@@ -1,9 +1,8 @@
 //! Packets that stations send in fragments, put together.
 //!
 //! The rules are the kernel's: a fragment that overlaps another ends the packet (RFC 5722, and `ip_frag_queue` for IPv4), one that
-//! is there already is ignored, and 30 s after the first nobody waits for the rest. At most [`MOST`] packets are under way, of at most
-//! 64 KiB in [`PIECES`] fragments each; when there are more, [`Table`] says
-//! whose is given up.
+//! is there already is ignored, and 30 s after the first a packet is given up. At most [`MOST`] packets are under way, of at most 64 KiB in
+//! [`PIECES`] fragments each. When there are more, [`Table`] says which of them is given up.
 
 use std::hash::Hash;
 use std::time::{Duration, Instant};

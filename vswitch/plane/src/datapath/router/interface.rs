@@ -44,7 +44,7 @@ pub enum Side {
     },
     /// The rest of the world.
     Outside {
-        /// Who routes on from here.
+        /// The routers that lead on from here.
         gateways: Vec<IpAddr>,
         /// How stations appear there.
         translation: Translation,
@@ -118,8 +118,8 @@ impl Interface {
         is_other && !is_martian(address) && !mac.is_group() && mac != Mac::ZERO
     }
 
-    /// Why a claim that a station makes in the gateway's VLAN goes no further, if it is the gateway's. What goes to the gateway itself is no
-    /// word to the stations of its subnets, unless it sends it on to one of them.
+    /// Why a claim that a station makes in the gateway's VLAN goes no further; `None` if it may pass. A message
+    /// of a DHCP server to the gateway's MAC address reaches no station, unless it is for an address to which the gateway would send it on.
     pub(super) fn refusal(&self, claim: Claim, is_station: bool, to_gateway: bool) -> Option<DropReason> {
         let Side::Inside { dhcp, .. } = self.settings.side else { return None };
         match claim {

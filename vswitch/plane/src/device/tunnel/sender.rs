@@ -160,8 +160,8 @@ impl Device for Sender {
         None
     }
 
-    /// Nobody behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which is in
-    /// the nearest cache then.
+    /// No host behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which
+    /// is then in the nearest cache.
     fn capabilities(&self) -> Capabilities {
         Capabilities { checksum: true, ..Capabilities::default() }
     }
