@@ -18,7 +18,7 @@ pub(crate) enum Subject {
     Fragment,
 }
 
-/// Who sends to whom.
+/// The two ends of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) kind: Kind,

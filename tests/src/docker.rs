@@ -27,7 +27,7 @@ use crate::engine::Engine;
 use crate::lab::{Outcome, PATIENCE, program, run_within, wait};
 use crate::settings::SETTINGS;
 
-/// A word for lines of the shell: who answers.
+/// A word for lines of the shell: which server answers.
 pub const FROM: &str = r"
 # from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
 from() {

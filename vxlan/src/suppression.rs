@@ -123,7 +123,7 @@ impl Answer {
         }
         let asker: [u8; 16] = header.get(8..24)?.try_into().ok()?;
         let target: [u8; 16] = message.get(8..24)?.try_into().ok()?;
-        // Who has no address yet asks whether it is free (RFC 4862, section 5.4); the answer would be for everybody.
+        // A station without the address asks whether it is free (RFC 4862, section 5.4). The answer would be for all stations.
         if Ipv6Addr::from(asker).is_unspecified() {
             return None;
         }

@@ -29,7 +29,7 @@ pub(crate) struct Row<'a> {
     pub(crate) metric: &'a Metric,
     /// Whether it is the first of its measure.
     pub(crate) first: bool,
-    /// Whom the switch is beside.
+    /// The contender beside the switch.
     pub(crate) beside: &'static str,
     /// The switch's figures of all rounds.
     pub(crate) ours: Vec<Option<f64>>,

@@ -171,7 +171,7 @@ fn receive_many(socket: &UdpSocket) -> u64 {
     u64::try_from(received).unwrap_or(0)
 }
 
-/// A message of one part, to or from whom the socket is connected to.
+/// A message of one part, to or from the address that the socket is connected to.
 pub(crate) fn message(part: &mut libc::iovec) -> libc::mmsghdr {
     // SAFETY: every field is an integer or a pointer, for which zero is valid.
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };

@@ -20,7 +20,7 @@ const LONGEST: usize = 255;
 pub enum Runtime {
     /// Podman, by netavark.
     Podman,
-    /// Whatever speaks CNI.
+    /// A runtime that speaks CNI.
     Cni,
 }
 
@@ -263,7 +263,7 @@ pub struct ContainerInfo {
     pub gateways: Vec<IpAddr>,
     /// Its other routes.
     pub routes: Vec<ContainerRoute>,
-    /// Who answers its questions for names; none: the switch does not.
+    /// The name servers that the switch offers it; none: the switch answers no questions for names.
     pub name_servers: Vec<IpAddr>,
     /// In which domain the stations of its bridge have names; `None`: in none.
     pub domain: Option<String>,

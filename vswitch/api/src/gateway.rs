@@ -24,7 +24,7 @@ pub struct UplinkInfo {
     pub mtu: u16,
     /// Its addresses now.
     pub addresses: Vec<IpNet>,
-    /// Who routes on from there.
+    /// The routers that lead on from there.
     pub gateways: Vec<IpAddr>,
     /// Whether addresses and gateways come from DHCP.
     pub dhcp: bool,
@@ -39,7 +39,7 @@ pub struct UplinkInfo {
     pub state: PortState,
     /// What the kernel was found to offer.
     pub features: Vec<String>,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
 }
 
@@ -56,7 +56,7 @@ pub struct ForwardInfo {
     pub listen: Option<IpAddr>,
     /// Where the first of them goes.
     pub to: SocketAddr,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
 }
 
@@ -127,7 +127,7 @@ pub struct LeaseRow {
     pub bridge: BridgeName,
     /// The address.
     pub address: IpAddr,
-    /// Who has it.
+    /// The MAC address of the station that has it.
     pub mac: Mac,
     /// The name under which the bridge's stations find it: that of its port.
     pub name: PortName,

@@ -34,7 +34,7 @@ pub enum NetworkError {
         who: String,
         /// Its subnet.
         net: IpNet,
-        /// Who was there first.
+        /// What had the subnet first.
         other: String,
         /// Its subnet.
         other_net: IpNet,
@@ -261,7 +261,7 @@ fn check_listen(spec: &ForwardSpec, uplink: &UplinkSpec) -> Result<(), NetworkEr
     Ok(())
 }
 
-/// Who has a subnet.
+/// What has a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner<'a> {
     Bridge(&'a BridgeName),

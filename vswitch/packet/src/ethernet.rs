@@ -60,7 +60,7 @@ pub enum TagEdit {
 pub struct Ethernet {
     /// Where the frame goes.
     pub destination: Mac,
-    /// Who sent it.
+    /// The station that sent it.
     pub source: Mac,
     /// The outermost 802.1Q tag. An 802.1ad tag is not one: it stays payload.
     pub tag: Option<Tag>,

@@ -10,7 +10,7 @@ use crate::{Ethernet, IpVersion, ethertype};
 /// fragments too. Every offset is from the start of the frame and inside it: `network < transport <= end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpPacket {
-    /// Who sent it.
+    /// The address that it comes from.
     pub source: IpAddr,
     /// Where it goes.
     pub destination: IpAddr,
@@ -50,7 +50,7 @@ pub struct Fragment {
 /// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FragmentKey {
-    /// Who sent the packet.
+    /// The address that the packet comes from.
     pub source: IpAddr,
     /// Where it goes.
     pub destination: IpAddr,

@@ -25,7 +25,7 @@ const GSO_ECN: u8 = 0x80;
 /// What the kernel says about a frame beside its bytes: work that it left to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Offload {
-    /// Who computes the transport checksum.
+    /// The state of the transport checksum.
     pub checksum: Checksum,
     /// Set if the frame is a super-frame: one header, a payload of many segments.
     pub gso: Option<Gso>,

@@ -18,7 +18,7 @@ pub struct Reception {
     pub length: usize,
     /// Whether there was more than the buffer holds.
     pub truncated: bool,
-    /// Who sent it.
+    /// The sender.
     pub source: IpAddr,
     /// Bytes of each datagram, of which the last may have fewer; `length` where it is only one.
     pub segment: usize,
@@ -207,7 +207,7 @@ pub fn report_errors(fd: BorrowedFd<'_>, address: IpAddr) -> Result<(), Errno> {
     }
 }
 
-/// Takes one thing that came back about a datagram: whom it was for, and why it did not get there. `None`: nothing that says so.
+/// Takes one message that came back about a datagram: the address that it was for, and why it did not get there. `None`: another message.
 ///
 /// # Errors
 /// `EAGAIN` where nothing waits.

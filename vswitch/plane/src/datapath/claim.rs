@@ -41,7 +41,7 @@ pub(super) enum Claim {
     DhcpServer(IpAddr),
 }
 
-/// Who claims something.
+/// The sender of a claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claimant {
     pub(super) bridge: BridgeId,

@@ -47,7 +47,7 @@ pub enum Holder {
     Station(Speaker),
 }
 
-/// An IP address that two have.
+/// An IP address that two stations have, or a station and the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressConflict {
     /// The VLAN.
@@ -60,7 +60,7 @@ pub struct AddressConflict {
     pub claimant: Speaker,
 }
 
-/// IP addresses of one bridge that two have.
+/// IP addresses of one bridge that two stations have, or a station and the gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressConflicts {
     /// How often that showed.
@@ -172,7 +172,7 @@ mod tests {
         std::net::Ipv4Addr::from(0x0a00_0000 + number).into()
     }
 
-    /// Hears who says what, and when; returns how many conflicts that shows.
+    /// Hears stations, by number, say something of one address; returns how many conflicts that shows.
     fn count(said: &[(u8, Saying, u32)]) -> u64 {
         let mut claims = Claims::new(1);
         for (number, what, second) in said {

@@ -93,7 +93,7 @@ pub struct PortSettings {
     pub guard: Option<Guard>,
     /// Whether no frame goes from it to another protected port.
     pub protected: bool,
-    /// The MAC address of the interface, where it belongs to the host (a link). A frame that comes in for it has reached the host already.
+    /// The MAC address of the interface that the port shares with its owner (a link). A frame that comes in for it has reached the owner already.
     pub owner: Option<Mac>,
     /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to an unknown address.
     pub broadcast_limit: Option<Arc<Limiter>>,

@@ -222,8 +222,8 @@ mod tests {
         assert_eq!((0..=PIECES).map(&mut contradicts).filter(|given_up| *given_up).count(), 1);
     }
 
-    /// The options of a destination are in the part that is cut, so the fragment header of the first fragment names them, and not what is
-    /// behind them; that of another may name anything.
+    /// Destination options are in the part that is cut. So the fragment header of the first fragment names these options, and not the protocol
+    /// behind them. The header of another fragment may name anything.
     #[test]
     fn in_ipv6_the_first_fragment_says_what_it_is() {
         const OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];

@@ -2,8 +2,8 @@
 //!
 //! A worker is a thread that owns queue *i* of every device, its own [`Datapath`], and one batch of buffers. It runs each
 //! batch to completion (Snabb calls it a breath): read from one device until the batch is full or nothing waits, forward,
-//! send every queue. No lock is taken and nothing is opened; what the control side wants arrives over a bounded channel that is
-//! drained between batches, and frames therefore never meet a half-made change.
+//! send every queue. No lock is taken and nothing is opened. What the control side wants arrives over a bounded channel that is drained
+//! between batches, so frames never meet a half-made change.
 //!
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
 //!
@@ -15,7 +15,8 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
-//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
+//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
+//! ([`crate::datapath::News`]).
 
 mod capture;
 mod command;

@@ -111,8 +111,8 @@ impl Interface {
         self.is_on_link(address) && self.may_ask(address, mac)
     }
 
-    /// Whether a station with this address, of whatever subnet, and this MAC address may be answered: it may have others (RFC 826 asks
-    /// for no more than that the target is the asked one's own).
+    /// Whether a station with this address and this MAC address may be answered. The address may be of any subnet, for a station may have
+    /// several (RFC 826 asks only that the target of the question is the gateway's own).
     pub(super) fn may_ask(&self, address: IpAddr, mac: Mac) -> bool {
         let is_other = !self.has(address) && !self.is_broadcast(address) && mac != self.settings.mac;
         is_other && !is_martian(address) && !mac.is_group() && mac != Mac::ZERO

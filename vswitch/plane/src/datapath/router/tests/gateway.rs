@@ -199,7 +199,7 @@ fn a_claim_to_an_address_of_the_gateways_goes_no_further_on_any_port() {
     ] {
         assert!(lab.send(A, &frame).iter().any(|left| left.0 == B), "what is not the gateway's goes on");
     }
-    // Who has an uplink's address besides is for its DHCP client to hear.
+    // The DHCP client of an uplink hears of another host with the uplink's address.
     lab.send(WAN, &arp(ArpOperation::REQUEST, station(4), Mac::BROADCAST, [192, 0, 2, 10], [192, 0, 2, 1]));
     assert_eq!((lab.datapath.take_punts().count(), lab.drops(WAN, DropReason::SpoofedAddress)), (1, 0));
 }
