@@ -1,5 +1,5 @@
 //! How an uplink translates: mapping, filtering, ports, limits and timeouts, with the defaults that the RFCs ask for.
-//! Plain values: the control side makes them from the keys of an uplink, and `Nat` reads them.
+//! Plain values: the control side makes them from the table `[nat]` of `switch.toml`, and `Nat` reads them.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! A place of its own for one test: namespaces, a directory, and a vswitchd that is started, asked, signalled and ended there.
-//! Every test with a real vswitchd begins with it; it runs `ip`, shells and the programs of the build.
+//! Most tests with a real vswitchd begin with it. It runs `ip`, shells and the programs of the build.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;

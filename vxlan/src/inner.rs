@@ -1,4 +1,4 @@
-//! What a tunnel reads of the frame that it carries: a hash of its flow, and its traffic class. The tunnel's sender asks; bytes only.
+//! What a tunnel reads of the frame that it carries: a hash of its flow, and its traffic class. The tunnel's sender and `ecn` ask. Bytes only.
 
 use packet::ethertype;
 

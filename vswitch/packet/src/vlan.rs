@@ -1,4 +1,4 @@
-//! VLAN identifiers: numbers from 1 to 4094, checked as they are made.
+//! VLAN identifiers: numbers from 1 to 4094, checked as they are made. The file, the API and the data plane share this type.
 
 use std::fmt;
 

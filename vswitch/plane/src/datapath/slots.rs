@@ -1,4 +1,4 @@
-//! A table by small number. Ports and bridges of the datapath are kept in it, and a worker's queues; the control side numbers its ports by it.
+//! A table by small number. The datapath keeps ports and bridges in it, and a worker its queues. The control side numbers both by it.
 
 /// Things by small number, with gaps.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! The gateways of all bridges and the routing table: which subnet is on which bridge, and which way a packet goes.
-//! Only the router asks; what changes here comes from the control side, never from a frame.
+//! Only the router asks. The control side sets it, and frames change nothing here but the sessions of an uplink's NAT.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
