@@ -14,7 +14,7 @@ pub enum Denied {
     StrayError,
     /// A reset or a reply to nothing.
     NoSession,
-    /// Nobody inside asked for it (RFC 4787, REQ-8). For TCP this silence is what RFC 5382, REQ-4, wants.
+    /// It came from outside, and no container opened the port to its sender (RFC 4787, REQ-8). For TCP this silence is what RFC 5382, REQ-4, wants.
     Filtered,
     /// A later fragment of a packet whose first one has not been seen.
     FragmentBeforeFirst,

@@ -4,7 +4,7 @@
 //! full row loses its oldest packet, so a source that sends nothing but first fragments pushes out its own, and those of the
 //! few that share its row. An entry is good for 30 seconds (RFC 4787, REQ-14; RFC 791 and RFC 8200 reassemble for 15 to 60).
 //!
-//! A later fragment that comes before the first is denied; whoever asks keeps it, and asks again behind the first.
+//! A later fragment that comes before the first is denied. The router keeps it, and asks again once the first has come.
 
 use std::hash::{BuildHasher, Hasher};
 

@@ -78,7 +78,7 @@ impl Groups {
         head == NONE
     }
 
-    /// Checks that groups and sessions agree on who belongs together.
+    /// Checks that groups and sessions agree on which sessions belong together.
     #[cfg(test)]
     pub(crate) fn check(&self, sessions: &mut [Session], members: &[u32]) {
         let mut sizes = std::collections::HashMap::new();

@@ -1,4 +1,4 @@
-//! What identifies a flow: protocol, addresses, ports. An ICMP query has its identifier as the port of whoever asks.
+//! What identifies a flow: protocol, addresses, ports. For an ICMP query the identifier stands for the port of the host that asks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

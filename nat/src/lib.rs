@@ -21,19 +21,21 @@
 //! keep a session alive nor end it (RFC 5508, REQ-6).
 //!
 //! **What bounds it.** [`Settings::sessions`] in all, [`Settings::sessions_per_source`] for one container; 2048 packets in
-//! fragments; 65,536 ports for each protocol. **Who goes first**: a container at its own bound loses its oldest session that is
-//! not established; when the table is full, the container with the most sessions loses its oldest one that is not established,
-//! or else a long idle one, but no container's established session ends for a new one of its own. So whoever opens a flood of
-//! sessions competes with itself. **When they end**: every state has [a timeout](Timeouts), exact to the second, and
-//! [`Nat::expire`] frees what is over.
+//! fragments; 65,536 ports for each protocol.
+//!
+//! **Who goes first.** A container at its own bound loses its oldest session that is not established. When the table is full, the
+//! container with the most sessions loses its oldest one that is not established, or else one that was idle for long. No established
+//! session ends for a new one of the same container. So a container that opens a flood of sessions competes with itself.
+//!
+//! **When they end.** Every state has [a timeout](Timeouts), exact to the second, and [`Nat::expire`] frees what is over.
 //!
 //! What is asked for by the RFCs, and what is done, is listed in `docs/nat-conformance.md`.
 //!
 //! # Reading on
 //!
-//! `translate`: the three questions; `prefetch`: what makes them cheap in a large table. `read`, `icmp`: from a packet to what it is about. `table`, with `groups`, `wheel`,
-//! `sources`, `ports`, `index` and `rings`: where sessions are. `tcp`: how far a connection is. `rules`: forwards. `rewrite`:
-//! bytes.
+//! `translate`: the three questions. `prefetch`: what makes them cheap in a large table. `read`, `icmp`: from a packet to what it is
+//! about. `table`, with `groups`, `wheel`, `sources`, `ports`, `index` and `rings`: where sessions are. `tcp`: how far a connection is.
+//! `rules`: forwards. `rewrite`: bytes.
 #![forbid(unsafe_code)]
 
 mod counters;

@@ -18,7 +18,7 @@ pub(crate) struct Ports {
     count: u64,
 }
 
-/// A sequence of numbers that nobody outside can guess the next of easily (SplitMix64).
+/// A sequence of numbers (SplitMix64) in which a host outside cannot easily guess the next one.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

@@ -18,7 +18,7 @@ pub(crate) enum Subject {
     Fragment,
 }
 
-/// Who sends to whom.
+/// The two ends of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) kind: Kind,
@@ -81,7 +81,7 @@ impl Flow {
     }
 }
 
-/// Shortest header of a transport. A first fragment with less is an attempt to get past somebody (RFC 1858).
+/// Shortest header of a transport. A first fragment with less is an attempt to get past a packet filter (RFC 1858).
 const fn least(transport: Transport) -> usize {
     match transport {
         Transport::Tcp => 20,

@@ -1,5 +1,5 @@
 //! Circular doubly linked lists through the nodes of a slab: append, take out and find the oldest in constant time, without a
-//! list's own memory. Whoever keeps a ring keeps its head, the oldest node.
+//! list's own memory. The owner of a ring keeps its head, the oldest node.
 
 /// No node.
 pub(crate) const NONE: u32 = u32::MAX;

@@ -120,7 +120,7 @@ pub enum State {
 pub struct SessionRow {
     /// The protocol.
     pub transport: Transport,
-    /// Whose first packet it was.
+    /// Which way its first packet went.
     pub initiator: Direction,
     /// The container's address and port; for ICMP the identifier.
     pub inside: SocketAddr,

@@ -1,3 +1,6 @@
+//! How an uplink translates: mapping, filtering, ports, limits and timeouts, with the defaults that the RFCs ask for.
+//! Plain values: the control side makes them from the table `[nat]` of `switch.toml`, and `Nat` reads them.
+
 use std::time::Duration;
 
 use crate::PortRange;
@@ -8,7 +11,7 @@ use crate::session::Class;
 pub struct Settings {
     /// When a container's port keeps its external port.
     pub mapping: Mapping,
-    /// Who may send to a port that a container has opened.
+    /// Which remote hosts may send to a port that a container has opened.
     pub filtering: Filtering,
     /// Whether packets from outside keep a UDP mapping alive as well (RFC 4787, REQ-6). TCP, and sessions of a forward, are
     /// always kept alive by both sides.
@@ -28,17 +31,17 @@ pub struct Settings {
 /// When a container's port keeps its external port (RFC 4787, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
-    /// Whomever it talks to (REQ-1): 64,512 container ports per protocol at a time.
+    /// Always, with whichever remote it talks (REQ-1): 64,512 container ports per protocol at a time.
     EndpointIndependent,
     /// Another for each remote address and port ("symmetric NAT", RFC 7857, section 3), as long as there are enough: external ports
     /// are shared by containers with different remotes. Only replies get in, whatever the filtering.
     EndpointDependent,
 }
 
-/// Who may send to a port that a container has opened (RFC 4787, section 5).
+/// Which remote hosts may send to a port that a container has opened (RFC 4787, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filtering {
-    /// Everybody.
+    /// All.
     EndpointIndependent,
     /// The addresses that the container has sent to from that port, from any port of theirs (REQ-8).
     AddressDependent,

@@ -1,9 +1,9 @@
-//! Whose sessions they are: inside addresses, and which of them has the most.
+//! Sessions by their source, which is an inside address, and the source that has the most.
 //!
 //! Each source keeps its sessions in two rings, those that little is lost with and the others, oldest first. Sources with the
 //! same number of sessions form a ring themselves, so the one with the most is found at once. After `capacity` sources every
-//! further one belongs to the crowd, which counts as a single source: whoever makes up source addresses competes with itself
-//! only.
+//! further one belongs to the crowd, which counts as a single source. So a station that makes up source addresses competes with
+//! itself only.
 
 use std::hash::{BuildHasher, Hasher};
 

@@ -187,8 +187,8 @@ impl Table {
         Ok(())
     }
 
-    /// Who has to go when the table is full: of the source with the most sessions, the oldest one that little is lost with, or
-    /// else, if the room is for somebody who has fewer, one that is idle for long.
+    /// The session that ends when the table is full. It is of the source with the most sessions: the oldest one that little is lost
+    /// with. If there is none, and the room is for another source, it is one that was idle for long.
     fn victim(&mut self, source: Option<u32>) -> Option<u32> {
         let largest = self.sources.largest(source);
         let seconds = self.limits.seconds;

@@ -44,7 +44,7 @@ impl Nat {
 
     /// What becomes of a packet that came to one of the external addresses; `None` if no session and no forward wants it, so
     /// that it is for the switch itself. Sessions that are older than the NAT are unknown, so for its first 15 minutes a TCP segment without
-    /// SYN is not for the switch: it would reset a connection that the next packet from inside picks up. To be true to RFC 5382, REQ-4,
+    /// SYN is not for the switch, which would reset a connection that the next packet from inside picks up. To be true to RFC 5382, REQ-4,
     /// the switch does not answer a TCP SYN to a closed port at once.
     ///
     /// # Errors
@@ -139,8 +139,8 @@ impl Nat {
         }
     }
 
-    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. Nothing begins if nobody is
-    /// there.
+    /// A packet from inside to an external port: out as `outbound` has it, in as `inbound` does. No session begins if no container
+    /// is behind that port.
     fn turn(&mut self, now: u32, flow: &Flow, bytes: usize, external: IpAddr) -> Result<Option<(Endpoint, Endpoint)>, Denied> {
         let port = flow.destination.port;
         let known = self.table.find_inside(now, flow.kind, flow.source, flow.destination).is_some();
@@ -190,7 +190,7 @@ impl Nat {
         Ok((port, Binding::Mapped))
     }
 
-    /// The container that an inbound packet is for, which may begin a session; `None` if nobody ever asked for the port.
+    /// The container that an inbound packet is for, which may begin a session; `None` if no mapping and no forward has the port.
     fn enter(&mut self, now: u32, flow: &Flow, bytes: usize) -> Result<Option<Endpoint>, Denied> {
         let (kind, port, remote) = (flow.kind, flow.destination.port, flow.source);
         if kind.transport == Transport::Icmp && !flow.is_reply {
@@ -211,7 +211,7 @@ impl Nat {
         Ok(Some(inside))
     }
 
-    /// Whether a packet from outside may begin a session, with whom, why, and until when.
+    /// Whether a packet from outside may begin a session: with which container's port, by a mapping or a forward, and until when.
     fn welcome(&mut self, now: u32, flow: &Flow) -> Result<Option<(Endpoint, Binding, u32)>, Denied> {
         let (kind, port) = (flow.kind, flow.destination.port);
         if let Some(inside) = self.forwards.target(kind, port) {

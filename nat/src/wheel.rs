@@ -47,7 +47,7 @@ impl Wheel {
         }
     }
 
-    /// A session whose deadline has come by `now`, if one is left. It stays listed: whoever asks removes it.
+    /// A session whose deadline has come by `now`, if one is left. It stays listed until the caller removes it.
     pub(crate) fn due(&mut self, sessions: &mut [Session], now: u32) -> Option<u32> {
         while self.second <= now {
             let head = self.heads[slot(self.second)];

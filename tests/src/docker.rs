@@ -14,8 +14,8 @@
 //!   HTTP on port 80                          HTTP on port 8000
 //! ```
 //!
-//! Both images, `busybox` and `httpd`, are Debian's static busybox and OpenBSD's `netcat`, made from one directory by `docker import`. Whoever asks
-//! `http://…/cgi-bin/who` learns who answers and as whom it was asked.
+//! Both images, `busybox` and `httpd`, are Debian's static busybox and OpenBSD's `netcat`, made from one directory by `docker import`. A client
+//! that asks `http://…/cgi-bin/who` learns which server answers and from which address the server was asked.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use crate::engine::Engine;
 use crate::lab::{Outcome, PATIENCE, program, run_within, wait};
 use crate::settings::SETTINGS;
 
-/// A word for lines of the shell: who answers.
+/// A word for lines of the shell: which server answers.
 pub const FROM: &str = r"
 # from NAME|host|outside ADDRESS[:PORT]: who answers there, and as whom it is asked.
 from() {

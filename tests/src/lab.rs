@@ -1,3 +1,6 @@
+//! A place of its own for one test: namespaces, a directory, and a vswitchd that is started, asked, signalled and ended there.
+//! Most tests with a real vswitchd begin with it. It runs `ip`, shells and the programs of the build.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::interrupt::interrupted;
 use crate::settings::SETTINGS;
 
-/// How long anything may take before a test calls it stuck. Generous: these machines are slow and shared.
+/// How long anything may take before a test calls it stuck. It is generous, for a test machine may be slow and shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command did.
@@ -337,7 +340,7 @@ impl Drop for Lab {
             let _ = child.wait();
         }
         for name in self.netns() {
-            // Whatever a failed test left running there.
+            // Ends what a failed test left running there.
             let line = format!("ip netns pids {0}{name} | xargs -r kill -9", self.id);
             // In a process group of its own: a second Ctrl-C must not end it.
             let _ = Command::new("sh").args(["-c", &line]).process_group(0).status();

@@ -1,6 +1,6 @@
 //! The harness of the tests that run the built programs against real peers.
 //!
-//! A [`Lab`] is a place of its own: a network namespace in which `vswitchd` runs (so its veth ends and links are nobody else's), a
+//! A [`Lab`] is a place of its own: a network namespace in which `vswitchd` runs (so no other test has its veth ends and links), a
 //! directory for its file, socket and state, and namespaces for stations whose names begin with the lab's own. Everything is
 //! gone when the lab is dropped, also after a failed test.
 //!

@@ -42,8 +42,8 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
-/// In a namespace: TCP is controlled by CUBIC, as by Linux where nobody chose otherwise, if namespaces may choose it ([`AllowCubic`]). BBR
-/// keeps to the rate that it believes the way has, and would measure less of what is between.
+/// In a namespace: TCP is controlled by CUBIC, the default of Linux, if namespaces may choose it ([`AllowCubic`]). BBR keeps to the rate
+/// that it believes the way has, and would measure less of what is between.
 pub(crate) const CUBIC: &str = "! grep -qw cubic /proc/sys/net/ipv4/tcp_allowed_congestion_control || \
     echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
 

@@ -1,3 +1,5 @@
+//! What a test needs that not every machine has: root and tools. A test that misses one says so and is skipped.
+
 use std::io::Write;
 use std::path::Path;
 

@@ -28,7 +28,7 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Changes what the machine has, and lets what it cannot change be.
+    /// Changes the machine's settings, except for those that it cannot change.
     pub fn new() -> Self {
         let mut hostile = Self { before: Vec::new() };
         for (path, value) in HOSTILE {

@@ -1,4 +1,4 @@
-//! A shell at a terminal, as somebody has it who types what a page tells.
+//! A shell at a terminal, as a reader has it who types what a page tells.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};

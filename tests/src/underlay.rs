@@ -1,3 +1,5 @@
+//! Several hosts with a vswitchd each, joined by an Ethernet: what tests and benchmarks of tunnels run on.
+
 use crate::lab::Lab;
 use crate::measure::iperf3;
 

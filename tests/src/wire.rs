@@ -1,3 +1,5 @@
+//! Bare frames in tests: a packet socket on a station's device, which sends any bytes and hears what arrives.
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use crate::lab::Lab;
 
 /// A station that sends and receives bare frames: a packet socket on a device in a namespace of a lab.
 ///
-/// It hears only frames whose source address begins with `02:54`, which tests use and nobody else.
+/// It hears only frames whose source address begins with `02:54`, which only tests use.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
@@ -130,7 +132,7 @@ pub fn mark(source: [u8; 6], marker: &str) -> Vec<u8> {
     frame(BROADCAST, source, &EXPERIMENTAL, format!("mark {marker} ").as_bytes())
 }
 
-/// Whether a frame is the mark of that name, whoever sent it.
+/// Whether a frame is the mark of that name, from any station.
 fn is_mark(frame: &[u8], marker: &str) -> bool {
     let text = format!("mark {marker} ");
     frame.windows(text.len()).any(|window| window == text.as_bytes())

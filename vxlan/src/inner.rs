@@ -1,3 +1,5 @@
+//! What a tunnel reads of the frame that it carries: a hash of its flow, and its traffic class. The tunnel's sender and `ecn` ask. Bytes only.
+
 use packet::ethertype;
 
 /// What a tunnel has to know about the frame that it carries.
@@ -58,8 +60,8 @@ pub(crate) fn traffic_class(frame: &[u8]) -> Option<(usize, u8)> {
     }
 }
 
-/// Words multiplied into each other; the high half of the last product spreads best. Nobody gains by a collision: it costs his own
-/// flows the second path.
+/// Words multiplied into each other; the high half of the last product spreads best. A station gains nothing by a collision: its own flows
+/// lose the second path.
 #[derive(Default)]
 struct Hash(u64);
 

@@ -5,7 +5,7 @@
 //!   traffic class of its packet.
 //! - [`ecn`]: how congestion marks cross a tunnel's ends (RFC 6040).
 //! - [`Peers`]: the remote tunnel endpoints, by a small number that the forwarding database holds.
-//! - [`Bindings`]: who is asked for by ARP and neighbour discovery and need not be asked through the tunnel.
+//! - [`Bindings`]: stations behind a tunnel for which ARP and neighbour discovery are answered at its near end.
 //! - [`Moves`]: addresses that move to and fro, which is what a loop looks like.
 #![forbid(unsafe_code)]
 

@@ -1,3 +1,5 @@
+//! When an address that moves to and fro is held. The forwarding database of the switch keeps one of these for each address.
+
 /// How often one address has moved lately.
 ///
 /// A station that moves to another host does it once, and is followed at once. In a loop between two hosts the same frames arrive

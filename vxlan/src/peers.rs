@@ -1,29 +1,32 @@
+//! The table of a tunnel's remote endpoints. The control side configures it while workers send and receive,
+//! so it is made of atomics; one caller at a time fills a slot.
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// The remote endpoints (VTEPs) of one tunnel, by number, for whoever sends and receives on any thread.
+/// The remote endpoints (VTEPs) of one tunnel, by number, for the senders and receivers of all threads.
 ///
 /// **What it holds.** A slot for each endpoint, whose number the forwarding database keeps with the addresses behind it. Configured
-/// ones come from the user and are told apart by [`Peers::configure`]. An *open* tunnel (one with a multicast group, where nobody
-/// lists the others) also takes in whoever sends to it.
+/// ones come from the user, by [`Peers::configure`]. An *open* tunnel (one with a multicast group, where the user does not list the others)
+/// also takes in every endpoint that sends to it.
 ///
 /// **Who changes it.** One control side configures; any number of receivers admit and touch. Reading takes no lock. Slots are filled by
-/// one at a time: a receiver that finds another at it does not wait but refuses this datagram, and knows its sender at the next one.
+/// one at a time. A receiver that finds another one filling does not wait: it refuses this datagram, and takes its sender in at the next one.
 ///
 /// **What bounds it.** [`Peers::MOST`] slots, made at the start.
 ///
-/// **Expiry.** A slot that nobody configures is free again when its endpoint was silent for longer than the forwarding database
+/// **Expiry.** A slot that is not configured is free again when its endpoint was silent for longer than the forwarding database
 /// remembers an address, so no entry is left that could mean another endpoint.
 ///
-/// **Fairness.** When it is full, it is the newcomer that is refused. Whoever forges source addresses can keep new endpoints out for
-/// a while, but never pushes one out that is there.
+/// **Fairness.** When it is full, the newcomer is refused. A host that forges source addresses can keep new endpoints out for a while, but
+/// never pushes out one that is there.
 #[derive(Debug)]
 pub struct Peers {
     open: bool,
     slots: Box<[Slot]>,
     /// Slots from here on were never used.
     used: AtomicUsize,
-    /// Whether somebody is filling a slot.
+    /// Whether a caller is filling a slot.
     filling: AtomicBool,
 }
 
@@ -64,7 +67,7 @@ pub struct PeerRow {
     pub error: Option<(i32, u32)>,
 }
 
-/// Nobody.
+/// A slot without an endpoint.
 const FREE: u8 = 0;
 /// An endpoint that was admitted.
 const ADMITTED: u8 = 2;
@@ -120,7 +123,7 @@ impl Peers {
         gone
     }
 
-    /// Who sent a datagram, which in an open tunnel makes a newcomer known.
+    /// Finds the sender of a datagram. An open tunnel takes in one that it does not know.
     pub fn admit(&self, address: IpAddr, now: u32) -> Admission {
         let welcome = |state| state == CONFIGURED || state == ADMITTED;
         if let Some(number) = self.position(address, welcome) {
@@ -137,7 +140,7 @@ impl Peers {
         number.map_or(Admission::Refused, Admission::Known)
     }
 
-    /// Whether it is the caller now who fills slots.
+    /// Whether the caller may fill slots now: no other one does.
     fn begin_filling(&self) -> bool {
         self.filling.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
@@ -192,7 +195,7 @@ impl Peers {
         })
     }
 
-    /// Frees the slots of endpoints that nobody configures and that were silent for longer than `ageing` seconds.
+    /// Frees the slots of endpoints that are not configured and that were silent for longer than `ageing` seconds.
     pub fn expire(&self, now: u32, ageing: u32) {
         for (_, slot) in self.numbered() {
             let state = slot.state();
@@ -248,7 +251,7 @@ impl Peers {
         self.numbered().find(|(_, slot)| here(slot)).map(|(number, _)| number)
     }
 
-    /// Only for who is filling.
+    /// Only for a caller that began to fill slots.
     fn fill(&self, address: IpAddr, state: u8, now: u32) -> Option<u16> {
         let (number, slot) = (1_u16..).zip(&self.slots).find(|(_, slot)| slot.state() == FREE)?;
         let (high, low) = halves(address);

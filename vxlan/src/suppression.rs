@@ -1,10 +1,13 @@
+//! ARP and neighbour discovery answered at the near end of a tunnel. The bridge of the switch asks for frames that it would flood.
+//! Frames are read and an answer is written; nothing is learned.
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, ArpPacketSlice, EtherType};
 use packet::{Ethernet, Mac, ethertype, protocol};
 
-/// Stations behind a tunnel whose IP and MAC addresses are known, so that nobody has to ask all hosts for them: what RFC 7432,
+/// Stations behind a tunnel whose IP and MAC addresses are known, so that no question for them has to go to all hosts: what RFC 7432,
 /// section 10, calls ARP and ND suppression.
 ///
 /// Only its owner changes it, from the tunnel's configuration or a control plane; nothing that the network sends does. So it is as
@@ -64,7 +67,7 @@ impl FromIterator<Binding> for Bindings {
 }
 
 impl Bindings {
-    /// Whether nobody is known.
+    /// Whether no station is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -76,7 +79,7 @@ impl Bindings {
 }
 
 impl Answer {
-    /// The answer to a frame that asks everybody for a station whose MAC address is `known`; `None` for every other frame. A station
+    /// The answer to a frame that asks all stations for one whose MAC address is `known`; `None` for every other frame. A station
     /// that looks whether its own address is free, or says that it has it, is not answered.
     pub fn to(frame: &[u8], ethernet: &Ethernet, known: impl Fn(IpAddr) -> Option<Mac>) -> Option<Self> {
         if !ethernet.destination.is_group() {
@@ -120,7 +123,7 @@ impl Answer {
         }
         let asker: [u8; 16] = header.get(8..24)?.try_into().ok()?;
         let target: [u8; 16] = message.get(8..24)?.try_into().ok()?;
-        // Who has no address yet asks whether it is free (RFC 4862, section 5.4); the answer would be for everybody.
+        // A station without the address asks whether it is free (RFC 4862, section 5.4). The answer would be for all stations.
         if Ipv6Addr::from(asker).is_unspecified() {
             return None;
         }

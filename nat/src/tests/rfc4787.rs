@@ -48,7 +48,7 @@ fn a_port_s_remotes_have_a_port_each_as_long_as_there_are_enough() {
         assert_eq!(lab.udp_port(inside, &format!("{remotes}:77")), 5000);
         lab.nat.table.check();
     }
-    // Five ports for eight remotes: nobody goes without.
+    // Five ports for eight remotes: no remote goes without.
     let mut lab = Lab::with(Settings { ports: "2000-2004".parse().unwrap(), ..settings });
     let ports: std::collections::HashSet<u16> =
         (1..=8).map(|port| lab.udp_port("10.0.0.2:2001", &format!("198.51.100.1:{port}"))).collect();

@@ -29,7 +29,7 @@ pub(crate) struct Row<'a> {
     pub(crate) metric: &'a Metric,
     /// Whether it is the first of its measure.
     pub(crate) first: bool,
-    /// Whom the switch is beside.
+    /// The contender beside the switch.
     pub(crate) beside: &'static str,
     /// The switch's figures of all rounds.
     pub(crate) ours: Vec<Option<f64>>,
@@ -49,7 +49,7 @@ pub(crate) struct Spread {
 }
 
 impl Comparison {
-    /// The switch beside each of the others by each metric; if it ran alone, beside nobody.
+    /// The switch beside each of the others by each metric; if it ran alone, beside an empty series.
     pub(crate) fn rows(&self) -> Vec<Row<'_>> {
         let Some((ours, others)) = self.series.split_first() else { return Vec::new() };
         let nobody = Series { contender: "nobody", runs: Vec::new() };

@@ -1,4 +1,4 @@
-//! Who takes part, and a place where it runs.
+//! A contender, which takes part in a comparison, and a place where it runs.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::require::missing;
 pub struct Contest<'a, Place = Lab> {
     /// What is measured.
     pub name: &'a str,
-    /// Whom the switch is compared with.
+    /// What the switch is compared with.
     pub beside: &'a str,
     /// The unit of the figures.
     pub unit: &'a str,

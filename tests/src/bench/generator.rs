@@ -166,12 +166,12 @@ fn receive_many(socket: &UdpSocket) -> u64 {
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut messages = [message(&mut part); MANY];
     let (descriptor, none) = (socket.as_raw_fd(), std::ptr::null_mut());
-    // SAFETY: as above; all datagrams are written into the one buffer, whose bytes nobody reads.
+    // SAFETY: as above; all datagrams are written into the one buffer, whose bytes are never read.
     let received = unsafe { libc::recvmmsg(descriptor, messages.as_mut_ptr(), 64, libc::MSG_WAITFORONE, none) };
     u64::try_from(received).unwrap_or(0)
 }
 
-/// A message of one part, to or from whom the socket is connected to.
+/// A message of one part, to or from the address that the socket is connected to.
 pub(crate) fn message(part: &mut libc::iovec) -> libc::mmsghdr {
     // SAFETY: every field is an integer or a pointer, for which zero is valid.
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };

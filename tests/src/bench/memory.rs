@@ -29,7 +29,7 @@ fn per_mac(place: &Place) -> Figures {
     for number in 0..MACS {
         let [_, a, b, c] = number.to_be_bytes();
         let source = [0x02, 0x54, 1, a, b, c];
-        // To nobody: it is flooded, and the other station does not answer.
+        // To an address that no station has: it is flooded, and the other station does not answer.
         wire.send(&frame([0x02, 0x54, 2, 0, 0, 0], source, &[0x88, 0xb5], &[]));
         // What a burst overruns is not learned.
         if number % 64 == 63 {

@@ -1,10 +1,10 @@
-//! What is compared with whom by what: the plan of a run.
+//! The plan of a run: which contenders are compared, on which paths, by which measures.
 
 use super::contender::Contender;
 use super::measure::{self, Measure};
 use super::{memory, places};
 
-/// A way of frames, those who offer it, and what is measured there.
+/// A way of frames, the contenders that offer it, and what is measured there.
 pub(crate) struct Path {
     /// The word for it on the command line.
     pub(crate) name: &'static str,

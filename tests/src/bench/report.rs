@@ -17,7 +17,7 @@ pub struct Report {
     pub(crate) seconds: u64,
     /// What was found.
     pub(crate) comparisons: Vec<Comparison>,
-    /// Who was not there: sentences.
+    /// A sentence for each contender that was not there.
     pub(crate) absent: Vec<String>,
 }
 

@@ -85,7 +85,7 @@ impl Run {
                 }
             }
         }
-        // Beside nobody is no comparison.
+        // Without the first contender there is nothing to compare with.
         if opened.first().is_none_or(|(contender, _)| contender.name != path.contenders[0].name) {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Run {
         self.options.only.is_empty() || self.options.only.iter().any(names)
     }
 
-    /// Whether a program is there; if not, it is noted who does not take part.
+    /// Whether a program is there. If not, notes that the contender does not take part.
     pub(crate) fn has(&mut self, contender: &str, path: &str, tool: &str, package: &str) -> bool {
         let there = found(tool);
         if !there {

@@ -1,3 +1,5 @@
+//! What `vsctl` changed at run time, as `vsctl changes` lists it. The control side compares the switch with its file and fills these rows.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,6 @@
+//! Interfaces of Podman's and CNI's containers: what a plugin asks for, and what it is told.
+//! The plugins write these requests, the control side carries them out. Only values and the checks of their names are here.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,13 +14,13 @@ use super::{BridgeName, BridgeSpec, InterfaceName, PortKind, PortName, Rate};
 /// Longest identifier or name of a container or network, in bytes; Podman's identifiers have 64.
 const LONGEST: usize = 255;
 
-/// Whose plugin asks for an interface.
+/// The container runtime that asks for an interface, through a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Runtime {
     /// Podman, by netavark.
     Podman,
-    /// Whatever speaks CNI.
+    /// A runtime that speaks CNI.
     Cni,
 }
 
@@ -34,7 +37,7 @@ impl fmt::Display for Runtime {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerKey {
-    /// Who asked for it.
+    /// The runtime that asked for it.
     pub runtime: Runtime,
     /// The runtime's identifier of the container: 1 to 255 letters, digits, `-`, `_` and `.`.
     container: String,
@@ -260,7 +263,7 @@ pub struct ContainerInfo {
     pub gateways: Vec<IpAddr>,
     /// Its other routes.
     pub routes: Vec<ContainerRoute>,
-    /// Who answers its questions for names; none: the switch does not.
+    /// The name servers that the switch offers it; none: the switch answers no questions for names.
     pub name_servers: Vec<IpAddr>,
     /// In which domain the stations of its bridge have names; `None`: in none.
     pub domain: Option<String>,

@@ -1,3 +1,5 @@
+//! Where a station is in Docker's words. The control side fills it in, and replies show it beside ports, counters, sessions and leases.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! The answer to `vsctl shutdown`: what was removed from the kernel and what stays for the next start.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

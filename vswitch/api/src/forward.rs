@@ -1,3 +1,6 @@
+//! Published ports: their specification, and the key that says where one is published and whether two are in each other's way.
+//! The file, `vsctl`, Docker and the container plugins ask for them; `ForwardSpec::rule` turns one into a rule for the crate `nat`.
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -24,7 +24,7 @@ pub struct UplinkInfo {
     pub mtu: u16,
     /// Its addresses now.
     pub addresses: Vec<IpNet>,
-    /// Who routes on from there.
+    /// The routers that lead on from there.
     pub gateways: Vec<IpAddr>,
     /// Whether addresses and gateways come from DHCP.
     pub dhcp: bool,
@@ -39,7 +39,7 @@ pub struct UplinkInfo {
     pub state: PortState,
     /// What the kernel was found to offer.
     pub features: Vec<String>,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
 }
 
@@ -56,7 +56,7 @@ pub struct ForwardInfo {
     pub listen: Option<IpAddr>,
     /// Where the first of them goes.
     pub to: SocketAddr,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
 }
 
@@ -81,11 +81,11 @@ pub struct SessionInfo {
     pub uplink: PortName,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// `out`: a station began it; `in`: somebody outside did.
+    /// `out`: a station began it; `in`: a host outside did.
     pub direction: String,
     /// The station's address and port; of pings, the identifier.
     pub inside: SocketAddr,
-    /// Whose address that is.
+    /// The container that has this address.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// The same as the outside sees it; none where the host's own sockets stand for it.
@@ -127,14 +127,14 @@ pub struct LeaseRow {
     pub bridge: BridgeName,
     /// The address.
     pub address: IpAddr,
-    /// Who has it.
+    /// The MAC address of the station that has it.
     pub mac: Mac,
     /// The name under which the bridge's stations find it: that of its port.
     pub name: PortName,
     /// What Docker calls it.
     #[serde(flatten)]
     pub docker: DockerPlace,
-    /// `bound`: given out; `offered`: not asked for yet; `declined`: somebody unknown has it, says a client.
+    /// `bound`: given out; `offered`: not asked for yet; `declined`: an unknown station has it, says a client.
     pub state: LeaseState,
     /// Seconds until that ends.
     pub seconds_left: u64,

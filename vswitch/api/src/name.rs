@@ -1,3 +1,6 @@
+//! The names of ports, bridges and interfaces, checked as they are parsed: what a name type holds can be a device's name.
+//! The file, `vsctl` and the plugins give them as text, and everything behind them takes only the types.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

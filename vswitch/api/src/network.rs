@@ -1,3 +1,6 @@
+//! The rules between several bridges, ports, uplinks and forwards: what cannot be together, and what is most likely a mistake.
+//! The reader of the file and the control side ask before anything is made; nothing here touches a device.
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -31,7 +34,7 @@ pub enum NetworkError {
         who: String,
         /// Its subnet.
         net: IpNet,
-        /// Who was there first.
+        /// What had the subnet first.
         other: String,
         /// Its subnet.
         other_net: IpNet,
@@ -258,7 +261,7 @@ fn check_listen(spec: &ForwardSpec, uplink: &UplinkSpec) -> Result<(), NetworkEr
     Ok(())
 }
 
-/// Who has a subnet.
+/// What has a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner<'a> {
     Bridge(&'a BridgeName),

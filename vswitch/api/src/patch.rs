@@ -1,3 +1,6 @@
+//! Changes of a bridge or an uplink by the keys of `switch.toml`, as `vsctl set-br` and `set-uplink` send them.
+//! The control side applies one to a specification, which then goes through the checks of the file again.
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

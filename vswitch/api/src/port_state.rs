@@ -1,3 +1,5 @@
+//! The state of a port, tunnel or uplink, in the words that users read. The control side finds it out, and replies carry it.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ pub enum PortState {
     Up,
     /// Its device is set down.
     Down,
-    /// Its device is up, and nobody is at the other end.
+    /// Its device is up, and nothing is at the other end.
     NoCarrier,
     /// Its device was deleted, or taken out of its namespace.
     DeviceGone,

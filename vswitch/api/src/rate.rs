@@ -1,3 +1,5 @@
+//! Rates of traffic as users write them, such as `10mbit`. Port specifications hold them, and the limiters of the data plane are made from them.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,6 @@
+//! What vswitchd answers: one reply for each request, and the rows of its listings. The control side fills them in,
+//! `vsctl` prints them or passes on their JSON.
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -124,7 +127,7 @@ pub struct BridgeInfo {
     pub routes: Vec<RouteSpec>,
     /// Number of its ports.
     pub ports: usize,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
     /// What Docker calls its networks that are on it.
     pub networks: Vec<String>,
@@ -201,7 +204,7 @@ pub struct PoolInfo {
     pub refused: u64,
 }
 
-/// IP addresses of a bridge that two have.
+/// IP addresses of a bridge that two stations have, or a station and the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressConflictsInfo {
     /// How often that showed since the bridge was made.
@@ -210,22 +213,22 @@ pub struct AddressConflictsInfo {
     pub last: Option<AddressConflictInfo>,
 }
 
-/// An IP address that two have.
+/// An IP address that two stations have, or a station and the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressConflictInfo {
     /// The address.
     pub address: IpAddr,
     /// The VLAN.
     pub vlan: VlanId,
-    /// The one.
+    /// The one that had it before, or has it by the configuration.
     pub holder: AddressHolderInfo,
-    /// The other, who claimed it last.
+    /// The other, which claimed it last.
     pub claimant: AddressHolderInfo,
     /// How many seconds ago that was noticed.
     pub seconds_ago: u64,
 }
 
-/// Who has an IP address, or says so.
+/// A station or gateway that has an IP address, or says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressHolderInfo {
     /// The MAC address, if it is known.
@@ -263,7 +266,7 @@ pub struct PeerInfo {
     pub last_error: Option<String>,
 }
 
-/// Who asked for a bridge or port.
+/// What asked for a bridge, port, uplink, forward or tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -324,9 +327,9 @@ pub struct PortInfo {
     pub state: PortState,
     /// What the kernel was found to offer for this port, such as `vnet_hdr` or `uso`.
     pub features: Vec<String>,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
-    /// Whose it is.
+    /// The container that it belongs to.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// The lease of its address, of a container on a LAN with DHCP.
@@ -444,7 +447,7 @@ pub struct VxlanInfo {
     pub features: Vec<String>,
     /// What arrived at its UDP port, whichever tunnel it was meant for, and was dropped, by reason.
     pub underlay_drops: BTreeMap<String, u64>,
-    /// Who asked for it.
+    /// What asked for it.
     pub origin: Origin,
 }
 
@@ -490,7 +493,7 @@ impl VxlanInfo {
 pub struct PortStats {
     /// The port.
     pub port: PortName,
-    /// Whose it is.
+    /// The container that it belongs to.
     #[serde(flatten)]
     pub docker: DockerPlace,
     /// Frames received from the device; a super-frame counts once.

@@ -1,3 +1,6 @@
+//! What vswitchd can be asked to do or to tell. `vsctl`, the container plugins and other clients of the control socket make requests,
+//! and the control side carries them out.
+
 use std::collections::BTreeSet;
 use std::fmt;
 

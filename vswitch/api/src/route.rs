@@ -1,3 +1,5 @@
+//! Static routes of a bridge's gateway, as the file and `vsctl` write them: a destination and the station that routes on from there.
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

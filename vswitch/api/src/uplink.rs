@@ -1,3 +1,5 @@
+//! An uplink as the file and `vsctl` ask for it: its keys as they are written, and their checks; also the errors of forwards.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -28,7 +30,7 @@ pub enum UplinkKind {
         device: InterfaceName,
         /// Where its addresses come from.
         address: UplinkAddress,
-        /// Who routes on from there; at most one of each family.
+        /// The routers that lead on from there; at most one of each family.
         gateways: Vec<IpAddr>,
         /// Its MAC address; `None`: one of the switch's own.
         mac: Option<Mac>,

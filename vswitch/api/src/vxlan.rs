@@ -1,3 +1,5 @@
+//! A VXLAN tunnel as the file and `vsctl` ask for it, and what `vsctl set-vxlan` changes about it: keys, checks and errors.
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -41,9 +43,9 @@ pub struct VxlanSpec {
 /// How flooded frames reach the other hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// One copy to each; nobody else is listened to.
+    /// One copy to each of these hosts. What other hosts send is dropped.
     Peers(BTreeSet<IpAddr>),
-    /// By IP multicast, out of this interface; whoever sends belongs to it.
+    /// By IP multicast, out of this interface. Every host that sends belongs to the tunnel.
     Group(IpAddr, InterfaceName),
 }
 
@@ -170,7 +172,7 @@ pub enum VxlanError {
     /// Its VLANs.
     #[error("vxlan \"{0}\" {1}")]
     Vlans(PortName, VlanError),
-    /// A station where nobody is.
+    /// A station behind a host that is no peer.
     #[error(
         "static entry {1} of vxlan \"{0}\" is behind {2}, which is not one of its peers: add the peer, or correct the entry"
     )]

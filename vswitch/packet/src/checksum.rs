@@ -96,8 +96,8 @@ pub fn complete(bytes: &mut [u8], start: u16, offset: u16) -> Option<()> {
 /// Finishes a partial checksum in place that is not of the frame's own transport, but of a packet inside it, as a kernel's tunnels leave
 /// it; returns what is known of the frame's own then. Others stay as they are.
 ///
-/// Whoever cuts, merges, translates or takes apart the outer packet would have to know of it otherwise; and not every device computes a
-/// checksum where it does not look for one.
+/// Otherwise all code that cuts, merges, translates or takes apart the outer packet would have to know of it. And not every device computes
+/// a checksum where it does not look for one.
 pub(crate) fn finish_inner(frame: &mut [u8], checksum: Checksum) -> Checksum {
     match checksum {
         Checksum::Partial { start, offset } if Layers::is_inner_transport(frame, start) => {
@@ -113,7 +113,7 @@ pub(crate) fn finish_inner(frame: &mut [u8], checksum: Checksum) -> Checksum {
 /// the right one, [`Checksum::Partial`] if the field holds what a kernel leaves to its network card, the sum of the pseudo header;
 /// else [`Checksum::Unverified`].
 ///
-/// A kernel leaves it so inside a tunnel too, and where no card is between it and the reader, as on a veth pair, nobody finishes it.
+/// A kernel leaves it so inside a tunnel too. Where no card is between the kernel and the reader, as on a veth pair, it is never finished.
 /// One wrong checksum in 65,536 looks like that by chance.
 pub fn examine(frame: &[u8]) -> Checksum {
     examined(frame).unwrap_or(Checksum::Unverified)

@@ -3,10 +3,10 @@
 //!
 //! The rules are those of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive_segment`): same headers but
 //! for lengths, checksums and identifications; segments of one size, of which only the last may be shorter; TCP in sequence,
-//! and a FIN or PSH ends the run. Cutting the result gives the frames back, but for identifications that nobody looks at. A
+//! and a FIN or PSH ends the run. Cutting the result gives the frames back, but for identifications that no receiver looks at. A
 //! frame is merged only if the checksum of its IPv4 header is right, and that of its payload is still to be computed or was
-//! verified: merging one that nobody looked at would give damaged bytes a good checksum. It must be that of the frame's own transport: one
-//! inside a tunnel would never be computed.
+//! verified: merging one that was not verified would give damaged bytes a good checksum. It must be the checksum of the frame's own
+//! transport: one inside a tunnel would never be computed.
 //!
 //! Nothing waits: a run ends with its queue, or with the batch into which frames are received.
 
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         for (next, _) in known {
             let payload = next.len().saturating_sub(self.layers.payload);
             self.total += payload;
-            // Of more than two tags, nobody counts the length.
+            // With more than two tags, the frame would be too long before the packet is.
             let long = self.total > LONGEST || self.layers.network + self.total > MAX_FRAME;
             let fits = (1..=self.size).contains(&payload) && self.count < MOST && !long;
             if !fits || !self.is_followed_by(next) {

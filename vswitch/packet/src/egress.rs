@@ -23,7 +23,7 @@ pub struct Queued<'a> {
     pub frame: &'a Frame,
     /// What happens to its tag.
     pub edit: TagEdit,
-    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
     pub peer: u16,
 }
 
@@ -45,7 +45,7 @@ pub struct Packet<'a> {
     pub headers: u16,
     /// Frames of the queue that it stands for; 0 for the segments of one behind its first.
     pub frames: usize,
-    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
     pub peer: u16,
     /// The port that it came in at.
     pub ingress: u32,
@@ -54,7 +54,7 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// One frame with nothing left to do, for whoever is behind the port.
+    /// One frame with nothing left to do, for the stations behind the port.
     pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
         Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0, tunnel: None }
     }

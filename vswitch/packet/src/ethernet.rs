@@ -1,3 +1,5 @@
+//! The Ethernet header: addresses, 802.1Q tag and EtherType. The datapath reads it once for each frame; bytes only.
+
 use crate::{Mac, VlanId};
 
 /// Bytes of an untagged Ethernet header: two addresses and the EtherType.
@@ -58,7 +60,7 @@ pub enum TagEdit {
 pub struct Ethernet {
     /// Where the frame goes.
     pub destination: Mac,
-    /// Who sent it.
+    /// The station that sent it.
     pub source: Mac,
     /// The outermost 802.1Q tag. An 802.1ad tag is not one: it stays payload.
     pub tag: Option<Tag>,

@@ -1,3 +1,6 @@
+//! IPv4 and IPv6 headers, for what routes, translates and answers: the router, NAT, the services and the host uplink.
+//! It reads packets of every protocol, also fragments and those quoted in ICMP errors, and changes nothing.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::layers::number;
@@ -7,7 +10,7 @@ use crate::{Ethernet, IpVersion, ethertype};
 /// fragments too. Every offset is from the start of the frame and inside it: `network < transport <= end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpPacket {
-    /// Who sent it.
+    /// The address that it comes from.
     pub source: IpAddr,
     /// Where it goes.
     pub destination: IpAddr,
@@ -47,7 +50,7 @@ pub struct Fragment {
 /// What the fragments of a packet have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FragmentKey {
-    /// Who sent the packet.
+    /// The address that the packet comes from.
     pub source: IpAddr,
     /// Where it goes.
     pub destination: IpAddr,

@@ -1,3 +1,6 @@
+//! Where the headers of a TCP or UDP packet lie. Cutting, merging and checksums ask for every frame that they work on;
+//! other frames and fragments have no layers here (`IpPacket` reads those).
+
 use crate::{Ethernet, ethertype};
 
 /// Where the headers of a TCP or UDP packet lie in its frame. Every offset is from the start of the frame and inside it, in this

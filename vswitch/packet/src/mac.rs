@@ -1,3 +1,5 @@
+//! MAC addresses: six bytes, their text, and which of them are groups or reserved. The file, the API and the data plane share this type.
+
 use std::fmt;
 use std::str::FromStr;
 

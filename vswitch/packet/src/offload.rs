@@ -1,3 +1,6 @@
+//! Offload metadata: the kernel's `virtio_net_hdr` read and written, and what the far side of a port can do itself.
+//! Devices decode it as a frame comes in and encode it as the frame leaves.
+
 use std::num::NonZeroU16;
 
 use crate::IpVersion;
@@ -19,10 +22,10 @@ const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
 const GSO_UDP_TUNNEL_IPV6: u8 = 0x40;
 const GSO_ECN: u8 = 0x80;
 
-/// What the kernel says about a frame beside its bytes: work that it left to whoever comes next.
+/// What the kernel says about a frame beside its bytes: work that it left to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Offload {
-    /// Who computes the transport checksum.
+    /// The state of the transport checksum.
     pub checksum: Checksum,
     /// Set if the frame is a super-frame: one header, a payload of many segments.
     pub gso: Option<Gso>,
@@ -31,10 +34,10 @@ pub struct Offload {
 /// State of the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Checksum {
-    /// The bytes hold what the sender computed; nobody has looked.
+    /// The bytes hold what the sender computed, which was not verified.
     #[default]
     Unverified,
-    /// The bytes hold a checksum that somebody verified.
+    /// The bytes hold a checksum that was verified.
     Valid,
     /// The field holds the folded pseudo header only; the ones' complement sum from `start` to the end of the frame goes to
     /// `start + offset`.

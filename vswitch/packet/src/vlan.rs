@@ -1,3 +1,5 @@
+//! VLAN identifiers: numbers from 1 to 4094, checked as they are made. The file, the API and the data plane share this type.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

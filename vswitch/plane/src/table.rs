@@ -24,7 +24,7 @@ pub struct Table<K, P, V> {
     capacity: usize,
 }
 
-/// Whose a session is.
+/// The owner of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner<P> {
     /// The port that it is behind.
@@ -38,7 +38,7 @@ pub struct Owner<P> {
 pub struct Row<K, P, V> {
     /// What it is found by.
     pub key: K,
-    /// Whose it is.
+    /// The container that it belongs to.
     pub owner: Owner<P>,
     /// When it last moved a byte.
     pub used: Instant,

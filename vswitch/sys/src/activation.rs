@@ -10,7 +10,7 @@ pub fn passed() -> Vec<(String, OwnedFd)> {
         return Vec::new();
     }
     let Ok(descriptors) = sd_notify::listen_fds_with_names() else { return Vec::new() };
-    // SAFETY: LISTEN_PID says that these descriptors are for this process, they were found open just now, nobody else
+    // SAFETY: LISTEN_PID says that these descriptors are for this process, they were found open just now, no other code
     // in it knows their numbers, and this line runs once.
     let owned = |descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) };
     descriptors.map(|(descriptor, name)| (name, owned(descriptor))).collect()

@@ -14,7 +14,7 @@ use super::{check, last_error};
 pub struct Datagram {
     /// Bytes of it in the buffer.
     pub length: usize,
-    /// Who sent it.
+    /// The sender.
     pub from: SocketAddr,
     /// The address of this host that it was sent to, where [`ask_for_addresses`] was called.
     pub to: Option<IpAddr>,
@@ -27,7 +27,7 @@ pub struct QueuedError {
     pub length: usize,
     /// Where the datagram went.
     pub to: SocketAddr,
-    /// Who says so.
+    /// Where the error comes from.
     pub origin: Origin,
     /// `EMSGSIZE`: the MTU.
     pub info: u32,

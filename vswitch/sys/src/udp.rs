@@ -18,7 +18,7 @@ pub struct Reception {
     pub length: usize,
     /// Whether there was more than the buffer holds.
     pub truncated: bool,
-    /// Who sent it.
+    /// The sender.
     pub source: IpAddr,
     /// Bytes of each datagram, of which the last may have fewer; `length` where it is only one.
     pub segment: usize,
@@ -53,14 +53,14 @@ pub fn open(address: IpAddr) -> Result<OwnedFd, Errno> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket(2) takes no pointer.
     let fd = check(unsafe { libc::socket(family, kind, 0) })?;
-    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just given us this descriptor, and no other code knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Binds the socket to an address and port; port 0 is the kernel's choice.
 ///
 /// # Errors
-/// `EADDRNOTAVAIL` if the address is not this host's, `EADDRINUSE` if somebody has the port.
+/// `EADDRNOTAVAIL` if the address is not this host's, `EADDRINUSE` if another socket has the port.
 pub fn bind(fd: BorrowedFd<'_>, address: SocketAddr) -> Result<(), Errno> {
     let (name, length) = Name::from(address)?;
     // SAFETY: the descriptor is open; `name` holds an address of `length` bytes.
@@ -207,7 +207,7 @@ pub fn report_errors(fd: BorrowedFd<'_>, address: IpAddr) -> Result<(), Errno> {
     }
 }
 
-/// Takes one thing that came back about a datagram: whom it was for, and why it did not get there. `None`: nothing that says so.
+/// Takes one message that came back about a datagram: the address that it was for, and why it did not get there. `None`: another message.
 ///
 /// # Errors
 /// `EAGAIN` where nothing waits.

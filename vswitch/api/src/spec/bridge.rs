@@ -1,3 +1,5 @@
+//! A bridge as the file, `vsctl`, Docker and the container plugins ask for it: its keys as they are written, and their checks.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Network namespaces as users name them: by name, file, process or sandbox. Only names are here; `attach` opens what they stand for.
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;

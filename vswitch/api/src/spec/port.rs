@@ -1,3 +1,5 @@
+//! A port as the file, `vsctl`, Docker and the container plugins ask for it: its keys as they are written, and their checks.
+
 use std::fmt;
 use std::str::FromStr;
 

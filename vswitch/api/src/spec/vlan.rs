@@ -1,3 +1,6 @@
+//! VLANs of a port or tunnel: the keys `vlan`, `trunk` and `native`, lists of VLANs as text, and what these keys come to.
+//! The data plane sorts frames by the resulting `VlanMode`.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,6 +1,6 @@
 //! Classic BPF, checked and run.
 //!
-//! A filter comes from outside (whoever asks for a capture sends it), so [`Program::new`] refuses what the kernel's
+//! A filter comes from outside (the user who asks for a capture sends it), so [`Program::new`] refuses what the kernel's
 //! `bpf_check_classic` (net/core/filter.c) refuses, and turns the rest into operations that cannot be wrong: [`Program::run`]
 //! only ever moves forward, so it ends after at most as many steps as there are instructions, whatever the frame holds.
 //!

@@ -3,8 +3,8 @@
 //! # Theory of operation
 //! [`open`] makes three ends. Each worker gets a clone of the [`Tap`] and offers it the frames of captured ports, coming in
 //! and going out; a port that is not captured costs one branch. The tap runs the filter, copies the frame and puts the copy
-//! into a bounded channel. The [`Stream`] is read by whoever sends the capture to its user; it turns frames into pcapng,
-//! chunk by chunk. The [`Control`] stays with the control side, which announces ports that are added while the capture runs
+//! into a bounded channel. The control side reads the [`Stream`], which turns frames into pcapng chunk by chunk, and sends it to the
+//! user. The [`Control`] stays with the control side, which announces ports that are added while the capture runs
 //! and stops it.
 //!
 //! A worker never waits for a reader. The channel is bounded twice, by frames and by bytes (small frames would otherwise be

@@ -5,11 +5,11 @@
 //! that, is a pre-release that Cargo sorts before rc1, and pcapng-writer stopped at an early draft. Writing into memory cannot
 //! fail, so nothing here returns an error.
 //!
-//! # Checksums that nobody has computed yet
+//! # Checksums that are not computed yet
 //! A kernel that hands over a frame may leave its TCP or UDP checksum to the receiver ([`Checksum::Partial`]). Shown as it
 //! is, every such frame looks broken. So the captured copy gets the checksum that a wire would have shown; the frame itself
-//! goes on as it was. There are two exceptions, which a comment names: a super-frame stays as it is, for no frame on a wire
-//! ever carries a checksum over all its segments, and so does a frame that was cut, for its sum needs the bytes that are gone.
+//! goes on as it was. There are two exceptions, each told in a comment of the packet. A super-frame stays as it is, for no frame on a wire
+//! ever carries a checksum over all its segments. So does a frame that was cut, for its sum needs the bytes that are gone.
 
 use std::borrow::Cow;
 

@@ -1,3 +1,6 @@
+//! The reader's end of a capture, on a thread of the control side: takes frames out of the channel and makes a pcapng file of them.
+//! It counts what the workers had to miss, and ends by its limits or as `Control` says.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -123,7 +126,7 @@ impl Stream {
             },
             recv(self.commands) -> command => match command {
                 Ok(command) => self.execute(command),
-                // Nobody controls this capture any more, which is no reason to spin.
+                // The control side has let go of this capture, which is no reason to spin.
                 Err(_) => self.commands = crossbeam_channel::never(),
             },
             default(timeout) => {}
@@ -160,7 +163,7 @@ impl Stream {
     }
 
     /// The interface of a port. A port that was announced too late is found among the commands; one that was never announced
-    /// gets a name from its slot, for its frames are what somebody asked for.
+    /// gets a name from its slot, for its frames were asked for.
     fn interface(&mut self, port: u32) -> usize {
         if !self.by_port.contains_key(&port) {
             self.obey();

@@ -1,3 +1,5 @@
+//! The worker's end of a capture: filters a frame and puts a copy into the channel, or counts it as missed. It never waits.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 

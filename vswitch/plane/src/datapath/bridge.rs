@@ -1,4 +1,4 @@
-//! One learning, VLAN-aware bridge: its forwarding database and who is on it.
+//! One learning, VLAN-aware bridge: its forwarding database and its ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ impl From<&BridgeSpec> for BridgeSettings {
     }
 }
 
-/// As a bridge is whose file says nothing about it, but for a small table.
+/// The defaults of a bridge in `switch.toml`, but for a small table.
 impl Default for BridgeSettings {
     fn default() -> Self {
         let held_floods = Arc::new(Limiter::of_frames(HELD_FLOODS, Instant::now()));
@@ -68,8 +68,9 @@ pub(super) struct Bridge {
 
 /// Seconds between two addresses that are said to be held.
 const TELLING: u32 = 60;
-/// Most flooded frames a second of all addresses that are held: in the direction of its home, a frame of one goes round a loop without a move.
-/// Those that are in the loop use them up at once and are dropped; what a station says now and then is let through.
+/// Most flooded frames a second of all addresses that are held. A frame of such an address can go round a loop in the direction of its home
+/// without moving the address, so only this limit stops it. Frames in a loop use the limit up at once and are dropped. The occasional frame
+/// of a station passes.
 const HELD_FLOODS: u32 = 100;
 
 /// Where a frame that may pass goes.

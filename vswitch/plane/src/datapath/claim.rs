@@ -1,10 +1,11 @@
 //! What a frame claims about its sender, beyond its header: that an address is the sender's (ARP, RFC 826; neighbour discovery, RFC 4861;
 //! redirects), that it is a router, or that it is a DHCP server.
 //!
-//! Stations believe such messages whoever sends them. So a claim to an address of the gateway's is dropped on every port, and one to an
-//! address that the configuration gives to other ports of the VLAN; where the gateway is the router of IPv6, no station of the bridge is
-//! one, and where it gives out addresses, nothing else does. The first is [`SpoofedAddress`](DropReason::SpoofedAddress). What lies behind a
-//! link or a tunnel may have routers of its own.
+//! Stations believe such messages from any sender. So these are dropped:
+//! - on every port, a claim to an address of the gateway ([`SpoofedAddress`](DropReason::SpoofedAddress));
+//! - a claim to an address that the configuration gives to other ports of the VLAN (the same reason);
+//! - what a station says as a router, where the gateway is the router of IPv6 (a link or a tunnel may have routers behind it);
+//! - what any port but the gateway says as a DHCP server, where the gateway gives out the addresses.
 //!
 //! Most frames claim nothing, which a glance tells ([`is_plain`]).
 
@@ -40,7 +41,7 @@ pub(super) enum Claim {
     DhcpServer(IpAddr),
 }
 
-/// Who claims something.
+/// The sender of a claim.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claimant {
     pub(super) bridge: BridgeId,
@@ -52,7 +53,7 @@ pub(super) struct Claimant {
     pub(super) is_station: bool,
 }
 
-/// Whether a frame, whose payload begins here, claims nothing for sure.
+/// Whether a frame with its payload at this place certainly claims nothing.
 pub(super) fn is_plain(payload: usize, frame: &[u8]) -> bool {
     let Some(rest) = frame.get(payload.saturating_sub(2)..) else { return true };
     let port = |at: usize| rest.get(at + 2..at + 4).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
@@ -142,7 +143,7 @@ pub(super) fn check(
         return Err(reason);
     }
     let Claim::Addresses(addresses) = claim else { return Ok(()) };
-    // On a network whose DHCP server is another's, who else has an address of a container must be heard of.
+    // Where the services ask a foreign DHCP server for containers, they must hear of a station that has a container's address.
     let taken = |address: IpAddr| bridge.other_owner(who.vlan, address, who.port).is_some();
     if addresses.into_iter().flatten().any(taken) && !router.has_clients(who.bridge) {
         return Err(DropReason::SpoofedAddress);
@@ -150,7 +151,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Takes note of who says what of which addresses: two stations may have one.
+/// Takes note of which station claims which addresses: two stations may have the same one.
 fn note(router: &Router, bridge: &mut Bridge, who: &Claimant, ethernet: &Ethernet, claim: Claim) {
     let (addresses, what) = match claim {
         Claim::Addresses([first, second]) => ([first, second.filter(|second| first != Some(*second))], Saying::Mine),

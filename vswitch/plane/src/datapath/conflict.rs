@@ -1,16 +1,16 @@
 //! Two stations with one IP address, as their own ARP and neighbour discovery tell.
 //!
-//! **What it holds.** For each address that a station of a bridge claims, who did so last, and who did before. That an address has gone
-//! from one station to another has many good reasons; that it goes back within a minute ([`TURN`]) has none: then both have it. A
-//! station that asks whether an IPv6 address is free (duplicate address detection, RFC 4862, section 5.4), and is answered within
-//! [`DEFENCE`] seconds by another, does not even get so far. IPv4's probes tell nothing: a DHCP server sends them too, before it
-//! gives the address away.
+//! **What it holds.** For each address that stations of a bridge claim, the station that claimed it last and the one before. An address
+//! may go from one station to another for many good reasons. It has no reason to go back within a minute ([`TURN`]): then both stations
+//! have it. A station may also ask whether an IPv6 address is free (duplicate address detection, RFC 4862, section 5.4). If another
+//! station answers within [`DEFENCE`] seconds, that is a conflict too. IPv4's probes tell nothing: a DHCP server sends them as well,
+//! before it gives the address away.
 //!
 //! **Who calls it.** [`claim`](super::claim), with the few frames that claim something.
 //!
 //! **What bounds it.** [`SETS`] sets of [`WAYS`] addresses for each bridge, allocated with the first. A station that claims thousands
-//! pushes out what is remembered of others, whose conflicts are then missed while it goes on; it cannot bring about a wrong one. Of
-//! several workers each knows what it saw itself.
+//! pushes out what is remembered of other addresses. Their conflicts are missed as long as it goes on, but no false conflict comes of it.
+//! Each of several workers knows only what it saw itself.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -20,9 +20,9 @@ use packet::{Mac, VlanId};
 
 use super::PortId;
 
-/// Seconds within which an address that goes back to who had it has been with both.
+/// Seconds within which an address that goes back to the station before shows that both have it.
 const TURN: u32 = 60;
-/// Seconds within which who has an address answers a station that wants it (`RetransTimer` of RFC 4861, section 10, with some patience).
+/// Seconds within which the holder of an address answers a station that wants it (`RetransTimer` of RFC 4861, section 10, with some patience).
 const DEFENCE: u32 = 3;
 const SETS: usize = 128;
 const WAYS: usize = 4;
@@ -36,18 +36,18 @@ pub struct Speaker {
     pub port: PortId,
 }
 
-/// Who has an address that another station claims.
+/// The holder of an address that another station claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// The gateway; the other's claim is dropped.
     Gateway,
-    /// Whoever is behind this port, by the configuration; the other's claim is dropped.
+    /// The station behind this port, by the configuration; the other's claim is dropped.
     Port(PortId),
     /// Another station, which claims it as well.
     Station(Speaker),
 }
 
-/// An IP address that two have.
+/// An IP address that two stations have, or a station and the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressConflict {
     /// The VLAN.
@@ -60,7 +60,7 @@ pub struct AddressConflict {
     pub claimant: Speaker,
 }
 
-/// IP addresses of one bridge that two have.
+/// IP addresses of one bridge that two stations have, or a station and the gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressConflicts {
     /// How often that showed.
@@ -69,7 +69,7 @@ pub struct AddressConflicts {
     pub last: Option<AddressConflict>,
 }
 
-/// Who claims which address of a bridge.
+/// The stations that claim addresses of a bridge.
 #[derive(Debug)]
 pub(super) struct Claims {
     slots: Box<[Option<Claimed>]>,
@@ -101,7 +101,7 @@ struct Said {
 }
 
 impl Claims {
-    /// Nobody's yet. `seed` should be random.
+    /// A table without claims. `seed` should be random.
     pub(super) fn new(seed: u64) -> Self {
         Self { slots: Box::default(), seed: FixedState::with_seed(seed), conflicts: AddressConflicts::default() }
     }
@@ -110,7 +110,7 @@ impl Claims {
         self.conflicts
     }
 
-    /// Takes note of what a station says of an address that is nobody's by the configuration.
+    /// Takes note of what a station says of an address that the configuration gives to no port.
     pub(super) fn hear(&mut self, vlan: VlanId, address: IpAddr, speaker: Speaker, what: Saying, second: u32) {
         let (key, said) = ((vlan, address), Said { speaker, what, second });
         let slot = self.slot(key);
@@ -145,7 +145,7 @@ impl Claims {
         }
     }
 
-    /// The place of an address: its own, or that of the one of its set that was silent the longest.
+    /// The place of an address: the one that it has, or else a free one of its set, or else that of the address which was silent the longest.
     fn slot(&mut self, key: (VlanId, IpAddr)) -> &mut Option<Claimed> {
         if self.slots.is_empty() {
             self.slots = vec![None; SETS * WAYS].into();
@@ -172,7 +172,7 @@ mod tests {
         std::net::Ipv4Addr::from(0x0a00_0000 + number).into()
     }
 
-    /// Hears who says what, and when; returns how many conflicts that shows.
+    /// Hears stations, by number, say something of one address; returns how many conflicts that shows.
     fn count(said: &[(u8, Saying, u32)]) -> u64 {
         let mut claims = Claims::new(1);
         for (number, what, second) in said {

@@ -1,3 +1,6 @@
+//! Why frames are dropped, and a port's counters. Every part of the data plane names its reason here;
+//! the control side reads the counters for `vsctl stats`.
+
 use nat::Denied;
 
 /// Why a frame went no further. Every drop is one of these, counted per port, and named the same in `vsctl stats`, in captures
@@ -57,7 +60,7 @@ pub enum DropReason {
     Isolated,
     /// The next hop does not say its MAC address.
     NeighborUnresolved,
-    /// It is for the gateway, where nobody listens.
+    /// It is for the gateway, where no service listens.
     NoService,
     /// It is a fragment for the gateway itself, and the rest of its packet did not come, or contradicted it.
     FragmentForGateway,
@@ -73,7 +76,7 @@ pub enum DropReason {
     NatStrayError,
     /// It is a reset or a reply to nothing.
     NatNoSession,
-    /// It came in by an uplink, and nobody inside asked for it.
+    /// It came in by an uplink, and no station opened the port to its sender.
     NatFiltered,
     /// It is a later fragment of a packet whose first one has not been seen.
     NatFragmentBeforeFirst,

@@ -1,7 +1,8 @@
 //! The forwarding database: which MAC address is behind which port.
 //!
 //! **What it holds.** One entry for a VLAN and MAC address (independent learning, IEEE 802.1Q-2022, section 8.8), with the
-//! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once for each frame.
+//! place (the port, and behind a tunnel the peer) and the second of its last frame. Only [`Bridge`](super::bridge) asks and teaches it, once
+//! for each frame.
 //!
 //! **How it is laid out.** What every frame needs is in buckets of one cache line (`lines`). What an address needs once a
 //! second at most (its port's list, when others were told, how it moved) is in arrays beside them, by the same number of a slot. So a look-up,
@@ -25,8 +26,8 @@
 //! evictions; there are as many as the user gave.
 //!
 //! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro is held where it was for a while
-//! ([`vxlan::Moves`]): in a loop, of two ports or of two hosts, every frame would otherwise move it, go round again, and be sent to all.
-//! The bridge lets little of what such an address floods pass meanwhile ([`Fdb::is_held`]).
+//! ([`vxlan::Moves`]). In a loop, of two ports or of two hosts, every frame would otherwise move it, go round again, and be sent to all.
+//! While an address is held, the bridge lets little pass of what it floods ([`Fdb::is_held`]).
 //!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
 
@@ -238,7 +239,7 @@ impl Fdb {
         gone.into_iter().for_each(|slot| self.remove(place.port.index(), slot));
     }
 
-    /// Forgets what was learned of a MAC address, in every VLAN, or at a port, or of the one at the other.
+    /// Forgets what was learned at a port, or of a MAC address in every VLAN; with both, of that address at that port.
     pub fn forget(&mut self, port: Option<PortId>, mac: Option<Mac>) {
         let there = |slot| {
             let Entry { key, place, .. } = self.lines.entry(slot);

@@ -158,7 +158,7 @@ impl Datapath {
         }
     }
 
-    /// Whether a frame that goes to many may; it goes no further if the switch knows the answer to it.
+    /// Checks the limits of a frame that goes to many. If the switch knows the answer to it, the answer is sent and the frame goes no further.
     fn limit_flood(&self, at: &Arrival, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {
         let received = batch.frames().get(at.index).ok_or(DropReason::Malformed)?;
         let (ethernet, segments) = (&at.ethernet, received.segments());
@@ -252,7 +252,7 @@ impl Datapath {
         }
     }
 
-    /// Decides about a frame that another worker received and checked; since then the port and the gateway may have changed.
+    /// Decides about a frame that another worker received and checked. The port and the gateway may have changed since then.
     fn decide_for_another(
         &mut self,
         index: usize,
@@ -286,7 +286,7 @@ impl Datapath {
     }
 }
 
-/// Whether the sender of a frame may be who it says that it is. Says whether what frames of this bridge claim is watched at all.
+/// Checks that the sender of a frame may have the addresses that it claims. Returns whether claims are watched on this bridge at all.
 fn check_sender(router: &Router, bridge: &mut Bridge, port: &Port, at: &Arrival, received: &Frame) -> Result<bool, DropReason> {
     if router.has_mac(at.bridge, at.ethernet.source) {
         return Err(DropReason::InvalidSource);
@@ -312,8 +312,8 @@ fn learn(bridge: &mut Bridge, at: &Arrival, place: Place, news: &mut Vec<News>, 
     learned
 }
 
-/// What became of a frame that was `sent` to other ports and `heard` by the gateway. Where there is no other port, the gateway is who hears it;
-/// what others got was not dropped.
+/// What became of a frame that was `sent` to other ports and `heard` by the gateway. It is dropped only if no other port got it and the
+/// gateway had no use for it.
 fn heard_beside(sent: Decision, heard: Result<Fate, DropReason>) -> Result<Fate, DropReason> {
     match (sent, heard) {
         (Ok(fate), _) | (Err(_), Ok(fate)) => Ok(fate),
@@ -322,7 +322,7 @@ fn heard_beside(sent: Decision, heard: Result<Fate, DropReason>) -> Result<Fate,
     }
 }
 
-/// Queues a frame where it goes, and says where that is if it is one port to which any frame like it may follow.
+/// Queues a frame where it goes. If that is one port, and frames like it may follow without being looked at, returns that port too.
 fn send(
     bridge: &Bridge,
     ports: &Slots<Port>,
@@ -342,7 +342,7 @@ fn send(
             let departure = Departure { frame: at.index, edit, peer };
             observer.see(at.index, || Step::Queued { port: id, edit, peer });
             outputs.push(id, departure);
-            // How long it may be in a tunnel is asked for each.
+            // The length that a tunnel carries is checked for each frame.
             let alike = from.looks_at_headers_only() && port.remote.is_none();
             Ok((Fate::Bridged(id), alike.then_some((id, departure))))
         }

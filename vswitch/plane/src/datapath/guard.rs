@@ -18,7 +18,7 @@ use packet::{Ethernet, Mac, ethertype};
 use super::DropReason;
 use super::claim::{Claim, behind_tags};
 
-/// Who a port is.
+/// The addresses that a guarded port may speak from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// Its MAC address.

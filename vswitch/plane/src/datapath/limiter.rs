@@ -1,8 +1,8 @@
 //! The one kind of limit: so much a second, with a burst after a quiet time. It polices, as Open vSwitch's `ingress_policing_rate` and tc's
 //! `police` do: what is too much is dropped, not delayed, and TCP settles a little below the limit.
 //!
-//! All workers share a limiter, so it holds whatever workers the flows are on: it is the generic cell rate algorithm (ITU-T I.371, annex A),
-//! whose whole state is one number. It outlives changes of its port that do not concern it ([`Limiter::kept`]).
+//! All workers share a limiter, so it holds on whichever worker the flows are. It is the generic cell rate algorithm (ITU-T I.371, annex A),
+//! and its whole state is one number. It outlives changes of its port that do not concern it ([`Limiter::kept`]).
 //!
 //! Bytes count as they pass the switch, without the headers that segmentation will add. A super-frame passes or is dropped whole; where frames
 //! are counted, it counts as its segments.
@@ -44,7 +44,7 @@ impl Limiter {
         Self { per_second: per_second.into(), burst: 1_000_000_000, began: now, due: AtomicU64::new(0) }
     }
 
-    /// How long nothing may pass until all that has passed would have at the rate: what a limiter that carries on begins with.
+    /// The time until all that has passed would have passed at the rate: what a limiter that carries on begins with.
     pub fn debt(&self, now: Instant) -> Duration {
         let now = nanoseconds(now.saturating_duration_since(self.began));
         Duration::from_nanos(self.due.load(Ordering::Relaxed).saturating_sub(now))
@@ -56,7 +56,7 @@ impl Limiter {
         Self { due: AtomicU64::new(nanoseconds(debt).min(self.burst)), ..self }
     }
 
-    /// What becomes of the limiter of a port or bridge that is `set` anew: the one that there is stays, if it holds to the same rate.
+    /// The limiter of a port or bridge that is `set` anew: the old one, if it has the same rate.
     pub(super) fn kept(old: Option<&Arc<Self>>, set: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         old.filter(|old| set == Some(*old)).or(set).cloned()
     }
@@ -66,8 +66,8 @@ impl Limiter {
         self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now)
     }
 
-    /// Whether so many frames, which are one super-frame, may pass; if so they are counted. More than pass in a burst pass when nothing did for
-    /// a second.
+    /// Whether so many frames, which are one super-frame, may pass; if so they are counted. A super-frame of more frames than a burst has
+    /// passes when nothing passed for a second.
     pub(super) fn admit_frames(&self, frames: usize, now: Instant) -> bool {
         self.admit(time((frames as u64).max(1), self.per_second).min(self.burst), now)
     }

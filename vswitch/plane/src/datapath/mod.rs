@@ -1,15 +1,15 @@
 //! The one-way path of a frame.
 //!
 //! [`Datapath::forward`] is the whole of it: parse once, find the VLAN, check, learn, look up or route, queue. It has no clock, no
-//! descriptor, no lock, no randomness, and allocates nothing for a frame once its queues have grown, but for those that wait for a
-//! neighbour, go to the services or are cut into fragments; so it runs whole in a test, on made-up frames with a hand-moved clock,
-//! exactly as it runs in a worker. Each worker owns one.
+//! descriptor, no lock and no randomness. So it runs whole in a test, on made-up frames with a hand-moved clock, exactly as it runs in a
+//! worker. Each worker owns one. Once its queues have grown it allocates nothing for a frame, unless the frame waits for a neighbour, goes
+//! to the services or is cut into fragments.
 //!
 //! A frame with the header of the one before it goes where that one went, if nothing else decides (`run`).
 //!
-//! Deciding changes no frame: what a port does to a tag is written beside the frame in its [`Outputs`] queue and happens while
-//! the frame is gathered for sending ([`packet::Egress`]); what `router` does to addresses is written there too, and happens when the
-//! batch is decided ([`Outputs::act`]).
+//! Deciding changes no frame. What a port does to a tag is written beside the frame in its [`Outputs`] queue, and happens while the frame is
+//! gathered for sending ([`packet::Egress`]). What `router` does to addresses is written there too, and happens when the whole batch is
+//! decided ([`Outputs::act`]).
 
 mod bridge;
 mod claim;
@@ -89,15 +89,15 @@ pub struct PortSettings {
     pub bridge: BridgeId,
     /// Its VLANs.
     pub vlans: VlanMode,
-    /// The addresses that the configuration gives to whoever is behind it, which no other port of its VLAN may claim.
+    /// The addresses that the configuration gives to the station behind it. No other port of its VLAN may claim them.
     pub addresses: Vec<IpAddr>,
     /// The source guard, if it is on.
     pub guard: Option<Guard>,
     /// Whether no frame goes from it to another protected port.
     pub protected: bool,
-    /// The MAC address of somebody's interface that the port takes frames from. What comes in for it has reached its owner already.
+    /// The MAC address of the interface that the port shares with its owner (a link). A frame that comes in for it has reached the owner already.
     pub owner: Option<Mac>,
-    /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to nobody known.
+    /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to an unknown address.
     pub broadcast_limit: Option<Arc<Limiter>>,
     /// Whether it is unplugged: nothing comes in by it, and nothing leaves.
     pub down: bool,
@@ -146,7 +146,7 @@ pub struct News {
 pub struct Symptoms {
     /// MAC addresses that were seen at another place than before.
     pub moves: MacMoves,
-    /// IP addresses that two have.
+    /// IP addresses that two stations have, or a station and the gateway.
     pub conflicts: AddressConflicts,
 }
 
@@ -208,7 +208,7 @@ impl Datapath {
     /// Sends a frame that the services made, in a VLAN of a bridge; none: its gateway's.
     pub fn emit(&mut self, (bridge, vlan): (BridgeId, Option<VlanId>), frame: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
         let Some(vlan) = vlan.or_else(|| self.router.vlan(bridge)) else { return };
-        // Whoever waits for it asks again.
+        // The station that waits for it asks again.
         let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved }
             .emit(bridge, vlan, frame);
     }

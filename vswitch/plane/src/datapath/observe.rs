@@ -1,7 +1,7 @@
-//! Who watches a frame on its way: each step that looks something up, changes a table or queues the frame tells an [`Observer`].
+//! What can be watched of a frame on its way: each step that looks something up, changes a table or queues the frame tells an [`Observer`].
 //!
-//! The path is generic over it, so that it is compiled once for [`Unobserved`], without any trace of the steps, and once for each observer that
-//! there is. An observer changes nothing: what it sees is the way that the frame goes anyway.
+//! The path is generic over the observer. It is compiled once for [`Unobserved`], without any trace of the steps, and once for each other
+//! observer. An observer changes nothing: what it sees is the way that the frame goes anyway.
 
 use std::net::IpAddr;
 
@@ -91,7 +91,7 @@ pub enum Step {
         port: PortId,
         /// What happens to its tag.
         edit: TagEdit,
-        /// Which of the peers behind a tunnel gets it; 0: all, or whoever is behind another port.
+        /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
         peer: u16,
     },
     /// What became of it; the last step of a frame that came in.

@@ -1,4 +1,4 @@
-//! What a batch turned into, beside the frames themselves: who gets which, what happens to them on the way, and the fate of each.
+//! What is decided about a batch, beside the frames themselves: which port sends which, what happens to them on the way, and each one's fate.
 
 use packet::{Batch, TagEdit};
 
@@ -25,7 +25,7 @@ pub struct Departure {
     pub frame: usize,
     /// What happens to its tag.
     pub edit: TagEdit,
-    /// Which of the peers behind a tunnel gets it; 0: all of them, or whoever is behind another port.
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
     pub peer: u16,
 }
 
@@ -34,7 +34,7 @@ pub struct Departure {
 pub enum Errand {
     /// Decide what becomes of it.
     Decide,
-    /// See it: it has left by other ports, and the gateway is to hear it too, or to tell its sender that it is too long for one.
+    /// The frame has left by other ports. The gateway hears it too, or tells its sender that it is too long for the tunnel that it went into.
     Tell,
 }
 
@@ -79,7 +79,7 @@ impl Outputs {
         &self.handed_over
     }
 
-    /// Notes what became of the next frame of the batch; `None`: what, was said before.
+    /// Notes what became of the next frame of the batch; `None`: that is known from before, or there is nothing to say of it.
     pub(super) fn settle(&mut self, fate: Option<Fate>) {
         self.fates.push(fate);
     }

@@ -1,3 +1,5 @@
+//! The words of the forwarding database: where an address is, what learning it changed, and the rows of its listing. Plain values.
+
 use packet::{Mac, VlanId};
 
 use super::PortId;

@@ -27,7 +27,7 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Whether a frame's header and length alone decide about it, which then hold for those like it.
+    /// Whether header and length alone decide about a frame, so that frames like it can go the same way.
     pub(super) const fn looks_at_headers_only(&self) -> bool {
         self.guard.is_none() && self.send_rate.is_none()
     }
@@ -37,7 +37,7 @@ impl Port {
         self.owner.is_none() && self.remote.is_none()
     }
 
-    /// Everything that may keep a frame from entering the bridge, in the order in which it is checked. Says what its headers are if nothing does.
+    /// Checks everything that may keep a frame from entering the bridge, in this order. Returns the frame's headers if nothing does.
     pub(super) fn admit(
         &self,
         frame: &Frame,

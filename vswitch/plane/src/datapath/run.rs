@@ -9,8 +9,8 @@ use super::{Departure, PortId};
 /// Bytes that decide where a frame goes: addresses, tag and type, or what comes in the place of a tag.
 const HEADER: usize = 16;
 
-/// A frame that was bridged to one place, from a port where nothing but its header and its length decided that. A limit on broadcasts, or on what
-/// floods, is none on what goes to one place.
+/// A frame that was bridged to one place, from a port where nothing but its header and its length decided that. Limits on broadcasts and on
+/// floods do not apply to frames that go to one place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     ingress: u32,
@@ -37,8 +37,8 @@ impl Run {
         Some(Self { ingress: frame.ingress, peer: frame.peer, header, ethernet, mtu, watched, to, departure })
     }
 
-    /// Where the next frame leaves if it goes the same way. In the time that it takes to forward a batch nothing is learned from it that the
-    /// first did not teach, and nothing is forgotten.
+    /// Where the next frame leaves if it goes the same way. Within one batch such a frame teaches nothing that the first did not, and no
+    /// address is forgotten.
     pub(super) fn next(&self, index: usize, frame: &Frame) -> Option<(PortId, Departure)> {
         let same =
             (frame.ingress, frame.peer) == (self.ingress, self.peer) && frame.bytes().first_chunk() == Some(&self.header);

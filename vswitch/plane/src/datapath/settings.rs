@@ -34,7 +34,7 @@ impl Datapath {
         }
     }
 
-    /// Makes a port, or changes the one that has this number; its counters go on, and what it is held to where that stays the same.
+    /// Makes a port, or changes the one that has this number. Its counters go on, and so do its limiters where their rates stay the same.
     pub fn set_port(&mut self, id: PortId, settings: &PortSettings) {
         let old = self.ports.get(id.0);
         let counters = old.map(|port| port.counters.clone()).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Datapath {
         self.router.set_forwards(uplink, forwards);
     }
 
-    /// Forgets what is known of stations of a bridge that are gone and whose addresses may soon be others': neighbours and sessions.
+    /// Forgets the neighbours and sessions of stations of a bridge that are gone: other stations may soon have their addresses.
     pub fn forget_stations(&mut self, now: Instant, bridge: BridgeId, addresses: &[IpAddr]) {
         self.router.forget_stations(now, bridge, addresses);
     }

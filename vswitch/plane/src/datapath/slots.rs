@@ -1,3 +1,5 @@
+//! A table by small number. The datapath keeps ports and bridges in it, and a worker its queues. The control side numbers both by it.
+
 /// Things by small number, with gaps.
 #[derive(Debug)]
 pub struct Slots<T>(Vec<Option<T>>);

@@ -548,7 +548,7 @@ fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
     let passed = (0..20).filter(|_| lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok()).count();
     assert_eq!((passed, lab.drops(1, DropReason::StormLimit)), (5, 15));
     assert!((0..20).all(|_| lab.carry(1, 0x0200_0000_0002, 0x0200_0000_0001).is_ok()));
-    // A super-frame to nobody known is as many frames as it has segments.
+    // A super-frame to an unknown address is as many frames as it has segments.
     lab.now += Duration::from_secs(1);
     let bytes = frame(0x0200_0000_0002, 0x0200_0000_0009, None, 28 + 4 * 100);
     let gso = Some(Gso { kind: GsoKind::Udp, size: 100.try_into().unwrap(), ecn: false });

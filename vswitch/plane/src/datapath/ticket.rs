@@ -1,4 +1,4 @@
-//! How many frames may be on their way to the services of the gateways, and whose.
+//! How many frames may be on their way to the services of the gateways, in all and of one port.
 
 use std::sync::Arc;
 

@@ -1,3 +1,6 @@
+//! What the datapath knows of a port that is a tunnel: its MTU, whether it learns, and the stations that it answers ARP and
+//! neighbour discovery for. The datapath sees no VXLAN here.
+
 use std::net::IpAddr;
 
 use packet::{Batch, Ethernet, Mac, Offload, TagEdit};
@@ -35,7 +38,7 @@ pub(super) struct Remote {
     bindings: Bindings,
 }
 
-/// An answer on its way to whoever asked.
+/// An answer on its way to the station that asked.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) answer: Answer,
@@ -44,7 +47,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Puts the answer behind the frames of the batch, if it has room; who asked asks again otherwise.
+    /// Puts the answer behind the frames of the batch, if it has room; otherwise the station asks again.
     pub(super) fn put(&self, batch: &mut Batch, outputs: &mut Outputs) {
         if batch.has_room() {
             batch.push(self.answer.bytes(), Offload::default());

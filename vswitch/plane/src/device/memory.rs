@@ -1,3 +1,5 @@
+//! A device in memory, for tests of workers: frames go in and come out at its far end, without a kernel.
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +8,7 @@ use packet::{Batch, Capabilities, Offload, Packet};
 
 use super::{Device, ReceiveStatus, Received, Sent};
 
-/// A device without a kernel: tests and benches hold its [`FarEnd`].
+/// A device without a kernel: tests hold its [`FarEnd`].
 #[derive(Debug)]
 pub struct Memory {
     wire: Arc<Mutex<Wire>>,

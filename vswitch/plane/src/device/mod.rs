@@ -28,7 +28,7 @@ pub trait Device: Send {
     /// The descriptor that becomes readable when frames wait; `None` for a device that is asked every turn.
     fn descriptor(&self) -> Option<RawFd>;
 
-    /// The descriptor once more, where a device stays up as long as somebody holds one.
+    /// The descriptor once more, where a device stays up as long as any process holds one.
     fn duplicate(&self) -> Option<OwnedFd> {
         None
     }
@@ -47,7 +47,7 @@ pub trait Device: Send {
         Losses::default()
     }
 
-    /// Whether frames may arrive here at all; where they do not, nobody asks.
+    /// Whether frames may arrive here at all. If not, the worker does not ask for any.
     fn receives(&self) -> bool {
         true
     }

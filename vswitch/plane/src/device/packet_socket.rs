@@ -1,3 +1,5 @@
+//! The device of veth and link ports and of uplinks: one packet socket, from which a worker reads frames and to which it writes them.
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 

@@ -1,3 +1,5 @@
+//! The device of TAP ports: one queue of a TAP, which a worker reads and writes.
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 

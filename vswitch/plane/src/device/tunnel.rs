@@ -121,8 +121,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Calls `take` with what came back about datagrams: who they were for, and why. At most a few hundred, so that a flood of them cannot hold
-    /// the caller.
+    /// Calls `take` with what came back about datagrams: the address that each was for, and the reason. It takes a few hundred at most, so
+    /// that a flood of them cannot hold the caller.
     pub fn errors(&self, mut take: impl FnMut(IpAddr, Errno)) {
         for socket in &self.sockets {
             for _ in 0..MOST_ERRORS {
@@ -175,7 +175,7 @@ impl UnderlayDrop {
     }
 }
 
-/// What arrived at one UDP port and was dropped before it was known whose it was.
+/// Datagrams that arrived at one UDP port and were dropped before their tunnel was known.
 #[derive(Debug, Default)]
 pub struct UnderlayCounters([AtomicU64; UnderlayDrop::ALL.len()]);
 

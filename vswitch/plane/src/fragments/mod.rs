@@ -1,4 +1,4 @@
-//! IP packets in fragments, for whoever ends their way: the gateway, and the host uplink, whose sockets take them whole.
+//! IP packets in fragments, put together where their way ends: at the gateway, and at the host uplink, whose sockets take them whole.
 
 mod piece;
 mod reassembly;

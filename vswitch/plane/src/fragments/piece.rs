@@ -1,5 +1,5 @@
-//! Packets that the switch makes itself, whole or in fragments: IP headers without options. In IPv4 they may be cut further on, for their true
-//! sender, who is told nothing, may be elsewhere.
+//! Packets that the switch makes itself, whole or in fragments: IP headers without options. In IPv4 they may be cut further on their way: the
+//! true sender may be elsewhere, and an ICMP error would not reach it.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -13,9 +13,9 @@ const HOPS: u8 = 64;
 /// An IP packet or a fragment of one.
 #[derive(Clone, Copy)]
 pub struct Piece {
-    /// Who sends it.
+    /// The sender's address.
     pub from: IpAddr,
-    /// Whom it is for, of the same IP version.
+    /// The receiver's address, of the same IP version.
     pub to: IpAddr,
     /// IP protocol of the payload.
     pub kind: u8,

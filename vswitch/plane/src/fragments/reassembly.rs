@@ -1,9 +1,8 @@
 //! Packets that stations send in fragments, put together.
 //!
 //! The rules are the kernel's: a fragment that overlaps another ends the packet (RFC 5722, and `ip_frag_queue` for IPv4), one that
-//! is there already is ignored, and 30 s after the first nobody waits for the rest. At most [`MOST`] packets are under way, of at most
-//! 64 KiB in [`PIECES`] fragments each; when there are more, [`Table`] says
-//! whose is given up.
+//! is there already is ignored, and 30 s after the first a packet is given up. At most [`MOST`] packets are under way, of at most 64 KiB in
+//! [`PIECES`] fragments each. When there are more, [`Table`] says which of them is given up.
 
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -223,8 +222,8 @@ mod tests {
         assert_eq!((0..=PIECES).map(&mut contradicts).filter(|given_up| *given_up).count(), 1);
     }
 
-    /// The options of a destination are in the part that is cut, so the fragment header of the first fragment names them, and not what is
-    /// behind them; that of another may name anything.
+    /// Destination options are in the part that is cut. So the fragment header of the first fragment names these options, and not the protocol
+    /// behind them. The header of another fragment may name anything.
     #[test]
     fn in_ipv6_the_first_fragment_says_what_it_is() {
         const OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];

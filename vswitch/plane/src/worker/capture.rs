@@ -1,5 +1,5 @@
-//! What captures see of a worker's frames: each as it was received, with the reason if it was dropped; each as it left or was lost in the queue
-//! of a port; and those that were dropped after they had waited.
+//! What captures see of a worker's frames: each as it was received, with the reason if it was dropped; each as it left, or was lost in the
+//! queue of a port; and each that was dropped after it had waited.
 //!
 //! A frame that is handed over to the worker that routes is shown there, since only there it is known what becomes of it.
 

@@ -1,3 +1,6 @@
+//! What the control side and a worker say to each other, and the channels and handles that carry it.
+//! Other workers pass on what they learned, and frames to be routed, the same way.
+
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -2,20 +2,21 @@
 //!
 //! A worker is a thread that owns queue *i* of every device, its own [`Datapath`], and one batch of buffers. It runs each
 //! batch to completion (Snabb calls it a breath): read from one device until the batch is full or nothing waits, forward,
-//! send every queue. No lock is taken and nothing is opened; what the control side wants arrives over a bounded channel that is
-//! drained between batches, and frames therefore never meet a half-made change.
+//! send every queue. No lock is taken and nothing is opened. What the control side wants arrives over a bounded channel that is drained
+//! between batches, so frames never meet a half-made change.
 //!
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
 //!
-//! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker that finds no
-//! work looks again until 50 µs after it last began some, if the last two were no further apart: a wake-up takes longer than the gap
-//! in a quick exchange, but where the gaps are longer, looking takes the processor from whoever would end them. An idle worker wakes
-//! once a second to expire.
+//! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker without work keeps
+//! looking until 50 µs after it last began some, provided that its last two pieces of work were no further apart than that. In a quick
+//! exchange a wake-up takes longer than the gap between two frames. Where the gaps are longer, looking would take the processor from the
+//! process that sends the next frame. An idle worker wakes once a second to expire.
 //!
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
-//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it ([`crate::datapath::News`]).
+//! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
+//! ([`crate::datapath::News`]).
 
 mod capture;
 mod command;
@@ -212,7 +213,7 @@ impl Worker {
         }
     }
 
-    /// Whoever asked may have gone away; an answer that nobody hears is no error.
+    /// The caller that asked may have gone away. An answer that no caller hears is no error.
     fn execute(&mut self, command: Command, now: Instant) {
         match command {
             Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),

@@ -1,9 +1,9 @@
 //! A hash table in buckets of one cache line each.
 //!
 //! **Where an address is.** In the bucket that its hash names, its home, or, where that is full, in the next bucket that has room.
-//! Every bucket counts the addresses that had to pass it, as F14's do; a search ends at the first that none passed, and an
-//! address goes without another having to move. So a slot (the number of a bucket and of a way in it) stays an address's own
-//! until the table is made anew.
+//! Every bucket counts the addresses that had to pass it, as F14's do. A search ends at the first bucket that no address passed, and an
+//! address can be taken out without moving another. So an address keeps its slot (the number of a bucket and of a way in it) until the
+//! table is made anew.
 //!
 //! **What a look-up costs.** One cache line for an address in its home. With half of the slots in use, which is the
 //! most, 93 of 100 addresses are there. (With three quarters it would be 83; lines that are no homes are not fetched ahead.)

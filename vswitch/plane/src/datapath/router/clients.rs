@@ -1,3 +1,5 @@
+//! Which containers the services ask a DHCP server for, on bridges without a gateway. The router asks whether a frame may be an answer to them.
+
 use std::collections::HashSet;
 
 use foldhash::fast::FixedState;
@@ -9,8 +11,9 @@ use crate::datapath::{BridgeId, Slots};
 
 /// Containers on bridges without a gateway for which the switch itself asks a DHCP server there.
 ///
-/// They send and receive frames of their own by the same MAC addresses, so only what may be an answer to the switch is its: a DHCP message to one of
-/// them is for the switch alone, one to all and an ARP frame that may be about an address not in use yet (RFC 5227) for it as well.
+/// These containers send and receive frames of their own by the same MAC addresses, so the switch takes only what may be an answer to it. A
+/// DHCP message to one of them is for the switch alone. A DHCP message to all, and an ARP frame that may be about an address not in use yet
+/// (RFC 5227), is for the switch as well.
 #[derive(Debug, Default)]
 pub(super) struct Clients(Slots<HashSet<(VlanId, Mac), FixedState>>);
 

@@ -1,6 +1,6 @@
 //! Fragments that came before the first one of their packet, which alone has the ports that NAT decides by (RFC 4787, REQ-14).
 //!
-//! **What it holds.** Copies of such frames, until the first fragment comes; then they go the way that it went. Senders of today
+//! **What it holds.** Copies of such frames until the first fragment comes. Then they go the way that the first went. Senders of today
 //! send the first one first, but paths of several links, and some old stacks, turn the order around.
 //!
 //! **What bounds it.** [`ROWS`] rows of [`PER_ROW`] frames, as many as a packet of 64 KiB has fragments on an Ethernet. Which row a

@@ -1,3 +1,6 @@
+//! What routing does to the bytes of a frame: MAC addresses, hop limit, and NAT's rewrite. The router decides it,
+//! and the outputs apply it once the whole batch is decided.
+
 use packet::{Frame, IpVersion, Mac};
 
 /// What happens to a frame that is sent on to its next hop: other MAC addresses, a hop limit less one, and what NAT decided.

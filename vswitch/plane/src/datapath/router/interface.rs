@@ -1,3 +1,6 @@
+//! The gateways of all bridges and the routing table: which subnet is on which bridge, and which way a packet goes.
+//! Only the router asks. The control side sets it, and frames change nothing here but the sessions of an uplink's NAT.
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,7 +44,7 @@ pub enum Side {
     },
     /// The rest of the world.
     Outside {
-        /// Who routes on from here.
+        /// The routers that lead on from here.
         gateways: Vec<IpAddr>,
         /// How stations appear there.
         translation: Translation,
@@ -108,15 +111,15 @@ impl Interface {
         self.is_on_link(address) && self.may_ask(address, mac)
     }
 
-    /// Whether a station with this address, of whatever subnet, and this MAC address may be answered: it may have others (RFC 826 asks
-    /// for no more than that the target is the asked one's own).
+    /// Whether a station with this address and this MAC address may be answered. The address may be of any subnet, for a station may have
+    /// several (RFC 826 asks only that the target of the question is the gateway's own).
     pub(super) fn may_ask(&self, address: IpAddr, mac: Mac) -> bool {
         let is_other = !self.has(address) && !self.is_broadcast(address) && mac != self.settings.mac;
         is_other && !is_martian(address) && !mac.is_group() && mac != Mac::ZERO
     }
 
-    /// Why a claim that a station makes in the gateway's VLAN goes no further, if it is the gateway's. What goes to the gateway itself is no
-    /// word to the stations of its subnets, unless it sends it on to one of them.
+    /// Why a claim that a station makes in the gateway's VLAN goes no further; `None` if it may pass. A message
+    /// of a DHCP server to the gateway's MAC address reaches no station, unless it is for an address to which the gateway would send it on.
     pub(super) fn refusal(&self, claim: Claim, is_station: bool, to_gateway: bool) -> Option<DropReason> {
         let Side::Inside { dhcp, .. } = self.settings.side else { return None };
         match claim {

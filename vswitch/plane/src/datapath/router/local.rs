@@ -34,7 +34,7 @@ pub struct Punt {
 const DHCP_CLIENT: u16 = 68;
 
 impl Router {
-    /// ARP (RFC 826): who asks for the gateway is learned and answered; who answers it is learned.
+    /// ARP (RFC 826): a station that asks for the gateway is learned and answered; a station that answers the gateway is learned.
     pub(super) fn receive_arp(&mut self, at: &Arrival, paths: &mut Paths<'_, impl Observer>) -> Decision {
         let payload = paths.bytes(at.index).get(at.ethernet.payload..).unwrap_or_default();
         let message = ArpPacket::new_checked(payload).and_then(|packet| ArpRepr::parse(&packet));
@@ -47,7 +47,7 @@ impl Router {
         let (mac, sender) = (Mac(source_hardware_addr.0), source_protocol_addr);
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
         // What may be about the address of an uplink's DHCP client, even one that it does not have yet (RFC 5227, sections 2.1.1 and
-        // 2.4): from somebody who has it, from somebody who asks who has one, or to somebody who asked.
+        // 2.4): a message from a host with that address, a probe for an address, or the answer to a probe.
         let is_probe = sender.is_unspecified() || target_protocol_addr.is_unspecified();
         let is_conflict = interface.is_outside() && mac != own && (is_probe || interface.has(sender.into()));
         let asked = interface.has(target_protocol_addr.into());
@@ -55,17 +55,17 @@ impl Router {
         let is_neighbor = interface.may_be_station(sender.into(), mac);
         let gives = matches!(interface.settings.side, Side::Inside { dhcp: true, .. });
         let noted = is_neighbor && self.heard(at, sender.into(), mac, asked, paths);
-        // A probe (RFC 5227) comes from nobody, and is answered all the same: the address is taken. So is a station that asks with another
-        // of its addresses, as Linux does, which is not to be reached here by it.
+        // A probe (RFC 5227) has no sender address, and is answered all the same: the address is taken. A station that asks with an address
+        // of another subnet, as Linux does, is answered too, but not learned: it is not to be reached here by that address.
         let answers = operation == ArpOperation::Request && asked && may_ask;
         if answers {
             message::arp(&mut self.scratch, true, Envelope { from: (own, target_protocol_addr), to: (mac, sender) });
             paths.emit(at.bridge, vlan, &self.scratch)?;
         }
-        // The DHCP server gives no address to another that a station has.
+        // The DHCP server hears of it, so that it does not give this station's address to another.
         let told = at.ethernet.destination.is_group() || target_protocol_addr.is_unspecified();
         if is_neighbor && told && gives {
-            // What the services have no room for they do not learn of.
+            // If the services have no room for it, they do not learn of it.
             let _ = self.punt(at, paths);
         }
         match (is_conflict, answers, noted) {
@@ -76,7 +76,7 @@ impl Router {
         }
     }
 
-    /// Learns a neighbour and sends what waited for it, in order. Says whether it is one that the router cares for.
+    /// Learns a neighbour and sends what waited for it, in order. Returns whether the router keeps it in its table.
     fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_, impl Observer>) -> bool {
         for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
             self.release(pending, mac, paths);
@@ -84,7 +84,7 @@ impl Router {
         self.neighbors.confirmed(at.bridge, address, at.second).is_some()
     }
 
-    /// A packet to a group, which the router belongs to or does not; of what it does not, nobody there listens.
+    /// A packet to a group. Packets to groups that the router does not belong to are not for it.
     pub(super) fn hear_packet(&mut self, at: &Arrival, packet: &IpPacket, paths: &mut Paths<'_, impl Observer>) -> Decision {
         if packet.fragment.is_some() {
             return Err(DropReason::NoService);
@@ -148,7 +148,7 @@ impl Router {
         }
         match message.msg_type() {
             Icmpv6Message::EchoRequest if !destination.is_multicast() => self.pong(at, packet, paths),
-            // Those below say that they were never routed by their hop limit (RFC 4861, sections 6.1 and 7.1).
+            // The hop limit of neighbour discovery proves that the message was never routed (RFC 4861, sections 6.1 and 7.1).
             kind if kind.is_ndisc() && packet.hop_limit != 255 => Err(DropReason::Malformed),
             Icmpv6Message::RouterSolicit if self.has_stations(at.bridge) => self.punt(at, paths),
             Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
@@ -176,7 +176,7 @@ impl Router {
         }
     }
 
-    /// A neighbour solicitation (RFC 4861, section 7.2.3): who asks for the gateway is learned and answered.
+    /// A neighbour solicitation (RFC 4861, section 7.2.3): a station that asks for the gateway is learned and answered.
     fn receive_solicitation(
         &mut self,
         at: &Arrival,
@@ -188,7 +188,7 @@ impl Router {
         let interface = self.interfaces.get(at.bridge).filter(|interface| interface.has(target.into()));
         let interface = interface.ok_or(DropReason::NoService)?;
         let (own, vlan) = (interface.settings.mac, interface.settings.vlan);
-        // Duplicate address detection comes from nobody and is answered to all (RFC 4861, section 7.2.4).
+        // Duplicate address detection has no source address and is answered to all (RFC 4861, section 7.2.4).
         let probe = source.is_unspecified();
         let mac = mac.filter(|mac| !mac.is_group()).unwrap_or(at.ethernet.source);
         if !probe && !interface.may_ask(source.into(), mac) {
@@ -343,7 +343,7 @@ fn destination_port(transport: &[u8]) -> Option<u16> {
     transport.get(2..4).and_then(|bytes| bytes.first_chunk()).map(|bytes| u16::from_be_bytes(*bytes))
 }
 
-/// Whether the address means several hosts, whoever asks.
+/// Whether the address means several hosts, on whatever subnet.
 pub(super) fn is_group(address: IpAddr) -> bool {
     address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }

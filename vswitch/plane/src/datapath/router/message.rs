@@ -12,7 +12,7 @@ use smoltcp::wire::{
     TcpPacket, TcpRepr, TcpSeqNumber,
 };
 
-/// Who speaks to whom.
+/// From and to: a MAC address and an IP address each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Envelope<A> {
     pub(super) from: (Mac, A),
@@ -28,7 +28,7 @@ pub(super) enum Problem {
     NoRoute,
     /// The next hop does not answer.
     HostUnreachable,
-    /// Nobody listens on the port.
+    /// No service listens on the port.
     PortUnreachable,
     /// The gateway does not speak the protocol.
     ProtocolUnreachable,

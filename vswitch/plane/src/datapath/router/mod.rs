@@ -1,8 +1,8 @@
 //! The router: the gateway of each bridge that has one, and the uplinks.
 //!
 //! **What it holds.** For each bridge with a gateway its MAC address, addresses and side ([`GatewaySettings`]); the neighbours
-//! ([`neighbor`]); fragments that came [`early`]; for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one port and a gateway: the
-//! router looks the same from all sides.
+//! ([`neighbor`]); fragments that came [`early`]; for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one
+//! port and a gateway: the router looks the same from all sides.
 //!
 //! **Who calls it.** [`Datapath::forward`](super::Datapath::forward), with frames to a gateway's MAC address ([`Router::receive`]), and
 //! with broadcast and multicast frames, which also go their way across the bridge ([`Router::hear`]). Only the first worker
@@ -241,7 +241,7 @@ impl Router {
     }
 
     /// Tells the sender of a frame that was bridged to a tunnel that the tunnel carries no packet as long as that (RFC 1191, section 4;
-    /// RFC 8201, section 4). Where a router would cut the packet, nobody is told: a bridge cannot.
+    /// RFC 8201, section 4). The sender of a packet that a router would cut is not told: a bridge cannot cut it.
     pub(super) fn explain_tunnel(&mut self, at: &Arrival, mtu: u16, paths: &mut Paths<'_, impl Observer>) {
         let Some(packet) = IpPacket::parse(paths.bytes(at.index), &at.ethernet) else { return };
         if packet.dont_fragment {
@@ -259,7 +259,7 @@ impl Router {
         self.clients.are_on(bridge) && self.interfaces.get(bridge).is_none()
     }
 
-    /// Whether the gateway of a bridge, or who asks for its containers, wants a frame in this VLAN.
+    /// Whether the gateway of a bridge, or the services that ask for its containers, want a frame in this VLAN.
     pub(super) fn attention(&self, at: &Arrival, frame: &[u8]) -> Attention {
         let destination = at.ethernet.destination;
         match self.interfaces.get(at.bridge) {
@@ -277,12 +277,12 @@ impl Router {
         }
     }
 
-    /// Whether a bridge's gateway has this MAC address, so that nobody else may.
+    /// Whether a bridge's gateway has this MAC address, so that no station may.
     pub(super) fn has_mac(&self, bridge: BridgeId, mac: Mac) -> bool {
         self.interfaces.get(bridge).is_some_and(|interface| interface.settings.mac == mac)
     }
 
-    /// Whether what frames of a bridge claim may be its gateway's.
+    /// Whether claims on a bridge are checked against its gateway: it has one, and is no uplink.
     pub(super) fn watches(&self, bridge: BridgeId) -> bool {
         self.interfaces.get(bridge).is_some_and(|interface| !interface.is_outside())
     }

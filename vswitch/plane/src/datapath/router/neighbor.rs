@@ -7,11 +7,11 @@
 //! **Who calls it.** The router, for each packet that it sends on ([`Neighbors::find`], [`Neighbors::ask`]), for each ARP and
 //! neighbour discovery message ([`Neighbors::learn`]), and once a second ([`Neighbors::tick`]).
 //!
-//! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge; for an unresolved one [`MOST_PENDING`] packets
-//! of [`PENDING_BYTES`], of which the oldest gives way, as in Linux (`unres_qlen_bytes`). When the unresolved ones are full, the oldest goes: a
-//! station that scans a subnet pushes out its own dead addresses, and one that lives answers long before it is pushed
-//! out. When the known ones are full, one that nothing was ever sent to goes, or else the one that was used longest ago: a station that
-//! asks under many names pushes out only those.
+//! **What bounds it.** [`MOST_UNRESOLVED`] and [`MOST_KNOWN`] entries for each bridge. For an unresolved one, [`MOST_PENDING`] packets of
+//! [`PENDING_BYTES`] in all, of which the oldest gives way, as in Linux (`unres_qlen_bytes`). When there are too many unresolved entries,
+//! the oldest goes: a station that scans a subnet pushes out its own dead addresses, and a live address answers long before it is pushed
+//! out. When there are too many known entries, one that nothing was ever sent to goes, or else the one that was used longest ago: a station
+//! that asks under many addresses pushes out only those.
 //!
 //! **Expiry.** An unresolved address is asked for three times, a second apart, and then given up, as Linux does
 //! (`mcast_solicit`, `retrans_time`). A known one that is used is confirmed after [`CONFIRMED`] seconds, by asking it directly, and
@@ -113,9 +113,9 @@ pub(super) struct Asked {
 /// What is due.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// Ask for an address: whoever has it, or the one that had it.
+    /// Ask for an address: all stations, or the one with the MAC address that is known for it.
     Solicit(BridgeId, IpAddr, Option<Mac>),
-    /// Nobody answered; this packet goes nowhere.
+    /// No station answered; this packet goes nowhere.
     Unreachable(Pending),
 }
 
@@ -159,8 +159,8 @@ impl Neighbors {
         Asked { solicit: true, displaced }
     }
 
-    /// Notes what a neighbour said about itself, and returns the packets that waited for it, oldest first. One that nobody asked for is noted
-    /// only if `welcome`.
+    /// Notes what a neighbour said about itself, and returns the packets that waited for it, oldest first. A neighbour that is not known, and
+    /// that no packet waits for, is noted only if `welcome`.
     pub(super) fn learn(&mut self, bridge: BridgeId, address: IpAddr, mac: Mac, welcome: bool, now: u32) -> VecDeque<Pending> {
         let table = self.table(bridge);
         if let Some(known) = table.known.get_mut(&address) {
@@ -177,15 +177,15 @@ impl Neighbors {
         waited.map(|entry| entry.pending).unwrap_or_default()
     }
 
-    /// Forgets one neighbour, whose address may soon be another's; what waits for it goes on waiting for whoever that is.
+    /// Forgets one neighbour: another station may soon have its address. Packets that wait for the address go on waiting for that station.
     pub(super) fn forget(&mut self, bridge: BridgeId, address: IpAddr) {
         if let Some(table) = self.tables.get_mut(bridge.0) {
             table.known.remove(&address);
         }
     }
 
-    /// Forgets all neighbours of a bridge, and what its stations sent and still waits elsewhere: the number may soon be another's,
-    /// who would be told of it.
+    /// Forgets all neighbours of a bridge, and what its stations sent and still waits elsewhere: another bridge may soon have the number,
+    /// and its stations would be told of it.
     pub(super) fn forget_bridge(&mut self, bridge: BridgeId) {
         self.tables.remove(bridge.0);
         for (_, table) in self.tables.iter_mut() {

@@ -7,8 +7,8 @@ use packet::{Capabilities, Egress, Frame, Gso, GsoKind, IpPacket, Offload, Packe
 use super::{Arrival, Decision, DropReason, Observer, Paths, Plan, Router};
 
 impl Router {
-    /// Sends a packet on in parts of at most `mtu` bytes. TCP's super-frame is cut into shorter segments, later and by whoever can; a
-    /// datagram's length has a meaning, so those of a super-frame go in fragments each, as the kernel sends them
+    /// Sends a packet on in parts of at most `mtu` bytes. A super-frame of TCP gets a smaller segment size, and is cut later, by the egress
+    /// or the device. The length of a datagram has a meaning, so each datagram of a super-frame goes in fragments, as the kernel sends them
     /// (`ip_finish_output_gso`).
     pub(super) fn send_in_parts(
         &mut self,

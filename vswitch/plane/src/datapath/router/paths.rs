@@ -1,3 +1,5 @@
+//! What the router may touch of the rest of the datapath: it reads bridges and ports, and adds frames to the batch and to the outputs.
+
 use packet::{Batch, Ethernet, Frame, Mac, Offload, Tag, VlanId};
 
 use crate::datapath::bridge::{Bridge, Destination};

@@ -847,7 +847,7 @@ fn a_gateway_in_a_vlan_is_there_for_access_and_trunk_ports_of_it_alone() {
     let left = lab.wire(B, &by_b(&request), Offload::default());
     let [Left(B, answer)] = &left[..] else { panic!("{left:?}") };
     assert!(answer[12..16] == [0x81, 0, 0, 10] && is_sound(answer));
-    // In the native VLAN nobody answers.
+    // In the native VLAN there is no answer.
     assert!(lab.wire(B, &request, Offload::default()).iter().all(|Left(_, frame)| *frame == request));
 
     // A tagged packet with an unfinished checksum goes out untagged with a finished one, and an error about it is sound too.
@@ -911,7 +911,7 @@ fn ipv6_extensions_are_read_and_an_atomic_fragment_is_a_packet() {
         let answer = left.iter().find(|Left(_, frame)| frame[6..12] == gateway(0).0).unwrap_or_else(|| panic!("{kind}"));
         assert_eq!((answer.1[20], answer.1[54]), (58, 129), "{kind}");
     }
-    // A part of a packet is not for the gateway, and nobody is told of a part that is not the first.
+    // A part of a packet is not for the gateway, and no sender is told of a part that is not the first.
     let mut part = [&frame[..54], &[58, 0, 0, 8, 0, 0, 0, 9], &frame[54..]].concat();
     (part[20], part[19], part[21]) = (44, 16, 1);
     assert_eq!(lab.send(A, &part), []);

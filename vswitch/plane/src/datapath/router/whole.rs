@@ -23,7 +23,7 @@ impl Router {
             return Err(DropReason::FragmentForGateway);
         }
         let Some((mut frame, packet)) = added.whole else { return Ok(Fate::Waiting(Wait::Fragments)) };
-        // The services look at who sent it.
+        // The services look at the MAC address of the sender.
         frame[..6].copy_from_slice(&at.ethernet.destination.0);
         frame[6..12].copy_from_slice(&at.ethernet.source.0);
         let index = paths.push(&frame, Offload::default())?;
@@ -43,7 +43,7 @@ impl Router {
         }
     }
 
-    /// Sends the answer that was written into a bridge, in fragments if it is longer than that takes.
+    /// Sends the answer in `scratch` into a bridge, in fragments if it is longer than the bridge's MTU.
     pub(super) fn emit_scratch(
         &mut self,
         bridge: BridgeId,

@@ -1,3 +1,6 @@
+//! The way into tunnels: reads datagrams from one UDP socket, finds the tunnel and the peer of each, and puts the inner frames into the batch.
+//! A worker calls it like any device; the control side adds and removes tunnels over a channel.
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -39,7 +42,7 @@ pub struct Receiver {
 pub enum Change {
     /// Frames of this network are those of this port.
     Add(PortId, Arc<Tunnel>),
-    /// Nobody has this network any more.
+    /// No port has this network any more.
     Remove(Vni),
 }
 
@@ -55,7 +58,7 @@ struct Found {
 struct Member {
     port: PortId,
     tunnel: Arc<Tunnel>,
-    /// Who sent the datagram before, which is mostly who sends the next, and the tunnel's generation then.
+    /// The sender of the datagram before, which mostly sends the next one too, its number, and the tunnel's generation then.
     last: Option<(IpAddr, u16, u32)>,
     /// Frames from that one that were not counted yet.
     frames: u64,
@@ -117,7 +120,7 @@ impl Receiver {
         Ok(reception.length.div_ceil(step))
     }
 
-    /// Finds the frame in a datagram, and whose it is. If `nested` is set, it is a UDP super-frame, cut into payloads of this size.
+    /// Finds the frame in a datagram, with its port and peer. If `nested` is set, it is a UDP super-frame, cut into payloads of this size.
     fn open(&mut self, place: Range<usize>, reception: &Reception, nested: Option<NonZeroU16>) {
         let Some(datagram) = self.buffer.get_mut(place.clone()) else { return };
         let vni = match Header::decode(datagram) {
@@ -159,7 +162,7 @@ impl Receiver {
 }
 
 impl Member {
-    /// Counts the frames of who sent last.
+    /// Counts the frames of the last sender.
     fn count(&mut self) {
         if let Some((_, peer, _)) = self.last {
             self.tunnel.peers.count_received(peer, std::mem::take(&mut self.frames));
@@ -251,7 +254,7 @@ impl Device for Receiver {
         received(ReceiveStatus::More)
     }
 
-    /// Nobody sends here: it is no port.
+    /// No worker sends here: it is no port.
     fn send(&mut self, _packet: &Packet<'_>) -> Sent {
         Sent::Refused
     }
@@ -260,7 +263,7 @@ impl Device for Receiver {
         self.drops.drain(..).for_each(|(port, reason, datagrams)| count(port, reason, datagrams));
     }
 
-    /// Whoever was heard as the last one is looked up again, which notes that he is still there.
+    /// The last sender of each tunnel is forgotten. Its next datagram is looked up, which notes that it is still there.
     fn expire(&mut self, now: Instant) {
         self.now = now;
         for member in self.tunnels.values_mut() {

@@ -1,3 +1,6 @@
+//! The way out of one tunnel: gathers frames behind VXLAN headers into runs and sends each run to a peer, to all of them or to the group.
+//! A worker calls it like any device; `Sources` has the sockets, `Tunnel` the peers.
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -157,8 +160,8 @@ impl Device for Sender {
         None
     }
 
-    /// Nobody behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which is in
-    /// the nearest cache then.
+    /// No host behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which
+    /// is then in the nearest cache.
     fn capabilities(&self) -> Capabilities {
         Capabilities { checksum: true, ..Capabilities::default() }
     }

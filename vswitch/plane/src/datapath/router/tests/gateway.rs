@@ -18,7 +18,7 @@ fn arp_that_may_be_about_an_address_by_dhcp_goes_to_its_client() {
         lab.send(WAN, &arp(operation, station(mac), Mac::BROADCAST, sender, target));
         assert_eq!(lab.datapath.take_punts().count(), expected, "{sender:?} {target:?}");
     }
-    // It is no affair of a bridge's own, and what the uplink says itself comes back now and then.
+    // It is no affair of a bridge's own, and what the uplink says itself may come back to it.
     lab.send(A, &arp(ArpOperation::REQUEST, station(1), Mac::BROADCAST, [0; 4], [10, 0, 0, 7]));
     lab.send(WAN, &arp(ArpOperation::REQUEST, gateway(9), Mac::BROADCAST, own, own));
     assert_eq!(lab.datapath.take_punts().count(), 0);
@@ -199,7 +199,7 @@ fn a_claim_to_an_address_of_the_gateways_goes_no_further_on_any_port() {
     ] {
         assert!(lab.send(A, &frame).iter().any(|left| left.0 == B), "what is not the gateway's goes on");
     }
-    // Who has an uplink's address besides is for its DHCP client to hear.
+    // The DHCP client of an uplink hears of another host with the uplink's address.
     lab.send(WAN, &arp(ArpOperation::REQUEST, station(4), Mac::BROADCAST, [192, 0, 2, 10], [192, 0, 2, 1]));
     assert_eq!((lab.datapath.take_punts().count(), lab.drops(WAN, DropReason::SpoofedAddress)), (1, 0));
 }

@@ -1,4 +1,4 @@
-//! Super-frames, and packets to nobody known yet, that are too long for the way out and may be cut.
+//! Super-frames, and packets to neighbours not known yet, that are too long for the way out and may be cut.
 
 use super::*;
 use crate::fragments::Reassembly;

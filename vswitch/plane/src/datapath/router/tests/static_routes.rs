@@ -1,4 +1,4 @@
-//! Subnets behind stations that route: who gets there, and whose packets are let through from there.
+//! Subnets behind stations that route: which packets get there, and which are let through from there.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn a_packet_from_behind_a_station_is_no_martian_and_leaves_by_nat_and_comes_back
     let left = lab.send(WAN, &back);
     let [Left(B, frame)] = &left[..] else { panic!("{left:?}") };
     assert_eq!((&frame[..6], flow(frame)), (&station(2).0[..], (HOST, 53, [10, 9, 1, 2], 4000, 63)));
-    // Another subnet is none of its own, and outside the addresses are nobody's.
+    // The route says nothing of another subnet, and no host outside may have the addresses of this one.
     assert!(lab.send(B, &udp((station(2), [10, 8, 1, 2], 1), (gateway(0), HOST, 53), 64, b"q")).is_empty());
     assert!(lab.send(WAN, &udp((station(4), [10, 9, 1, 2], 1), (gateway(9), [192, 0, 2, 10], port), 64, b"q")).is_empty());
     assert_eq!((lab.drops(B, DropReason::MartianSource), lab.drops(WAN, DropReason::MartianSource)), (1, 1));

@@ -1,4 +1,4 @@
-//! What a gateway does for the tunnels of its bridge: it says what they do not carry, and whom it has heard behind them.
+//! What a gateway does for the tunnels of its bridge: it says what they do not carry, and answers for the stations that it has heard behind them.
 
 use super::*;
 use crate::datapath::TunnelSettings;
