@@ -1,3 +1,6 @@
+//! Why the kernel does not give or change a device: the sentences of `attach`, and `Doing`, by which its calls put a failure into words.
+//! The control side passes them on to the log and to `vsctl`. Touches nothing itself.
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,3 +1,6 @@
+//! `vsctl capture`: asks vswitchd for a capture and writes it to a file, to stdout or into a tcpdump that it starts; ends with a signal.
+//! `client/mod.rs` runs it.
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;

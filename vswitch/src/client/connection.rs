@@ -1,3 +1,6 @@
+//! The client's end of the control socket: one HTTP request on a Unix connection of its own for each question. Everything in `client` that
+//! asks vswitchd goes through here; touches that socket, and at a shutdown waits for vswitchd's process.
+
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

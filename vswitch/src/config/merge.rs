@@ -1,3 +1,6 @@
+//! The switch as it should be, put together from `switch.toml` and the kept state. The control side calls `merge` at a start, at a reload
+//! and for every change, and carries out the difference. A pure function: it touches neither files nor the kernel.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 

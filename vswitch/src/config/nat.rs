@@ -1,3 +1,6 @@
+//! The table `[nat]` of `switch.toml`: its keys, their defaults and their limits. `file.rs` reads it, and the control side makes the rules
+//! of the crate `nat` from it. Pure functions.
+
 use std::time::Duration;
 
 use nat::{Filtering, Mapping, Settings, Timeouts};

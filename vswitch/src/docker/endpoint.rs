@@ -1,3 +1,6 @@
+//! A container's place on a network: read from *CreateEndpoint*, kept in `state-dir`, and turned into a port and forwards.
+//! `control/docker` and `layout.rs` call it, and `control/containers.rs` for MAC addresses. Pure functions.
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 

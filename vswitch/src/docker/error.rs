@@ -1,3 +1,6 @@
+//! Why the driver refuses what Docker asks, in sentences for its user. Everything in `docker` returns them, and so does `control/docker`.
+//! Touches nothing.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use packet::Mac;

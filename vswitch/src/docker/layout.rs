@@ -1,3 +1,6 @@
+//! What Docker asked for, as the kept state has it, and the uplinks, bridges, ports and forwards that it comes to. `config/merge.rs` puts these
+//! beside those of `switch.toml`. Pure functions.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

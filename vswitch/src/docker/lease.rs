@@ -1,3 +1,6 @@
+//! The lease of a container on a LAN, as it is kept with its endpoint and told to Docker. `control/docker` makes it from what the DHCP client of
+//! `services` got. Pure functions.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;

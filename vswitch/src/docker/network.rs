@@ -1,3 +1,6 @@
+//! A network of Docker's: read from *CreateNetwork*, kept in `state-dir`, and turned into a bridge. `control/docker` and `layout.rs` call it.
+//! Pure functions.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! The host's networks that containers may not reach by it, such as those of other containers. `Common::refuses` asks for each packet; the
+//! control side says which they are. A pure function.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 

@@ -1,3 +1,5 @@
+//! What keeps a host uplink from starting or from listening on a published port, in sentences that the control side passes on. Touches nothing.
+
 use std::io;
 use std::net::SocketAddr;
 

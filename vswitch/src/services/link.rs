@@ -1,3 +1,6 @@
+//! What the services know of a bridge with a gateway. The control side makes it (`control/services.rs`), and every service reads it.
+//! Pure functions.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 

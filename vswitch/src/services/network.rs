@@ -1,3 +1,6 @@
+//! The services of one bridge side by side: DHCP, router advertisements and DNS. `Services` has one for each bridge and gives
+//! it frames and the time; what it returns is sent by others. Touches nothing.
+
 use std::time::Duration;
 
 use domain::base::iana::Rcode;

@@ -1,3 +1,5 @@
+//! Which addresses of a subnet may be given out, and where the search for a free one starts. `leases.rs` asks. Pure functions.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 

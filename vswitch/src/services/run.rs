@@ -1,3 +1,6 @@
+//! The loop of the services' thread, which the control side starts (`control/services.rs`): inputs, the clock, and questions to resolvers.
+//! Touches the clock and, by what it calls, the network and the files of `state-dir`.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

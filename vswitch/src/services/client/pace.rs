@@ -1,3 +1,6 @@
+//! How fast a new address is probed, for the DHCP client and for `Probe`: as the RFC has it for an uplink, faster for a container.
+//! Constants only.
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 

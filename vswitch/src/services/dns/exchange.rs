@@ -1,3 +1,6 @@
+//! A question to the host's resolvers and their answer, over UDP or TCP. The services' thread runs one task for each question (`services/run.rs`).
+//! Touches the network: sockets in the network namespace of vswitchd.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 

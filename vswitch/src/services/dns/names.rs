@@ -1,3 +1,5 @@
+//! What a name means to the stations of one bridge, by its ports and leases. `reply.rs` looks up each question here. Pure functions.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{LOCAL, ZONE};
