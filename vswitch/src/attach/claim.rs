@@ -1,4 +1,4 @@
-//! Whose devices are whose: the alias by which the switch knows its own.
+//! Which devices are the switch's: the alias by which it knows its own.
 
 use std::time::Duration;
 
@@ -142,8 +142,9 @@ pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<()
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 
-/// The devices that were made for a port. In a station's namespace there are few to look through. In that of vswitchd there may be
-/// thousands, and nobody renames its stations, so it is asked by name: else a start would take time with the square of its ports.
+/// The devices that were made for a port. In a station's namespace there are few devices, and all are looked through. In vswitchd's own
+/// there may be thousands, and no runtime renames those, so the kernel is asked for the one with the port's name: looking through all of
+/// them for each port would make a start take time with the square of its ports.
 fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>, AttachError> {
     let found = match spec.netns {
         Some(_) => netlink.links(),
@@ -154,7 +155,7 @@ fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>
     Ok(links)
 }
 
-/// Whether somebody else, such as a container's runtime, rules in the port's namespace.
+/// Whether another program, such as a container's runtime, rules in the port's namespace.
 fn is_foreign(spec: &PortSpec) -> bool {
     matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_) | Netns::Sandbox(_)))
 }

@@ -9,7 +9,8 @@
 //! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
 //!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
-//! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
+//! - A link is an interface that the switch did not make: it is set up and listened to, and nothing is changed that would have to be
+//!   changed back.
 //! - What becomes of a device afterwards tells a [`Watch`], which holds no namespace.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 

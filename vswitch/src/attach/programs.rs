@@ -1,4 +1,4 @@
-//! Which network namespaces programs run in, whatever these are called and whoever can see their mounts.
+//! Which network namespaces programs run in. `/proc` tells, so a namespace is found that has no name or that vswitchd does not see mounted.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -42,7 +42,7 @@ impl Layout {
     }
 }
 
-/// Something that is not as whoever asked for it wanted it, and why.
+/// Something that is not as it was asked for, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// What it is.
@@ -127,7 +127,7 @@ pub fn merge(config: &Config, state: &State) -> (Layout, Vec<Note>) {
     (layout, notes)
 }
 
-/// Adds what Docker asked for where nobody else names the same thing.
+/// Adds what Docker asked for, but for names that the file or `vsctl` has given already.
 fn add_docker(layout: &mut Layout, config: &Config, state: &State) {
     let (uplinks, bridges) = state.docker.bridges(&config.docker);
     for spec in uplinks {
@@ -145,7 +145,7 @@ fn add_docker(layout: &mut Layout, config: &Config, state: &State) {
     }
 }
 
-/// Adds what plugins of other runtimes asked for where nobody else names the same thing.
+/// Adds what plugins of other runtimes asked for, but for names that the file, `vsctl` or Docker has given already.
 fn add_containers(layout: &mut Layout, config: &Config, state: &State) {
     let (uplink, bridges) = state.containers.bridges(config.docker.uplink.as_ref());
     if let Some(spec) = uplink {

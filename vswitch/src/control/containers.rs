@@ -226,7 +226,7 @@ impl Switch {
         Ok(addresses)
     }
 
-    /// The addresses that the gateway of a bridge has heard from, whoever has them.
+    /// The addresses that the gateway of a bridge has heard from, whether they are of ports or of other stations behind them.
     fn heard_on(&self, bridge: &BridgeSpec) -> Vec<IpAddr> {
         let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbor_rows(bridge.id).ok());
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
@@ -359,7 +359,7 @@ impl Switch {
         })))
     }
 
-    /// Forgets interfaces whose containers are dead, and what was theirs on the switch. To be called now and then.
+    /// Forgets interfaces whose containers are dead, and what was theirs on the switch. A part of [`Self::collect_dead`].
     pub(super) fn collect_dead_containers(&mut self) {
         let dead: BTreeSet<ContainerKey> = self.dead_containers(Interface::is_alive);
         if dead.is_empty() {

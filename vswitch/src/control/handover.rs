@@ -42,7 +42,7 @@ impl Handover {
         self.queues.get(port).map_or(&[], Vec::as_slice)
     }
 
-    /// Closes what nobody took, and lets the service manager close its copies of all.
+    /// Closes the queues that no port took, and lets the service manager close its copies of all.
     pub(super) fn end(self) {
         for port in self.queues.keys() {
             let name = format!("{PREFIX}{port}");

@@ -34,13 +34,13 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
-/// Uplinks come before the bridges that use them, bridges before their ports, tunnels before ports, whose MTU they decide; and they go after them. What is removed goes last,
-/// so that a failing step before has cost nobody a connection; except what makes place for something new.
+/// Uplinks come before the bridges that use them, bridges before their ports, tunnels before ports, whose MTU they decide; and they go after
+/// them. What is removed goes last, so that no connection is lost when a step before fails; except what must make place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for (key, (spec, origin)) in &running.forwards {
         let same = wanted.forwards.get(key).is_some_and(|new| *new == (spec.clone(), *origin));
-        // Another kind of uplink may not get the port, and need not if nobody wants it any more.
+        // Another kind of uplink may not get the port, and need not if no forward wants it any more.
         let moves = running.uplinks.get(&key.uplink) != wanted.uplinks.get(&key.uplink);
         let in_the_way = moves || wanted.forwards.keys().any(|new| new.overlaps(key, UplinkKindName::Host));
         if !same {

@@ -2,7 +2,7 @@
 //!
 //! All networks on an interface share a bridge without a gateway, on which the interface is a `link` port; VLANs tell them apart. The host
 //! has no part in what a packet socket sends, so each network also has a TAP on the host, with the addresses that the host has in the
-//! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To everybody else the host is
+//! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To all other stations the host is
 //! where it was, for the link and the TAPs are protected from each other.
 //!
 //! A network without subnets (`--ipam-driver null`) has its containers' addresses from a DHCP server of the LAN: a client of the switch

@@ -70,7 +70,7 @@ impl Docker {
     }
 }
 
-/// The uplink of networks for which nobody names one.
+/// The uplink of networks for which neither Docker nor `switch.toml` names one.
 fn implied_uplink() -> Option<UplinkSpec> {
     Some(UplinkSpec { name: "docker".parse().ok()?, kind: UplinkKind::Host { isolate_bridges: true } })
 }

@@ -26,7 +26,7 @@ pub enum HostError {
         /// The MTU.
         mtu: u16,
     },
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error(
         "cannot forward {} port {} of the host: {address} is in use by another program: choose another port, or stop that program (`ss -lnp` names it)",
         word(*protocol),

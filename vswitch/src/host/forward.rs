@@ -70,7 +70,7 @@ impl Listeners {
         if let Err(error) = self.open_new(&wanted, &mut new, &mut closed) {
             drop(new);
             for (place, to) in closed {
-                // A moment ago it was this uplink's. Whoever was quicker has it now.
+                // A moment ago the port was this uplink's. If another program was quicker, that has it now.
                 if let Ok(socket) = open(place) {
                     self.insert(Listener { place, socket: Arc::new(socket), to }, &watch)?;
                 }

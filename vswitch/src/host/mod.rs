@@ -11,7 +11,7 @@
 //! ```
 //!
 //! To the switch it is a [`Device`] of a port that stands alone, between the router's MAC address and one of its own. What comes
-//! has the containers' own addresses; what goes out, the addresses of whoever is out there. Frames may be super-frames and
+//! has the containers' own addresses; what goes out, the addresses of the hosts out there. Frames may be super-frames and
 //! have partial checksums in both directions.
 //!
 //! - `link`, `shares`: the bounded queues between the two threads, and a fair part of them and of the thread's time for each port. The worker

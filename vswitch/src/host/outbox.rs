@@ -1,4 +1,4 @@
-//! What the uplink says to the switch: frames to the router's address, with the headers of somebody out there.
+//! What the uplink says to the switch: frames to the router's address, with the headers of a host out there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -260,7 +260,7 @@ pub(super) fn rebuilt_udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> V
     rebuilt(from.ip(), to.ip(), protocol::UDP, &[&header.to_bytes(), payload].concat())
 }
 
-/// An IP packet as the container sent it, as far as an ICMP error quotes it. Nobody verifies checksums in there.
+/// An IP packet as the container sent it, as far as an ICMP error quotes it. No receiver verifies checksums in there.
 pub(super) fn rebuilt(from: IpAddr, to: IpAddr, kind: u8, payload: &[u8]) -> Vec<u8> {
     let piece = Piece { from, to, kind, offset: None, more: false, identification: 0 };
     let (header, length) = piece.header(payload.len());

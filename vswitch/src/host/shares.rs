@@ -1,6 +1,6 @@
-//! Whose turn it is with something that takes time: of those that wait, who has had the least of it.
+//! Whose turn it is with something that takes time: of the shares that wait, that which has had the least of it.
 //!
-//! Time is counted for each share as it is spent; who comes back after a pause begins where the others are, so nobody saves up. Ports
+//! Time is counted for each share as it is spent. A share that comes back after a pause begins where the others are, so none saves up. Ports
 //! are shared out by number: those of one share, 64 ports apart, compete with each other.
 
 use std::collections::VecDeque;

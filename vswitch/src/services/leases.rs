@@ -2,7 +2,7 @@
 //!
 //! **What it holds.** One row for each address that was ever given out, until its place is needed, so that a client that comes
 //! back finds its old address. Both DHCP servers use it; the address of a station that the configuration names is no row, for
-//! nobody else can get it.
+//! no other client can get it.
 //!
 //! **Which address.** The client's own if it had one; else the one that it wishes, if free; else a hash of its identifier says
 //! where the search for a free one starts, so that clients keep their addresses even if the table is lost.
@@ -54,7 +54,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether nobody else may have the address now.
+    /// Whether no other client may have the address now.
     pub const fn is_live(&self, now: u64) -> bool {
         now < self.until && !matches!(self.state, LeaseState::Released)
     }
@@ -92,7 +92,7 @@ pub(super) struct Leases {
     rows: BTreeMap<IpAddr, Lease>,
     clients: HashMap<Vec<u8>, IpAddr>,
     seen: HashMap<IpAddr, Seen>,
-    /// How many of those are whose.
+    /// How many of those each port has.
     shares: Shares,
     changed: bool,
     shortages: Shortages,

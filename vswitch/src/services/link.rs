@@ -23,7 +23,7 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
     /// Whether addresses are given out.
     pub dhcp: bool,
-    /// Whether routers and prefixes are advertised: not where somebody else, as Docker, configures the stations.
+    /// Whether routers and prefixes are advertised: not where a container's runtime, such as Docker, configures the stations.
     pub advertises: bool,
     /// The bridge's ports.
     pub members: Vec<Member>,
@@ -89,7 +89,7 @@ impl Link {
         prefixes
     }
 
-    /// Addresses that nobody else may be given: the gateway's and those of the stations.
+    /// Addresses that no client may be given: the gateway's and those of the stations.
     pub(super) fn taken(&self) -> HashSet<IpAddr> {
         let stations = self.members.iter().flat_map(|member| &member.addresses);
         self.addresses.iter().chain(stations).map(IpNet::addr).collect()

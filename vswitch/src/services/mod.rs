@@ -153,7 +153,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Services for nobody yet, with the leases that an earlier process kept in `state_dir`. `seed` should be random.
+    /// Services without a bridge, uplink or container yet, with the leases that an earlier process kept in `state_dir`. `seed` should be random.
     pub fn new(state_dir: &Path, seed: u64) -> Self {
         let store = Store::new(state_dir.join("leases.json"));
         Self {

@@ -17,7 +17,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// All of `net` but its reserved ends and the addresses that somebody has.
+    /// All of `net` but its reserved ends and `reserved`: the addresses of the gateway and of configured stations.
     pub(super) fn new(net: IpNet, reserved: HashSet<IpAddr>) -> Self {
         let (first, last) = (number(net.network()), number(net.broadcast()));
         let (low, high) = match net {

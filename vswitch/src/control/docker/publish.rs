@@ -32,7 +32,7 @@ impl Switch {
         let wanted =
             Wanted { bindings: docker::bindings(&request.options)?, leaves_ipv6: docker::leaves_ipv6(&request.options) };
         match self.publish_wanted(id, &wanted) {
-            // Whoever is in the way may be dead, of which nobody told.
+            // The container that has the port may be dead, of which Docker does not tell.
             Err(_) if self.collect_dead() => self.publish_wanted(id, &wanted),
             done => done,
         }
