@@ -31,9 +31,9 @@ pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<
     Ok(named.or(renamed).cloned())
 }
 
-/// The namespace that a port's device is in, or is to be made in. A container's runtime finds a device that is handed over in the
-/// namespace of vswitchd, and may have taken it to its sandbox since, or brought it back; or it does so just now, so who is in neither
-/// place is looked for again in the first.
+/// The namespace that a port's device is in, or is to be made in. A device that is handed over is made in the namespace of
+/// vswitchd. A container's runtime may have taken it to its sandbox since, or brought it back, or may be moving it just now: so a device that is
+/// found in neither place is looked for in the sandbox once more.
 pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
     if !spec.is_handed_over() {
         return Namespace::open(spec.netns.as_ref());
@@ -130,7 +130,7 @@ pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
     let own = Namespace::own();
     for round in 0..ROUNDS {
         let found = delete_there()? | delete_in(&own)?;
-        // What is found nowhere once may have passed by.
+        // A device that was found in neither place the first time may have moved between the two looks.
         if !found && round > 0 {
             break;
         }

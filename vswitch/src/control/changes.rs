@@ -51,7 +51,7 @@ impl Switch {
         state
     }
 
-    /// Writes down what was made, unless that is known. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
+    /// Writes down what was made, unless the file has it. A start goes on where this fails: the next one finds by its marks what it still wants.
     pub(super) fn write_down(&mut self) -> Result<(), ControlError> {
         if self.state_file.known_made().is_some_and(|known| known.covers(&self.state.made)) {
             return Ok(());
@@ -62,7 +62,8 @@ impl Switch {
         }
     }
 
-    /// Forgets what vsctl added and the file left no room for, if it is not there; it is otherwise for its own kind's deletion.
+    /// Forgets a thing that vsctl added and that is not there because the file left no room for it. `None`: it is no such thing, and is to be
+    /// deleted as others of its kind are.
     pub(super) fn forget_left_out<N: Ord, T>(
         &mut self,
         is_there: bool,
@@ -129,7 +130,7 @@ fn drop_change(state: &mut State, change: &ChangeInfo) {
     }
 }
 
-/// Notes that something was deleted; which matters only if the file names it, for the next start will say so.
+/// Notes that something was deleted. Only if the file names it is the note kept: the next start will make it again, and say so.
 pub(super) fn forget<N: Ord + Clone, T>(changes: &mut BTreeMap<N, Change<T>>, name: &N, in_file: bool) {
     if in_file {
         changes.insert(name.clone(), Change::Deleted);

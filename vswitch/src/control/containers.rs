@@ -95,7 +95,7 @@ impl Switch {
         })
     }
 
-    /// Makes an interface again that went for another which cannot be.
+    /// Makes an interface again that was removed to make place for another, which could not be made.
     fn bring_back(&mut self, key: ContainerKey, old: Option<Interface>) {
         let Some(old) = old.filter(Interface::is_alive) else { return };
         let name = key.to_string();
@@ -232,8 +232,8 @@ impl Switch {
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
     }
 
-    /// What an interface is to publish on a layout that has its bridge: what other interfaces of its container publish stays theirs, for a runtime
-    /// says the ports of a container to each of its networks.
+    /// What an interface is to publish on a layout that has its bridge. What other interfaces of its container publish stays theirs, for a runtime
+    /// names all ports of a container with each of its networks.
     fn container_forwards(
         &self,
         key: &ContainerKey,

@@ -21,7 +21,7 @@ impl Switch {
     }
 
     pub(super) fn delete_forward(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
-        // Who does not say which IP version means the one that there is.
+        // A user who does not say which IP version means the forward that there is.
         let other = ForwardKey { v6: true, ..key.clone() };
         let known = |key: &ForwardKey| self.forwards.contains_key(key) || self.state.forwards.contains_key(key);
         let key = if known(key) || !known(&other) { key } else { &other };

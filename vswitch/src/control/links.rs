@@ -57,7 +57,7 @@ impl Presence {
         presence
     }
 
-    /// Of what is no device.
+    /// Of an uplink that needs no device.
     pub(super) const fn always_up() -> Self {
         let told = (PortState::Up, None);
         Self { state: PortState::Up, station: None, near: None, namespace: None, sandbox: None, told }
@@ -163,8 +163,9 @@ impl Switch {
         !news.gone && self.missing().any(|ifname| ifname == news.ifname)
     }
 
-    /// Whether the device of a port is there, though the kernel has just told of its end: a namespace that is made anew, as when a change is taken
-    /// back, may get the number of the one before and its device the same index, and what ends with that one is told late (`cleanup_net`).
+    /// Whether the device of a port is there, though the kernel has just told of its end. A namespace that is made anew, as when a change is taken
+    /// back, may get the number of the one before, and its device the same index. The kernel tells late what ended with the one before
+    /// (`cleanup_net`).
     fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
         let Some(port) = self.ports.get_mut(name) else { return false };
         let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
@@ -187,7 +188,7 @@ impl Switch {
         let ports = self.ports.values().filter(|port| port.presence.state.has_device());
         let places: HashSet<_> = ports.map(|port| port.spec.netns.clone()).chain([None]).collect();
         for place in places {
-            // Of a namespace that cannot be entered is known what was known.
+            // What was known of a namespace that cannot be entered stays.
             let Ok((namespace, found)) = attach::links_in(place.as_ref(), self.watch.as_ref()) else { continue };
             looked.insert(namespace);
             looks.extend(found.into_iter().map(|news| ((namespace, news.end.index), news)));
@@ -276,7 +277,7 @@ impl Switch {
         }
     }
 
-    /// Sees to it that what becomes of containers' devices in their sandboxes is told, which may have been made since.
+    /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports.
     fn find_sandboxes(&mut self) {
         let Some(watch) = &self.watch else { return };
         let unknown = |port: &&mut Port| {
@@ -315,7 +316,7 @@ impl Switch {
         }
     }
 
-    /// Sets again what stations' devices lost of what the switch had set, and returns what could not be, one sentence each.
+    /// Sets again what the switch had set on stations' devices and they have lost. Returns what could not be set, one sentence each.
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
         let up = self.ports.values().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {

@@ -69,7 +69,7 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     first
 }
 
-/// Whether a step is about something of this origin. What is removed and is of another was on a bridge that goes.
+/// Whether a step is about something of this origin. A removal always is: what is of another origin goes only with its bridge.
 pub(super) fn concerns(step: &Step, wanted: Origin) -> bool {
     match step {
         Step::AddBridge(_, origin) | Step::SetBridge(_, origin) => *origin == wanted,

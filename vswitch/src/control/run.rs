@@ -48,14 +48,14 @@ pub enum RunError {
 
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
-/// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
+/// Frames to the services and from them that may wait. One that finds no room is lost, as on a wire; to the services there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
-/// How often the underlay of tunnels and the host's bridges and addresses are looked at, of whose routes and ports no event tells as a whole.
+/// How often the control loop looks at the underlay of tunnels and at the host's bridges and addresses, of which no events tell everything.
 const SURVEY: Duration = Duration::from_secs(2);
-/// How often it is looked whether the namespaces of ports are still those that they were.
+/// How often the control loop looks whether the namespaces of ports are still those that they were.
 const ROLL_CALL: Duration = Duration::from_millis(400);
-/// How often it is looked whether Docker's containers are still there.
+/// How often the control loop looks whether containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.

@@ -6,8 +6,8 @@
 //! where it was, for the link and the TAPs are protected from each other.
 //!
 //! A network without subnets (`--ipam-driver null`) has its containers' addresses from a DHCP server of the LAN: a client of the switch
-//! ([`services`](crate::services)) asks it with the MAC address that the container is going to have, and renews the lease for as long as the container
-//! has its place. The network's subnets are those that come with the addresses.
+//! ([`services`](crate::services)) asks it with the MAC address that the container is going to have, and renews the lease for as long as the
+//! container has its place. The network's subnets are those that come with the addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

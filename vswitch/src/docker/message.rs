@@ -181,7 +181,7 @@ impl std::fmt::Display for Driver {
 /// A network as the user asked for it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct CreateNetwork {
-    /// Of whom; no message says it.
+    /// The driver that was asked; no message says it.
     #[serde(skip)]
     pub driver: Driver,
     /// Which.

@@ -98,7 +98,7 @@ pub(super) struct Arrival<'a> {
     pub(super) was_fragmented: bool,
 }
 
-/// Behind what the container of a session is.
+/// What the container of a session is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Behind {
     /// The port that it began the session at.

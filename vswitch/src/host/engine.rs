@@ -1,4 +1,4 @@
-//! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to whom it is for.
+//! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to the protocol or forward that it is for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};

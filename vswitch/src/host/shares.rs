@@ -30,7 +30,7 @@ pub(super) struct Shares<T> {
     had: [u64; Share::COUNT],
     /// Those with something in their queue.
     waiting: Vec<Share>,
-    /// What the one that had its turn last had had before.
+    /// The time that the share which last had its turn had had before it.
     now: u64,
 }
 
@@ -60,7 +60,7 @@ impl<T> Shares<T> {
         item
     }
 
-    /// Counts the time that one of a share's has taken.
+    /// Counts time that an item of a share has taken.
     pub(super) fn charge(&mut self, share: Share, time: Duration) {
         let had = &mut self.had[share.index()];
         *had = had.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

@@ -11,10 +11,10 @@
 //! of the pool: a client that invents identifiers takes no more than that from the others. A row in use is never evicted, since
 //! two stations would share its address; when the pool is used up, newcomers wait for a lease to end.
 //!
-//! **In use already.** An address that a station uses which does not have it from here, typed by hand, is not given to others: its sender is
-//! remembered for [`DECLINED`] seconds after each ARP message ([`Leases::see`]). A station that says nothing is asked for, by IPv4's server,
-//! before an offer. What is found in use, by the server or by the client that declines it, rests for [`DECLINED`] seconds too. As many
-//! senders are remembered as the pool has addresses, and of those a port may have as many as are left for others.
+//! **In use already.** An address that a station uses without having it from here, as one typed by hand, is not given to others: the station
+//! is remembered for [`DECLINED`] seconds after each ARP message ([`Leases::see`]). A station that says nothing is found by IPv4's server, which
+//! asks the link for the address before an offer. What is found in use, by the server or by the client that declines it, rests for [`DECLINED`]
+//! seconds too. As many stations are remembered as the pool has addresses, and of those a port may have as many as are left for others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

@@ -80,8 +80,8 @@ enum State {
 }
 
 impl Stations {
-    /// Takes on the containers that ask from now on; one that goes gives its address back, unless another is to the server what it was: a
-    /// container that came back before its death was noticed.
+    /// Takes on the containers that ask from now on. One that goes gives its address back, unless another has its MAC address and so is the same
+    /// client to the server: a container that came back before its death was noticed.
     pub(super) fn set(&mut self, now: Duration, stations: Vec<Station>, directory: &Path, random: &mut StdRng) -> Vec<Output> {
         let mut old = std::mem::take(&mut self.all);
         for station in stations {

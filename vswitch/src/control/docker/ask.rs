@@ -22,7 +22,7 @@ pub(in crate::control) struct Asking {
     request: CreateEndpoint,
     endpoint: Endpoint,
     reply: Reply,
-    /// The last address that it was given, and who has that.
+    /// The last address that it was given, and the station that has it.
     declined: Option<(Ipv4Addr, Mac)>,
 }
 
@@ -77,7 +77,7 @@ impl Switch {
         self.tell_stations();
     }
 
-    /// Answers who waits for an address, if it is time.
+    /// Answers Docker, which waits for an address, if it is time.
     fn advance(&mut self, id: &EndpointId, event: Event) {
         match event {
             Event::Bound(terms) => {
@@ -98,7 +98,7 @@ impl Switch {
                 asking.declined = Some((address, mac));
                 tracing::warn!(port = %asking.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
             }
-            // One that a crash left, before Docker had it: another is asked for.
+            // The lease is one that a crash left, before Docker had the address: the client asks for another.
             Event::Lost => {}
             Event::Unanswered => self.refuse(id, DockerError::Unanswered),
             Event::Unfinished => self.refuse(id, DockerError::Unfinished),

@@ -81,7 +81,8 @@ impl Switch {
         Ok(stale)
     }
 
-    /// Whether the addresses of an endpoint are free on its bridge, as far as others than Docker are concerned, and its port's name is.
+    /// Whether the addresses of an endpoint are free on its bridge, and the name of its port is. Ports of Docker's are not compared: Docker gave
+    /// each its own address.
     pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
         if self.layout().has_port(&endpoint.port) {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());

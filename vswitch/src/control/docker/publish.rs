@@ -118,7 +118,7 @@ impl Switch {
         endpoint.zip(uplink).into_iter().flat_map(|(endpoint, uplink)| endpoint.forwards_at(uplink)).collect()
     }
 
-    /// A forward as it is in the way at an uplink: all uplinks by the host's sockets are one there.
+    /// A forward as one at this uplink, if it is in the way there. All uplinks by the host's sockets are in each other's way.
     fn seen_at(&self, uplink: &PortName, kind: UplinkKindName, spec: ForwardSpec) -> Option<ForwardSpec> {
         let both_host = kind == UplinkKindName::Host && self.uplink(&spec.key.uplink).ok()?.spec.kind_name() == kind;
         let key = ForwardKey { uplink: uplink.clone(), ..spec.key.clone() };

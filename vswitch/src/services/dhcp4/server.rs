@@ -100,7 +100,7 @@ impl Server {
         self.receive_again(now, link, due)
     }
 
-    /// Takes note of a station that says by ARP which address it has; who was to be offered that is to get another.
+    /// Takes note of a station that says by ARP which address it has. A client that was to be offered that address gets another.
     pub(in crate::services) fn see(&mut self, now: Duration, link: &Link, port: &PortName, arp: Arp) -> Vec<(Punt, Vec<u8>)> {
         let (second, address) = (now.as_secs(), IpAddr::V4(arp.sender));
         self.leases.see(second, address, arp.mac, port);
