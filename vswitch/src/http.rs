@@ -1,10 +1,10 @@
 //! HTTP on Unix sockets, for `vsctl` and Docker: what both need besides their routes.
 //!
 //! A socket holds so many connections and no more ([`Limits`]), so that those of one client, which may say nothing for ever, leave
-//! descriptors to everybody else. When all places are taken, whoever comes gets that of the one that came first and has no request
-//! in progress; where all have one, it waits. A request is in progress until the last byte of its answer is on its way. One that came
-//! whole is carried out also if its client is gone meanwhile.
-//! At the end such requests are answered, and all other connections closed.
+//! descriptors to the other clients. When all places are taken, a new connection gets the place of the oldest that has no request in
+//! progress; where all have one, it waits. A request is in progress until the last byte of its answer is on its way. One that came whole
+//! is carried out even if its client is gone meanwhile.
+//! At the end the requests in progress are answered, and all other connections closed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ async fn converse(
     let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
-        // Whoever breaks a connection is not told.
+        // The client broke the connection, so it cannot be told why.
         _ = connection.as_mut() => return,
         _ = end.changed() => connection.as_mut().graceful_shutdown(),
     }

@@ -24,7 +24,7 @@ impl Directory {
     /// Opens one that is there.
     ///
     /// # Errors
-    /// It is not, it is not a directory, or it is somebody else's.
+    /// It is not there, it is not a directory, or another user owns it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         check_owner(std::fs::symlink_metadata(path)?.uid())?;
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -73,7 +73,7 @@ impl Directory {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR);
         let file = match create() {
-            // A crash left it, or it is somebody's trap: whatever it is, it is not written to.
+            // A crash left it, or another user set it as a trap: in either case it is not written to.
             Err(Errno::EXIST) => {
                 self.remove(name)?;
                 create()?
@@ -105,7 +105,7 @@ impl Directory {
     /// Opens a file that vswitchd wrote; with [`OFlags::CREATE`], one that may be missing.
     ///
     /// # Errors
-    /// It is missing, a symbolic link, no plain file, or somebody else's.
+    /// It is missing, a symbolic link, no plain file, or another user's.
     pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         // Without NONBLOCK, opening a FIFO would wait for its writer.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -184,7 +184,7 @@ mod tests {
         assert!(directory.read("a").unwrap_err().to_string().contains("belongs to user 4711"));
         std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
         assert!(Directory::make(&path).unwrap_err().to_string().contains("belongs to user 4711"));
-        // A link of somebody else's may lead to a directory of ours.
+        // Another user's link may lead to a directory of ours.
         let link = place.path().join("link");
         std::os::unix::fs::symlink(place.path(), &link).unwrap();
         Directory::open(&link).unwrap();

@@ -1,4 +1,4 @@
-//! Whose devices are whose: the alias by which the switch knows its own.
+//! Which devices are the switch's: the alias by which it knows its own.
 
 use std::time::Duration;
 
@@ -31,9 +31,9 @@ pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<
     Ok(named.or(renamed).cloned())
 }
 
-/// The namespace that a port's device is in, or is to be made in. A container's runtime finds a device that is handed over in the
-/// namespace of vswitchd, and may have taken it to its sandbox since, or brought it back; or it does so just now, so who is in neither
-/// place is looked for again in the first.
+/// The namespace that a port's device is in, or is to be made in. A device that is handed over is made in the namespace of
+/// vswitchd. A container's runtime may have taken it to its sandbox since, or brought it back, or may be moving it just now: so a device that is
+/// found in neither place is looked for in the sandbox once more.
 pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
     if !spec.is_handed_over() {
         return Namespace::open(spec.netns.as_ref());
@@ -130,7 +130,7 @@ pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
     let own = Namespace::own();
     for round in 0..ROUNDS {
         let found = delete_there()? | delete_in(&own)?;
-        // What is found nowhere once may have passed by.
+        // A device that was found in neither place the first time may have moved between the two looks.
         if !found && round > 0 {
             break;
         }
@@ -142,8 +142,9 @@ pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<()
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 
-/// The devices that were made for a port. In a station's namespace there are few to look through. In that of vswitchd there may be
-/// thousands, and nobody renames its stations, so it is asked by name: else a start would take time with the square of its ports.
+/// The devices that were made for a port. In a station's namespace there are few devices, and all are looked through. In vswitchd's own
+/// there may be thousands, and no runtime renames those, so the kernel is asked for the one with the port's name: looking through all of
+/// them for each port would make a start take time with the square of its ports.
 fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>, AttachError> {
     let found = match spec.netns {
         Some(_) => netlink.links(),
@@ -154,7 +155,7 @@ fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>
     Ok(links)
 }
 
-/// Whether somebody else, such as a container's runtime, rules in the port's namespace.
+/// Whether another program, such as a container's runtime, rules in the port's namespace.
 fn is_foreign(spec: &PortSpec) -> bool {
     matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_) | Netns::Sandbox(_)))
 }

@@ -1,3 +1,6 @@
+//! Why the kernel does not give or change a device: the sentences of `attach`, and `Doing`, by which its calls put a failure into words.
+//! The control side passes them on to the log and to `vsctl`. Touches nothing itself.
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +40,7 @@ pub enum AttachError {
     /// The file is something else.
     #[error("{} is not a network namespace: name a file such as /proc/1234/ns/net, or one under /run/netns", .0.display().to_string().escape_debug())]
     NotNetns(PathBuf),
-    /// The name belongs to somebody else's interface.
+    /// An interface that is not the switch's has the name.
     #[error(
         "interface \"{ifname}\" exists already {place} and is not vswitch's: choose another `ifname`, delete it, or take it with kind link"
     )]
@@ -93,7 +96,7 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// An address of somebody else.
+    /// An address that the host does not have.
     #[error("`local` {0} is not an address of this host: `ip address` lists those that are")]
     NotLocal(IpAddr),
     /// Another process has the UDP port.

@@ -23,7 +23,7 @@ pub fn host_addresses(except: &BTreeSet<PortName>) -> Result<Vec<IpAddr>, Attach
     })
 }
 
-/// Makes the routes to single addresses by an interface of the own namespace these and no others.
+/// Sets the routes to single addresses by an interface of vswitchd's own namespace: these and no others.
 ///
 /// # Errors
 /// What the kernel says; some may be set then.

@@ -1,4 +1,4 @@
-//! Interfaces that exist already and belong to somebody else.
+//! Interfaces that exist already and that the switch did not make: ports of kind link.
 
 use super::error::{Doing, NET_ADMIN};
 use super::netlink::{Link, Netlink};

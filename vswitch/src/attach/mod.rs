@@ -9,8 +9,9 @@
 //! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
 //!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
-//! - A link is somebody else's: it is set up and listened to, and nothing is changed that would have to be changed back.
-//! - What becomes of a device afterwards tells a [`Watch`], which holds no namespace.
+//! - A link is an interface that the switch did not make: it is set up and listened to, and nothing is changed that would have to be
+//!   changed back.
+//! - A [`Watch`], which holds no namespace, tells what becomes of a device afterwards.
 //! - Every call does all or nothing: what it made before a failure, it removes again; what it changed, it changes back.
 
 mod bridges;
@@ -71,7 +72,7 @@ pub struct Plan<'a> {
     pub gateways: &'a [IpNet],
     /// Other routes by the device.
     pub routes: &'a [ContainerRoute],
-    /// Who is to hear what becomes of its device.
+    /// The watch that is to hear what becomes of its device.
     pub watch: Option<&'a Watch>,
 }
 
@@ -176,8 +177,8 @@ pub fn moved_end(spec: &PortSpec, watch: &Watch) -> Option<End> {
     Some(End::of(&link, &home))
 }
 
-/// Lets go of the device of a port whose namespace has lost its name, and is no more to be found by it: programs may still be there, or
-/// what the switch has open holds it. `queue` is one of a TAP, which goes with its last.
+/// Lets go of the device of a port whose namespace has lost its name, so that it cannot be found any more. The namespace may still be there,
+/// held by programs in it or by what the switch has open. `queue` is one of a TAP's, which goes with its last queue.
 ///
 /// # Errors
 /// Mostly a missing `CAP_NET_ADMIN`.
@@ -192,8 +193,8 @@ pub fn abandon(spec: &PortSpec, queue: Option<OwnedFd>) -> Result<(), AttachErro
     }
 }
 
-/// Sets the addresses and default routes of a port again that its station's device lost, as it does when it is set down. Where it is
-/// down, nothing is done.
+/// Sets the addresses and default routes of a port again that its station's device has lost, as a device does when it is set down. On a
+/// device that is down, nothing is done.
 ///
 /// # Errors
 /// What the kernel said.
@@ -212,7 +213,7 @@ pub fn restore(spec: &PortSpec, gateways: &[IpNet]) -> Result<(), AttachError> {
     })
 }
 
-/// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is nothing of ours.
+/// Removes the device that was made for the port. A device or namespace that is gone is fine, and a link is left alone.
 /// Queues that are still open read as gone afterwards.
 ///
 /// # Errors

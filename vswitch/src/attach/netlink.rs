@@ -25,7 +25,7 @@ use tokio::runtime::Runtime;
 
 use super::error::is;
 
-/// `IFA_PROTO` of addresses that the switch set (Linux 5.18; older kernels ignore it), a number that nobody registered.
+/// `IFA_PROTO` of addresses that the switch set (Linux 5.18; older kernels ignore it), a number that no program has registered.
 const OUR_ADDRESSES: AddressProtocol = AddressProtocol::Other(0x76);
 
 /// A netlink socket.
@@ -108,7 +108,7 @@ impl Netlink {
         }
     }
 
-    /// Makes a veth pair, the far end at once in its namespace and with its address, so that nobody sees it elsewhere.
+    /// Makes a veth pair, the far end at once in its namespace and with its address, so that no program sees it elsewhere.
     pub(super) fn add_veth(&self, name: &str, peer: &str, mac: Option<Mac>, namespace: BorrowedFd<'_>) -> io::Result<()> {
         let mut far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(namespace.as_raw_fd());
         if let Some(mac) = mac {

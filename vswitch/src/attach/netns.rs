@@ -36,12 +36,12 @@ impl Identity {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    /// Of the namespace that is called so now; `None`: there is none.
+    /// That of the namespace with this name now; `None`: there is none.
     pub fn now(netns: &Netns) -> Option<Self> {
         Self::at(&netns.path())
     }
 
-    /// Of the namespace that a file stands for; `None`: there is no such file.
+    /// That of the namespace that a file stands for; `None`: there is no such file.
     pub(super) fn at(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().as_ref().map(Self::of)
     }
@@ -94,7 +94,7 @@ impl Namespace {
         Ok(Self { made, ..Self::open(netns)? })
     }
 
-    /// The same, with its number. What cannot be numbered is not told of.
+    /// The same, with its number. A namespace that cannot get a number is not watched.
     pub(super) fn watched(self, watch: Option<&Watch>) -> Self {
         let number = match (&self.file, watch) {
             (_, None) => None,

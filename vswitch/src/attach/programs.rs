@@ -1,4 +1,4 @@
-//! Which network namespaces programs run in, whatever these are called and whoever can see their mounts.
+//! Which network namespaces programs run in. `/proc` tells, so a namespace is found that has no name or that vswitchd does not see mounted.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,8 +10,8 @@ use api::Netns;
 /// Programs that a sentence names; of more it tells the number.
 const NAMED: usize = 3;
 
-/// The processes that there were at one moment, by their network namespace; but for those in vswitchd's own, which needs no
-/// switch to be there.
+/// The processes that there were at one moment, by their network namespace. Those in vswitchd's own are left out: it does not depend on
+/// the switch.
 #[derive(Debug, Default)]
 pub struct Programs(BTreeMap<Identity, Vec<u32>>);
 
@@ -33,7 +33,7 @@ impl Programs {
         Ok(Self(programs))
     }
 
-    /// Who runs in a namespace, such as "iperf3 (4711), sh (4712)"; `None`: no program does.
+    /// The programs that run in a namespace, such as "iperf3 (4711), sh (4712)"; `None`: no program does.
     pub fn in_netns(&self, netns: &Netns) -> Option<String> {
         let pids = self.0.get(&Identity::now(netns)?)?;
         let named: Vec<String> = pids.iter().take(NAMED).map(|pid| format!("{} ({pid})", name(*pid))).collect();

@@ -27,7 +27,7 @@ fn prepare(test: &str) -> Option<()> {
     None
 }
 
-/// A name for a namespace, which is removed at the end whoever made it.
+/// A name for a namespace, which is removed at the end whether the test or the switch made it.
 struct Name(String);
 
 impl Name {
@@ -604,7 +604,7 @@ fn what_is_no_namespace_is_not_opened() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
-    // To open it would wait for whoever writes.
+    // To open it would wait for a writer.
     let mut spec = port(PortKind::Tap, None);
     spec.netns = Some(Netns::Path(fifo.clone()));
     assert!(matches!(attach_with(&spec, 1500, 1), Err(AttachError::NotNetns(path)) if path == fifo));

@@ -134,7 +134,7 @@ impl Pair<'_> {
             let made = netlink.add_veth(&name, spec.ifname.as_str(), mac, namespace.as_fd());
             made.doing(NET_ADMIN, || format!("make the veth pair \"{name}\" and \"{}\" {}", spec.ifname, self.station.place))?;
             self.set_switch_mark(netlink, &name).inspect_err(|_| {
-                // Unmarked, nobody would find it. The error that counts is the first one.
+                // Without its mark no later start would find it. The error that counts is the first one.
                 let _ = switch_link(netlink, self.switch, spec).map(|link| link.map(|link| netlink.delete(link.index)));
             })
         })

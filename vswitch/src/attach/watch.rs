@@ -79,7 +79,7 @@ impl News {
 pub enum Heard {
     /// This.
     News(News),
-    /// Some news were lost, because there were too many: whoever follows links has to look again.
+    /// Some news were lost, because there were too many: the control side has to look at the links again.
     Lost,
     /// Nothing.
     Nothing,

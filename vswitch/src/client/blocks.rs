@@ -1,3 +1,6 @@
+//! The pcapng stream that a capture brings, cut into whole blocks, for `capture.rs`, which writes them to a file or to tcpdump.
+//! Pure functions of the bytes.
+
 /// Cuts a pcapng stream into whole blocks and counts what they say, so that what is written can be read at any moment.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {

@@ -1,3 +1,6 @@
+//! `vsctl capture`: asks vswitchd for a capture and writes it to a file, to stdout or into a tcpdump that it starts; ends with a signal.
+//! `client/mod.rs` runs it.
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -31,7 +34,7 @@ enum Output {
 }
 
 impl Capture {
-    /// Captures until its end, a signal, or until nobody reads any more; then says how much it was.
+    /// Captures until vswitchd ends it, a signal comes, or the reader of stdout or tcpdump is gone; then says how much it was.
     pub(super) async fn run(self, control: Control, json: bool) -> Result<(), ClientError> {
         let file = match &self.write {
             Some(path) if path.as_os_str() != "-" => Some(path.display().to_string()),
@@ -127,7 +130,7 @@ impl Output {
         }
     }
 
-    /// Writes, and returns whether anybody reads on.
+    /// Writes, and returns whether there is still a reader.
     fn write(&mut self, bytes: &[u8]) -> Result<bool, ClientError> {
         let (written, what) = match self {
             Self::File(file, what) => (file.write_all(bytes).and_then(|()| file.flush()), what.as_str()),

@@ -13,7 +13,7 @@ use super::arguments::{Arguments, DEFAULT_CONTROL};
 use super::connection::Control;
 use api::{Reply, Request, SwitchInfo};
 
-/// How long somebody who presses Tab waits for names.
+/// How long the user who presses Tab waits for names.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The bridges.
@@ -93,7 +93,7 @@ pub fn complete() {
 /// The environment variable by which a shell asks.
 const VARIABLE: &str = "VSCTL_COMPLETE";
 
-/// Where nobody answers, there is nothing to complete, and the line that is being typed is no place to say why.
+/// Where no vswitchd answers, there is nothing to complete, and the line that is being typed is no place to say why.
 fn candidates(names: impl Fn(&SwitchInfo) -> Vec<String>) -> Vec<CompletionCandidate> {
     let mut all = ask().map(|switch| names(&switch)).unwrap_or_default();
     all.sort_unstable();

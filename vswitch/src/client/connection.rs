@@ -1,3 +1,6 @@
+//! The client's end of the control socket: one HTTP request on a Unix connection of its own for each question. Everything in `client` that
+//! asks vswitchd goes through here; touches that socket, and at a shutdown waits for vswitchd's process.
+
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,7 +48,8 @@ impl Control {
     /// Ends vswitchd, and waits until it has ended: its answer comes when all else is over, its process ends right after.
     pub(super) async fn shut_down(&self, keep: bool) -> Result<Reply, ClientError> {
         let stream = self.connect().await?;
-        // Not its own word for it, which means another process in another PID namespace; none where the service manager listens.
+        // The kernel's word for vswitchd's process: its own would mean another process in another PID namespace. Where the service manager
+        // listens, it is that one's process, and the end of vswitchd's is not waited for.
         let listener = stream.peer_cred().ok().and_then(|peer| Pid::from_raw(peer.pid()?));
         let process = listener.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
         let reply = self.ask(&Request::Shutdown { keep }).await?;
@@ -53,7 +57,7 @@ impl Control {
             && u32::try_from(pid.as_raw_pid()) == Ok(ending.pid)
         {
             let patience = Timespec::try_from(self.patience).ok();
-            // The only thing to do, so it may block. A failure is an interruption, after which the end is near enough.
+            // vsctl has nothing else to do, so this may block. It fails only when a signal interrupts it, and then the end is near enough.
             if poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref()) == Ok(0) {
                 return Err(self.silent());
             }
@@ -80,7 +84,7 @@ impl Control {
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
         let stream = self.connect().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // What goes wrong with it comes out of the request.
+        // The request tells what goes wrong with the connection.
         tokio::spawn(connection);
         Ok(sender)
     }

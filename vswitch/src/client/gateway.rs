@@ -32,8 +32,8 @@ pub(super) fn list_forwards(forwards: &[ForwardInfo]) -> String {
     table.text()
 }
 
-/// Of the address outside that stands for the station only the port is shown: the uplink has one address of each IP version. What
-/// is left are seconds, what went out and in bytes.
+/// AS is only the port of the outer address that stands for the station, for the uplink has one address of each IP version. LEFT is in
+/// seconds, OUT and IN are in bytes.
 pub(super) fn sessions(rows: &[SessionInfo]) -> String {
     let mut table = Table::new(["", "INSIDE", "", "OUTSIDE", "AS", "STATE", "LEFT", "OUT", "IN", "CONTAINER"]);
     for row in rows {

@@ -33,7 +33,7 @@ use connection::Control;
 /// Why a command failed, in one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers.
+    /// No vswitchd answers.
     #[error(
         "no vswitchd answers at {path}: {source}; start one with `vswitchd --config switch.toml`, or name its socket with --control"
     )]
@@ -43,7 +43,7 @@ pub enum ClientError {
         /// What connecting said.
         source: io::Error,
     },
-    /// The socket is not for whoever asks.
+    /// The user may not use the socket.
     #[error("permission denied on vswitchd's socket {path}: {help}")]
     Denied {
         /// The control socket.
@@ -51,7 +51,7 @@ pub enum ClientError {
         /// For whom it is, and what would help.
         help: String,
     },
-    /// Somebody took the connection and says nothing.
+    /// The kernel took the connection, and vswitchd says nothing.
     #[error(
         "vswitchd at {path} has not answered for {seconds} s, and may still do what it was asked for: if `ps -o pid,stat -C vswitchd` says T, \
          `kill -CONT PID` lets it go on; else see its log, or wait longer with --timeout"

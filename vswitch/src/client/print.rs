@@ -332,8 +332,7 @@ pub(super) fn state_name(state: &PortState) -> String {
     }
 }
 
-/// What there is to say about a state besides.
-/// The device of a `link` is somebody else's.
+/// What the user can do about a state, or what the switch will do. `is_link`: the switch did not make the device, and takes it again.
 pub(super) fn explanation(state: &PortState, is_link: bool) -> Option<String> {
     match state {
         PortState::Up | PortState::Down | PortState::NoCarrier => None,

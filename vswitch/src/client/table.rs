@@ -1,3 +1,5 @@
+//! Tables of text as `vsctl` prints them, for `print.rs`, `gateway.rs` and `stats.rs`. A pure function of the cells.
+
 use std::fmt::Write;
 
 /// Columns as wide as their widest cell; one that holds only numbers is set to the right, and one with nothing in it is left out.

@@ -129,7 +129,7 @@ impl Reader<'_> {
         self.check_names(("forward", "port"), &forwards.list, |spec: &ForwardSpec| spec.key.to_string());
         self.check_places(&ports.list);
         self.check_tunnels(&ports.list, &vxlans.list);
-        // A bridge in which something is wrong is none, but it is no news that its ports miss it.
+        // A bridge in which something is wrong was left out. That its ports then lack a bridge is no news.
         if bridges.complete {
             self.check_members("port", &bridges.list, &ports.list, |spec: &PortSpec| (&spec.name, &spec.bridge));
             self.check_members("vxlan", &bridges.list, &vxlans.list, |spec: &VxlanSpec| (&spec.name, &spec.bridge));
@@ -207,14 +207,14 @@ impl Reader<'_> {
                     Err(wrong) => wrong,
                 },
                 Err(error) => {
-                    // Without a culprit, a key is missing that was so from the beginning, or that was taken out.
+                    // An error without a culprit is about a missing key: the file lacks it, which was noted above, or it was taken out here.
                     let key = culprit(&fields, &error)?;
                     self.problem(heading.place(&key), about(&key, &sentence_of(error.message())));
                     fields.remove(key.as_str());
                     continue;
                 }
             };
-            // Without what was taken out, or is damaged, it may seem wrong.
+            // The table may seem wrong only because a key was taken out or is damaged.
             let is_there = |key: &&&str| fields.contains_key(**key);
             let lost = |key: &&str| heading.keys.contains_key(*key) && !fields.contains_key(*key);
             let hidden = wrong.keys.iter().any(lost) || heading.damaged && !wrong.keys.iter().all(|key| is_there(&key));
@@ -301,7 +301,7 @@ impl Reader<'_> {
         network.warnings().iter().filter_map(warning).collect()
     }
 
-    /// Notes what was found, but not that something is missed which may be there where not all could be read.
+    /// Notes what a check found. Where not all of the file could be read, something that seems to be missing is not noted: it may be there.
     fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>, complete: bool) {
         if let Err(error) = checked
             && (complete || !error.is_of_absence())

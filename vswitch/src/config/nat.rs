@@ -1,3 +1,6 @@
+//! The table `[nat]` of `switch.toml`: its keys, their defaults and their limits. `file.rs` reads it, and the control side makes the rules
+//! of the crate `nat` from it. Pure functions.
+
 use std::time::Duration;
 
 use nat::{Filtering, Mapping, Settings, Timeouts};
@@ -9,7 +12,7 @@ use api::read::{Raw, Read, read, word, write_seconds};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct NatSettings {
-    /// Whether a station's port appears as one external port to everybody (RFC 4787, REQ-1).
+    /// Whether a station's port appears as one external port to every host (RFC 4787, REQ-1).
     #[serde(deserialize_with = "read")]
     pub mapping: MappingName,
     /// Who may send to a port that a station has opened (RFC 4787, REQ-8).

@@ -1,3 +1,5 @@
+//! A sentence about `switch.toml` with its place. `file.rs` makes them, and `control` and `vswitchd --check` print them. Touches nothing.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -210,7 +210,7 @@ impl StateFile {
     /// know about it.
     ///
     /// # Errors
-    /// Another vswitchd uses it, it is somebody else's, or what is there is damaged and there is none from before.
+    /// Another vswitchd uses the directory, another user owns it, or what is kept there is damaged and there is none from before.
     pub fn open(path: &Path) -> Result<(Self, State, Vec<String>), StateError> {
         let is_missing = std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let place = match Place::take(path) {

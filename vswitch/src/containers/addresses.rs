@@ -107,7 +107,7 @@ fn all(net: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
     }
 }
 
-/// Whether an address stands for the subnet or for everybody in it; those of two addresses and of one have none such (RFC 3021, RFC 6164).
+/// Whether an address stands for the subnet or for all stations in it; a subnet of one or two addresses has no such (RFC 3021, RFC 6164).
 fn is_edge(net: &IpNet, address: IpAddr) -> bool {
     let is_small = net.max_prefix_len() - net.prefix_len() < 2;
     let is_last = address == net.broadcast() && net.addr().is_ipv4();

@@ -15,8 +15,8 @@
 //! its addresses and routes while vswitchd is away. The key is the container and the interface: a call that comes twice finds what
 //! it made, and one that comes for another namespace, as after a call that got lost, makes it anew.
 //!
-//! **Whoever died untold.** A call that fails never comes again. So namespaces are looked at when vswitchd starts, when a device goes and every half
-//! minute ([`Interface::is_alive`]), and whoever gets an address that was a dead one's takes it over.
+//! **Deaths that no call tells of.** A call that fails never comes again. So namespaces are looked at when vswitchd starts, when a device goes and
+//! every half minute ([`Interface::is_alive`]), and a new container that gets the address of a dead one takes it over.
 
 mod addresses;
 mod interface;
@@ -97,7 +97,7 @@ fn with_uplink(make: &BridgeSpec, internal: bool, default: Option<&PortName>) ->
     BridgeSpec { uplink: make.uplink.clone().or_else(|| default.cloned()), ..make.clone() }
 }
 
-/// The uplink of networks for which nobody names one.
+/// The uplink of networks for which neither the network nor `switch.toml` names one.
 fn implied_uplink() -> Option<UplinkSpec> {
     Some(UplinkSpec { name: "containers".parse().ok()?, kind: UplinkKind::Host { isolate_bridges: true } })
 }

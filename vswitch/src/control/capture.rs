@@ -62,7 +62,7 @@ impl Captures {
         }
     }
 
-    /// Ends all; what was taken is still written to whoever reads.
+    /// Ends all; what was taken still goes to the clients that read it.
     pub(super) fn stop_all(&self, workers: &[Handle]) {
         for (id, capture) in &self.running {
             capture.control.stop();

@@ -10,7 +10,7 @@ use plane::worker::Command;
 use sys::tun;
 
 impl Switch {
-    /// Gives the station of a port its carrier, or takes it. Somebody's interface keeps its own.
+    /// Gives the station of a port its carrier, or takes it. The interface of a link, which the switch did not make, keeps its own.
     pub(super) fn set_carrier(&self, id: PortId, spec: &PortSpec) -> Result<(), ControlError> {
         let failed = |error| ControlError::Attach(spec.name.clone(), error);
         match spec.kind {

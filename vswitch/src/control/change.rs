@@ -178,8 +178,8 @@ impl Switch {
         }
     }
 
-    /// Keeps a change and applies what it makes different about what is of this origin; the rest of the switch is not touched, even where it is
-    /// not what it should be.
+    /// Keeps a change, and applies what it makes different among the things of this origin. The rest of the switch is not touched, even where
+    /// it is not what it should be.
     pub(super) fn change<T>(&mut self, origin: Origin, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
         let steps = |switch: &Self| {
             let mut steps = plan::steps(&switch.layout(), &switch.wanted().0);

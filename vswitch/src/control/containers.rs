@@ -95,7 +95,7 @@ impl Switch {
         })
     }
 
-    /// Makes an interface again that went for another which cannot be.
+    /// Makes an interface again that was removed to make place for another, which could not be made.
     fn bring_back(&mut self, key: ContainerKey, old: Option<Interface>) {
         let Some(old) = old.filter(Interface::is_alive) else { return };
         let name = key.to_string();
@@ -226,14 +226,14 @@ impl Switch {
         Ok(addresses)
     }
 
-    /// The addresses that the gateway of a bridge has heard from, whoever has them.
+    /// The addresses that the gateway of a bridge has heard from, whether they are of ports or of other stations behind them.
     fn heard_on(&self, bridge: &BridgeSpec) -> Vec<IpAddr> {
         let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbor_rows(bridge.id).ok());
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
     }
 
-    /// What an interface is to publish on a layout that has its bridge: what other interfaces of its container publish stays theirs, for a runtime
-    /// says the ports of a container to each of its networks.
+    /// What an interface is to publish on a layout that has its bridge. What other interfaces of its container publish stays theirs, for a runtime
+    /// names all ports of a container with each of its networks.
     fn container_forwards(
         &self,
         key: &ContainerKey,
@@ -360,7 +360,7 @@ impl Switch {
         })))
     }
 
-    /// Forgets interfaces whose containers are dead, and what was theirs on the switch. To be called now and then.
+    /// Forgets interfaces whose containers are dead, and what was theirs on the switch. A part of [`Self::collect_dead`].
     pub(super) fn collect_dead_containers(&mut self) {
         let dead: BTreeSet<ContainerKey> = self.dead_containers(Interface::is_alive);
         if dead.is_empty() {

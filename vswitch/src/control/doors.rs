@@ -19,7 +19,7 @@ use crate::docker::server::{self as docker_server, Ask};
 /// How long answers that are on their way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who comes in by a socket.
+/// The clients that come in by a socket.
 #[derive(Clone, Copy, Debug)]
 enum Guest {
     Control,
@@ -107,7 +107,7 @@ impl Served {
         self.daemon.iter().for_each(JoinHandle::abort);
         for Door { task, end, file, .. } in std::mem::take(&mut self.open) {
             drop((end, file));
-            // Who does not read an answer is not waited for.
+            // A client that does not read its answer is not waited for.
             let _ = tokio::time::timeout(PATIENCE, task).await;
         }
     }

@@ -1,3 +1,6 @@
+//! Why the control side refuses a request, in sentences for the log and for the one that asked: `vsctl`, Docker or a plugin.
+//! Touches nothing.
+
 use crate::attach::AttachError;
 use crate::config::Problem;
 use api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError, VxlanError};

@@ -1,9 +1,9 @@
-//! A planned end and the start after it, between which no link goes down of a device that stays.
+//! A planned end and the start after it: the links of devices that stay do not go down in between.
 //!
-//! At the end the queues of TAPs that stay (see [`ending`](super::ending)) go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them open, so that the device keeps its
-//! carrier and what programs send waits, and passes them to the next start, as it does its sockets. That start takes them as its
-//! queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are opened
-//! again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
+//! At the end the queues of TAPs that stay (see [`ending`](super::ending)) go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them
+//! open, so that the device keeps its carrier and what programs send waits, and passes them to the next start, as it does its sockets. That
+//! start takes them as its queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are
+//! opened again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,7 +42,7 @@ impl Handover {
         self.queues.get(port).map_or(&[], Vec::as_slice)
     }
 
-    /// Closes what nobody took, and lets the service manager close its copies of all.
+    /// Closes the queues that no port took, and lets the service manager close its copies of all.
     pub(super) fn end(self) {
         for port in self.queues.keys() {
             let name = format!("{PREFIX}{port}");

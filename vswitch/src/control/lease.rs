@@ -1,4 +1,4 @@
-//! Addresses that uplinks get by DHCP, which must not be in a subnet of anybody else.
+//! Addresses that uplinks get by DHCP, which must not be in a subnet of a bridge or of another uplink.
 
 use std::net::IpAddr;
 

@@ -1,10 +1,11 @@
 //! Whether frames can pass ports and uplinks: what the kernel tells of their devices, and what becomes of their namespaces.
 //!
 //! [`Presence`] is where a port's state is kept. It follows from its *ends*, the devices that its frames pass: the station's, and of a veth
-//! pair also the switch's. [`attach::Watch`] tells of each as it changes. A namespace is looked at now and then, for nothing tells that its name
-//! was taken away: what the switch has open there keeps it and its device alive. Then that is closed.
+//! pair also the switch's. [`attach::Watch`] tells of each as it changes. Nothing tells that the name of a namespace was taken away: what the switch
+//! has open there keeps it and its device alive. So the control loop looks at the namespaces at every `ROLL_CALL`, and closes what it has open
+//! in those that are gone.
 //!
-//! What is somebody else's is taken again when it comes back; what the switch made, at a reload.
+//! An interface that the switch did not make is taken again when it comes back; one that the switch made, at a reload.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -28,7 +29,7 @@ pub(super) const NAMED: usize = 8;
 #[derive(Debug)]
 pub(super) struct Presence {
     state: PortState,
-    /// The station's end, or somebody's interface. A container's runtime may have it in its hands, between two namespaces.
+    /// The station's end, or the interface of a link. A container's runtime may have it in its hands, between two namespaces.
     station: Option<End>,
     /// The switch's end of a veth pair.
     near: Option<End>,
@@ -56,13 +57,13 @@ impl Presence {
         presence
     }
 
-    /// Of what is no device.
+    /// Of an uplink that needs no device.
     pub(super) const fn always_up() -> Self {
         let told = (PortState::Up, None);
         Self { state: PortState::Up, station: None, near: None, namespace: None, sandbox: None, told }
     }
 
-    /// Of what has no device, which somebody was told already.
+    /// Of what has no device, which the log or the client that asked was told already.
     pub(super) fn unusable(error: &ControlError) -> Self {
         let state = PortState::Unusable(error.to_string());
         Self { told: (state.clone(), None), state, ..Self::always_up() }
@@ -162,8 +163,9 @@ impl Switch {
         !news.gone && self.missing().any(|ifname| ifname == news.ifname)
     }
 
-    /// Whether the device of a port is there, though the kernel has just told of its end: a namespace that is made anew, as when a change is taken
-    /// back, may get the number of the one before and its device the same index, and what ends with that one is told late (`cleanup_net`).
+    /// Whether the device of a port is there, though the kernel has just told of its end. A namespace that is made anew, as when a change is taken
+    /// back, may get the number of the one before, and its device the same index. The kernel tells late what ended with the one before
+    /// (`cleanup_net`).
     fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
         let Some(port) = self.ports.get_mut(name) else { return false };
         let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
@@ -173,7 +175,7 @@ impl Switch {
         true
     }
 
-    /// The names of somebody's interfaces that are not there.
+    /// The names of the interfaces that are to be taken, of links and uplinks, and are not there.
     fn missing(&self) -> impl Iterator<Item = &str> {
         let ports = self.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
         let uplinks = self.uplinks.values().filter(|uplink| !uplink.presence.state.has_device());
@@ -186,7 +188,7 @@ impl Switch {
         let ports = self.ports.values().filter(|port| port.presence.state.has_device());
         let places: HashSet<_> = ports.map(|port| port.spec.netns.clone()).chain([None]).collect();
         for place in places {
-            // Of a namespace that cannot be entered is known what was known.
+            // What was known of a namespace that cannot be entered stays.
             let Ok((namespace, found)) = attach::links_in(place.as_ref(), self.watch.as_ref()) else { continue };
             looked.insert(namespace);
             looks.extend(found.into_iter().map(|news| ((namespace, news.end.index), news)));
@@ -240,7 +242,8 @@ impl Switch {
         }
     }
 
-    /// Says what has changed, and closes what is open in namespaces that were deleted, or deleted and made again, and whose processes ended. To be called now and then.
+    /// Says what has changed, and closes what is open in namespaces that were deleted, deleted and made again, or whose processes ended. The
+    /// control loop calls it at every `ROLL_CALL`.
     pub(super) fn follow_namespaces(&mut self) {
         let had_one = |state: &PortState| state.has_device() || *state == PortState::DeviceGone;
         let gone = self.ports.iter().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
@@ -265,7 +268,7 @@ impl Switch {
             tracing::warn!(port = %name, "{error}");
         }
         self.lose(name, PortState::NamespaceGone);
-        // One that has its name now is somebody else's.
+        // A namespace that has its name now is not the switch's.
         if let Some(Netns::Name(netns)) = &spec.netns
             && self.state.made.netns.remove(netns)
             && let Err(error) = self.state_file.save(&self.state)
@@ -274,7 +277,7 @@ impl Switch {
         }
     }
 
-    /// Sees to it that what becomes of containers' devices in their sandboxes is told, which may have been made since.
+    /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports.
     fn find_sandboxes(&mut self) {
         let Some(watch) = &self.watch else { return };
         let unknown = |port: &&mut Port| {
@@ -304,7 +307,7 @@ impl Switch {
         })
     }
 
-    /// Looks for what nobody tells of. To be called now and then.
+    /// Looks for changes of links of which no event tells, and for interfaces that have come back. The control loop calls it at every `SURVEY`.
     pub(super) fn follow_missing(&mut self) {
         if self.watch.as_ref().is_none_or(|watch| !watch.hears_others()) {
             self.look_at_links();
@@ -313,7 +316,7 @@ impl Switch {
         }
     }
 
-    /// Sets again what stations' devices lost of what the switch had set, and returns what could not be, one sentence each.
+    /// Sets again what the switch had set on stations' devices and they have lost. Returns what could not be set, one sentence each.
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
         let up = self.ports.values().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {
@@ -324,7 +327,7 @@ impl Switch {
         restored.collect()
     }
 
-    /// Takes somebody's interfaces again that have come back.
+    /// Takes interfaces again that were gone and have come back: those of links and of uplinks.
     pub(super) fn retake(&mut self) {
         let lost: Vec<PortName> =
             self.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.name.clone()).collect();
@@ -340,7 +343,7 @@ impl Switch {
         }
     }
 
-    /// As [`Self::retake`], for whoever wants it now; if it cannot be, the port says why.
+    /// As [`Self::retake`], for one port, because the user asked for it; if it cannot be, the port says why.
     pub(super) fn try_port(&mut self, name: &PortName) -> Result<(), ControlError> {
         self.reopen_port(name).inspect_err(|error| {
             if let Some(port) = self.ports.get_mut(name) {
@@ -438,7 +441,7 @@ fn note(who: &str, state: &PortState) -> String {
     }
 }
 
-/// Whether a port waits for somebody's interface.
+/// Whether a port waits for an interface that the switch does not make.
 pub(super) fn is_missing(port: &Port) -> bool {
     let state = port.presence.state();
     port.spec.kind == PortKind::Link && !state.has_device() && *state != PortState::NamespaceGone

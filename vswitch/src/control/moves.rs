@@ -91,7 +91,7 @@ impl Switch {
         self.mac_moves.entry(name).or_insert_with(|| Seen::new(now)).hold(hold, now);
     }
 
-    /// Looks what bridges show, and says so. To be called now and then.
+    /// Asks the workers what bridges show, and tells the log. The control loop calls it at every `ROLL_CALL`.
     pub(super) fn follow_symptoms(&mut self, now: Instant) {
         if self.mac_moves.values().all(|seen| now.saturating_duration_since(seen.at) < COUNTED) && !self.mac_moves.is_empty() {
             return;

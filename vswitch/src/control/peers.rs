@@ -89,7 +89,8 @@ impl Live {
 }
 
 impl Switch {
-    /// Takes note of what came back from the underlay, and says whose peers are heard no more, or again. To be called now and then.
+    /// Takes note of what came back from the underlay, and tells the log which tunnels' peers are heard no more, or again. The control loop calls
+    /// it at every `ROLL_CALL`.
     pub(super) fn follow_peers(&mut self) {
         let mut states = Vec::new();
         for (name, live) in self.tunnels.iter().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {

@@ -35,8 +35,8 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 
 /// The steps from `running` to `wanted`. What is the same in both gets none.
 ///
-/// What others depend on is made before them and goes after them. What is removed goes last, so that a failing step before has cost nobody a
-/// connection; except what makes place for something new.
+/// What others depend on is made before them and goes after them. What is removed goes last, so that no connection is lost when a step before
+/// fails; except what makes place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for (key, resource, _) in running.iter().rev().filter(|(key, resource, origin)| goes(key, (*resource, *origin), wanted)) {
@@ -78,7 +78,7 @@ fn is_in_the_way(resource: &Resource, running: &Layout, wanted: &Layout) -> bool
     }
 }
 
-/// Whether a step is about something of this origin. What is removed and is of another was on a bridge that goes.
+/// Whether a step is about something of this origin. A removal always is: what is of another origin goes only with its bridge.
 pub(super) fn concerns(step: &Step, wanted: Origin) -> bool {
     match step {
         Step::Add(_, origin) | Step::Set(_, origin) => *origin == wanted,

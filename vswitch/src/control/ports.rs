@@ -196,7 +196,7 @@ impl Switch {
         if is_news { self.write_down() } else { Ok(()) }
     }
 
-    /// Removes what an earlier vswitchd, which was killed, made and nobody wants now.
+    /// Removes devices that an earlier vswitchd made and left when it was killed, and that no port wants now.
     pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
         let kept = |spec: &PortSpec| {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);

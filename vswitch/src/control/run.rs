@@ -48,14 +48,14 @@ pub enum RunError {
 
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
-/// Frames from the services that may wait, and for them; what finds no room is lost, as on a wire. Of the latter there is room for all
+/// Frames to the services and from them that may wait. One that finds no room is lost, as on a wire; to the services there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
-/// How often the underlay of tunnels and the host's bridges and addresses are looked at, of whose routes and ports no event tells as a whole.
+/// How often the control loop looks at the underlay of tunnels and at the host's bridges and addresses, of which no events tell everything.
 const SURVEY: Duration = Duration::from_secs(2);
-/// How often it is looked whether the namespaces of ports are still those that they were.
+/// How often the control loop looks whether the namespaces of ports are still those that they were.
 const ROLL_CALL: Duration = Duration::from_millis(400);
-/// How often it is looked whether Docker's containers are still there.
+/// How often the control loop looks whether containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
@@ -72,9 +72,9 @@ pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
         .build()
         .map_err(|error| RunError::System("the control side's threads cannot start", error))?;
     runtime.block_on(async {
-        // Whoever asks for the end during the start gets it right after, with everything removed again.
+        // An end that is asked for during the start comes right after it, with everything removed again.
         let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
-        // The sockets come first: whoever finds another vswitchd on one must not touch that one's devices.
+        // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
         let (handover, sockets) = Handover::sort(activation::passed());
         let doors = Doors::open(&config, sockets)?;
         let (voices, heard) = channels();
@@ -105,15 +105,15 @@ fn raise_descriptor_limit() {
 /// A switch that has ended, of which only the sockets are left.
 struct Ended {
     ending: Ending,
-    /// Who asked for it, if that was by the socket.
+    /// The client that asked for it, if that was by the socket.
     asker: Option<Answer>,
     served: Served,
 }
 
 impl Ended {
-    /// Answers who asked for the end, when all else is over, and closes the sockets.
+    /// Answers the client that asked for the end, when all else is over, and closes the sockets.
     async fn tell(self) {
-        // Whoever asked may have gone away.
+        // The client that asked may have gone away.
         let _ = self.asker.map(|asker| asker.send(Ok(Reply::Ended(self.ending))));
         self.served.end().await;
     }
@@ -133,8 +133,8 @@ impl Signals {
     }
 }
 
-/// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room or
-/// is lost; what they cannot is never lost to it: a device goes once, and a lease changes now and then.
+/// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room in a bounded
+/// queue or is lost. What they cannot has a queue without bounds, so that none of it is lost: a device goes once, and leases change rarely.
 #[derive(Clone)]
 pub(super) struct Voices {
     punts: mpsc::Sender<Event>,
@@ -159,7 +159,7 @@ fn channels() -> (Voices, Heard) {
 }
 
 impl Voices {
-    /// What a worker tells. At the end nobody listens any more.
+    /// What a worker tells. At the end the control side does not listen any more.
     pub(super) fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
@@ -277,7 +277,7 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
         Call::Request { request, peer, reply } => {
             let outcome = switch.execute(request.clone()).map_err(|error| error.to_string());
             note_change(&request, peer, outcome.as_ref().err());
-            // Whoever asked may have gone away.
+            // The client that asked may have gone away.
             let _ = reply.send(outcome);
         }
         Call::Capture { request, reply } => {

@@ -1,8 +1,9 @@
 //! The control socket: HTTP on a Unix socket, one JSON request after the other.
 //!
 //! `POST /v1/request` takes a [`Request`] and answers with a [`Reply`]; `POST /v1/capture` takes a [`CaptureRequest`] and answers
-//! with a pcapng stream, whose number for [`Request::StopCapture`] is in its header `vswitch-capture`. What cannot be done is status 4xx with `{"error": "sentence"}`. The server only carries: requests wait in a
-//! bounded queue for the one thread that owns the switch.
+//! with a pcapng stream, whose number for [`Request::StopCapture`] is in its header `vswitch-capture`. A request that cannot be carried out is
+//! answered with status 4xx and `{"error": "sentence"}`. The server only carries: requests wait in a bounded queue for the one thread that
+//! owns the switch.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -57,7 +57,7 @@ impl ServicesThread {
 
     /// Tells the thread something that may be lost.
     fn offer(&self, input: Input) {
-        // Full of changes: whoever waits for an answer asks again. Closed: the log has said why.
+        // Full of changes: the station that waits for an answer asks again, and so does the switch's DHCP client. Closed: the log has said why.
         let _ = self.inputs.as_ref().map(|inputs| inputs.try_send(input));
     }
 

@@ -50,7 +50,7 @@ pub enum SocketError {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
-    /// `None`: it was there before and stays, so that whoever comes while vswitchd is away waits.
+    /// `None`: it was there before and stays, so that a client that comes while vswitchd is away waits.
     pub(super) file: Option<SocketFile>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Socket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     place: Place,
-    /// Its device and inode, for what is there may be another's. They are nobody else's for as long as the socket is open.
+    /// Its device and inode, for the file that is there may be that of another socket. No other file has them for as long as the socket is open.
     identity: (u64, u64),
 }
 
@@ -78,7 +78,7 @@ impl SocketFile {
         match identity(&self.place.path) {
             Ok(identity) if identity == self.identity => Ok(None),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused(error)),
-            // What somebody else put there is for `bind` to judge.
+            // What another program put there is for `bind` to judge.
             _ => bind(&self.place).map(Some),
         }
     }
@@ -139,7 +139,7 @@ fn bind(place: &Place) -> Result<Socket, SocketError> {
     Ok(Socket { listener, file: Some(file) })
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a socket on which no process listens.
 fn make_way(path: &Path, purpose: Purpose) -> Result<(), SocketError> {
     let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
     match std::fs::symlink_metadata(path) {

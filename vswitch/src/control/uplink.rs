@@ -27,7 +27,7 @@ const HOST_MTU: u16 = 65_535;
 /// MTU of an uplink that has no device.
 const DOWN_MTU: u16 = 1500;
 
-/// What an uplink's sessions come to, whoever has them: its thread, or the router's NAT.
+/// What an uplink's sessions come to. The uplink's thread has them, or the router's NAT.
 pub(super) struct Counts {
     sessions: u64,
     ports_in_use: u64,
@@ -119,7 +119,7 @@ impl Switch {
         Ok((bridge, port))
     }
 
-    /// Takes on an uplink and tells everybody; if one of them refuses, it is gone again.
+    /// Takes on an uplink and tells workers and services of it; if it is refused, the uplink is gone again.
     fn connect_uplink(&mut self, uplink: Uplink) -> Result<(), ControlError> {
         let name = uplink.spec.name.clone();
         self.bridge_ids.insert(uplink.bridge.0, ());
@@ -193,7 +193,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Tells the uplinks by the host's sockets which networks they are not to lead into. To be called now and then, for bridges come and go.
+    /// Tells the uplinks by the host's sockets which networks they are not to lead into. The control loop calls it at every `SURVEY`, for
+    /// bridges come and go.
     pub(super) fn follow_bridges(&self) {
         let isolates = |uplink: &Uplink| uplink.spec.kind == UplinkKind::Host { isolate_bridges: true };
         let hosts: Vec<_> =

@@ -14,7 +14,7 @@ use super::Switch;
 /// When it is to be fed, and what had moved when it last was.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    /// A quarter of the time that it waits; half is asked for, and threads get the other to come round.
+    /// A quarter of the time that the manager waits. It wants to be fed every half; the other quarter is for threads to come round.
     every: Duration,
     looked: Instant,
     turns: BTreeMap<String, u64>,
@@ -32,7 +32,7 @@ impl Watchdog {
         now.saturating_duration_since(self.looked) >= self.every
     }
 
-    /// Whether it may be fed: each thread, by its name, has turned since it last was. A thread that is new has.
+    /// Whether it may be fed: each thread, by its name, has turned since it last was. A new thread counts as having turned.
     fn may_be_fed(&mut self, now: Instant, turns: BTreeMap<String, u64>) -> bool {
         self.looked = now;
         let stuck = |(name, count): (&String, &u64)| self.turns.get(name) == Some(count);

@@ -45,7 +45,7 @@ impl DataPlane {
 }
 
 /// Makes a panic on any thread the end of the process, whatever the build: else the thread would be gone, and a vswitchd that moves
-/// nothing would go on and look well. Whoever started it starts another, which takes its devices over as after any crash.
+/// nothing would go on and look well. A service manager starts another, which takes its devices over as after any crash.
 pub fn end_with_any_thread() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,12 +1,12 @@
 //! dockerd, asked what it calls its containers and networks.
 //!
-//! This is a task of its own, which holds nothing and which nobody waits for: dockerd may be waiting for vswitchd at any time, and answers late or
-//! not at all while it starts. The owner of the switch says that something has changed; a second later, so that many changes make one
-//! question, dockerd is asked for everything, and again with growing pauses while somebody has no name or no answer comes. Then it is left at
-//! that until the next change.
+//! This is a task of its own, which holds nothing and for which the switch never waits: dockerd may be waiting for vswitchd at any time, and
+//! answers late or not at all while it starts. The control side says that something has changed. A second later, so that many changes make one
+//! question, dockerd is asked for everything, and again with growing pauses while a container or network has no name or no answer comes. After
+//! the last pause it is not asked until the next change.
 //!
-//! A socket that systemd holds starts dockerd when somebody connects. So nobody is asked unless dockerd spoke just now or its pid file says that it
-//! runs ([`is_running`]).
+//! A socket that systemd holds starts dockerd when a client connects. So dockerd is not asked unless it spoke just now or its pid file says that
+//! it runs ([`is_running`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer: there may be as many containers as endpoints, each in about two kilobytes.
 const LARGEST: usize = 64 << 20;
 
-/// Names, and who is to be told whether nobody is without one.
+/// Names that were found, for the control side, which says whether all containers and networks have one.
 pub struct Found {
     /// The names.
     pub names: Names,
@@ -54,7 +54,7 @@ pub fn is_running(api: &Path) -> bool {
     api.with_extension("pid").exists()
 }
 
-/// Asks for names whenever something `changed`, until nobody wants them any more.
+/// Asks for names whenever something `changed`, until the control side has gone.
 pub async fn follow(api: PathBuf, changed: Arc<Notify>, found: mpsc::Sender<Found>) {
     follow_at(&PACE, &api, &changed, &found).await;
 }

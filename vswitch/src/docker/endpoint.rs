@@ -1,3 +1,6 @@
+//! A container's place on a network: read from *CreateEndpoint*, kept in `state-dir`, and turned into a port and forwards.
+//! `control/docker` and `layout.rs` call it, and `control/containers.rs` for MAC addresses. Pure functions.
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -118,8 +121,8 @@ fn address(text: &str, network: &Network) -> Result<IpNet, DockerError> {
     network.subnet(net.addr()).map(|_| net).ok_or(DockerError::AddressOutside(net.addr()))
 }
 
-/// As Docker's own bridge does it, so that a container that comes back with its address has its MAC address too, and nobody needs to ask again:
-/// `02:42` and the IPv4 address; where there is none, a hash of the IPv6 address.
+/// `02:42` and the IPv4 address, as Docker's own bridge has it; where there is none, a hash of the IPv6 address. So a container that comes back
+/// with its address has its MAC address too, and its neighbours need not ask for it again.
 pub fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
     let v4 = addresses.iter().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr().octets()) } else { None });
     let own = v4.map(|[a, b, c, d]| Mac([0x02, 0x42, a, b, c, d]));

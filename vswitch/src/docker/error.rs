@@ -1,3 +1,6 @@
+//! Why the driver refuses what Docker asks, in sentences for its user. Everything in `docker` returns them, and so does `control/docker`.
+//! Touches nothing.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use packet::Mac;
@@ -104,7 +107,7 @@ pub enum DockerError {
         "the address {1}, which DHCP gave on {0}, is that of the station {2} already: have the server leave it alone, and try again"
     )]
     Declined(String, Ipv4Addr, Mac),
-    /// An address that somebody on the LAN has.
+    /// An address that another station on the LAN has.
     #[error(
         "the address {1} is that of the station {2} on {0} already: use another, and an --ip-range that nobody else has addresses of"
     )]

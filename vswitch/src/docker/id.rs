@@ -1,3 +1,5 @@
+//! Docker's identifiers of networks and endpoints, checked as they are read from a message or from the kept state. Pure functions.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -107,7 +107,7 @@ impl Pools {
         }
     }
 
-    /// A subnet that nobody has: a /24 of 10.224.0.0/12, or a /64 of a unique local prefix (RFC 4193).
+    /// A subnet that is free: a /24 of 10.224.0.0/12, or a /64 of a unique local prefix (RFC 4193).
     fn choose(&self, v6: bool, is_used: impl Fn(&IpNet) -> bool) -> Result<IpNet, DockerError> {
         let v4_net = |number: u16| Ipv4Net::new(Ipv4Addr::from(0x0ae0_0000 | u32::from(number) << 8), 24).ok().map(IpNet::V4);
         let v6_net =

@@ -2,12 +2,12 @@
 //!
 //! All networks on an interface share a bridge without a gateway, on which the interface is a `link` port; VLANs tell them apart. The host
 //! has no part in what a packet socket sends, so each network also has a TAP on the host, with the addresses that the host has in the
-//! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To everybody else the host is
+//! network's subnets: by it, and by a route to each container, the host and the containers reach each other. To all other stations the host is
 //! where it was, for the link and the TAPs are protected from each other.
 //!
 //! A network without subnets (`--ipam-driver null`) has its containers' addresses from a DHCP server of the LAN: a client of the switch
-//! ([`services`](crate::services)) asks it with the MAC address that the container is going to have, and renews the lease for as long as the container
-//! has its place. The network's subnets are those that come with the addresses.
+//! ([`services`](crate::services)) asks it with the MAC address that the container is going to have, and renews the lease for as long as the
+//! container has its place. The network's subnets are those that come with the addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

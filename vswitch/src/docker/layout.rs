@@ -1,3 +1,6 @@
+//! What Docker asked for, as the kept state has it, and the uplinks, bridges, ports and forwards that it comes to. `config/merge.rs` puts these
+//! beside those of `switch.toml`. Pure functions.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -67,7 +70,7 @@ impl Docker {
     }
 }
 
-/// The uplink of networks for which nobody names one.
+/// The uplink of networks for which neither Docker nor `switch.toml` names one.
 fn implied_uplink() -> Option<UplinkSpec> {
     Some(UplinkSpec { name: "docker".parse().ok()?, kind: UplinkKind::Host { isolate_bridges: true } })
 }

@@ -1,3 +1,6 @@
+//! The lease of a container on a LAN, as it is kept with its endpoint and told to Docker. `control/docker` makes it from what the DHCP client of
+//! `services` got. Pure functions.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
@@ -30,8 +33,8 @@ pub struct Route {
 const MOST_ROUTES: usize = 64;
 
 impl Lease {
-    /// Reads what a server granted. Routes that the kernel would refuse, and with them Docker the container, are left out: one by a next hop that is
-    /// not on the link, or to where there is one already.
+    /// Reads what a server granted. Routes that the kernel would refuse are left out, for Docker would then refuse the container: those by a next
+    /// hop that is not on the link, and those to where there is a route already.
     pub fn read(terms: &Terms) -> Self {
         let own = terms.address;
         let is_on_link = |address: &Ipv4Addr| own.trunc().contains(address) && *address != own.addr();

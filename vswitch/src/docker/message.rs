@@ -66,7 +66,7 @@ impl Request {
     }
 }
 
-/// What a call comes to before anybody is asked.
+/// What a call comes to before the control side is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
     /// It must be carried out.
@@ -181,7 +181,7 @@ impl std::fmt::Display for Driver {
 /// A network as the user asked for it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct CreateNetwork {
-    /// Of whom; no message says it.
+    /// The driver that was asked; no message says it.
     #[serde(skip)]
     pub driver: Driver,
     /// Which.
@@ -271,7 +271,7 @@ pub struct Join {
 /// Ports to be published.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Publish {
-    /// Whose.
+    /// The endpoint whose ports they are.
     #[serde(flatten)]
     pub reference: EndpointReference,
     /// Docker's options, [`PORT_MAP`] among them.

@@ -9,27 +9,29 @@
 //! ```
 //!
 //! **What is kept.** Docker tells of a network once, when it is created, and never again: not when it is restarted, nor when vswitchd is. So
-//! what Docker asked for ([`Docker`]) is part of the [`State`](crate::config::State), written before the answer. Bridges, ports and forwards follow from it
-//! by pure functions ([`Docker::bridges`], [`Docker::ports`], [`Docker::forwards`]); a call of Docker's is the same computation as a reload.
+//! what Docker asked for ([`Docker`]) is part of the [`State`](crate::config::State), written before the answer. Bridges, ports and forwards
+//! follow from it by pure functions ([`Docker::bridges`], [`Docker::ports`], [`Docker::forwards`]); a call of Docker's is the same computation
+//! as a reload.
 //!
-//! **Two drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` one that is part of a LAN of the host's (`lan`). They have
-//! a socket each and differ only in how a network is read.
+//! **Two drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` makes one that is part of a LAN of the host's
+//! (`lan`). They have a socket each and differ only in how a network is read.
 //!
 //! **The life of a container's port.** *CreateEndpoint* only notes addresses; on a LAN it is answered when that was asked about them: a DHCP server
-//! for one, or everybody whether he has it. *Join* makes the device, a TAP or veth, in vswitchd's own namespace
+//! for one, or all stations whether one has it. *Join* makes the device, a TAP or veth, in vswitchd's own namespace
 //! ([`Netns::Sandbox`](api::Netns::Sandbox)); Docker moves it into the container as `eth0` and gives it its addresses, and the queues go
 //! on working. *ProgramExternalConnectivity* publishes its ports. *Leave* changes nothing: the device is still in the container. Docker then
 //! moves it back, and *DeleteEndpoint* removes it, wherever it is.
 //!
-//! **Whoever died untold.** Docker forgets endpoints without a word when it is killed, or when vswitchd does not answer. So sandboxes are looked at
-//! ([`Sandbox::is_alive`]) when vswitchd starts, when a device goes, and every half minute; and whoever gets an address that was a dead one's takes it over.
+//! **Deaths of which Docker does not tell.** Docker forgets endpoints without a word when it is killed, or when vswitchd does not answer. So
+//! sandboxes are looked at ([`Sandbox::is_alive`]) when vswitchd starts, when a device goes, and every half minute; and a new endpoint that gets
+//! the address of a dead one takes it over.
 //!
-//! **Docker waits.** For the answer it blocks whatever concerns the container, and other containers of its network. Everything but what a LAN is asked
-//! is answered from what is in memory, and no answer waits for Docker, which may be waiting for this very answer. Every call may come
+//! **Docker waits.** Until it has the answer, Docker blocks all that concerns the container, and other containers of its network. Everything but
+//! what a LAN is asked is answered from memory, and no answer waits for Docker, which may be waiting for this very answer. Every call may come
 //! twice: to do again what is done, and to remove what is gone, succeeds.
 //!
-//! **Names.** A driver is told identifiers. What Docker calls its containers and networks ([`Names`]) is asked for afterwards, by a task that nobody
-//! waits for ([`daemon`]), only to be shown.
+//! **Names.** A driver is told identifiers. What Docker calls its containers and networks ([`Names`]) is asked for afterwards, only to be shown, by a
+//! task for which the switch never waits ([`daemon`]).
 
 pub mod daemon;
 mod endpoint;

@@ -1,3 +1,6 @@
+//! What Docker calls its containers and networks, read from the answers of its API. `daemon.rs` asks for them; the control side shows them.
+//! Pure functions.
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

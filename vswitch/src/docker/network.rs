@@ -1,3 +1,6 @@
+//! A network of Docker's: read from *CreateNetwork*, kept in `state-dir`, and turned into a bridge. `control/docker` and `layout.rs` call it.
+//! Pure functions.
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -103,8 +106,8 @@ impl Network {
         spec.checked().map(Some)
     }
 
-    /// Whether it fits the bridge of `switch.toml` that it is to be on. A gateway in the network's VLAN is its gateway; else somebody on
-    /// the segment is.
+    /// Whether it fits the bridge of `switch.toml` that it is to be on. If the bridge's gateway is in the
+    /// network's VLAN, it must be the network's; else the network's gateway is a station on the segment, which is not checked.
     ///
     /// # Errors
     /// Another gateway.

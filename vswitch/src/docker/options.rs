@@ -30,7 +30,7 @@ const ICC: &str = "com.docker.network.bridge.enable_icc";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-/// What Docker's every driver knows. How a container makes itself known dockerd sees to itself.
+/// What every driver of Docker's knows. The driver need not heed `ADVERTISE`: dockerd itself makes a container known to its neighbours.
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const ADVERTISE: [&str; 2] = ["com.docker.network.advertise_addr_nmsgs", "com.docker.network.advertise_addr_ms"];
 const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];

@@ -6,8 +6,8 @@
 //! **IP versions.** Where a container has an IPv6 address, IPv6 clients go there and IPv4 clients to its IPv4 address, so that each is seen as
 //! who it is; one with an IPv4 address only is given both.
 //!
-//! **A container on several networks.** From Docker 28 on, its IPv4 and its IPv6 gateway may be on different networks. Both endpoints are then asked to
-//! publish all ports, the IPv4 one with a label ([`leaves_ipv6`]). The other is not told that it has IPv6 only, so it takes
+//! **A container on several networks.** From Docker 28 on, its IPv4 and its IPv6 gateway may be on different networks. Both endpoints are then
+//! asked to publish all ports, the IPv4 one with a label ([`leaves_ipv6`]). The other is not told that it has IPv6 only, so it takes
 //! what is left ([`Outside::siblings`]).
 //!
 //! **Ranges.** Docker asks for the ports of a range one by one. Those that follow each other inside and outside become one forward.
@@ -87,7 +87,7 @@ pub fn choose(bindings: &[Binding], endpoint: &Endpoint, outside: &Outside<'_>) 
         };
         let known = endpoint.published.iter().chain(outside.siblings);
         let known = known.filter_map(|spec| wish.port_of(spec)).filter(|port| wish.ports.contains(port));
-        // What the one before it passed over is as little free for this one.
+        // A port that was not free for the binding before is not free for this one either.
         let from = before.as_ref().filter(|(other, _)| wish.seeks_like(other)).map_or(*wish.ports.start(), |(_, port)| *port);
         let port = known.chain(from..=*wish.ports.end()).find(is_free);
         let port = port.ok_or_else(|| DockerError::PortsTaken(wish.name()))?;
@@ -108,7 +108,7 @@ fn push(chosen: &mut Vec<ForwardSpec>, new: ForwardSpec) {
             && u32::from(old.key.ports.first()) + count == u32::from(new.key.ports.first())
             && u32::from(old.to.port()) + count == u32::from(new.to.port())
     };
-    // One of each IP version at most is since that.
+    // At most one forward of each IP version was added after the range.
     match chosen.iter_mut().rev().take(2).find(follows) {
         Some(old) => {
             if let Some(ports) = PortRange::new(old.key.ports.first(), new.key.ports.last()) {
@@ -124,7 +124,7 @@ struct Wish {
     protocol: Protocol,
     port: u16,
     ports: RangeInclusive<u16>,
-    /// Where to listen for whom, of each IP version one at most; none: all is left to others.
+    /// Where to listen, and the container's address to lead to, of each IP version one at most; none: all is left to other endpoints.
     ends: Vec<(Option<IpAddr>, IpAddr)>,
 }
 
@@ -188,8 +188,8 @@ impl Wish {
     }
 }
 
-/// Where to listen for whom. A link translates within one IP version; the host's sockets lead from either to either, where the user or the lack of
-/// another address makes them.
+/// Where to listen, and the container's address to lead to. A link translates within one IP version. The host's sockets lead from either to
+/// either, but only where the user says so or the container has no address of the right version.
 fn ends(endpoint: &Endpoint, listen: Option<IpAddr>, outside: &Outside<'_>) -> Option<Vec<(Option<IpAddr>, IpAddr)>> {
     let address = |v4: bool| endpoint.addresses.iter().map(ipnet::IpNet::addr).find(|address| address.is_ipv4() == v4);
     let (v4, v6) = (address(true), address(false));

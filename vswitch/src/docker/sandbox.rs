@@ -1,3 +1,6 @@
+//! Whether a container's network namespace is still there. `control/docker` asks when a container joins and when it looks for dead ones.
+//! Touches the file system alone: it looks at the namespace's file.
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

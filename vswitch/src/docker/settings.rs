@@ -1,3 +1,6 @@
+//! The table `[docker]` of `switch.toml`: its keys and defaults. `config` reads it, and the control side opens the sockets that it names.
+//! Touches nothing.
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

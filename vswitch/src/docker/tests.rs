@@ -311,7 +311,7 @@ fn the_endpoints_of_a_container_share_its_ports_by_ip_version() {
     let siblings = choose(&all, &v4_only(), &labelled).unwrap();
     let second = Outside { siblings: &siblings, ..host() };
     assert_eq!(chosen(&all, &dual, &second).unwrap(), ["wan tcp6/8080 --listen :: [fd00:78::2]:80"], "what is left");
-    // Whoever is told that IPv4 is its own takes that also where the other was first.
+    // A driver that is told that IPv4 is its own takes IPv4 even where the other was first.
     let siblings = choose(&all, &dual, &host()).unwrap();
     let second = Outside { siblings: &siblings, leaves_ipv6: true, ..host() };
     assert_eq!(chosen(&all, &v4_only(), &second).unwrap(), v4);

@@ -1,9 +1,12 @@
+//! The host's networks that containers may not reach by it, such as those of other containers. `Common::refuses` asks for each packet; the
+//! control side says which they are. A pure function.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Networks that containers do not reach by the host, though the host does; but the host's own addresses there, which are the host.
+/// Networks that the host reaches, and that containers do not reach by it. The host's own addresses in them are not apart.
 #[derive(Debug, Default)]
 pub(super) struct Apart {
     /// Sorted, none in another.

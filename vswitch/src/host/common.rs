@@ -31,7 +31,7 @@ impl Common {
         self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
-    /// Whether the address is a gateway's. What a container sends there is for a client of a forward, or for nobody: the gateway's own
+    /// Whether the address is a gateway's. What a container sends there is for a client of a forward, or has no receiver: the gateway's own
     /// services are the router's.
     pub(super) fn is_gateway(&self, address: IpAddr) -> bool {
         self.outbox.gateways.iter().any(|gateway| gateway.address.addr() == address)
@@ -48,7 +48,7 @@ impl Common {
         refused
     }
 
-    /// Tells a container that nobody listens there.
+    /// Tells a container that no program listens there.
     pub(super) fn nobody_listens(&mut self, arrival: &Arrival<'_>) {
         // Port unreachable (RFC 792; RFC 4443, section 3.1).
         let (kind, code) = if arrival.ip.destination.is_ipv4() { (3, 3) } else { (1, 4) };
@@ -67,7 +67,7 @@ impl Common {
         addresses().find(|net| net.contains(&container)).or_else(of_its_version).map(|net| net.addr())
     }
 
-    /// Tells a container what became of its packet. Nobody answers a packet that was for many (RFC 1122, section 3.2.2).
+    /// Tells a container what became of its packet. A packet that was for many gets no answer (RFC 1122, section 3.2.2).
     pub(super) fn unreachable(&mut self, what: Unreachable, arrival: &Arrival<'_>) {
         let for_many = arrival.ip.destination.is_multicast() || arrival.ip.destination == Ipv4Addr::BROADCAST;
         if for_many || arrival.ip.source.is_unspecified() {
@@ -98,7 +98,7 @@ pub(super) struct Arrival<'a> {
     pub(super) was_fragmented: bool,
 }
 
-/// Behind what the container of a session is.
+/// What the container of a session is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Behind {
     /// The port that it began the session at.
@@ -107,13 +107,13 @@ pub(super) enum Behind {
     Forward(IpAddr),
 }
 
-/// Whose a session is that came in by a forward.
+/// The owner of a session that came in by a forward.
 pub(super) const fn forwarded(container: IpAddr) -> Owner<Behind> {
     Owner { port: Behind::Forward(container), container }
 }
 
 impl Arrival<'_> {
-    /// Whose a session is that it begins.
+    /// The owner of the session that it begins.
     pub(super) const fn owner(&self) -> Owner<Behind> {
         Owner { port: Behind::Port(self.share), container: self.ip.source }
     }
@@ -146,8 +146,8 @@ impl Arrival<'_> {
     }
 }
 
-/// Addresses that no container reaches by any host: an operating system takes some of them for itself, whoever asks. IPv4 in
-/// IPv6's clothes would be one of those (RFC 4291, section 2.5.5.2).
+/// Addresses that no container reaches by any host: an operating system takes some of them for itself, even from a container. An IPv4-mapped
+/// IPv6 address would be one of those (RFC 4291, section 2.5.5.2).
 pub(super) fn is_refused(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

@@ -1,7 +1,7 @@
 //! ICMP echo: a container's ping, sent by a ping socket of the host (icmp(7), `ping_group_range`), or by a raw one where the group
 //! may not ping but vswitchd may do more.
 //!
-//! A container's identifier and target have a socket, connected to the target so that it hears nobody else. What comes back for a
+//! A container's identifier and target have a socket, connected to the target so that it hears no other host. What comes back for a
 //! request, an answer or an ICMP error, the container gets with its own identifier. Since the hop limit goes along, `traceroute -I`
 //! works, as does that with UDP.
 //!

@@ -1,4 +1,4 @@
-//! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to whom it is for.
+//! The uplink's thread: waits for the switch, the kernel and the clock, and hands what comes to the protocol or forward that it is for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -113,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Runs until it is told to stop, or nobody is left to tell it.
+    /// Runs until it is told to stop, or the uplink's handle is gone, by which it would be told.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(256);
         let mut tick = Instant::now() + TICK;
@@ -156,7 +156,7 @@ impl Engine {
     fn listen(&mut self, now: Instant) -> std::ops::ControlFlow<()> {
         loop {
             match self.commands.try_recv() {
-                // Whoever asked may have gone away; an answer that nobody hears is no error.
+                // The control side may have stopped waiting for an answer, which is no error.
                 Ok(Command::SetForwards(forwards, reply)) => {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }

@@ -1,3 +1,5 @@
+//! What keeps a host uplink from starting or from listening on a published port, in sentences that the control side passes on. Touches nothing.
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -24,7 +26,7 @@ pub enum HostError {
         /// The MTU.
         mtu: u16,
     },
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error(
         "cannot forward {} port {} of the host: {address} is in use by another program: choose another port, or stop that program (`ss -lnp` names it)",
         word(*protocol),

@@ -70,7 +70,7 @@ impl Listeners {
         if let Err(error) = self.open_new(&wanted, &mut new, &mut closed) {
             drop(new);
             for (place, to) in closed {
-                // A moment ago it was this uplink's. Whoever was quicker has it now.
+                // A moment ago the port was this uplink's. If another program was quicker, that has it now.
                 if let Ok(socket) = open(place) {
                     self.insert(Listener { place, socket: Arc::new(socket), to }, &watch)?;
                 }
@@ -93,8 +93,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens what is wanted and not open. Where a socket that is to go is in the way, as that of all addresses is in the way of that
-    /// of one, it is closed, and noted.
+    /// Opens what is wanted and not open. A socket that is to go may be in the way, as one on all addresses is in the way of one on a single
+    /// address: it is closed, and noted.
     fn open_new(
         &mut self,
         wanted: &[Wanted],
@@ -155,7 +155,7 @@ impl Listeners {
         self.open.get(number)?.as_ref()
     }
 
-    /// Who listens for which container's end, by the address of the socket in memory.
+    /// Which container's end each socket listens for, by the address of the socket in memory.
     pub(super) fn targets(&self) -> BTreeMap<*const OwnedFd, SocketAddr> {
         self.open.iter().flatten().map(|listener| (Arc::as_ptr(&listener.socket), listener.to)).collect()
     }

@@ -1,8 +1,8 @@
 //! Where the worker's side and the uplink's thread meet: a bounded queue of frames in each direction.
 //!
 //! Frames lie in slots of two sizes, which travel to the other side full and come back empty for ever; as many are made as are
-//! in flight at once, up to a cap, so a steady state allocates nothing. Nobody waits: a writer without an empty slot drops the
-//! frame (the device) or tries again when it hears that a slot came back (the thread). A side is woken only if it said that it
+//! in flight at once, up to a cap, so a steady state allocates nothing. No side waits for the other: a writer without an empty slot
+//! drops the frame (the device) or tries again when it hears that a slot came back (the thread). A side is woken only if it said that it
 //! sleeps.
 //!
 //! **Shares.** The thread works much longer on a frame than the worker, so one port could take all of its time, and all slots.
@@ -38,7 +38,7 @@ pub(super) struct Slot {
     buffer: Box<[u8]>,
     length: usize,
     pub(super) offload: Offload,
-    /// Whose it is, towards the thread.
+    /// The share of the port that it came from, towards the thread.
     pub(super) share: Share,
 }
 
@@ -61,7 +61,7 @@ struct Bells {
     writer_starves: AtomicBool,
 }
 
-/// An empty slot, and whose it was.
+/// An empty slot, and the share whose frame was in it.
 type Empty = (Box<[u8]>, Share);
 
 /// Empty slots of one size, from the writer's side.
@@ -184,7 +184,7 @@ impl Writer {
             if self.small.has(small) && self.large.has(large) {
                 return true;
             }
-            // One that came back before the bell was set would ring nobody, so look again behind it.
+            // A slot that came back before the bell was set would not wake the writer, so look again after setting it.
             self.bells.writer_starves.store(true, Ordering::SeqCst);
         }
         false

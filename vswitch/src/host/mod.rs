@@ -11,13 +11,13 @@
 //! ```
 //!
 //! To the switch it is a [`Device`] of a port that stands alone, between the router's MAC address and one of its own. What comes
-//! has the containers' own addresses; what goes out, the addresses of whoever is out there. Frames may be super-frames and
+//! has the containers' own addresses; what goes out, the addresses of the hosts out there. Frames may be super-frames and
 //! have partial checksums in both directions.
 //!
 //! - `link`, `shares`: the bounded queues between the two threads, and a fair part of them and of the thread's time for each port. The worker
 //!   never waits for the uplink, nor the uplink for the worker.
-//! - `engine`: one thread with one `epoll`, in the network namespace where the uplink was opened. What happens costs as much as it
-//!   concerns sessions, not as many as there are.
+//! - `engine`: one thread with one `epoll`, in the network namespace where the uplink was opened. An event costs time for
+//!   the sessions that it concerns, not for all that there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
 //! - `udp`, `echo`: datagrams, and the ICMP errors that come back for them.
 //! - `forward`: published ports.
@@ -113,7 +113,7 @@ pub struct HostUplink {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Commands that may wait for the thread; who has more waits.
+/// Commands that may wait for the thread; with more of them the control side waits.
 const COMMANDS: usize = 16;
 /// Descriptors that are left to the rest of the process.
 const SPARE: usize = 256;
@@ -152,8 +152,8 @@ impl HostUplink {
         self.ask(|reply| Command::SetForwards(forwards, reply))?
     }
 
-    /// Says which gateways lead here, with the subnets of their stations and what their links take: a client of a forward whose own
-    /// address means nothing to a container, being the host's, seems to come from its gateway; and that sends the uplink's ICMP errors.
+    /// Says which gateways lead here, with the subnets of their stations and what their links take. A client of a forward on the host itself,
+    /// whose address means nothing to a container, seems to come from the container's gateway, and so do the uplink's ICMP errors.
     ///
     /// # Errors
     /// The thread has ended.
@@ -169,7 +169,7 @@ impl HostUplink {
         self.ask(|reply| Command::SetFiltering(filtering, reply))
     }
 
-    /// Says which networks are not reached from now on, by the host's addresses there, which are. Connections that are open go on.
+    /// Says which networks are not reached from now on, by the host's own addresses in them, which stay reachable. Open connections go on.
     ///
     /// # Errors
     /// The thread has ended.
@@ -201,7 +201,7 @@ impl HostUplink {
         self.ask(Command::Counters)
     }
 
-    /// How often the thread came round its loop so far: what stays the same over a [`HostUplink::wake`] hangs.
+    /// How often the thread came round its loop so far. If that stays the same after a [`HostUplink::wake`], the thread hangs.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }

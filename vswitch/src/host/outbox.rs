@@ -1,4 +1,4 @@
-//! What the uplink says to the switch: frames to the router's address, with the headers of somebody out there.
+//! What the uplink says to the switch: frames to the router's address, with the headers of a host out there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -41,8 +41,8 @@ pub struct Gateway {
     pub mtu: u16,
 }
 
-/// Writes frames and sends them. It speaks on the stations' links, as far as they can tell, so it cuts what is longer than those take: the
-/// router on the way would have to tell the sender, a peer of the host's sockets, which is not there to be told.
+/// Writes frames and sends them. To the stations it seems to be on their links, so it cuts what is longer than those take. The router on the
+/// way could only tell the sender, a peer of the host's sockets, which it does not reach.
 pub(super) struct Outbox {
     pub(super) link: Link,
     pub(super) mac: Mac,
@@ -126,8 +126,8 @@ impl Outbox {
         self.packet(from.ip(), to.ip(), protocol::TCP, [&bytes, &[]], None);
     }
 
-    /// Sends an IP packet, in fragments if it is longer than the station's link takes. `partial` is where in the transport a checksum lies that is
-    /// left to the receiver, which takes a packet that is whole.
+    /// Sends an IP packet, in fragments if it is longer than the station's link takes. `partial` is where in the transport the checksum lies,
+    /// if it is left to the receiver, which may be only in a packet that is not fragmented.
     fn packet(&mut self, from: IpAddr, to: IpAddr, kind: u8, payload: [&[u8]; 2], partial: Option<u16>) {
         let total = payload.iter().map(|part| part.len()).sum();
         self.identification = self.identification.wrapping_add(1);
@@ -260,7 +260,7 @@ pub(super) fn rebuilt_udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> V
     rebuilt(from.ip(), to.ip(), protocol::UDP, &[&header.to_bytes(), payload].concat())
 }
 
-/// An IP packet as the container sent it, as far as an ICMP error quotes it. Nobody verifies checksums in there.
+/// An IP packet as the container sent it, as far as an ICMP error quotes it. No receiver verifies checksums in there.
 pub(super) fn rebuilt(from: IpAddr, to: IpAddr, kind: u8, payload: &[u8]) -> Vec<u8> {
     let piece = Piece { from, to, kind, offset: None, more: false, identification: 0 };
     let (header, length) = piece.header(payload.len());

@@ -19,7 +19,7 @@ pub enum Protocol {
 pub enum Direction {
     /// The container.
     Out,
-    /// Somebody outside, by a forward.
+    /// A client outside, by a forward.
     In,
 }
 
@@ -57,7 +57,7 @@ pub struct Counters {
     pub flows_evicted: u64,
     /// Datagrams from containers that the host's kernel did not take.
     pub unsent: u64,
-    /// Datagrams to a container's port from somebody that it has not sent to, and so may not send to it.
+    /// Datagrams to a container's port from a host to which the container has not sent, and which may not send to it.
     pub filtered: u64,
     /// Packets to addresses that containers may not reach by the host: its loopback, multicast, broadcast, networks that are apart.
     pub refused_addresses: u64,

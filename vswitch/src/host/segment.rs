@@ -59,7 +59,7 @@ pub(super) fn refuse(common: &mut Common, header: &Header) {
     common.outbox.bare_tcp(remote, container, sequence, acknowledged);
 }
 
-/// Tells the container why the host could not connect, in the words in which the kernel heard it.
+/// Tells the container why the host could not connect: by the ICMP error that fits what the kernel said, or by a reset.
 pub(super) fn answer(common: &mut Common, key: Key, syn: &[u8], error: Errno) {
     common.counters.tcp_refused += 1;
     let what = match error {

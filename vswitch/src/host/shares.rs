@@ -1,6 +1,6 @@
-//! Whose turn it is with something that takes time: of those that wait, who has had the least of it.
+//! Whose turn it is with something that takes time: of the shares that wait, that which has had the least of it.
 //!
-//! Time is counted for each share as it is spent; who comes back after a pause begins where the others are, so nobody saves up. Ports
+//! Time is counted for each share as it is spent. A share that comes back after a pause begins where the others are, so none saves up. Ports
 //! are shared out by number: those of one share, 64 ports apart, compete with each other.
 
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ pub(super) struct Shares<T> {
     had: [u64; Share::COUNT],
     /// Those with something in their queue.
     waiting: Vec<Share>,
-    /// What the one that had its turn last had had before.
+    /// The time that the share which last had its turn had had before it.
     now: u64,
 }
 
@@ -60,7 +60,7 @@ impl<T> Shares<T> {
         item
     }
 
-    /// Counts the time that one of a share's has taken.
+    /// Counts time that an item of a share has taken.
     pub(super) fn charge(&mut self, share: Share, time: Duration) {
         let had = &mut self.had[share.index()];
         *had = had.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

@@ -105,7 +105,7 @@ impl Syn {
     }
 }
 
-/// A bare acknowledgement of `number` in the name of whoever sent the segment in `frame`, with its sequence number.
+/// A bare acknowledgement of `number` in the name of the sender of the segment in `frame`, with its sequence number.
 pub(super) fn acknowledgement(frame: &[u8], ip: &IpPacket, number: u32) -> Option<Vec<u8>> {
     let tcp = TcpPacket::new_checked(frame.get(ip.transport..ip.end)?).ok()?;
     let repr = TcpRepr {

@@ -1,7 +1,7 @@
 //! TCP: the connections that containers open, and those that come in by forwards.
 //!
 //! **The truth.** A container's SYN is kept until the host's own `connect` has an answer: then it is answered itself, or reset, or
-//! met with the ICMP error that fits. While nobody out there answers, neither does the uplink, and the container's kernel gives up
+//! met with the ICMP error that fits. While no host out there answers, neither does the uplink, and the container's kernel gives up
 //! as it would on any network. A container that has forgotten a connection, having died without a word, and asks for it anew is reminded
 //! of it (RFC 9293, section 3.10.7.4), and then resets the old one. A forward's client has been accepted by the kernel before the
 //! container is asked, so a container that refuses shows as a reset.

@@ -304,7 +304,7 @@ fn a_syn_is_answered_with_the_truth() {
     // A SYN that came again just then may be under way once more.
     lab.until("forgotten", <[Session]>::is_empty);
 
-    // Nobody answers out there: nobody answers here.
+    // The peer does not answer, so the uplink does not.
     lab.peer.run(
         "nft add table t; nft add chain t i \"{ type filter hook input priority 0; }\"; nft add rule t i tcp dport 80 drop",
     );

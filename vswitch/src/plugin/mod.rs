@@ -37,7 +37,7 @@ pub struct Outcome {
     pub is_done: bool,
 }
 
-/// Why there is no answer, for whoever cannot pass options.
+/// Why there is no answer, for the user of a runtime, who cannot pass options to the plugin.
 fn sentence(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { path, source } => {
@@ -60,7 +60,7 @@ const fn is_away(error: &ClientError) -> bool {
 
 /// The first address that a host may have in a subnet.
 fn first_host(net: &IpNet) -> Option<IpAddr> {
-    // In IPv6, the address of the subnet itself is everybody's who routes there (RFC 4291, section 2.6.1).
+    // In IPv6, the address of the subnet itself belongs to every router there (RFC 4291, section 2.6.1).
     let is_subnet = |address: &IpAddr| *address == net.network() && net.max_prefix_len() - net.prefix_len() > 1;
     net.hosts().find(|address| !is_subnet(address))
 }

@@ -2,7 +2,7 @@
 //!
 //! **What it holds.** One row for each address that was ever given out, until its place is needed, so that a client that comes
 //! back finds its old address. Both DHCP servers use it; the address of a station that the configuration names is no row, for
-//! nobody else can get it.
+//! no other client can get it.
 //!
 //! **Which address.** The client's own if it had one; else the one that it wishes, if free; else a hash of its identifier says
 //! where the search for a free one starts, so that clients keep their addresses even if the table is lost.
@@ -11,10 +11,10 @@
 //! of the pool: a client that invents identifiers takes no more than that from the others. A row in use is never evicted, since
 //! two stations would share its address; when the pool is used up, newcomers wait for a lease to end.
 //!
-//! **In use already.** An address that a station uses which does not have it from here, typed by hand, is not given to others: its sender is
-//! remembered for [`DECLINED`] seconds after each ARP message ([`Leases::see`]). A station that says nothing is asked for, by IPv4's server,
-//! before an offer. What is found in use, by the server or by the client that declines it, rests for [`DECLINED`] seconds too. As many
-//! senders are remembered as the pool has addresses, and of those a port may have as many as are left for others.
+//! **In use already.** An address that a station uses without having it from here, as one typed by hand, is not given to others: the station
+//! is remembered for [`DECLINED`] seconds after each ARP message ([`Leases::see`]). A station that says nothing is found by IPv4's server, which
+//! asks the link for the address before an offer. What is found in use, by the server or by the client that declines it, rests for [`DECLINED`]
+//! seconds too. As many stations are remembered as the pool has addresses, and of those a port may have as many as are left for others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -54,7 +54,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether nobody else may have the address now.
+    /// Whether no other client may have the address now.
     pub const fn is_live(&self, now: u64) -> bool {
         now < self.until && !matches!(self.state, LeaseState::Released)
     }
@@ -92,7 +92,7 @@ pub(super) struct Leases {
     rows: BTreeMap<IpAddr, Lease>,
     clients: HashMap<Vec<u8>, IpAddr>,
     seen: HashMap<IpAddr, Seen>,
-    /// How many of those are whose.
+    /// How many of those each port has.
     shares: Shares,
     changed: bool,
     shortages: Shortages,

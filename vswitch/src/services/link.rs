@@ -1,3 +1,6 @@
+//! What the services know of a bridge with a gateway. The control side makes it (`control/services.rs`), and every service reads it.
+//! Pure functions.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -20,7 +23,7 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
     /// Whether addresses are given out.
     pub dhcp: bool,
-    /// Whether routers and prefixes are advertised: not where somebody else, as Docker, configures the stations.
+    /// Whether routers and prefixes are advertised: not where a container's runtime, such as Docker, configures the stations.
     pub advertises: bool,
     /// The bridge's ports.
     pub members: Vec<Member>,
@@ -86,7 +89,7 @@ impl Link {
         prefixes
     }
 
-    /// Addresses that nobody else may be given: the gateway's and those of the stations.
+    /// Addresses that no client may be given: the gateway's and those of the stations.
     pub(super) fn taken(&self) -> HashSet<IpAddr> {
         let stations = self.members.iter().flat_map(|member| &member.addresses);
         self.addresses.iter().chain(stations).map(IpNet::addr).collect()

@@ -1,8 +1,8 @@
 //! The gateway's slow services: DHCP in both versions, router advertisements, names; and the DHCP clients of uplinks and of containers.
 //!
-//! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the
-//! gateway but that it does not answer itself ([`is_for_services`](plane::datapath::is_for_services)), over a bounded channel, shared fairly ([`Tickets`](plane::datapath::Tickets)), and sends
-//! what they answer.
+//! They live on the control side and may use the disk and the host's sockets. The router punts them the frames that are for the gateway
+//! and that it does not answer itself ([`is_for_services`](plane::datapath::is_for_services)), over a bounded channel that is shared fairly
+//! ([`Tickets`](plane::datapath::Tickets)), and sends what they answer.
 //!
 //! Everything but the questions to the host's resolvers is decided by [`Services`], which has no thread, no socket and no clock:
 //! `now` is an argument, the time since the Unix epoch, since leases outlive the process. [`run`] is the thread around it, which
@@ -17,8 +17,8 @@
 //! **What bounds them.** Each table has its limits and rules in its module. A frame is answered with at most one frame, but for
 //! connections (`dns::stream`), whose stations say how much they can take; and nothing is kept about one that is not answered.
 //!
-//! **Wire formats.** smoltcp reads and writes DHCPv4, and is the TCP under DNS: its views check lengths once, allocate nothing and pass over what they do
-//! not know. (`dhcproto` decodes into owned trees: a message with a wrong inner length panics in `len - 4`, nested options make
+//! **Wire formats.** smoltcp reads and writes DHCPv4, and is the TCP under DNS: its views check lengths once, allocate nothing and pass over
+//! what they do not know. (`dhcproto` decodes into owned trees: a message with a wrong inner length panics in `len - 4`, nested options make
 //! it recurse, and it brings the Unicode tables of its DNS library.) No crate of that kind reads DHCPv6, whose options are a
 //! type and a length, so `dhcp6` does. `domain` reads and writes DNS: lazy views, names compared without allocation, no
 //! resolver behind it. etherparse wraps the answers.
@@ -124,7 +124,7 @@ pub struct Usage {
     pub size: usize,
     /// How many of them are in use: given out, or had by stations that did not get them from here.
     pub used: usize,
-    /// Who got none.
+    /// What could not be given out.
     pub shortages: Shortages,
 }
 
@@ -153,7 +153,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Services for nobody yet, with the leases that an earlier process kept in `state_dir`. `seed` should be random.
+    /// Services without a bridge, uplink or container yet, with the leases that an earlier process kept in `state_dir`. `seed` should be random.
     pub fn new(state_dir: &Path, seed: u64) -> Self {
         let store = Store::new(state_dir.join("leases.json"));
         Self {

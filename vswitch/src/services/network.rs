@@ -1,3 +1,6 @@
+//! The services of one bridge side by side: DHCP, router advertisements and DNS. `Services` has one for each bridge and gives
+//! it frames and the time; what it returns is sent by others. Touches nothing.
+
 use std::time::Duration;
 
 use domain::base::iana::Rcode;
@@ -20,7 +23,7 @@ pub(super) struct Network {
     dhcp6: Option<dhcp6::Server>,
     advertiser: Option<Advertiser>,
     streams: Streams,
-    /// Whether the log was told that somebody got no address; once is enough until there are others.
+    /// Whether the log was told that a station got no address; once is enough until the subnets change.
     told: bool,
     /// Whether a table went, so that what was kept of it must too.
     dropped: bool,
@@ -129,7 +132,7 @@ impl Network {
         self.dhcp4.as_ref().is_some_and(dhcp4::Server::is_probing)
     }
 
-    /// Offers what nobody else has.
+    /// Offers the addresses that no station has said to have.
     pub(super) fn offer(&mut self, now: Duration) -> Vec<Answer> {
         let said = self.dhcp4.as_mut().map(|server| server.tick(now, &self.link));
         self.said(now, said.unwrap_or_default())

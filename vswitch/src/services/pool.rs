@@ -1,3 +1,5 @@
+//! Which addresses of a subnet may be given out, and where the search for a free one starts. `leases.rs` asks. Pure functions.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -15,7 +17,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// All of `net` but its reserved ends and the addresses that somebody has.
+    /// All of `net` but its reserved ends and `reserved`: the addresses of the gateway and of configured stations.
     pub(super) fn new(net: IpNet, reserved: HashSet<IpAddr>) -> Self {
         let (first, last) = (number(net.network()), number(net.broadcast()));
         let (low, high) = match net {

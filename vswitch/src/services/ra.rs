@@ -28,7 +28,7 @@ const PREFERRED: u32 = 604_800;
 const RETIRED: u32 = 7200;
 /// Between two advertisements to all (`MIN_DELAY_BETWEEN_RAS`).
 const PAUSE: Duration = Duration::from_secs(3);
-/// Seconds between advertisements that nobody asked for (`MinRtrAdvInterval`, `MaxRtrAdvInterval`).
+/// Seconds between advertisements for which no station asked (`MinRtrAdvInterval`, `MaxRtrAdvInterval`).
 const INTERVAL: std::ops::RangeInclusive<u64> = 200..=600;
 /// After a start or a change: this many come this soon (`MAX_INITIAL_RTR_ADVERTISEMENTS`, `MAX_INITIAL_RTR_ADVERT_INTERVAL`).
 const INITIAL: u8 = 3;

@@ -1,3 +1,6 @@
+//! The loop of the services' thread, which the control side starts (`control/services.rs`): inputs, the clock, and questions to resolvers.
+//! Touches the clock and, by what it calls, the network and the files of `state-dir`.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -87,7 +90,7 @@ pub async fn run(
 type Done = Result<(Query, Outcome), tokio::task::JoinError>;
 
 fn answered(services: &mut Services, resolvers: &mut Resolvers, now: Duration, done: Done) -> Vec<Output> {
-    // Nobody cancels these tasks, and they do not panic.
+    // These tasks are never cancelled, and do not panic.
     let Ok((query, outcome)) = done else { return Vec::new() };
     resolvers.note(now, &outcome);
     services.resolved(now, &query, outcome.answer)
@@ -102,14 +105,14 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
         Input::Stations(stations) => services.set_stations(now, stations),
         Input::List(reply) => {
-            // Whoever asked may have given up.
+            // The control side may have given up waiting.
             let _ = reply.try_send(Listing { now: now.as_secs(), leases: services.all_leases(), pools: services.pools(now) });
             Vec::new()
         }
     }
 }
 
-/// Wall-clock time that nobody can set.
+/// Wall-clock time that does not follow when the system's clock is set.
 struct Clock {
     wall: Duration,
     start: Instant,

@@ -1,3 +1,6 @@
+//! A fair share of something bounded for each port: questions to resolvers, connections to the DNS server, leases. `services/mod.rs`,
+//! `dns/stream.rs` and `leases.rs` count by it. Pure functions.
+
 use std::collections::HashMap;
 
 use api::PortName;

@@ -1,7 +1,7 @@
 //! Containers on LANs that ask about their addresses there, with their MAC addresses in the VLAN of their network: a DHCP server for one, by a
-//! [`Client`] each; or only whether somebody has the one that Docker gave ([`Probe`]).
+//! [`Client`] each; or only whether another station has the one that Docker gave ([`Probe`]).
 //!
-//! Somebody waits for the first address of each: what a server has not offered after [`PATIENCE`] or not granted after [`LIMIT`] is told, once. From
+//! Docker waits for the first address of each: what a server has not offered after [`PATIENCE`] or not granted after [`LIMIT`] is told, once. From
 //! then on a client goes on for as long as the container has a place on its network, which is for the control side to say; a container
 //! that has its address keeps it whatever servers say.
 
@@ -20,7 +20,7 @@ use api::{BridgeName, PortName};
 
 /// How long a server may take to offer the first address: two questions.
 pub const PATIENCE: Duration = Duration::from_secs(8);
-/// How long it may take until it can be used, with others before it that somebody else has; an API client of Docker's gives up after a minute.
+/// How long it may take until an address can be used, even if others before it turn out to be in use; Docker's API clients give up after a minute.
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// What the names of files with leases begin with.
 const PREFIX: &str = "lease-";
@@ -45,7 +45,7 @@ pub struct Station {
 pub enum Question {
     /// A DHCP server for an address; for this one, if the container has it already, for it cannot be changed.
     Lease(Option<Ipv4Addr>),
-    /// Whether somebody has this one.
+    /// Whether another station has this one.
     Free(Ipv4Addr),
 }
 
@@ -80,8 +80,8 @@ enum State {
 }
 
 impl Stations {
-    /// Takes on the containers that ask from now on; one that goes gives its address back, unless another is to the server what it was: a
-    /// container that came back before its death was noticed.
+    /// Takes on the containers that ask from now on. One that goes gives its address back, unless another has its MAC address and so is the same
+    /// client to the server: a container that came back before its death was noticed.
     pub(super) fn set(&mut self, now: Duration, stations: Vec<Station>, directory: &Path, random: &mut StdRng) -> Vec<Output> {
         let mut old = std::mem::take(&mut self.all);
         for station in stations {
@@ -114,7 +114,7 @@ impl Stations {
             let name = entry.file_name();
             let port = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(".json")?.parse().ok());
             if port.is_some_and(|port: PortName| !self.all.contains_key(&port)) {
-                // What cannot be removed is in nobody's way.
+                // What cannot be removed is in no container's way.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -135,7 +135,7 @@ impl Stations {
         self.all.values_mut().flat_map(|asking| asking.tick(now, random)).collect()
     }
 
-    /// Whether somebody waits for one of them, so that [`tick`](Self::tick) should be called every tenth of a second.
+    /// Whether Docker waits for one of them, so that [`tick`](Self::tick) should be called every tenth of a second.
     pub(super) fn is_hurried(&self) -> bool {
         let is_awaited = |asking: &Asking| match &asking.state {
             State::Leasing { deadline, .. } => deadline.is_some(),
@@ -173,7 +173,7 @@ impl Asking {
         Self { station, state }
     }
 
-    /// Gives its address back. Nobody is left to be told.
+    /// Gives its address back. The container is gone, so no event tells of it.
     fn release(&mut self, now: Duration) -> Vec<Output> {
         let State::Leasing { client, .. } = &mut self.state else { return Vec::new() };
         let frames = client.release(now).frames;

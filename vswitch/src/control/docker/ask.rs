@@ -1,4 +1,4 @@
-//! Containers on LANs, which are asked about their addresses: a DHCP server for one, or everybody whether he has the one that Docker gave.
+//! Containers on LANs, which are asked about their addresses: a DHCP server for one, or all stations whether one has what Docker gave.
 //! *CreateEndpoint* is answered when that is known, and other calls go on meanwhile.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub(in crate::control) struct Asking {
     request: CreateEndpoint,
     endpoint: Endpoint,
     reply: Reply,
-    /// The last address that it was given, and who has that.
+    /// The last address that it was given, and the station that has it.
     declined: Option<(Ipv4Addr, Mac)>,
 }
 
@@ -37,13 +37,13 @@ impl Switch {
         })
     }
 
-    /// Begins to ask; whoever wants the endpoint is answered when there is an answer.
+    /// Begins to ask; Docker is answered when the LAN has answered.
     pub(super) fn ask_lan(&mut self, request: CreateEndpoint, reply: Reply) {
         // Docker may have been stopped meanwhile, here and below.
         match self.begin_endpoint(&request).and_then(|begun| self.check_begun(begun)) {
             Ok(Begun::Known(answer)) => drop(reply.send(Ok(answer))),
             Ok(Begun::New(endpoint)) => {
-                // Docker asks again after a connection broke: nobody hears the first answer any more.
+                // Docker asks again after its connection broke: it does not hear the first answer any more.
                 let id = request.reference.endpoint.clone();
                 self.asking.insert(id, Asking { request, endpoint: *endpoint, reply, declined: None });
             }
@@ -77,7 +77,7 @@ impl Switch {
         self.tell_stations();
     }
 
-    /// Answers who waits for an address, if it is time.
+    /// Answers Docker, which waits for an address, if it is time.
     fn advance(&mut self, id: &EndpointId, event: Event) {
         match event {
             Event::Bound(terms) => {
@@ -98,7 +98,7 @@ impl Switch {
                 asking.declined = Some((address, mac));
                 tracing::warn!(port = %asking.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
             }
-            // One that a crash left, before Docker had it: another is asked for.
+            // The lease is one that a crash left, before Docker had the address: the client asks for another.
             Event::Lost => {}
             Event::Unanswered => self.refuse(id, DockerError::Unanswered),
             Event::Unfinished => self.refuse(id, DockerError::Unfinished),
@@ -126,7 +126,7 @@ impl Switch {
         }
     }
 
-    /// Adds an endpoint whose address is known, and says whether it did. Where nobody waits for it any more, a lease goes back.
+    /// Adds an endpoint whose address is known, and says whether it did. Where Docker no longer waits, nothing is added: a lease goes back.
     fn admit(&mut self, asking: Asking) -> bool {
         let Asking { request, endpoint, reply, .. } = asking;
         if reply.is_closed() {
@@ -172,7 +172,8 @@ impl Switch {
         Some(LeaseInfo { server, granted: granted.is_some(), seconds: granted.map(|terms| terms.seconds) })
     }
 
-    /// Tells workers and services about whose addresses LANs are asked now, if that has changed. To be called now and then, for Docker goes without a word.
+    /// Tells workers and services which containers' addresses LANs are asked about now, if that has changed. The control loop calls it at every
+    /// `SURVEY`, for Docker stops waiting without a word.
     pub(in crate::control) fn tell_stations(&mut self) {
         self.asking.retain(|_, asking| !asking.reply.is_closed());
         let docker = &self.state.docker;

@@ -1,4 +1,4 @@
-//! Containers' places on networks: from *CreateEndpoint* to *DeleteEndpoint*, or to a death that nobody tells of.
+//! Containers' places on networks: from *CreateEndpoint* to *DeleteEndpoint*, or to a death of which Docker does not tell.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -81,7 +81,8 @@ impl Switch {
         Ok(stale)
     }
 
-    /// Whether the addresses of an endpoint are free on its bridge, as far as others than Docker are concerned, and its port's name is.
+    /// Whether the addresses of an endpoint are free on its bridge, and the name of its port is. Ports of Docker's are not compared: Docker gave
+    /// each its own address.
     pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
         if self.layout().has_port(&endpoint.port) {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
@@ -165,7 +166,8 @@ impl Switch {
         self.change_docker(|docker| docker.endpoints.get_mut(id).map(change))
     }
 
-    /// Forgets endpoints whose containers are dead, and what was theirs on the switch; says whether there were any. To be called now and then.
+    /// Forgets endpoints whose containers are dead, and what was theirs on the switch; says whether there were any. Called at every
+    /// `LOOK` of the control loop, when a device or a namespace goes, and when a port cannot be published.
     pub fn collect_dead(&mut self) -> bool {
         self.collect_dead_containers();
         let endpoints = &self.state.docker.endpoints;
@@ -189,8 +191,8 @@ impl Switch {
         }
     }
 
-    /// Awaits those no longer whose devices have come to their sandboxes, so that their deaths show. Docker does not say when that is; to be
-    /// called now and then.
+    /// Stops awaiting the endpoints whose devices have come to their sandboxes, so that their deaths show. Docker does not say when a device
+    /// comes, so the control loop calls this at every `SURVEY`.
     pub(in crate::control) fn note_arrivals(&mut self) {
         let mut awaited = std::mem::take(&mut self.awaited);
         let endpoints = &self.state.docker.endpoints;
@@ -215,8 +217,8 @@ impl Switch {
         }
     }
 
-    /// Whether the device is in the sandbox. Docker takes it out of there also when nobody answers, and removes the sandbox only a
-    /// minute later.
+    /// Whether the device is in the sandbox. Docker takes it out of there even if vswitchd does not answer, and removes the sandbox only
+    /// a minute later.
     fn has_arrived(&self, endpoint: &Endpoint) -> bool {
         let network = self.state.docker.networks.get(&endpoint.network);
         let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };

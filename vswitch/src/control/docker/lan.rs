@@ -9,8 +9,8 @@ use crate::docker::{self, NetworkId};
 use api::{PortName, PortState};
 
 impl Switch {
-    /// Gives the host a leg with its addresses in every network on a LAN, and a route to each container there. To be called now and then, for the
-    /// host's addresses come and go.
+    /// Gives the host a leg with its addresses in every network on a LAN, and a route to each container there. The control loop calls it at every
+    /// `SURVEY`, for the host's addresses come and go.
     pub(in crate::control) fn follow_lans(&mut self) {
         if self.state.docker.lans().next().is_none() {
             return;

@@ -8,7 +8,7 @@ use crate::docker::{Names, daemon};
 use api::{DockerPlace, PortName, SessionInfo};
 
 impl Switch {
-    /// Takes note of what Docker calls things, and returns whether nobody is without a name.
+    /// Takes note of what Docker calls things, and returns whether every network and container has its name.
     pub fn learn_names(&mut self, names: Names) -> bool {
         self.names = names;
         self.names.retain(&self.state.docker);

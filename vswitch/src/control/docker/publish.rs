@@ -32,7 +32,7 @@ impl Switch {
         let wanted =
             Wanted { bindings: docker::bindings(&request.options)?, leaves_ipv6: docker::leaves_ipv6(&request.options) };
         match self.publish_wanted(id, &wanted) {
-            // Whoever is in the way may be dead, of which nobody told.
+            // The container that has the port may be dead, of which Docker does not tell.
             Err(_) if self.collect_dead() => self.publish_wanted(id, &wanted),
             done => done,
         }
@@ -119,7 +119,7 @@ impl Switch {
         endpoint.zip(uplink).into_iter().flat_map(|(endpoint, uplink)| endpoint.forwards_at(uplink)).collect()
     }
 
-    /// A forward as it is in the way at an uplink: all uplinks by the host's sockets are one there.
+    /// A forward as one at this uplink, if it is in the way there. All uplinks by the host's sockets are in each other's way.
     fn seen_at(&self, uplink: &PortName, kind: UplinkKindName, spec: ForwardSpec) -> Option<ForwardSpec> {
         let both_host = kind == UplinkKindName::Host && self.uplink(&spec.key.uplink).ok()?.spec.kind_name() == kind;
         let key = ForwardKey { uplink: uplink.clone(), ..spec.key.clone() };

@@ -1,8 +1,8 @@
 //! Podman's netavark and its plugins (netavark's `plugin-API.md`): `info`, `create`, `setup NETNS` and `teardown NETNS`, as netavark 1.6 and
 //! later call them.
 //!
-//! A network is Podman's alone: *create* says whether it could be and fills in what Podman leaves out, and there is no call when it is removed. So its
-//! bridge is made with its first container and goes with the last.
+//! A network is Podman's alone: *create* says whether it could be and fills in what Podman leaves out, and there is no call when it is removed.
+//! So its bridge is made with its first container and goes with the last.
 
 mod network;
 

@@ -1,4 +1,4 @@
-//! Whether somebody else on the link has the address (RFC 5227): ARP frames said and heard.
+//! Whether another station on the link has the address (RFC 5227): ARP frames said and heard.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Probe {
         Duration::from_millis(random.random_range(self.pace.before_probes.clone()))
     }
 
-    /// The next of them, and how long to wait after it; `None`: nobody has the address.
+    /// The next of them, and how long to wait after it; `None`: no station has the address.
     pub(in crate::services) fn next(&mut self, random: &mut StdRng) -> Option<(Vec<u8>, Duration)> {
         if self.sent == PROBES {
             return None;
@@ -50,7 +50,7 @@ impl Probe {
     }
 }
 
-/// A question who has `address`, from nobody, so that no station takes the asker for its owner (section 2.1.1).
+/// A question who has `address`, with no sender's address, so that no station takes the asker for its owner (section 2.1.1).
 pub(in crate::services) fn probe(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     request(mac, Ipv4Addr::UNSPECIFIED, address)
 }

@@ -1,3 +1,6 @@
+//! A lease of the DHCP client: read from an OFFER or ACK, held while it lasts, and in the form in which `state-dir` keeps it.
+//! The client alone calls it. Pure functions.
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

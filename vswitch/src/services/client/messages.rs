@@ -11,7 +11,7 @@ use super::{Client, Purpose, Stage, State};
 use crate::services::dhcp4::{CLIENT_PORT, Outgoing, SERVER_PORT, option};
 use crate::services::wire::{self, Hop};
 
-/// What it wants to know. Routes come before routers, as whoever asks for both must have it (RFC 3442); only a container takes them on.
+/// What it wants to know. Routes come before routers, as they must where a client asks for both (RFC 3442); only a container takes them on.
 const PARAMETERS: [u8; 8] = [
     option::ROUTES,
     option::SUBNET_MASK,

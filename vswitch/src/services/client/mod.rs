@@ -1,12 +1,12 @@
 //! The DHCPv4 client of an uplink whose `address` is `"dhcp"`, or of a container on a LAN (RFC 2131, section 4.4): frames in, frames out,
 //! the time as an argument.
 //!
-//! It takes the first offer, asks with a doubling pause and a jitter of a second, renews with the server at T1, with anybody at
+//! It takes the first offer, asks with a doubling pause and a jitter of a second, renews with the server at T1, with any server at
 //! T2, and lets go when the lease ends. Its last lease is kept in `state-dir`; a restart asks for that one first (INIT-REBOOT).
 //! It does not wait before its first message (section 4.4.1, "SHOULD"): one switch starts at a time, not a power-cycled office.
 //!
 //! **Conflicts** (RFC 5227). An address that is new is asked for on the link before it is used, which takes four to seven seconds; the
-//! router hands over the ARP frames that may be answers. If somebody has it, or asks for it at the same time, the server is told
+//! router hands over the ARP frames that may be answers. If a station has it, or asks for it at the same time, the server is told
 //! (DHCPDECLINE) and asked for another one after a pause. The last lease, which a restart asks for again, is used at once: sessions of
 //! stations should not wait for what was found out before. An address in use is defended once, and given up if its rival insists
 //! within ten seconds (section 2.4 (b)).
@@ -92,7 +92,7 @@ enum State {
     Requesting { tries: u32, offer: Held },
     /// Asking for the last lease again: REQUESTs sent.
     Rebooting { tries: u32, last: Held },
-    /// It was given an address, and asks on the link whether somebody has it: probes sent.
+    /// It was given an address, and asks on the link whether a station has it: probes sent.
     Probing { held: Held, probe: Probe },
     /// It has an address, and has said so on the link `announced` times.
     Holding { held: Held, stage: Stage, announced: u32, defended: Option<Duration> },
@@ -114,11 +114,11 @@ pub enum Event {
     Lost,
     /// The station with this MAC address has this one too. An uplink has none now; a container keeps what it has.
     Conflict(Ipv4Addr, Mac),
-    /// Nobody has offered one to a container in time.
+    /// No server has offered one to a container in time.
     Unanswered,
     /// One was offered to a container, and not granted in time.
     Unfinished,
-    /// Nobody has the one that a container was given otherwise.
+    /// No station has the one that a container was given otherwise, by Docker.
     Free,
 }
 
@@ -249,7 +249,7 @@ impl Client {
         step
     }
 
-    /// Looks for somebody else with the address in an ARP frame.
+    /// Looks in an ARP frame for another station with the address.
     fn watch(&mut self, now: Duration, frame: &[u8], step: &mut Step) {
         let (address, rival) = match &self.state {
             State::Probing { held, probe } => (held.terms.address.addr(), probe.rival(frame)),
@@ -281,7 +281,7 @@ impl Client {
         }
     }
 
-    /// Whoever had the address goes away for good: gives the address back and forgets it. (A restart keeps its lease instead.)
+    /// The uplink or container goes away for good: gives its address back and forgets it. (A restart keeps the lease instead.)
     pub fn release(&mut self, now: Duration) -> Step {
         let mut step = Step::default();
         if let State::Holding { held, .. } | State::Probing { held, .. } | State::Rebooting { last: held, .. } = &self.state {
@@ -302,7 +302,7 @@ impl Client {
         }
     }
 
-    /// Whether a "no" comes from whom it was asked: the chosen server; anybody, when everybody was.
+    /// Whether a "no" comes from a server that was asked: the chosen one, or any when all were.
     fn trusts(&self, nak: &Message<'_>) -> bool {
         let server = nak.address(option::SERVER);
         match &self.state {
@@ -336,7 +336,7 @@ impl Client {
         self.state = State::Holding { held, stage: Stage::Bound, announced, defended };
     }
 
-    /// Nobody knows the last lease, or nobody is there: an uplink asks for any address, a container for its own.
+    /// No server knows the last lease, or none answers: an uplink asks for any address, a container for its own.
     fn stop_rebooting(&mut self, now: Duration, step: &mut Step) {
         if self.purpose != Purpose::Uplink {
             step.events.push(Event::Lost);

@@ -1,9 +1,12 @@
+//! How fast a new address is probed, for the DHCP client and for `Probe`: as the RFC has it for an uplink, faster for a container.
+//! Constants only.
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Purpose;
 
-/// How long it takes to find out whether somebody else has an address (RFC 5227, section 1.1).
+/// How long it takes to find out whether another station has an address (RFC 5227, section 1.1).
 #[derive(Debug)]
 pub(in crate::services) struct Pace {
     /// Milliseconds before the first probe (`PROBE_WAIT`).
@@ -16,8 +19,8 @@ pub(in crate::services) struct Pace {
 
 /// The RFC's own times.
 const UPLINK: Pace = Pace { before_probes: 0..=1000, between_probes: 1000..=2000, after_probes: Duration::from_secs(2) };
-/// Somebody waits for a container to start, and after it for others of its network, while a station on a LAN of today answers within milliseconds, or
-/// a few hundred if it sleeps: the RFC's times, which allow for links of any kind, are divided by eight and more.
+/// The user waits for a container to start, and after it for others of its network, while a station on a LAN of today answers within milliseconds,
+/// or a few hundred if it sleeps. The RFC's times allow for links of any kind; these are an eighth of them or less.
 pub(in crate::services) const CONTAINER: Pace =
     Pace { before_probes: 0..=20, between_probes: 80..=120, after_probes: Duration::from_millis(250) };
 

@@ -98,7 +98,7 @@ impl Bench {
         );
     }
 
-    /// Somebody else's ARP frame.
+    /// Another station's ARP frame.
     fn hears(&mut self, sender: Ipv4Addr, target: Ipv4Addr) -> Step {
         self.client.receive(self.now, &request(OTHER, sender, target))
     }
@@ -271,7 +271,7 @@ fn a_lease_that_ended_meanwhile_is_not_asked_for() {
 
 #[test]
 fn an_address_in_use_is_declined_and_another_one_asked_for_later() {
-    // Somebody has it, or asks for it at the same time.
+    // A station has it, or asks for it at the same time.
     for (sender, target) in [(ADDRESS, NONE), (ADDRESS, FIRST), (NONE, ADDRESS)] {
         let mut bench = Bench::new();
         bench.next();

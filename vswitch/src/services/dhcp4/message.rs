@@ -1,3 +1,5 @@
+//! DHCPv4 messages, read and written, for the server here and for the client in `services/client`. Pure functions of the bytes.
+
 use std::net::Ipv4Addr;
 
 use packet::Mac;

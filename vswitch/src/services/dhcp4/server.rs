@@ -2,7 +2,7 @@
 //!
 //! It is the only server of its subnet, and says so: a client that asks for an address that it cannot have is told "no" even
 //! if it never was a client of ours, so that it starts again at once (RFC 2131, section 4.3.2, leaves that to servers that know
-//! the network); one that asks for a free address of the subnet gets it, so a lost table costs nobody anything.
+//! the network); one that asks for a free address of the subnet gets it, so a lost table costs no client its address.
 //!
 //! Before a client is offered an address that it does not have yet, the link is asked by ARP whether a station uses it ([`Probing`]).
 
@@ -100,7 +100,7 @@ impl Server {
         self.receive_again(now, link, due)
     }
 
-    /// Takes note of a station that says by ARP which address it has; who was to be offered that is to get another.
+    /// Takes note of a station that says by ARP which address it has. A client that was to be offered that address gets another.
     pub(in crate::services) fn see(&mut self, now: Duration, link: &Link, port: &PortName, arp: Arp) -> Vec<(Punt, Vec<u8>)> {
         let (second, address) = (now.as_secs(), IpAddr::V4(arp.sender));
         self.leases.see(second, address, arp.mac, port);
@@ -263,7 +263,7 @@ fn parameters(link: &Link, subnet: Ipv4Net, wanted: Option<&[u8]>) -> impl Itera
         .filter(move |(code, _)| *code == option::SUBNET_MASK || wanted.as_ref().is_none_or(|list| list.contains(code)))
 }
 
-/// RFC 2131, section 4.1: to the relay, to the address that the client has, to everybody, or to the address that it gets, which
+/// RFC 2131, section 4.1: to the relay, to the address that the client has, to all stations, or to the address that it gets, which
 /// it cannot yet be asked for by ARP.
 fn way_back(link: &Link, message: &Message<'_>, answer: &Outgoing, via: Mac) -> (Hop, SocketAddr) {
     let hop = |to| Hop { from: link.mac, to };

@@ -1,3 +1,6 @@
+//! A question to the host's resolvers and their answer, over UDP or TCP. The services' thread runs one task for each question (`services/run.rs`).
+//! Touches the network: sockets in the network namespace of vswitchd.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use super::Transport;
 /// How long a server is waited for, and how often all are tried.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
-/// Stations ask again after five seconds; an answer later than this is for nobody.
+/// Stations ask again after five seconds; an answer later than this has no station waiting for it.
 const IN_ALL: Duration = Duration::from_secs(8);
 
 /// What came of a question.
@@ -48,7 +51,7 @@ pub(in crate::services) async fn exchange(question: &[u8], transport: Transport,
                     break;
                 }
             }
-            // It could not be sent, or the server's host says that nobody is there.
+            // It could not be sent, or the server's host says that no program listens there.
             Ok(None) => {}
             Err(_) if Instant::now() >= end => break,
             Err(_) => outcome.silent.push(*server),
@@ -61,8 +64,8 @@ fn refuses(answer: &[u8]) -> bool {
     Message::from_octets(answer).is_ok_and(|message| matches!(message.header().rcode(), Rcode::SERVFAIL | Rcode::REFUSED))
 }
 
-/// One question, with a number and a port that nobody can guess: the kernel picks the latter at random (`udp_lib_get_port`).
-/// The socket is connected, so it hears nobody but the server.
+/// One question, with a number and a port that no attacker can guess: the kernel picks the port at random (`udp_lib_get_port`).
+/// The socket is connected, so it hears the server alone.
 async fn ask(question: &[u8], room: u16, server: SocketAddr) -> Option<Vec<u8>> {
     let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).await.ok()?;
@@ -96,7 +99,7 @@ async fn ask_on_stream(question: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
     }
 }
 
-/// The question with a number that nobody can guess.
+/// The question with a number that no attacker can guess.
 fn numbered(question: &[u8]) -> Option<Vec<u8>> {
     let mut question = question.to_vec();
     question.get_mut(..2)?.copy_from_slice(&rand::random::<u16>().to_be_bytes());

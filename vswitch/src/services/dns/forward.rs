@@ -1,3 +1,6 @@
+//! A station's question on its way to the host's resolvers, and the answer on its way back. `services/network.rs` makes it, and `services/run.rs` has
+//! it asked. Pure functions.
+
 use std::net::SocketAddr;
 
 use domain::base::iana::Rcode;

@@ -1,3 +1,5 @@
+//! What a name means to the stations of one bridge, by its ports and leases. `reply.rs` looks up each question here. Pure functions.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{LOCAL, ZONE};
@@ -25,7 +27,7 @@ pub(super) enum Found {
     Node,
     /// A name of ours that does not exist.
     Nothing,
-    /// Somebody else's.
+    /// A name that is none of ours: the host's resolvers are asked.
     Foreign,
 }
 
@@ -67,7 +69,7 @@ impl Directory<'_> {
         if above { Found::Node } else { Found::Nothing }
     }
 
-    /// Whoever has a name; stations may share one.
+    /// The stations that have a name; several may share one.
     fn station(&self, name: &str) -> Option<Found> {
         let has = |member: &&Member| member.all_names().any(|own| own.eq_ignore_ascii_case(name));
         let mut members = self.link.members.iter().filter(has).peekable();

@@ -1,3 +1,6 @@
+//! What becomes of a DNS question to a gateway: answered here, passed on to the host's resolvers, or ignored. `services/network.rs` calls it.
+//! A pure function of the message and of what is known about the bridge.
+
 use std::convert::Infallible;
 use std::net::IpAddr;
 

@@ -1,3 +1,6 @@
+//! Which resolvers the host uses, and in what order to ask them. The services' thread asks for each question (`services/run.rs`).
+//! Touches `/etc/resolv.conf`, which it reads, and asks the kernel for the numbers of interfaces.
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;

@@ -165,7 +165,7 @@ impl Streams {
         let mut wire = Wire { incoming: None, outgoing: Vec::new(), mtu: self.mtu };
         while self.interface.poll_egress(instant(now), &mut wire, &mut stream.sockets) == PollResult::SocketStateChanged {}
         let sent = wire.sent(stream.hop, stream.vlan);
-        // Whoever closes first waits lest its end be asked for again (RFC 9293, section 3.6.1); a reset says as much.
+        // The side that closes first waits, lest its end be asked for again (RFC 9293, section 3.6.1). Here it does not: a reset says as much.
         if matches!(stream.socket().state(), State::Closed | State::Listen | State::TimeWait) {
             self.forget(&ends);
         }

@@ -366,7 +366,7 @@ fn the_link_is_asked_before_an_address_is_offered_and_a_client_with_a_lease_does
 fn an_address_that_a_silent_station_has_is_not_offered() {
     let mut bench = Bench::new();
     let taken = bench.probe4("db", discover(1, 9)).unwrap();
-    // It answers to nobody, so the frame has no target.
+    // It answers a probe, which has no sender's address, so the frame has no target.
     let next = bench.probe4("cache", arp(77, taken, Ipv4Addr::UNSPECIFIED)).unwrap();
     assert_ne!(next, taken);
     bench.now += PATIENCE;

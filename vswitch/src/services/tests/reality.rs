@@ -393,7 +393,7 @@ fn an_uplink_gets_its_address_from_dnsmasq() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert_eq!(text.matches("DHCPDISCOVER(eth0)").count(), 1, "which needed no new discovery: {text}");
 
-    // Somebody takes its address, is told that it is taken, and insists.
+    // Another station takes its address, is told that it is taken, and insists.
     wire.inside(&format!("ip addr add {}/24 dev eth0", terms.address.addr()));
     until("declined", || {
         wire.inside(&format!("ping -q -c 1 -W 1 -I {} 192.0.2.200 || true", terms.address.addr()));

@@ -36,7 +36,7 @@ impl Lan {
         self.carry(outputs)
     }
 
-    /// Lets time pass, in the steps that somebody who waits gets.
+    /// Lets time pass, in the steps in which hurried stations are served.
     fn pass(&mut self, tenths: u64) -> Vec<Event> {
         let mut events = Vec::new();
         for _ in 0..tenths {

@@ -87,7 +87,7 @@ impl Station {
         self.sockets.get_mut(self.handle)
     }
 
-    /// Moves packets until nobody has any; returns what else the services want.
+    /// Moves packets until neither side has any; returns what else the services want.
     fn talk(&mut self, bench: &mut Bench, outputs: Vec<Output>) -> Vec<Output> {
         let (mut line, mut rest, mut outputs) = (Line::default(), Vec::new(), outputs);
         loop {
@@ -219,7 +219,7 @@ fn who_asks_faster_than_is_answered_waits() {
     let first = query(vec![asked.remove(0)]);
     let outputs = bench.services.resolved(bench.now, &first, Some(reply(first.message(), 100)));
     assert_eq!(station.talk(&mut bench, outputs).len(), 1, "an answer makes room for a question");
-    // An answer to a connection that is gone reaches nobody, least of all the next one between the same ends.
+    // An answer to a connection that is gone reaches no connection, least of all the next one between the same ends.
     station.socket().abort();
     station.talk(&mut bench, Vec::new());
     let mut again = Station::connected(&mut bench, "db", 4000);
