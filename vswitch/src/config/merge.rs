@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use super::{Change, Config, Layout, State, source};
 use api::{Origin, Part, ResourceKey};
 
-/// Something that is not as whoever asked for it wanted it, and why.
+/// A resource that is not as its source wanted it, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// What it is.

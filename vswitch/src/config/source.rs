@@ -6,7 +6,7 @@ use crate::containers::Containers;
 use crate::docker::{Docker, DockerSettings};
 use api::{BridgeName, BridgeSpec, Origin, PortName, Resource};
 
-/// Somebody who asks for resources.
+/// A source of resources.
 pub(super) trait Source {
     /// The word for it.
     fn origin(&self) -> Origin;
