@@ -148,12 +148,7 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         mac: Some(mac),
         addresses: vec!["10.10.0.2/24".parse().expect("an address")],
         vlans: VlanMode::All,
-        guard: false,
-        protected: false,
-        down: false,
-        broadcast_limit: None,
-        send_rate: None,
-        receive_rate: None,
+        policy: api::PortPolicy::default(),
         offload: true,
     };
     let gateways = ["10.10.0.1/24".parse().expect("an address")];

@@ -23,11 +23,13 @@ mod request;
 mod resource;
 mod route;
 mod spec;
+mod symptom;
 mod uplink;
 mod vxlan;
 
 pub use self::vxlan::VxlanTable;
 pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
+pub use self::vxlan::{ReachInfo, UnderlayInfo, VxlanInfo};
 pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
@@ -42,15 +44,17 @@ pub use network::{Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{Rate, RateChange, RateError};
-pub use reply::{
-    AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeInfo, FdbEntry, LeaseInfo, MacMoveInfo, MacMovesInfo,
-    Origin, PeerInfo, PoolInfo, PortInfo, PortStats, Reply, SwitchInfo, VxlanInfo,
-};
+pub use reply::{BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo};
 pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, PortChange, Request, VlanChange};
 pub use resource::{Kind, Resource, ResourceKey};
 pub use route::{RouteError, RouteSpec};
 pub use spec::check_ipv6_mtu;
-pub use spec::{BridgeSpec, ControlFrames, Netns, PortKind, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode};
+pub use spec::{
+    BridgeSpec, ControlFrames, Netns, PortKind, PortPolicy, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode,
+};
 pub use spec::{BridgeTable, PortTable};
+pub use symptom::{
+    AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
+};
 pub use uplink::{UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec};
 pub use uplink::{UplinkTable, is_host};

@@ -9,9 +9,9 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo, InterfaceName,
-    LeaseRow, NeighborInfo, Netns, PortKind, PortName, PortSpec, PortState, Rate, Reach, RouteInfo, RouteSpec, SessionInfo,
-    StationSpec, UplinkInfo, VlanList, VxlanSpec,
+    AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo,
+    InterfaceName, LeaseRow, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName, PortPolicy, PortSpec, PortState,
+    RouteInfo, RouteSpec, SessionInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -108,23 +108,9 @@ pub struct BridgeInfo {
     pub evictions: u64,
     /// What it does with link-local control frames.
     pub control_frames: ControlFrames,
-    /// The addresses of its gateway.
-    pub addresses: Vec<IpNet>,
-    /// The MAC address of its gateway.
-    pub gateway_mac: Option<Mac>,
-    /// The VLAN of its gateway.
-    pub gateway_vlan: VlanId,
-    /// Whether its gateway gives addresses.
-    pub dhcp: bool,
-    /// How far those are given out, IPv4 first.
-    pub pools: Vec<PoolInfo>,
-    /// Its uplink.
-    pub uplink: Option<PortName>,
-    /// Whether nothing is routed between it and others.
-    pub isolated: bool,
-    /// The static routes of its gateway.
-    #[serde(default)]
-    pub routes: Vec<RouteSpec>,
+    /// Its gateway, if it has addresses.
+    #[serde(flatten)]
+    pub gateway: GatewayInfo,
     /// Number of its ports.
     pub ports: usize,
     /// What asked for it.
@@ -148,122 +134,21 @@ impl BridgeInfo {
             max_macs: spec.max_macs,
             evictions,
             control_frames: spec.control_frames,
-            addresses: spec.addresses.clone(),
-            gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
-            gateway_vlan: spec.gateway_vlan,
-            dhcp: spec.dhcp,
-            pools: Vec::new(),
-            uplink: spec.uplink.clone(),
-            isolated: spec.isolated,
-            routes: spec.routes.clone(),
+            gateway: GatewayInfo {
+                addresses: spec.addresses.clone(),
+                gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
+                gateway_vlan: spec.gateway_vlan,
+                dhcp: spec.dhcp,
+                pools: Vec::new(),
+                uplink: spec.uplink.clone(),
+                isolated: spec.isolated,
+                routes: spec.routes.clone(),
+            },
             ports,
             origin,
             networks: Vec::new(),
         }
     }
-}
-
-/// How often MAC addresses of a bridge moved from one port to another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MacMovesInfo {
-    /// Since the bridge was made.
-    pub count: u64,
-    /// In the last second.
-    pub per_second: u64,
-    /// The last one.
-    pub last: Option<MacMoveInfo>,
-}
-
-/// A MAC address that was seen at another port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MacMoveInfo {
-    /// The address.
-    pub mac: Mac,
-    /// The VLAN.
-    pub vlan: VlanId,
-    /// The port where it was.
-    pub from: PortName,
-    /// The port where it was seen.
-    pub to: PortName,
-    /// How many seconds ago that was noticed.
-    pub seconds_ago: u64,
-}
-
-/// The addresses of a subnet that a gateway gives out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolInfo {
-    /// The subnet.
-    pub subnet: IpNet,
-    /// How many there are, at most 8192.
-    pub size: usize,
-    /// How many of them are in use.
-    pub used: usize,
-    /// Requests that got none because all were in use.
-    pub exhausted: u64,
-    /// Requests that got none because their port had its share, half of them.
-    pub refused: u64,
-}
-
-/// IP addresses of a bridge that two stations have, or a station and the gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressConflictsInfo {
-    /// How often that showed since the bridge was made.
-    pub count: u64,
-    /// The last one.
-    pub last: Option<AddressConflictInfo>,
-}
-
-/// An IP address that two stations have, or a station and the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressConflictInfo {
-    /// The address.
-    pub address: IpAddr,
-    /// The VLAN.
-    pub vlan: VlanId,
-    /// The one that had it before, or has it by the configuration.
-    pub holder: AddressHolderInfo,
-    /// The other, which claimed it last.
-    pub claimant: AddressHolderInfo,
-    /// How many seconds ago that was noticed.
-    pub seconds_ago: u64,
-}
-
-/// A station or gateway that has an IP address, or says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressHolderInfo {
-    /// The MAC address, if it is known.
-    pub mac: Option<Mac>,
-    /// The port; `None`: the gateway.
-    pub port: Option<PortName>,
-}
-
-impl std::fmt::Display for AddressHolderInfo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.mac, &self.port) {
-            (_, None) => f.write_str("the gateway"),
-            (Some(mac), Some(port)) => write!(f, "{mac} at {port}"),
-            (None, Some(port)) => write!(f, "{port}"),
-        }
-    }
-}
-
-/// A host at the other end of a tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerInfo {
-    /// Its address.
-    pub address: IpAddr,
-    /// Whether it was named; else it was heard through the group.
-    pub named: bool,
-    /// "up", "never heard", "silent", or why it cannot be reached.
-    pub state: String,
-    /// Seconds since it was heard; `None`: never.
-    pub heard_seconds: Option<u64>,
-    /// Frames that came from it.
-    pub rx_frames: u64,
-    /// Frames that were sent to it.
-    pub tx_frames: u64,
-    /// What the socket said last about what was sent to it.
-    pub last_error: Option<String>,
 }
 
 /// What asked for a bridge, port, uplink, forward or tunnel.
@@ -287,6 +172,46 @@ impl Origin {
     }
 }
 
+/// The gateway of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayInfo {
+    /// The addresses of its gateway.
+    pub addresses: Vec<IpNet>,
+    /// The MAC address of its gateway.
+    pub gateway_mac: Option<Mac>,
+    /// The VLAN of its gateway.
+    pub gateway_vlan: VlanId,
+    /// Whether its gateway gives addresses.
+    pub dhcp: bool,
+    /// How far those are given out, IPv4 first.
+    pub pools: Vec<PoolInfo>,
+    /// Its uplink.
+    pub uplink: Option<PortName>,
+    /// Whether nothing is routed between it and others.
+    pub isolated: bool,
+    /// The static routes of its gateway.
+    #[serde(default)]
+    pub routes: Vec<RouteSpec>,
+}
+
+/// The VLANs of a port or tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VlanInfo {
+    /// The VLAN of an access port.
+    pub vlan: Option<VlanId>,
+    /// The tagged VLANs of a trunk.
+    pub trunk: Option<Vec<VlanId>>,
+    /// The VLAN of untagged frames on a trunk.
+    pub native: Option<VlanId>,
+}
+
+impl From<&VlanMode> for VlanInfo {
+    fn from(vlans: &VlanMode) -> Self {
+        let (vlan, trunk, native) = vlans.keys();
+        Self { vlan, trunk: trunk.map(VlanList::into_vec), native }
+    }
+}
+
 /// A port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortInfo {
@@ -304,25 +229,12 @@ pub struct PortInfo {
     pub mac: Option<Mac>,
     /// Addresses that the switch set on the device.
     pub addresses: Vec<IpNet>,
-    /// The VLAN of an access port.
-    pub vlan: Option<VlanId>,
-    /// The tagged VLANs of a trunk.
-    pub trunk: Option<Vec<VlanId>>,
-    /// The VLAN of untagged frames on a trunk.
-    pub native: Option<VlanId>,
-    /// Whether the source guard is on.
-    pub guard: bool,
-    /// Whether no frame goes from it to another protected port.
-    pub protected: bool,
-    /// Whether it is unplugged.
-    #[serde(default)]
-    pub down: bool,
-    /// Most broadcast frames a second.
-    pub broadcast_limit: Option<u32>,
-    /// Most that it may send into the switch.
-    pub send_rate: Option<Rate>,
-    /// Most that may leave by it.
-    pub receive_rate: Option<Rate>,
+    /// Its VLANs.
+    #[serde(flatten)]
+    pub vlans: VlanInfo,
+    /// What it may do, and how much.
+    #[serde(flatten)]
+    pub policy: PortPolicy,
     /// Whether frames can pass.
     pub state: PortState,
     /// What the kernel was found to offer for this port, such as `vnet_hdr` or `uso`.
@@ -350,7 +262,6 @@ pub struct LeaseInfo {
 impl PortInfo {
     /// A row about a port.
     pub fn new(spec: &PortSpec, origin: Origin, mac: Option<Mac>, state: PortState, features: Vec<String>) -> Self {
-        let (vlan, trunk, native) = spec.vlans.keys();
         Self {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
@@ -359,15 +270,8 @@ impl PortInfo {
             ifname: spec.ifname.clone(),
             mac,
             addresses: spec.addresses.clone(),
-            vlan,
-            trunk: trunk.map(VlanList::into_vec),
-            native,
-            guard: spec.guard,
-            protected: spec.protected,
-            down: spec.down,
-            broadcast_limit: spec.broadcast_limit,
-            send_rate: spec.send_rate,
-            receive_rate: spec.receive_rate,
+            vlans: VlanInfo::from(&spec.vlans),
+            policy: spec.policy.clone(),
             state,
             features,
             origin,
@@ -396,96 +300,6 @@ pub struct FdbEntry {
     pub r#static: bool,
     /// Whether it moved to and fro and is held there for a while.
     pub held: bool,
-}
-
-/// A tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VxlanInfo {
-    /// Its name.
-    pub name: PortName,
-    /// Its bridge.
-    pub bridge: BridgeName,
-    /// The network.
-    pub vni: u32,
-    /// The address of this host.
-    pub local: IpAddr,
-    /// The UDP port.
-    pub port: u16,
-    /// The hosts that were named.
-    pub peers: Vec<IpAddr>,
-    /// The hosts that were heard through the group.
-    pub heard: Vec<IpAddr>,
-    /// How it stands with each of both.
-    pub remotes: Vec<PeerInfo>,
-    /// The multicast group.
-    pub group: Option<IpAddr>,
-    /// The interface that it is joined on.
-    pub device: Option<InterfaceName>,
-    /// Whether MAC addresses are learned.
-    pub learn: bool,
-    /// Whether outer UDP headers have a checksum.
-    pub udp_checksum: bool,
-    /// TTL or hop limit of outer packets.
-    pub ttl: u8,
-    /// The VLAN that it carries untagged, as an access port does.
-    pub vlan: Option<VlanId>,
-    /// The VLANs that it carries tagged.
-    pub trunk: Option<Vec<VlanId>>,
-    /// The VLAN of untagged frames on a trunk.
-    pub native: Option<VlanId>,
-    /// Most frames a second that go to many.
-    pub bum_limit: Option<u32>,
-    /// Static entries.
-    pub r#static: Vec<StationSpec>,
-    /// MTU of the way to the other hosts.
-    pub underlay_mtu: Option<u32>,
-    /// Largest packet that it carries.
-    pub mtu: Option<u16>,
-    /// Whether it forwards.
-    pub state: PortState,
-    /// What the kernel was found to offer, such as `udp_gso` and `udp_gro`.
-    pub features: Vec<String>,
-    /// What arrived at its UDP port, whichever tunnel it was meant for, and was dropped, by reason.
-    pub underlay_drops: BTreeMap<String, u64>,
-    /// What asked for it.
-    pub origin: Origin,
-}
-
-impl VxlanInfo {
-    /// A row about a tunnel, without what only the running one knows.
-    pub fn new(spec: &VxlanSpec, origin: Origin, state: PortState) -> Self {
-        let (vlan, trunk, native) = spec.vlans.keys();
-        let (group, device) = match &spec.reach {
-            Reach::Peers(_) => (None, None),
-            Reach::Group(group, device) => (Some(*group), Some(device.clone())),
-        };
-        Self {
-            name: spec.name.clone(),
-            bridge: spec.bridge.clone(),
-            vni: spec.vni.number(),
-            local: spec.local,
-            port: spec.port,
-            peers: spec.reach.peers(),
-            heard: Vec::new(),
-            remotes: Vec::new(),
-            group,
-            device,
-            learn: spec.learn,
-            udp_checksum: spec.udp_checksum,
-            ttl: spec.ttl,
-            vlan,
-            trunk: trunk.map(VlanList::into_vec),
-            native,
-            bum_limit: spec.bum_limit,
-            r#static: spec.stations.clone(),
-            underlay_mtu: None,
-            mtu: None,
-            state,
-            features: Vec::new(),
-            underlay_drops: BTreeMap::new(),
-            origin,
-        }
-    }
 }
 
 /// Counters of one port since it was attached.

@@ -71,12 +71,7 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
         mac: Some("02:00:00:00:00:0a".parse().unwrap()),
         addresses: vec!["10.10.0.2/24".parse().unwrap(), "fd10::2/64".parse().unwrap()],
         vlans: VlanMode::All,
-        guard: false,
-        protected: false,
-        down: false,
-        broadcast_limit: None,
-        send_rate: None,
-        receive_rate: None,
+        policy: api::PortPolicy::default(),
         offload: true,
     }
 }

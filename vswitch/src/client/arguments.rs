@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::ClientError;
 use super::capture::Capture;
-use super::command::Command;
+use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
 use super::help::arranged;
 use super::options::{some, timeout};
@@ -76,77 +76,10 @@ impl Arguments {
     }
 
     pub(super) fn action(self) -> Result<Action, ClientError> {
-        Ok(Action::Ask(match self.command {
-            Command::AddBr {
-                name,
-                mtu,
-                ageing,
-                max_macs,
-                control_frames,
-                address,
-                gateway_vlan,
-                dhcp,
-                uplink,
-                open,
-                route,
-            } => Request::AddBridge(spec(json!({
-                "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
-                "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
-                "routes": route,
-            }))?),
-            Command::AddUplink { name, kind, device, address, gateway, mac, isolate_bridges } => {
-                Request::AddUplink(spec(json!({
-                    "name": name, "kind": kind, "device": device, "address": some(address), "gateway": some(gateway), "mac": mac,
-                    "isolate-bridges": isolate_bridges,
-                }))?)
-            }
-            Command::SetBr { name, options } => Request::SetBridge(name, options.patch()),
-            Command::SetUplink { name, options } => Request::SetUplink(name, options.patch()),
-            Command::AddRoute { bridge, route } => Request::AddRoute(bridge, parsed(&route.join(" "))?),
-            Command::DelRoute { bridge, route } => {
-                let to = match &route[..] {
-                    [to] => RouteSpec::destination(to, false).map_err(|error| ClientError::Argument(error.to_string()))?,
-                    words => parsed(&words.join(" "))?.to,
-                };
-                Request::DeleteRoute(bridge, to)
-            }
-            Command::ListRoutes { bridge } => Request::ListRoutes(bridge),
-            Command::Leases { bridge } => Request::Leases(bridge),
-            Command::DelUplink { name } => Request::DeleteUplink(name),
-            Command::ListUplinks => Request::ListUplinks,
-            Command::AddForward { uplink, port, to, listen } => {
-                let key = forward_key(uplink, &port, listen.as_deref())?;
-                let (protocol, port) = (protocol_name(key.protocol), key.ports.to_string());
-                let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "listen": key.listen, "to": to });
-                Request::AddForward(spec(table)?)
-            }
-            Command::DelForward { uplink, port, listen } => {
-                Request::DeleteForward(forward_key(uplink, &port, listen.as_deref())?)
-            }
-            Command::ListForwards => Request::ListForwards,
-            Command::Sessions { uplink } => Request::Sessions(uplink),
-            Command::Neighbors { interface } => Request::Neighbors(interface),
-            Command::DelBr { name } => Request::DeleteBridge(name),
-            Command::ListBr => Request::ListBridges,
-            Command::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
-            Command::SetPort { name, options, all_vlans } => Request::SetPort(name, options.change(all_vlans)),
-            Command::DelPort { name } => Request::DeletePort(name),
-            Command::ListPorts { bridge } => Request::ListPorts(bridge),
-            Command::AddVxlan { bridge, name, options } => Request::AddVxlan(spec(options.table(&bridge, &name))?),
-            Command::SetVxlan { name, add_peer, del_peer, add_static, del_static, learn, bum_limit } => {
-                let (add_peers, remove_peers) = (add_peer, del_peer);
-                let (add_stations, remove_stations) = (add_static, del_static);
-                let change = VxlanChange { add_peers, remove_peers, add_stations, remove_stations, learn, bum_limit };
-                Request::SetVxlan(name, change)
-            }
-            Command::DelVxlan { name } => Request::DeleteVxlan(name),
-            Command::ListVxlan { bridge } => Request::ListVxlans(bridge),
-            Command::Show { bridge: None } => Request::Show,
-            Command::Show { bridge: Some(bridge) } => Request::ShowBridge(bridge),
-            Command::Fdb { bridge, port, mac, flush } => {
-                let filter = FdbFilter { bridge, port, mac };
-                if flush { Request::FlushFdb(filter) } else { Request::Fdb(filter) }
-            }
+        Ok(match self.command {
+            Command::Bridging(command) => Action::Ask(command.request()?),
+            Command::Routing(command) => Action::Ask(command.request()?),
+            Command::Plain(command) => Action::Ask(command.request()),
             Command::Stats { ports, container, interval, count, since } => {
                 let request = container.map_or(Request::Stats(ports), Request::ContainerStats);
                 let how = match (interval, since) {
@@ -154,21 +87,98 @@ impl Arguments {
                     (None, Some(path)) => How::Since(path),
                     (None, None) => How::Total,
                 };
-                return Ok(Action::Stats(Stats { request, how }));
+                Action::Stats(Stats { request, how })
             }
-            Command::Man { directory } => return Ok(Action::Man(directory)),
             Command::Capture { port, container, filter, count, seconds, write } => {
-                return Ok(Action::Capture(Capture { ports: port, containers: container, filter, count, seconds, write }));
+                Action::Capture(Capture { ports: port, containers: container, filter, count, seconds, write })
             }
-            Command::Reload => Request::Reload,
-            Command::Export => Request::Export,
-            Command::Changes { forget } => Request::Changes { forget },
-            Command::Log { level } => Request::SetLog(level),
-            Command::Shutdown { keep } => return Ok(Action::Shutdown { keep }),
-            Command::Completions { shell } => {
-                return complete::registration(shell).map(Action::Print);
+            Command::Shutdown { keep } => Action::Shutdown { keep },
+            Command::Completions { shell } => return complete::registration(shell).map(Action::Print),
+            Command::Man { directory } => Action::Man(directory),
+        })
+    }
+}
+
+impl Bridging {
+    fn request(self) -> Result<Request, ClientError> {
+        Ok(match self {
+            Self::AddBr { name, mtu, ageing, max_macs, control_frames, address, gateway_vlan, dhcp, uplink, open, route } => {
+                Request::AddBridge(spec(json!({
+                    "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+                    "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
+                    "routes": route,
+                }))?)
             }
-        }))
+            Self::SetBr { name, options } => Request::SetBridge(name, options.patch()),
+            Self::DelBr { name } => Request::DeleteBridge(name),
+            Self::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
+            Self::SetPort { name, options, all_vlans } => Request::SetPort(name, options.change(all_vlans)),
+            Self::DelPort { name } => Request::DeletePort(name),
+            Self::AddVxlan { bridge, name, options } => Request::AddVxlan(spec(options.table(&bridge, &name))?),
+            Self::SetVxlan { name, add_peer, del_peer, add_static, del_static, learn, bum_limit } => {
+                let (add_peers, remove_peers) = (add_peer, del_peer);
+                let (add_stations, remove_stations) = (add_static, del_static);
+                let change = VxlanChange { add_peers, remove_peers, add_stations, remove_stations, learn, bum_limit };
+                Request::SetVxlan(name, change)
+            }
+            Self::DelVxlan { name } => Request::DeleteVxlan(name),
+            Self::Fdb { bridge, port, mac, flush } => {
+                let filter = FdbFilter { bridge, port, mac };
+                if flush { Request::FlushFdb(filter) } else { Request::Fdb(filter) }
+            }
+        })
+    }
+}
+
+impl Routing {
+    fn request(self) -> Result<Request, ClientError> {
+        Ok(match self {
+            Self::AddRoute { bridge, route } => Request::AddRoute(bridge, parsed(&route.join(" "))?),
+            Self::DelRoute { bridge, route } => {
+                let to = match &route[..] {
+                    [to] => RouteSpec::destination(to, false).map_err(|error| ClientError::Argument(error.to_string()))?,
+                    words => parsed(&words.join(" "))?.to,
+                };
+                Request::DeleteRoute(bridge, to)
+            }
+            Self::AddUplink { name, kind, device, address, gateway, mac, isolate_bridges } => {
+                Request::AddUplink(spec(json!({
+                    "name": name, "kind": kind, "device": device, "address": some(address), "gateway": some(gateway), "mac": mac,
+                    "isolate-bridges": isolate_bridges,
+                }))?)
+            }
+            Self::SetUplink { name, options } => Request::SetUplink(name, options.patch()),
+            Self::DelUplink { name } => Request::DeleteUplink(name),
+            Self::AddForward { uplink, port, to, listen } => {
+                let key = forward_key(uplink, &port, listen.as_deref())?;
+                let (protocol, port) = (protocol_name(key.protocol), key.ports.to_string());
+                let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "listen": key.listen, "to": to });
+                Request::AddForward(spec(table)?)
+            }
+            Self::DelForward { uplink, port, listen } => Request::DeleteForward(forward_key(uplink, &port, listen.as_deref())?),
+        })
+    }
+}
+
+impl Plain {
+    fn request(self) -> Request {
+        match self {
+            Self::ListRoutes { bridge } => Request::ListRoutes(bridge),
+            Self::ListBr => Request::ListBridges,
+            Self::ListPorts { bridge } => Request::ListPorts(bridge),
+            Self::ListUplinks => Request::ListUplinks,
+            Self::ListForwards => Request::ListForwards,
+            Self::ListVxlan { bridge } => Request::ListVxlans(bridge),
+            Self::Sessions { uplink } => Request::Sessions(uplink),
+            Self::Neighbors { interface } => Request::Neighbors(interface),
+            Self::Leases { bridge } => Request::Leases(bridge),
+            Self::Show { bridge: None } => Request::Show,
+            Self::Show { bridge: Some(bridge) } => Request::ShowBridge(bridge),
+            Self::Reload => Request::Reload,
+            Self::Export => Request::Export,
+            Self::Changes { forget } => Request::Changes { forget },
+            Self::Log { level } => Request::SetLog(level),
+        }
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
                     addresses = [\"10.0.0.2/24\", \"fd00::2/64\"]\ntrunk = [10, 20]\nnative = 1";
         assert_eq!(spec, toml::from_str::<PortSpec>(text).unwrap());
         let Action::Ask(Request::AddPort(spec)) = action("add-port br0 a") else { panic!("{line}") };
-        assert_eq!((spec.vlans, spec.guard, spec.offload, spec.ifname.as_str()), (VlanMode::All, false, true, "a"));
+        assert_eq!((spec.vlans, spec.policy.guard, spec.offload, spec.ifname.as_str()), (VlanMode::All, false, true, "a"));
     }
 
     #[test]

@@ -14,8 +14,76 @@ use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, in
 use api::read::{address, cidr, number};
 use api::{BridgeName, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
 
+/// A command of `vsctl`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    #[command(flatten)]
+    Bridging(Bridging),
+    #[command(flatten)]
+    Routing(Routing),
+    #[command(flatten)]
+    Plain(Plain),
+    /// Counters, and drops by reason.
+    Stats {
+        /// Of these ports, tunnels and uplinks only.
+        #[arg(add = complete::counted())]
+        ports: Vec<PortName>,
+        /// Of a container of Docker's, by its name.
+        #[arg(long, value_name = "NAME", conflicts_with = "ports", add = complete::containers())]
+        container: Option<String>,
+        /// Counts for this time, such as 1s, and shows what came in each second.
+        #[arg(long, value_name = "TIME", value_parser = interval)]
+        interval: Option<Duration>,
+        /// Does so N times, one after the other; 1 by default.
+        #[arg(long, value_name = "N", requires = "interval", value_parser = whole::<u64>)]
+        count: Option<u64>,
+        /// Shows what was added since `vsctl --json stats > FILE`; - is stdin.
+        #[arg(long, value_name = "FILE", conflicts_with = "interval")]
+        since: Option<PathBuf>,
+    },
+    /// Shows or saves the frames of ports, as pcapng.
+    ///
+    /// Without -w, tcpdump shows them. Ctrl-C ends the capture and its file.
+    Capture {
+        /// A port to capture; all if none is named. May be repeated.
+        #[arg(long, value_name = "NAME", add = complete::counted())]
+        port: Vec<PortName>,
+        /// A container of Docker's to capture, on every network of the switch that it is on. May be repeated.
+        #[arg(long, value_name = "NAME", add = complete::containers())]
+        container: Vec<String>,
+        /// What to capture, in tcpdump's language (man pcap-filter).
+        #[arg(long, value_name = "EXPR", default_value = "")]
+        filter: String,
+        /// Ends after so many packets.
+        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+        count: Option<u64>,
+        /// Ends after so many seconds.
+        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+        seconds: Option<u64>,
+        /// Writes a pcapng file; - is stdout, as for `| wireshark -k -i -`.
+        #[arg(short, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
+    /// Ends vswitchd and removes what it made, but for where programs run.
+    ///
+    /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.
+    Shutdown {
+        /// Leaves every device and namespace for the next start.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Prints what a shell needs to complete commands and names by Tab.
+    ///
+    /// For bash: vsctl completions bash > /etc/bash_completion.d/vsctl, or source <(vsctl completions bash).
+    Completions { shell: clap_complete::Shell },
+    /// Writes the man pages, one for each command, into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
+}
+
+/// What changes bridges and what is on them.
+#[derive(Debug, Subcommand)]
+pub(super) enum Bridging {
     /// Makes a bridge.
     AddBr {
         name: BridgeName,
@@ -62,29 +130,6 @@ pub(super) enum Command {
         #[arg(add = complete::bridges())]
         name: BridgeName,
     },
-    /// Adds a static route to a bridge's gateway: a subnet behind a station that routes.
-    AddRoute {
-        #[arg(add = complete::bridges())]
-        bridge: BridgeName,
-        /// Such as 10.9.0.0/16 via 10.10.0.5, or default via 10.10.0.5.
-        #[arg(value_name = "CIDR via IP", num_args = 1..=3, required = true)]
-        route: Vec<String>,
-    },
-    /// Removes the static route to a subnet.
-    DelRoute {
-        #[arg(add = complete::bridges())]
-        bridge: BridgeName,
-        /// Such as 10.9.0.0/16; what add-route was given is understood as well.
-        #[arg(value_name = "CIDR", num_args = 1..=3, required = true)]
-        route: Vec<String>,
-    },
-    /// Lists the routes of a bridge's stations, or of all: subnets, static routes, uplinks.
-    ListRoutes {
-        #[arg(add = complete::bridges())]
-        bridge: Option<BridgeName>,
-    },
-    /// Lists the bridges.
-    ListBr,
     /// Makes a port and attaches it to a bridge.
     AddPort {
         #[arg(add = complete::bridges())]
@@ -107,92 +152,6 @@ pub(super) enum Command {
     DelPort {
         #[arg(add = complete::ports())]
         name: PortName,
-    },
-    /// Lists the ports, of one bridge or of all.
-    ListPorts {
-        #[arg(add = complete::bridges())]
-        bridge: Option<BridgeName>,
-    },
-    /// Makes an uplink: a way to the rest of the world.
-    AddUplink {
-        name: PortName,
-        /// link (addresses of the switch's own on an interface) or host (the host's own sockets).
-        #[arg(long)]
-        kind: UplinkKindName,
-        /// The interface of a link.
-        #[arg(long, value_name = "IF")]
-        device: Option<InterfaceName>,
-        /// An address of a link, such as 192.0.2.10/24, or dhcp; one of each IP version may be given.
-        #[arg(long, value_name = "CIDR")]
-        address: Vec<String>,
-        /// Who routes on from a link; one of each IP version may be given.
-        #[arg(long, value_name = "IP")]
-        gateway: Vec<String>,
-        /// The MAC address of a link; one of the switch's own by default.
-        #[arg(long)]
-        mac: Option<Mac>,
-        /// Of the host's own sockets, whether they do not lead into networks of the host's other containers; true by default.
-        #[arg(long, value_name = "BOOL", value_parser = on_or_off)]
-        isolate_bridges: Option<bool>,
-    },
-    /// Changes an uplink: what is not named stays.
-    ///
-    /// Sessions go on, but for those of an address that goes. Another kind, device or MAC address makes it anew.
-    SetUplink {
-        #[arg(add = complete::uplinks())]
-        name: PortName,
-        #[command(flatten)]
-        options: UplinkOptions,
-    },
-    /// Removes an uplink that no bridge uses.
-    DelUplink {
-        #[arg(add = complete::uplinks())]
-        name: PortName,
-    },
-    /// Lists the uplinks.
-    ListUplinks,
-    /// Publishes a port of an uplink: what is sent to it goes to a station.
-    AddForward {
-        #[arg(add = complete::uplinks())]
-        uplink: PortName,
-        /// Such as tcp/8080, or udp/5000-5100.
-        #[arg(value_name = "PROTO/PORT[-PORT]")]
-        port: String,
-        /// Where the first port goes, such as 10.10.0.2:80; others go to those that follow.
-        #[arg(value_name = "IP:PORT")]
-        to: String,
-        /// The one address of the uplink to publish it on, such as 127.0.0.1 of the host; all by default.
-        #[arg(long, value_name = "ADDR")]
-        listen: Option<String>,
-    },
-    /// Publishes a port no more.
-    DelForward {
-        #[arg(add = complete::uplinks())]
-        uplink: PortName,
-        /// As it was given to add-forward; tcp6 or udp6 names the one that goes to an IPv6 address.
-        #[arg(value_name = "PROTO/PORT[-PORT]")]
-        port: String,
-        /// As it was given to add-forward.
-        #[arg(long, value_name = "ADDR")]
-        listen: Option<String>,
-    },
-    /// Lists the published ports.
-    ListForwards,
-    /// The sessions of the uplinks: both ends, state, seconds left, bytes.
-    Sessions {
-        /// Of one uplink only.
-        #[arg(long, value_name = "NAME", add = complete::uplinks())]
-        uplink: Option<PortName>,
-    },
-    /// The neighbours of a gateway, an uplink, or all (ARP, neighbour discovery).
-    Neighbors {
-        #[arg(value_name = "NAME", add = complete::interfaces())]
-        interface: Option<PortName>,
-    },
-    /// The addresses that gateways have given out by DHCP: to whom, and for how long.
-    Leases {
-        #[arg(add = complete::bridges())]
-        bridge: Option<BridgeName>,
     },
     /// Makes a VXLAN tunnel and attaches it to a bridge.
     AddVxlan {
@@ -230,17 +189,6 @@ pub(super) enum Command {
         #[arg(add = complete::tunnels())]
         name: PortName,
     },
-    /// Lists the tunnels, of one bridge or of all.
-    ListVxlan {
-        #[arg(add = complete::bridges())]
-        bridge: Option<BridgeName>,
-    },
-    /// The whole switch on one screen, or one bridge.
-    #[command(after_long_help = GLOSSARY)]
-    Show {
-        #[arg(add = complete::bridges())]
-        bridge: Option<BridgeName>,
-    },
     /// The MAC addresses that bridges know.
     Fdb {
         /// Of one bridge only.
@@ -256,46 +204,135 @@ pub(super) enum Command {
         #[arg(long)]
         flush: bool,
     },
-    /// Counters, and drops by reason.
-    Stats {
-        /// Of these ports, tunnels and uplinks only.
-        #[arg(add = complete::counted())]
-        ports: Vec<PortName>,
-        /// Of a container of Docker's, by its name.
-        #[arg(long, value_name = "NAME", conflicts_with = "ports", add = complete::containers())]
-        container: Option<String>,
-        /// Counts for this time, such as 1s, and shows what came in each second.
-        #[arg(long, value_name = "TIME", value_parser = interval)]
-        interval: Option<Duration>,
-        /// Does so N times, one after the other; 1 by default.
-        #[arg(long, value_name = "N", requires = "interval", value_parser = whole::<u64>)]
-        count: Option<u64>,
-        /// Shows what was added since `vsctl --json stats > FILE`; - is stdin.
-        #[arg(long, value_name = "FILE", conflicts_with = "interval")]
-        since: Option<PathBuf>,
+}
+
+/// What changes the ways between bridges and to the rest of the world.
+#[derive(Debug, Subcommand)]
+pub(super) enum Routing {
+    /// Adds a static route to a bridge's gateway: a subnet behind a station that routes.
+    AddRoute {
+        #[arg(add = complete::bridges())]
+        bridge: BridgeName,
+        /// Such as 10.9.0.0/16 via 10.10.0.5, or default via 10.10.0.5.
+        #[arg(value_name = "CIDR via IP", num_args = 1..=3, required = true)]
+        route: Vec<String>,
     },
-    /// Shows or saves the frames of ports, as pcapng.
+    /// Removes the static route to a subnet.
+    DelRoute {
+        #[arg(add = complete::bridges())]
+        bridge: BridgeName,
+        /// Such as 10.9.0.0/16; what add-route was given is understood as well.
+        #[arg(value_name = "CIDR", num_args = 1..=3, required = true)]
+        route: Vec<String>,
+    },
+    /// Makes an uplink: a way to the rest of the world.
+    AddUplink {
+        name: PortName,
+        /// link (addresses of the switch's own on an interface) or host (the host's own sockets).
+        #[arg(long)]
+        kind: UplinkKindName,
+        /// The interface of a link.
+        #[arg(long, value_name = "IF")]
+        device: Option<InterfaceName>,
+        /// An address of a link, such as 192.0.2.10/24, or dhcp; one of each IP version may be given.
+        #[arg(long, value_name = "CIDR")]
+        address: Vec<String>,
+        /// Who routes on from a link; one of each IP version may be given.
+        #[arg(long, value_name = "IP")]
+        gateway: Vec<String>,
+        /// The MAC address of a link; one of the switch's own by default.
+        #[arg(long)]
+        mac: Option<Mac>,
+        /// Of the host's own sockets, whether they do not lead into networks of the host's other containers; true by default.
+        #[arg(long, value_name = "BOOL", value_parser = on_or_off)]
+        isolate_bridges: Option<bool>,
+    },
+    /// Changes an uplink: what is not named stays.
     ///
-    /// Without -w, tcpdump shows them. Ctrl-C ends the capture and its file.
-    Capture {
-        /// A port to capture; all if none is named. May be repeated.
-        #[arg(long, value_name = "NAME", add = complete::counted())]
-        port: Vec<PortName>,
-        /// A container of Docker's to capture, on every network of the switch that it is on. May be repeated.
-        #[arg(long, value_name = "NAME", add = complete::containers())]
-        container: Vec<String>,
-        /// What to capture, in tcpdump's language (man pcap-filter).
-        #[arg(long, value_name = "EXPR", default_value = "")]
-        filter: String,
-        /// Ends after so many packets.
-        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
-        count: Option<u64>,
-        /// Ends after so many seconds.
-        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
-        seconds: Option<u64>,
-        /// Writes a pcapng file; - is stdout, as for `| wireshark -k -i -`.
-        #[arg(short, value_name = "FILE")]
-        write: Option<PathBuf>,
+    /// Sessions go on, but for those of an address that goes. Another kind, device or MAC address makes it anew.
+    SetUplink {
+        #[arg(add = complete::uplinks())]
+        name: PortName,
+        #[command(flatten)]
+        options: UplinkOptions,
+    },
+    /// Removes an uplink that no bridge uses.
+    DelUplink {
+        #[arg(add = complete::uplinks())]
+        name: PortName,
+    },
+    /// Publishes a port of an uplink: what is sent to it goes to a station.
+    AddForward {
+        #[arg(add = complete::uplinks())]
+        uplink: PortName,
+        /// Such as tcp/8080, or udp/5000-5100.
+        #[arg(value_name = "PROTO/PORT[-PORT]")]
+        port: String,
+        /// Where the first port goes, such as 10.10.0.2:80; others go to those that follow.
+        #[arg(value_name = "IP:PORT")]
+        to: String,
+        /// The one address of the uplink to publish it on, such as 127.0.0.1 of the host; all by default.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+    },
+    /// Publishes a port no more.
+    DelForward {
+        #[arg(add = complete::uplinks())]
+        uplink: PortName,
+        /// As it was given to add-forward; tcp6 or udp6 names the one that goes to an IPv6 address.
+        #[arg(value_name = "PROTO/PORT[-PORT]")]
+        port: String,
+        /// As it was given to add-forward.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+    },
+}
+
+/// Questions, and what is about the switch as a whole.
+#[derive(Debug, Subcommand)]
+pub(super) enum Plain {
+    /// Lists the routes of a bridge's stations, or of all: subnets, static routes, uplinks.
+    ListRoutes {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
+    },
+    /// Lists the bridges.
+    ListBr,
+    /// Lists the ports, of one bridge or of all.
+    ListPorts {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
+    },
+    /// Lists the uplinks.
+    ListUplinks,
+    /// Lists the published ports.
+    ListForwards,
+    /// The sessions of the uplinks: both ends, state, seconds left, bytes.
+    Sessions {
+        /// Of one uplink only.
+        #[arg(long, value_name = "NAME", add = complete::uplinks())]
+        uplink: Option<PortName>,
+    },
+    /// The neighbours of a gateway, an uplink, or all (ARP, neighbour discovery).
+    Neighbors {
+        #[arg(value_name = "NAME", add = complete::interfaces())]
+        interface: Option<PortName>,
+    },
+    /// The addresses that gateways have given out by DHCP: to whom, and for how long.
+    Leases {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
+    },
+    /// Lists the tunnels, of one bridge or of all.
+    ListVxlan {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
+    },
+    /// The whole switch on one screen, or one bridge.
+    #[command(after_long_help = GLOSSARY)]
+    Show {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
     },
     /// Reads switch.toml again and applies the difference.
     Reload,
@@ -311,19 +348,4 @@ pub(super) enum Command {
     },
     /// Sets how much vswitchd logs until its next start.
     Log { level: LogLevel },
-    /// Ends vswitchd and removes what it made, but for where programs run.
-    ///
-    /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.
-    Shutdown {
-        /// Leaves every device and namespace for the next start.
-        #[arg(long)]
-        keep: bool,
-    },
-    /// Prints what a shell needs to complete commands and names by Tab.
-    ///
-    /// For bash: vsctl completions bash > /etc/bash_completion.d/vsctl, or source <(vsctl completions bash).
-    Completions { shell: clap_complete::Shell },
-    /// Writes the man pages, one for each command, into a directory.
-    #[command(hide = true)]
-    Man { directory: PathBuf },
 }

@@ -50,7 +50,7 @@ pub(super) fn members() -> ArgValueCandidates {
 pub(super) fn interfaces() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         candidates(|switch| {
-            let gateways = switch.bridges.iter().filter(|bridge| !bridge.addresses.is_empty());
+            let gateways = switch.bridges.iter().filter(|bridge| !bridge.gateway.addresses.is_empty());
             gateways.map(|bridge| bridge.name.to_string()).chain(uplink_names(switch)).collect()
         })
     })

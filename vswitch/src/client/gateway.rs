@@ -111,17 +111,17 @@ pub(super) fn routes(rows: &[RouteInfo]) -> String {
 
 /// The gateway's lines of a bridge in `vsctl show`.
 pub(super) fn show_gateway(text: &mut String, bridge: &BridgeInfo) {
-    let Some(mac) = bridge.gateway_mac else { return };
-    let mut words = vec![format!("gateway {}, {mac}", listed(&bridge.addresses))];
-    if bridge.gateway_vlan.number() != 1 {
-        words.push(format!("vlan {}", bridge.gateway_vlan));
+    let Some(mac) = bridge.gateway.gateway_mac else { return };
+    let mut words = vec![format!("gateway {}, {mac}", listed(&bridge.gateway.addresses))];
+    if bridge.gateway.gateway_vlan.number() != 1 {
+        words.push(format!("vlan {}", bridge.gateway.gateway_vlan));
     }
-    words.extend(bridge.dhcp.then(|| "dhcp".to_owned()));
-    words.extend(bridge.uplink.as_ref().map(|uplink| format!("uplink {uplink}")));
-    words.push(if bridge.isolated { "isolated" } else { "open" }.to_owned());
+    words.extend(bridge.gateway.dhcp.then(|| "dhcp".to_owned()));
+    words.extend(bridge.gateway.uplink.as_ref().map(|uplink| format!("uplink {uplink}")));
+    words.push(if bridge.gateway.isolated { "isolated" } else { "open" }.to_owned());
     // Writing into a string cannot fail.
     let _ = writeln!(text, "  {}", words.join(", "));
-    for route in &bridge.routes {
+    for route in &bridge.gateway.routes {
         let _ = writeln!(text, "  route {route}");
     }
 }

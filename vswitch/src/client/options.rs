@@ -15,6 +15,20 @@ use api::{
     VlanChange, VlanList,
 };
 
+/// The VLANs of a port.
+#[derive(Debug, Args)]
+struct VlanOptions {
+    /// Makes it an access port of this VLAN.
+    #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
+    vlan: Option<VlanId>,
+    /// Makes it a trunk of these VLANs, tagged.
+    #[arg(long, value_name = "N,N-N")]
+    trunk: Vec<VlanList>,
+    /// The VLAN of untagged frames on the trunk.
+    #[arg(long, value_name = "N", requires = "trunk")]
+    native: Option<VlanId>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct PortOptions {
     /// tap, veth or link (an interface that exists already).
@@ -35,15 +49,8 @@ pub(super) struct PortOptions {
     /// An address to set on its device, such as 10.0.0.2/24; may be repeated.
     #[arg(long, value_name = "CIDR", value_parser = cidr)]
     address: Vec<IpNet>,
-    /// Makes it an access port of this VLAN.
-    #[arg(long, value_name = "N", conflicts_with_all = ["trunk", "native"])]
-    vlan: Option<VlanId>,
-    /// Makes it a trunk of these VLANs, tagged.
-    #[arg(long, value_name = "N,N-N")]
-    trunk: Vec<VlanList>,
-    /// The VLAN of untagged frames on the trunk.
-    #[arg(long, value_name = "N", requires = "trunk")]
-    native: Option<VlanId>,
+    #[command(flatten)]
+    vlans: VlanOptions,
     /// Drops frames whose source is not this port's: on or off.
     #[arg(long, value_name = "ON", value_parser = on_or_off)]
     guard: Option<bool>,
@@ -73,10 +80,11 @@ pub(super) struct PortOptions {
 impl PortOptions {
     /// As a `[[port]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let trunk = vlans(self.trunk);
+        let VlanOptions { vlan, trunk, native } = self.vlans;
+        let trunk = vlans(trunk);
         json!({
             "name": name, "bridge": bridge, "down": self.down, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
-            "mac": self.mac, "addresses": self.address, "vlan": self.vlan, "trunk": trunk, "native": self.native,
+            "mac": self.mac, "addresses": self.address, "vlan": vlan, "trunk": trunk, "native": native,
             "guard": self.guard, "protected": self.protected, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
             "send-rate": self.send_rate.and_then(RateChange::rate), "receive-rate": self.receive_rate.and_then(RateChange::rate),
             "offload": self.offload,
@@ -84,9 +92,10 @@ impl PortOptions {
     }
 
     pub(super) fn change(self, all_vlans: bool) -> PortChange {
-        let vlans = match (self.vlan, vlans(self.trunk)) {
+        let VlanOptions { vlan, trunk, native } = self.vlans;
+        let vlans = match (vlan, vlans(trunk)) {
             (Some(vlan), _) => Some(VlanChange::Access(vlan)),
-            (None, Some(trunk)) => Some(VlanChange::Trunk(trunk.into_vec().into_iter().collect(), self.native)),
+            (None, Some(trunk)) => Some(VlanChange::Trunk(trunk.into_vec().into_iter().collect(), native)),
             (None, None) => all_vlans.then_some(VlanChange::All),
         };
         PortChange {

@@ -10,7 +10,7 @@ use super::table::Table;
 use super::{gateway, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
-    PortName, PortState, PortStats, Reply, SwitchInfo, VlanList, VxlanInfo,
+    PortName, PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -175,7 +175,7 @@ fn show_port(text: &mut String, port: &PortInfo) {
         }
     };
     line(explanation(&port.state, port.kind == PortKind::Link).into_iter().collect());
-    if port.down {
+    if port.policy.down {
         line(vec![format!("unplugged: `vsctl set-port {} --up` plugs it in", port.name)]);
     }
     line(port.addresses.iter().map(ToString::to_string).collect());
@@ -190,15 +190,15 @@ fn show_port(text: &mut String, port: &PortInfo) {
     if vlans(port) != "all" {
         rules.push(format!("vlan {}", vlans(port)));
     }
-    if port.guard {
+    if port.policy.guard {
         rules.push("guard".to_owned());
     }
-    if port.protected {
+    if port.policy.protected {
         rules.push("protected".to_owned());
     }
-    rules.extend(port.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
-    rules.extend(port.send_rate.map(|rate| format!("send-rate {rate}")));
-    rules.extend(port.receive_rate.map(|rate| format!("receive-rate {rate}")));
+    rules.extend(port.policy.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
+    rules.extend(port.policy.send_rate.map(|rate| format!("send-rate {rate}")));
+    rules.extend(port.policy.receive_rate.map(|rate| format!("receive-rate {rate}")));
     line(rules);
     line(port.features.clone());
 }
@@ -211,11 +211,11 @@ fn list_vxlans(vxlans: &[VxlanInfo]) -> String {
             vxlan.name.to_string(),
             vxlan.bridge.to_string(),
             vxlan.vni.to_string(),
-            vxlan.local.to_string(),
-            vxlan.port.to_string(),
+            vxlan.underlay.local.to_string(),
+            vxlan.underlay.port.to_string(),
             remotes(vxlan),
             number(vxlan.mtu.map(u32::from)),
-            number(vxlan.underlay_mtu),
+            number(vxlan.underlay.underlay_mtu),
             state_name(&vxlan.state),
         ]);
     }
@@ -224,24 +224,24 @@ fn list_vxlans(vxlans: &[VxlanInfo]) -> String {
 
 /// The peers, or the group.
 fn remotes(vxlan: &VxlanInfo) -> String {
-    match (&vxlan.group, &vxlan.device) {
+    match (&vxlan.reach.group, &vxlan.reach.device) {
         (Some(group), Some(device)) => format!("{group} on {device}"),
-        _ if vxlan.peers.is_empty() => "-".to_owned(),
-        _ => vxlan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        _ if vxlan.reach.peers.is_empty() => "-".to_owned(),
+        _ => vxlan.reach.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
     }
 }
 
 fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
     let state = state_name(&vxlan.state);
-    let VxlanInfo { name, vni, local, port, .. } = vxlan;
+    let VxlanInfo { name, vni, underlay: UnderlayInfo { local, port, .. }, .. } = vxlan;
     let _ = writeln!(text, "  {name}: {state}, vxlan {vni}, {local} port {port} to {}{}", remotes(vxlan), origin(vxlan.origin));
     if let Some(why) = explanation(&vxlan.state, false) {
         let _ = writeln!(text, "      {why}");
     }
-    if let (Some(mtu), Some(underlay)) = (vxlan.mtu, vxlan.underlay_mtu) {
+    if let (Some(mtu), Some(underlay)) = (vxlan.mtu, vxlan.underlay.underlay_mtu) {
         let _ = writeln!(text, "      mtu {mtu}, underlay mtu {underlay}");
     }
-    for PeerInfo { address, state, heard_seconds, rx_frames, tx_frames, last_error, .. } in &vxlan.remotes {
+    for PeerInfo { address, state, heard_seconds, rx_frames, tx_frames, last_error, .. } in &vxlan.reach.remotes {
         let heard = heard_seconds.map_or_else(String::new, |seconds| format!(", heard {seconds}s ago"));
         let error = last_error
             .as_ref()
@@ -252,11 +252,12 @@ fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
     let mut rules: Vec<String> =
         vxlan.r#static.iter().map(|station| format!("static {} at {}", station.mac, station.peer)).collect();
     rules.extend((!vxlan.learn).then(|| "no learning".to_owned()));
-    rules.extend((!vxlan.udp_checksum).then(|| "no udp checksum".to_owned()));
+    rules.extend((!vxlan.underlay.udp_checksum).then(|| "no udp checksum".to_owned()));
     rules.extend(vxlan.bum_limit.map(|limit| format!("bum-limit {limit}/s")));
     rules.extend(vxlan.features.iter().cloned());
     let _ = writeln!(text, "      {}", rules.join(", "));
     let drops: Vec<String> = vxlan
+        .underlay
         .underlay_drops
         .iter()
         .filter(|(_, count)| **count > 0)
@@ -343,7 +344,7 @@ pub(super) fn explanation(state: &PortState, is_link: bool) -> Option<String> {
 }
 
 fn vlans(port: &PortInfo) -> String {
-    match (&port.vlan, &port.trunk, &port.native) {
+    match (&port.vlans.vlan, &port.vlans.trunk, &port.vlans.native) {
         (Some(vlan), ..) => vlan.to_string(),
         (None, Some(trunk), native) => {
             let tagged = trunk.iter().copied().collect::<VlanList>();

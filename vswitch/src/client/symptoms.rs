@@ -28,7 +28,7 @@ pub(super) fn show(text: &mut String, bridge: &BridgeInfo) {
         let conflicts = count(bridge.address_conflicts.count, "IP address conflict");
         line(format!("{conflicts}, the last {seconds_ago}s ago: {address} is claimed by {claimant} and is that of {holder}"));
     }
-    for PoolInfo { subnet, size, used, exhausted, refused } in &bridge.pools {
+    for PoolInfo { subnet, size, used, exhausted, refused } in &bridge.gateway.pools {
         if used >= size {
             let asked = if *exhausted > 0 { format!("; {} got none", count(*exhausted, "request")) } else { String::new() };
             line(format!("no address of {subnet} is left to give out: {used} of {size} are in use{asked}"));

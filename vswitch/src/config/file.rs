@@ -1,5 +1,7 @@
 //! Reading `switch.toml`. Every problem is found in one go: an entry in which something is wrong is read again without it.
 
+mod check;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -12,12 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::syntax::{Damage, Stumble, repair};
 use super::table::{TABLES, Tabular};
 use super::{Config, Problem};
-use crate::docker::DockerSettings;
 use api::read::about;
-use api::{
-    BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
-    VxlanSpec,
-};
+use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
@@ -152,16 +150,6 @@ impl Reader<'_> {
         }
     }
 
-    fn check_docker(&mut self, docker: &Entry<DockerSettings>, uplinks: &[Entry<UplinkSpec>]) {
-        let missing = |name: &&PortName| uplinks.iter().all(|uplink| uplink.spec.name != **name);
-        if let Some(name) = docker.spec.uplink.as_ref().filter(missing) {
-            let sentence = format!(
-                "`uplink` of [docker] is \"{name}\", which the file does not have: add an [[uplink]] with that name, or leave it out"
-            );
-            self.problem(docker.place("uplink"), sentence);
-        }
-    }
-
     fn entries<T: Tabular>(&mut self, value: Spanned<DeValue<'_>>) -> Entries<T> {
         let (span, table) = (value.span(), T::NAME);
         let DeValue::Array(array) = value.into_inner() else {
@@ -245,135 +233,6 @@ impl Reader<'_> {
         let hint = near.map_or_else(|| format!("use {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
         self.problem(span, format!("unknown {what} `{}` in {place}: {hint}", name.escape_debug()));
     }
-
-    fn check_names<T>(&mut self, (what, key): (&str, &str), entries: &[Entry<T>], name: impl Fn(&T) -> String) {
-        let mut seen = HashMap::new();
-        for entry in entries {
-            let name = name(&entry.spec);
-            let place = entry.place(key);
-            if let Some(first) = seen.insert(name.clone(), place.clone()) {
-                let line = self.line(first);
-                self.problem(place, format!("{what} \"{name}\" is in line {line} already"));
-            }
-        }
-    }
-
-    /// Checks each entry against those before it, so that of two that cannot be together the later is named.
-    fn check_network(
-        &mut self,
-        uplinks: &Entries<UplinkSpec>,
-        bridges: &Entries<BridgeSpec>,
-        ports: &[Entry<PortSpec>],
-        forwards: &[Entry<ForwardSpec>],
-    ) {
-        let mut network = Network::default();
-        let complete = uplinks.complete && bridges.complete;
-        for entry in &uplinks.list {
-            self.note(entry, network.check_uplink(&entry.spec), complete);
-            network.uplinks.push(&entry.spec);
-        }
-        for entry in &bridges.list {
-            self.note(entry, network.check_bridge(&entry.spec), complete);
-            network.bridges.push(&entry.spec);
-        }
-        for entry in ports {
-            self.note(entry, network.check_port(&entry.spec), complete);
-            network.ports.push(&entry.spec);
-        }
-        for entry in forwards {
-            self.note(entry, network.check_forward(&entry.spec), complete);
-            network.forwards.push(&entry.spec);
-        }
-    }
-
-    /// What is most likely a mistake, in the order of the file.
-    fn warnings(&self, bridges: &[Entry<BridgeSpec>], ports: &[Entry<PortSpec>]) -> Vec<Problem> {
-        let network = Network {
-            bridges: bridges.iter().map(|entry| &entry.spec).collect(),
-            ports: ports.iter().map(|entry| &entry.spec).collect(),
-            ..Network::default()
-        };
-        let places: HashMap<_, _> = ports.iter().map(|entry| (&entry.spec.name, entry)).collect();
-        let warning = |warning: &NetworkWarning| {
-            let place = places.get(warning.port())?.place(warning.key());
-            Some(Problem::at(self.path, self.text, place.start, format!("warning: {warning}")))
-        };
-        network.warnings().iter().filter_map(warning).collect()
-    }
-
-    /// Notes what a check found. Where not all of the file could be read, something that seems to be missing is not noted: it may be there.
-    fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>, complete: bool) {
-        if let Err(error) = checked
-            && (complete || !error.is_of_absence())
-        {
-            let key = error.key();
-            // An uplink has `address` where a bridge has `addresses`.
-            let key = if key == "addresses" && !entry.keys.contains_key(key) { "address" } else { key };
-            self.problem(entry.place(key), error.to_string());
-        }
-    }
-
-    fn check_places(&mut self, ports: &[Entry<PortSpec>]) {
-        let (mut names, mut places) = (HashMap::new(), HashMap::new());
-        for entry in ports {
-            let spec = &entry.spec;
-            if let Some(first) = names.insert(&spec.name, entry) {
-                let line = self.line(first.place("name"));
-                self.problem(entry.place("name"), format!("port \"{}\" is in line {line} already", spec.name));
-            } else if let Some(first) = places.insert((spec.netns.as_ref().map(Netns::path), &spec.ifname), entry) {
-                let key = if entry.keys.contains_key("ifname") { "ifname" } else { "name" };
-                let sentence = format!(
-                    "port \"{}\" wants interface \"{}\", which is that of port \"{}\": give it another `ifname` or `netns`",
-                    spec.name, spec.ifname, first.spec.name
-                );
-                self.problem(entry.place(key), sentence);
-            }
-        }
-    }
-
-    /// A tunnel is a port too, so it shares their names; and no two hear the same frames.
-    fn check_tunnels(&mut self, ports: &[Entry<PortSpec>], vxlans: &[Entry<VxlanSpec>]) {
-        let mut names: HashMap<_, _> = ports.iter().map(|entry| (&entry.spec.name, entry.place("name"))).collect();
-        for (index, entry) in vxlans.iter().enumerate() {
-            let spec = &entry.spec;
-            if let Some(first) = names.insert(&spec.name, entry.place("name")) {
-                let line = self.line(first);
-                self.problem(entry.place("name"), format!("the name \"{}\" is in line {line} already", spec.name));
-            } else if let Some(first) = vxlans[..index].iter().find(|first| first.spec.collides_with(spec)) {
-                let sentence = format!(
-                    "vxlan \"{}\" has VNI {} on UDP port {}, as vxlan \"{}\" has: give it another `vni` or `port`",
-                    spec.name, spec.vni, spec.port, first.spec.name
-                );
-                self.problem(entry.place("vni"), sentence);
-            }
-        }
-    }
-
-    fn check_members<T>(
-        &mut self,
-        what: &str,
-        bridges: &[Entry<BridgeSpec>],
-        members: &[Entry<T>],
-        names: impl Fn(&T) -> (&PortName, &BridgeName),
-    ) {
-        let known: Vec<&str> = bridges.iter().map(|entry| entry.spec.name.as_str()).collect();
-        for entry in members {
-            let (name, bridge) = names(&entry.spec);
-            if known.contains(&bridge.as_str()) {
-                continue;
-            }
-            let hint = match nearest(bridge.as_str(), known.iter().copied()) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("add a [[bridge]] with name = \"{bridge}\""),
-            };
-            let sentence = format!("{what} \"{name}\" is on bridge \"{bridge}\", which the file does not have: {hint}");
-            self.problem(entry.place("bridge"), sentence);
-        }
-    }
-
-    fn line(&self, span: Range<usize>) -> usize {
-        self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1
-    }
 }
 
 /// A table while it is read.
@@ -415,6 +274,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 mod tests {
     use super::*;
     use crate::config::{NatSettings, SwitchSettings};
+    use crate::docker::DockerSettings;
 
     fn problems(text: &str) -> Vec<String> {
         match parse(Path::new("f"), text) {

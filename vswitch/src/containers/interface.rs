@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach;
 use api::{
-    ContainerKey, ContainerNetwork, ContainerRoute, ForwardKey, ForwardSpec, Netns, PortName, PortSpec, PublishedPort, Rate,
-    SpecError, UplinkError, UplinkKindName, VlanMode,
+    ContainerKey, ContainerNetwork, ContainerRoute, ForwardKey, ForwardSpec, Netns, PortName, PortPolicy, PortSpec,
+    PublishedPort, Rate, SpecError, UplinkError, UplinkKindName, VlanMode,
 };
 
 /// What a plugin asked for, with what the switch chose.
@@ -61,13 +61,13 @@ impl Interface {
             mac: Some(self.mac),
             addresses: self.addresses.clone(),
             vlans: self.network.vlan.map_or(VlanMode::All, VlanMode::Access),
-            guard: self.network.guard,
-            protected: false,
-            broadcast_limit: None,
-            send_rate: self.send_rate,
-            receive_rate: self.receive_rate,
+            policy: PortPolicy {
+                guard: self.network.guard,
+                send_rate: self.send_rate,
+                receive_rate: self.receive_rate,
+                ..PortPolicy::default()
+            },
             offload: true,
-            down: false,
         };
         spec.checked()
     }

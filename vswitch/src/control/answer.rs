@@ -6,8 +6,8 @@ use super::carrier::plugged;
 use super::{Bridge, ControlError, Port, Switch};
 use crate::config::{self, Config};
 use api::{
-    BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, PortInfo, PortName, PortStats, Reply,
-    SwitchInfo,
+    BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, GatewayInfo, PortInfo, PortName,
+    PortStats, Reply, SwitchInfo,
 };
 use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
 use plane::worker::{Command, Stopped};
@@ -22,15 +22,15 @@ impl Switch {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            workers: self.workers.len(),
-            config: self.path.display().to_string(),
+            workers: self.plane.workers.len(),
+            config: self.ledger.path.display().to_string(),
             bridges: self.bridge_infos(bridge)?,
             uplinks: self.uplink_infos()?.into_iter().filter(|uplink| is_shown(&uplink.name)).collect(),
             forwards: self.forward_infos().into_iter().filter(|forward| is_shown(&forward.uplink)).collect(),
             ports: self.port_infos(bridge)?,
             vxlans: self.vxlan_infos(bridge)?,
-            captures: self.captures.count(),
-            warnings: self.layout().network().warnings().iter().map(ToString::to_string).collect(),
+            captures: self.plane.captures.count(),
+            warnings: self.inventory.layout().network().warnings().iter().map(ToString::to_string).collect(),
         })))
     }
 
@@ -39,19 +39,21 @@ impl Switch {
         let dhcp = chosen.iter().any(|bridge| bridge.spec.dhcp);
         let mut pools = if dhcp { self.pool_infos() } else { BTreeMap::new() };
         let info = |bridge: &Bridge| {
-            let ports = self.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
-            let tunnels = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
+            let ports = self.inventory.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
+            let tunnels = self.inventory.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
             let table = self.table(bridge)?;
             let gateway = self.gateway_mac(&bridge.spec.name);
             let counts = (ports + tunnels, table.rows.len(), table.evictions);
+            let plain = BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts);
+            let pools = pools.remove(&bridge.spec.name).unwrap_or_default();
             Ok(BridgeInfo {
-                port_mtu: self.port_mtu(&bridge.spec.name)?,
+                gateway: GatewayInfo { pools, ..plain.gateway.clone() },
+                port_mtu: self.inventory.port_mtu(&bridge.spec.name)?,
                 networks: self.networks_on(&bridge.spec.name),
-                pools: pools.remove(&bridge.spec.name).unwrap_or_default(),
                 mac_moves: self.mac_moves_info(&bridge.spec.name),
                 address_conflicts: self.address_conflicts_info(&bridge.spec.name),
                 moving_macs: table.rows.iter().filter(|row| row.fixed == Fixed::Held).count(),
-                ..BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts)
+                ..plain
             })
         };
         chosen.into_iter().map(info).collect()
@@ -59,18 +61,18 @@ impl Switch {
 
     pub(super) fn port_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<PortInfo>, ControlError> {
         if let Some(name) = bridge {
-            self.bridge(name)?;
+            self.inventory.bridge(name)?;
         }
         let mut places = self.docker_places();
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
-            let state = plugged(port.presence.state(), port.spec.down);
+            let state = plugged(port.presence.state(), port.spec.policy.down);
             let info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
             let lease = self.lease_info(&port.spec.name);
             PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
-        Ok(self.ports.values().filter(on_it).map(info).collect())
+        Ok(self.inventory.ports.values().filter(on_it).map(info).collect())
     }
 
     pub(super) fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ControlError> {
@@ -91,12 +93,12 @@ impl Switch {
             .rows
             .into_iter()
             .filter_map(|row| {
-                let port = self.port_ids.get(row.place.port.0)?.clone();
+                let port = self.inventory.port_ids.get(row.place.port.0)?.clone();
                 Some(FdbEntry {
                     bridge: bridge.spec.name.clone(),
                     mac: row.mac,
                     vlan: row.vlan,
-                    remote: self.remote(&port, row.place.peer),
+                    remote: self.inventory.remote(&port, row.place.peer),
                     port,
                     age_seconds: row.age.into(),
                     r#static: row.fixed == Fixed::Given,
@@ -111,7 +113,7 @@ impl Switch {
     pub(super) fn flush_fdb(&self, filter: &FdbFilter) -> Result<Reply, ControlError> {
         let port = filter.port.as_ref().map(|port| self.port_id(port)).transpose()?;
         for bridge in self.filtered(filter)? {
-            self.tell_all(|| Command::FlushFdb(bridge.id, port, filter.mac))?;
+            self.plane.tell_all(|| Command::FlushFdb(bridge.id, port, filter.mac))?;
         }
         Ok(Reply::Done(Vec::new()))
     }
@@ -119,8 +121,8 @@ impl Switch {
     /// The bridges whose addresses a filter may take.
     fn filtered(&self, filter: &FdbFilter) -> Result<Vec<&Bridge>, ControlError> {
         let Some(port) = &filter.port else { return self.chosen(filter.bridge.as_ref()) };
-        let tunnel = self.tunnels.get(port).map(|tunnel| &tunnel.spec.bridge);
-        let home = tunnel.map_or_else(|| self.port(port).map(|port| &port.spec.bridge), Ok)?;
+        let tunnel = self.inventory.tunnels.get(port).map(|tunnel| &tunnel.spec.bridge);
+        let home = tunnel.map_or_else(|| self.inventory.port(port).map(|port| &port.spec.bridge), Ok)?;
         match &filter.bridge {
             Some(bridge) if bridge != home => Err(ControlError::PortElsewhere(port.clone(), home.clone(), bridge.clone())),
             _ => self.chosen(Some(home)),
@@ -132,16 +134,17 @@ impl Switch {
         let ports: Vec<(PortName, PortId)> = match names {
             [_, ..] => names.iter().map(|name| Ok((name.clone(), self.port_id(name)?))).collect::<Result<_, ControlError>>()?,
             [] => {
-                let ports = self.ports.iter().map(|(name, port)| (name.clone(), port.id));
-                let tunnels = self.tunnels.iter().filter_map(|(name, tunnel)| Some((name.clone(), tunnel.live()?.id)));
-                let uplinks = self.uplinks.iter().map(|(name, uplink)| (name.clone(), uplink.port));
+                let ports = self.inventory.ports.iter().map(|(name, port)| (name.clone(), port.id));
+                let tunnels =
+                    self.inventory.tunnels.iter().filter_map(|(name, tunnel)| Some((name.clone(), tunnel.live()?.id)));
+                let uplinks = self.inventory.uplinks.iter().map(|(name, uplink)| (name.clone(), uplink.port));
                 let all: BTreeMap<PortName, PortId> = ports.chain(tunnels).chain(uplinks).collect();
                 all.into_iter().collect()
             }
         };
         let ids: Vec<PortId> = ports.iter().map(|(_, id)| *id).collect();
         let mut sums = vec![Counters::default(); ids.len()];
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             let counters = worker.ask(|reply| Command::Counters(ids.clone(), reply))?;
             sums.iter_mut().zip(&counters).for_each(|(sum, part)| sum.add(part));
         }
@@ -152,7 +155,7 @@ impl Switch {
         };
         let mut rows: Vec<PortStats> = ports.into_iter().zip(sums).map(row).collect();
         for row in &mut rows {
-            if let Some(uplink) = self.uplinks.get(&row.port) {
+            if let Some(uplink) = self.inventory.uplinks.get(&row.port) {
                 row.counters = self.uplink_counts(uplink)?.counters;
             }
         }
@@ -161,16 +164,16 @@ impl Switch {
 
     /// What containers' runtimes asked for, and what vsctl added to it, is left out: they bring it.
     pub(super) fn export(&self) -> String {
-        let mut layout = self.layout();
+        let mut layout = self.inventory.layout();
         layout.retain(|_, origin| origin.is_of_users());
         let bridges: BTreeSet<BridgeName> = layout.all::<BridgeSpec>().map(|spec| spec.name.clone()).collect();
         layout.retain(|resource, _| resource.bridge().is_none_or(|bridge| bridges.contains(bridge)));
         let network = layout.network();
         let fits = |spec: &&ForwardSpec| network.check_forward(spec).is_ok();
         config::export(&Config {
-            switch: self.file.switch.clone(),
-            nat: self.file.nat.clone(),
-            docker: self.file.docker.clone(),
+            switch: self.ledger.file.switch.clone(),
+            nat: self.ledger.file.nat.clone(),
+            docker: self.ledger.file.docker.clone(),
             warnings: Vec::new(),
             forwards: layout.all().filter(fits).cloned().collect(),
             uplinks: layout.all().cloned().collect(),
@@ -182,16 +185,16 @@ impl Switch {
 
     /// The number of a port, tunnel or uplink.
     pub(super) fn port_id(&self, name: &PortName) -> Result<PortId, ControlError> {
-        let uplink = self.uplinks.get(name).map(|uplink| uplink.port);
-        let tunnel = || self.tunnels.get(name).and_then(|tunnel| Some(tunnel.live()?.id));
-        uplink.or_else(tunnel).map_or_else(|| self.port(name).map(|port| port.id), Ok)
+        let uplink = self.inventory.uplinks.get(name).map(|uplink| uplink.port);
+        let tunnel = || self.inventory.tunnels.get(name).and_then(|tunnel| Some(tunnel.live()?.id));
+        uplink.or_else(tunnel).map_or_else(|| self.inventory.port(name).map(|port| port.id), Ok)
     }
 
     /// A bridge's addresses, of all workers together: the youngest sight of each.
     fn table(&self, bridge: &Bridge) -> Result<FdbListing, Stopped> {
         let mut rows = BTreeMap::new();
         let mut evictions = 0;
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             let part = worker.ask(|reply| Command::Fdb(bridge.id, reply))?;
             evictions += part.evictions;
             for row in part.rows {

@@ -41,7 +41,7 @@ impl Switch {
     pub(super) fn build(&mut self, wanted: Layout) -> Result<Vec<String>, ControlError> {
         let (mut errors, mut notes, mut undo) = (Vec::new(), Vec::new(), Vec::new());
         let steps = plan::steps(&Layout::default(), &wanted);
-        let left: BTreeSet<PortName> = self.state.made.ports.keys().cloned().collect();
+        let left: BTreeSet<PortName> = self.ledger.state.made.ports.keys().cloned().collect();
         self.journal_all(wanted.all().cloned())?;
         for step in steps {
             match (self.perform(step.clone()), step) {
@@ -52,11 +52,12 @@ impl Switch {
                 (Err(error), _) => errors.push(error),
             }
         }
-        let has_device = |name: &PortName| self.ports.get(name).is_some_and(|port| port.presence.state().has_device());
-        self.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
+        let has_device =
+            |name: &PortName| self.inventory.ports.get(name).is_some_and(|port| port.presence.state().has_device());
+        self.ledger.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
-            self.state.forget_overruled(&self.file);
-            let unkept = self.state_file.try_save(&self.state).err();
+            self.ledger.state.forget_overruled(&self.ledger.file);
+            let unkept = self.ledger.state_file.try_save(&self.ledger.state).err();
             notes.extend(
                 unkept.map(|error| format!("{error}; the switch runs, but what vsctl and Docker want to change is refused")),
             );
@@ -81,13 +82,13 @@ impl Switch {
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
-            Step::Delete(ResourceKey::Port(name)) => self.ports.get(name).is_some_and(|port| !port.reopened),
+            Step::Delete(ResourceKey::Port(name)) => self.inventory.ports.get(name).is_some_and(|port| !port.reopened),
             Step::Delete(ResourceKey::Vxlan(_)) => true,
             _ => false,
         });
         let undo = undo.collect();
         self.take_back(undo);
-        if let Err(error) = self.state_file.save(&self.state) {
+        if let Err(error) = self.ledger.save() {
             tracing::warn!("{error}");
         }
     }
@@ -103,12 +104,12 @@ impl Switch {
                 Ok(Step::Delete(key))
             }
             Step::Set(resource, origin) => {
-                let (old, old_origin) = self.resource(&resource.key())?;
+                let (old, old_origin) = self.inventory.resource(&resource.key())?;
                 self.change_to(resource, origin)?;
                 Ok(Step::Set(old, old_origin))
             }
             Step::Delete(key) => {
-                let (old, origin) = self.resource(&key)?;
+                let (old, origin) = self.inventory.resource(&key)?;
                 self.remove(&key)?;
                 Ok(Step::Add(old, origin))
             }
@@ -146,76 +147,44 @@ impl Switch {
         }
     }
 
-    /// A resource as it runs, with who asked for it.
-    pub(super) fn resource(&self, key: &ResourceKey) -> Result<(Resource, Origin), ControlError> {
-        Ok(match key {
-            ResourceKey::Uplink(name) => self.uplink(name).map(|uplink| (uplink.spec.clone().into(), uplink.origin))?,
-            ResourceKey::Bridge(name) => self.bridge(name).map(|bridge| (bridge.spec.clone().into(), bridge.origin))?,
-            ResourceKey::Vxlan(name) => self.tunnel(name).map(|tunnel| (tunnel.spec.clone().into(), tunnel.origin))?,
-            ResourceKey::Port(name) => self.port(name).map(|port| (port.spec.clone().into(), port.origin))?,
-            ResourceKey::Forward(key) => self.forward(key).map(|(spec, origin)| (spec.clone().into(), *origin))?,
-        })
-    }
-
-    /// Everything that runs.
-    pub(super) fn layout(&self) -> Layout {
-        let uplinks = self.uplinks.keys().cloned().map(ResourceKey::Uplink);
-        let bridges = self.bridges.keys().cloned().map(ResourceKey::Bridge);
-        let tunnels = self.tunnels.keys().cloned().map(ResourceKey::Vxlan);
-        let ports = self.ports.keys().cloned().map(ResourceKey::Port);
-        let forwards = self.forwards.keys().cloned().map(ResourceKey::Forward);
-        let keys = uplinks.chain(bridges).chain(tunnels).chain(ports).chain(forwards);
-        keys.filter_map(|key| self.resource(&key).ok()).collect()
-    }
-
-    /// Whether a resource is there and has no device, or no sockets.
-    pub(super) fn is_missing(&self, key: &ResourceKey) -> bool {
-        match key {
-            ResourceKey::Uplink(name) => self.uplinks.get(name).is_some_and(|uplink| !uplink.presence.state().has_device()),
-            ResourceKey::Port(name) => self.ports.get(name).is_some_and(|port| !port.presence.state().has_device()),
-            ResourceKey::Vxlan(name) => self.tunnels.get(name).is_some_and(|tunnel| tunnel.live().is_none()),
-            ResourceKey::Bridge(_) | ResourceKey::Forward(_) => false,
-        }
-    }
-
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
-        let id = BridgeId(self.bridge_ids.vacancy());
+        let id = BridgeId(self.inventory.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
-        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
-        self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
-        self.bridge_ids.insert(id.0, ());
-        self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        self.plane.tell_all(|| Command::SetBridge(id, settings.clone()))?;
+        self.plane.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
+        self.inventory.bridge_ids.insert(id.0, ());
+        self.inventory.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;
         self.tell_services();
         Ok(())
     }
 
     fn drop_bridge(&mut self, name: &BridgeName) -> Result<(), ControlError> {
-        let Some(bridge) = self.bridges.remove(name) else { return Ok(()) };
-        self.bridge_ids.remove(bridge.id.0);
-        self.tell_all(|| Command::RemoveBridge(bridge.id))?;
+        let Some(bridge) = self.inventory.bridges.remove(name) else { return Ok(()) };
+        self.inventory.bridge_ids.remove(bridge.id.0);
+        self.plane.tell_all(|| Command::RemoveBridge(bridge.id))?;
         self.tell_gateways()?;
         self.tell_services();
         Ok(())
     }
 
     fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
-        let Bridge { id, spec: old, .. } = self.bridge(&spec.name)?;
+        let Bridge { id, spec: old, .. } = self.inventory.bridge(&spec.name)?;
         let (id, old) = (*id, old.clone());
         self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
-        let (before, tunnels) = (self.port_mtu(&spec.name)?, self.tunnels_mtu(&spec.name));
+        let (before, tunnels) = (self.inventory.port_mtu(&spec.name)?, self.inventory.tunnels_mtu(&spec.name));
         let mtu = tunnels.map_or(spec.mtu, |most| spec.mtu.min(most));
         if mtu != before || spec.addresses != old.addresses {
             self.change_stations(&spec.name, (mtu, &spec.addresses), (before, &old.addresses))?;
         }
         self.set_tunnels_ageing(&spec.name, settings.ageing);
-        self.tell_all(|| Command::SetBridge(id, settings.clone()))?;
-        self.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
-        self.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        self.plane.tell_all(|| Command::SetBridge(id, settings.clone()))?;
+        self.plane.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
+        self.inventory.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;
         self.tell_services();
         Ok(())
@@ -223,14 +192,15 @@ impl Switch {
 
     /// Gives the devices of a bridge another MTU; all or none.
     pub(super) fn change_mtu(&mut self, bridge: &BridgeName, mtu: u16, old: u16) -> Result<(), ControlError> {
-        let gateways = self.bridge(bridge)?.spec.addresses.clone();
+        let gateways = self.inventory.bridge(bridge)?.spec.addresses.clone();
         self.change_stations(bridge, (mtu, &gateways), (old, &gateways))
     }
 
     /// Gives the devices of a bridge another MTU and other default routes; all or none.
     fn change_stations(&self, bridge: &BridgeName, new: (u16, &[IpNet]), old: (u16, &[IpNet])) -> Result<(), ControlError> {
         check_ipv6_mtu(bridge, new.1, new.0)?;
-        let members = || self.ports.values().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
+        let members =
+            || self.inventory.ports.values().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
             if let Err(error) = attach::reconfigure(spec, spec, new.0, &self.gateways_of(spec, new.1)) {

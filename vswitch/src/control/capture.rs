@@ -77,8 +77,8 @@ impl Switch {
     /// # Errors
     /// No such port, not a filter, or too many captures.
     pub fn capture(&mut self, request: &CaptureRequest) -> Result<(u64, mpsc::Receiver<Bytes>), ControlError> {
-        self.captures.running.retain(|_, capture| !capture.over.load(Ordering::Relaxed));
-        if self.captures.running.len() >= MOST {
+        self.plane.captures.running.retain(|_, capture| !capture.over.load(Ordering::Relaxed));
+        if self.plane.captures.running.len() >= MOST {
             return Err(ControlError::Captures(MOST));
         }
         let program = Program::new(&request.filter)?;
@@ -90,14 +90,14 @@ impl Switch {
         let ports = (!names.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
         let (tap, control, stream) = capture::open(program, interfaces, limits);
-        let id = CaptureId(self.captures.next);
-        self.captures.next += 1;
+        let id = CaptureId(self.plane.captures.next);
+        self.plane.captures.next += 1;
         let over = Arc::new(AtomicBool::new(false));
-        self.captures.running.insert(id, Running { control, ports: ports.clone(), over: Arc::clone(&over) });
-        self.tell_all(|| Command::StartCapture(id, ports.clone(), tap.clone()))?;
+        self.plane.captures.running.insert(id, Running { control, ports: ports.clone(), over: Arc::clone(&over) });
+        self.plane.tell_all(|| Command::StartCapture(id, ports.clone(), tap.clone()))?;
         drop(tap);
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        let workers = self.workers.clone();
+        let workers = self.plane.workers.clone();
         std::thread::Builder::new().name(format!("capture-{}", id.0)).spawn(move || {
             pump(stream, &sender);
             workers.iter().for_each(|worker| worker.hint(Command::StopCapture(id)));
@@ -109,15 +109,15 @@ impl Switch {
     /// The ports, tunnels and uplinks with these names; all, if there are none.
     fn interfaces(&self, names: &[PortName]) -> Result<Vec<Interface>, ControlError> {
         let tunnel = |tunnel: &TunnelPort| Some(tunnel_interface(tunnel.live()?.id, &tunnel.spec));
-        let ports = self.ports.values().map(|port| interface(port.id, &port.spec));
-        let uplinks = self.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
-        let all = ports.chain(self.tunnels.values().filter_map(tunnel)).chain(uplinks);
+        let ports = self.inventory.ports.values().map(|port| interface(port.id, &port.spec));
+        let uplinks = self.inventory.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
+        let all = ports.chain(self.inventory.tunnels.values().filter_map(tunnel)).chain(uplinks);
         let wanted = names.iter().map(|name| self.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
         Ok(all.filter(|interface| wanted.is_empty() || wanted.contains(&PortId(interface.port))).collect())
     }
 
     pub(super) fn stop_capture(&self, number: u64) -> Result<Reply, ControlError> {
-        let capture = self.captures.running.get(&CaptureId(number)).ok_or(ControlError::NoCapture(number))?;
+        let capture = self.plane.captures.running.get(&CaptureId(number)).ok_or(ControlError::NoCapture(number))?;
         capture.control.stop();
         Ok(Reply::Done(Vec::new()))
     }

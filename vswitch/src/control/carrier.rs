@@ -15,12 +15,12 @@ impl Switch {
         let failed = |error| ControlError::Attach(spec.name.clone(), error);
         match spec.kind {
             PortKind::Tap => {
-                let router = self.router()?;
+                let router = self.plane.router()?;
                 let Some(queue) = router.ask(|reply| Command::Duplicate(id, reply))? else { return Ok(()) };
-                let set = tun::set_carrier(queue.as_fd(), !spec.down);
+                let set = tun::set_carrier(queue.as_fd(), !spec.policy.down);
                 set.map_err(|errno| ControlError::Carrier(spec.name.clone(), errno.into()))
             }
-            PortKind::Veth => attach::set_switch_end(spec, !spec.down).map_err(failed),
+            PortKind::Veth => attach::set_switch_end(spec, !spec.policy.down).map_err(failed),
             PortKind::Link => Ok(()),
         }
     }

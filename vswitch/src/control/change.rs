@@ -4,8 +4,8 @@ use super::plan::{self, Step};
 use super::{ControlError, Switch};
 use crate::config::{Change, State};
 use api::{
-    BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortChange, PortKind, PortName, PortSpec, RateChange, Reply, Resource,
-    ResourceKey, SpecError, UplinkSpec, VlanChange, VlanMode, VxlanChange,
+    BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortChange, PortKind, PortName, PortPolicy, PortSpec, RateChange, Reply,
+    Resource, ResourceKey, SpecError, UplinkSpec, VlanChange, VlanMode, VxlanChange,
 };
 
 impl Switch {
@@ -25,7 +25,7 @@ impl Switch {
         let steps = vec![step(resource.clone(), Origin::Runtime)];
         let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
         if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
-            let all = self.layout().network().warnings();
+            let all = self.inventory.layout().network().warnings();
             notes.extend(all.iter().filter(|warning| warning.concerns(&name)).map(ToString::to_string));
         }
         Ok(reply)
@@ -33,13 +33,13 @@ impl Switch {
 
     /// Deletes a resource. One that vsctl added and the file left no room for is forgotten.
     pub(super) fn delete(&mut self, key: &ResourceKey) -> Result<Reply, ControlError> {
-        let is_there = self.resource(key).is_ok();
-        if !is_there && matches!(self.state.changes.0.get(key), Some(Change::Set(_))) {
+        let is_there = self.inventory.resource(key).is_ok();
+        if !is_there && matches!(self.ledger.state.changes.0.get(key), Some(Change::Set(_))) {
             return self.remember(|state| state.changes.0.remove(key), Vec::new());
         }
         self.check_deletable(key)?;
         // That it was deleted matters only if the file names it, for the next start will say so.
-        let in_file = self.file.has(key);
+        let in_file = self.ledger.file.has(key);
         let forget = |state: &mut State| match in_file {
             true => state.changes.0.insert(key.clone(), Change::Deleted),
             false => state.changes.0.remove(key),
@@ -48,25 +48,25 @@ impl Switch {
     }
 
     fn check_new(&self, resource: &Resource) -> Result<(), ControlError> {
-        let layout = self.layout();
+        let layout = self.inventory.layout();
         match resource {
-            Resource::Bridge(spec) if self.bridges.contains_key(&spec.name) => {
+            Resource::Bridge(spec) if self.inventory.bridges.contains_key(&spec.name) => {
                 return Err(ControlError::BridgeExists(spec.name.clone()));
             }
             Resource::Bridge(spec) => layout.network().check_bridge(spec)?,
-            Resource::Uplink(spec) if self.uplinks.contains_key(&spec.name) => {
+            Resource::Uplink(spec) if self.inventory.uplinks.contains_key(&spec.name) => {
                 return Err(ControlError::UplinkExists(spec.name.clone()));
             }
             Resource::Uplink(spec) => layout.network().check_uplink(spec)?,
             Resource::Port(spec) => {
-                if let Some(port) = self.ports.get(&spec.name) {
+                if let Some(port) = self.inventory.ports.get(&spec.name) {
                     return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
                 }
                 layout.network().check_port(spec)?;
                 self.check_no_tunnel(&spec.name)?;
             }
             Resource::Vxlan(spec) => self.check_no_tunnel(&spec.name)?,
-            Resource::Forward(spec) => match self.forwards.get(&spec.key) {
+            Resource::Forward(spec) => match self.inventory.forwards.get(&spec.key) {
                 Some((old, _)) => return Err(ControlError::ForwardExists(spec.key.clone(), old.to)),
                 None => layout.network().check_forward(spec)?,
             },
@@ -75,7 +75,7 @@ impl Switch {
     }
 
     fn check_no_tunnel(&self, name: &PortName) -> Result<(), ControlError> {
-        match self.tunnels.get(name) {
+        match self.inventory.tunnels.get(name) {
             Some(tunnel) => Err(ControlError::VxlanExists(name.clone(), tunnel.spec.bridge.clone())),
             None => Ok(()),
         }
@@ -86,32 +86,32 @@ impl Switch {
             ResourceKey::Bridge(name) => self.check_unused_bridge(name),
             ResourceKey::Uplink(name) => self.check_unused_uplink(name),
             ResourceKey::Port(name) => self.own_port(name).map(drop),
-            ResourceKey::Vxlan(_) | ResourceKey::Forward(_) => self.resource(key).map(drop),
+            ResourceKey::Vxlan(_) | ResourceKey::Forward(_) => self.inventory.resource(key).map(drop),
         }
     }
 
     fn check_unused_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
         self.check_own_bridge(name)?;
-        let on_it: Vec<_> = self.ports.values().filter(|port| port.spec.bridge == *name).collect();
+        let on_it: Vec<_> = self.inventory.ports.values().filter(|port| port.spec.bridge == *name).collect();
         if let Some(first) = on_it.first() {
             return Err(ControlError::BridgeInUse(name.clone(), on_it.len(), first.spec.name.clone()));
         }
         self.check_unforwarded(name)?;
-        match self.tunnels.values().find(|tunnel| tunnel.spec.bridge == *name) {
+        match self.inventory.tunnels.values().find(|tunnel| tunnel.spec.bridge == *name) {
             Some(tunnel) => Err(ControlError::BridgeTunnelled(name.clone(), tunnel.spec.name.clone())),
             None => Ok(()),
         }
     }
 
     fn check_unused_uplink(&self, name: &PortName) -> Result<(), ControlError> {
-        if !self.uplink(name)?.origin.is_of_users() {
+        if !self.inventory.uplink(name)?.origin.is_of_users() {
             return Err(ControlError::DockersUplink(name.clone()));
         }
-        if let Some(bridge) = self.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
+        if let Some(bridge) = self.inventory.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
             let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
             return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));
         }
-        match self.forwards.keys().find(|key| key.uplink == *name) {
+        match self.inventory.forwards.keys().find(|key| key.uplink == *name) {
             Some(key) => {
                 let advice = format!("remove it first with del-forward {key}");
                 Err(ControlError::UplinkInUse(name.clone(), format!("forward {key}"), advice))
@@ -121,32 +121,32 @@ impl Switch {
     }
 
     pub(super) fn set_bridge(&mut self, name: &BridgeName, patch: &Patch) -> Result<Reply, ControlError> {
-        let spec = patch.apply(&self.bridge(name)?.spec)?;
+        let spec = patch.apply(&self.inventory.bridge(name)?.spec)?;
         self.put_bridge(spec)
     }
 
     /// Makes a bridge what this says, if all that depends on it still fits.
     pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
         self.check_own_bridge(&spec.name)?;
-        self.layout().network().check_bridge(&spec)?;
+        self.inventory.layout().network().check_bridge(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
     }
 
     pub(super) fn set_uplink(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
-        let uplink = self.uplink(name)?;
+        let uplink = self.inventory.uplink(name)?;
         if uplink.origin == Origin::Docker {
             return Err(ControlError::DockersUplink(name.clone()));
         }
         let spec: UplinkSpec = patch.apply(&uplink.spec)?;
-        self.layout().network().check_uplink(&spec)?;
+        self.inventory.layout().network().check_uplink(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
     }
 
     /// Whether all forwards still fit if a resource becomes another.
     fn check_forwards_with(&self, resource: impl Into<Resource>) -> Result<(), ControlError> {
-        let mut layout = self.layout();
+        let mut layout = self.inventory.layout();
         layout.insert(resource, Origin::Runtime);
         let network = layout.network();
         Ok(network.forwards.iter().try_for_each(|forward| network.check_forward(forward))?)
@@ -154,12 +154,12 @@ impl Switch {
 
     pub(super) fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
         let spec = changed(self.own_port(name)?.spec.clone(), change)?;
-        self.layout().network().check_port(&spec)?;
+        self.inventory.layout().network().check_port(&spec)?;
         self.put(spec.into(), Step::Set)
     }
 
     pub(super) fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
-        let spec = self.tunnel(name)?.spec.clone().changed(change)?;
+        let spec = self.inventory.tunnel(name)?.spec.clone().changed(change)?;
         self.put(spec.into(), Step::Set)
     }
 
@@ -168,10 +168,11 @@ impl Switch {
         // A key without an IP version means the one that there is.
         let other = ForwardKey { v6: true, ..key.clone() };
         let is_known = |key: &ForwardKey| {
-            self.forwards.contains_key(key) || self.state.changes.0.contains_key(&ResourceKey::Forward(key.clone()))
+            self.inventory.forwards.contains_key(key)
+                || self.ledger.state.changes.0.contains_key(&ResourceKey::Forward(key.clone()))
         };
         let key = if is_known(key) || !is_known(&other) { key } else { &other };
-        match self.forwards.get(key) {
+        match self.inventory.forwards.get(key) {
             Some((_, Origin::Docker)) => self.withdraw_port(key),
             Some((_, Origin::Container)) => self.withdraw_container_port(key),
             _ => self.delete(&ResourceKey::Forward(key.clone())),
@@ -182,12 +183,12 @@ impl Switch {
     /// it is not what it should be.
     pub(super) fn change<T>(&mut self, origin: Origin, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
         let steps = |switch: &Self| {
-            let mut steps = plan::steps(&switch.layout(), &switch.wanted().0);
+            let mut steps = plan::steps(&switch.inventory.layout(), &switch.ledger.wanted().0);
             steps.retain(|step| plan::concerns(step, origin));
             steps
         };
         self.remember_and_follow(change, steps)?;
-        self.names.retain(&self.state.docker);
+        self.docker.names.retain(&self.ledger.state.docker);
         Ok(())
     }
 
@@ -221,7 +222,7 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
     };
     let netns = change.netns.or(spec.netns);
     let limit = match change.broadcast_limit {
-        None => spec.broadcast_limit,
+        None => spec.policy.broadcast_limit,
         Some(0) => None,
         limit => limit,
     };
@@ -232,12 +233,14 @@ fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError>
         mac: change.mac.or(spec.mac),
         addresses: change.addresses.unwrap_or(spec.addresses),
         vlans,
-        guard: change.guard.unwrap_or(spec.guard),
-        protected: change.protected.unwrap_or(spec.protected),
-        down: change.down.unwrap_or(spec.down),
-        broadcast_limit: limit,
-        send_rate: change.send_rate.map_or(spec.send_rate, RateChange::rate),
-        receive_rate: change.receive_rate.map_or(spec.receive_rate, RateChange::rate),
+        policy: PortPolicy {
+            guard: change.guard.unwrap_or(spec.policy.guard),
+            protected: change.protected.unwrap_or(spec.policy.protected),
+            down: change.down.unwrap_or(spec.policy.down),
+            broadcast_limit: limit,
+            send_rate: change.send_rate.map_or(spec.policy.send_rate, RateChange::rate),
+            receive_rate: change.receive_rate.map_or(spec.policy.receive_rate, RateChange::rate),
+        },
         offload: change.offload.unwrap_or(spec.offload),
         name: spec.name,
         bridge: spec.bridge,

@@ -19,18 +19,18 @@ impl Switch {
         keep: impl FnOnce(&mut State) -> T,
         steps: impl FnOnce(&Self) -> Vec<Step>,
     ) -> Result<Reply, ControlError> {
-        let before = self.state.clone();
-        keep(&mut self.state);
+        let before = self.ledger.state.clone();
+        keep(&mut self.ledger.state);
         let steps = steps(self);
-        let kept = self.state_file.save(&self.state_after(&steps)).map_err(ControlError::State);
+        let kept = self.ledger.state_file.save(&self.state_after(&steps)).map_err(ControlError::State);
         let is_kept = kept.is_ok();
         let done = kept.and_then(|()| self.apply(steps));
         if done.is_err() {
-            let made = std::mem::take(&mut self.state.made);
-            self.state = State { made, ..before };
+            let made = std::mem::take(&mut self.ledger.state.made);
+            self.ledger.state = State { made, ..before };
         }
         // What was removed on the way, or not made, is written down too.
-        if is_kept && let Err(error) = self.state_file.save(&self.state) {
+        if is_kept && let Err(error) = self.ledger.save() {
             tracing::warn!("{error}");
         }
         done.map(|_| Reply::Done(Vec::new()))
@@ -38,7 +38,7 @@ impl Switch {
 
     /// The state with all that the steps are about to make, so that it is kept by the write that keeps the change, and needs none of its own.
     fn state_after(&self, steps: &[Step]) -> State {
-        let mut state = self.state.clone();
+        let mut state = self.ledger.state.clone();
         for step in steps {
             if let Step::Add(Resource::Port(spec), _) | Step::Set(Resource::Port(spec), _) = step {
                 state.made.expect(spec);
@@ -50,11 +50,11 @@ impl Switch {
 
     /// Writes down what was made, unless that is known. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
     pub(super) fn write_down(&mut self) -> Result<(), ControlError> {
-        if self.state_file.known_made().is_some_and(|known| known.covers(&self.state.made)) {
+        if self.ledger.state_file.known_made().is_some_and(|known| known.covers(&self.ledger.state.made)) {
             return Ok(());
         }
-        match self.state_file.save(&self.state) {
-            Err(error) if self.started_up => Err(ControlError::State(error)),
+        match self.ledger.save() {
+            Err(error) if self.started_up => Err(error),
             _ => Ok(()),
         }
     }
@@ -74,8 +74,8 @@ impl Switch {
     }
 
     fn list_changes(&self) -> Vec<ChangeInfo> {
-        let (_, notes) = config::merge(&self.file, &self.state);
-        self.state.changes.0.iter().map(|(key, change)| row(key, change, &notes)).collect()
+        let (_, notes) = config::merge(&self.ledger.file, &self.ledger.state);
+        self.ledger.state.changes.0.iter().map(|(key, change)| row(key, change, &notes)).collect()
     }
 }
 

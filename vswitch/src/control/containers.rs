@@ -3,68 +3,25 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
-use packet::Mac;
 
-use super::{ControlError, Port, Switch};
+use super::refusal::hint;
+use super::{ContainerRefusal, ControlError, Port, Switch};
 use crate::attach::{self, AttachError};
 use crate::config::Layout;
 use crate::containers::{self, AddressError, Containers, Interface, Subnets};
 use crate::docker::default_mac;
-use crate::host::HostError;
 use api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerInfo, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey,
     ForwardSpec, Netns, NetworkName, Origin, PortName, PortSpec, PortState, Reply, ResourceKey, Runtime, UplinkSpec,
 };
 
-/// Why a container does not get what its plugin asks for.
-#[derive(Debug, thiserror::Error)]
-pub enum ContainerRefusal {
-    /// Its network is not there.
-    #[error("there is no bridge \"{0}\"{bridges}: add it to switch.toml, or have the network make it with `subnets`", bridges = .1)]
-    NoBridge(BridgeName, String),
-    /// A bridge of another kind.
-    #[error("bridge \"{0}\" is there already, with other subnets: use another name, or leave the subnets to that bridge")]
-    OtherBridge(BridgeName),
-    /// Its address.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// Its MAC address.
-    #[error("the MAC address {0} is that of {1} already: use another")]
-    MacTaken(Mac, String),
-    /// Nothing can be published.
-    #[error("port {0} cannot be published: bridge \"{1}\" has no uplink, by which it would be reached")]
-    NoUplink(u16, BridgeName),
-    /// Nothing to lead to.
-    #[error("port {0} cannot be published: the container has no address of the IP version that it would listen on")]
-    NoTarget(u16),
-    /// The host's own namespace.
-    #[error("{} is the network namespace that vswitchd itself is in: a container has one of its own", .0.display().to_string().escape_debug())]
-    OwnNetns(PathBuf),
-    /// The runtime itself holds the port.
-    #[error(
-        "{0}; Podman itself may hold it, for it reserves what it publishes: `enable_port_reservation = false` under [engine] of \
-         containers.conf leaves it to the switch"
-    )]
-    Reserved(HostError),
-    /// It is not as it was made.
-    #[error("interface \"{0}\" of the container is not as it was made: {1}")]
-    Changed(String, String),
-    /// Nothing is known of it.
-    #[error("the switch knows no interface {0}: it was removed, or its container was taken for dead; start it again")]
-    Unknown(ContainerKey),
-    /// More than fits.
-    #[error("there are {most} interfaces of containers already, the most that the switch takes: remove some first", most = containers::MOST_INTERFACES)]
-    TooMany,
-}
-
 impl Switch {
     pub(super) fn attach_container(&mut self, spec: ContainerSpec) -> Result<Reply, ControlError> {
         let key = spec.key.clone();
         let runtime = key.runtime;
-        let mut wanted = self.state.containers.clone();
+        let mut wanted = self.ledger.state.containers.clone();
         let old = wanted.0.remove(&key);
         wanted.0.retain(|_, interface| interface.is_alive() || !may_be_in_the_way(interface, &spec));
         if wanted.0.len() >= containers::MOST_INTERFACES {
@@ -80,7 +37,8 @@ impl Switch {
         }
         wanted.0.insert(key.clone(), interface);
         // What is different is made anew: routes, of which a port knows nothing, are set when its device is made.
-        let has_device = |port: &PortName| self.ports.get(port).is_some_and(|port: &Port| port.presence.state().has_device());
+        let has_device =
+            |port: &PortName| self.inventory.ports.get(port).is_some_and(|port: &Port| port.presence.state().has_device());
         let old = old.filter(|old| wanted.0.get(&key) != Some(old) || !has_device(&old.port));
         if old.is_some() {
             self.change(Origin::Container, |state| state.containers.0.remove(&key))?;
@@ -123,7 +81,10 @@ impl Switch {
         let bridge = self.network_bridge(spec.key.runtime, &spec.network, &layout)?;
         layout.insert(bridge.clone(), Origin::Container);
         let addresses = self.container_addresses(&spec, &bridge, &layout, old)?;
-        let mac = spec.mac.or_else(|| default_mac(&addresses)).unwrap_or_else(|| self.state.station_mac(&spec.key.to_string()));
+        let mac = spec
+            .mac
+            .or_else(|| default_mac(&addresses))
+            .unwrap_or_else(|| self.ledger.state.station_mac(&spec.key.to_string()));
         let taken = layout.all::<PortSpec>().find(|port| port.bridge == bridge.name && port.mac == Some(mac));
         if let Some(port) = taken {
             return Err(ContainerRefusal::MacTaken(mac, self.whose_port(port)).into());
@@ -151,8 +112,8 @@ impl Switch {
 
     /// What runs, without what containers have that are not among these.
     fn layout_beside(&self, others: &Containers) -> Layout {
-        let mut layout = self.layout();
-        for (_, interface) in self.state.containers.0.iter().filter(|(key, _)| !others.0.contains_key(key)) {
+        let mut layout = self.inventory.layout();
+        for (_, interface) in self.ledger.state.containers.0.iter().filter(|(key, _)| !others.0.contains_key(key)) {
             layout.remove(&ResourceKey::Port(interface.port.clone()));
             interface.published.iter().for_each(|forward| layout.remove(&ResourceKey::Forward(forward.key.clone())));
         }
@@ -181,7 +142,7 @@ impl Switch {
         let missing = || ContainerRefusal::NoBridge(network.bridge.clone(), choices());
         let make = network.make.as_ref().ok_or_else(missing)?;
         let mut layout = layout.clone();
-        let (uplink, spec) = containers::make_bridge(make, network.internal, self.file.docker.uplink.as_ref());
+        let (uplink, spec) = containers::make_bridge(make, network.internal, self.ledger.file.docker.uplink.as_ref());
         if let Some(uplink) = uplink {
             layout.network().check_uplink(&uplink)?;
             layout.insert_new(uplink, Origin::Container);
@@ -192,7 +153,7 @@ impl Switch {
 
     /// Whether only this network of a runtime's is on its bridge, so that it may be made anew.
     fn is_alone(&self, runtime: Runtime, network: &ContainerNetwork) -> bool {
-        let on_it = self.state.containers.0.iter().filter(|(_, interface)| interface.network.bridge == network.bridge);
+        let on_it = self.ledger.state.containers.0.iter().filter(|(_, interface)| interface.network.bridge == network.bridge);
         on_it.into_iter().all(|(key, interface)| key.runtime == runtime && interface.network.name == network.name)
     }
 
@@ -228,7 +189,7 @@ impl Switch {
 
     /// The addresses that the gateway of a bridge has heard from, whether they are of ports or of other stations behind them.
     fn heard_on(&self, bridge: &BridgeSpec) -> Vec<IpAddr> {
-        let rows = self.bridges.get(&bridge.name).and_then(|bridge| self.neighbor_rows(bridge.id).ok());
+        let rows = self.inventory.bridges.get(&bridge.name).and_then(|bridge| self.neighbor_rows(bridge.id).ok());
         rows.into_iter().flatten().filter(|row| row.mac.is_some()).map(|row| row.address).collect()
     }
 
@@ -246,7 +207,7 @@ impl Switch {
             return Ok(Vec::new());
         };
         let mut layout = layout.clone();
-        let (uplink, _) = containers::make_bridge(bridge, internal, self.file.docker.uplink.as_ref());
+        let (uplink, _) = containers::make_bridge(bridge, internal, self.ledger.file.docker.uplink.as_ref());
         if let Some(uplink) = uplink {
             layout.insert_new(uplink, Origin::Container);
         }
@@ -276,15 +237,15 @@ impl Switch {
     }
 
     pub(super) fn check_container_network(&self, runtime: Runtime, network: &ContainerNetwork) -> Result<Reply, ControlError> {
-        self.network_bridge(runtime, network, &self.layout()).map(|_| Reply::Done(Vec::new()))
+        self.network_bridge(runtime, network, &self.inventory.layout()).map(|_| Reply::Done(Vec::new()))
     }
 
     pub(super) fn detach_container(&mut self, key: &ContainerKey) -> Result<Reply, ControlError> {
-        let mut left = self.state.containers.clone();
+        let mut left = self.ledger.state.containers.clone();
         if left.0.remove(key).is_some_and(|gone| !gone.published.is_empty()) {
             self.hand_on_ports(key, &mut left);
         }
-        if left != self.state.containers {
+        if left != self.ledger.state.containers {
             self.change(Origin::Container, |state| state.containers = left)?;
         }
         Ok(Reply::Done(Vec::new()))
@@ -313,7 +274,7 @@ impl Switch {
         let goes = |key: &ContainerKey, interface: &Interface| {
             key.runtime == runtime && interface.network.name == *network && !kept.contains(key)
         };
-        if self.state.containers.0.iter().any(|(key, interface)| goes(key, interface)) {
+        if self.ledger.state.containers.0.iter().any(|(key, interface)| goes(key, interface)) {
             self.change(Origin::Container, |state| state.containers.0.retain(|key, interface| !goes(key, interface)))?;
         }
         Ok(Reply::Done(Vec::new()))
@@ -322,14 +283,14 @@ impl Switch {
     /// Describes an interface that is as it was made.
     pub(super) fn check_container(&self, key: &ContainerKey) -> Result<Reply, ControlError> {
         let unknown = || ContainerRefusal::Unknown(key.clone());
-        let interface = self.state.containers.0.get(key).ok_or_else(unknown)?;
-        let port = self.ports.get(&interface.port).ok_or_else(unknown)?;
+        let interface = self.ledger.state.containers.0.get(key).ok_or_else(unknown)?;
+        let port = self.inventory.ports.get(&interface.port).ok_or_else(unknown)?;
         let changed = |what: String| ContainerRefusal::Changed(key.ifname.to_string(), what);
         let state = port.presence.state();
         if *state != PortState::Up {
             return Err(changed(state.to_string()).into());
         }
-        let gateways = interface.gateways(&self.bridge(&port.spec.bridge)?.spec.addresses);
+        let gateways = interface.gateways(&self.inventory.bridge(&port.spec.bridge)?.spec.addresses);
         let differs = attach::difference(&port.spec, &gateways).map_err(|error| changed(error.to_string()))?;
         match differs {
             Some(what) => Err(changed(what).into()),
@@ -339,9 +300,9 @@ impl Switch {
 
     fn container_info(&self, key: &ContainerKey) -> Result<Reply, ControlError> {
         let unknown = || ContainerRefusal::Unknown(key.clone());
-        let interface = self.state.containers.0.get(key).ok_or_else(unknown)?;
-        self.port(&interface.port)?;
-        let bridge = &self.bridge(&interface.network.bridge)?.spec;
+        let interface = self.ledger.state.containers.0.get(key).ok_or_else(unknown)?;
+        self.inventory.port(&interface.port)?;
+        let bridge = &self.inventory.bridge(&interface.network.bridge)?.spec;
         let gateways = attach::default_gateways(&interface.addresses, &interface.gateways(&bridge.addresses));
         let is_reached = |address: &IpAddr| interface.addresses.iter().any(|net| net.contains(address));
         let name_servers: Vec<IpAddr> = bridge.addresses.iter().map(IpNet::addr).filter(is_reached).collect();
@@ -351,7 +312,7 @@ impl Switch {
             port: interface.port.clone(),
             bridge: bridge.name.clone(),
             mac: interface.mac,
-            mtu: self.port_mtu(&bridge.name)?,
+            mtu: self.inventory.port_mtu(&bridge.name)?,
             addresses: interface.addresses.clone(),
             gateways,
             routes: interface.routes.clone(),
@@ -376,11 +337,11 @@ impl Switch {
     /// Forgets interfaces whose containers died before this start.
     pub(super) fn forget_dead_containers(&mut self) {
         let dead = self.dead_containers(|interface| interface.is_alive());
-        self.state.containers.0.retain(|key, _| !dead.contains(key));
+        self.ledger.state.containers.0.retain(|key, _| !dead.contains(key));
     }
 
     fn dead_containers(&self, is_alive: impl Fn(&Interface) -> bool) -> BTreeSet<ContainerKey> {
-        let dead = self.state.containers.0.iter().filter(|(_, interface)| !is_alive(interface));
+        let dead = self.ledger.state.containers.0.iter().filter(|(_, interface)| !is_alive(interface));
         dead.map(|(key, _)| key.clone()).collect()
     }
 
@@ -395,8 +356,8 @@ impl Switch {
 
     /// What runtimes call their networks that are on a bridge.
     pub(super) fn networks_on(&self, bridge: &BridgeName) -> Vec<String> {
-        let mut networks = self.names.networks_on(bridge, &self.state.docker);
-        let others = self.state.containers.0.values().map(|interface| &interface.network);
+        let mut networks = self.docker.names.networks_on(bridge, &self.ledger.state.docker);
+        let others = self.ledger.state.containers.0.values().map(|interface| &interface.network);
         networks.extend(others.filter(|network| network.bridge == *bridge).map(|network| network.name.clone().into()));
         networks.sort();
         networks.dedup();
@@ -405,9 +366,9 @@ impl Switch {
 
     /// Whether a layout leaves every running container its interfaces.
     pub(super) fn check_interfaces(&self, wanted: &Layout) -> Result<(), ControlError> {
-        let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Container);
+        let ports = self.inventory.ports.iter().filter(|(_, port)| port.origin == Origin::Container);
         let lost = ports.map(|(name, _)| name).find(|name| !wanted.has(&ResourceKey::Port((*name).clone())));
-        match lost.and_then(|name| self.state.containers.of_port(name)) {
+        match lost.and_then(|name| self.ledger.state.containers.of_port(name)) {
             None => Ok(()),
             Some((key, interface)) => {
                 let ContainerNetwork { name, bridge, .. } = &interface.network;
@@ -418,7 +379,7 @@ impl Switch {
 
     /// What to call a port in a sentence.
     fn whose_port(&self, port: &api::PortSpec) -> String {
-        match self.state.containers.of_port(&port.name) {
+        match self.ledger.state.containers.of_port(&port.name) {
             Some((key, interface)) => format!("container {}", interface.names.first().map_or(key.container(), String::as_str)),
             None => match &port.netns {
                 Some(Netns::Sandbox(_)) => format!("port \"{}\", a container of Docker's,", port.name),
@@ -431,14 +392,4 @@ impl Switch {
 /// Whether an interface has something that is wanted for another.
 fn may_be_in_the_way(interface: &Interface, spec: &ContainerSpec) -> bool {
     interface.network.bridge == spec.network.bridge || !spec.publish.is_empty()
-}
-
-/// Podman holds the ports that it has published, unless it is told not to.
-fn hint(runtime: Runtime, error: ControlError) -> ControlError {
-    match error {
-        ControlError::Host(error @ HostError::InUse { .. }) if runtime == Runtime::Podman => {
-            ContainerRefusal::Reserved(error).into()
-        }
-        error => error,
-    }
 }

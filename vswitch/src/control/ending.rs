@@ -11,38 +11,45 @@ impl Switch {
     /// Removes every device and namespace that this switch made, but for those of `Self::staying`, which find the next vswitchd at
     /// their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
     pub fn shut_down(mut self, keep: bool) -> Ending {
-        self.captures.stop_all(&self.workers);
+        self.plane.captures.stop_all(&self.plane.workers);
         let staying = self.staying(keep);
         self.hand_over(&staying);
-        let devices: Vec<PortName> =
-            self.ports.values().filter(|port| port.spec.kind != PortKind::Link).map(|port| port.spec.name.clone()).collect();
-        let netns = self.state.made.netns.clone();
+        let devices: Vec<PortName> = self
+            .inventory
+            .ports
+            .values()
+            .filter(|port| port.spec.kind != PortKind::Link)
+            .map(|port| port.spec.name.clone())
+            .collect();
+        let netns = self.ledger.state.made.netns.clone();
         // Devices that stay forward until the workers end.
         let going: Vec<ResourceKey> =
-            self.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(ResourceKey::Port).collect();
-        let tunnels: Vec<ResourceKey> = self.tunnels.keys().cloned().map(ResourceKey::Vxlan).collect();
+            self.inventory.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(ResourceKey::Port).collect();
+        let tunnels: Vec<ResourceKey> = self.inventory.tunnels.keys().cloned().map(ResourceKey::Vxlan).collect();
         for key in going.into_iter().chain(tunnels) {
             if let Err(error) = self.perform(Step::Delete(key)) {
                 tracing::warn!("{error}");
             }
         }
         // An uplink made nothing; its threads end with it.
-        self.uplinks.clear();
-        if let Err(error) = self.state_file.save(&self.state) {
+        self.inventory.uplinks.clear();
+        if let Err(error) = self.ledger.save() {
             tracing::warn!("{error}");
         }
         let devices = devices.into_iter().map(|name| {
-            let (left, why) = (self.ports.contains_key(&name), staying.get(&name).cloned());
+            let (left, why) = (self.inventory.ports.contains_key(&name), staying.get(&name).cloned());
             (left, MadeThing { what: MadeKind::Port, name: name.to_string(), why })
         });
         let netns = netns.into_iter().map(|name| {
-            let why = self.ports.values().find(|port| port.spec.netns == Some(Netns::Name(name.clone())));
+            let why = self.inventory.ports.values().find(|port| port.spec.netns == Some(Netns::Name(name.clone())));
             let why = why.and_then(|port| staying.get(&port.spec.name)).cloned();
-            (self.state.made.netns.contains(&name), MadeThing { what: MadeKind::Netns, name, why })
+            (self.ledger.state.made.netns.contains(&name), MadeThing { what: MadeKind::Netns, name, why })
         });
         let (left, removed): (Vec<_>, Vec<_>) = devices.chain(netns).partition(|(left, _)| *left);
         let things = |things: Vec<(bool, MadeThing)>| things.into_iter().map(|(_, thing)| thing).collect();
-        Ending { pid: std::process::id(), removed: things(removed), left: things(left) }
+        let ending = Ending { pid: std::process::id(), removed: things(removed), left: things(left) };
+        ending.left.iter().for_each(|thing| tracing::info!("left for the next start: {thing}"));
+        ending
     }
 
     /// The ports whose devices stay, with the reason: those in namespaces in which programs run, which would be without a network for
@@ -57,6 +64,6 @@ impl Switch {
             (Ok(programs), Some(netns)) => programs.in_netns(netns).map(|who| format!("{who} in its namespace")),
             (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {error}")),
         };
-        self.ports.iter().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
+        self.inventory.ports.iter().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
     }
 }

@@ -9,120 +9,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
+use super::presence::{Presence, line};
 use super::uplink::bridge_settings;
 use super::{ControlError, Port, Switch};
-use crate::attach::{self, Attachment, End, Heard, Identity, NamespaceNumber, News};
+use crate::attach::{self, End, Heard, Identity, News};
 use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
 use plane::datapath::{PortId, PortSettings};
 use plane::worker::{Command, Handle};
 
 /// Most messages about links between two looks at other work.
 const TURN: usize = 4096;
-/// The shortest time between two lines of the log about one port that has a device: a station may set it down and up as fast as it can.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Most ports of which a reload says that they are not up.
 pub(super) const NAMED: usize = 8;
-
-/// What is known of the device of a port or uplink.
-#[derive(Debug)]
-pub(super) struct Presence {
-    state: PortState,
-    /// The station's end, or the interface of a link. A container's runtime may have it in its hands, between two namespaces.
-    station: Option<End>,
-    /// The switch's end of a veth pair.
-    near: Option<End>,
-    /// That of the station's device, where it can go away on its own.
-    namespace: Option<Identity>,
-    /// Where a container's runtime brings the device.
-    sandbox: Option<NamespaceNumber>,
-    /// What the log said last, and when.
-    told: (PortState, Option<Instant>),
-}
-
-impl Presence {
-    pub(super) fn of(attachment: &Attachment) -> Self {
-        let station = attachment.ends.first().copied();
-        let near = attachment.ends.get(1).copied();
-        let mut presence = Self { station, near, namespace: attachment.namespace, ..Self::always_up() };
-        presence.look();
-        presence
-    }
-
-    /// Of an interface of vswitchd's own namespace.
-    pub(super) fn at(end: End) -> Self {
-        let mut presence = Self { station: Some(end), ..Self::always_up() };
-        presence.look();
-        presence
-    }
-
-    /// Of an uplink that needs no device.
-    pub(super) const fn always_up() -> Self {
-        let told = (PortState::Up, None);
-        Self { state: PortState::Up, station: None, near: None, namespace: None, sandbox: None, told }
-    }
-
-    /// Of what has no device, which the log or the client that asked was told already.
-    pub(super) fn unusable(error: &ControlError) -> Self {
-        let state = PortState::Unusable(error.to_string());
-        Self { told: (state.clone(), None), state, ..Self::always_up() }
-    }
-
-    pub(super) const fn state(&self) -> &PortState {
-        &self.state
-    }
-
-    fn lose(&mut self, state: PortState) {
-        (self.state, self.station, self.near, self.sandbox) = (state, None, None, None);
-    }
-
-    /// Up only if all ends are up and have carrier.
-    fn look(&mut self) {
-        let ends = || self.station.iter().chain(&self.near);
-        self.state = if self.station.is_none() || ends().any(|end| !end.up) {
-            PortState::Down
-        } else if ends().any(|end| !end.carrier) {
-            PortState::NoCarrier
-        } else {
-            PortState::Up
-        };
-    }
-
-    /// Takes note of news, and says whether an end is gone with them. The device of the port `moving` may be brought from the namespace `own`
-    /// to its sandbox and back, and is known by its mark.
-    fn hear(&mut self, news: &News, moving: Option<(&PortName, Option<NamespaceNumber>)>) -> bool {
-        let is_it =
-            |end: &Option<End>| end.is_some_and(|end| (end.namespace, end.index) == (news.end.namespace, news.end.index));
-        let comes = |(name, own): (&PortName, Option<NamespaceNumber>)| {
-            let place = news.end.namespace;
-            news.port.as_ref() == Some(name) && place.is_some() && (place == own || place == self.sandbox)
-        };
-        if is_it(&self.near) {
-            self.near = Some(news.end);
-        } else if is_it(&self.station) && news.gone && moving.is_some() {
-            self.station = None;
-            self.look();
-            return false;
-        } else if is_it(&self.station) || !news.gone && moving.is_some_and(comes) {
-            self.station = Some(news.end);
-        } else {
-            return false;
-        }
-        self.look();
-        news.gone
-    }
-
-    /// What the log has to say, if it is time.
-    fn news(&mut self) -> Option<&PortState> {
-        let due = self.told.1.is_none_or(|at| at.elapsed() >= PAUSE) || !self.state.has_device();
-        if !due || self.told.0 == self.state {
-            return None;
-        }
-        self.told = (self.state.clone(), Some(Instant::now()));
-        Some(&self.state)
-    }
-}
 
 impl Switch {
     /// Takes note of what the kernel said about links since it was last asked, and says whether more may wait.
@@ -147,13 +46,13 @@ impl Switch {
     fn hear(&mut self, news: &News) -> bool {
         let own = self.watch.as_ref().and_then(attach::Watch::own);
         let mut lost = Vec::new();
-        for (name, port) in &mut self.ports {
+        for (name, port) in &mut self.inventory.ports {
             let moving = port.spec.is_handed_over().then_some((name, own));
             if port.presence.hear(news, moving) {
                 lost.push(name.clone());
             }
         }
-        for (name, uplink) in &mut self.uplinks {
+        for (name, uplink) in &mut self.inventory.uplinks {
             if uplink.presence.hear(news, None) {
                 lost.push(name.clone());
             }
@@ -167,7 +66,7 @@ impl Switch {
     /// back, may get the number of the one before, and its device the same index. The kernel tells late what ended with the one before
     /// (`cleanup_net`).
     fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
-        let Some(port) = self.ports.get_mut(name) else { return false };
+        let Some(port) = self.inventory.ports.get_mut(name) else { return false };
         let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
         let is_it = |news: &News| (news.end.namespace, news.end.index) == (gone.end.namespace, gone.end.index);
         let Some(news) = found.into_iter().find(is_it) else { return false };
@@ -177,15 +76,15 @@ impl Switch {
 
     /// The names of the interfaces that are to be taken, of links and uplinks, and are not there.
     fn missing(&self) -> impl Iterator<Item = &str> {
-        let ports = self.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
-        let uplinks = self.uplinks.values().filter(|uplink| !uplink.presence.state.has_device());
+        let ports = self.inventory.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
+        let uplinks = self.inventory.uplinks.values().filter(|uplink| !uplink.presence.state.has_device());
         ports.chain(uplinks.filter_map(|uplink| Some(uplink.spec.device()?.as_str())))
     }
 
     /// Asks about every link, where the kernel could not tell what became of them.
     pub(super) fn look_at_links(&mut self) {
         let (mut looks, mut looked) = (HashMap::new(), HashSet::new());
-        let ports = self.ports.values().filter(|port| port.presence.state.has_device());
+        let ports = self.inventory.ports.values().filter(|port| port.presence.state.has_device());
         let places: HashSet<_> = ports.map(|port| port.spec.netns.clone()).chain([None]).collect();
         for place in places {
             // What was known of a namespace that cannot be entered stays.
@@ -194,8 +93,8 @@ impl Switch {
             looks.extend(found.into_iter().map(|news| ((namespace, news.end.index), news)));
         }
         let known: Vec<End> = {
-            let ports = self.ports.values().map(|port| &port.presence);
-            let all = ports.chain(self.uplinks.values().map(|uplink| &uplink.presence));
+            let ports = self.inventory.ports.values().map(|port| &port.presence);
+            let all = ports.chain(self.inventory.uplinks.values().map(|uplink| &uplink.presence));
             all.flat_map(|presence| presence.station.iter().chain(&presence.near)).copied().collect()
         };
         let is_gone = |end: &&End| looked.contains(&end.namespace) && !looks.contains_key(&(end.namespace, end.index));
@@ -210,8 +109,8 @@ impl Switch {
     /// Takes note of a worker's device that reads as gone, if it is not another one by now.
     pub(super) fn note_gone(&mut self, id: PortId) {
         let is_open = |worker: &Handle| worker.ask(|reply| Command::IsOpen(id, reply)).unwrap_or(true);
-        if let Some(name) = self.port_ids.get(id.0).cloned()
-            && !self.workers.iter().all(is_open)
+        if let Some(name) = self.inventory.port_ids.get(id.0).cloned()
+            && !self.plane.workers.iter().all(is_open)
         {
             self.lose_device(&name);
             self.withdraw_lost(&name);
@@ -221,14 +120,14 @@ impl Switch {
 
     /// Takes note that the device of a port or uplink is gone, mostly with its namespace.
     fn lose_device(&mut self, name: &PortName) {
-        let namespace_gone = self.ports.get(name).is_some_and(is_namespace_gone);
+        let namespace_gone = self.inventory.ports.get(name).is_some_and(is_namespace_gone);
         let state = if namespace_gone { PortState::NamespaceGone } else { PortState::DeviceGone };
         self.lose(name, state);
     }
 
     /// Closes what is open for a port or uplink.
     fn lose(&mut self, name: &PortName, state: PortState) {
-        let (id, presence) = match (self.ports.get_mut(name), self.uplinks.get_mut(name)) {
+        let (id, presence) = match (self.inventory.ports.get_mut(name), self.inventory.uplinks.get_mut(name)) {
             (Some(port), _) => (port.id, &mut port.presence),
             (None, Some(uplink)) => (uplink.port, &mut uplink.presence),
             (None, None) => return,
@@ -236,7 +135,7 @@ impl Switch {
         if presence.state.has_device() || state == PortState::NamespaceGone {
             presence.lose(state);
         }
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             // The data plane has stopped, and vswitchd is about to.
             let _ = worker.ask(|reply| Command::Close(id, reply));
         }
@@ -246,7 +145,7 @@ impl Switch {
     /// control loop calls it at every `ROLL_CALL`.
     pub(super) fn follow_namespaces(&mut self) {
         let had_one = |state: &PortState| state.has_device() || *state == PortState::DeviceGone;
-        let gone = self.ports.iter().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
+        let gone = self.inventory.ports.iter().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
         let gone: Vec<PortName> = gone.map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.abandon_ghost(name);
@@ -260,18 +159,18 @@ impl Switch {
 
     /// Lets go of a device in a namespace that cannot be reached by its name any more, where programs may still hold it.
     fn abandon_ghost(&mut self, name: &PortName) {
-        let Some(port) = self.ports.get(name) else { return };
+        let Some(port) = self.inventory.ports.get(name) else { return };
         let (id, spec) = (port.id, port.spec.clone());
         let duplicate = |worker: &Handle| worker.ask(|reply| Command::Duplicate(id, reply)).ok()?;
-        let queue = self.workers.first().and_then(duplicate);
+        let queue = self.plane.workers.first().and_then(duplicate);
         if let Err(error) = attach::abandon(&spec, queue) {
             tracing::warn!(port = %name, "{error}");
         }
         self.lose(name, PortState::NamespaceGone);
         // A namespace that has its name now is not the switch's.
         if let Some(Netns::Name(netns)) = &spec.netns
-            && self.state.made.netns.remove(netns)
-            && let Err(error) = self.state_file.save(&self.state)
+            && self.ledger.state.made.netns.remove(netns)
+            && let Err(error) = self.ledger.save()
         {
             tracing::warn!("{error}");
         }
@@ -283,7 +182,7 @@ impl Switch {
         let unknown = |port: &&mut Port| {
             port.spec.is_handed_over() && port.presence.sandbox.is_none() && port.presence.state.has_device()
         };
-        for port in self.ports.values_mut().filter(unknown) {
+        for port in self.inventory.ports.values_mut().filter(unknown) {
             let Some(sandbox) = port.spec.netns.as_ref().and_then(|netns| watch.number_of(netns)) else { continue };
             port.presence.sandbox = Some(sandbox);
             // It may have come there before.
@@ -318,9 +217,9 @@ impl Switch {
 
     /// Sets again what the switch had set on stations' devices and they have lost. Returns what could not be set, one sentence each.
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
-        let up = self.ports.values().filter(|port| port.presence.state().has_device());
+        let up = self.inventory.ports.values().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {
-            let gateways = self.gateways_of(&port.spec, &self.bridges.get(&port.spec.bridge)?.spec.addresses);
+            let gateways = self.gateways_of(&port.spec, &self.inventory.bridges.get(&port.spec.bridge)?.spec.addresses);
             let error = attach::restore(&port.spec, &gateways).err()?;
             Some(ControlError::Attach(port.spec.name.clone(), error).to_string())
         });
@@ -330,13 +229,13 @@ impl Switch {
     /// Takes interfaces again that were gone and have come back: those of links and of uplinks.
     pub(super) fn retake(&mut self) {
         let lost: Vec<PortName> =
-            self.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.name.clone()).collect();
+            self.inventory.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.name.clone()).collect();
         for name in lost {
             // What is not there yet is tried again later.
             let _ = self.reopen_port(&name);
         }
         let is_link = |uplink: &&super::Uplink| matches!(uplink.spec.kind, UplinkKind::Link { .. });
-        let lost = self.uplinks.values().filter(is_link).filter(|uplink| !uplink.presence.state.has_device());
+        let lost = self.inventory.uplinks.values().filter(is_link).filter(|uplink| !uplink.presence.state.has_device());
         let lost: Vec<PortName> = lost.map(|uplink| uplink.spec.name.clone()).collect();
         for name in lost {
             let _ = self.reopen_uplink(&name);
@@ -346,7 +245,7 @@ impl Switch {
     /// As [`Self::retake`], for one port, because the user asked for it; if it cannot be, the port says why.
     pub(super) fn try_port(&mut self, name: &PortName) -> Result<(), ControlError> {
         self.reopen_port(name).inspect_err(|error| {
-            if let Some(port) = self.ports.get_mut(name) {
+            if let Some(port) = self.inventory.ports.get_mut(name) {
                 port.presence = Presence::unusable(error);
             }
         })
@@ -355,7 +254,7 @@ impl Switch {
     /// As [`Self::try_port`].
     pub(super) fn try_uplink(&mut self, name: &PortName) -> Result<(), ControlError> {
         self.reopen_uplink(name).inspect_err(|error| {
-            if let Some(uplink) = self.uplinks.get_mut(name) {
+            if let Some(uplink) = self.inventory.uplinks.get_mut(name) {
                 uplink.presence = Presence::unusable(error);
             }
         })
@@ -363,26 +262,26 @@ impl Switch {
 
     /// Opens a port's interface under the number that it had, so that its counters go on.
     fn reopen_port(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let port = self.port(name)?;
+        let port = self.inventory.port(name)?;
         let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
         let port = self.attach(id, spec, origin)?;
         tracing::info!(port = %name, "its interface is back");
-        self.ports.insert(name.clone(), port);
+        self.inventory.ports.insert(name.clone(), port);
         self.tell_services();
         Ok(())
     }
 
     /// As [`Self::reopen_port`]; its sessions go on too.
     fn reopen_uplink(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let uplink = self.uplink(name)?;
+        let uplink = self.inventory.uplink(name)?;
         let (bridge, port, spec) = (uplink.bridge, uplink.port, uplink.spec.clone());
         let opened = self.open_uplink(&spec, uplink.mac)?;
-        let router = self.router()?;
+        let router = self.plane.router()?;
         router.tell(Command::SetBridge(bridge, bridge_settings(opened.mtu)))?;
         let attached = router.ask(|reply| Command::Attach(port, PortSettings::on(bridge), opened.device, reply))?;
         attached.map_err(|error| ControlError::Poll(name.clone(), error))?;
         router.tell(Command::ForgetNeighbors(bridge))?;
-        if let Some(uplink) = self.uplinks.get_mut(name) {
+        if let Some(uplink) = self.inventory.uplinks.get_mut(name) {
             (uplink.mtu, uplink.features, uplink.presence) = (opened.mtu, opened.features, opened.presence);
         }
         tracing::info!(uplink = %name, "its interface is back");
@@ -391,7 +290,7 @@ impl Switch {
 
     /// Says in the log what has changed.
     fn tell_states(&mut self) {
-        for (name, port) in &mut self.ports {
+        for (name, port) in &mut self.inventory.ports {
             let docker = port.origin == Origin::Docker;
             match port.presence.news() {
                 // Docker takes its devices from one namespace to another.
@@ -400,7 +299,7 @@ impl Switch {
                 None => {}
             }
         }
-        for (name, uplink) in &mut self.uplinks {
+        for (name, uplink) in &mut self.inventory.uplinks {
             match uplink.presence.news() {
                 Some(state @ PortState::Up) => tracing::info!(uplink = %name, "{}", line(state)),
                 Some(state) => tracing::warn!(uplink = %name, "{}", line(state)),
@@ -411,25 +310,15 @@ impl Switch {
 
     /// What a reload says about ports and uplinks that frames cannot pass, one sentence each.
     pub(super) fn state_notes(&self) -> Vec<String> {
-        let ports = self.ports.values().filter(|port| port.origin != Origin::Docker && !port.spec.down);
+        let ports = self.inventory.ports.values().filter(|port| port.origin != Origin::Docker && !port.spec.policy.down);
         let ports = ports.map(|port| (format!("port \"{}\"", port.spec.name), port.presence.state()));
-        let uplinks = self.uplinks.values();
+        let uplinks = self.inventory.uplinks.values();
         let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.presence.state()));
         let mut out = ports.chain(uplinks).filter(|(_, state)| **state != PortState::Up);
         let mut notes: Vec<String> = out.by_ref().take(NAMED).map(|(who, state)| note(&who, state)).collect();
         let more = out.count();
         notes.extend((more > 0).then(|| format!("and {more} more: see vsctl list-ports")));
         notes
-    }
-}
-
-/// What the log says of a state.
-fn line(state: &PortState) -> String {
-    match state {
-        PortState::Up => "its link is up".to_owned(),
-        PortState::Down => "its link is down".to_owned(),
-        PortState::NoCarrier => "its link has no carrier".to_owned(),
-        state => state.to_string(),
     }
 }
 

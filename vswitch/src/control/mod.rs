@@ -23,13 +23,19 @@ mod ending;
 mod error;
 mod forward;
 mod handover;
+mod inventory;
 mod lease;
+mod ledger;
 mod links;
 mod log;
 mod moves;
 mod peers;
 mod plan;
+mod plane_handle;
+
 mod ports;
+mod presence;
+mod refusal;
 mod routes;
 mod run;
 mod server;
@@ -47,74 +53,45 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use packet::Mac;
-
-pub use containers::ContainerRefusal;
 pub use error::ControlError;
 pub use log::Log;
+pub use refusal::ContainerRefusal;
 pub use run::RunError;
 pub use run::run;
 pub use workers::end_with_any_thread;
 
 use crate::attach;
-use crate::config::{self, Config, Layout, State, StateFile};
+use crate::config::{self, Config, StateFile};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Reply, Request, ResourceKey};
+use api::{BridgeName, PortName, Reply, Request, ResourceKey};
 use capture::Captures;
 use docker::Asking;
 use handover::Handover;
-use links::Presence;
-use plane::datapath::{BridgeId, PortId, Slots};
-use plane::worker::{Command, Event, Handle, Stopped};
+use inventory::{Bridge, Inventory, Port};
+use ledger::Ledger;
+use plane::worker::{Event, Handle};
+use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
 use uplink::Uplink;
-use vxlan::TunnelPort;
 use watchdog::Watchdog;
 
-/// The running switch.
+/// The running switch: what it should be, what it is, the workers, and what follows the world around it.
 pub struct Switch {
-    path: PathBuf,
-    /// The file as it was last read.
-    file: Config,
-    started: Instant,
-    workers: Vec<Handle>,
-    bridges: BTreeMap<BridgeName, Bridge>,
-    ports: BTreeMap<PortName, Port>,
-    uplinks: BTreeMap<PortName, Uplink>,
-    forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
-    bridge_ids: Slots<()>,
-    port_ids: Slots<PortName>,
-    state: State,
-    state_file: StateFile,
-    tunnels: BTreeMap<PortName, TunnelPort>,
-    sockets: Sockets,
-    captures: Captures,
+    ledger: Ledger,
+    inventory: Inventory,
+    plane: PlaneHandle,
     services: ServicesThread,
-    /// When Docker last spoke of endpoints whose devices have not been seen in a sandbox yet.
-    awaited: BTreeMap<EndpointId, Instant>,
-    /// Containers that wait until a LAN was asked about their addresses.
-    asking: BTreeMap<EndpointId, Asking>,
-    /// Containers of which workers and services were told that a LAN is asked about them.
-    stations: Vec<Station>,
-    /// What DHCP servers grant containers now, by port.
-    granted: BTreeMap<PortName, Terms>,
-    /// What Docker calls what is its own.
-    names: Names,
+    docker: DockerDesk,
+    lans: Lans,
+    symptoms: SymptomLog,
+    started: Instant,
     /// Empty when the start is over.
     handover: Handover,
-    /// The containers to which the host has routes, by the ports that they lead to.
-    lan_routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
     /// What the kernel tells of devices; `None`: it does not.
     watch: Option<attach::Watch>,
-    /// How MAC addresses move on each bridge.
-    mac_moves: BTreeMap<BridgeName, moves::Seen>,
-    /// IP addresses of each bridge that two have.
-    address_conflicts: BTreeMap<BridgeName, conflicts::Seen>,
-    /// What the log last said about each tunnel's peers.
-    peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
     /// The service manager's, if it has one for this process.
@@ -122,21 +99,37 @@ pub struct Switch {
     log: Log,
 }
 
-struct Bridge {
-    id: BridgeId,
-    spec: BridgeSpec,
-    origin: Origin,
+/// What Docker has begun and not ended.
+#[derive(Default)]
+struct DockerDesk {
+    /// When Docker last spoke of endpoints whose devices have not been seen in a sandbox yet.
+    awaited: BTreeMap<EndpointId, Instant>,
+    /// Containers that wait until a LAN was asked about their addresses.
+    asking: BTreeMap<EndpointId, Asking>,
+    /// What Docker calls what is its own.
+    names: Names,
 }
 
-struct Port {
-    id: PortId,
-    spec: PortSpec,
-    origin: Origin,
-    mac: Option<Mac>,
-    features: Vec<String>,
-    presence: Presence,
-    /// Whether its device was there before this start.
-    reopened: bool,
+/// What is known of containers on LANs.
+#[derive(Default)]
+struct Lans {
+    /// Containers of which workers and services were told that a LAN is asked about them.
+    stations: Vec<Station>,
+    /// What DHCP servers grant containers now, by port.
+    granted: BTreeMap<PortName, Terms>,
+    /// The containers to which the host has routes, by the ports that they lead to.
+    routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
+}
+
+/// What is most likely wrong with the network, as far as the log has told it.
+#[derive(Default)]
+struct SymptomLog {
+    /// How MAC addresses move on each bridge.
+    mac_moves: BTreeMap<BridgeName, moves::Seen>,
+    /// IP addresses of each bridge that two have.
+    address_conflicts: BTreeMap<BridgeName, conflicts::Seen>,
+    /// What the log last said about each tunnel's peers.
+    peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
 }
 
 /// What a start needs to know.
@@ -172,44 +165,27 @@ impl Switch {
         let watch =
             attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
         let mut switch = Self {
-            path,
-            file: config,
-            started: Instant::now(),
-            workers,
-            bridges: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            uplinks: BTreeMap::new(),
-            forwards: BTreeMap::new(),
-            bridge_ids: Slots::default(),
-            port_ids: Slots::default(),
-            state,
-            state_file,
-            tunnels: BTreeMap::new(),
-            sockets: Sockets::default(),
-            captures: Captures::default(),
+            ledger: Ledger { path, file: config, state, state_file },
+            inventory: Inventory::default(),
+            plane: PlaneHandle { workers, sockets: Sockets::default(), captures: Captures::default() },
             services,
-            awaited: BTreeMap::new(),
-            asking: BTreeMap::new(),
-            stations: Vec::new(),
-            granted: BTreeMap::new(),
-            names: Names::default(),
+            docker: DockerDesk::default(),
+            lans: Lans::default(),
+            symptoms: SymptomLog::default(),
+            started: Instant::now(),
             handover,
-            lan_routes: BTreeMap::new(),
             watch,
-            mac_moves: BTreeMap::new(),
-            address_conflicts: BTreeMap::new(),
-            peers: BTreeMap::new(),
             started_up: false,
             watchdog: Watchdog::from_environment(),
             log,
         };
         switch.forget_dead();
         switch.forget_dead_containers();
-        let (wanted, left_out) = switch.wanted();
+        let (wanted, left_out) = switch.ledger.wanted();
         switch.remove_leftovers(&wanted);
         let mut notes = read;
         notes.extend(left_out);
-        notes.extend(switch.file.warnings.iter().map(ToString::to_string));
+        notes.extend(switch.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
         switch.started_up = true;
@@ -217,7 +193,7 @@ impl Switch {
         switch.tell_stations();
         notes.extend(switch.mtu_notes());
         notes.extend(switch.watch_note());
-        notes.extend(attach::netns_warning().filter(|_| !switch.state.made.netns.is_empty()));
+        notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
         Ok((switch, notes))
     }
 
@@ -289,59 +265,38 @@ impl Switch {
     }
 
     fn reload(&mut self) -> Result<Reply, ControlError> {
-        let config = config::load(&self.path).map_err(ControlError::File)?;
-        if let Some(key) = self.file.switch.difference(&config.switch) {
+        let config = config::load(&self.ledger.path).map_err(ControlError::File)?;
+        if let Some(key) = self.ledger.file.switch.difference(&config.switch) {
             return Err(ControlError::NeedsRestart("switch", key));
         }
-        if let Some(key) = self.file.docker.difference(&config.docker) {
+        if let Some(key) = self.ledger.file.docker.difference(&config.docker) {
             return Err(ControlError::NeedsRestart("docker", key));
         }
-        let before = std::mem::replace(&mut self.file, config);
-        let (wanted, mut notes) = self.wanted();
+        let before = std::mem::replace(&mut self.ledger.file, config);
+        let (wanted, mut notes) = self.ledger.wanted();
         let applied = self.check_containers(&wanted).and_then(|()| {
-            let mut steps = plan::steps(&self.layout(), &wanted);
-            steps.extend(plan::revival(&wanted, &steps, |key| self.is_missing(key)));
+            let mut steps = plan::steps(&self.inventory.layout(), &wanted);
+            steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.is_missing(key)));
             self.apply(steps)
         });
         if let Err(error) = applied {
-            self.file = before;
+            self.ledger.file = before;
             return Err(error);
         }
-        if before.nat != self.file.nat {
+        if before.nat != self.ledger.file.nat {
             self.refresh_uplinks()?;
         }
-        self.state.forget_overruled(&self.file);
-        notes.extend(self.state_file.save(&self.state).err().map(|error| error.to_string()));
-        notes.extend(self.file.warnings.iter().map(ToString::to_string));
+        self.ledger.state.forget_overruled(&self.ledger.file);
+        notes.extend(self.ledger.save().err().map(|error| error.to_string()));
+        notes.extend(self.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(self.restore_stations());
         notes.extend(self.state_notes());
         notes.extend(self.peer_notes());
         Ok(Reply::Done(notes))
     }
 
-    /// What the file and the changes at run time come to, and what to say about it.
-    fn wanted(&self) -> (Layout, Vec<String>) {
-        let (layout, notes) = config::merge(&self.file, &self.state);
-        (layout, notes.iter().map(ToString::to_string).collect())
-    }
-
-    fn bridge(&self, name: &BridgeName) -> Result<&Bridge, ControlError> {
-        let names = || self.bridges.keys().map(ToString::to_string).collect();
-        self.bridges.get(name).ok_or_else(|| ControlError::NoBridge(name.clone(), names()))
-    }
-
-    fn port(&self, name: &PortName) -> Result<&Port, ControlError> {
-        let names = || self.ports.keys().map(ToString::to_string).collect();
-        self.ports.get(name).ok_or_else(|| ControlError::NoPort(name.clone(), names()))
-    }
-
-    /// Tells every worker.
-    fn tell_all(&self, command: impl Fn() -> Command) -> Result<(), Stopped> {
-        self.workers.iter().try_for_each(|worker| worker.tell(command()))
-    }
-
     /// Where the file is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.ledger.path
     }
 }

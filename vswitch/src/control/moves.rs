@@ -86,39 +86,44 @@ fn is_over(told: Option<Instant>, pause: Duration, now: Instant) -> bool {
 impl Switch {
     /// Takes note of an address that moves to and fro between two ports; the next [`Self::follow_symptoms`] says so.
     pub(super) fn note_hold(&mut self, id: BridgeId, hold: Hold) {
-        let Some(name) = self.bridges.iter().find(|(_, bridge)| bridge.id == id).map(|(name, _)| name.clone()) else { return };
+        let Some(name) = self.inventory.bridges.iter().find(|(_, bridge)| bridge.id == id).map(|(name, _)| name.clone()) else {
+            return;
+        };
         let now = Instant::now();
-        self.mac_moves.entry(name).or_insert_with(|| Seen::new(now)).hold(hold, now);
+        self.symptoms.mac_moves.entry(name).or_insert_with(|| Seen::new(now)).hold(hold, now);
     }
 
     /// Asks the workers what bridges show, and tells the log. The control loop calls it at every `ROLL_CALL`.
     pub(super) fn follow_symptoms(&mut self, now: Instant) {
-        if self.mac_moves.values().all(|seen| now.saturating_duration_since(seen.at) < COUNTED) && !self.mac_moves.is_empty() {
+        if self.symptoms.mac_moves.values().all(|seen| now.saturating_duration_since(seen.at) < COUNTED)
+            && !self.symptoms.mac_moves.is_empty()
+        {
             return;
         }
-        let Ok(all) = self.workers.iter().map(|worker| worker.ask(Command::Symptoms)).collect::<Result<Vec<_>, _>>() else {
+        let Ok(all) = self.plane.workers.iter().map(|worker| worker.ask(Command::Symptoms)).collect::<Result<Vec<_>, _>>()
+        else {
             return;
         };
-        self.mac_moves.retain(|name, _| self.bridges.contains_key(name));
-        self.address_conflicts.retain(|name, _| self.bridges.contains_key(name));
-        for (name, bridge) in &self.bridges {
+        self.symptoms.mac_moves.retain(|name, _| self.inventory.bridges.contains_key(name));
+        self.symptoms.address_conflicts.retain(|name, _| self.inventory.bridges.contains_key(name));
+        for (name, bridge) in &self.inventory.bridges {
             let parts = || all.iter().flatten().filter(|(id, _)| *id == bridge.id).map(|(_, symptoms)| symptoms);
             // Each worker hears what the others learn, so that all of them see most moves.
             let moves = parts().map(|Symptoms { moves, .. }| *moves).max_by_key(|moves| moves.count).unwrap_or_default();
-            let seen = self.mac_moves.entry(name.clone()).or_insert_with(|| Seen::new(now));
+            let seen = self.symptoms.mac_moves.entry(name.clone()).or_insert_with(|| Seen::new(now));
             if let Some(news) = seen.look(moves, now) {
                 self.tell_of_moves(name, &news);
             }
             let conflicts = parts().map(|Symptoms { conflicts, .. }| *conflicts);
             let conflicts = conflicts.max_by_key(|conflicts| conflicts.count).unwrap_or_default();
-            if let Some(news) = self.address_conflicts.entry(name.clone()).or_default().look(conflicts, now) {
+            if let Some(news) = self.symptoms.address_conflicts.entry(name.clone()).or_default().look(conflicts, now) {
                 self.tell_of_conflict(name, &news);
             }
         }
     }
 
     fn tell_of_moves(&self, bridge: &BridgeName, news: &News) {
-        let port = |id: PortId| self.port_ids.get(id.0).map_or("?", PortName::as_str);
+        let port = |id: PortId| self.inventory.port_ids.get(id.0).map_or("?", PortName::as_str);
         match *news {
             News::Moved(MacMove { mac, from, to, .. }) => {
                 tracing::info!(%bridge, "{mac} moved from {} to {}", port(from), port(to));
@@ -139,14 +144,14 @@ impl Switch {
     }
 
     fn has_mac(&self, id: PortId, mac: Mac) -> bool {
-        let port = self.port_ids.get(id.0).and_then(|name| self.ports.get(name));
+        let port = self.inventory.port_ids.get(id.0).and_then(|name| self.inventory.ports.get(name));
         port.is_some_and(|port| port.mac.or(port.spec.mac) == Some(mac))
     }
 
     pub(super) fn mac_moves_info(&self, bridge: &BridgeName) -> MacMovesInfo {
-        let Some(seen) = self.mac_moves.get(bridge) else { return MacMovesInfo::default() };
+        let Some(seen) = self.symptoms.mac_moves.get(bridge) else { return MacMovesInfo::default() };
         let last = seen.moves.last.and_then(|MacMove { vlan, mac, from, to }| {
-            let [from, to] = [from, to].map(|id| self.port_ids.get(id.0).cloned());
+            let [from, to] = [from, to].map(|id| self.inventory.port_ids.get(id.0).cloned());
             Some(MacMoveInfo {
                 mac,
                 vlan,

@@ -93,7 +93,7 @@ impl Switch {
     /// it at every `ROLL_CALL`.
     pub(super) fn follow_peers(&mut self) {
         let mut states = Vec::new();
-        for (name, live) in self.tunnels.iter().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
+        for (name, live) in self.inventory.tunnels.iter().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
             let now = live.shared.second(Instant::now());
             live.sources.errors(|address, error| self.note_peer_error(address, error.raw_os_error()));
             let rows = live.shared.peers.rows().filter(|row| row.configured);
@@ -102,7 +102,7 @@ impl Switch {
             states.extend(rows.filter(is_due).map(|row| ((name.clone(), row.address), PeerState::of(&row))));
         }
         for (key, state) in &states {
-            let before = self.peers.get(key);
+            let before = self.symptoms.peers.get(key);
             if before == Some(state) || before.is_none() && *state == PeerState::Up {
                 continue;
             }
@@ -112,12 +112,12 @@ impl Switch {
                 state => tracing::warn!(vxlan = %key.0, "peer {address}: {state}"),
             }
         }
-        self.peers = states.into_iter().collect();
+        self.symptoms.peers = states.into_iter().collect();
     }
 
     /// What a reload says of peers that are not up, and should be.
     pub(super) fn peer_notes(&self) -> Vec<String> {
-        let mut out = self.peers.iter().filter(|(_, state)| **state != PeerState::Up);
+        let mut out = self.symptoms.peers.iter().filter(|(_, state)| **state != PeerState::Up);
         let note =
             |((name, address), state): (&(PortName, IpAddr), &PeerState)| format!("vxlan \"{name}\": peer {address}: {state}");
         let mut notes: Vec<String> = out.by_ref().take(NAMED).map(note).collect();
@@ -128,7 +128,7 @@ impl Switch {
 
     /// Sockets are shared, so an error may be about a peer of any tunnel that has it.
     fn note_peer_error(&self, address: IpAddr, error: i32) {
-        for live in self.tunnels.values().filter_map(super::vxlan::TunnelPort::live) {
+        for live in self.inventory.tunnels.values().filter_map(super::vxlan::TunnelPort::live) {
             if let Some(number) = live.shared.peers.number(address) {
                 live.shared.peers.note_error(number, error, live.shared.second(Instant::now()));
             }

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::links::{self, Presence};
+use super::links;
 use super::plan;
+use super::presence::Presence;
 use super::{ControlError, Port, Switch};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
@@ -18,31 +19,33 @@ use plane::worker::Command;
 
 impl Switch {
     pub(super) fn make_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
-        let id = port_vacancy(&self.port_ids)?;
+        let id = port_vacancy(&self.inventory.port_ids)?;
         let name = spec.name.clone();
         let port = self.attach(id, spec, origin)?;
-        self.port_ids.insert(id.0, name.clone());
-        self.captures.add_interface(id, &port.spec);
-        self.ports.insert(name, port);
+        self.inventory.port_ids.insert(id.0, name.clone());
+        self.plane.captures.add_interface(id, &port.spec);
+        self.inventory.ports.insert(name, port);
         self.tell_services();
         Ok(())
     }
 
     /// A port without a device. Its number never gets to a worker: [`Self::replace_port`] gives it another.
     pub(super) fn add_port_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
-        let id = PortId(self.port_ids.vacancy());
-        self.port_ids.insert(id.0, spec.name.clone());
+        let id = PortId(self.inventory.port_ids.vacancy());
+        self.inventory.port_ids.insert(id.0, spec.name.clone());
         let port =
             Port { id, origin, mac: spec.mac, features: Vec::new(), presence: Presence::unusable(error), reopened: true, spec };
-        self.ports.insert(port.spec.name.clone(), port);
+        self.inventory.ports.insert(port.spec.name.clone(), port);
     }
 
     pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
-        let port = self.port(&name)?;
+        let port = self.inventory.port(&name)?;
         let (id, old, mac) = (port.id, port.spec.clone(), port.mac);
-        let (mtu, gateways) =
-            (self.port_mtu(&spec.bridge)?, self.gateways_of(&spec, &self.bridge(&spec.bridge)?.spec.addresses));
+        let (mtu, gateways) = (
+            self.inventory.port_mtu(&spec.bridge)?,
+            self.gateways_of(&spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses),
+        );
         if spec == old && links::is_missing(port) {
             return self.try_port(&name);
         }
@@ -55,12 +58,12 @@ impl Switch {
         }
         let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac)?;
-        if old.down != spec.down {
+        if old.policy.down != spec.policy.down {
             self.set_carrier(id, &spec)?;
         }
-        self.tell_all(|| Command::SetPort(id, settings.clone()))?;
+        self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
-        if let Some(port) = self.ports.get_mut(&name) {
+        if let Some(port) = self.inventory.ports.get_mut(&name) {
             (port.spec, port.origin, port.mac) = (spec, origin, mac);
         }
         self.tell_services();
@@ -71,7 +74,7 @@ impl Switch {
     fn replace_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         self.check_place(&spec)?;
-        let old = self.port(&name)?;
+        let old = self.inventory.port(&name)?;
         let (old, old_origin) = (old.spec.clone(), old.origin);
         self.drop_port(&name)?;
         let Err(error) = self.make_port(spec, origin) else { return Ok(()) };
@@ -84,32 +87,32 @@ impl Switch {
 
     /// Removes a port whose station is gone with it, and may soon give its addresses to another.
     pub(super) fn drop_station(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let port = self.port(name)?;
-        let bridge = self.bridge(&port.spec.bridge)?.id;
+        let port = self.inventory.port(name)?;
+        let bridge = self.inventory.bridge(&port.spec.bridge)?.id;
         let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
         self.drop_port(name)?;
-        for host in self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
+        for host in self.inventory.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
             // With its thread, its sessions have ended.
             let _ = host.forget(&addresses);
         }
-        if let Some(router) = self.workers.first() {
+        if let Some(router) = self.plane.workers.first() {
             router.hint(Command::ForgetStations(bridge, addresses));
         }
         Ok(())
     }
 
     fn drop_port(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let port = self.port(name)?;
+        let port = self.inventory.port(name)?;
         let (id, spec) = (port.id, port.spec.clone());
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             worker.ask(|reply| Command::Detach(id, reply))?;
         }
-        self.ports.remove(name);
-        self.port_ids.remove(id.0);
+        self.inventory.ports.remove(name);
+        self.inventory.port_ids.remove(id.0);
         if let Err(error) = attach::detach(&spec) {
             tracing::warn!(port = %name, "its device could not be removed: {error}");
         }
-        self.state.made.ports.remove(name);
+        self.ledger.state.made.ports.remove(name);
         self.remove_idle_netns(spec.netns.as_ref());
         self.tell_services();
         Ok(())
@@ -118,20 +121,20 @@ impl Switch {
     /// Opens a port's device and puts a queue of it on each worker; all or nothing.
     pub(super) fn attach(&mut self, id: PortId, spec: PortSpec, origin: Origin) -> Result<Port, ControlError> {
         self.check_place(&spec)?;
-        self.bridge(&spec.bridge)?;
+        self.inventory.bridge(&spec.bridge)?;
         self.journal(&spec)?;
         let attachment = self.open(&spec)?;
         let presence = Presence::of(&attachment);
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
-            self.state.made.netns.insert(netns.clone());
+            self.ledger.state.made.netns.insert(netns.clone());
             if let Err(error) = self.write_down() {
                 self.undo_attach(id, &spec, reopened);
                 return Err(error);
             }
         }
         let settings = self.settings(&spec, mac)?;
-        for (worker, device) in self.workers.iter().zip(devices) {
+        for (worker, device) in self.plane.workers.iter().zip(devices) {
             let attached = worker.ask(|reply| Command::Attach(id, settings.clone(), device, reply));
             let attached = attached.map_err(ControlError::from);
             let attached = attached.and_then(|done| done.map_err(|error| ControlError::Poll(spec.name.clone(), error)));
@@ -140,7 +143,7 @@ impl Switch {
                 return Err(error);
             }
         }
-        if spec.down
+        if spec.policy.down
             && let Err(error) = self.set_carrier(id, &spec)
         {
             self.undo_attach(id, &spec, reopened);
@@ -150,26 +153,26 @@ impl Switch {
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
-        let gateways = &self.gateways_of(spec, &self.bridge(&spec.bridge)?.spec.addresses);
-        let routes = self.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
-        let first_mac = Some(self.state.station_mac(spec.name.as_str()));
-        let mtu = self.port_mtu(&spec.bridge)?;
-        let (queues, held) = (self.workers.len(), self.handover.queues_of(&spec.name));
+        let gateways = &self.gateways_of(spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses);
+        let routes = self.ledger.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
+        let first_mac = Some(self.ledger.state.station_mac(spec.name.as_str()));
+        let mtu = self.inventory.port_mtu(&spec.bridge)?;
+        let (queues, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
         let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways, routes, watch: self.watch.as_ref() });
         opened.map_err(|error| {
-            self.state.made.ports.remove(&spec.name);
+            self.ledger.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)
         })
     }
 
     /// What the default routes of a port may lead to, of a bridge with these addresses.
     pub(super) fn gateways_of(&self, spec: &PortSpec, bridge: &[IpNet]) -> Vec<IpNet> {
-        let interface = self.state.containers.of_port(&spec.name);
+        let interface = self.ledger.state.containers.of_port(&spec.name);
         interface.map_or_else(|| bridge.to_vec(), |(_, interface)| interface.gateways(bridge))
     }
 
     fn undo_attach(&mut self, id: PortId, spec: &PortSpec, reopened: bool) {
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             let _ = worker.ask(|reply| Command::Detach(id, reply));
         }
         if reopened {
@@ -178,7 +181,7 @@ impl Switch {
         if let Err(error) = attach::detach(spec) {
             tracing::warn!(port = %spec.name, "its device could not be removed: {error}");
         }
-        self.state.made.ports.remove(&spec.name);
+        self.ledger.state.made.ports.remove(&spec.name);
         self.remove_idle_netns(spec.netns.as_ref());
     }
 
@@ -191,7 +194,7 @@ impl Switch {
     pub(super) fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
         let mut is_news = false;
         for spec in specs {
-            is_news |= self.state.made.expect(&spec);
+            is_news |= self.ledger.state.made.expect(&spec);
         }
         if is_news { self.write_down() } else { Ok(()) }
     }
@@ -202,17 +205,17 @@ impl Switch {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
             wanted.find(&spec.name).is_some_and(|(now, _)| same(now))
         };
-        let leftovers: Vec<PortSpec> = self.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
+        let leftovers: Vec<PortSpec> = self.ledger.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
         for spec in leftovers {
             tracing::info!(port = %spec.name, "removing what an earlier run left");
             if let Err(error) = attach::detach(&spec) {
                 tracing::warn!(port = %spec.name, "{error}");
             }
-            self.state.made.ports.remove(&spec.name);
+            self.ledger.state.made.ports.remove(&spec.name);
         }
         let used: BTreeSet<&Netns> = wanted.all::<PortSpec>().filter_map(|spec| spec.netns.as_ref()).collect();
         let idle = |name: &&String| !used.contains(&Netns::Name((*name).clone()));
-        for name in self.state.made.netns.iter().filter(idle).cloned().collect::<Vec<_>>() {
+        for name in self.ledger.state.made.netns.iter().filter(idle).cloned().collect::<Vec<_>>() {
             self.remove_netns(&name);
         }
     }
@@ -220,8 +223,8 @@ impl Switch {
     /// Removes the namespace if this switch made it and no port is left in it.
     fn remove_idle_netns(&mut self, netns: Option<&Netns>) {
         let Some(Netns::Name(name)) = netns else { return };
-        let in_use = self.ports.values().any(|port| port.spec.netns.as_ref() == netns);
-        if !in_use && self.state.made.netns.contains(name) {
+        let in_use = self.inventory.ports.values().any(|port| port.spec.netns.as_ref() == netns);
+        if !in_use && self.ledger.state.made.netns.contains(name) {
             self.remove_netns(name);
         }
     }
@@ -229,7 +232,7 @@ impl Switch {
     fn remove_netns(&mut self, name: &str) {
         match attach::remove_netns(name) {
             Ok(()) => {
-                self.state.made.netns.remove(name);
+                self.ledger.state.made.netns.remove(name);
             }
             Err(error) => tracing::warn!(netns = name, "{error}"),
         }
@@ -237,7 +240,7 @@ impl Switch {
 
     fn check_place(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let taken = |port: &&Port| port.spec.name != spec.name && plan::place(&port.spec) == plan::place(spec);
-        match self.ports.values().find(taken) {
+        match self.inventory.ports.values().find(taken) {
             None => Ok(()),
             Some(port) => Err(ControlError::PlaceTaken {
                 port: port.spec.name.clone(),
@@ -249,19 +252,19 @@ impl Switch {
 
     /// A port as the datapath sees it.
     fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
-        let (guard, now) = (mac.or(spec.mac).filter(|_| spec.guard), Instant::now());
+        let (guard, now) = (mac.or(spec.mac).filter(|_| spec.policy.guard), Instant::now());
         let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
         Ok(PortSettings {
-            bridge: self.bridge(&spec.bridge)?.id,
+            bridge: self.inventory.bridge(&spec.bridge)?.id,
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: addresses.clone() }),
             addresses,
-            protected: spec.protected,
+            protected: spec.policy.protected,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
-            broadcast_limit: spec.broadcast_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now))),
-            down: spec.down,
-            send_rate: spec.send_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
-            receive_rate: spec.receive_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
+            broadcast_limit: spec.policy.broadcast_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now))),
+            down: spec.policy.down,
+            send_rate: spec.policy.send_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
+            receive_rate: spec.policy.receive_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
             tunnel: None,
         })
     }

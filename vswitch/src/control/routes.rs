@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Switch {
     pub(super) fn add_route(&mut self, bridge: &BridgeName, route: RouteSpec) -> Result<Reply, ControlError> {
-        let mut spec = self.bridge(bridge)?.spec.clone();
+        let mut spec = self.inventory.bridge(bridge)?.spec.clone();
         if let Some(old) = spec.routes.iter().find(|old| old.to == route.to) {
             return Err(ControlError::RouteExists(bridge.clone(), *old));
         }
@@ -25,7 +25,7 @@ impl Switch {
     }
 
     pub(super) fn delete_route(&mut self, bridge: &BridgeName, to: IpNet) -> Result<Reply, ControlError> {
-        let mut spec = self.bridge(bridge)?.spec.clone();
+        let mut spec = self.inventory.bridge(bridge)?.spec.clone();
         let routes = spec.routes.iter().map(ToString::to_string).collect();
         let before = spec.routes.len();
         spec.routes.retain(|route| route.to != to);
@@ -42,18 +42,23 @@ impl Switch {
 
     /// The bridge of this name, or all.
     pub(super) fn chosen(&self, bridge: Option<&BridgeName>) -> Result<Vec<&Bridge>, ControlError> {
-        bridge.map_or_else(|| Ok(self.bridges.values().collect()), |name| Ok(vec![self.bridge(name)?]))
+        bridge.map_or_else(|| Ok(self.inventory.bridges.values().collect()), |name| Ok(vec![self.inventory.bridge(name)?]))
     }
 
     /// The neighbours on a bridge or uplink of this name, or on all.
     pub(super) fn neighbors(&self, name: Option<&PortName>) -> Result<Vec<NeighborInfo>, ControlError> {
-        let gateways = self.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
+        let gateways = self.inventory.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
         let gateways = gateways.map(|bridge| (bridge.spec.name.to_string(), bridge.id));
-        let uplinks = self.uplinks.values().map(|uplink| (uplink.spec.name.to_string(), uplink.bridge));
+        let uplinks = self.inventory.uplinks.values().map(|uplink| (uplink.spec.name.to_string(), uplink.bridge));
         let all: Vec<(String, BridgeId)> = gateways.chain(uplinks).collect();
-        let is_bridge = |name: &PortName| self.bridges.keys().any(|bridge| bridge.as_str() == name.as_str());
-        if let Some(name) = name.filter(|name| !is_bridge(name) && !self.uplinks.contains_key(*name)) {
-            let names = self.bridges.keys().map(ToString::to_string).chain(self.uplinks.keys().map(ToString::to_string));
+        let is_bridge = |name: &PortName| self.inventory.bridges.keys().any(|bridge| bridge.as_str() == name.as_str());
+        if let Some(name) = name.filter(|name| !is_bridge(name) && !self.inventory.uplinks.contains_key(*name)) {
+            let names = self
+                .inventory
+                .bridges
+                .keys()
+                .map(ToString::to_string)
+                .chain(self.inventory.uplinks.keys().map(ToString::to_string));
             return Err(ControlError::NoInterface(name.clone(), names.collect()));
         }
         let mut infos = Vec::new();
@@ -72,7 +77,7 @@ impl Switch {
 
     /// What the gateway of a bridge, or an uplink, knows of its neighbours, by address.
     pub(super) fn neighbor_rows(&self, id: BridgeId) -> Result<Vec<NeighborRow>, ControlError> {
-        let mut rows = self.router()?.ask(|reply| Command::Neighbors(id, reply))?;
+        let mut rows = self.plane.router()?.ask(|reply| Command::Neighbors(id, reply))?;
         rows.sort_by_key(|row| row.address);
         Ok(rows)
     }

@@ -208,19 +208,8 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                     news.clear_ready();
                 }
             }
-            _ = roll_call.tick() => tokio::task::block_in_place(|| {
-                switch.follow_namespaces();
-                switch.follow_symptoms(Instant::now());
-                switch.follow_peers();
-            }),
-            _ = survey.tick() => tokio::task::block_in_place(|| {
-                switch.follow_missing();
-                switch.follow_underlay();
-                switch.follow_bridges();
-                switch.follow_lans();
-                switch.tell_stations();
-                switch.note_arrivals();
-            }),
+            _ = roll_call.tick() => tokio::task::block_in_place(|| call_roll(&mut switch)),
+            _ = survey.tick() => tokio::task::block_in_place(|| survey_world(&mut switch)),
             _ = look.tick() => {
                 tokio::task::block_in_place(|| {
                     switch.collect_dead();
@@ -230,10 +219,8 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
                     served.unnamed.notify_one();
                 }
             }
-            Some(Found { names, complete }) = found_in.recv() => {
-                // It may have given up meanwhile.
-                let _ = complete.send(switch.learn_names(names));
-            }
+            // The caller may have given up meanwhile.
+            Some(Found { names, complete }) = found_in.recv() => drop(complete.send(switch.learn_names(names))),
             Some(ask) = asks_in.recv() => {
                 tokio::task::block_in_place(|| switch.answer_docker(ask));
                 if switch.lacks_names() {
@@ -248,8 +235,24 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
         }
     };
     let ending = tokio::task::block_in_place(|| switch.shut_down(end.keep));
-    ending.left.iter().for_each(|thing| tracing::info!("left for the next start: {thing}"));
     Ended { ending, asker: end.asker, served }
+}
+
+/// What is due every [`ROLL_CALL`].
+fn call_roll(switch: &mut Switch) {
+    switch.follow_namespaces();
+    switch.follow_symptoms(Instant::now());
+    switch.follow_peers();
+}
+
+/// What is due every [`SURVEY`].
+fn survey_world(switch: &mut Switch) {
+    switch.follow_missing();
+    switch.follow_underlay();
+    switch.follow_bridges();
+    switch.follow_lans();
+    switch.tell_stations();
+    switch.note_arrivals();
 }
 
 /// Waits until the kernel says something about links.

@@ -77,11 +77,11 @@ impl Drop for ServicesThread {
 impl Switch {
     /// Passes a frame for a gateway on to the services.
     pub(super) fn serve(&self, punt: Punt) {
-        let Some(port) = self.port_ids.get(punt.port.0).cloned() else { return };
-        if self.uplinks.contains_key(&port) {
+        let Some(port) = self.inventory.port_ids.get(punt.port.0).cloned() else { return };
+        if self.inventory.uplinks.contains_key(&port) {
             return self.services.offer(Input::Uplink(port, punt.frame, punt.ticket));
         }
-        let bridge = self.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
+        let bridge = self.inventory.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
         if let Some(bridge) = bridge {
             let frame = services::Punt { bridge, port, vlan: punt.vlan, frame: punt.frame };
             self.services.offer(Input::Frame(frame, punt.ticket));
@@ -92,17 +92,19 @@ impl Switch {
     pub(super) fn speak(&mut self, output: Output) {
         match output {
             Output::Answer(answer) => {
-                self.emit(self.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.vlan, answer.frame);
+                self.emit(self.inventory.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.vlan, answer.frame);
             }
-            Output::Uplink(name, frame) => self.emit(self.uplinks.get(&name).map(|uplink| uplink.bridge), None, frame),
-            Output::Changed(name, event) if self.uplinks.contains_key(&name) => self.change_lease((name, event)),
+            Output::Uplink(name, frame) => {
+                self.emit(self.inventory.uplinks.get(&name).map(|uplink| uplink.bridge), None, frame)
+            }
+            Output::Changed(name, event) if self.inventory.uplinks.contains_key(&name) => self.change_lease((name, event)),
             Output::Changed(name, event) => self.note_lan(&name, event),
             Output::Ask(_) => {}
         }
     }
 
     fn emit(&self, bridge: Option<BridgeId>, vlan: Option<VlanId>, frame: Vec<u8>) {
-        if let (Some(bridge), Some(router)) = (bridge, self.workers.first()) {
+        if let (Some(bridge), Some(router)) = (bridge, self.plane.workers.first()) {
             router.hint(Command::Emit(bridge, vlan, frame));
         }
     }
@@ -112,10 +114,10 @@ impl Switch {
         if !self.started_up {
             return;
         }
-        let links = self.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
+        let links = self.inventory.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
         let link = |bridge: &Bridge| Link {
             bridge: bridge.spec.name.clone(),
-            mtu: self.port_mtu(&bridge.spec.name).unwrap_or(bridge.spec.mtu),
+            mtu: self.inventory.port_mtu(&bridge.spec.name).unwrap_or(bridge.spec.mtu),
             mac: self.gateway_mac(&bridge.spec.name),
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,
@@ -123,7 +125,7 @@ impl Switch {
             members: self.members(&bridge.spec.name),
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
-        let by_dhcp = self.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
+        let by_dhcp = self.inventory.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         let uplinks = uplinks.collect();
         self.services.set(links, uplinks);
@@ -131,10 +133,10 @@ impl Switch {
 
     /// Tells workers and services about which containers' addresses LANs are asked now.
     pub(super) fn set_stations(&self, bridges: &BTreeSet<BridgeName>, stations: Vec<Station>) {
-        for (name, bridge) in self.bridges.iter().filter(|(name, _)| bridges.contains(*name)) {
+        for (name, bridge) in self.inventory.bridges.iter().filter(|(name, _)| bridges.contains(*name)) {
             let here = stations.iter().filter(|station| station.bridge == *name);
             let clients: Vec<(VlanId, Mac)> = here.map(|station| (station.vlan, station.mac)).collect();
-            if self.tell_all(|| Command::SetClients(bridge.id, clients.clone())).is_err() {
+            if self.plane.tell_all(|| Command::SetClients(bridge.id, clients.clone())).is_err() {
                 // The data plane has stopped, and vswitchd is about to.
                 return;
             }
@@ -145,10 +147,10 @@ impl Switch {
     fn members(&self, bridge: &BridgeName) -> Vec<Member> {
         let member = |port: &Port| {
             let addresses: Vec<IpNet> = port.spec.addresses.clone();
-            let interface = self.state.containers.of_port(&port.spec.name).filter(|_| port.origin == Origin::Container);
+            let interface = self.ledger.state.containers.of_port(&port.spec.name).filter(|_| port.origin == Origin::Container);
             let names = interface.map(|(_, interface)| interface.names.clone()).unwrap_or_default();
             Member { port: port.spec.name.clone(), names, mac: port.mac.or(port.spec.mac), addresses }
         };
-        self.ports.values().filter(|port| port.spec.bridge == *bridge).map(member).collect()
+        self.inventory.ports.values().filter(|port| port.spec.bridge == *bridge).map(member).collect()
     }
 }

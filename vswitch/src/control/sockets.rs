@@ -50,31 +50,31 @@ pub(super) struct Sockets {
 impl Switch {
     pub(super) fn connect(&mut self, spec: &VxlanSpec, live: &Live) -> Result<(), ControlError> {
         let settings = self.prepare_tunnel(&live.shared, spec)?;
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             let sender: Box<dyn Device> = Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources)));
             let attached = worker.ask(|reply| Command::Attach(live.id, settings.clone(), sender, reply))?;
             attached.map_err(|error| ControlError::Poll(spec.name.clone(), error))?;
         }
         for ear in &live.ears {
             self.listen(*ear, spec)?;
-            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
+            let Some(open) = self.plane.sockets.ears.get_mut(ear) else { continue };
             open.vnis.insert(spec.vni);
             for changes in &open.changes {
                 // A receiver that is gone went with its worker.
                 let _ = changes.send(Change::Add(live.id, Arc::clone(&live.shared)));
             }
         }
-        self.captures.add_tunnel(live.id, spec);
+        self.plane.captures.add_tunnel(live.id, spec);
         Ok(())
     }
 
     pub(super) fn disconnect(&mut self, spec: &VxlanSpec, live: &Live) {
         for ear in &live.ears {
-            let Some(open) = self.sockets.ears.get_mut(ear) else { continue };
+            let Some(open) = self.plane.sockets.ears.get_mut(ear) else { continue };
             open.vnis.remove(&spec.vni);
             open.changes.iter().for_each(|changes| drop(changes.send(Change::Remove(spec.vni))));
             if open.vnis.is_empty()
-                && let Some(open) = self.sockets.ears.remove(ear)
+                && let Some(open) = self.plane.sockets.ears.remove(ear)
             {
                 self.detach(open.id);
             }
@@ -83,28 +83,28 @@ impl Switch {
     }
 
     fn detach(&mut self, id: PortId) {
-        for worker in &self.workers {
+        for worker in &self.plane.workers {
             let _ = worker.ask(|reply| Command::Detach(id, reply));
         }
-        self.port_ids.remove(id.0);
+        self.inventory.port_ids.remove(id.0);
     }
 
     /// Opens an ear, unless it is open, and puts a receiver of it on the workers.
     fn listen(&mut self, ear: Ear, spec: &VxlanSpec) -> Result<(), ControlError> {
         let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
-        if !self.sockets.ears.contains_key(&ear) {
+        if !self.plane.sockets.ears.contains_key(&ear) {
             let listening = match ear {
-                Ear::Host(address) => underlay::listen(address, self.workers.len()).map_err(failed)?,
+                Ear::Host(address) => underlay::listen(address, self.plane.workers.len()).map_err(failed)?,
                 Ear::Group(group, interface) => vec![underlay::listen_to_group(group, interface).map_err(failed)?],
             };
-            let id = PortId(self.port_ids.vacancy());
+            let id = PortId(self.inventory.port_ids.vacancy());
             // No port has this number, whatever its name.
-            self.port_ids.insert(id.0, spec.name.clone());
+            self.inventory.port_ids.insert(id.0, spec.name.clone());
             let opened = self.start_receivers(id, listening, spec);
             let open = opened.inspect_err(|_| self.detach(id))?;
-            self.sockets.ears.insert(ear, open);
+            self.plane.sockets.ears.insert(ear, open);
         }
-        if let Some(open) = self.sockets.ears.get(&ear).filter(|_| !spec.udp_checksum && spec.local.is_ipv6()) {
+        if let Some(open) = self.plane.sockets.ears.get(&ear).filter(|_| !spec.udp_checksum && spec.local.is_ipv6()) {
             open.sockets.iter().for_each(|socket| underlay::accept_zero_checksum(socket.as_fd()));
         }
         Ok(())
@@ -114,7 +114,7 @@ impl Switch {
         let counters = Arc::new(UnderlayCounters::default());
         let runs = listening.iter().all(|listening| listening.runs);
         let (mut changes, mut sockets) = (Vec::new(), Vec::new());
-        for (worker, listening) in self.workers.iter().zip(listening) {
+        for (worker, listening) in self.plane.workers.iter().zip(listening) {
             let poll = |error| ControlError::Poll(spec.name.clone(), error);
             sockets.push(listening.socket.try_clone().map_err(poll)?);
             let (sender, receiver) = crossbeam_channel::unbounded();
@@ -127,12 +127,12 @@ impl Switch {
 
     pub(super) fn sources(&mut self, spec: &VxlanSpec, underlay: &Underlay) -> Result<Arc<Sources>, AttachError> {
         let key = format!("{} {} {} {:?}", spec.local, spec.udp_checksum, spec.ttl, underlay.interface);
-        if let Some(sources) = self.sockets.sources.get(&key).and_then(Weak::upgrade) {
+        if let Some(sources) = self.plane.sockets.sources.get(&key).and_then(Weak::upgrade) {
             return Ok(sources);
         }
         let sources = Arc::new(underlay::open_sources(spec, underlay)?);
-        self.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
-        self.sockets.sources.insert(key, Arc::downgrade(&sources));
+        self.plane.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
+        self.plane.sockets.sources.insert(key, Arc::downgrade(&sources));
         Ok(sources)
     }
 }

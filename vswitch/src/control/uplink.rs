@@ -9,15 +9,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
-use super::links::Presence;
 use super::ports::port_vacancy;
+use super::presence::Presence;
 use super::{ControlError, Switch, sessions};
 use crate::attach;
 use crate::host::{self, HostUplink};
 use api::{BridgeName, BridgeSpec, ControlFrames, Origin, PortName, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec};
 use plane::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
 use plane::device::Device;
-use plane::worker::{Command, Handle};
+use plane::worker::Command;
 
 /// MAC addresses that an uplink remembers: those of the routers and servers of its link.
 const MACS: u32 = 4096;
@@ -88,13 +88,13 @@ impl Switch {
         let Opened { device, mtu, features, host, presence } = self.open_uplink(&spec, mac)?;
         let (bridge, port) = self.uplink_bridge(mtu)?;
         let settings = PortSettings::on(bridge);
-        let router = self.router()?;
+        let router = self.plane.router()?;
         let attached = router.ask(|reply| Command::Attach(port, settings, device, reply))?;
         if let Err(error) = attached {
             router.tell(Command::RemoveBridge(bridge))?;
             return Err(ControlError::Poll(name, error));
         }
-        self.captures.add_uplink(port, &spec);
+        self.plane.captures.add_uplink(port, &spec);
         self.connect_uplink(Uplink { bridge, port, spec, origin, mac, mtu, features, presence, lease: None, host })
     }
 
@@ -114,17 +114,17 @@ impl Switch {
 
     /// Makes the bridge of an uplink to be, and chooses its port.
     fn uplink_bridge(&self, mtu: u16) -> Result<(BridgeId, PortId), ControlError> {
-        let (bridge, port) = (BridgeId(self.bridge_ids.vacancy()), port_vacancy(&self.port_ids)?);
-        self.router()?.tell(Command::SetBridge(bridge, bridge_settings(mtu)))?;
+        let (bridge, port) = (BridgeId(self.inventory.bridge_ids.vacancy()), port_vacancy(&self.inventory.port_ids)?);
+        self.plane.router()?.tell(Command::SetBridge(bridge, bridge_settings(mtu)))?;
         Ok((bridge, port))
     }
 
     /// Takes on an uplink and tells workers and services of it; if it is refused, the uplink is gone again.
     fn connect_uplink(&mut self, uplink: Uplink) -> Result<(), ControlError> {
         let name = uplink.spec.name.clone();
-        self.bridge_ids.insert(uplink.bridge.0, ());
-        self.port_ids.insert(uplink.port.0, name.clone());
-        self.uplinks.insert(name.clone(), uplink);
+        self.inventory.bridge_ids.insert(uplink.bridge.0, ());
+        self.inventory.port_ids.insert(uplink.port.0, name.clone());
+        self.inventory.uplinks.insert(name.clone(), uplink);
         // Bridges may have known it by another number.
         let told = self.refresh_uplink(&name).and_then(|()| self.refresh_gateways());
         self.follow_bridges();
@@ -136,7 +136,7 @@ impl Switch {
     }
 
     pub(super) fn change_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<(), ControlError> {
-        let old = self.uplink(&spec.name)?;
+        let old = self.inventory.uplink(&spec.name)?;
         let same_device =
             old.spec.device() == spec.device() && old.mac == self.uplink_mac(&spec) && old.presence.state().has_device();
         let name = spec.name.clone();
@@ -145,7 +145,7 @@ impl Switch {
         }
         self.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
-            if let Some(uplink) = self.uplinks.get_mut(&name) {
+            if let Some(uplink) = self.inventory.uplinks.get_mut(&name) {
                 // A DHCP client that goes on says nothing until something changes.
                 uplink.lease = uplink.lease.take().filter(|_| spec.is_by_dhcp());
                 (uplink.spec, uplink.origin) = (spec, origin);
@@ -166,23 +166,23 @@ impl Switch {
     }
 
     pub(super) fn drop_uplink(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let (bridge, port) = (self.uplink(name)?.bridge, self.uplink(name)?.port);
-        let router = self.router()?;
+        let (bridge, port) = (self.inventory.uplink(name)?.bridge, self.inventory.uplink(name)?.port);
+        let router = self.plane.router()?;
         router.ask(|reply| Command::Detach(port, reply))?;
         router.tell(Command::SetGateway(bridge, None))?;
         router.tell(Command::RemoveBridge(bridge))?;
-        self.bridge_ids.remove(bridge.0);
-        self.port_ids.remove(port.0);
-        self.uplinks.remove(name);
+        self.inventory.bridge_ids.remove(bridge.0);
+        self.inventory.port_ids.remove(port.0);
+        self.inventory.uplinks.remove(name);
         self.tell_services();
         Ok(())
     }
 
     /// Tells the uplinks by the host's sockets which gateways lead to them, and what the links of their stations take.
     pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
-        for (name, uplink) in &self.uplinks {
+        for (name, uplink) in &self.inventory.uplinks {
             if let Some(host) = &uplink.host {
-                let behind = self.bridges.values().filter(|bridge| bridge.spec.uplink.as_ref() == Some(name));
+                let behind = self.inventory.bridges.values().filter(|bridge| bridge.spec.uplink.as_ref() == Some(name));
                 let gateways = behind.flat_map(|bridge| {
                     let mtu = self.gateway_mtu(&bridge.spec);
                     bridge.spec.addresses.iter().map(move |address| host::Gateway { address: *address, mtu })
@@ -198,7 +198,7 @@ impl Switch {
     pub(super) fn follow_bridges(&self) {
         let isolates = |uplink: &Uplink| uplink.spec.kind == UplinkKind::Host { isolate_bridges: true };
         let hosts: Vec<_> =
-            self.uplinks.values().filter_map(|uplink| Some((uplink.host.as_ref()?, isolates(uplink)))).collect();
+            self.inventory.uplinks.values().filter_map(|uplink| Some((uplink.host.as_ref()?, isolates(uplink)))).collect();
         if hosts.is_empty() {
             return;
         }
@@ -216,13 +216,13 @@ impl Switch {
 
     /// Tells the router again what every uplink is, as after a change of `[nat]`.
     pub(super) fn refresh_uplinks(&mut self) -> Result<(), ControlError> {
-        let names: Vec<PortName> = self.uplinks.keys().cloned().collect();
+        let names: Vec<PortName> = self.inventory.uplinks.keys().cloned().collect();
         names.iter().try_for_each(|name| self.refresh_uplink(name))
     }
 
     pub(super) fn refresh_uplink(&self, name: &PortName) -> Result<(), ControlError> {
-        let uplink = self.uplink(name)?;
-        let rules = self.file.nat.rules().map_err(|error| ControlError::Nat(error.to_string()))?;
+        let uplink = self.inventory.uplink(name)?;
+        let rules = self.ledger.file.nat.rules().map_err(|error| ControlError::Nat(error.to_string()))?;
         if let Some(host) = &uplink.host {
             host.set_filtering(rules.filtering)?;
         }
@@ -238,15 +238,15 @@ impl Switch {
             routes: Vec::new(),
             side: Side::Outside { gateways: uplink.gateways(), translation },
         };
-        self.router()?.tell(Command::SetGateway(uplink.bridge, Some(settings)))?;
+        self.plane.router()?.tell(Command::SetGateway(uplink.bridge, Some(settings)))?;
         self.publish(name)
     }
 
     /// Tells the workers and uplinks again what every gateway is, as after a change of its uplink or of a tunnel.
     pub(super) fn refresh_gateways(&self) -> Result<(), ControlError> {
-        for bridge in self.bridges.values() {
+        for bridge in self.inventory.bridges.values() {
             let settings = self.gateway_settings(&bridge.spec)?;
-            self.tell_all(|| Command::SetGateway(bridge.id, settings.clone()))?;
+            self.plane.tell_all(|| Command::SetGateway(bridge.id, settings.clone()))?;
         }
         self.tell_gateways()
     }
@@ -256,7 +256,7 @@ impl Switch {
         if spec.addresses.is_empty() {
             return Ok(None);
         }
-        let uplink = spec.uplink.as_ref().map(|name| self.uplink(name)).transpose()?.map(|uplink| uplink.bridge);
+        let uplink = spec.uplink.as_ref().map(|name| self.inventory.uplink(name)).transpose()?.map(|uplink| uplink.bridge);
         Ok(Some(GatewaySettings {
             mac: self.gateway_mac(&spec.name),
             vlan: spec.gateway_vlan,
@@ -269,7 +269,7 @@ impl Switch {
 
     /// The longest IP packet that all stations of a bridge can be sent.
     fn gateway_mtu(&self, spec: &BridgeSpec) -> u16 {
-        self.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most))
+        self.inventory.tunnels_mtu(&spec.name).map_or(spec.mtu, |most| spec.mtu.min(most))
     }
 
     pub(super) fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
@@ -296,11 +296,11 @@ impl Switch {
     }
 
     pub(super) fn gateway_mac(&self, bridge: &BridgeName) -> Mac {
-        self.state.station_mac(&format!("gateway:{bridge}"))
+        self.ledger.state.station_mac(&format!("gateway:{bridge}"))
     }
 
     fn uplink_mac(&self, spec: &UplinkSpec) -> Mac {
-        let own = || self.state.station_mac(&format!("uplink:{}", spec.name));
+        let own = || self.ledger.state.station_mac(&format!("uplink:{}", spec.name));
         match spec.kind {
             UplinkKind::Link { mac: Some(mac), .. } => mac,
             _ => own(),
@@ -309,21 +309,11 @@ impl Switch {
 
     /// The far end of an uplink by the host's sockets.
     fn host_mac(&self, uplink: &PortName) -> Mac {
-        self.state.station_mac(&format!("host:{uplink}"))
-    }
-
-    pub(super) fn uplink(&self, name: &PortName) -> Result<&Uplink, ControlError> {
-        let names = || self.uplinks.keys().map(ToString::to_string).collect();
-        self.uplinks.get(name).ok_or_else(|| ControlError::NoUplink(name.clone(), names()))
-    }
-
-    /// The worker that routes.
-    pub(super) fn router(&self) -> Result<&Handle, ControlError> {
-        self.workers.first().ok_or(ControlError::Stopped(plane::worker::Stopped))
+        self.ledger.state.station_mac(&format!("host:{uplink}"))
     }
 
     pub(super) fn uplink_infos(&self) -> Result<Vec<UplinkInfo>, ControlError> {
-        self.uplinks.values().map(|uplink| self.uplink_info(uplink)).collect()
+        self.inventory.uplinks.values().map(|uplink| self.uplink_info(uplink)).collect()
     }
 
     fn uplink_info(&self, uplink: &Uplink) -> Result<UplinkInfo, ControlError> {
@@ -354,14 +344,14 @@ impl Switch {
             let sessions = host.sessions()?.len() as u64;
             return Ok(Counts { sessions, ports_in_use: 0, counters: named(&host.counters()?.rows()) });
         }
-        let counters = self.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?.counters;
+        let counters = self.plane.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?.counters;
         Ok(Counts { sessions: counters.sessions, ports_in_use: counters.ports_in_use, counters: named(&counters.rows()) })
     }
 
     pub(super) fn sessions(&self, name: Option<&PortName>) -> Result<Vec<SessionInfo>, ControlError> {
         let uplinks = match name {
-            Some(name) => vec![self.uplink(name)?],
-            None => self.uplinks.values().collect(),
+            Some(name) => vec![self.inventory.uplink(name)?],
+            None => self.inventory.uplinks.values().collect(),
         };
         let mut sessions = Vec::new();
         for uplink in uplinks {
@@ -369,7 +359,7 @@ impl Switch {
             match &uplink.host {
                 Some(host) => sessions.extend(host.sessions()?.iter().map(|row| sessions::by_host(name, row))),
                 None => {
-                    let listing = self.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?;
+                    let listing = self.plane.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?;
                     sessions.extend(listing.rows.iter().map(|row| sessions::by_nat(name, row)));
                 }
             }

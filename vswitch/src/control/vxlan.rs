@@ -52,7 +52,7 @@ impl TunnelPort {
 
 impl Live {
     /// Largest inner packet.
-    fn mtu(&self, spec: &VxlanSpec) -> u16 {
+    pub(super) fn mtu(&self, spec: &VxlanSpec) -> u16 {
         inner_mtu(spec, &self.underlay)
     }
 }
@@ -61,9 +61,9 @@ impl Switch {
     pub(super) fn make_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_vxlan(&spec)?;
         let (name, bridge) = (spec.name.clone(), spec.bridge.clone());
-        let before = self.port_mtu(&bridge)?;
+        let before = self.inventory.port_mtu(&bridge)?;
         let run = Run::Up(self.open_vxlan(&spec)?);
-        self.tunnels.insert(name.clone(), TunnelPort { spec, origin, run });
+        self.inventory.tunnels.insert(name.clone(), TunnelPort { spec, origin, run });
         if let Err(error) = self.fit_mtu(&bridge, before) {
             // Without the tunnel the devices are as they were.
             self.close_vxlan(&name);
@@ -75,24 +75,25 @@ impl Switch {
     /// A tunnel that could not be opened, which a reload tries again.
     pub(super) fn add_vxlan_down(&mut self, spec: VxlanSpec, origin: Origin, error: &ControlError) {
         let run = Run::Down(error.to_string());
-        self.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin, run });
+        self.inventory.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin, run });
     }
 
     pub(super) fn change_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
-        let tunnel = self.tunnel(&name)?;
+        let tunnel = self.inventory.tunnel(&name)?;
         let old = tunnel.spec.clone();
         let Some(live) = tunnel.live().filter(|_| !plan::needs_new_sockets(&old, &spec)) else {
             return self.replace_vxlan(spec, origin);
         };
         let (id, shared) = (live.id, Arc::clone(&live.shared));
         let underlay = underlay::survey(&spec).map_err(|error| ControlError::Attach(name.clone(), error))?;
-        self.bridge(&spec.bridge)?;
+        self.inventory.bridge(&spec.bridge)?;
         let places = BTreeSet::from([old.bridge.clone(), spec.bridge.clone()]);
-        let before: Vec<_> = places.iter().map(|bridge| self.port_mtu(bridge)).collect::<Result<_, _>>()?;
+        let before: Vec<_> = places.iter().map(|bridge| self.inventory.port_mtu(bridge)).collect::<Result<_, _>>()?;
         shared.set_mtu(inner_mtu(&spec, &underlay));
         self.set_tunnel(id, &shared, &spec)?;
-        if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) = self.tunnels.get_mut(&name) {
+        if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) = self.inventory.tunnels.get_mut(&name)
+        {
             (*kept, *kept_origin, live.underlay) = (spec, origin, underlay);
         }
         for (bridge, before) in places.iter().zip(before) {
@@ -111,9 +112,9 @@ impl Switch {
             let now = underlay::survey(&tunnel.spec).ok().filter(|now| now.mtu != live.underlay.mtu)?;
             Some((name.clone(), now.mtu))
         };
-        let moved: Vec<_> = self.tunnels.iter().filter_map(moved).collect();
+        let moved: Vec<_> = self.inventory.tunnels.iter().filter_map(moved).collect();
         for (name, mtu) in moved {
-            let Some(tunnel) = self.tunnels.get(&name) else { continue };
+            let Some(tunnel) = self.inventory.tunnels.get(&name) else { continue };
             let (spec, origin) = (tunnel.spec.clone(), tunnel.origin);
             match self.change_vxlan(spec, origin) {
                 Ok(()) => tracing::info!(vxlan = %name, "the underlay's MTU is {mtu} now"),
@@ -123,9 +124,9 @@ impl Switch {
     }
 
     pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<(), ControlError> {
-        let TunnelPort { spec, .. } = self.tunnel(name)?;
+        let TunnelPort { spec, .. } = self.inventory.tunnel(name)?;
         let bridge = spec.bridge.clone();
-        let before = self.port_mtu(&bridge)?;
+        let before = self.inventory.port_mtu(&bridge)?;
         self.close_vxlan(name);
         if let Err(error) = self.fit_mtu(&bridge, before) {
             tracing::warn!("{error}");
@@ -133,23 +134,11 @@ impl Switch {
         Ok(())
     }
 
-    /// The MTU that the devices of a bridge get: no more than its tunnels carry.
-    pub(super) fn port_mtu(&self, bridge: &BridgeName) -> Result<u16, ControlError> {
-        let own = self.bridge(bridge)?.spec.mtu;
-        Ok(self.tunnels_mtu(bridge).map_or(own, |mtu| own.min(mtu)))
-    }
-
-    /// What the tunnels of a bridge carry, if it has any.
-    pub(super) fn tunnels_mtu(&self, bridge: &BridgeName) -> Option<u16> {
-        let on_it = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
-        on_it.filter_map(|tunnel| Some(tunnel.live()?.mtu(&tunnel.spec))).min()
-    }
-
     /// What the user should know about MTUs, one sentence for each bridge whose devices get less than it says.
     pub(super) fn mtu_notes(&self) -> Vec<String> {
         let note = |tunnel: &TunnelPort| {
             let (spec, live) = (&tunnel.spec, tunnel.live()?);
-            let (mtu, whole) = (live.mtu(spec), self.bridges.get(&spec.bridge)?.spec.mtu);
+            let (mtu, whole) = (live.mtu(spec), self.inventory.bridges.get(&spec.bridge)?.spec.mtu);
             (mtu < whole).then(|| {
                 format!(
                     "vxlan \"{}\" carries packets of up to {mtu} bytes, for the underlay's MTU is {}: the TAP and veth devices of \
@@ -158,11 +147,11 @@ impl Switch {
                 )
             })
         };
-        self.tunnels.values().filter_map(note).collect()
+        self.inventory.tunnels.values().filter_map(note).collect()
     }
 
     pub(super) fn note_too_big(&self, id: PortId) {
-        let tunnel = self.tunnels.values().find(|tunnel| tunnel.live().is_some_and(|live| live.id == id));
+        let tunnel = self.inventory.tunnels.values().find(|tunnel| tunnel.live().is_some_and(|live| live.id == id));
         if let Some((tunnel, live)) = tunnel.and_then(|tunnel| Some((tunnel, tunnel.live()?))) {
             tracing::warn!(
                 vxlan = %tunnel.spec.name,
@@ -176,15 +165,15 @@ impl Switch {
 
     /// Says for how long a bridge remembers addresses.
     pub(super) fn set_tunnels_ageing(&self, bridge: &BridgeName, seconds: u32) {
-        let on_it = self.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
+        let on_it = self.inventory.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
         on_it.filter_map(TunnelPort::live).for_each(|live| live.shared.set_ageing(seconds));
     }
 
     pub(super) fn vxlan_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<VxlanInfo>, ControlError> {
         if let Some(name) = bridge {
-            self.bridge(name)?;
+            self.inventory.bridge(name)?;
         }
-        let on_it = self.tunnels.values().filter(|tunnel| bridge.is_none_or(|name| tunnel.spec.bridge == *name));
+        let on_it = self.inventory.tunnels.values().filter(|tunnel| bridge.is_none_or(|name| tunnel.spec.bridge == *name));
         Ok(on_it.map(|tunnel| self.vxlan_info(tunnel)).collect())
     }
 
@@ -194,39 +183,28 @@ impl Switch {
             Run::Up(live) => live,
             Run::Down(why) => return VxlanInfo::new(spec, *origin, PortState::Unusable(why.clone())),
         };
-        let open: Vec<&Open> = live.ears.iter().filter_map(|ear| self.sockets.ears.get(ear)).collect();
+        let open: Vec<&Open> = live.ears.iter().filter_map(|ear| self.plane.sockets.ears.get(ear)).collect();
         let runs = open.iter().all(|ear| ear.runs);
         let features = [(live.sources.is_segmenting(), "udp_gso"), (runs, "udp_gro")];
         let drops = UnderlayDrop::ALL.map(|reason| {
             let count = open.iter().map(|ear| ear.counters.read(reason)).sum();
             (reason.name().replace('-', "_"), count)
         });
-        VxlanInfo {
-            remotes: live.remotes(),
-            heard: live.shared.peers.all().filter(|(_, configured)| !configured).map(|(address, _)| address).collect(),
-            underlay_mtu: Some(live.underlay.mtu),
-            mtu: Some(live.mtu(spec)),
-            features: features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect(),
-            underlay_drops: drops.into_iter().collect(),
-            ..VxlanInfo::new(spec, *origin, live.state())
-        }
-    }
-
-    /// The address of a tunnel's peer.
-    pub(super) fn remote(&self, name: &PortName, peer: u16) -> Option<IpAddr> {
-        self.tunnels.get(name)?.live()?.shared.peers.address(peer)
-    }
-
-    pub(super) fn tunnel(&self, name: &PortName) -> Result<&TunnelPort, ControlError> {
-        let names = || self.tunnels.keys().map(ToString::to_string).collect();
-        self.tunnels.get(name).ok_or_else(|| ControlError::NoVxlan(name.clone(), names()))
+        let mut info = VxlanInfo::new(spec, *origin, live.state());
+        info.reach.remotes = live.remotes();
+        info.reach.heard = live.shared.peers.all().filter(|(_, configured)| !configured).map(|(address, _)| address).collect();
+        info.underlay.underlay_mtu = Some(live.underlay.mtu);
+        info.underlay.underlay_drops = drops.into_iter().collect();
+        info.mtu = Some(live.mtu(spec));
+        info.features = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name.to_owned()).collect();
+        info
     }
 
     fn check_vxlan(&self, spec: &VxlanSpec) -> Result<(), ControlError> {
-        if let Some(port) = self.ports.get(&spec.name) {
+        if let Some(port) = self.inventory.ports.get(&spec.name) {
             return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
         }
-        let others = || self.tunnels.values().map(|tunnel| &tunnel.spec).filter(|other| other.name != spec.name);
+        let others = || self.inventory.tunnels.values().map(|tunnel| &tunnel.spec).filter(|other| other.name != spec.name);
         match others().find(|other| other.collides_with(spec)) {
             Some(other) => Err(ControlError::VniTaken(spec.name.clone(), spec.vni.number(), spec.port, other.name.clone())),
             None => Ok(()),
@@ -236,8 +214,8 @@ impl Switch {
     /// Takes a tunnel's sockets away and gives it others; if that fails, the first ones come back.
     fn replace_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
         self.check_vxlan(&spec)?;
-        self.bridge(&spec.bridge)?;
-        let old = self.tunnel(&spec.name)?;
+        self.inventory.bridge(&spec.bridge)?;
+        let old = self.inventory.tunnel(&spec.name)?;
         let (old, old_origin) = (old.spec.clone(), old.origin);
         self.drop_vxlan(&spec.name)?;
         let Err(error) = self.make_vxlan(spec, origin) else { return Ok(()) };
@@ -263,8 +241,8 @@ impl Switch {
         let ears: Vec<Ear> = std::iter::once(host)
             .chain(group.map(|(group, interface)| Ear::Group(SocketAddr::new(group, spec.port), interface)))
             .collect();
-        let id = PortId(self.port_ids.vacancy());
-        self.port_ids.insert(id.0, spec.name.clone());
+        let id = PortId(self.inventory.port_ids.vacancy());
+        self.inventory.port_ids.insert(id.0, spec.name.clone());
         let live = Live { id, shared, sources, underlay, ears };
         if let Err(error) = self.connect(spec, &live) {
             self.disconnect(spec, &live);
@@ -274,7 +252,7 @@ impl Switch {
     }
 
     fn close_vxlan(&mut self, name: &PortName) {
-        if let Some(TunnelPort { spec, run: Run::Up(live), .. }) = self.tunnels.remove(name) {
+        if let Some(TunnelPort { spec, run: Run::Up(live), .. }) = self.inventory.tunnels.remove(name) {
             self.disconnect(&spec, &live);
         }
     }
@@ -283,16 +261,16 @@ impl Switch {
     fn set_tunnel(&mut self, id: PortId, shared: &Tunnel, spec: &VxlanSpec) -> Result<(), ControlError> {
         let gone = shared.set_peers(&named(spec));
         let settings = self.prepare_tunnel(shared, spec)?;
-        self.tell_all(|| Command::SetPort(id, settings.clone()))?;
+        self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         for peer in gone {
-            self.tell_all(|| Command::ForgetPeer(id, peer))?;
+            self.plane.tell_all(|| Command::ForgetPeer(id, peer))?;
         }
         Ok(())
     }
 
     /// Gives the peers their numbers; returns what the datapath needs to know.
     pub(super) fn prepare_tunnel(&self, shared: &Tunnel, spec: &VxlanSpec) -> Result<PortSettings, ControlError> {
-        let bridge = self.bridge(&spec.bridge)?;
+        let bridge = self.inventory.bridge(&spec.bridge)?;
         shared.set_peers(&named(spec));
         shared.set_ageing(u32::try_from(bridge.spec.ageing.as_secs()).unwrap_or(u32::MAX));
         let stations = spec.stations.iter().filter_map(|station| {
@@ -306,7 +284,7 @@ impl Switch {
 
     /// Gives the devices of a bridge the MTU that its tunnels leave, if that is another than before.
     fn fit_mtu(&mut self, bridge: &BridgeName, before: u16) -> Result<(), ControlError> {
-        let now = self.port_mtu(bridge)?;
+        let now = self.inventory.port_mtu(bridge)?;
         if now == before {
             return Ok(());
         }

@@ -54,16 +54,20 @@ impl Switch {
     pub(super) fn feed_watchdog(&mut self) {
         let now = Instant::now();
         let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.is_due(now)) else { return };
-        let workers = self.workers.iter().enumerate().map(|(number, worker)| (format!("worker {number}"), worker.turns()));
-        let hosts =
-            self.uplinks.iter().filter_map(|(name, uplink)| Some((format!("uplink {name}"), uplink.host.as_ref()?.turns())));
+        let workers =
+            self.plane.workers.iter().enumerate().map(|(number, worker)| (format!("worker {number}"), worker.turns()));
+        let hosts = self
+            .inventory
+            .uplinks
+            .iter()
+            .filter_map(|(name, uplink)| Some((format!("uplink {name}"), uplink.host.as_ref()?.turns())));
         if watchdog.may_be_fed(now, workers.chain(hosts).collect())
             && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog])
         {
             tracing::warn!("systemd could not be told that vswitchd moves: {error}");
         }
-        self.workers.iter().for_each(plane::worker::Handle::wake);
-        self.uplinks.values().filter_map(|uplink| uplink.host.as_ref()).for_each(crate::host::HostUplink::wake);
+        self.plane.workers.iter().for_each(plane::worker::Handle::wake);
+        self.inventory.uplinks.values().filter_map(|uplink| uplink.host.as_ref()).for_each(crate::host::HostUplink::wake);
     }
 }
 

@@ -12,7 +12,7 @@ use super::message::CreateEndpoint;
 use super::options::EndpointOptions;
 use super::sandbox::Sandbox;
 use super::{DockerError, EndpointId, Lease, Network, NetworkId, Rates};
-use api::{ForwardKey, ForwardSpec, Netns, PortName, PortSpec, SpecError};
+use api::{ForwardKey, ForwardSpec, Netns, PortName, PortPolicy, PortSpec, SpecError};
 
 /// A container's place on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +83,13 @@ impl Endpoint {
             mac: Some(self.mac),
             addresses: self.addresses.clone(),
             vlans: network.vlans(),
-            guard: network.options.guard,
-            protected: network.options.protected,
-            down: false,
-            broadcast_limit: None,
-            send_rate: self.rates.send,
-            receive_rate: self.rates.receive,
+            policy: PortPolicy {
+                guard: network.options.guard,
+                protected: network.options.protected,
+                send_rate: self.rates.send,
+                receive_rate: self.rates.receive,
+                ..PortPolicy::default()
+            },
             offload: true,
         };
         spec.checked()

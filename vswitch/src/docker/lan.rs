@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Docker, DockerError, Network, NetworkId};
-use api::{BridgeName, InterfaceName, PortKind, PortName, PortSpec, VlanMode};
+use api::{BridgeName, InterfaceName, PortKind, PortName, PortPolicy, PortSpec, VlanMode};
 
 /// The bridge of the networks on an interface, whose name is that of the link port too.
 pub(super) fn bridge(parent: &InterfaceName) -> Result<BridgeName, DockerError> {
@@ -81,12 +81,7 @@ fn port(network: &Network, name: PortName, kind: PortKind, ifname: InterfaceName
         mac: None,
         addresses: Vec::new(),
         vlans: VlanMode::All,
-        guard: false,
-        protected: true,
-        down: false,
-        broadcast_limit: None,
-        send_rate: None,
-        receive_rate: None,
+        policy: PortPolicy { protected: true, ..PortPolicy::default() },
         offload: true,
     }
 }

@@ -94,7 +94,7 @@ fn networks_on_one_interface_share_a_bridge_with_it_and_the_host_has_a_port_on_e
     let ports: BTreeMap<String, _> = docker.ports().map(|port| (port.name.to_string(), port)).collect();
     assert_eq!(ports.keys().collect::<Vec<_>>(), ["host-cccccccc", "lan-eth1"]);
     let (host, link) = (&ports["host-cccccccc"], &ports["lan-eth1"]);
-    assert!(host.protected && link.protected);
+    assert!(host.policy.protected && link.policy.protected);
     assert_eq!((host.kind, &host.vlans), (PortKind::Tap, &VlanMode::Access(VlanId::DEFAULT)));
     assert_eq!(host.addresses, ["192.0.2.9/32".parse().unwrap()]);
     assert_eq!((link.kind, link.ifname.as_str(), &link.vlans), (PortKind::Link, "eth1", &VlanMode::All));
@@ -187,7 +187,7 @@ fn options_of_dockers_bridge_are_carried_out() {
     assert_eq!((network.options.protected, network.options.publish_at), (true, "127.0.0.1".parse().ok()));
     let named = |options: Value| endpoint(json!({ "Address": "10.78.0.9/24" }), options, &network);
     assert_eq!(named(json!({})).unwrap().prefix.as_deref(), Some("lan"));
-    assert!(web(&network).port_spec(&network, "/x".into()).unwrap().protected);
+    assert!(web(&network).port_spec(&network, "/x".into()).unwrap().policy.protected);
     let ifname = |name: &str| named(json!({ message::IFNAME: name }));
     assert_eq!(ifname("wan0").unwrap().prefix.as_deref(), Some("wan"));
     for bad in ["wan1", "0", "", "with space0", "muchtoolongaprefix0"] {
@@ -227,7 +227,7 @@ fn a_container_is_a_port_from_when_it_joins() {
     docker.endpoints.values_mut().for_each(|endpoint| endpoint.sandbox = Some(sandbox.clone()));
     let port = docker.ports().next().unwrap();
     assert_eq!((port.bridge.as_str(), port.ifname.as_str(), port.kind), ("docker-aaaaaaaa", "ep-bbbbbbbb", PortKind::Veth));
-    assert_eq!((port.guard, port.vlans.clone()), (true, VlanMode::Access(7.try_into().unwrap())));
+    assert_eq!((port.policy.guard, port.vlans.clone()), (true, VlanMode::Access(7.try_into().unwrap())));
     assert!(port.is_handed_over());
     // What is kept reads back the same.
     assert_eq!(serde_json::from_str::<Docker>(&serde_json::to_string(&docker).unwrap()).unwrap(), docker);

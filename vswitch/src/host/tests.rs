@@ -184,12 +184,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         mac: Some(mac),
         addresses: vec![format!("{CONTAINER}/24").parse().unwrap(), format!("{CONTAINER6}/64").parse().unwrap()],
         vlans: VlanMode::All,
-        guard: false,
-        protected: false,
-        down: false,
-        broadcast_limit: None,
-        send_rate: None,
-        receive_rate: None,
+        policy: api::PortPolicy::default(),
         offload: true,
     };
     let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];

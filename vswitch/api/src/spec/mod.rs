@@ -2,6 +2,7 @@
 
 mod bridge;
 mod netns;
+mod policy;
 mod port;
 mod vlan;
 
@@ -15,6 +16,7 @@ use super::{BridgeName, PortName, RouteSpec};
 pub use bridge::{BridgeSpec, ControlFrames};
 pub use bridge::{BridgeTable, check_ipv6_mtu};
 pub use netns::Netns;
+pub use policy::PortPolicy;
 pub use port::PortTable;
 pub use port::{PortKind, PortSpec};
 pub use vlan::{VlanError, VlanList, VlanListError, VlanMode};

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::{Netns, SpecError, VlanList, VlanMode, yes};
+use super::{Netns, PortPolicy, SpecError, VlanList, VlanMode, yes};
 use crate::read::{Raw, Read, read, word};
 use crate::{BridgeName, InterfaceName, PortName, Rate, is_host};
 
@@ -31,18 +31,8 @@ pub struct PortSpec {
     pub addresses: Vec<IpNet>,
     /// Its VLANs.
     pub vlans: VlanMode,
-    /// Whether frames whose source MAC, IP, ARP or ND addresses are not this port's are dropped.
-    pub guard: bool,
-    /// Whether no frame goes from it to another protected port of its bridge.
-    pub protected: bool,
-    /// Whether it is unplugged: its station sees no carrier, and nothing comes in by it or leaves.
-    pub down: bool,
-    /// Most broadcast frames a second that the port may send into the switch; `None`: no limit.
-    pub broadcast_limit: Option<u32>,
-    /// Most that it may send into the switch; `None`: no limit.
-    pub send_rate: Option<Rate>,
-    /// Most that may leave by it; `None`: no limit.
-    pub receive_rate: Option<Rate>,
+    /// What it may do, and how much.
+    pub policy: PortPolicy,
     /// Whether super-frames and partial checksums are exchanged with the kernel (TAP, veth, link). Off: every frame is read
     /// and written as it would be on a wire.
     pub offload: bool,
@@ -195,12 +185,14 @@ impl TryFrom<PortTable> for PortSpec {
             mac: table.mac,
             addresses: table.addresses,
             vlans,
-            guard: table.guard,
-            protected: table.protected,
-            down: table.down,
-            broadcast_limit,
-            send_rate: table.send_rate,
-            receive_rate: table.receive_rate,
+            policy: PortPolicy {
+                guard: table.guard,
+                protected: table.protected,
+                down: table.down,
+                broadcast_limit,
+                send_rate: table.send_rate,
+                receive_rate: table.receive_rate,
+            },
             offload: table.offload,
         })
     }
@@ -237,12 +229,12 @@ impl From<PortSpec> for PortTable {
             vlan,
             trunk,
             native,
-            guard: spec.guard,
-            protected: spec.protected,
-            down: spec.down,
-            broadcast_limit: spec.broadcast_limit.map(i64::from),
-            send_rate: spec.send_rate,
-            receive_rate: spec.receive_rate,
+            guard: spec.policy.guard,
+            protected: spec.policy.protected,
+            down: spec.policy.down,
+            broadcast_limit: spec.policy.broadcast_limit.map(i64::from),
+            send_rate: spec.policy.send_rate,
+            receive_rate: spec.policy.receive_rate,
             offload: spec.offload,
         }
     }

@@ -213,45 +213,13 @@ impl Worker {
         }
     }
 
-    /// The caller that asked may have gone away. An answer that no caller hears is no error.
     fn execute(&mut self, command: Command, now: Instant) {
         match command {
             Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),
             Command::RemoveBridge(id) => self.datapath.remove_bridge(id),
-            Command::Attach(id, settings, device, reply) => {
-                let _ = reply.send(self.attach(id, &settings, device));
-            }
-            Command::Listen(id, device, reply) => {
-                let _ = reply.send(self.open(id, device, true));
-            }
             Command::SetPort(id, settings) => self.datapath.set_port(id, &settings),
-            Command::Detach(id, reply) => {
-                self.detach(id);
-                let _ = reply.send(());
-            }
-            Command::Close(id, reply) => {
-                self.close(id);
-                let _ = reply.send(());
-            }
-            Command::IsOpen(id, reply) => {
-                let _ = reply.send(self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
-            }
-            Command::Duplicate(id, reply) => {
-                let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
-                let _ = reply.send(device.and_then(|device| device.duplicate()));
-            }
-            Command::Fdb(id, reply) => {
-                let _ = reply.send(self.datapath.fdb(now, id));
-            }
-            Command::Symptoms(reply) => {
-                let _ = reply.send(self.datapath.symptoms());
-            }
             Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
-            Command::Counters(ids, reply) => {
-                let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());
-                let _ = reply.send(counters.collect());
-            }
             Command::StartCapture(id, ports, tap) => {
                 self.captures.push(Capture { id, ports, tap });
                 self.mark_captured();
@@ -264,20 +232,53 @@ impl Worker {
             Command::ForgetStations(id, addresses) => self.datapath.forget_stations(now, id, &addresses),
             Command::ForgetNeighbors(id) => self.datapath.forget_neighbors(id),
             Command::SetForwards(uplink, forwards) => self.datapath.set_forwards(uplink, forwards),
-            Command::Sessions(uplink, reply) => {
-                let nat = self.datapath.nat(uplink);
-                let sessions = nat.map(|nat| Sessions { rows: nat.sessions(now).collect(), counters: nat.counters() });
-                let _ = reply.send(sessions.unwrap_or_default());
-            }
-            Command::Neighbors(id, reply) => {
-                let _ = reply.send(self.datapath.neighbors(now, id));
-            }
             Command::SetClients(id, clients) => self.datapath.set_clients(id, clients),
             Command::Emit(id, vlan, frame) => {
                 self.datapath.emit((id, vlan), &frame, &mut self.batch, &mut self.outputs);
                 self.flush(now);
             }
             Command::Stop => {}
+            asked => self.answer(asked, now),
+        }
+    }
+
+    /// Carries out a command that is answered. The caller that asked may have gone away: an answer that no caller hears is no error.
+    fn answer(&mut self, command: Command, now: Instant) {
+        fn send<T>(reply: &crossbeam_channel::Sender<T>, answer: T) {
+            let _ = reply.send(answer);
+        }
+        match command {
+            Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device)),
+            Command::Listen(id, device, reply) => send(&reply, self.open(id, device, true)),
+            Command::Detach(id, reply) => {
+                self.detach(id);
+                send(&reply, ());
+            }
+            Command::Close(id, reply) => {
+                self.close(id);
+                send(&reply, ());
+            }
+            Command::IsOpen(id, reply) => {
+                send(&reply, self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
+            }
+            Command::Duplicate(id, reply) => {
+                let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
+                send(&reply, device.and_then(|device| device.duplicate()));
+            }
+            Command::Fdb(id, reply) => send(&reply, self.datapath.fdb(now, id)),
+            Command::Symptoms(reply) => send(&reply, self.datapath.symptoms()),
+            Command::Counters(ids, reply) => {
+                let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());
+                send(&reply, counters.collect());
+            }
+            Command::Sessions(uplink, reply) => {
+                let nat = self.datapath.nat(uplink);
+                let sessions = nat.map(|nat| Sessions { rows: nat.sessions(now).collect(), counters: nat.counters() });
+                send(&reply, sessions.unwrap_or_default());
+            }
+            Command::Neighbors(id, reply) => send(&reply, self.datapath.neighbors(now, id)),
+            // The others are not answered.
+            _ => {}
         }
     }
 

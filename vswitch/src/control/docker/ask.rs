@@ -29,7 +29,7 @@ pub(in crate::control) struct Asking {
 impl Switch {
     /// Whether a LAN has to be asked about the address of a new endpoint.
     pub(super) fn asks_lan(&self, request: &CreateEndpoint) -> bool {
-        let network = self.state.docker.networks.get(&request.reference.network);
+        let network = self.ledger.state.docker.networks.get(&request.reference.network);
         let interface = &request.interface;
         network.is_some_and(|network| match network.is_by_dhcp() {
             true => interface.v4.is_empty() && interface.v6.is_empty(),
@@ -45,7 +45,7 @@ impl Switch {
             Ok(Begun::New(endpoint)) => {
                 // Docker asks again after its connection broke: it does not hear the first answer any more.
                 let id = request.reference.endpoint.clone();
-                self.asking.insert(id, Asking { request, endpoint: *endpoint, reply, declined: None });
+                self.docker.asking.insert(id, Asking { request, endpoint: *endpoint, reply, declined: None });
             }
             Err(error) => drop(reply.send(Err(error.to_string()))),
         }
@@ -59,7 +59,7 @@ impl Switch {
             let is_rival = |other: &&Endpoint| {
                 other.port != endpoint.port && other.network == endpoint.network && other.mac == endpoint.mac
             };
-            if let Some(other) = self.asking.values().map(|asking| &asking.endpoint).find(is_rival) {
+            if let Some(other) = self.docker.asking.values().map(|asking| &asking.endpoint).find(is_rival) {
                 return Err(DockerError::AddressTaken(endpoint.mac.to_string(), other.port.clone()).into());
             }
         }
@@ -68,7 +68,7 @@ impl Switch {
 
     /// Takes note of what a LAN said about the address of a container.
     pub(in crate::control) fn note_lan(&mut self, port: &PortName, event: Event) {
-        let waiting = self.asking.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone());
+        let waiting = self.docker.asking.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone());
         match waiting {
             Some(id) => self.advance(&id, event),
             None => self.note_lease(port, event),
@@ -81,17 +81,17 @@ impl Switch {
     fn advance(&mut self, id: &EndpointId, event: Event) {
         match event {
             Event::Bound(terms) => {
-                if let Some(asking) = self.asking.remove(id) {
+                if let Some(asking) = self.docker.asking.remove(id) {
                     self.grant(asking, terms);
                 }
             }
             Event::Free => {
-                if let Some(asking) = self.asking.remove(id) {
+                if let Some(asking) = self.docker.asking.remove(id) {
                     self.admit(asking);
                 }
             }
             Event::Conflict(address, mac) => {
-                let Some(asking) = self.asking.get_mut(id) else { return };
+                let Some(asking) = self.docker.asking.get_mut(id) else { return };
                 if !asking.endpoint.addresses.is_empty() {
                     return self.refuse(id, |lan| DockerError::InUse(lan, address, mac));
                 }
@@ -106,8 +106,8 @@ impl Switch {
     }
 
     fn refuse(&mut self, id: &EndpointId, refusal: impl FnOnce(String) -> DockerError) {
-        let Some(Asking { endpoint, reply, declined, .. }) = self.asking.remove(id) else { return };
-        let lan = self.state.docker.networks.get(&endpoint.network).map_or_else(String::new, Network::lan);
+        let Some(Asking { endpoint, reply, declined, .. }) = self.docker.asking.remove(id) else { return };
+        let lan = self.ledger.state.docker.networks.get(&endpoint.network).map_or_else(String::new, Network::lan);
         let refusal = match declined {
             Some((address, mac)) => DockerError::Declined(lan, address, mac),
             None => refusal(lan),
@@ -122,7 +122,7 @@ impl Switch {
         asking.endpoint.lease = Some(Lease::read(&terms));
         if self.admit(asking) {
             tracing::info!(%port, "DHCP gave {net}");
-            self.granted.insert(port, terms);
+            self.lans.granted.insert(port, terms);
         }
     }
 
@@ -144,18 +144,20 @@ impl Switch {
     /// What has become of a lease whose container runs.
     fn note_lease(&mut self, port: &PortName, event: Event) {
         let place = self.docker_places().remove(port).unwrap_or_default();
-        let Some(endpoint) = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port) else { return };
+        let Some(endpoint) = self.ledger.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port) else {
+            return;
+        };
         let Some(address) = endpoint.addresses.first().map(IpNet::addr) else { return };
         match event {
             Event::Bound(terms) => {
                 tracing::info!(%port, %place, "the DHCP server {} grants {address}", terms.server);
-                self.granted.insert(port.clone(), terms);
+                self.lans.granted.insert(port.clone(), terms);
             }
             Event::Conflict(_, mac) => {
                 tracing::warn!(%port, %place, "the station {mac} has the address {address} of this container too: restart one of them");
             }
             Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
-                self.granted.remove(port);
+                self.lans.granted.remove(port);
                 tracing::warn!(
                     %port, %place,
                     "no DHCP server grants {address} any more, which the container keeps: it is asked for again, or docker restart gets another"
@@ -166,8 +168,8 @@ impl Switch {
 
     /// The lease of a port.
     pub(in crate::control) fn lease_info(&self, port: &PortName) -> Option<LeaseInfo> {
-        let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port)?;
-        let granted = self.granted.get(port);
+        let endpoint = self.ledger.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port)?;
+        let granted = self.lans.granted.get(port);
         let server = granted.map_or(endpoint.lease.as_ref()?.server, |terms| terms.server);
         Some(LeaseInfo { server, granted: granted.is_some(), seconds: granted.map(|terms| terms.seconds) })
     }
@@ -175,20 +177,20 @@ impl Switch {
     /// Tells workers and services which containers' addresses LANs are asked about now, if that has changed. The control loop calls it at every
     /// `SURVEY`, for Docker stops waiting without a word.
     pub(in crate::control) fn tell_stations(&mut self) {
-        self.asking.retain(|_, asking| !asking.reply.is_closed());
-        let docker = &self.state.docker;
+        self.docker.asking.retain(|_, asking| !asking.reply.is_closed());
+        let docker = &self.ledger.state.docker;
         let leased = docker.endpoints.values().filter(|endpoint| endpoint.lease.is_some());
-        let asking = leased.chain(self.asking.values().map(|asking| &asking.endpoint));
+        let asking = leased.chain(self.docker.asking.values().map(|asking| &asking.endpoint));
         let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
         let stations: Vec<Station> = stations.collect();
-        if stations == self.stations || !self.started_up {
+        if stations == self.lans.stations || !self.started_up {
             return;
         }
-        self.granted.retain(|port, _| stations.iter().any(|station| station.port == *port));
+        self.lans.granted.retain(|port, _| stations.iter().any(|station| station.port == *port));
         let bridges: BTreeSet<BridgeName> =
-            stations.iter().chain(&self.stations).map(|station| station.bridge.clone()).collect();
+            stations.iter().chain(&self.lans.stations).map(|station| station.bridge.clone()).collect();
         self.set_stations(&bridges, stations.clone());
-        self.stations = stations;
+        self.lans.stations = stations;
     }
 }
 

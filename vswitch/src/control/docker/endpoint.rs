@@ -34,13 +34,13 @@ impl Switch {
     pub(super) fn begin_endpoint(&self, request: &message::CreateEndpoint) -> Result<Begun, ControlError> {
         let EndpointReference { network, endpoint: id } = &request.reference;
         let endpoint = Endpoint::read(request, self.network(network)?)?;
-        let known = &self.state.docker.endpoints;
+        let known = &self.ledger.state.docker.endpoints;
         match known.get(id) {
             Some(old) if old.mac == endpoint.mac && (old.lease.is_some() || old.addresses == endpoint.addresses) => {
                 Ok(Begun::Known(interface(request, old)))
             }
             Some(_) => Err(DockerError::Different(format!("endpoint {id}")).into()),
-            None if known.len() + self.asking.len() >= docker::MOST_ENDPOINTS => {
+            None if known.len() + self.docker.asking.len() >= docker::MOST_ENDPOINTS => {
                 Err(DockerError::TooMany(format!("{} containers", docker::MOST_ENDPOINTS)).into())
             }
             None => Ok(Begun::New(Box::new(endpoint))),
@@ -56,7 +56,7 @@ impl Switch {
         let stale = self.rivals(&endpoint)?;
         self.check_addresses(&endpoint, self.network(&endpoint.network)?)?;
         let answer = interface(request, &endpoint);
-        self.awaited.insert(id.clone(), Instant::now());
+        self.docker.awaited.insert(id.clone(), Instant::now());
         self.change_docker(|docker| {
             docker.endpoints.retain(|id, _| !stale.contains(id));
             docker.endpoints.insert(id.clone(), endpoint);
@@ -67,7 +67,7 @@ impl Switch {
     /// Endpoints that have an address of a new one and whose containers are dead.
     pub(super) fn rivals(&self, new: &Endpoint) -> Result<BTreeSet<EndpointId>, DockerError> {
         let mut stale = BTreeSet::new();
-        for (id, old) in &self.state.docker.endpoints {
+        for (id, old) in &self.ledger.state.docker.endpoints {
             let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
             let mac = (old.mac == new.mac).then(|| old.mac.to_string());
             // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
@@ -84,27 +84,28 @@ impl Switch {
     /// Whether the addresses of an endpoint are free on its bridge, and the name of its port is. Ports of Docker's are not compared: Docker gave
     /// each its own address.
     pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
-        if self.layout().has_port(&endpoint.port) {
+        if self.inventory.layout().has_port(&endpoint.port) {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
-        let others = self.ports.values().filter(|port| port.spec.bridge == network.bridge && port.origin != Origin::Docker);
+        let others =
+            self.inventory.ports.values().filter(|port| port.spec.bridge == network.bridge && port.origin != Origin::Docker);
         for port in others {
             if let Some(net) = port.spec.addresses.iter().find(|net| endpoint.has(net.addr())) {
                 return Err(DockerError::AddressTaken(net.addr().to_string(), port.spec.name.clone()).into());
             }
         }
-        let of_host = self.state.docker.hosts.get(&endpoint.network).into_iter().flatten();
+        let of_host = self.ledger.state.docker.hosts.get(&endpoint.network).into_iter().flatten();
         if let Some(address) = of_host.copied().find(|address| endpoint.has(*address)) {
             return Err(DockerError::AddressOfHost(address).into());
         }
         let spec = endpoint.port_spec(network, "/".into())?;
-        Ok(self.layout().network().check_port(&spec)?)
+        Ok(self.inventory.layout().network().check_port(&spec)?)
     }
 
     /// Removes endpoints; those that are gone are fine.
     pub(super) fn delete_endpoints(&mut self, ids: &BTreeSet<EndpointId>) -> Result<Value, ControlError> {
-        self.asking.retain(|id, _| !ids.contains(id));
-        if ids.iter().any(|id| self.state.docker.endpoints.contains_key(id)) {
+        self.docker.asking.retain(|id, _| !ids.contains(id));
+        if ids.iter().any(|id| self.ledger.state.docker.endpoints.contains_key(id)) {
             self.change_docker(|docker| docker.endpoints.retain(|id, _| !ids.contains(id)))?;
         }
         Ok(json!({}))
@@ -134,14 +135,14 @@ impl Switch {
             answer["StaticRoutes"] = json!(lease.static_routes());
         }
         let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
-        self.awaited.insert(id.clone(), Instant::now());
+        self.docker.awaited.insert(id.clone(), Instant::now());
         self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
         // A later switch.toml may have left no room for the network.
-        if self.ports.contains_key(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
+        if self.inventory.ports.contains_key(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
     }
 
     pub(super) fn leave(&mut self, id: &EndpointId) -> Result<Value, ControlError> {
-        if self.state.docker.endpoints.get(id).is_some_and(|endpoint| !endpoint.left) {
+        if self.ledger.state.docker.endpoints.get(id).is_some_and(|endpoint| !endpoint.left) {
             self.change_endpoint(id, |endpoint| endpoint.left = true)?;
         }
         Ok(json!({}))
@@ -170,7 +171,7 @@ impl Switch {
     /// `LOOK` of the control loop, when a device or a namespace goes, and when a port cannot be published.
     pub fn collect_dead(&mut self) -> bool {
         self.collect_dead_containers();
-        let endpoints = &self.state.docker.endpoints;
+        let endpoints = &self.ledger.state.docker.endpoints;
         let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
         if dead.is_empty() {
@@ -183,7 +184,7 @@ impl Switch {
 
     /// Withdraws what a container has published whose device is gone: it is dead, or has lost its way in.
     pub(in crate::control) fn withdraw_lost(&mut self, port: &PortName) {
-        let lost = self.state.docker.endpoints.iter().find(|(_, endpoint)| endpoint.port == *port);
+        let lost = self.ledger.state.docker.endpoints.iter().find(|(_, endpoint)| endpoint.port == *port);
         if let Some(id) = lost.map(|(id, _)| id.clone())
             && let Err(error) = self.withdraw_ports(&id)
         {
@@ -194,18 +195,18 @@ impl Switch {
     /// Stops awaiting the endpoints whose devices have come to their sandboxes, so that their deaths show. Docker does not say when a device
     /// comes, so the control loop calls this at every `SURVEY`.
     pub(in crate::control) fn note_arrivals(&mut self) {
-        let mut awaited = std::mem::take(&mut self.awaited);
-        let endpoints = &self.state.docker.endpoints;
+        let mut awaited = std::mem::take(&mut self.docker.awaited);
+        let endpoints = &self.ledger.state.docker.endpoints;
         awaited.retain(|id, _| endpoints.get(id).is_some_and(|endpoint| !self.has_arrived(endpoint)));
-        self.awaited = awaited;
+        self.docker.awaited = awaited;
     }
 
     /// Forgets endpoints whose containers died before this start.
     pub(in crate::control) fn forget_dead(&mut self) {
-        let endpoints = self.state.docker.endpoints.iter();
+        let endpoints = self.ledger.state.docker.endpoints.iter();
         let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(endpoint)));
         let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
-        self.state.docker.endpoints.retain(|id, _| !dead.contains(id));
+        self.ledger.state.docker.endpoints.retain(|id, _| !dead.contains(id));
     }
 
     fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
@@ -220,14 +221,14 @@ impl Switch {
     /// Whether the device is in the sandbox. Docker takes it out of there even if vswitchd does not answer, and removes the sandbox only
     /// a minute later.
     fn has_arrived(&self, endpoint: &Endpoint) -> bool {
-        let network = self.state.docker.networks.get(&endpoint.network);
+        let network = self.ledger.state.docker.networks.get(&endpoint.network);
         let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };
         let spec = endpoint.port_spec(network, sandbox.path.clone());
         spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
     }
 
     fn is_awaited(&self, id: &EndpointId) -> bool {
-        self.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
+        self.docker.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
     }
 }
 

@@ -12,14 +12,14 @@ impl Switch {
     /// Gives the host a leg with its addresses in every network on a LAN, and a route to each container there. The control loop calls it at every
     /// `SURVEY`, for the host's addresses come and go.
     pub(in crate::control) fn follow_lans(&mut self) {
-        if self.state.docker.lans().next().is_none() {
+        if self.ledger.state.docker.lans().next().is_none() {
             return;
         }
         match self.hosts() {
-            Ok(hosts) if hosts == self.state.docker.hosts => {}
+            Ok(hosts) if hosts == self.ledger.state.docker.hosts => {}
             Ok(hosts) => {
                 // Routes go with addresses.
-                self.lan_routes.clear();
+                self.lans.routes.clear();
                 if let Err(error) = self.change_docker(|docker| docker.hosts = hosts) {
                     tracing::warn!("the host does not reach the containers of its LANs: {error}");
                 }
@@ -31,10 +31,11 @@ impl Switch {
 
     /// The host's addresses in each network on a LAN, but for those that a network's own port has from here.
     fn hosts(&self) -> Result<BTreeMap<NetworkId, BTreeSet<IpAddr>>, attach::AttachError> {
-        let own: BTreeSet<PortName> = self.state.docker.lans().filter_map(|(id, _)| docker::host_port_name(id)).collect();
+        let own: BTreeSet<PortName> =
+            self.ledger.state.docker.lans().filter_map(|(id, _)| docker::host_port_name(id)).collect();
         let addresses = attach::host_addresses(&own)?;
-        let hosts = self.state.docker.lans().map(|(id, _)| {
-            let subnets = self.state.docker.subnets_of(id);
+        let hosts = self.ledger.state.docker.lans().map(|(id, _)| {
+            let subnets = self.ledger.state.docker.subnets_of(id);
             let inside = addresses.iter().copied().filter(|address| subnets.iter().any(|net| net.contains(address)));
             (id.clone(), inside.collect::<BTreeSet<IpAddr>>())
         });
@@ -42,15 +43,16 @@ impl Switch {
     }
 
     fn set_lan_routes(&mut self) {
-        let docker = &self.state.docker;
+        let docker = &self.ledger.state.docker;
         let names = docker.lans().filter_map(|(id, _)| Some((docker::host_port_name(id)?, docker.addresses_on(id))));
-        let is_up = |name: &PortName| self.ports.get(name).is_some_and(|port| *port.presence.state() == PortState::Up);
+        let is_up =
+            |name: &PortName| self.inventory.ports.get(name).is_some_and(|port| *port.presence.state() == PortState::Up);
         let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
         let is_set = |name: &PortName, containers: &BTreeSet<IpAddr>| {
-            let known = self.lan_routes.get(name) == Some(containers);
+            let known = self.lans.routes.get(name) == Some(containers);
             let done = if known { Ok(()) } else { attach::set_host_routes(name.as_str(), containers) };
             done.inspect_err(|error| tracing::warn!("the host does not reach the containers of its LANs: {error}")).is_ok()
         };
-        self.lan_routes = wanted.into_iter().filter(|(name, containers)| is_set(name, containers)).collect();
+        self.lans.routes = wanted.into_iter().filter(|(name, containers)| is_set(name, containers)).collect();
     }
 }

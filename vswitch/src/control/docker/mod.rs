@@ -68,7 +68,7 @@ impl Switch {
 
     fn create_network(&mut self, request: &message::CreateNetwork) -> Result<Value, ControlError> {
         let network = Network::read(request)?;
-        let known = &self.state.docker.networks;
+        let known = &self.ledger.state.docker.networks;
         match known.get(&request.network) {
             Some(same) if *same == network => return Ok(json!({})),
             Some(_) => return Err(DockerError::Different(format!("network {}", request.network)).into()),
@@ -85,18 +85,18 @@ impl Switch {
     /// Whether a network fits what is there.
     fn check_network(&self, id: &NetworkId, network: &Network) -> Result<(), ControlError> {
         if network.options.bridge.is_some() {
-            let bridge = self.bridges.get(&network.bridge).filter(|bridge| bridge.origin != Origin::Docker);
+            let bridge = self.inventory.bridges.get(&network.bridge).filter(|bridge| bridge.origin != Origin::Docker);
             let bridge = bridge.ok_or_else(|| DockerError::NoBridge(network.bridge.clone()))?;
             return Ok(network.check_bridge(&bridge.spec)?);
         }
-        let shared = self.state.docker.network_on(&network.bridge).is_some() && network.options.parent.is_some();
-        if self.bridges.contains_key(&network.bridge) && !shared {
+        let shared = self.ledger.state.docker.network_on(&network.bridge).is_some() && network.options.parent.is_some();
+        if self.inventory.bridges.contains_key(&network.bridge) && !shared {
             return Err(DockerError::BridgeTaken(network.bridge.clone()).into());
         }
         let mut docker = Docker::default();
         docker.networks.insert(id.clone(), network.clone());
-        let (uplinks, bridges) = docker.bridges(&self.file.docker);
-        let (mut wanted, _) = self.wanted();
+        let (uplinks, bridges) = docker.bridges(&self.ledger.file.docker);
+        let (mut wanted, _) = self.ledger.wanted();
         for spec in uplinks {
             wanted.network().check_uplink(&spec)?;
             wanted.insert_new(spec, Origin::Docker);
@@ -106,10 +106,10 @@ impl Switch {
 
     /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
-        let Some(network) = self.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
-        self.asking.retain(|_, asking| asking.network() != id);
+        let Some(network) = self.ledger.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
+        self.docker.asking.retain(|_, asking| asking.network() != id);
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
-        let others = self.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
+        let others = self.ledger.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;
         self.change(Origin::Docker, |state| {
             state.docker.endpoints.retain(|_, endpoint| endpoint.network != *id);
@@ -123,8 +123,8 @@ impl Switch {
     }
 
     fn request_pool(&mut self, request: &message::RequestPool) -> Result<Value, ControlError> {
-        let bridges = self.bridges.values().flat_map(|bridge| bridge.spec.addresses.clone());
-        let uplinks = self.uplinks.values().flat_map(super::uplink::Uplink::addresses);
+        let bridges = self.inventory.bridges.values().flat_map(|bridge| bridge.spec.addresses.clone());
+        let uplinks = self.inventory.uplinks.values().flat_map(super::uplink::Uplink::addresses);
         let used: Vec<IpNet> = bridges.chain(uplinks).collect();
         let is_used = |net: &IpNet| used.iter().any(|other| net.contains(&other.network()) || other.contains(&net.network()));
         self.change_pools(|pools| pools.request_pool(request, is_used))
@@ -134,9 +134,9 @@ impl Switch {
         &mut self,
         change: impl FnOnce(&mut docker::Pools) -> Result<Value, DockerError>,
     ) -> Result<Value, ControlError> {
-        let mut pools = self.state.docker.pools.clone();
+        let mut pools = self.ledger.state.docker.pools.clone();
         let answer = change(&mut pools)?;
-        if pools != self.state.docker.pools {
+        if pools != self.ledger.state.docker.pools {
             self.change_docker(|docker| docker.pools = pools)?;
         }
         Ok(answer)
@@ -147,28 +147,28 @@ impl Switch {
     }
 
     fn network(&self, id: &NetworkId) -> Result<&Network, DockerError> {
-        self.state.docker.networks.get(id).ok_or_else(|| DockerError::NoNetwork(id.clone()))
+        self.ledger.state.docker.networks.get(id).ok_or_else(|| DockerError::NoNetwork(id.clone()))
     }
 
     fn endpoint(&self, id: &EndpointId) -> Result<&Endpoint, DockerError> {
-        self.state.docker.endpoints.get(id).ok_or_else(|| DockerError::NoEndpoint(id.clone()))
+        self.ledger.state.docker.endpoints.get(id).ok_or_else(|| DockerError::NoEndpoint(id.clone()))
     }
 
     /// Whether a layout leaves every running container on its network: a port that goes takes `eth0` out of it for good.
     pub(in crate::control) fn check_containers(&self, wanted: &Layout) -> Result<(), ControlError> {
-        let ports = self.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
+        let ports = self.inventory.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
         let mut lost =
             ports.filter(|(name, _)| !wanted.has(&ResourceKey::Port((*name).clone()))).map(|(_, port)| &port.spec.bridge);
         let Some(bridge) = lost.next() else { return self.check_interfaces(wanted) };
         let count = 1 + lost.filter(|other| *other == bridge).count();
-        let network = self.state.docker.network_on(bridge).map_or_else(String::new, ToString::to_string);
+        let network = self.ledger.state.docker.network_on(bridge).map_or_else(String::new, ToString::to_string);
         Err(ControlError::TakesNetwork { network, bridge: bridge.clone(), count })
     }
 
     /// Whether a bridge is vsctl's to remove.
     pub(in crate::control) fn check_own_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
-        self.bridge(name)?;
-        match self.state.docker.network_on(name) {
+        self.inventory.bridge(name)?;
+        match self.ledger.state.docker.network_on(name) {
             Some(id) => Err(ControlError::DockersBridge(name.clone(), id.clone())),
             None => Ok(()),
         }
@@ -176,14 +176,14 @@ impl Switch {
 
     /// A port that is vsctl's to change.
     pub(in crate::control) fn own_port(&self, name: &PortName) -> Result<&Port, ControlError> {
-        let port = self.port(name)?;
-        if let Some((key, _)) = self.state.containers.of_port(name).filter(|_| port.origin == Origin::Container) {
+        let port = self.inventory.port(name)?;
+        if let Some((key, _)) = self.ledger.state.containers.of_port(name).filter(|_| port.origin == Origin::Container) {
             return Err(ControlError::ContainersPort(name.clone(), key.clone()));
         }
-        let endpoint = self.state.docker.endpoints.values().find(|endpoint| endpoint.port == *name);
+        let endpoint = self.ledger.state.docker.endpoints.values().find(|endpoint| endpoint.port == *name);
         match endpoint.filter(|_| port.origin == Origin::Docker) {
             Some(endpoint) => Err(ControlError::DockersPort(name.clone(), endpoint.network.clone())),
-            None => match self.state.docker.network_on(&port.spec.bridge).filter(|_| port.origin == Origin::Docker) {
+            None => match self.ledger.state.docker.network_on(&port.spec.bridge).filter(|_| port.origin == Origin::Docker) {
                 Some(id) => Err(ControlError::DockersLan(name.clone(), id.clone())),
                 None => Ok(port),
             },

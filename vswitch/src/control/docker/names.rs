@@ -10,35 +10,36 @@ use api::{DockerPlace, PortName, SessionInfo};
 impl Switch {
     /// Takes note of what Docker calls things, and returns whether every network and container has its name.
     pub fn learn_names(&mut self, names: Names) -> bool {
-        self.names = names;
-        self.names.retain(&self.state.docker);
+        self.docker.names = names;
+        self.docker.names.retain(&self.ledger.state.docker);
         !self.lacks_names()
     }
 
     /// Whether a container or network of Docker's has no name yet.
     pub fn lacks_names(&self) -> bool {
-        !self.names.is_complete(&self.state.docker)
+        !self.docker.names.is_complete(&self.ledger.state.docker)
     }
 
     /// Whether there are names that Docker may have changed, and a Docker that could be asked.
     pub fn may_be_renamed(&self) -> bool {
-        !self.state.docker.endpoints.is_empty() && daemon::is_running(&self.file.docker.api)
+        !self.ledger.state.docker.endpoints.is_empty() && daemon::is_running(&self.ledger.file.docker.api)
     }
 
     /// Where each port of Docker's is.
     pub(in crate::control) fn docker_places(&self) -> BTreeMap<PortName, DockerPlace> {
-        let endpoints = self.state.docker.endpoints.iter();
-        let docker = endpoints.map(|(id, endpoint)| (endpoint.port.clone(), self.names.place(id, endpoint)));
-        let others = self.state.containers.places().map(|(interface, place)| (interface.port.clone(), place));
+        let endpoints = self.ledger.state.docker.endpoints.iter();
+        let docker = endpoints.map(|(id, endpoint)| (endpoint.port.clone(), self.docker.names.place(id, endpoint)));
+        let others = self.ledger.state.containers.places().map(|(interface, place)| (interface.port.clone(), place));
         docker.chain(others).collect()
     }
 
     /// Says whose sessions they are.
     pub(in crate::control) fn name_sessions(&self, sessions: &mut [SessionInfo]) {
-        let endpoints = self.state.docker.endpoints.iter();
-        let docker = endpoints
-            .flat_map(|(id, endpoint)| endpoint.addresses.iter().map(move |net| (net.addr(), self.names.place(id, endpoint))));
-        let others = self.state.containers.places();
+        let endpoints = self.ledger.state.docker.endpoints.iter();
+        let docker = endpoints.flat_map(|(id, endpoint)| {
+            endpoint.addresses.iter().map(move |net| (net.addr(), self.docker.names.place(id, endpoint)))
+        });
+        let others = self.ledger.state.containers.places();
         let others =
             others.flat_map(|(interface, place)| interface.addresses.iter().map(move |net| (net.addr(), place.clone())));
         let places: BTreeMap<IpAddr, DockerPlace> = docker.chain(others).collect();
@@ -51,7 +52,7 @@ impl Switch {
     pub(in crate::control) fn ports_of_container(&self, name: &str) -> Result<Vec<PortName>, ControlError> {
         let mut known = Vec::new();
         let mut ports = Vec::new();
-        for (port, place) in self.docker_places().into_iter().filter(|(port, _)| self.ports.contains_key(port)) {
+        for (port, place) in self.docker_places().into_iter().filter(|(port, _)| self.inventory.ports.contains_key(port)) {
             let Some(container) = place.container else { continue };
             if container == name {
                 ports.push(port);

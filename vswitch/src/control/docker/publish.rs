@@ -72,15 +72,16 @@ impl Switch {
         }
         let endpoint = self.endpoint(id)?;
         let network = self.network(&endpoint.network)?;
-        let bridge = self.bridge(&network.bridge)?;
+        let bridge = self.inventory.bridge(&network.bridge)?;
         let uplink = bridge.spec.uplink.as_ref().ok_or_else(|| {
             DockerError::Port(format!("no port can be published: bridge \"{}\" has no uplink", bridge.spec.name))
         })?;
-        let kind = self.uplink(uplink)?.spec.kind_name();
+        let kind = self.inventory.uplink(uplink)?.spec.kind_name();
         let siblings = self.siblings(id, endpoint);
         let own: BTreeSet<ForwardKey> =
             [id].into_iter().chain(&siblings).flat_map(|id| self.forwards_of(id)).map(|spec| spec.key).collect();
-        let is_taken = |key: &ForwardKey| self.forwards.keys().any(|other| other.overlaps(key, kind) && !own.contains(other));
+        let is_taken =
+            |key: &ForwardKey| self.inventory.forwards.keys().any(|other| other.overlaps(key, kind) && !own.contains(other));
         let siblings: Vec<ForwardSpec> =
             siblings.iter().flat_map(|id| self.forwards_of(id)).filter_map(|spec| self.seen_at(uplink, kind, spec)).collect();
         let outside = docker::Outside {
@@ -93,7 +94,7 @@ impl Switch {
             refused,
         };
         let chosen = docker::choose(&wanted.bindings, endpoint, &outside)?;
-        let mut layout = self.layout();
+        let mut layout = self.inventory.layout();
         layout.retain(|resource, _| !matches!(resource, Resource::Forward(spec) if own.contains(&spec.key)));
         let network = layout.network();
         chosen.iter().try_for_each(|spec| network.check_forward(spec))?;
@@ -105,23 +106,23 @@ impl Switch {
         let path = endpoint.sandbox.as_ref().map(|sandbox| &sandbox.path);
         let is_sibling =
             |other: &Endpoint| path.is_some() && !other.left && other.sandbox.as_ref().map(|sandbox| &sandbox.path) == path;
-        let others = self.state.docker.endpoints.iter().filter(|(other, endpoint)| *other != id && is_sibling(endpoint));
+        let others = self.ledger.state.docker.endpoints.iter().filter(|(other, endpoint)| *other != id && is_sibling(endpoint));
         others.map(|(id, _)| id.clone()).collect()
     }
 
     /// What an endpoint has published, at its network's uplink.
     fn forwards_of(&self, id: &EndpointId) -> Vec<ForwardSpec> {
-        let endpoint = self.state.docker.endpoints.get(id);
+        let endpoint = self.ledger.state.docker.endpoints.get(id);
         let bridge = endpoint
-            .and_then(|endpoint| self.state.docker.networks.get(&endpoint.network))
-            .and_then(|network| self.bridges.get(&network.bridge));
+            .and_then(|endpoint| self.ledger.state.docker.networks.get(&endpoint.network))
+            .and_then(|network| self.inventory.bridges.get(&network.bridge));
         let uplink = bridge.and_then(|bridge| bridge.spec.uplink.as_ref());
         endpoint.zip(uplink).into_iter().flat_map(|(endpoint, uplink)| endpoint.forwards_at(uplink)).collect()
     }
 
     /// A forward as one at this uplink, if it is in the way there. All uplinks by the host's sockets are in each other's way.
     fn seen_at(&self, uplink: &PortName, kind: UplinkKindName, spec: ForwardSpec) -> Option<ForwardSpec> {
-        let both_host = kind == UplinkKindName::Host && self.uplink(&spec.key.uplink).ok()?.spec.kind_name() == kind;
+        let both_host = kind == UplinkKindName::Host && self.inventory.uplink(&spec.key.uplink).ok()?.spec.kind_name() == kind;
         let key = ForwardKey { uplink: uplink.clone(), ..spec.key.clone() };
         (both_host || spec.key.uplink == *uplink).then_some(ForwardSpec { key, to: spec.to })
     }
@@ -130,7 +131,7 @@ impl Switch {
     fn change_ports(&mut self, id: &EndpointId, forwards: Vec<ForwardSpec>) -> Result<(), ControlError> {
         let mut kept: Vec<(EndpointId, Vec<ForwardSpec>)> = Vec::new();
         if let Some(new) = forwards.first() {
-            let (uplink, kind) = (&new.key.uplink, self.uplink(&new.key.uplink)?.spec.kind_name());
+            let (uplink, kind) = (&new.key.uplink, self.inventory.uplink(&new.key.uplink)?.spec.kind_name());
             let is_met = |spec: &ForwardSpec| {
                 let seen = self.seen_at(uplink, kind, spec.clone());
                 seen.is_some_and(|seen| forwards.iter().any(|new| seen.key.overlaps(&new.key, kind)))
@@ -152,7 +153,7 @@ impl Switch {
     }
 
     pub(super) fn withdraw_ports(&mut self, id: &EndpointId) -> Result<Value, ControlError> {
-        if self.state.docker.endpoints.get(id).is_some_and(|endpoint| !endpoint.published.is_empty()) {
+        if self.ledger.state.docker.endpoints.get(id).is_some_and(|endpoint| !endpoint.published.is_empty()) {
             self.change_endpoint(id, |endpoint| endpoint.published.clear())?;
         }
         Ok(json!({}))
@@ -160,7 +161,7 @@ impl Switch {
 
     /// Takes one port of a container back, as vsctl asks.
     pub(in crate::control) fn withdraw_port(&mut self, key: &ForwardKey) -> Result<Reply, ControlError> {
-        let target = self.forwards.get(key).map(|(spec, _)| spec.to);
+        let target = self.inventory.forwards.get(key).map(|(spec, _)| spec.to);
         self.change_docker(|docker| {
             for endpoint in docker.endpoints.values_mut() {
                 endpoint.published = endpoint.forwards_at(&key.uplink).collect();

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use nat::Nat;
 use packet::{Mac, VlanId};
 
+use super::Refusal;
+use super::route::is_martian;
 use super::routes::Routes;
-use super::{Refusal, is_martian};
 use crate::datapath::claim::Claim;
 use crate::datapath::{BridgeId, DropReason, Slots};
 

@@ -17,6 +17,7 @@ mod oversize;
 mod persist;
 mod static_routes;
 
+use super::message::Envelope;
 use super::*;
 use crate::datapath::{BridgeSettings, Datapath, Errand, Outputs, PortSettings, Ticket};
 use api::{ControlFrames, VlanMode};

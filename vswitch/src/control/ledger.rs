@@ -1,0 +1,30 @@
+//! What the switch should be: the file as it was last read, what is kept of run time and of containers' runtimes, and where both are. Whoever
+//! changes one of them saves it here before anything is done.
+
+use std::path::PathBuf;
+
+use super::ControlError;
+use crate::config::{self, Config, Layout, State, StateFile};
+
+/// The sources, and where they are kept.
+pub(super) struct Ledger {
+    /// Where the file is, for reloads.
+    pub(super) path: PathBuf,
+    /// The file as it was last read.
+    pub(super) file: Config,
+    pub(super) state: State,
+    pub(super) state_file: StateFile,
+}
+
+impl Ledger {
+    /// What the file and the changes at run time come to, and what to say about it.
+    pub(super) fn wanted(&self) -> (Layout, Vec<String>) {
+        let (layout, notes) = config::merge(&self.file, &self.state);
+        (layout, notes.iter().map(ToString::to_string).collect())
+    }
+
+    /// Keeps the state for the next start, unless it is kept already.
+    pub(super) fn save(&mut self) -> Result<(), ControlError> {
+        self.state_file.save(&self.state).map_err(ControlError::State)
+    }
+}
