@@ -29,10 +29,14 @@
 //! ```
 //!
 //! - [`client`]: what `vsctl` is made of.
-//! - [`config`]: `switch.toml`, and what was changed at run time and must survive a restart.
-//! - [`control`]: the owner of what the switch *is*; every change is all or nothing.
-//! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a third source of bridges, ports and forwards beside the file
-//!   and what `vsctl` changed; a call of Docker's is carried out as a reload is.
+//! - [`config`]: `switch.toml`, and what was changed at run time and must survive a restart. Each is a *source* of resources; a list says which
+//!   wins where two name the same. What they come to is a [`Layout`](config::Layout).
+//! - [`control`]: the owner of what the switch *is*; every change is all or nothing. A bridge, port, uplink, forward or tunnel is a
+//!   [`Resource`](api::Resource) with one life: it is planned, made, changed, removed, taken back, made again and listed by the same code, which asks
+//!   the kind only for what is its own. Its rooms are the ledger (what should be), the inventory (what is), the workers, and what follows the world:
+//!   links, LANs, Docker, symptoms.
+//! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a source of bridges, ports and forwards as the file is; a call
+//!   of Docker's is carried out as a reload is.
 //! - [`containers`]: the same for Podman and for whatever speaks CNI; [`plugin`]: the two programs that those call.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.

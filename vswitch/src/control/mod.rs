@@ -1,13 +1,21 @@
 //! The control side: everything that may block.
 //!
-//! [`Switch`] is the one owner of what the switch *is*: which bridges, ports, uplinks and forwards, who asked for each, what
-//! the kernel was found to offer. It carries out one [`Request`] after the other, on one thread. A change becomes steps, and each
-//! step has an inverse: when one fails, those before it are taken back, so a change is all or nothing. Steps act on the kernel
-//! ([`attach`]), then on every worker, then on what the next start must know
-//! ([`state`](crate::config::State)).
+//! [`Switch`] is the one owner of what the switch *is*. It carries out one [`Request`] after the other, on one thread. A change is kept for the
+//! next start, with what is about to be made for it, by one durable write; then it becomes steps, and each step has an inverse: when one fails,
+//! those before it are taken back, so a change is all or nothing. Steps act on the kernel ([`attach`]), then on every worker.
 //!
-//! What runs is what `switch.toml` says, and what was changed at run time where the file says nothing. A start and a reload
-//! are the same computation: merge the two, take the difference to what runs, carry it out.
+//! What runs is what the sources say: `switch.toml`, run time, containers' runtimes. A start, a reload and a call of Docker's are the same
+//! computation: merge them, take the difference to what runs, carry it out.
+//!
+//! Its rooms, each of which owns its fields:
+//!
+//! - `ledger`: what should be; the sources, and where they are kept.
+//! - `inventory`: what is; every resource as it runs. `plan` has the steps from one to the other, `apply` carries them out, `change` checks and
+//!   keeps what `vsctl` wants; `ports`, `uplink`, `vxlan` and `forward` have what is each kind's own.
+//! - `plane_handle`: the workers, and one way to tell and ask them.
+//! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `lease` and `routes` (LANs), `moves`, `conflicts`
+//!   and `peers` (symptoms), `services` (the gateways').
+//! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
 
 mod answer;
 mod apply;
