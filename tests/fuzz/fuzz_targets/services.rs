@@ -11,7 +11,7 @@ use std::time::Duration;
 use etherparse::PacketBuilder;
 use libfuzzer_sys::fuzz_target;
 use packet::{Ethernet, Mac};
-use vswitch::services::{Link, Member, Output, Punt, Query, Services, Uplink};
+use vswitch::services::{LeasedUplink, Link, Member, Output, Punt, Query, Services};
 
 const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const STATION: Mac = Mac([2, 0, 0, 0, 1, 9]);
@@ -85,7 +85,7 @@ impl Bench {
         // Nothing is kept there.
         let mut services = Services::new(Path::new("/nonexistent"), 1);
         services.set_link(now, link());
-        services.set_uplinks(now, &[Uplink { name: "wan".parse().unwrap(), mac: WAN }]);
+        services.set_uplinks(now, &[LeasedUplink { name: "wan".parse().unwrap(), mac: WAN }]);
         let mut bench = Self { services, now, said: Vec::new(), asked: Vec::new() };
         let outputs = bench.services.tick(now);
         bench.take(outputs);

@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 #[derive(Debug)]
 pub struct Table<K, P, V> {
     numbers: HashMap<K, usize, RandomState>,
-    rows: Vec<Option<Row<K, P, V>>>,
+    rows: Vec<Option<TableRow<K, P, V>>>,
     free: Vec<usize>,
     /// Rows of each port, and of each container behind it.
     ports: HashMap<P, usize, RandomState>,
@@ -35,7 +35,7 @@ pub struct Owner<P> {
 
 /// A session.
 #[derive(Debug)]
-pub struct Row<K, P, V> {
+pub struct TableRow<K, P, V> {
     /// What it is found by.
     pub key: K,
     /// The container that it belongs to.
@@ -64,17 +64,17 @@ impl<K: Copy + Eq + Hash, P: Copy + Eq + Hash, V> Table<K, P, V> {
     }
 
     /// The row with this number.
-    pub fn get(&self, number: usize) -> Option<&Row<K, P, V>> {
+    pub fn get(&self, number: usize) -> Option<&TableRow<K, P, V>> {
         self.rows.get(number)?.as_ref()
     }
 
     /// As [`Table::get`], to change.
-    pub fn get_mut(&mut self, number: usize) -> Option<&mut Row<K, P, V>> {
+    pub fn get_mut(&mut self, number: usize) -> Option<&mut TableRow<K, P, V>> {
         self.rows.get_mut(number)?.as_mut()
     }
 
     /// All rows, with their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &Row<K, P, V>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &TableRow<K, P, V>)> {
         self.rows.iter().enumerate().filter_map(|(number, row)| Some((number, row.as_ref()?)))
     }
 
@@ -95,7 +95,7 @@ impl<K: Copy + Eq + Hash, P: Copy + Eq + Hash, V> Table<K, P, V> {
         if let Some(number) = self.find(&key) {
             self.remove(number);
         }
-        let row = Some(Row { key, owner, used, value });
+        let row = Some(TableRow { key, owner, used, value });
         let number = match self.free.pop() {
             Some(number) => number,
             None => {
@@ -113,7 +113,7 @@ impl<K: Copy + Eq + Hash, P: Copy + Eq + Hash, V> Table<K, P, V> {
     }
 
     /// Takes a row out; its number may be given to another.
-    pub fn remove(&mut self, number: usize) -> Option<Row<K, P, V>> {
+    pub fn remove(&mut self, number: usize) -> Option<TableRow<K, P, V>> {
         let row = self.rows.get_mut(number)?.take()?;
         self.numbers.remove(&row.key);
         self.free.push(number);
@@ -123,7 +123,7 @@ impl<K: Copy + Eq + Hash, P: Copy + Eq + Hash, V> Table<K, P, V> {
     }
 
     /// The numbers of rows that are to go.
-    pub fn which(&self, mut is: impl FnMut(&Row<K, P, V>) -> bool) -> Vec<usize> {
+    pub fn which(&self, mut is: impl FnMut(&TableRow<K, P, V>) -> bool) -> Vec<usize> {
         self.iter().filter(|(_, row)| is(row)).map(|(number, _)| number).collect()
     }
 }

@@ -7,7 +7,7 @@ use netlink_packet_route::link::InfoKind;
 
 use super::AttachError;
 use super::error::{Doing, NET_ADMIN};
-use super::netlink::Link;
+use super::netlink::KernelLink;
 use super::netns::Namespace;
 
 /// The addresses, with their subnets, that vswitchd's own namespace has on bridges that lead to containers and virtual machines of this host
@@ -27,8 +27,8 @@ pub fn inner_bridges() -> Result<Vec<IpNet>, AttachError> {
     })
 }
 
-fn inner(links: &[Link]) -> BTreeSet<u32> {
-    let is_inner = |link: &&Link| matches!(link.kind, Some(InfoKind::Veth | InfoKind::Tun));
+fn inner(links: &[KernelLink]) -> BTreeSet<u32> {
+    let is_inner = |link: &&KernelLink| matches!(link.kind, Some(InfoKind::Veth | InfoKind::Tun));
     let lan: BTreeSet<u32> = links.iter().filter(|link| !is_inner(link)).filter_map(|link| link.bridge).collect();
     // The routes of one that is down lead elsewhere.
     let bridges = links.iter().filter(|link| link.kind == Some(InfoKind::Bridge) && link.up);
@@ -41,8 +41,8 @@ mod tests {
 
     use super::*;
 
-    fn link(index: u32, kind: Option<InfoKind>, bridge: Option<u32>) -> Link {
-        Link { index, kind, bridge, up: true, ..Link::from(LinkMessage::default()) }
+    fn link(index: u32, kind: Option<InfoKind>, bridge: Option<u32>) -> KernelLink {
+        KernelLink { index, kind, bridge, up: true, ..KernelLink::from(LinkMessage::default()) }
     }
 
     #[test]

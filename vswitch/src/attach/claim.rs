@@ -5,7 +5,7 @@ use std::time::Duration;
 use netlink_packet_route::link::InfoKind;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place};
-use super::netlink::{Link, Netlink};
+use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use api::{Netns, PortName, PortSpec};
 
@@ -24,7 +24,7 @@ pub(super) fn marked_port(alias: &str) -> Option<PortName> {
 
 /// The device of a port in its namespace, by name and mark; in a container's namespace by its mark alone, because the
 /// container's runtime renames it.
-pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<Link>, AttachError> {
+pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<KernelLink>, AttachError> {
     let ours = marked(netlink, spec, place)?;
     let named = ours.iter().find(|link| link.name == spec.ifname.as_str());
     let renamed = if is_foreign(spec) { ours.first() } else { None };
@@ -49,7 +49,7 @@ pub(super) fn home(spec: &PortSpec) -> Result<Namespace, AttachError> {
 }
 
 /// The namespace to which a device was to be brought, and the device, if it is there.
-pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<(Namespace, Link)>, AttachError> {
+pub(super) fn sandbox(spec: &PortSpec) -> Result<Option<(Namespace, KernelLink)>, AttachError> {
     let found = Namespace::open(spec.netns.as_ref()).and_then(|sandbox| {
         let link = sandbox.with_netlink(|netlink| find(netlink, spec, &sandbox.place))?;
         Ok(link.map(|link| (sandbox, link)))
@@ -69,7 +69,7 @@ pub(super) fn claim(
     kind: &InfoKind,
     held: Option<&str>,
     place: &Place,
-) -> Result<Option<Link>, AttachError> {
+) -> Result<Option<KernelLink>, AttachError> {
     let (turns, pause) = PATIENCE;
     for _ in 1..turns {
         match claim_now(netlink, spec, kind, held, place) {
@@ -86,7 +86,7 @@ fn claim_now(
     kind: &InfoKind,
     held: Option<&str>,
     place: &Place,
-) -> Result<Option<Link>, AttachError> {
+) -> Result<Option<KernelLink>, AttachError> {
     let ifname = spec.ifname.as_str();
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
     if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
@@ -138,14 +138,14 @@ pub(super) fn delete(spec: &PortSpec) -> Result<(), AttachError> {
     Ok(())
 }
 
-pub(super) fn remove(netlink: &Netlink, link: &Link, place: &Place) -> Result<(), AttachError> {
+pub(super) fn remove(netlink: &Netlink, link: &KernelLink, place: &Place) -> Result<(), AttachError> {
     netlink.delete(link.index).doing(NET_ADMIN, || format!("delete interface \"{}\" {place}", link.name))
 }
 
 /// The devices that were made for a port. In a station's namespace there are few devices, and all are looked through. In vswitchd's own
 /// there may be thousands, and no runtime renames those, so the kernel is asked for the one with the port's name: looking through all of
 /// them for each port would make a start take time with the square of its ports.
-fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Link>, AttachError> {
+fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<KernelLink>, AttachError> {
     let found = match spec.netns {
         Some(_) => netlink.links(),
         None => netlink.link(spec.ifname.as_str()).map(|link| link.into_iter().collect()),

@@ -1,7 +1,7 @@
 //! Interfaces that exist already and that the switch did not make: ports of kind link.
 
 use super::error::{Doing, NET_ADMIN};
-use super::netlink::{Link, Netlink};
+use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use super::{AttachError, Attachment, End, Place, Plan, netlink, sockets};
 
@@ -21,7 +21,7 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
 }
 
 /// The interface, if it is one that carries Ethernet frames.
-pub(super) fn look_up(netlink: &Netlink, ifname: &str, place: &Place) -> Result<Link, AttachError> {
+pub(super) fn look_up(netlink: &Netlink, ifname: &str, place: &Place) -> Result<KernelLink, AttachError> {
     let named = || (ifname.to_owned(), place.clone());
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
     let link = link.ok_or_else(|| {
@@ -42,7 +42,7 @@ pub(super) fn look_up(netlink: &Netlink, ifname: &str, place: &Place) -> Result<
 /// form a group.
 pub(super) fn while_up<T>(
     netlink: &Netlink,
-    link: &Link,
+    link: &KernelLink,
     place: &Place,
     open: impl FnOnce() -> Result<T, AttachError>,
 ) -> Result<T, AttachError> {

@@ -43,7 +43,7 @@ use claim::mark;
 use error::{Doing, NET_ADMIN};
 use netns::Namespace;
 use plane::device::Device;
-use station::Station;
+use station::StationSetup;
 
 pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
@@ -206,8 +206,8 @@ pub fn restore(spec: &PortSpec, gateways: &[IpNet]) -> Result<(), AttachError> {
     let place = &namespace.place;
     namespace.with_netlink(|netlink| match claim::find(netlink, spec, place)? {
         Some(link) if link.up => {
-            let wanted = Station::wanted(spec, 0, gateways);
-            station::Change { netlink, place, link: &link, known: &spec.addresses }.restore(&wanted)
+            let wanted = StationSetup::wanted(spec, 0, gateways);
+            station::StationChange { netlink, place, link: &link, known: &spec.addresses }.restore(&wanted)
         }
         _ => Ok(()),
     })
@@ -254,8 +254,8 @@ fn change_station(old: &PortSpec, new: &PortSpec, mtu: u16, gateways: &[IpNet]) 
     namespace.with_netlink(|netlink| {
         let link = claim::find(netlink, old, place)?
             .ok_or_else(|| AttachError::NoInterface { ifname: old.ifname.to_string(), place: place.clone() })?;
-        let wanted = Station::wanted(new, mtu, gateways);
-        station::Change { netlink, place, link: &link, known: &old.addresses }.make_or_undo(&wanted)
+        let wanted = StationSetup::wanted(new, mtu, gateways);
+        station::StationChange { netlink, place, link: &link, known: &old.addresses }.make_or_undo(&wanted)
     })
 }
 
@@ -268,8 +268,8 @@ pub fn difference(spec: &PortSpec, gateways: &[IpNet]) -> Result<Option<String>,
     let place = &namespace.place;
     namespace.with_netlink(|netlink| match claim::find(netlink, spec, place)? {
         Some(link) => {
-            let wanted = Station::wanted(spec, 0, gateways);
-            station::Change { netlink, place, link: &link, known: &spec.addresses }.lacks(&wanted)
+            let wanted = StationSetup::wanted(spec, 0, gateways);
+            station::StationChange { netlink, place, link: &link, known: &spec.addresses }.lacks(&wanted)
         }
         None => Ok(Some("it is gone".to_owned())),
     })

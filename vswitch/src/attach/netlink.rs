@@ -36,7 +36,7 @@ pub(super) struct Netlink {
 
 /// A network interface.
 #[derive(Clone, Debug)]
-pub(super) struct Link {
+pub(super) struct KernelLink {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) alias: Option<String>,
@@ -69,15 +69,15 @@ impl Netlink {
         Ok(Self { runtime, handle })
     }
 
-    pub(super) fn links(&self) -> io::Result<Vec<Link>> {
-        let links = self.handle.link().get().execute().map_ok(Link::from).try_collect();
+    pub(super) fn links(&self) -> io::Result<Vec<KernelLink>> {
+        let links = self.handle.link().get().execute().map_ok(KernelLink::from).try_collect();
         self.runtime.block_on(links).map_err(into_io)
     }
 
-    pub(super) fn link(&self, name: &str) -> io::Result<Option<Link>> {
+    pub(super) fn link(&self, name: &str) -> io::Result<Option<KernelLink>> {
         let mut links = std::pin::pin!(self.handle.link().get().match_name(name).execute());
         match self.runtime.block_on(links.try_next()).map_err(into_io) {
-            Ok(message) => Ok(message.map(Link::from)),
+            Ok(message) => Ok(message.map(KernelLink::from)),
             Err(error) if is(&error, Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -271,7 +271,7 @@ pub(super) fn into_io(error: rtnetlink::Error) -> io::Error {
     }
 }
 
-impl From<LinkMessage> for Link {
+impl From<LinkMessage> for KernelLink {
     fn from(message: LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {

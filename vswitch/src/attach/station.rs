@@ -7,12 +7,12 @@ use packet::Mac;
 use rustix::io::Errno;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, is};
-use super::netlink::{self, Link, Netlink};
+use super::netlink::{self, KernelLink, Netlink};
 use api::{ContainerRoute, PortSpec};
 
 /// A state of a station's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Station {
+pub(super) struct StationSetup {
     /// `None`: whatever it is.
     pub(super) mac: Option<Mac>,
     mtu: u32,
@@ -23,7 +23,7 @@ pub(super) struct Station {
     handed_over: bool,
 }
 
-impl Station {
+impl StationSetup {
     pub(super) fn wanted(spec: &PortSpec, mtu: u16, gateways: &[IpNet]) -> Self {
         let addresses = spec.addresses.clone();
         let gateways = default_gateways(&addresses, gateways);
@@ -42,18 +42,18 @@ pub fn default_gateways(addresses: &[IpNet], gateways: &[IpNet]) -> Vec<IpAddr> 
 }
 
 /// A change of one device.
-pub(super) struct Change<'a> {
+pub(super) struct StationChange<'a> {
     pub(super) netlink: &'a Netlink,
     pub(super) place: &'a Place,
-    pub(super) link: &'a Link,
+    pub(super) link: &'a KernelLink,
     /// Addresses that the switch set, for kernels that do not remember who did.
     pub(super) known: &'a [IpNet],
 }
 
-impl Change<'_> {
+impl StationChange<'_> {
     /// Brings the device to the wanted state, or leaves it in the state that it was in.
-    pub(super) fn make_or_undo(&self, wanted: &Station) -> Result<(), AttachError> {
-        let before = Station { handed_over: wanted.handed_over, ..self.now()? };
+    pub(super) fn make_or_undo(&self, wanted: &StationSetup) -> Result<(), AttachError> {
+        let before = StationSetup { handed_over: wanted.handed_over, ..self.now()? };
         self.make(wanted, &before).inspect_err(|_| {
             if let Ok(now) = self.now() {
                 // The error that counts is the first one.
@@ -63,7 +63,7 @@ impl Change<'_> {
     }
 
     /// Sets addresses and routes that are missing.
-    pub(super) fn restore(&self, wanted: &Station) -> Result<(), AttachError> {
+    pub(super) fn restore(&self, wanted: &StationSetup) -> Result<(), AttachError> {
         self.set_addresses(wanted, &self.now()?)?;
         self.set_routes(wanted)
     }
@@ -78,7 +78,7 @@ impl Change<'_> {
     }
 
     /// What the device lacks of the wanted state, if it lacks anything.
-    pub(super) fn lacks(&self, wanted: &Station) -> Result<Option<String>, AttachError> {
+    pub(super) fn lacks(&self, wanted: &StationSetup) -> Result<Option<String>, AttachError> {
         let (now, present) = (self.now()?, self.addresses()?);
         let address = wanted.addresses.iter().find(|address| !present.iter().any(|(net, _)| net == *address));
         let gateway = wanted.gateways.iter().find(|gateway| !now.gateways.contains(gateway));
@@ -91,14 +91,14 @@ impl Change<'_> {
         Ok(lacks)
     }
 
-    fn now(&self) -> Result<Station, AttachError> {
+    fn now(&self) -> Result<StationSetup, AttachError> {
         let addresses = self.addresses()?;
         let ours = addresses.iter().filter(|(net, ours)| *ours || self.known.contains(net)).map(|(net, _)| *net).collect();
         let gateways = self.netlink.gateways(self.link.index);
         let gateways = gateways.doing(NET_ADMIN, || format!("list the routes {}", self.place))?;
         let link = self.netlink.link(&self.link.name).ok().flatten();
         let link = link.as_ref().unwrap_or(self.link);
-        Ok(Station { mac: link.mac, mtu: link.mtu, addresses: ours, gateways, handed_over: false })
+        Ok(StationSetup { mac: link.mac, mtu: link.mtu, addresses: ours, gateways, handed_over: false })
     }
 
     fn addresses(&self) -> Result<Vec<(IpNet, bool)>, AttachError> {
@@ -106,7 +106,7 @@ impl Change<'_> {
         addresses.doing(NET_ADMIN, || format!("list the addresses of {}", self.whom()))
     }
 
-    fn make(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+    fn make(&self, wanted: &StationSetup, now: &StationSetup) -> Result<(), AttachError> {
         self.set_link(wanted, now)?;
         keep_neighbors(&self.link.name);
         if wanted.handed_over {
@@ -117,7 +117,7 @@ impl Change<'_> {
         self.set_routes(wanted)
     }
 
-    fn set_link(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+    fn set_link(&self, wanted: &StationSetup, now: &StationSetup) -> Result<(), AttachError> {
         let index = self.link.index;
         if let Some(mac) = wanted.mac.filter(|_| wanted.mac != now.mac) {
             let message = netlink::change(index).address(mac.0.to_vec()).build();
@@ -132,7 +132,7 @@ impl Change<'_> {
 
     /// Old addresses go first: a new one in the same subnet would be secondary to the old one and vanish with it
     /// (`inet_del_ifa`, unless `promote_secondaries` is set). What vanished against our will is set again.
-    fn set_addresses(&self, wanted: &Station, now: &Station) -> Result<(), AttachError> {
+    fn set_addresses(&self, wanted: &StationSetup, now: &StationSetup) -> Result<(), AttachError> {
         for address in now.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
             let deleted = self.netlink.delete_address(self.link.index, *address);
             deleted.doing(NET_ADMIN, || format!("remove address {address} from {}", self.whom()))?;
@@ -156,7 +156,7 @@ impl Change<'_> {
     }
 
     /// Read anew: routes vanish with addresses.
-    fn set_routes(&self, wanted: &Station) -> Result<(), AttachError> {
+    fn set_routes(&self, wanted: &StationSetup) -> Result<(), AttachError> {
         let index = self.link.index;
         let now = self.netlink.gateways(index).doing(NET_ADMIN, || format!("list the routes {}", self.place))?;
         for gateway in now.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {

@@ -11,9 +11,9 @@ use packet::Capabilities;
 use rustix::io::Errno;
 
 use super::error::{Doing, NET_ADMIN};
-use super::netlink::{self, Link, Netlink};
+use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
-use super::station::{Change, Station};
+use super::station::{StationChange, StationSetup};
 use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
 use plane::device::{Device, Tap, header_size};
 use sys::tun::Offloads;
@@ -119,11 +119,11 @@ impl Opened<'_> {
         features.extend(queues.many.then(|| "multi_queue".to_owned()));
         let link = self.look_up()?;
         self.set_properties(&link)?;
-        let mut wanted = Station::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
+        let mut wanted = StationSetup::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
         if !self.reopened {
             wanted.mac = wanted.mac.or(self.plan.first_mac);
         }
-        let change = Change { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] };
+        let change = StationChange { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] };
         change.make_or_undo(&wanted)?;
         change.add_routes(self.plan.routes)?;
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
@@ -146,7 +146,7 @@ impl Opened<'_> {
         })
     }
 
-    fn look_up(&self) -> Result<Link, AttachError> {
+    fn look_up(&self) -> Result<KernelLink, AttachError> {
         self.netlink.link(self.ifname).doing(NET_ADMIN, || self.doing("look up", ""))?.ok_or_else(|| self.gone())
     }
 
@@ -154,7 +154,7 @@ impl Opened<'_> {
         AttachError::NoInterface { ifname: self.ifname.to_owned(), place: self.namespace.place.clone() }
     }
 
-    fn set_properties(&self, link: &Link) -> Result<(), AttachError> {
+    fn set_properties(&self, link: &KernelLink) -> Result<(), AttachError> {
         let mut message = netlink::change(link.index).alias(mark(&self.plan.spec.name));
         if link.queue_length != QUEUE_LENGTH {
             message = message.txqueuelen(QUEUE_LENGTH);

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::AttachError;
 use super::error::{Doing, NET_ADMIN, NET_RAW};
-use super::netlink::{Link, Netlink};
+use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use api::{Reach, VxlanSpec};
 use plane::device::Sources;
@@ -153,7 +153,7 @@ fn route_mtu(local: IpAddr, to: SocketAddr) -> Result<u32, Errno> {
 }
 
 /// The interface that has an address.
-fn link_with(netlink: &Netlink, address: IpAddr) -> std::io::Result<Option<Link>> {
+fn link_with(netlink: &Netlink, address: IpAddr) -> std::io::Result<Option<KernelLink>> {
     let Some(index) = netlink.interface_with(address)? else { return Ok(None) };
     Ok(netlink.links()?.into_iter().find(|link| link.index == index))
 }

@@ -6,9 +6,9 @@ use netlink_packet_route::link::InfoKind;
 
 use super::error::{Doing, NET_ADMIN};
 use super::isolate::isolate;
-use super::netlink::{self, Link, Netlink};
+use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
-use super::station::{Change, Station};
+use super::station::{StationChange, StationSetup};
 use super::{AttachError, Attachment, End, Plan, claim, mark, sockets};
 use api::{PortName, PortSpec};
 use plane::device::Device;
@@ -74,7 +74,7 @@ pub fn set_switch_end(spec: &PortSpec, up: bool) -> Result<(), AttachError> {
     })
 }
 
-fn switch_link(netlink: &Netlink, own: &Namespace, spec: &PortSpec) -> Result<Option<Link>, AttachError> {
+fn switch_link(netlink: &Netlink, own: &Namespace, spec: &PortSpec) -> Result<Option<KernelLink>, AttachError> {
     let name = switch_name(&spec.name);
     netlink.link(&name).doing(NET_ADMIN, || format!("look up interface \"{name}\" {}", own.place))
 }
@@ -165,7 +165,7 @@ impl Pair<'_> {
         Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
     }
 
-    fn configure_station(&self) -> Result<Link, AttachError> {
+    fn configure_station(&self) -> Result<KernelLink, AttachError> {
         let (spec, place) = (self.plan.spec, &self.station.place);
         self.station.with_netlink(|netlink| {
             let gone = || AttachError::NoInterface { ifname: spec.ifname.to_string(), place: place.clone() };
@@ -180,8 +180,8 @@ impl Pair<'_> {
             // Where the switch asks for finished frames, the station's kernel has to finish them before they leave.
             let offload = ethtool::set_checksum_offload(&link.name, spec.offload);
             offload.doing(NET_ADMIN, || format!("set the checksum offload of \"{}\" {place}", link.name))?;
-            let wanted = Station::wanted(spec, self.plan.mtu, self.plan.gateways);
-            let change = Change { netlink, place, link: &link, known: &[] };
+            let wanted = StationSetup::wanted(spec, self.plan.mtu, self.plan.gateways);
+            let change = StationChange { netlink, place, link: &link, known: &[] };
             change.make_or_undo(&wanted)?;
             change.add_routes(self.plan.routes)?;
             netlink.settle(&link.name).doing(NET_ADMIN, || format!("wait for \"{}\" {place}", link.name))?;

@@ -17,7 +17,7 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
 use super::error::is;
-use super::netlink::Link;
+use super::netlink::KernelLink;
 use super::netns::Namespace;
 use api::{Netns, PortName};
 use sys::{netlink, set_buffers};
@@ -47,7 +47,7 @@ pub struct End {
 }
 
 impl End {
-    pub(super) fn of(link: &Link, namespace: &Namespace) -> Self {
+    pub(super) fn of(link: &KernelLink, namespace: &Namespace) -> Self {
         Self { namespace: namespace.number, index: link.index, up: link.up, carrier: link.carrier }
     }
 }
@@ -67,7 +67,7 @@ pub struct News {
 
 impl News {
     /// About a link that is there.
-    pub(super) fn of(link: &Link, namespace: Option<NamespaceNumber>) -> Self {
+    pub(super) fn of(link: &KernelLink, namespace: Option<NamespaceNumber>) -> Self {
         let end = End { namespace, index: link.index, up: link.up, carrier: link.carrier };
         let port = link.alias.as_deref().and_then(super::claim::marked_port);
         Self { end, ifname: link.name.clone(), port, gone: false }
@@ -193,7 +193,7 @@ impl Watch {
         }
     }
 
-    fn read(&mut self, reception: netlink::Reception) {
+    fn read(&mut self, reception: netlink::Heard) {
         let namespace = reception.namespace.map(NamespaceNumber).or(self.own);
         let mut rest = self.buffer.get(..reception.length).unwrap_or_default();
         while let Some(length) = rest.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length) as usize) {
@@ -220,7 +220,7 @@ fn read_link(message: &[u8], namespace: Option<NamespaceNumber>) -> Option<News>
     if link.header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    Some(News { gone, ..News::of(&Link::from(link), namespace) })
+    Some(News { gone, ..News::of(&KernelLink::from(link), namespace) })
 }
 
 fn borrowed(socket: &Socket) -> BorrowedFd<'_> {

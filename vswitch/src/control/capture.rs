@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::vxlan::TunnelPort;
 use super::{ControlError, Switch};
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
-use plane::capture::{self, Interface, Limits, Program, Stream};
+use plane::capture::{self, CapturedPort, Limits, Program, Stream};
 use plane::datapath::PortId;
 use plane::worker::{CaptureId, Command, Handle};
 
@@ -107,7 +107,7 @@ impl Switch {
     }
 
     /// The ports, tunnels and uplinks with these names; all, if there are none.
-    fn interfaces(&self, names: &[PortName]) -> Result<Vec<Interface>, ControlError> {
+    fn interfaces(&self, names: &[PortName]) -> Result<Vec<CapturedPort>, ControlError> {
         let tunnel = |tunnel: &TunnelPort| Some(tunnel_interface(tunnel.live()?.id, &tunnel.spec));
         let ports = self.inventory.ports.values().map(|port| interface(port.id, &port.spec));
         let uplinks = self.inventory.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
@@ -133,17 +133,17 @@ fn pump(mut stream: Stream, reader: &mpsc::Sender<Bytes>) {
     }
 }
 
-fn interface(id: PortId, spec: &PortSpec) -> Interface {
+fn interface(id: PortId, spec: &PortSpec) -> CapturedPort {
     let place = spec.netns.as_ref().map_or_else(|| "on the host".to_owned(), |netns| format!("in netns {netns}"));
-    Interface { port: id.0, name: spec.name.to_string(), description: format!("{} {} {place}", spec.kind, spec.ifname) }
+    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("{} {} {place}", spec.kind, spec.ifname) }
 }
 
-fn uplink_interface(id: PortId, spec: &UplinkSpec) -> Interface {
+fn uplink_interface(id: PortId, spec: &UplinkSpec) -> CapturedPort {
     let place = spec.device().map_or_else(|| "by the host's sockets".to_owned(), |device| format!("on {device}"));
-    Interface { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}") }
+    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}") }
 }
 
-fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> Interface {
+fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> CapturedPort {
     let description = format!("vxlan {} from {} port {}, inner frames", spec.vni, spec.local, spec.port);
-    Interface { port: id.0, name: spec.name.to_string(), description }
+    CapturedPort { port: id.0, name: spec.name.to_string(), description }
 }

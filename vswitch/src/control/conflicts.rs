@@ -12,7 +12,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 
 /// The conflicts of one bridge as they were last looked at.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SeenConflicts {
     conflicts: AddressConflicts,
     /// When the last one was noticed.
     noticed: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct Seen {
     told: Option<(AddressConflict, Instant)>,
 }
 
-impl Seen {
+impl SeenConflicts {
     /// Takes note of how it is now, and returns what the log should say.
     pub(super) fn look(&mut self, conflicts: AddressConflicts, now: Instant) -> Option<AddressConflict> {
         let known = std::mem::replace(&mut self.conflicts, conflicts);
@@ -107,7 +107,7 @@ mod tests {
             holder: Holder::Station(station(one)),
             claimant: station(other),
         };
-        let mut seen = Seen::default();
+        let mut seen = SeenConflicts::default();
         let mut lines = Vec::new();
         for second in 0..180 {
             // They speak in turn; from the second minute on there is another conflict beside it.

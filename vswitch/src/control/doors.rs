@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::server::{self, Call};
-use super::socket::{self, Place, Socket, SocketError, SocketFile};
+use super::socket::{self, Socket, SocketError, SocketFile, SocketPlace};
 use crate::config::Config;
 use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
@@ -37,13 +37,14 @@ impl Doors {
     /// Opens them, or takes them from what the service manager passed.
     pub(super) fn open(config: &Config, mut passed: Vec<UnixListener>) -> Result<Self, SocketError> {
         let group = config.switch.control_group.as_deref().map(socket::group).transpose()?;
-        let mut places = vec![(Guest::Control, Place { path: config.switch.control.clone(), purpose: socket::CONTROL, group })];
+        let mut places =
+            vec![(Guest::Control, SocketPlace { path: config.switch.control.clone(), purpose: socket::CONTROL, group })];
         if config.docker.enabled {
             for (driver, path) in [(Driver::Bridge, config.docker.socket.clone()), (Driver::Lan, config.docker.lan_socket())] {
-                places.push((Guest::Docker(driver), Place { path, purpose: socket::DOCKER, group: None }));
+                places.push((Guest::Docker(driver), SocketPlace { path, purpose: socket::DOCKER, group: None }));
             }
         }
-        let open = |(guest, place): (Guest, Place)| Ok((guest, socket::open(&place, &mut passed)?));
+        let open = |(guest, place): (Guest, SocketPlace)| Ok((guest, socket::open(&place, &mut passed)?));
         let sockets = places.into_iter().map(open).collect::<Result<_, SocketError>>()?;
         Ok(Self { sockets, api: config.docker.enabled.then(|| config.docker.api.clone()) })
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::services::Change as Lease;
+use super::services::LeaseChange as Lease;
 use super::{ControlError, Switch};
 use crate::services::client::Event;
 use api::{NetworkError, PortName};

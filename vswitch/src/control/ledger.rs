@@ -1,4 +1,4 @@
-//! What the switch should be: the file as it was last read, what is kept of run time and of containers' runtimes, and where both are. Whoever
+//! What the switch should be: the file as it was last read, what is kept of run time and of containers' runtimes, and where both are. What
 //! changes one of them saves it here before anything is done.
 
 use std::path::PathBuf;

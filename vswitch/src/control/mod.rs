@@ -133,9 +133,9 @@ struct Lans {
 #[derive(Default)]
 struct SymptomLog {
     /// How MAC addresses move on each bridge.
-    mac_moves: BTreeMap<BridgeName, moves::Seen>,
+    mac_moves: BTreeMap<BridgeName, moves::SeenMoves>,
     /// IP addresses of each bridge that two have.
-    address_conflicts: BTreeMap<BridgeName, conflicts::Seen>,
+    address_conflicts: BTreeMap<BridgeName, conflicts::SeenConflicts>,
     /// What the log last said about each tunnel's peers.
     peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
 }

@@ -19,7 +19,7 @@ const HOLD_PAUSE: Duration = Duration::from_secs(30);
 
 /// The moves of one bridge as they were last looked at.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenMoves {
     moves: MacMoves,
     at: Instant,
     per_second: u64,
@@ -40,7 +40,7 @@ enum News {
     Held(Hold, u64),
 }
 
-impl Seen {
+impl SeenMoves {
     fn new(now: Instant) -> Self {
         Self { moves: MacMoves::default(), at: now, per_second: 0, moved: None, told: None, held: None, told_hold: None }
     }
@@ -90,7 +90,7 @@ impl Switch {
             return;
         };
         let now = Instant::now();
-        self.symptoms.mac_moves.entry(name).or_insert_with(|| Seen::new(now)).hold(hold, now);
+        self.symptoms.mac_moves.entry(name).or_insert_with(|| SeenMoves::new(now)).hold(hold, now);
     }
 
     /// Asks the workers what bridges show, and tells the log. The control loop calls it at every `ROLL_CALL`.
@@ -110,7 +110,7 @@ impl Switch {
             let parts = || all.iter().flatten().filter(|(id, _)| *id == bridge.id).map(|(_, symptoms)| symptoms);
             // Each worker hears what the others learn, so that all of them see most moves.
             let moves = parts().map(|Symptoms { moves, .. }| *moves).max_by_key(|moves| moves.count).unwrap_or_default();
-            let seen = self.symptoms.mac_moves.entry(name.clone()).or_insert_with(|| Seen::new(now));
+            let seen = self.symptoms.mac_moves.entry(name.clone()).or_insert_with(|| SeenMoves::new(now));
             if let Some(news) = seen.look(moves, now) {
                 self.tell_of_moves(name, &news);
             }
@@ -177,7 +177,7 @@ mod tests {
         let last = MacMove { vlan, mac, from: PortId(1), to: PortId(2) };
         let hold = Hold { vlan, mac, home: PortId(1).into(), away: PortId(2).into() };
         let moves = |count| MacMoves { count, last: Some(last) };
-        let mut seen = Seen::new(start);
+        let mut seen = SeenMoves::new(start);
         assert_eq!(seen.look(moves(1), start + Duration::from_millis(400)), None, "not yet");
         assert_eq!(seen.look(moves(1), at(1)), Some(News::Moved(last)));
         assert_eq!(seen.look(moves(2), at(2)), None);

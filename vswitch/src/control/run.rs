@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::doors::{Doors, Served};
 use super::handover::Handover;
-use super::server::{Answer, Call};
+use super::server::{AnswerTo, Call};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
@@ -106,7 +106,7 @@ fn raise_descriptor_limit() {
 struct Ended {
     ending: Ending,
     /// The client that asked for it, if that was by the socket.
-    asker: Option<Answer>,
+    asker: Option<AnswerTo>,
     served: Served,
 }
 
@@ -268,7 +268,7 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
 /// The end, as it was asked for.
 struct End {
     keep: bool,
-    asker: Option<Answer>,
+    asker: Option<AnswerTo>,
 }
 
 fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {

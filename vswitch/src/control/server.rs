@@ -32,13 +32,13 @@ const LIMITS: Limits = Limits { connections: 128, headers: Some(Duration::from_s
 /// What came in by the socket, and where its answer goes.
 pub(super) enum Call {
     /// A change or a question, and whose it is.
-    Request { request: Request, peer: Peer, reply: Answer },
+    Request { request: Request, peer: Peer, reply: AnswerTo },
     /// A capture, which answers with its number and the chunks of its file.
     Capture { request: CaptureRequest, reply: oneshot::Sender<Result<(u64, mpsc::Receiver<Bytes>), String>> },
 }
 
 /// Where the answer to a request goes.
-pub(super) type Answer = oneshot::Sender<Result<Reply, String>>;
+pub(super) type AnswerTo = oneshot::Sender<Result<Reply, String>>;
 
 /// Answers requests until the sender of `end` is dropped.
 pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, end: watch::Receiver<()>) {

@@ -9,7 +9,7 @@ use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
 use super::{Bridge, Port, Switch};
-use crate::services::{self, Input, Link, Member, Output, Services, Station, Uplink};
+use crate::services::{self, Input, LeasedUplink, Link, Member, Output, Services, Station};
 use api::{BridgeName, Origin, PortName};
 use plane::datapath::{BridgeId, Punt, Tickets};
 use plane::worker::Command;
@@ -20,7 +20,7 @@ const INPUTS: usize = Tickets::MOST + 16;
 const RESOLVERS: &str = "/etc/resolv.conf";
 
 /// What an uplink's DHCP client, on the services' thread, found out.
-pub(super) type Change = (PortName, services::client::Event);
+pub(super) type LeaseChange = (PortName, services::client::Event);
 
 /// The way to the services' thread.
 pub(super) struct ServicesThread {
@@ -28,7 +28,7 @@ pub(super) struct ServicesThread {
     thread: Option<JoinHandle<()>>,
     /// What it was told last.
     links: BTreeMap<BridgeName, Link>,
-    uplinks: Vec<Uplink>,
+    uplinks: Vec<LeasedUplink>,
 }
 
 impl ServicesThread {
@@ -42,7 +42,7 @@ impl ServicesThread {
     }
 
     /// Tells the thread what is different now.
-    fn set(&mut self, links: BTreeMap<BridgeName, Link>, uplinks: Vec<Uplink>) {
+    fn set(&mut self, links: BTreeMap<BridgeName, Link>, uplinks: Vec<LeasedUplink>) {
         for bridge in self.links.keys().filter(|bridge| !links.contains_key(*bridge)) {
             self.tell(Input::Unlink(bridge.clone()));
         }
@@ -126,7 +126,7 @@ impl Switch {
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
         let by_dhcp = self.inventory.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
-        let uplinks = by_dhcp.map(|uplink| Uplink { name: uplink.spec.name.clone(), mac: uplink.mac });
+        let uplinks = by_dhcp.map(|uplink| LeasedUplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         let uplinks = uplinks.collect();
         self.services.set(links, uplinks);
     }

@@ -12,7 +12,7 @@ const LONGEST_PATH: usize = 107;
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Purpose {
+pub struct SocketPurpose {
     /// Its name in a sentence.
     name: &'static str,
     /// The key of `switch.toml` that sets its path.
@@ -22,28 +22,28 @@ pub struct Purpose {
 }
 
 /// `vsctl`'s.
-pub(super) const CONTROL: Purpose = Purpose { name: "control socket", key: "`control`", mode: 0o660 };
+pub(super) const CONTROL: SocketPurpose = SocketPurpose { name: "control socket", key: "`control`", mode: 0o660 };
 /// Docker's.
-pub(super) const DOCKER: Purpose = Purpose { name: "Docker's socket", key: "`socket` in [docker]", mode: 0o600 };
+pub(super) const DOCKER: SocketPurpose = SocketPurpose { name: "Docker's socket", key: "`socket` in [docker]", mode: 0o600 };
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path does not fit a socket's address.
     #[error("{} {}: its path has {} bytes; a Unix socket's may have {LONGEST_PATH}: set a shorter {}", .0.name, .1.display(), .1.as_os_str().len(), .0.key)]
-    TooLong(Purpose, PathBuf),
+    TooLong(SocketPurpose, PathBuf),
     /// No such group.
     #[error("`control-group`: there is no group \"{0}\": make it with `groupadd {0}`, or name another, or its number")]
     NoGroup(String),
     /// Another process serves it.
     #[error("{} {}: another vswitchd serves it: stop that one, or set another {} and `state-dir`", .0.name, .1.display(), .0.key)]
-    InUse(Purpose, PathBuf),
+    InUse(SocketPurpose, PathBuf),
     /// Something else is there.
     #[error("{} {}: there is a file that is not a socket: remove it, or set another {}", .0.name, .1.display(), .0.key)]
-    NotASocket(Purpose, PathBuf),
+    NotASocket(SocketPurpose, PathBuf),
     /// The operating system refused.
     #[error("{} {}: {source}", .0.name, .1.display(), source = .2)]
-    Refused(Purpose, PathBuf, #[source] io::Error),
+    Refused(SocketPurpose, PathBuf, #[source] io::Error),
 }
 
 /// A socket that is listened on; its file goes when this is dropped.
@@ -57,16 +57,16 @@ pub(super) struct Socket {
 /// The file of a socket, which goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile {
-    place: Place,
+    place: SocketPlace,
     /// Its device and inode, for the file that is there may be that of another socket. No other file has them for as long as the socket is open.
     identity: (u64, u64),
 }
 
 /// Where a socket is, and for whom.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct SocketPlace {
     pub(super) path: PathBuf,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: SocketPurpose,
     /// The group that may use it; `None`: that of the process.
     pub(super) group: Option<u32>,
 }
@@ -107,8 +107,8 @@ pub(super) fn group(name: &str) -> Result<u32, SocketError> {
 }
 
 /// Opens a socket: that among `passed`, which the service manager opened, or a new one, which replaces one that a killed vswitchd left.
-pub(super) fn open(place: &Place, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
-    let Place { path, purpose, .. } = place;
+pub(super) fn open(place: &SocketPlace, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+    let SocketPlace { path, purpose, .. } = place;
     let is_it = |socket: &BlockingListener| socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
     let Some(number) = passed.iter().position(is_it) else { return bind(place) };
     let socket = passed.swap_remove(number);
@@ -117,7 +117,7 @@ pub(super) fn open(place: &Place, passed: &mut Vec<BlockingListener>) -> Result<
     Ok(Socket { listener: listener.map_err(refused)?, file: None })
 }
 
-fn bind(place: &Place) -> Result<Socket, SocketError> {
+fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
     let (path, purpose) = (&*place.path, place.purpose);
     if path.as_os_str().len() > LONGEST_PATH {
         return Err(SocketError::TooLong(purpose, path.to_owned()));
@@ -140,7 +140,7 @@ fn bind(place: &Place) -> Result<Socket, SocketError> {
 }
 
 /// Removes a socket on which no process listens.
-fn make_way(path: &Path, purpose: Purpose) -> Result<(), SocketError> {
+fn make_way(path: &Path, purpose: SocketPurpose) -> Result<(), SocketError> {
     let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -165,7 +165,7 @@ mod tests {
 
     fn open(path: &Path, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let place = Place { path: path.to_owned(), purpose: CONTROL, group: None };
+        let place = SocketPlace { path: path.to_owned(), purpose: CONTROL, group: None };
         runtime.block_on(async { super::open(&place, passed) })
     }
 

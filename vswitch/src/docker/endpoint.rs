@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::message::CreateEndpoint;
 use super::options::EndpointOptions;
 use super::sandbox::Sandbox;
-use super::{DockerError, EndpointId, Lease, Network, NetworkId, Rates};
+use super::{DockerError, EndpointId, LanLease, Network, NetworkId, Rates};
 use api::{ForwardKey, ForwardSpec, Netns, PortName, PortPolicy, PortSpec, SpecError};
 
 /// A container's place on a network.
@@ -31,7 +31,7 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// What came with its address from a DHCP server of the LAN; none: the address did not come from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<Lease>,
+    pub lease: Option<LanLease>,
     /// How fast it may be.
     pub rates: Rates,
     /// The sandbox that has joined; none: there is no device yet.

@@ -12,7 +12,7 @@ use crate::services::client::Terms;
 /// What a DHCP server of the LAN gave a container besides its address. It stays as it was first given, as Docker takes it only once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Lease {
+pub struct LanLease {
     /// Who gave it.
     pub server: Ipv4Addr,
     /// The default router.
@@ -32,7 +32,7 @@ pub struct Route {
 /// Most routes of a container: more than a DHCP message holds.
 const MOST_ROUTES: usize = 64;
 
-impl Lease {
+impl LanLease {
     /// Reads what a server granted. Routes that the kernel would refuse are left out, for Docker would then refuse the container: those by a next
     /// hop that is not on the link, and those to where there is a route already.
     pub fn read(terms: &Terms) -> Self {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_gateway_is_on_the_link_and_routes_come_before_routers() {
-        let gateway = |routers: &[&str], routes: &[(&str, &str)]| Lease::read(&terms(routers, routes)).gateway;
+        let gateway = |routers: &[&str], routes: &[(&str, &str)]| LanLease::read(&terms(routers, routes)).gateway;
         let first: Option<IpAddr> = "192.0.2.1".parse().ok();
         assert_eq!(gateway(&["198.51.100.1", "192.0.2.10", "192.0.2.1"], &[]), first);
         assert_eq!(gateway(&[], &[]), None);
@@ -101,7 +101,7 @@ mod tests {
             ("224.0.0.0/4", "192.0.2.1"),
             ("198.18.0.0/15", "0.0.0.0"),
         ];
-        let lease = Lease::read(&terms(&[], &routes));
+        let lease = LanLease::read(&terms(&[], &routes));
         let expected = [
             json!({ "Destination": "10.0.0.0/8", "RouteType": 0, "NextHop": "192.0.2.1" }),
             json!({ "Destination": "198.18.0.0/15", "RouteType": 1 }),

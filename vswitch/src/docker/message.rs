@@ -68,7 +68,7 @@ impl Request {
 
 /// What a call comes to before the control side is asked.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Call {
+pub enum DockerCall {
     /// It must be carried out.
     Request(Request),
     /// It always has this answer.
@@ -93,28 +93,28 @@ pub enum CallError {
 ///
 /// # Errors
 /// It is not one.
-pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<Call, CallError> {
+pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<DockerCall, CallError> {
     let request = match path {
-        "/Plugin.Activate" => return Ok(Call::Answer(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))),
+        "/Plugin.Activate" => return Ok(DockerCall::Answer(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))),
         "/NetworkDriver.GetCapabilities" => {
-            return Ok(Call::Answer(json!({ "Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": true })));
+            return Ok(DockerCall::Answer(json!({ "Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": true })));
         }
         // As macvlan does it: the gateway of a LAN is its router, if the user says which that is.
         "/NetworkDriver.GwAllocCheck" => {
             let skip = driver == Driver::Lan;
-            return Ok(Call::Answer(json!({ "SkipIPv4": skip, "SkipIPv6": skip })));
+            return Ok(DockerCall::Answer(json!({ "SkipIPv4": skip, "SkipIPv6": skip })));
         }
         // Of swarm, whose networks a driver of local scope has no part in.
-        "/NetworkDriver.AllocateNetwork" => return Ok(Call::Answer(json!({ "Options": {} }))),
+        "/NetworkDriver.AllocateNetwork" => return Ok(DockerCall::Answer(json!({ "Options": {} }))),
         "/NetworkDriver.FreeNetwork" | "/NetworkDriver.DiscoverNew" | "/NetworkDriver.DiscoverDelete" => {
-            return Ok(Call::Answer(json!({})));
+            return Ok(DockerCall::Answer(json!({})));
         }
         "/IpamDriver.GetCapabilities" => {
-            return Ok(Call::Answer(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })));
+            return Ok(DockerCall::Answer(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })));
         }
         "/IpamDriver.GetDefaultAddressSpaces" => {
             let spaces = json!({ "LocalDefaultAddressSpace": "vswitch", "GlobalDefaultAddressSpace": "vswitch-global" });
-            return Ok(Call::Answer(spaces));
+            return Ok(DockerCall::Answer(spaces));
         }
         "/NetworkDriver.CreateNetwork" => Request::CreateNetwork(CreateNetwork { driver, ..parse(body)? }),
         "/NetworkDriver.DeleteNetwork" => Request::DeleteNetwork(parse(body)?),
@@ -131,7 +131,7 @@ pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<Call, CallError> 
         "/IpamDriver.ReleaseAddress" => Request::ReleaseAddress(parse(body)?),
         unknown => return Err(CallError::Unknown(unknown.to_owned())),
     };
-    Ok(Call::Request(request))
+    Ok(DockerCall::Request(request))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
@@ -237,7 +237,7 @@ pub struct CreateEndpoint {
     pub reference: EndpointReference,
     /// The addresses that Docker chose, or the user.
     #[serde(rename = "Interface", default, deserialize_with = "or_default")]
-    pub interface: Interface,
+    pub interface: JoinedInterface,
     /// Docker's options, and those of `--driver-opt`.
     #[serde(rename = "Options", default, deserialize_with = "or_default")]
     pub options: Options,
@@ -245,7 +245,7 @@ pub struct CreateEndpoint {
 
 /// The addresses of an endpoint; what is not known is empty.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Interface {
+pub struct JoinedInterface {
     /// IPv4, with the subnet's prefix.
     #[serde(rename = "Address", default)]
     pub v4: String,
@@ -364,7 +364,7 @@ mod tests {
             "IPv4Data":[{{"AddressSpace":"LocalDefault","AuxAddresses":{{"r1":"10.78.0.5/24"}},"Gateway":"10.78.0.254/24",
             "Pool":"10.78.0.0/24"}}],"IPv6Data":null}}"#
         );
-        let Ok(Call::Request(Request::CreateNetwork(network))) =
+        let Ok(DockerCall::Request(Request::CreateNetwork(network))) =
             read(Driver::Bridge, "/NetworkDriver.CreateNetwork", body.as_bytes())
         else {
             panic!("not a network");
@@ -374,7 +374,7 @@ mod tests {
             r#"{{"NetworkID":"{ID}","EndpointID":"{ID}","Interface":{{"Address":"10.77.0.50/24","AddressIPv6":"","MacAddress":""}},
             "Options":{{"com.docker.network.portmap":[{{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":80,"HostPortEnd":80}}]}}}}"#
         );
-        let Ok(Call::Request(Request::CreateEndpoint(endpoint))) =
+        let Ok(DockerCall::Request(Request::CreateEndpoint(endpoint))) =
             read(Driver::Bridge, "/NetworkDriver.CreateEndpoint", body.as_bytes())
         else {
             panic!("not an endpoint");
@@ -396,6 +396,6 @@ mod tests {
                 "{body:?}"
             );
         }
-        assert!(matches!(read(Driver::Bridge, "/Plugin.Activate", b""), Ok(Call::Answer(_))));
+        assert!(matches!(read(Driver::Bridge, "/Plugin.Activate", b""), Ok(DockerCall::Answer(_))));
     }
 }

@@ -58,7 +58,7 @@ pub use id::{EndpointId, IdError, NetworkId};
 pub use ipam::Pools;
 pub use lan::host_port_name;
 pub use layout::Docker;
-pub use lease::Lease;
+pub use lease::LanLease;
 pub use names::Names;
 pub use network::{Network, Subnet};
 pub use options::{Attach, NetworkOptions, Rates};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::message::{self, Call, CallError, Driver, Request};
+use super::message::{self, CallError, DockerCall, Driver, Request};
 use crate::http::{self, Limits};
 
 /// Largest request: a container may publish every port, each in two hundred bytes.
@@ -43,8 +43,8 @@ pub async fn serve(listener: UnixListener, driver: Driver, asks: mpsc::Sender<As
 
 async fn answer(State((driver, asks)): State<(Driver, mpsc::Sender<Ask>)>, uri: Uri, body: Bytes) -> Response {
     let request = match message::read(driver, uri.path(), &body) {
-        Ok(Call::Answer(value)) => return respond(StatusCode::OK, &value),
-        Ok(Call::Request(request)) => request,
+        Ok(DockerCall::Answer(value)) => return respond(StatusCode::OK, &value),
+        Ok(DockerCall::Request(request)) => request,
         Err(error @ CallError::Unknown(_)) => return respond(StatusCode::NOT_FOUND, &refusal(&error.to_string())),
         Err(error) => return respond(StatusCode::OK, &refusal(&error.to_string())),
     };

@@ -5,7 +5,7 @@ use nat::Protocol;
 use packet::VlanId;
 use serde_json::{Value, json};
 
-use super::message::{self, Binding, Call, Driver, Request};
+use super::message::{self, Binding, DockerCall, Driver, Request};
 use super::*;
 use api::{BridgeSpec, ForwardKey, PortKind, PortName, UplinkKindName, VlanMode};
 
@@ -14,8 +14,8 @@ const ENDPOINT: &str = "bbbbbbbb89abcdef0123456789abcdef0123456789abcdef01234567
 
 fn call(method: &str, body: Value) -> Request {
     match message::read(Driver::Bridge, &format!("/NetworkDriver.{method}"), body.to_string().as_bytes()).unwrap() {
-        Call::Request(request) => request,
-        Call::Answer(_) => panic!("{method} has an answer"),
+        DockerCall::Request(request) => request,
+        DockerCall::Answer(_) => panic!("{method} has an answer"),
     }
 }
 
@@ -83,7 +83,7 @@ fn networks_on_one_interface_share_a_bridge_with_it_and_the_host_has_a_port_on_e
             "IPv4Data": [{ "Pool": subnet, "Gateway": subnet.replace(".0/24", ".1/24") }],
         });
         let read = message::read(Driver::Lan, "/NetworkDriver.CreateNetwork", body.to_string().as_bytes()).unwrap();
-        let Call::Request(Request::CreateNetwork(request)) = read else { panic!("another request") };
+        let DockerCall::Request(Request::CreateNetwork(request)) = read else { panic!("another request") };
         docker.networks.insert(request.network.clone(), Network::read(&request).unwrap());
     }
     let first = docker.networks.keys().next().unwrap().clone();
@@ -208,8 +208,8 @@ fn options_of_dockers_bridge_are_carried_out() {
 #[test]
 fn the_gateway_of_a_lan_is_only_what_the_user_says() {
     let skips = |driver| match message::read(driver, "/NetworkDriver.GwAllocCheck", b"{}").unwrap() {
-        Call::Answer(answer) => answer["SkipIPv4"] == true && answer["SkipIPv6"] == true,
-        Call::Request(_) => panic!("a request"),
+        DockerCall::Answer(answer) => answer["SkipIPv4"] == true && answer["SkipIPv6"] == true,
+        DockerCall::Request(_) => panic!("a request"),
     };
     assert!(skips(Driver::Lan) && !skips(Driver::Bridge));
 }

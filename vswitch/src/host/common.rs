@@ -197,7 +197,7 @@ impl Manner {
 
 /// What waited in a socket's error queue.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Heard {
+pub(super) struct HeardError {
     /// Whether anything did.
     pub(super) any: bool,
     /// The MTU that the last datagram was too long for. The kernel does not say which datagram it was, or to which port.
@@ -208,8 +208,8 @@ pub(super) struct Heard {
 pub(super) type Returned<'a> = (&'a mut [u8], SocketAddr, Unreachable, Option<IpAddr>);
 
 /// Reads a socket's error queue.
-pub(super) fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8], mut pass_on: impl FnMut(Returned<'_>)) -> Heard {
-    let mut heard = Heard::default();
+pub(super) fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8], mut pass_on: impl FnMut(Returned<'_>)) -> HeardError {
+    let mut heard = HeardError::default();
     for _ in 0..PATIENCE {
         let Ok(QueuedError { length, to, origin, info, errno }) = datagram::receive_error(fd, buffer) else { break };
         heard.any = true;
@@ -228,7 +228,7 @@ pub(super) fn hear(fd: BorrowedFd<'_>, buffer: &mut [u8], mut pass_on: impl FnMu
 }
 
 /// What a container is told about a datagram that the kernel refused to send.
-pub(super) fn unsendable(error: Errno, heard: Heard) -> Option<Unreachable> {
+pub(super) fn unsendable(error: Errno, heard: HeardError) -> Option<Unreachable> {
     match error {
         Errno::MSGSIZE => heard.mtu.map(Unreachable::TooBig),
         Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL => Some(Unreachable::Network),

@@ -28,7 +28,7 @@ const PATIENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(600
 
 /// What became of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ConnectionFate {
     /// It goes on.
     Open,
     /// Both sides are done.
@@ -164,7 +164,7 @@ impl Connection {
     }
 
     /// Moves what can be moved, and says how it stands.
-    pub(super) fn pump(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
+    pub(super) fn pump(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> ConnectionFate {
         self.watch();
         let intact = self.carry_out().and_then(|()| self.carry_in());
         if intact.is_err() {
@@ -178,7 +178,7 @@ impl Connection {
             // The container reset it, or a SYN+ACK of ours, or has been silent for too long.
             State::Closed | State::Listen => self.reset(),
             State::TimeWait => self.linger(now),
-            _ if patient => Fate::Open,
+            _ if patient => ConnectionFate::Open,
             _ => self.abort(stack, outbox, now),
         }
     }
@@ -195,11 +195,11 @@ impl Connection {
     }
 
     /// Both sides have finished, and it is only there to answer a FIN that comes again.
-    fn linger(&mut self, now: Instant) -> Fate {
+    fn linger(&mut self, now: Instant) -> ConnectionFate {
         if self.shut && self.fd.take().is_some() {
             self.ends = Some(now + LINGER);
         }
-        if self.ends.is_some_and(|ends| now >= ends) { self.close() } else { Fate::Open }
+        if self.ends.is_some_and(|ends| now >= ends) { self.close() } else { ConnectionFate::Open }
     }
 
     fn carry_out(&mut self) -> Result<(), Errno> {
@@ -250,23 +250,23 @@ impl Connection {
     }
 
     /// Resets both halves.
-    pub(super) fn abort(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> Fate {
+    pub(super) fn abort(&mut self, stack: &mut Stack, outbox: &mut Outbox, now: Instant) -> ConnectionFate {
         self.socket().abort();
         stack.send(now, &mut self.sockets, self.mss, outbox);
         self.reset()
     }
 
     /// Closes the host's half with a reset.
-    pub(super) fn reset(&mut self) -> Fate {
+    pub(super) fn reset(&mut self) -> ConnectionFate {
         if let Some(fd) = self.fd.take() {
             close_with_reset(&fd);
         }
-        Fate::Finished
+        ConnectionFate::Finished
     }
 
-    fn close(&mut self) -> Fate {
+    fn close(&mut self) -> ConnectionFate {
         self.fd = None;
-        Fate::Finished
+        ConnectionFate::Finished
     }
 
     /// When it has to be pumped again, if nothing happens before.
@@ -371,11 +371,11 @@ mod tests {
             }
             let flags = if container_finishes { 0x11 } else { 0x10 };
             let (fate, challenged) = say(&mut connection, &mut outbox, 1, flags);
-            assert_eq!((fate, challenged), (Fate::Open, Some(())));
+            assert_eq!((fate, challenged), (ConnectionFate::Open, Some(())));
             let expected = FIRST.wrapping_add(1 + u32::from(container_finishes));
             assert_eq!(said(&mut device), Some((expected, true)), "{container_finishes} {host_finishes}");
             let (fate, _) = say(&mut connection, &mut outbox, expected.wrapping_sub(FIRST), 4);
-            assert_eq!(fate, Fate::Finished, "{container_finishes} {host_finishes}");
+            assert_eq!(fate, ConnectionFate::Finished, "{container_finishes} {host_finishes}");
         }
     }
 
@@ -417,7 +417,7 @@ mod tests {
                     (_, None) => {}
                 }
                 (connection.readable, connection.writable) = (true, true);
-                if connection.pump(&mut stack, &mut outbox, now) == Fate::Finished {
+                if connection.pump(&mut stack, &mut outbox, now) == ConnectionFate::Finished {
                     return Ok(());
                 }
                 connection.deadline(&mut stack, now);

@@ -16,7 +16,7 @@ use packet::{IpPacket, checksum::Sum, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use super::common::{Arrival, Behind, Common, Heard, Manner, hear, unsendable};
+use super::common::{Arrival, Behind, Common, HeardError, Manner, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt;
 use super::report::{Direction, Protocol, Session};
@@ -61,7 +61,7 @@ impl Echo {
         }
         let key = (source, destination, identifier);
         let found = self.flows.find(&key).map_or_else(|| self.begin(common, arrival.owner(), key, now), Ok);
-        let mut heard = Heard::default();
+        let mut heard = HeardError::default();
         let sent = found.and_then(|number| {
             let row = self.flows.get_mut(number).ok_or(Errno::NOENT)?;
             (row.used, row.value.sent) = (now, row.value.sent + message.len() as u64);
@@ -92,7 +92,7 @@ impl Echo {
         let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
         let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
         let number = self.flows.insert(key, owner, now, ping);
-        if !common.watch(descriptor, engine::Source::Echo.token(number), Interest::READABLE) {
+        if !common.watch(descriptor, engine::EventSource::Echo.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return Err(Errno::NOMEM);
         }
@@ -141,7 +141,7 @@ impl Echo {
 
     /// Lists the flows.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Ping>)| {
+        let session = |(_, row): (_, &plane::table::TableRow<Key, Behind, Ping>)| {
             let (container, target, identifier) = row.key;
             Session {
                 protocol: Protocol::Echo,
@@ -213,7 +213,7 @@ fn open(target: IpAddr) -> Result<(OwnedFd, bool), Errno> {
 }
 
 /// Tells a container what its requests met.
-fn hear_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -> Heard {
+fn hear_errors(common: &mut Common, key: Key, fd: &OwnedFd, buffer: &mut [u8]) -> HeardError {
     let (container, target, identifier) = key;
     let kind = if target.is_ipv4() { protocol::ICMP } else { protocol::ICMP6 };
     hear(fd.as_fd(), buffer, |(message, _, what, offender)| {

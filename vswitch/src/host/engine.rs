@@ -39,7 +39,7 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 const KIND: u32 = 32;
 
 /// What the control side wants.
-pub(super) enum Command {
+pub(super) enum Order {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
     SetGateways(Vec<Gateway>, Sender<()>),
     SetFiltering(Filtering, Sender<()>),
@@ -52,14 +52,14 @@ pub(super) enum Command {
 
 /// What becomes ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum EventSource {
     Tcp,
     Udp,
     Echo,
     Listener,
 }
 
-impl Source {
+impl EventSource {
     pub(super) const fn token(self, number: usize) -> Token {
         Token((self as usize) << KIND | number)
     }
@@ -74,7 +74,7 @@ impl Source {
 /// All that the thread owns.
 pub(super) struct Engine {
     poll: Poll,
-    commands: Receiver<Command>,
+    commands: Receiver<Order>,
     common: Common,
     tcp: Tcp,
     udp: Udp,
@@ -92,7 +92,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(
         poll: Poll,
-        commands: Receiver<Command>,
+        commands: Receiver<Order>,
         common: Common,
         capacity: Capacity,
         descriptors: usize,
@@ -157,35 +157,35 @@ impl Engine {
         loop {
             match self.commands.try_recv() {
                 // The control side may have stopped waiting for an answer, which is no error.
-                Ok(Command::SetForwards(forwards, reply)) => {
+                Ok(Order::SetForwards(forwards, reply)) => {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }
-                Ok(Command::SetGateways(gateways, reply)) => {
+                Ok(Order::SetGateways(gateways, reply)) => {
                     self.common.outbox.gateways = gateways;
                     let _ = reply.send(());
                 }
-                Ok(Command::SetFiltering(filtering, reply)) => {
+                Ok(Order::SetFiltering(filtering, reply)) => {
                     self.udp.filtering = filtering;
                     let _ = reply.send(());
                 }
-                Ok(Command::SetApart(apart, reply)) => {
+                Ok(Order::SetApart(apart, reply)) => {
                     self.common.apart = apart;
                     let _ = reply.send(());
                 }
-                Ok(Command::Forget(containers, reply)) => {
+                Ok(Order::Forget(containers, reply)) => {
                     self.tcp.forget_containers(&containers);
                     self.udp.forget(&containers);
                     self.echo.forget(&containers);
                     let _ = reply.send(());
                 }
-                Ok(Command::Sessions(reply)) => {
+                Ok(Order::Sessions(reply)) => {
                     let _ = reply.send(self.sessions(now));
                 }
-                Ok(Command::Counters(reply)) => {
+                Ok(Order::Counters(reply)) => {
                     let (queue_full, fragments_dropped) = (self.common.outbox.full, self.reassembly.dropped);
                     let _ = reply.send(Counters { queue_full, fragments_dropped, ..self.common.counters });
                 }
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return std::ops::ControlFlow::Break(()),
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return std::ops::ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
             }
         }
@@ -198,7 +198,7 @@ impl Engine {
     fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
         let common = &self.common;
         self.listeners.set(forwards, |listener, number| {
-            common.watch(listener.descriptor(), Source::Listener.token(number), Interest::READABLE)
+            common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE)
         })?;
         let targets = self.listeners.targets();
         self.udp.retain(|socket, to| targets.get(&socket.as_ptr()) == Some(&to));
@@ -210,7 +210,7 @@ impl Engine {
         self.echo.expire(now);
         self.reassembly.expire(now);
         for number in std::mem::take(&mut self.starved) {
-            self.ready(Source::Listener.token(number), true, false, now);
+            self.ready(EventSource::Listener.token(number), true, false, now);
         }
     }
 
@@ -298,16 +298,16 @@ impl Engine {
     }
 
     fn ready(&mut self, token: Token, readable: bool, writable: bool, now: Instant) {
-        let Some((source, number)) = Source::of(token).filter(|_| token != WAKER) else { return };
+        let Some((source, number)) = EventSource::of(token).filter(|_| token != WAKER) else { return };
         let common = &mut self.common;
         let more = match source {
-            Source::Tcp => {
+            EventSource::Tcp => {
                 self.tcp.ready(common, number, readable, writable, now);
                 false
             }
-            Source::Udp => self.udp.ready(common, number),
-            Source::Echo => self.echo.ready(common, number),
-            Source::Listener => self.serve(number, now),
+            EventSource::Udp => self.udp.ready(common, number),
+            EventSource::Echo => self.echo.ready(common, number),
+            EventSource::Listener => self.serve(number, now),
         };
         if more && !self.again.contains(&token) {
             self.again.push_back(token);

@@ -31,7 +31,7 @@ pub struct Forward {
 
 /// A socket that listens.
 pub(super) struct Listener {
-    pub(super) place: Place,
+    pub(super) place: ListenPlace,
     pub(super) socket: Arc<OwnedFd>,
     /// The container's end.
     pub(super) to: SocketAddr,
@@ -39,7 +39,7 @@ pub(super) struct Listener {
 
 /// What a socket listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct ListenPlace {
     pub(super) protocol: Protocol,
     pub(super) address: SocketAddr,
 }
@@ -49,7 +49,7 @@ pub(super) struct Listeners {
     /// By number, which is the token's; a number is used again only for another socket.
     open: Vec<Option<Listener>>,
     /// The numbers of what is open.
-    numbers: BTreeMap<Place, usize>,
+    numbers: BTreeMap<ListenPlace, usize>,
     /// Numbers that are not used.
     vacant: Vec<usize>,
     /// Most sockets that may be open.
@@ -99,7 +99,7 @@ impl Listeners {
         &mut self,
         wanted: &[Wanted],
         new: &mut Vec<Listener>,
-        closed: &mut Vec<(Place, SocketAddr)>,
+        closed: &mut Vec<(ListenPlace, SocketAddr)>,
     ) -> Result<(), HostError> {
         for (place, to, needed) in wanted {
             if self.numbers.contains_key(place) {
@@ -119,10 +119,10 @@ impl Listeners {
     }
 
     /// Closes sockets of this port that are not wanted; says whether there were any.
-    fn make_way(&mut self, place: Place, wanted: &[Wanted], closed: &mut Vec<(Place, SocketAddr)>) -> bool {
+    fn make_way(&mut self, place: ListenPlace, wanted: &[Wanted], closed: &mut Vec<(ListenPlace, SocketAddr)>) -> bool {
         let before = closed.len();
-        let same_port = |other: &Place| other.protocol == place.protocol && other.address.port() == place.address.port();
-        let in_the_way: Vec<Place> = self.numbers.keys().copied().filter(same_port).collect();
+        let same_port = |other: &ListenPlace| other.protocol == place.protocol && other.address.port() == place.address.port();
+        let in_the_way: Vec<ListenPlace> = self.numbers.keys().copied().filter(same_port).collect();
         for other in in_the_way.into_iter().filter(|other| target(wanted, *other).is_none()) {
             closed.extend(self.close(other).map(|listener| (listener.place, listener.to)));
         }
@@ -145,7 +145,7 @@ impl Listeners {
         Ok(())
     }
 
-    fn close(&mut self, place: Place) -> Option<Listener> {
+    fn close(&mut self, place: ListenPlace) -> Option<Listener> {
         let number = self.numbers.remove(&place)?;
         self.vacant.push(number);
         self.open.get_mut(number)?.take()
@@ -162,7 +162,7 @@ impl Listeners {
 }
 
 /// Where to listen, for whom, and whether it must be possible.
-type Wanted = (Place, SocketAddr, bool);
+type Wanted = (ListenPlace, SocketAddr, bool);
 
 /// What is to listen, on `most` sockets at most; sorted.
 fn wanted(forwards: &[Forward], most: usize) -> Result<Vec<Wanted>, HostError> {
@@ -180,7 +180,7 @@ fn wanted(forwards: &[Forward], most: usize) -> Result<Vec<Wanted>, HostError> {
             for address in addresses {
                 // A host without IPv6 listens on all addresses that it has.
                 let needed = *address != IpAddr::from(Ipv6Addr::UNSPECIFIED);
-                wanted.push((Place { protocol: rule.protocol, address: SocketAddr::new(*address, port) }, to, needed));
+                wanted.push((ListenPlace { protocol: rule.protocol, address: SocketAddr::new(*address, port) }, to, needed));
             }
         }
     }
@@ -191,12 +191,12 @@ fn wanted(forwards: &[Forward], most: usize) -> Result<Vec<Wanted>, HostError> {
     }
 }
 
-fn target(wanted: &[Wanted], place: Place) -> Option<SocketAddr> {
+fn target(wanted: &[Wanted], place: ListenPlace) -> Option<SocketAddr> {
     let at = wanted.binary_search_by_key(&place, |(place, ..)| *place).ok()?;
     wanted.get(at).map(|(_, to, _)| *to)
 }
 
-fn open(place: Place) -> Result<OwnedFd, Errno> {
+fn open(place: ListenPlace) -> Result<OwnedFd, Errno> {
     let v6 = place.address.is_ipv6();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let kind = if place.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
@@ -216,7 +216,7 @@ fn open(place: Place) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn refusal(Place { protocol, address }: Place, error: Errno) -> HostError {
+fn refusal(ListenPlace { protocol, address }: ListenPlace, error: Errno) -> HostError {
     match error {
         Errno::ADDRINUSE => HostError::InUse { protocol, address },
         Errno::ACCESS | Errno::PERM => HostError::Privileged { protocol, address },

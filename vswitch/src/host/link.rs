@@ -7,7 +7,7 @@
 //!
 //! **Shares.** The thread works much longer on a frame than the worker, so one port could take all of its time, and all slots.
 //! Towards the thread a frame is of the port that it came in at: a port may have twice as many slots under way as are free (so one alone
-//! takes two thirds, two take two fifths each), and [`Shares`] says whose frame the thread takes next.
+//! takes two thirds, two take two fifths each), and [`PortShares`] says whose frame the thread takes next.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use packet::{Batch, Capabilities, MAX_FRAME, Offload, Packet};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
-use super::shares::{Share, Shares};
+use super::shares::{PortShares, Share};
 use plane::device::{Device, ReceiveStatus, Received, Sent};
 
 /// Bytes of a small slot: a frame of MTU 1500.
@@ -234,24 +234,24 @@ pub(super) struct HostDevice {
 }
 
 /// The thread's side.
-pub(super) struct Link {
+pub(super) struct SwitchLink {
     pub(super) writer: Writer,
     reader: Reader,
     /// Frames that have been read, and wait for their turn.
-    waiting: Shares<Slot>,
+    waiting: PortShares<Slot>,
     bell: Arc<OwnedFd>,
 }
 
 /// Both sides of a link; `thread` wakes the thread.
-pub(super) fn link(thread: Arc<Waker>) -> Result<(HostDevice, Link), Errno> {
+pub(super) fn link(thread: Arc<Waker>) -> Result<(HostDevice, SwitchLink), Errno> {
     let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
     let (device_writer, thread_reader) = direction();
     let (thread_writer, device_reader) = direction();
     let device = HostDevice { writer: device_writer, reader: device_reader, bell: Arc::clone(&bell), thread };
-    Ok((device, Link { writer: thread_writer, reader: thread_reader, waiting: Shares::new(), bell }))
+    Ok((device, SwitchLink { writer: thread_writer, reader: thread_reader, waiting: PortShares::new(), bell }))
 }
 
-impl Link {
+impl SwitchLink {
     /// Sends a frame to the switch.
     pub(super) fn send(&self, slot: Slot) {
         // Without a device the frame goes nowhere, and the thread is about to be ended.
@@ -290,7 +290,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for SwitchLink {
     /// A worker that sleeps hears that the device is gone.
     fn drop(&mut self) {
         let (closed, _) = bounded(0);
@@ -378,7 +378,7 @@ mod tests {
         device.send(&Packet { ingress, ..Packet::whole(&[IoSlice::new(&[7; 100])]) })
     }
 
-    fn pair() -> (mio::Poll, HostDevice, Link) {
+    fn pair() -> (mio::Poll, HostDevice, SwitchLink) {
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let (device, link) = link(waker).unwrap();

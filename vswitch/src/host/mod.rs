@@ -63,7 +63,7 @@ use rustix::process::Resource;
 
 use apart::Apart;
 use common::Common;
-use engine::{Command, Engine};
+use engine::{Engine, Order};
 use outbox::Outbox;
 use plane::device::Device;
 
@@ -106,7 +106,7 @@ impl Default for Capacity {
 
 /// An open uplink. Dropping it ends its thread and closes all that it has open; its device is gone then.
 pub struct HostUplink {
-    commands: Sender<Command>,
+    commands: Sender<Order>,
     waker: Arc<Waker>,
     /// How often the thread came round its loop.
     turns: Arc<AtomicU64>,
@@ -149,7 +149,7 @@ impl HostUplink {
     /// # Errors
     /// One sentence that names the first port that cannot be had; everything is then as it was.
     pub fn set_forwards(&self, forwards: Vec<Forward>) -> Result<(), HostError> {
-        self.ask(|reply| Command::SetForwards(forwards, reply))?
+        self.ask(|reply| Order::SetForwards(forwards, reply))?
     }
 
     /// Says which gateways lead here, with the subnets of their stations and what their links take. A client of a forward on the host itself,
@@ -158,7 +158,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn set_gateways(&self, gateways: Vec<Gateway>) -> Result<(), HostError> {
-        self.ask(|reply| Command::SetGateways(gateways, reply))
+        self.ask(|reply| Order::SetGateways(gateways, reply))
     }
 
     /// Says who may send to a UDP port that a container has opened, from now on.
@@ -166,7 +166,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn set_filtering(&self, filtering: Filtering) -> Result<(), HostError> {
-        self.ask(|reply| Command::SetFiltering(filtering, reply))
+        self.ask(|reply| Order::SetFiltering(filtering, reply))
     }
 
     /// Says which networks are not reached from now on, by the host's own addresses in them, which stay reachable. Open connections go on.
@@ -174,7 +174,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn set_apart(&self, addresses: &[IpNet]) -> Result<(), HostError> {
-        self.ask(|reply| Command::SetApart(Apart::new(addresses), reply))
+        self.ask(|reply| Order::SetApart(Apart::new(addresses), reply))
     }
 
     /// Ends the sessions of containers that are gone, whose addresses may soon be others'.
@@ -182,7 +182,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn forget(&self, containers: &[IpAddr]) -> Result<(), HostError> {
-        self.ask(|reply| Command::Forget(containers.to_vec(), reply))
+        self.ask(|reply| Order::Forget(containers.to_vec(), reply))
     }
 
     /// Lists the sessions, in no order.
@@ -190,7 +190,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn sessions(&self) -> Result<Vec<Session>, HostError> {
-        self.ask(Command::Sessions)
+        self.ask(Order::Sessions)
     }
 
     /// Reads the counters.
@@ -198,7 +198,7 @@ impl HostUplink {
     /// # Errors
     /// The thread has ended.
     pub fn counters(&self) -> Result<Counters, HostError> {
-        self.ask(Command::Counters)
+        self.ask(Order::Counters)
     }
 
     /// How often the thread came round its loop so far. If that stays the same after a [`HostUplink::wake`], the thread hangs.
@@ -212,7 +212,7 @@ impl HostUplink {
         let _ = self.waker.wake();
     }
 
-    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, HostError> {
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Order) -> Result<T, HostError> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| HostError::Stopped)?;
         self.waker.wake().map_err(|_| HostError::Stopped)?;
@@ -223,7 +223,7 @@ impl HostUplink {
 impl Drop for HostUplink {
     fn drop(&mut self) {
         // A thread that has ended hears nothing, and is joined all the same.
-        let _ = self.commands.send(Command::Stop);
+        let _ = self.commands.send(Order::Stop);
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

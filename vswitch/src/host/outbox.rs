@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use packet::checksum::Sum;
 use packet::{Checksum, ETHERNET_HEADER, Gso, GsoKind, IpVersion, Mac, Offload, ethertype, protocol};
 
-use super::link::{Link, Slot};
+use super::link::{Slot, SwitchLink};
 use plane::fragments::{Piece, pieces};
 
 /// Most bytes of a packet that an ICMP error quotes (RFC 1812, section 4.3.2.3; less than RFC 4443 allows).
@@ -44,7 +44,7 @@ pub struct Gateway {
 /// Writes frames and sends them. To the stations it seems to be on their links, so it cuts what is longer than those take. The router on the
 /// way could only tell the sender, a peer of the host's sockets, which it does not reach.
 pub(super) struct Outbox {
-    pub(super) link: Link,
+    pub(super) link: SwitchLink,
     pub(super) mac: Mac,
     pub(super) router: Mac,
     pub(super) mtu: u16,
@@ -55,7 +55,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(link: Link, mac: Mac, router: Mac, mtu: u16) -> Self {
+    pub(super) fn new(link: SwitchLink, mac: Mac, router: Mac, mtu: u16) -> Self {
         Self { link, mac, router, mtu, gateways: Vec::new(), full: 0, identification: 1 }
     }
 

@@ -24,7 +24,7 @@ impl Share {
 }
 
 /// What waits, by share.
-pub(super) struct Shares<T> {
+pub(super) struct PortShares<T> {
     queues: [VecDeque<T>; Share::COUNT],
     /// Time that each has had, in nanoseconds, or would have had by now.
     had: [u64; Share::COUNT],
@@ -34,7 +34,7 @@ pub(super) struct Shares<T> {
     now: u64,
 }
 
-impl<T> Shares<T> {
+impl<T> PortShares<T> {
     pub(super) fn new() -> Self {
         Self { queues: std::array::from_fn(|_| VecDeque::new()), had: [0; Share::COUNT], waiting: Vec::new(), now: 0 }
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     /// Serves `count` turns, each as long as the item says in microseconds; returns what time each of the first ports had.
-    fn serve(shares: &mut Shares<(u32, u64)>, count: usize) -> [u64; 4] {
+    fn serve(shares: &mut PortShares<(u32, u64)>, count: usize) -> [u64; 4] {
         let mut had = [0; 4];
         for _ in 0..count {
             let Some((port, cost)) = shares.next() else { break };
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn time_is_shared_whatever_a_turn_costs() {
-        let mut shares = Shares::new();
+        let mut shares = PortShares::new();
         for (port, cost) in [(1, 20), (2, 100), (3, 5)] {
             (0..1000).for_each(|_| shares.push(Share::of(port), (port, cost)));
         }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn who_comes_late_has_its_turn_at_once_and_no_more_than_the_others_from_then_on() {
-        let mut shares = Shares::new();
+        let mut shares = PortShares::new();
         (0..1000).for_each(|_| shares.push(Share::of(1), (1, 20)));
         serve(&mut shares, 500);
         (0..1000).for_each(|_| shares.push(Share::of(2), (2, 20)));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_a_share_has_comes_in_order_and_all_of_it() {
-        let mut shares = Shares::new();
+        let mut shares = PortShares::new();
         assert!(shares.is_empty());
         (0..10).for_each(|number| shares.push(Share::of(5), number));
         (10..20).for_each(|number| shares.push(Share::of(64 + 5), number));

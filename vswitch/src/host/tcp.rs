@@ -25,7 +25,7 @@ use packet::protocol;
 use rustix::net::sockopt;
 
 use super::common::{Arrival, Behind, Common, forwarded};
-use super::connection::{Connection, Fate, close_with_reset};
+use super::connection::{Connection, ConnectionFate, close_with_reset};
 use super::engine;
 use super::report::{Direction, Protocol, Session};
 use super::segment::{ACK, FIN, Header, Key, RST, SYN, answer, open_and_connect, refuse};
@@ -219,7 +219,7 @@ impl Tcp {
     /// Asks the kernel to tell of the connection's socket.
     fn watch(&self, common: &Common, number: usize) -> bool {
         let Some(descriptor) = self.table.get(number).and_then(|row| row.value.descriptor()) else { return false };
-        common.watch(descriptor, engine::Source::Tcp.token(number), Interest::READABLE | Interest::WRITABLE)
+        common.watch(descriptor, engine::EventSource::Tcp.token(number), Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Takes note of what the kernel says about a socket.
@@ -292,7 +292,7 @@ impl Tcp {
         let Some(row) = self.table.get_mut(number) else { return };
         row.value.marked = false;
         let Stage::Open(connection) = &mut row.value.stage else { return };
-        if connection.pump(&mut self.stack, &mut common.outbox, now) == Fate::Finished {
+        if connection.pump(&mut self.stack, &mut common.outbox, now) == ConnectionFate::Finished {
             return self.forget(number);
         }
         if !common.outbox.link.writer.has_room() {
@@ -352,7 +352,7 @@ impl Tcp {
 
     /// Lists the connections.
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
-        let session = |(_, row): (_, &plane::table::Row<Key, Behind, Splice>)| {
+        let session = |(_, row): (_, &plane::table::TableRow<Key, Behind, Splice>)| {
             let (state, sent, received) = match &row.value.stage {
                 Stage::Connecting(..) => ("connecting", 0, 0),
                 Stage::Open(connection) => (connection.describe(), connection.sent, connection.received),

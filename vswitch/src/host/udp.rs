@@ -21,7 +21,7 @@ use packet::{GsoKind, IpPacket, protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::common::{Arrival, Behind, Common, Heard, Manner, forwarded, hear, unsendable};
+use super::common::{Arrival, Behind, Common, HeardError, Manner, forwarded, hear, unsendable};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt_udp;
 use super::peers::Peers;
@@ -136,7 +136,7 @@ impl Udp {
         let flow =
             Flow { fd, manner: Manner::default(), only_names: true, remote: to, peers: Peers::default(), sent: 0, received: 0 };
         let number = self.flows.insert(from, owner, now, flow);
-        if !common.watch(descriptor, engine::Source::Udp.token(number), Interest::READABLE) {
+        if !common.watch(descriptor, engine::EventSource::Udp.token(number), Interest::READABLE) {
             self.flows.remove(number);
             return None;
         }
@@ -302,7 +302,7 @@ fn send(fd: &OwnedFd, payload: &[u8], to: SocketAddr, from: Option<IpAddr>, segm
 }
 
 /// Tells a container what its datagrams met.
-fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> Heard {
+fn hear_errors(common: &mut Common, fd: &OwnedFd, container: SocketAddr, buffer: &mut [u8]) -> HeardError {
     hear(fd.as_fd(), buffer, |(payload, to, what, offender)| {
         let voice = offender.unwrap_or_else(|| common.voice(container.ip(), to.ip()));
         common.outbox.unreachable(what, voice, container.ip(), &rebuilt_udp(container, to, payload));

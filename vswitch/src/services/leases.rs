@@ -23,7 +23,7 @@ use packet::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::Shortages;
-use super::pool::Pool;
+use super::pool::AddressPool;
 use super::shares::Shares;
 use api::{LeaseState, PortName};
 
@@ -88,7 +88,7 @@ struct Seen {
 /// The table of one subnet.
 #[derive(Debug)]
 pub(super) struct Leases {
-    pool: Pool,
+    pool: AddressPool,
     rows: BTreeMap<IpAddr, Lease>,
     clients: HashMap<Vec<u8>, IpAddr>,
     seen: HashMap<IpAddr, Seen>,
@@ -100,7 +100,7 @@ pub(super) struct Leases {
 
 impl Leases {
     /// A table with what was kept of an earlier one, as far as it fits.
-    pub(super) fn new(pool: Pool, kept: Vec<Lease>) -> Self {
+    pub(super) fn new(pool: AddressPool, kept: Vec<Lease>) -> Self {
         let (rows, clients, seen, shares) = (BTreeMap::new(), HashMap::new(), HashMap::new(), Shares::new(pool.size()));
         let mut leases = Self { pool, rows, clients, seen, shares, changed: false, shortages: Shortages::default() };
         for lease in kept.into_iter().take(MOST) {
@@ -113,7 +113,7 @@ impl Leases {
     }
 
     /// Takes on another pool; rows outside it go.
-    pub(super) fn set_pool(&mut self, pool: Pool) {
+    pub(super) fn set_pool(&mut self, pool: AddressPool) {
         if self.pool != pool {
             let kept = std::mem::take(&mut self.rows).into_values().collect();
             *self = Self { changed: true, shortages: self.shortages, ..Self::new(pool, kept) };
@@ -329,8 +329,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pool(net: &str, reserved: &[&str]) -> Pool {
-        Pool::new(net.parse().unwrap(), reserved.iter().map(|text| text.parse().unwrap()).collect())
+    fn pool(net: &str, reserved: &[&str]) -> AddressPool {
+        AddressPool::new(net.parse().unwrap(), reserved.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     fn table(net: &str) -> Leases {

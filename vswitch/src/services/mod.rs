@@ -51,7 +51,7 @@ use packet::{Mac, VlanId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use dns::{Outcome, Query, Resolvers, Transport};
+pub use dns::{Query, ResolverOutcome, Resolvers, Transport};
 pub use leases::Lease;
 pub use link::{Link, Member, domain_of};
 pub use run::{Input, Listing, run};
@@ -60,10 +60,10 @@ pub use stations::{LIMIT, PATIENCE, Question, Station};
 use api::{BridgeName, PortName};
 use client::{Client, Event, Purpose};
 use dns::Asker;
-use network::Network;
+use network::NetworkServices;
 use shares::Shares;
 use stations::Stations;
-use store::{Kept, Store};
+use store::{KeptLeases, Store};
 use wire::Received;
 
 /// Seconds for which an address is given out.
@@ -84,7 +84,7 @@ pub struct Punt {
 
 /// A frame from the gateway, or for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct GatewayAnswer {
     /// The bridge that it is for.
     pub bridge: BridgeName,
     /// The VLAN that it is for; none: the gateway's.
@@ -95,7 +95,7 @@ pub struct Answer {
 
 /// An uplink whose address comes from a DHCP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
+pub struct LeasedUplink {
     /// Its name, which obeys the same rules as a port's.
     pub name: PortName,
     /// Its address on the link.
@@ -106,7 +106,7 @@ pub struct Uplink {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// This frame goes to a bridge's stations.
-    Answer(Answer),
+    Answer(GatewayAnswer),
     /// This frame goes out at an uplink.
     Uplink(PortName, Vec<u8>),
     /// The address of an uplink, or of the container at a port, has changed.
@@ -143,8 +143,8 @@ pub struct Services {
     directory: PathBuf,
     store: Store,
     /// What was kept for bridges that have not come yet.
-    kept: Kept,
-    networks: BTreeMap<BridgeName, Network>,
+    kept: KeptLeases,
+    networks: BTreeMap<BridgeName, NetworkServices>,
     uplinks: BTreeMap<PortName, Client>,
     stations: Stations,
     /// Questions on their way to resolvers.
@@ -174,7 +174,7 @@ impl Services {
             return network.set_link(now, link).map(Output::Answer);
         }
         let name = link.bridge.clone();
-        let network = Network::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random());
+        let network = NetworkServices::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random());
         self.networks.insert(name, network);
         None
     }
@@ -185,7 +185,7 @@ impl Services {
     }
 
     /// Takes on the uplinks that ask for an address now; one that goes gives its address back.
-    pub fn set_uplinks(&mut self, now: Duration, uplinks: &[Uplink]) -> Vec<Output> {
+    pub fn set_uplinks(&mut self, now: Duration, uplinks: &[LeasedUplink]) -> Vec<Output> {
         let mut old = std::mem::take(&mut self.uplinks);
         for uplink in uplinks {
             let path = self.directory.join(format!("uplink-{}.json", uplink.name));
@@ -252,7 +252,7 @@ impl Services {
 
     /// Whether a container or a station waits for what is asked for it, so that [`hurry`](Self::hurry) should be called every tenth of a second.
     pub fn is_hurried(&self) -> bool {
-        self.stations.is_hurried() || self.networks.values().any(Network::is_probing)
+        self.stations.is_hurried() || self.networks.values().any(NetworkServices::is_probing)
     }
 
     /// Does what is due for them.
@@ -305,7 +305,7 @@ impl Services {
     }
 }
 
-fn outputs_of(uplink: &PortName, step: client::Step) -> impl Iterator<Item = Output> + use<> {
+fn outputs_of(uplink: &PortName, step: client::ClientStep) -> impl Iterator<Item = Output> + use<> {
     let frames = step.frames.into_iter().map({
         let uplink = uplink.clone();
         move |frame| Output::Uplink(uplink.clone(), frame)

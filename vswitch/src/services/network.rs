@@ -7,20 +7,20 @@ use domain::base::iana::Rcode;
 use ipnet::IpNet;
 use rand::rngs::StdRng;
 
-use super::dns::{Asker, Decision, Directory, Query, ReplyTo, Sent, StreamId, Streams, Transport, decide, failure};
+use super::dns::{Asker, Decision, NameDirectory, Query, ReplyTo, Sent, StreamId, Streams, Transport, decide, failure};
 use super::leases::{Lease, Leases};
 use super::ra::Advertiser;
 use super::shares::Shares;
 use super::wire::{Arp, Datagram, Hop, Segment, Solicitation};
-use super::{Answer, Link, Output, Punt, Shortages, Usage, dhcp4, dhcp6};
+use super::{GatewayAnswer, Link, Output, Punt, Shortages, Usage, dhcp4, dhcp6};
 use api::PortName;
 
 /// The services of one bridge.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct NetworkServices {
     link: Link,
     dhcp4: Option<dhcp4::Server>,
-    dhcp6: Option<dhcp6::Server>,
+    dhcp6: Option<dhcp6::Server6>,
     advertiser: Option<Advertiser>,
     streams: Streams,
     /// Whether the log was told that a station got no address; once is enough until the subnets change.
@@ -29,12 +29,12 @@ pub(super) struct Network {
     dropped: bool,
 }
 
-impl Network {
+impl NetworkServices {
     pub(super) fn new(now: Duration, link: Link, kept: Vec<Lease>, seed: u64) -> Self {
         let (v4, v6) = kept.into_iter().partition(|lease| lease.address.is_ipv4());
         Self {
             dhcp4: dhcp4::Server::new(&link, v4),
-            dhcp6: dhcp6::Server::new(&link, v6),
+            dhcp6: dhcp6::Server6::new(&link, v6),
             advertiser: advertises(&link).then(|| Advertiser::new(now, &link)),
             streams: Streams::new(link.mtu, seed),
             link,
@@ -48,7 +48,7 @@ impl Network {
     }
 
     /// Takes on another configuration; returns what stations must hear at once.
-    pub(super) fn set_link(&mut self, now: Duration, link: Link) -> Option<Answer> {
+    pub(super) fn set_link(&mut self, now: Duration, link: Link) -> Option<GatewayAnswer> {
         self.told &= link.addresses == self.link.addresses;
         match (&mut self.dhcp4, link.dhcp4_subnet()) {
             (Some(server), Some(subnet)) => server.set_link(&link, subnet),
@@ -61,7 +61,7 @@ impl Network {
             (Some(server), Some(subnet)) => server.set_link(&link, subnet),
             (server, _) => {
                 self.dropped |= server.is_some();
-                *server = dhcp6::Server::new(&link, Vec::new());
+                *server = dhcp6::Server6::new(&link, Vec::new());
             }
         }
         let old = std::mem::replace(&mut self.link, link);
@@ -82,12 +82,12 @@ impl Network {
     }
 
     /// The gateway ends.
-    pub(super) fn cease(&mut self) -> Option<Answer> {
+    pub(super) fn cease(&mut self) -> Option<GatewayAnswer> {
         let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.cease(&self.link));
         frame.map(|frame| self.unasked(frame))
     }
 
-    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Vec<Answer> {
+    pub(super) fn tick(&mut self, now: Duration, random: &mut StdRng) -> Vec<GatewayAnswer> {
         let frame = self.advertiser.as_mut().and_then(|advertiser| advertiser.tick(now, &self.link, random));
         let mut frames = self.streams.tick(now);
         frames.extend(frame.map(|frame| (None, frame)));
@@ -96,21 +96,21 @@ impl Network {
         answers
     }
 
-    fn unasked(&self, frame: Vec<u8>) -> Answer {
+    fn unasked(&self, frame: Vec<u8>) -> GatewayAnswer {
         self.sent((None, frame))
     }
 
-    fn sent(&self, (vlan, frame): Sent) -> Answer {
-        Answer { bridge: self.link.bridge.clone(), vlan, frame }
+    fn sent(&self, (vlan, frame): Sent) -> GatewayAnswer {
+        GatewayAnswer { bridge: self.link.bridge.clone(), vlan, frame }
     }
 
-    pub(super) fn solicited(&mut self, now: Duration, punt: &Punt, from: Solicitation) -> Option<Answer> {
+    pub(super) fn solicited(&mut self, now: Duration, punt: &Punt, from: Solicitation) -> Option<GatewayAnswer> {
         let frame = self.advertiser.as_mut()?.solicited(now, &self.link, from)?;
-        Some(Answer { vlan: punt.vlan, ..self.unasked(frame) })
+        Some(GatewayAnswer { vlan: punt.vlan, ..self.unasked(frame) })
     }
 
     /// A datagram for one of the DHCP servers.
-    pub(super) fn requested(&mut self, now: Duration, punt: &Punt, datagram: &Datagram<'_>) -> Option<Answer> {
+    pub(super) fn requested(&mut self, now: Duration, punt: &Punt, datagram: &Datagram<'_>) -> Option<GatewayAnswer> {
         let link = &self.link;
         let frame = match datagram.destination.port() {
             dhcp4::SERVER_PORT => self.dhcp4.as_mut()?.receive(now, link, punt, datagram),
@@ -118,11 +118,11 @@ impl Network {
             _ => None,
         };
         self.tell_of_exhaustion(now);
-        frame.map(|frame| Answer { vlan: punt.vlan, ..self.unasked(frame) })
+        frame.map(|frame| GatewayAnswer { vlan: punt.vlan, ..self.unasked(frame) })
     }
 
     /// A station says by ARP which address it has.
-    pub(super) fn seen(&mut self, now: Duration, punt: &Punt, arp: Arp) -> Vec<Answer> {
+    pub(super) fn seen(&mut self, now: Duration, punt: &Punt, arp: Arp) -> Vec<GatewayAnswer> {
         let said = self.dhcp4.as_mut().map(|server| server.see(now, &self.link, &punt.port, arp));
         self.said(now, said.unwrap_or_default())
     }
@@ -133,12 +133,12 @@ impl Network {
     }
 
     /// Offers the addresses that no station has said to have.
-    pub(super) fn offer(&mut self, now: Duration) -> Vec<Answer> {
+    pub(super) fn offer(&mut self, now: Duration) -> Vec<GatewayAnswer> {
         let said = self.dhcp4.as_mut().map(|server| server.tick(now, &self.link));
         self.said(now, said.unwrap_or_default())
     }
 
-    fn said(&mut self, now: Duration, said: Vec<(Punt, Vec<u8>)>) -> Vec<Answer> {
+    fn said(&mut self, now: Duration, said: Vec<(Punt, Vec<u8>)>) -> Vec<GatewayAnswer> {
         self.tell_of_exhaustion(now);
         said.into_iter().map(|(punt, frame)| self.sent((punt.vlan, frame))).collect()
     }
@@ -237,7 +237,7 @@ impl Network {
         (question, transport): (&[u8], Transport),
         questions: &mut Shares,
     ) -> Decision {
-        let directory = Directory { link: &self.link, leases: self.tables().collect(), now: now.as_secs() };
+        let directory = NameDirectory { link: &self.link, leases: self.tables().collect(), now: now.as_secs() };
         match decide(&directory, question, transport) {
             Decision::Forward if !questions.begin(port) => {
                 failure(question, Rcode::SERVFAIL).map_or(Decision::Ignore, Decision::Answer)

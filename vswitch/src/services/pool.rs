@@ -9,14 +9,14 @@ use super::leases::MOST;
 
 /// The addresses of a subnet that may be given out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pool {
+pub(super) struct AddressPool {
     first: u128,
     last: u128,
     v4: bool,
     reserved: HashSet<IpAddr>,
 }
 
-impl Pool {
+impl AddressPool {
     /// All of `net` but its reserved ends and `reserved`: the addresses of the gateway and of configured stations.
     pub(super) fn new(net: IpNet, reserved: HashSet<IpAddr>) -> Self {
         let (first, last) = (number(net.network()), number(net.broadcast()));
@@ -86,8 +86,8 @@ fn spread(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn pool_of(net: &str, reserved: &[&str]) -> Pool {
-        Pool::new(net.parse().unwrap(), reserved.iter().map(|text| text.parse().unwrap()).collect())
+    fn pool_of(net: &str, reserved: &[&str]) -> AddressPool {
+        AddressPool::new(net.parse().unwrap(), reserved.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::dns::{Outcome, Query, Resolvers, exchange};
-use super::{Lease, Link, Output, Punt, Services, Station, Uplink, Usage};
+use super::dns::{Query, ResolverOutcome, Resolvers, exchange};
+use super::{Lease, LeasedUplink, Link, Output, Punt, Services, Station, Usage};
 use api::{BridgeName, PortName};
 use plane::datapath::Ticket;
 
@@ -27,7 +27,7 @@ pub enum Input {
     /// A bridge that has none any more.
     Unlink(BridgeName),
     /// The uplinks that ask for an address from now on.
-    Uplinks(Vec<Uplink>),
+    Uplinks(Vec<LeasedUplink>),
     /// The containers that ask about their addresses from now on.
     Stations(Vec<Station>),
     /// A question for every lease of every bridge.
@@ -87,7 +87,7 @@ pub async fn run(
     services.keep();
 }
 
-type Done = Result<(Query, Outcome), tokio::task::JoinError>;
+type Done = Result<(Query, ResolverOutcome), tokio::task::JoinError>;
 
 fn answered(services: &mut Services, resolvers: &mut Resolvers, now: Duration, done: Done) -> Vec<Output> {
     // These tasks are never cancelled, and do not panic.

@@ -14,8 +14,8 @@ use packet::{Mac, VlanId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::client::{CONTAINER, Client, Event, Probe, Purpose, Step};
-use super::{Answer, Output, Punt};
+use super::client::{CONTAINER, Client, ClientStep, Event, Probe, Purpose};
+use super::{GatewayAnswer, Output, Punt};
 use api::{BridgeName, PortName};
 
 /// How long a server may take to offer the first address: two questions.
@@ -177,14 +177,14 @@ impl Asking {
     fn release(&mut self, now: Duration) -> Vec<Output> {
         let State::Leasing { client, .. } = &mut self.state else { return Vec::new() };
         let frames = client.release(now).frames;
-        self.outputs(Step { frames, events: Vec::new() })
+        self.outputs(ClientStep { frames, events: Vec::new() })
     }
 
     fn receive(&mut self, now: Duration, frame: &[u8]) -> Vec<Output> {
         let step = match &mut self.state {
             State::Leasing { client, .. } => client.receive(now, frame),
             State::Probing { address, probe, .. } => match probe.rival(frame) {
-                Some(mac) => Step { frames: Vec::new(), events: vec![Event::Conflict(*address, mac)] },
+                Some(mac) => ClientStep { frames: Vec::new(), events: vec![Event::Conflict(*address, mac)] },
                 None => return Vec::new(),
             },
             State::Told => return Vec::new(),
@@ -199,9 +199,9 @@ impl Asking {
             State::Probing { probe, next, .. } => match probe.next(random) {
                 Some((frame, pause)) => {
                     *next = now + pause;
-                    Step { frames: vec![frame], events: Vec::new() }
+                    ClientStep { frames: vec![frame], events: Vec::new() }
                 }
-                None => Step { frames: Vec::new(), events: vec![Event::Free] },
+                None => ClientStep { frames: Vec::new(), events: vec![Event::Free] },
             },
             State::Told => return Vec::new(),
         };
@@ -216,7 +216,7 @@ impl Asking {
         outputs
     }
 
-    fn take(&mut self, now: Duration, step: Step) -> Vec<Output> {
+    fn take(&mut self, now: Duration, step: ClientStep) -> Vec<Output> {
         match &mut self.state {
             State::Leasing { client, deadline, answered } => {
                 if client.is_answered() && !std::mem::replace(answered, true) {
@@ -232,10 +232,10 @@ impl Asking {
         self.outputs(step)
     }
 
-    fn outputs(&self, step: Step) -> Vec<Output> {
+    fn outputs(&self, step: ClientStep) -> Vec<Output> {
         let Station { port, bridge, vlan, .. } = &self.station;
         let frames = step.frames.into_iter();
-        let frames = frames.map(|frame| Output::Answer(Answer { bridge: bridge.clone(), vlan: Some(*vlan), frame }));
+        let frames = frames.map(|frame| Output::Answer(GatewayAnswer { bridge: bridge.clone(), vlan: Some(*vlan), frame }));
         let events = step.events.into_iter().map(|event| Output::Changed(port.clone(), event));
         frames.chain(events).collect()
     }

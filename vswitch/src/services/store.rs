@@ -16,7 +16,7 @@ use crate::keep::Directory;
 use api::BridgeName;
 
 /// Leases by bridge, IPv4 and IPv6 together.
-pub(super) type Kept = BTreeMap<BridgeName, Vec<Lease>>;
+pub(super) type KeptLeases = BTreeMap<BridgeName, Vec<Lease>>;
 
 /// A file that holds one value as JSON.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::new(directory.path().join("leases.json"));
             std::fs::write(&store.path, bytes).unwrap();
-            prop_assert_eq!(store.read::<Kept>(), Kept::new());
+            prop_assert_eq!(store.read::<KeptLeases>(), KeptLeases::new());
         }
     }
 }

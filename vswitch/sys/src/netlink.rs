@@ -11,7 +11,7 @@ use super::{CONTROL, Control, last_error};
 
 /// What one read gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reception {
+pub struct Heard {
     /// Bytes in the buffer.
     pub length: usize,
     /// The number of the namespace that the messages are about, as the socket's own knows it; `None`: the socket's own.
@@ -31,7 +31,7 @@ pub fn readable(socket: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
 ///
 /// # Errors
 /// `EAGAIN` where nothing waits, `ENOBUFS` once where messages were lost.
-pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Reception, Errno> {
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Heard, Errno> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = Control([MaybeUninit::uninit(); CONTROL]);
     // SAFETY: the structure is plain data, for which zero bytes are valid.
@@ -44,7 +44,7 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Reception, Errno
     // its length.
     let length = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let length = usize::try_from(length).map_err(|_| last_error())?;
-    Ok(Reception { length, namespace: namespace(&message) })
+    Ok(Heard { length, namespace: namespace(&message) })
 }
 
 fn namespace(message: &libc::msghdr) -> Option<i32> {

@@ -13,7 +13,7 @@ use message::{Name, address_of, read_control, read_error, write_control};
 
 /// What came beside a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reception {
+pub struct RunReceived {
     /// Bytes read.
     pub length: usize,
     /// Whether there was more than the buffer holds.
@@ -253,7 +253,7 @@ pub fn route_mtu(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<u32, Errno> {
 ///
 /// # Errors
 /// `EAGAIN` if none waits.
-pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Reception, Errno> {
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<RunReceived, Errno> {
     let mut from = MaybeUninit::<libc::sockaddr_in6>::zeroed();
     let mut control = Control([MaybeUninit::uninit(); CONTROL]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -270,7 +270,7 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Reception, Errno
     // SAFETY: all fields are integers, for which the zeroes from the start are valid too.
     let source = address_of(&unsafe { from.assume_init() }).ok_or(Errno::AFNOSUPPORT)?;
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    let mut reception = Reception { length, truncated, source, segment: length, class: 0, overflows: None };
+    let mut reception = RunReceived { length, truncated, source, segment: length, class: 0, overflows: None };
     read_control(&message, &mut reception);
     Ok(reception)
 }

@@ -1,7 +1,7 @@
 //! Packet captures: where workers and the reader of a capture meet.
 //!
 //! # Theory of operation
-//! [`open`] makes three ends. Each worker gets a clone of the [`Tap`] and offers it the frames of captured ports, coming in
+//! [`open`] makes three ends. Each worker gets a clone of the [`CaptureTap`] and offers it the frames of captured ports, coming in
 //! and going out; a port that is not captured costs one branch. The tap runs the filter, copies the frame and puts the copy
 //! into a bounded channel. The control side reads the [`Stream`], which turns frames into pcapng chunk by chunk, and sends it to the
 //! user. The [`Control`] stays with the control side, which announces ports that are added while the capture runs
@@ -15,7 +15,7 @@
 //!
 //! A capture ends after its count (exactly: never a packet more), after its seconds, when it is stopped, or when every tap is
 //! gone. Frames that wait in the channel are still written, except behind the last of a count. When the stream is dropped the
-//! taps notice and take nothing more; [`Tap::is_over`] lets a worker put its tap away.
+//! taps notice and take nothing more; [`CaptureTap::is_over`] lets a worker put its tap away.
 //!
 //! Ports are named by the slot that the datapath knows them by. A slot that is given to another port is announced again and
 //! becomes another interface of the file; frames that still wait in the channel at that moment are shown under the new name.
@@ -34,7 +34,7 @@ use packet::Offload;
 
 pub use filter::{BadProgram, Program};
 pub use stream::{Control, Stream};
-pub use tap::Tap;
+pub use tap::CaptureTap;
 
 /// Most frames between workers and the reader.
 pub const MOST_FRAMES: usize = 4096;
@@ -42,27 +42,27 @@ pub const MOST_FRAMES: usize = 4096;
 pub const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Begins a capture of `interfaces`, whose first bytes can be read at once.
-pub fn open(program: Program, interfaces: Vec<Interface>, limits: Limits) -> (Tap, Control, Stream) {
+pub fn open(program: Program, interfaces: Vec<CapturedPort>, limits: Limits) -> (CaptureTap, Control, Stream) {
     open_bounded(program, interfaces, limits, MOST_FRAMES, MOST_BYTES)
 }
 
 fn open_bounded(
     program: Program,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<CapturedPort>,
     limits: Limits,
     most_frames: usize,
     most_bytes: usize,
-) -> (Tap, Control, Stream) {
+) -> (CaptureTap, Control, Stream) {
     let (sender, frames) = crossbeam_channel::bounded(most_frames);
     let (commander, commands) = crossbeam_channel::unbounded();
     let shared = Arc::new(tap::Shared::new(most_bytes));
-    let tap = Tap { program: Arc::new(program), frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
+    let tap = CaptureTap { program: Arc::new(program), frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
     (tap, Control { commands: commander }, Stream::new(frames, commands, shared, interfaces, limits))
 }
 
 /// A port as the file shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct CapturedPort {
     /// The port's slot in the datapath.
     pub port: u32,
     /// The port's name.

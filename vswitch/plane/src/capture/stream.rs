@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
 use super::pcapng::{Statistics, Writer};
 use super::tap::Shared;
-use super::{Captured, Interface, Limits};
+use super::{Captured, CapturedPort, Limits};
 
 /// The reader's end of a capture: a pcapng file, chunk by chunk. Reading waits, so it belongs on a thread that may.
 #[derive(Debug)]
 pub struct Stream {
     frames: Receiver<Captured>,
-    commands: Receiver<Command>,
+    commands: Receiver<StreamOrder>,
     shared: Arc<Shared>,
     writer: Writer,
     interfaces: Vec<Known>,
@@ -32,12 +32,12 @@ pub struct Stream {
 /// The controlling end of a capture: adds interfaces, stops it. Dropping it changes nothing.
 #[derive(Clone, Debug)]
 pub struct Control {
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: Sender<StreamOrder>,
 }
 
 #[derive(Debug)]
-pub(super) enum Command {
-    Add(Interface),
+pub(super) enum StreamOrder {
+    Add(CapturedPort),
     Stop,
 }
 
@@ -67,23 +67,23 @@ enum Phase {
 impl Control {
     /// Announces the interface of a port. Call it before the port is made known to the workers; a slot that is announced again
     /// is another interface from then on.
-    pub fn add_interface(&self, interface: Interface) {
+    pub fn add_interface(&self, interface: CapturedPort) {
         // A stream that has ended needs no interfaces.
-        let _ = self.commands.send(Command::Add(interface));
+        let _ = self.commands.send(StreamOrder::Add(interface));
     }
 
     /// Ends the capture: what workers took so far is still written.
     pub fn stop(&self) {
-        let _ = self.commands.send(Command::Stop);
+        let _ = self.commands.send(StreamOrder::Stop);
     }
 }
 
 impl Stream {
     pub(super) fn new(
         frames: Receiver<Captured>,
-        commands: Receiver<Command>,
+        commands: Receiver<StreamOrder>,
         shared: Arc<Shared>,
-        interfaces: Vec<Interface>,
+        interfaces: Vec<CapturedPort>,
         limits: Limits,
     ) -> Self {
         let mut stream = Self {
@@ -169,12 +169,12 @@ impl Stream {
             self.obey();
         }
         if !self.by_port.contains_key(&port) {
-            self.add(&Interface { port, name: format!("port {port}"), description: String::new() });
+            self.add(&CapturedPort { port, name: format!("port {port}"), description: String::new() });
         }
         self.by_port.get(&port).copied().unwrap_or_default()
     }
 
-    fn add(&mut self, interface: &Interface) {
+    fn add(&mut self, interface: &CapturedPort) {
         let missed = self.shared.missed(interface.port);
         let index = self.interfaces.len();
         if let Some(before) = self.by_port.insert(interface.port, index).and_then(|before| self.interfaces.get_mut(before)) {
@@ -196,10 +196,10 @@ impl Stream {
         }
     }
 
-    fn execute(&mut self, command: Command) {
+    fn execute(&mut self, command: StreamOrder) {
         match command {
-            Command::Add(interface) => self.add(&interface),
-            Command::Stop => self.drain(),
+            StreamOrder::Add(interface) => self.add(&interface),
+            StreamOrder::Stop => self.drain(),
         }
     }
 

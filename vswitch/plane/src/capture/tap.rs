@@ -11,7 +11,7 @@ use super::{Captured, Direction, Program};
 
 /// The worker's end of a capture. Each worker has a clone and consults it only for ports that are captured.
 #[derive(Clone, Debug)]
-pub struct Tap {
+pub struct CaptureTap {
     pub(super) program: Arc<Program>,
     pub(super) frames: Sender<Captured>,
     pub(super) shared: Arc<Shared>,
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     over: AtomicBool,
 }
 
-impl Tap {
+impl CaptureTap {
     /// Takes a copy of a frame that the filter wants, without ever waiting for the reader: if the reader is behind, the frame
     /// is counted as missed and forgotten. `parts` are the frame, one after the other, as it is on that port; `offload` speaks
     /// of these bytes; `at` is in nanoseconds since the epoch; `verdict` is the name of the drop reason if the switch drops it.

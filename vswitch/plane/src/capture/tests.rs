@@ -14,15 +14,15 @@ use testing::skipped;
 const NOW: u64 = 1_700_000_000_123_456_789;
 const PLAIN: Offload = Offload { checksum: Checksum::Unverified, gso: None };
 
-fn interface(port: u32, name: &str) -> Interface {
-    Interface { port, name: name.to_owned(), description: format!("tap {name} in netns test") }
+fn interface(port: u32, name: &str) -> CapturedPort {
+    CapturedPort { port, name: name.to_owned(), description: format!("tap {name} in netns test") }
 }
 
 fn everything() -> Program {
     Program::new(&[]).unwrap()
 }
 
-fn offer(tap: &mut Tap, port: u32, bytes: &[u8]) {
+fn offer(tap: &mut CaptureTap, port: u32, bytes: &[u8]) {
     tap.offer(NOW, port, Direction::In, None, &[bytes], PLAIN);
 }
 

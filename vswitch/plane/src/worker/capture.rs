@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use packet::{MAX_PARTS, Packet, Queued};
 
 use super::{CaptureId, Worker};
-use crate::capture::{Direction, Tap};
+use crate::capture::{CaptureTap, Direction};
 use crate::datapath::{DropReason, Fate, PortId};
 
 /// A capture, as one worker knows it.
@@ -17,7 +17,7 @@ pub(super) struct Capture {
     pub(super) id: CaptureId,
     /// `None`: all.
     pub(super) ports: Option<Vec<PortId>>,
-    pub(super) tap: Tap,
+    pub(super) tap: CaptureTap,
 }
 
 impl Worker {

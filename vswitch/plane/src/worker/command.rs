@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
 
-use crate::capture::Tap;
+use crate::capture::CaptureTap;
 use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings,
     Punt, Symptoms,
@@ -63,7 +63,7 @@ pub enum Command {
     /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.
     Emit(BridgeId, Option<VlanId>, Vec<u8>),
     /// Offer frames to a capture: those of these ports, or of all.
-    StartCapture(CaptureId, Option<Vec<PortId>>, Tap),
+    StartCapture(CaptureId, Option<Vec<PortId>>, CaptureTap),
     /// Offer no more.
     StopCapture(CaptureId),
     /// End the thread.

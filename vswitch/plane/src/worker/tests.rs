@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use packet::{Capabilities, Mac, Offload, VlanId};
 
 use super::*;
-use crate::capture::{self, Interface, Limits, Program};
+use crate::capture::{self, CapturedPort, Limits, Program};
 use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter};
 use crate::device::{FarEnd, Memory};
 use api::{ControlFrames, VlanMode};
@@ -232,7 +232,7 @@ impl Plane {
 #[test]
 fn a_capture_sees_both_directions_and_the_reason_of_a_drop() {
     let plane = Plane::new(1, 2);
-    let interface = |port| Interface { port, name: format!("p{port}"), description: String::new() };
+    let interface = |port| CapturedPort { port, name: format!("p{port}"), description: String::new() };
     let limits = Limits { count: Some(3), seconds: Some(10) };
     let (tap, _control, mut stream) = capture::open(Program::new(&[]).unwrap(), vec![interface(0), interface(1)], limits);
     plane.tell(|| Command::StartCapture(CaptureId(1), None, tap.clone()));
@@ -267,7 +267,7 @@ fn stamps(file: &[u8]) -> Vec<u64> {
 fn a_capture_stamps_each_frame_as_it_is_read() {
     const FRAMES: usize = 640;
     let plane = Plane::new(1, 1);
-    let interface = Interface { port: 5, name: "p5".to_owned(), description: String::new() };
+    let interface = CapturedPort { port: 5, name: "p5".to_owned(), description: String::new() };
     let limits = Limits { count: Some(FRAMES as u64), seconds: Some(10) };
     let (tap, _control, mut stream) = capture::open(Program::new(&[]).unwrap(), vec![interface], limits);
     plane.tell(|| Command::StartCapture(CaptureId(1), Some([PortId(5)].into()), tap.clone()));

@@ -12,7 +12,7 @@ use super::super::{ControlError, Switch};
 use super::endpoint::Begun;
 use crate::docker::message::{CreateEndpoint, Request};
 use crate::docker::server::Reply;
-use crate::docker::{DockerError, Endpoint, EndpointId, Lease, Network, NetworkId};
+use crate::docker::{DockerError, Endpoint, EndpointId, LanLease, Network, NetworkId};
 use crate::services::client::{Event, Terms};
 use crate::services::{Question, Station};
 use api::{BridgeName, LeaseInfo, PortName};
@@ -119,7 +119,7 @@ impl Switch {
     fn grant(&mut self, mut asking: Asking, terms: Terms) {
         let (port, net) = (asking.endpoint.port.clone(), IpNet::V4(terms.address));
         asking.endpoint.addresses = vec![net];
-        asking.endpoint.lease = Some(Lease::read(&terms));
+        asking.endpoint.lease = Some(LanLease::read(&terms));
         if self.admit(asking) {
             tracing::info!(%port, "DHCP gave {net}");
             self.lans.granted.insert(port, terms);

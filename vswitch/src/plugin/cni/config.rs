@@ -27,7 +27,7 @@ const OWN: &str = "vswitch-cni";
 /// What the configuration says. A runtime may write `null` for what is absent, and adds keys of its own.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Config {
+pub(super) struct NetworkConfig {
     #[serde(default)]
     cni_version: String,
     name: NetworkName,
@@ -98,7 +98,7 @@ pub(super) fn version_of(document: &[u8]) -> String {
     read["cniVersion"].as_str().filter(|version| VERSIONS.contains(version)).unwrap_or(VERSIONS[VERSIONS.len() - 1]).to_owned()
 }
 
-impl Config {
+impl NetworkConfig {
     /// Reads a configuration.
     pub(super) fn read(document: &[u8]) -> Result<Self, Fault> {
         let malformed = |what| Fault::new(Code::Decode, format!("the network's configuration is not understood: {what}"));
@@ -312,7 +312,7 @@ mod tests {
             config.as_object_mut().unwrap().entry(name).or_insert(value);
         }
         let sentence = |fault: Fault| fault.document("1.1.0")["msg"].as_str().unwrap().to_owned();
-        let config = Config::read(config.to_string().as_bytes()).map_err(sentence)?;
+        let config = NetworkConfig::read(config.to_string().as_bytes()).map_err(sentence)?;
         config.container(key(), Path::new("/run/netns/x"), &[("K8S_POD_NAME".to_owned(), "pod".to_owned())]).map_err(sentence)
     }
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{LONGEST, Outcome, Variable, ask, is_away, sentence};
 use crate::client::ClientError;
 use api::{ContainerAddresses, ContainerInfo, ContainerKey, Reply, Request, Runtime};
-use config::{Config, VERSIONS};
+use config::{NetworkConfig, VERSIONS};
 use fault::{Code, Fault};
 use result::Granted;
 
@@ -50,7 +50,7 @@ impl Call<'_> {
             let version = config::version_of(self.document);
             return Ok(Some(json!({ "cniVersion": version, "supportedVersions": VERSIONS })));
         }
-        let config = Config::read(self.document)?;
+        let config = NetworkConfig::read(self.document)?;
         match command.as_str() {
             "ADD" => self.add(&config).map(Some),
             "DEL" => self.delete(&config).map(|()| None),
@@ -65,7 +65,7 @@ impl Call<'_> {
     }
 
     /// Gives the container an interface. What a delegate gave is given back where the switch refuses.
-    fn add(&self, config: &Config) -> Result<Value, Fault> {
+    fn add(&self, config: &NetworkConfig) -> Result<Value, Fault> {
         let (key, netns) = (self.key()?, self.netns()?);
         let delegate = config.delegate().map(|plugin| self.delegate(plugin)).transpose()?;
         let granted = delegate.as_ref().map(|delegate| delegate.add(self.document)).transpose()?;
@@ -79,7 +79,7 @@ impl Call<'_> {
 
     fn attach(
         &self,
-        config: &Config,
+        config: &NetworkConfig,
         key: ContainerKey,
         netns: &Path,
         granted: Option<&Granted>,
@@ -92,7 +92,7 @@ impl Call<'_> {
         self.container(&Request::AttachContainer(Box::new(spec)))
     }
 
-    fn delete(&self, config: &Config) -> Result<(), Fault> {
+    fn delete(&self, config: &NetworkConfig) -> Result<(), Fault> {
         let key = self.key()?;
         let deleted = self.ask(&Request::DetachContainer(key));
         // What the namespace took with it, the switch finds out by itself.
@@ -104,7 +104,7 @@ impl Call<'_> {
         config.delegate().map_or(Ok(()), |plugin| self.delegate(plugin)?.run("DEL", self.document).map(drop))
     }
 
-    fn check(&self, config: &Config) -> Result<(), Fault> {
+    fn check(&self, config: &NetworkConfig) -> Result<(), Fault> {
         let (key, netns) = (self.key()?, self.netns()?);
         let Some(previous) = config.previous() else {
             return Err(Fault::new(Code::Config, "CHECK needs `prevResult`, what ADD printed".to_owned()));
@@ -114,13 +114,13 @@ impl Call<'_> {
         config.delegate().map_or(Ok(()), |plugin| self.delegate(plugin)?.run("CHECK", self.document).map(drop))
     }
 
-    fn collect(&self, config: &Config) -> Result<(), Fault> {
+    fn collect(&self, config: &NetworkConfig) -> Result<(), Fault> {
         let kept: BTreeSet<ContainerKey> = config.valid_attachments()?;
         self.ask(&Request::KeepContainers(Runtime::Cni, config.name().clone(), kept))?;
         config.delegate().map_or(Ok(()), |plugin| self.delegate(plugin)?.run("GC", self.document).map(drop))
     }
 
-    fn status(&self, config: &Config) -> Result<(), Fault> {
+    fn status(&self, config: &NetworkConfig) -> Result<(), Fault> {
         let request = Request::CheckNetwork(Runtime::Cni, Box::new(config.network()?));
         self.ask(&request).map_err(|error| Fault::new(Code::Unavailable, sentence(&error)))?;
         config.delegate().map_or(Ok(()), |plugin| self.delegate(plugin)?.run("STATUS", self.document).map(drop))

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::config::Config;
+use super::config::NetworkConfig;
 use super::fault::{Code, Fault};
 use api::{ContainerInfo, ContainerRoute};
 
@@ -86,7 +86,7 @@ fn next_hop(value: &Value) -> Result<Option<IpAddr>, ()> {
 }
 
 /// What ADD prints: what was there before, and the interface.
-pub(super) fn document(config: &Config, info: &ContainerInfo, netns: &Path, granted: Option<&Granted>) -> Value {
+pub(super) fn document(config: &NetworkConfig, info: &ContainerInfo, netns: &Path, granted: Option<&Granted>) -> Value {
     let mut result = config.previous().cloned().unwrap_or_default();
     let mut interface = json!({ "name": info.key.ifname, "mac": info.mac.to_string(), "sandbox": netns });
     if config.version() == "1.1.0" {
@@ -107,7 +107,7 @@ pub(super) fn document(config: &Config, info: &ContainerInfo, netns: &Path, gran
 }
 
 /// An address; versions before 1.0 name its IP version as well.
-fn ip(config: &Config, info: &ContainerInfo, net: IpNet, index: usize) -> Value {
+fn ip(config: &NetworkConfig, info: &ContainerInfo, net: IpNet, index: usize) -> Value {
     let mut ip = json!({ "address": net, "interface": index });
     if let Some(gateway) = info.gateways.iter().find(|gateway| net.contains(*gateway)) {
         ip["gateway"] = json!(gateway);
@@ -159,10 +159,10 @@ pub(super) fn compare(previous: &Previous, info: &ContainerInfo, netns: &Path) -
 mod tests {
     use super::*;
 
-    fn config(version: &str, rest: Value) -> Config {
+    fn config(version: &str, rest: Value) -> NetworkConfig {
         let mut config = json!({ "cniVersion": version, "name": "net", "bridge": "br0" });
         config.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        Config::read(config.to_string().as_bytes()).unwrap_or_else(|_| unreachable!())
+        NetworkConfig::read(config.to_string().as_bytes()).unwrap_or_else(|_| unreachable!())
     }
 
     fn info() -> ContainerInfo {

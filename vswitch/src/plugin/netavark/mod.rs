@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{LONGEST, Outcome, Variable, ask, askable, sentence};
 use crate::json;
 use api::{ContainerAddresses, ContainerInfo, ContainerKey, ContainerSpec, PublishedPort, Reply, Request, Runtime};
-use network::Network;
+use network::PodmanNetwork;
 
 /// Why a call does not do what it is asked for, as Podman shows it.
 type Fault = String;
@@ -83,7 +83,7 @@ fn read<T: DeserializeOwned>(input: impl Read) -> Result<T, Fault> {
 /// Says whether a network can be, and what Podman is to keep of it.
 fn create(network: &Value, variable: Variable<'_>) -> Result<Value, Fault> {
     let mut last = None;
-    for candidate in Network::candidates(network)? {
+    for candidate in PodmanNetwork::candidates(network)? {
         let wanted = Box::new(candidate.container_network()?);
         match ask(variable, &Request::CheckNetwork(Runtime::Podman, wanted)) {
             Ok(_) => return Ok(candidate.document(network)),
@@ -94,7 +94,7 @@ fn create(network: &Value, variable: Variable<'_>) -> Result<Value, Fault> {
 }
 
 fn setup(call: &Call, netns: &Path, variable: Variable<'_>) -> Result<Value, Fault> {
-    let network = Network::read(&call.network)?.with_gateways();
+    let network = PodmanNetwork::read(&call.network)?.with_gateways();
     let spec = container(call, &network, netns)?;
     match ask(variable, &Request::AttachContainer(Box::new(spec))) {
         Ok(Reply::Container(info)) => Ok(status(&info, network.has_names())),
@@ -112,7 +112,7 @@ fn key(call: &Call) -> Result<ContainerKey, Fault> {
     ContainerKey::new(Runtime::Podman, &call.container_id, ifname).map_err(|error| error.to_string())
 }
 
-fn container(call: &Call, network: &Network, netns: &Path) -> Result<ContainerSpec, Fault> {
+fn container(call: &Call, network: &PodmanNetwork, netns: &Path) -> Result<ContainerSpec, Fault> {
     let place = &call.network_options;
     let mac = place.static_mac.as_deref().filter(|text| !text.is_empty()).map(|text| {
         let wrong = format!("`static_mac` is \"{}\": use a MAC address, such as 02:00:00:00:00:0a", text.escape_debug());
@@ -194,7 +194,7 @@ mod tests {
             call.pointer_mut(parent).unwrap()[key] = value.clone();
         }
         let call: Call = serde_json::from_value(call).map_err(|error| error.to_string())?;
-        container(&call, &Network::read(&call.network)?, Path::new("/run/netns/x"))
+        container(&call, &PodmanNetwork::read(&call.network)?, Path::new("/run/netns/x"))
     }
 
     #[test]

@@ -22,7 +22,7 @@ const POOL: (Ipv4Addr, u32) = (Ipv4Addr::new(10, 224, 0, 0), 1 << 12);
 
 /// A network of Podman's.
 #[derive(Clone, Debug)]
-pub(super) struct Network {
+pub(super) struct PodmanNetwork {
     said: Said,
     options: NetworkOptions,
     subnets: Vec<Subnet>,
@@ -56,7 +56,7 @@ struct Route {
     route_type: Option<String>,
 }
 
-impl Network {
+impl PodmanNetwork {
     /// Reads a network that Podman has.
     pub(super) fn read(document: &Value) -> Result<Self, Fault> {
         let said: Said =
@@ -306,7 +306,7 @@ mod tests {
 
     fn created(rest: Value) -> Value {
         let asked = asked(rest);
-        Network::candidates(&asked).unwrap()[0].document(&asked)
+        PodmanNetwork::candidates(&asked).unwrap()[0].document(&asked)
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
         let subnet: IpNet = first["subnets"][0]["subnet"].as_str().unwrap().parse().unwrap();
         assert!("10.224.0.0/12".parse::<IpNet>().unwrap().contains(&subnet), "{subnet}");
         assert_eq!(created(json!({ "ipv6_enabled": true }))["subnets"].as_array().unwrap().len(), 2);
-        let others = Network::candidates(&asked(json!({}))).unwrap();
+        let others = PodmanNetwork::candidates(&asked(json!({}))).unwrap();
         assert!(others.len() > 8 && others[0].subnets[0].subnet != others[1].subnets[0].subnet);
         let none = created(json!({ "ipam_options": { "driver": "none" }, "ipv6_enabled": true }));
         assert_eq!((&none["subnets"], &none["ipv6_enabled"]), (&Value::Null, &json!(false)));
@@ -341,7 +341,8 @@ mod tests {
     fn options_are_those_of_docker_and_podman() {
         let options =
             json!({ "mtu": "1400", "vlan": "7", "isolate": "false", "vswitch.guard": "true", "vswitch.attach": "veth" });
-        let network = Network::read(&asked(json!({ "options": options, "subnets": [{ "subnet": "10.89.0.0/24" }] }))).unwrap();
+        let network =
+            PodmanNetwork::read(&asked(json!({ "options": options, "subnets": [{ "subnet": "10.89.0.0/24" }] }))).unwrap();
         let network = network.with_gateways().container_network().unwrap();
         let make = network.make.unwrap();
         assert_eq!((make.mtu, make.isolated, make.gateway_vlan.number()), (1400, false, 7));
@@ -369,7 +370,7 @@ mod tests {
             (json!({ "options": { "vlan": "0" } }), "use a number from 1 to 4094"),
             (json!({ "name": null }), "the network is not understood"),
         ] {
-            let error = Network::read(&asked(rest.clone())).unwrap_err();
+            let error = PodmanNetwork::read(&asked(rest.clone())).unwrap_err();
             assert!(error.contains(part), "{rest}: {error}");
         }
     }

@@ -124,7 +124,7 @@ pub enum Event {
 
 /// What the client does.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct ClientStep {
     /// Frames to send on the uplink.
     pub frames: Vec<Vec<u8>>,
     /// What has changed, in this order.
@@ -168,8 +168,8 @@ impl Client {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Duration) -> Step {
-        let mut step = Step::default();
+    pub fn tick(&mut self, now: Duration) -> ClientStep {
+        let mut step = ClientStep::default();
         if now < self.next {
             return step;
         }
@@ -215,8 +215,8 @@ impl Client {
     }
 
     /// Takes a frame that arrived on the uplink; those that are neither for a DHCP client nor about its address change nothing.
-    pub fn receive(&mut self, now: Duration, frame: &[u8]) -> Step {
-        let mut step = Step::default();
+    pub fn receive(&mut self, now: Duration, frame: &[u8]) -> ClientStep {
+        let mut step = ClientStep::default();
         self.watch(now, frame, &mut step);
         let Some(Received::Datagram(datagram)) = wire::parse(frame) else { return step };
         let Some(message) = Message::parse(datagram.payload, DhcpOpCode::Reply) else { return step };
@@ -250,7 +250,7 @@ impl Client {
     }
 
     /// Looks in an ARP frame for another station with the address.
-    fn watch(&mut self, now: Duration, frame: &[u8], step: &mut Step) {
+    fn watch(&mut self, now: Duration, frame: &[u8], step: &mut ClientStep) {
         let (address, rival) = match &self.state {
             State::Probing { held, probe } => (held.terms.address.addr(), probe.rival(frame)),
             State::Holding { held, .. } => {
@@ -282,8 +282,8 @@ impl Client {
     }
 
     /// The uplink or container goes away for good: gives its address back and forgets it. (A restart keeps the lease instead.)
-    pub fn release(&mut self, now: Duration) -> Step {
-        let mut step = Step::default();
+    pub fn release(&mut self, now: Duration) -> ClientStep {
+        let mut step = ClientStep::default();
         if let State::Holding { held, .. } | State::Probing { held, .. } | State::Rebooting { last: held, .. } = &self.state {
             step.frames.extend(messages::release(self, held));
             self.lose(now, Duration::ZERO, &mut step);
@@ -320,7 +320,7 @@ impl Client {
         self.state = State::Probing { held, probe };
     }
 
-    fn hold(&mut self, now: Duration, held: Held, step: &mut Step) {
+    fn hold(&mut self, now: Duration, held: Held, step: &mut ClientStep) {
         if self.terms() != Some(&held.terms) {
             step.events.push(Event::Bound(held.terms.clone()));
         }
@@ -337,14 +337,14 @@ impl Client {
     }
 
     /// No server knows the last lease, or none answers: an uplink asks for any address, a container for its own.
-    fn stop_rebooting(&mut self, now: Duration, step: &mut Step) {
+    fn stop_rebooting(&mut self, now: Duration, step: &mut ClientStep) {
         if self.purpose != Purpose::Uplink {
             step.events.push(Event::Lost);
         }
         self.restart(now, Duration::ZERO);
     }
 
-    fn lose(&mut self, now: Duration, pause: Duration, step: &mut Step) {
+    fn lose(&mut self, now: Duration, pause: Duration, step: &mut ClientStep) {
         let rebooting = matches!(self.state, State::Rebooting { .. }) && self.purpose != Purpose::Uplink;
         if self.terms().is_some() || rebooting {
             step.events.push(Event::Lost);
@@ -366,7 +366,7 @@ impl Client {
     }
 
     /// T1, T2 and the end of the lease. A message asks again after half of the time that is left (RFC 2131, section 4.4.5).
-    fn extend(&mut self, now: Duration, step: &mut Step) {
+    fn extend(&mut self, now: Duration, step: &mut ClientStep) {
         let State::Holding { held, stage, .. } = &mut self.state else { return };
         if now >= held.end {
             self.lose(now, Duration::ZERO, step);

@@ -54,13 +54,13 @@ impl Bench {
     }
 
     /// Moves the clock to the next time that something is due; says how far that was, and what happened.
-    fn next(&mut self) -> (u64, Step) {
+    fn next(&mut self) -> (u64, ClientStep) {
         let before = self.now;
         self.now = self.now.max(self.client.next());
         ((self.now - before).as_secs(), self.client.tick(self.now))
     }
 
-    fn answer_of(&mut self, server: u8, kind: Kind, address: [u8; 4], lease: u32) -> Step {
+    fn answer_of(&mut self, server: u8, kind: Kind, address: [u8; 4], lease: u32) -> ClientStep {
         let mut message = Outgoing::new(DhcpOpCode::Reply, self.client.xid, CLIENT);
         message.yiaddr = address.into();
         let mut put = |code, data: &[u8]| message.options.push((code, data.to_vec()));
@@ -80,7 +80,7 @@ impl Bench {
         self.client.receive(self.now, &frame.unwrap())
     }
 
-    fn answer(&mut self, kind: Kind) -> Step {
+    fn answer(&mut self, kind: Kind) -> ClientStep {
         self.answer_of(1, kind, [192, 0, 2, 10], 3600)
     }
 
@@ -89,7 +89,7 @@ impl Bench {
         self.next();
         self.answer(Kind::Offer);
         self.given = self.now;
-        assert_eq!(self.answer(Kind::Ack), Step::default(), "somebody may have it");
+        assert_eq!(self.answer(Kind::Ack), ClientStep::default(), "somebody may have it");
         let (steps, bound): (Vec<_>, Vec<_>) = (0..6).map(|_| self.next().1).partition(|step| step.events.is_empty());
         let arps: Vec<_> = steps.iter().flat_map(|step| &step.frames).map(|frame| asked(frame)).collect();
         assert_eq!(
@@ -99,7 +99,7 @@ impl Bench {
     }
 
     /// Another station's ARP frame.
-    fn hears(&mut self, sender: Ipv4Addr, target: Ipv4Addr) -> Step {
+    fn hears(&mut self, sender: Ipv4Addr, target: Ipv4Addr) -> ClientStep {
         self.client.receive(self.now, &request(OTHER, sender, target))
     }
 }
@@ -116,7 +116,7 @@ fn asked(frame: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
     (address(arp.sender_protocol_addr()), address(arp.target_protocol_addr()))
 }
 
-fn kinds(step: &Step) -> Vec<Kind> {
+fn kinds(step: &ClientStep) -> Vec<Kind> {
     step.frames.iter().map(|frame| said(frame).kind).collect()
 }
 
@@ -142,14 +142,14 @@ fn it_gets_an_address_in_four_messages() {
         server: FIRST,
         seconds: 3600,
     };
-    assert_eq!((bench.answer(Kind::Ack), bench.client.terms()), (Step::default(), None), "somebody may have it");
+    assert_eq!((bench.answer(Kind::Ack), bench.client.terms()), (ClientStep::default(), None), "somebody may have it");
     let begin = bench.now;
-    let steps: Vec<Step> = (0..4).map(|_| bench.next().1).collect();
+    let steps: Vec<ClientStep> = (0..4).map(|_| bench.next().1).collect();
     assert!(steps[..3].iter().all(|step| step.events.is_empty() && asked(&step.frames[0]) == (NONE, ADDRESS)), "{steps:?}");
-    assert_eq!(steps[3], Step { frames: vec![], events: vec![Event::Bound(terms.clone())] });
+    assert_eq!(steps[3], ClientStep { frames: vec![], events: vec![Event::Bound(terms.clone())] });
     assert!((4..=7).contains(&(bench.now - begin).as_secs()), "RFC 5227");
     assert_eq!(bench.client.terms(), Some(&terms));
-    assert_eq!(bench.answer(Kind::Ack), Step::default(), "once is enough");
+    assert_eq!(bench.answer(Kind::Ack), ClientStep::default(), "once is enough");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn pauses_double_up_to_a_minute_and_never_end() {
         assert!((pause - 1..=pause + 1).contains(wait), "{waits:?}");
     }
     bench.client.tick(bench.now);
-    assert_eq!(bench.client.tick(bench.now), Step::default(), "nothing is due");
+    assert_eq!(bench.client.tick(bench.now), ClientStep::default(), "nothing is due");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn an_offer_that_is_not_confirmed_is_given_up() {
     for _ in 0..3 {
         assert_eq!(kinds(&bench.next().1), [Kind::Request]);
     }
-    assert_eq!(bench.next().1, Step::default());
+    assert_eq!(bench.next().1, ClientStep::default());
     assert_eq!(kinds(&bench.next().1), [Kind::Discover]);
     assert_ne!(bench.client.xid, first);
 }
@@ -186,7 +186,7 @@ fn it_renews_with_its_server_then_rebinds_with_anybody_then_lets_go() {
     let renew = Said { kind: Kind::Request, to_all: false, ciaddr: ADDRESS, requested: None, server: None };
     assert_eq!(((bench.now - began).as_secs(), said(&step.frames[0])), (1800, renew));
     let mut at = Vec::new();
-    let mut last = Step::default();
+    let mut last = ClientStep::default();
     while last.events.is_empty() {
         last = bench.next().1;
         for frame in &last.frames {
@@ -214,9 +214,13 @@ fn a_renewal_counts_from_its_answer() {
     let mut bench = Bench::new();
     bench.bind();
     bench.next();
-    assert_eq!(bench.answer(Kind::Ack), Step::default(), "nothing has changed");
+    assert_eq!(bench.answer(Kind::Ack), ClientStep::default(), "nothing has changed");
     assert_eq!(bench.next().0, 1800);
-    assert_eq!(bench.answer_of(1, Kind::Ack, [192, 0, 2, 11], 3600), Step::default(), "another address was not asked for");
+    assert_eq!(
+        bench.answer_of(1, Kind::Ack, [192, 0, 2, 11], 3600),
+        ClientStep::default(),
+        "another address was not asked for"
+    );
     let step = bench.answer_of(1, Kind::Ack, [192, 0, 2, 10], 7200);
     assert!(matches!(step.events.as_slice(), [Event::Bound(terms)] if terms.seconds == 7200));
 }
@@ -225,9 +229,9 @@ fn a_renewal_counts_from_its_answer() {
 fn a_no_counts_from_the_server_that_was_asked() {
     let mut bench = Bench::new();
     bench.bind();
-    assert_eq!(bench.answer(Kind::Nak), Step::default(), "nobody asked");
+    assert_eq!(bench.answer(Kind::Nak), ClientStep::default(), "nobody asked");
     bench.next();
-    assert_eq!(bench.answer_of(2, Kind::Nak, [0; 4], 1), Step::default());
+    assert_eq!(bench.answer_of(2, Kind::Nak, [0; 4], 1), ClientStep::default());
     assert_eq!(bench.answer(Kind::Nak).events, [Event::Lost]);
     assert_eq!(bench.client.terms(), None);
     assert_eq!(kinds(&bench.next().1), [Kind::Discover]);
@@ -250,11 +254,11 @@ fn a_restart_asks_for_the_last_address() {
     bench.restart();
     assert_eq!(kinds(&bench.next().1), [Kind::Request]);
     assert_eq!(kinds(&bench.next().1), [Kind::Request]);
-    assert_eq!(bench.next().1, Step::default());
+    assert_eq!(bench.next().1, ClientStep::default());
     assert_eq!(kinds(&bench.next().1), [Kind::Discover], "nobody knows it");
     bench.restart();
     bench.next();
-    assert_eq!(bench.answer_of(2, Kind::Nak, [0; 4], 1), Step::default());
+    assert_eq!(bench.answer_of(2, Kind::Nak, [0; 4], 1), ClientStep::default());
     assert_eq!(kinds(&bench.next().1), [Kind::Discover], "another network says no");
     bench.restart();
     assert_eq!(kinds(&bench.next().1), [Kind::Discover], "so it is forgotten");
@@ -278,8 +282,12 @@ fn an_address_in_use_is_declined_and_another_one_asked_for_later() {
         bench.answer(Kind::Offer);
         bench.answer(Kind::Ack);
         bench.next();
-        assert_eq!(bench.hears(FIRST, ADDRESS), Step::default(), "who asks for it has another");
-        assert_eq!(bench.client.receive(bench.now, &conflict::probe(CLIENT, ADDRESS)), Step::default(), "its own, come back");
+        assert_eq!(bench.hears(FIRST, ADDRESS), ClientStep::default(), "who asks for it has another");
+        assert_eq!(
+            bench.client.receive(bench.now, &conflict::probe(CLIENT, ADDRESS)),
+            ClientStep::default(),
+            "its own, come back"
+        );
         let step = bench.hears(sender, target);
         let decline = Said { kind: Kind::Decline, to_all: true, ciaddr: NONE, requested: Some(ADDRESS), server: Some(FIRST) };
         assert_eq!((said(&step.frames[0]), step.events), (decline, vec![Event::Conflict(ADDRESS, OTHER)]));
@@ -292,7 +300,7 @@ fn an_address_in_use_is_declined_and_another_one_asked_for_later() {
 fn an_address_is_defended_once_and_then_given_up() {
     let mut bench = Bench::new();
     bench.bind();
-    assert_eq!(bench.hears(NONE, ADDRESS), Step::default(), "a probe, which the router answers");
+    assert_eq!(bench.hears(NONE, ADDRESS), ClientStep::default(), "a probe, which the router answers");
     for _ in 0..2 {
         let step = bench.hears(ADDRESS, ADDRESS);
         assert_eq!((asked(&step.frames[0]), step.events), ((ADDRESS, ADDRESS), vec![]));
@@ -325,7 +333,7 @@ fn what_no_station_can_have_is_not_taken() {
     for address in [[0; 4], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]] {
         let mut bench = Bench::new();
         bench.next();
-        assert_eq!(bench.answer_of(1, Kind::Offer, address, 3600), Step::default(), "{address:?}");
+        assert_eq!(bench.answer_of(1, Kind::Offer, address, 3600), ClientStep::default(), "{address:?}");
     }
     let mut bench = Bench::new();
     bench.next();
@@ -346,7 +354,7 @@ impl Bench {
 }
 
 fn refused(bench: &mut Bench, address: [u8; 4]) {
-    assert_eq!(bench.answer_of(1, Kind::Offer, address, 3600), Step::default(), "its address cannot be changed");
+    assert_eq!(bench.answer_of(1, Kind::Offer, address, 3600), ClientStep::default(), "its address cannot be changed");
 }
 
 #[test]
@@ -398,7 +406,7 @@ fn a_container_defends_its_address_for_as_long_as_it_has_it() {
         let step = bench.hears(ADDRESS, ADDRESS);
         assert_eq!((asked(&step.frames[0]), step.events), ((ADDRESS, ADDRESS), vec![Event::Conflict(ADDRESS, OTHER)]));
         bench.now += Duration::from_secs(1);
-        assert_eq!(bench.hears(ADDRESS, ADDRESS), Step::default(), "not too often");
+        assert_eq!(bench.hears(ADDRESS, ADDRESS), ClientStep::default(), "not too often");
         bench.now += DEFENCE;
     }
     assert!(bench.client.terms().is_some());
@@ -428,7 +436,7 @@ proptest! {
                 3 => bench.answer_of(server, Kind::Nak, [0; 4], lease),
                 4 => { bench.now += Duration::from_secs(lease.into()); bench.client.tick(bench.now) }
                 5 => bench.hears(ADDRESS, ADDRESS),
-                6 => { bench.restart(); bound = false; Step::default() }
+                6 => { bench.restart(); bound = false; ClientStep::default() }
                 _ => bench.next().1,
             };
             prop_assert!(step.frames.len() <= 1 && step.events.len() <= 1);

@@ -17,7 +17,7 @@ use super::probing::Probing;
 use super::{CLIENT_PORT, Message, Outgoing, SERVER_PORT, option};
 use crate::services::client::probe;
 use crate::services::leases::{Lease, Leases, Who};
-use crate::services::pool::Pool;
+use crate::services::pool::AddressPool;
 use crate::services::wire::{self, Arp, Datagram, Hop, Received};
 use crate::services::{LEASE, Link, Punt};
 use api::PortName;
@@ -200,8 +200,8 @@ fn fixed(link: &Link, subnet: Ipv4Net, port: &PortName, mac: Mac) -> Option<Ipv4
     })
 }
 
-fn pool(link: &Link, subnet: Ipv4Net) -> Pool {
-    Pool::new(IpNet::V4(subnet), link.taken())
+fn pool(link: &Link, subnet: Ipv4Net) -> AddressPool {
+    AddressPool::new(IpNet::V4(subnet), link.taken())
 }
 
 fn lease_time(message: &Message<'_>) -> u64 {

@@ -47,13 +47,13 @@ const IA_HEADER: usize = 12;
 
 /// A received message.
 #[derive(Debug)]
-pub(super) struct Message<'a> {
+pub(super) struct Message6<'a> {
     pub(super) kind: u8,
     pub(super) transaction: [u8; 3],
     options: &'a [u8],
 }
 
-impl<'a> Message<'a> {
+impl<'a> Message6<'a> {
     /// Reads a message; `None` if it is cut off or its client's DUID is longer than one may be.
     pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
         let ([kind, a, b, c], options) = payload.split_first_chunk::<4>()?;

@@ -3,7 +3,7 @@
 mod message;
 mod server;
 
-pub(super) use server::Server;
+pub(super) use server::Server6;
 
 /// Where clients send.
 pub(super) const SERVER_PORT: u16 = 547;

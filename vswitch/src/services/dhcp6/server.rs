@@ -9,10 +9,10 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 use packet::Mac;
 
-use super::message::{Association, Message, Status, kind, name, option, put, put_status};
+use super::message::{Association, Message6, Status, kind, name, option, put, put_status};
 use super::{CLIENT_PORT, SERVER_PORT};
 use crate::services::leases::{Lease, Leases, Who};
-use crate::services::pool::Pool;
+use crate::services::pool::AddressPool;
 use crate::services::wire::{self, Datagram, Hop};
 use crate::services::{LEASE, Link};
 use api::PortName;
@@ -22,7 +22,7 @@ const ALL_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2
 
 /// The server of one bridge.
 #[derive(Debug)]
-pub(in crate::services) struct Server {
+pub(in crate::services) struct Server6 {
     subnet: Ipv6Net,
     /// The table, without the static addresses.
     pub(in crate::services) leases: Leases,
@@ -39,7 +39,7 @@ enum Want {
     Extend,
 }
 
-impl Server {
+impl Server6 {
     /// The server that `link` asks for, with what was kept of an earlier one.
     pub(in crate::services) fn new(link: &Link, kept: Vec<Lease>) -> Option<Self> {
         let subnet = link.dhcp6_subnet()?;
@@ -63,7 +63,7 @@ impl Server {
         if datagram.destination.ip() != ALL_SERVERS {
             return None;
         }
-        let message = Message::parse(datagram.payload)?;
+        let message = Message6::parse(datagram.payload)?;
         let asker = Asker { now: now.as_secs(), link, port, mac: datagram.mac, duid: message.client() };
         let reply = self.answer(&asker, &message)?;
         let hop = Hop { from: link.mac, to: datagram.mac };
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// Which messages must or must not name a server is RFC 8415, section 16.
-    fn answer(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Option<Vec<u8>> {
+    fn answer(&mut self, asker: &Asker<'_>, message: &Message6<'_>) -> Option<Vec<u8>> {
         let own = duid(asker.link.mac);
         let ours = message.server().is_some_and(|server| server == own);
         let nobodys = message.server().is_none();
@@ -105,7 +105,7 @@ impl Server {
         Some(reply)
     }
 
-    fn associations(&mut self, asker: &Asker<'_>, message: &Message<'_>, want: Want) -> Vec<u8> {
+    fn associations(&mut self, asker: &Asker<'_>, message: &Message6<'_>, want: Want) -> Vec<u8> {
         let mut body = Vec::new();
         for association in message.associations() {
             let mut inner = [association.id.as_slice(), &seconds(LEASE / 2), &seconds(LEASE / 5 * 4)].concat();
@@ -152,7 +152,7 @@ impl Server {
 
     /// Whether a client that has moved is still on the link of its addresses; one without addresses is not answered (RFC 8415,
     /// section 18.3.3).
-    fn confirm(&self, message: &Message<'_>) -> Option<Vec<u8>> {
+    fn confirm(&self, message: &Message6<'_>) -> Option<Vec<u8>> {
         let addresses: Vec<_> = message.associations().flat_map(Association::addresses).collect();
         let here = addresses.iter().all(|address| self.subnet.contains(address));
         let mut body = Vec::new();
@@ -160,7 +160,7 @@ impl Server {
         (!addresses.is_empty()).then_some(body)
     }
 
-    fn end(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Vec<u8> {
+    fn end(&mut self, asker: &Asker<'_>, message: &Message6<'_>) -> Vec<u8> {
         let mut body = Vec::new();
         put_status(&mut body, Status::Success);
         for association in message.associations() {
@@ -211,8 +211,8 @@ impl Asker<'_> {
     }
 }
 
-fn pool(link: &Link, subnet: Ipv6Net) -> Pool {
-    Pool::new(IpNet::V6(subnet), link.taken())
+fn pool(link: &Link, subnet: Ipv6Net) -> AddressPool {
+    AddressPool::new(IpNet::V6(subnet), link.taken())
 }
 
 /// DUID-LL of Ethernet (RFC 8415, section 11.4): the gateway's MAC stays, so this does.

@@ -20,7 +20,7 @@ const IN_ALL: Duration = Duration::from_secs(8);
 
 /// What came of a question.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ResolverOutcome {
     /// What a server said; `None` if none answered.
     pub answer: Option<Vec<u8>>,
     /// Servers that said nothing in time.
@@ -31,9 +31,9 @@ pub struct Outcome {
 
 /// Asks one server after the other. What a server refuses to say the next one may know; if all refuse,
 /// the last refusal is the answer. Of an answer longer than a datagram may bring, one byte more than that is kept.
-pub(in crate::services) async fn exchange(question: &[u8], transport: Transport, servers: &[SocketAddr]) -> Outcome {
+pub(in crate::services) async fn exchange(question: &[u8], transport: Transport, servers: &[SocketAddr]) -> ResolverOutcome {
     let end = Instant::now() + IN_ALL;
-    let mut outcome = Outcome::default();
+    let mut outcome = ResolverOutcome::default();
     for server in std::iter::repeat_n(servers, ROUNDS).flatten() {
         let deadline = end.min(Instant::now() + PATIENCE);
         let asked = async {
@@ -183,7 +183,7 @@ mod tests {
         let server = silent.local_addr().unwrap();
         let start = Instant::now();
         let outcome = exchange(&question("good.test"), Transport::Udp(512), &[server]).await;
-        assert_eq!(outcome, Outcome { silent: vec![server; 2], ..Outcome::default() });
+        assert_eq!(outcome, ResolverOutcome { silent: vec![server; 2], ..ResolverOutcome::default() });
         assert_eq!(start.elapsed().as_secs(), 4, "two rounds");
     }
 }

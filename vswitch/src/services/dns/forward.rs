@@ -8,7 +8,7 @@ use domain::base::{Message, Rtype};
 use packet::VlanId;
 
 use super::{StreamId, failure};
-use crate::services::Answer;
+use crate::services::GatewayAnswer;
 use crate::services::wire::{self, Hop};
 use api::{BridgeName, PortName};
 
@@ -103,9 +103,9 @@ impl ReplyTo {
         self.mtu.saturating_sub(wire::overhead(&self.to))
     }
 
-    pub(in crate::services) fn wrap(&self, message: &[u8]) -> Option<Answer> {
+    pub(in crate::services) fn wrap(&self, message: &[u8]) -> Option<GatewayAnswer> {
         let frame = wire::udp(self.hop, self.from, self.to, message)?;
-        Some(Answer { bridge: self.bridge.clone(), vlan: self.vlan, frame })
+        Some(GatewayAnswer { bridge: self.bridge.clone(), vlan: self.vlan, frame })
     }
 }
 

@@ -18,11 +18,11 @@ mod reply;
 mod resolvers;
 mod stream;
 
-pub use exchange::Outcome;
+pub use exchange::ResolverOutcome;
 pub(super) use exchange::exchange;
 pub(super) use forward::{Asker, MOST, ReplyTo};
 pub use forward::{Query, Transport};
-pub(super) use names::Directory;
+pub(super) use names::NameDirectory;
 pub(super) use reply::{Decision, decide, failure};
 pub use resolvers::Resolvers;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::services::leases::{Lease, Leases};
 use crate::services::{Link, Member};
 
 /// What is known about a bridge's stations at a moment.
-pub(in crate::services) struct Directory<'a> {
+pub(in crate::services) struct NameDirectory<'a> {
     pub(in crate::services) link: &'a Link,
     pub(in crate::services) leases: Vec<&'a Leases>,
     /// Seconds since the Unix epoch.
@@ -18,7 +18,7 @@ pub(in crate::services) struct Directory<'a> {
 
 /// What a name is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum NameFound {
     /// A station with these addresses.
     Station(Vec<IpAddr>),
     /// The reverse name of this station.
@@ -31,19 +31,19 @@ pub(super) enum Found {
     Foreign,
 }
 
-impl Directory<'_> {
+impl NameDirectory<'_> {
     /// Looks up a name of lower-case labels.
-    pub(super) fn find(&self, labels: &[String]) -> Found {
+    pub(super) fn find(&self, labels: &[String]) -> NameFound {
         if let Some(address) = reverse(labels) {
             return self.find_address(address);
         }
         match labels {
             // RFC 6761, section 6.3.
             [.., last] if last == "localhost" => {
-                return Found::Station(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+                return NameFound::Station(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
             }
             // Names of multicast DNS (RFC 6762, section 22.1).
-            [.., _, last] if last == LOCAL => return Found::Nothing,
+            [.., _, last] if last == LOCAL => return NameFound::Nothing,
             _ => {}
         }
         let text = labels.join(".");
@@ -52,29 +52,29 @@ impl Directory<'_> {
             return self.station(name).unwrap_or_else(|| self.no_station(name));
         }
         if text == ZONE || text == domain {
-            return Found::Node;
+            return NameFound::Node;
         }
         if labels.last().is_some_and(|last| last == ZONE) {
-            return Found::Nothing;
+            return NameFound::Nothing;
         }
         let bare = labels.first().filter(|_| labels.len() == 1).and_then(|name| self.station(name));
-        let other = if text == LOCAL { Found::Nothing } else { Found::Foreign };
+        let other = if text == LOCAL { NameFound::Nothing } else { NameFound::Foreign };
         bare.unwrap_or(other)
     }
 
     /// A port may be called `web.1`, so that `1.br0.internal` has a name below it (RFC 8020).
-    fn no_station(&self, name: &str) -> Found {
+    fn no_station(&self, name: &str) -> NameFound {
         let mut names = self.link.members.iter().flat_map(Member::all_names).map(str::to_ascii_lowercase);
         let above = names.any(|station| station.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')));
-        if above { Found::Node } else { Found::Nothing }
+        if above { NameFound::Node } else { NameFound::Nothing }
     }
 
     /// The stations that have a name; several may share one.
-    fn station(&self, name: &str) -> Option<Found> {
+    fn station(&self, name: &str) -> Option<NameFound> {
         let has = |member: &&Member| member.all_names().any(|own| own.eq_ignore_ascii_case(name));
         let mut members = self.link.members.iter().filter(has).peekable();
         members.peek()?;
-        Some(Found::Station(members.flat_map(|member| self.addresses(member)).collect()))
+        Some(NameFound::Station(members.flat_map(|member| self.addresses(member)).collect()))
     }
 
     fn addresses(&self, member: &Member) -> Vec<IpAddr> {
@@ -92,20 +92,20 @@ impl Directory<'_> {
             && lease.is_live(self.now)
     }
 
-    fn find_address(&self, address: IpAddr) -> Found {
+    fn find_address(&self, address: IpAddr) -> NameFound {
         if let Some(member) = self.link.members.iter().find(|member| self.has(member, address)) {
             let name = member.names.first().map_or(member.port.as_str(), String::as_str);
-            return Found::Reverse(format!("{name}.{}", self.link.domain()));
+            return NameFound::Reverse(format!("{name}.{}", self.link.domain()));
         }
         if address.is_loopback() {
-            return Found::Reverse("localhost".to_owned());
+            return NameFound::Reverse("localhost".to_owned());
         }
         let is_local = match address {
             IpAddr::V4(address) => address.is_link_local(),
             IpAddr::V6(address) => address.is_unicast_link_local(),
         };
         let ours = is_local || self.link.addresses.iter().any(|net| net.contains(&address));
-        if ours { Found::Nothing } else { Found::Foreign }
+        if ours { NameFound::Nothing } else { NameFound::Foreign }
     }
 
     fn has(&self, member: &Member, address: IpAddr) -> bool {

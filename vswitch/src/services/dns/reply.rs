@@ -10,7 +10,7 @@ use domain::base::name::{Name, ToName};
 use domain::base::{Message, MessageBuilder, Rtype, Serial, Ttl};
 use domain::rdata::{A, Aaaa, Ptr, Soa};
 
-use super::names::{Directory, Found};
+use super::names::{NameDirectory, NameFound};
 use super::{LOCAL, Transport, ZONE};
 
 /// What becomes of a question.
@@ -38,7 +38,7 @@ fn labels(name: &impl ToName) -> Vec<String> {
 }
 
 /// Decides about a message to port 53.
-pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8], transport: Transport) -> Decision {
+pub(in crate::services) fn decide(directory: &NameDirectory<'_>, payload: &[u8], transport: Transport) -> Decision {
     let Ok(message) = Message::from_octets(payload) else { return Decision::Ignore };
     if message.header().qr() {
         return Decision::Ignore;
@@ -53,8 +53,8 @@ pub(in crate::services) fn decide(directory: &Directory<'_>, payload: &[u8], tra
     let Ok(question) = message.sole_question() else { return failed(payload, Rcode::FORMERR) };
     let found = directory.find(&labels(question.qname()));
     let records = match (&found, question.qclass()) {
-        (Found::Foreign, _) => return Decision::Forward,
-        (Found::Station(addresses), Class::IN | Class::ANY) => addresses.as_slice(),
+        (NameFound::Foreign, _) => return Decision::Forward,
+        (NameFound::Station(addresses), Class::IN | Class::ANY) => addresses.as_slice(),
         _ => &[],
     };
     let wanted: Vec<_> = records.iter().filter(|address| fits(question.qtype(), address)).copied().collect();
@@ -105,13 +105,13 @@ fn longest(message: &Message<&[u8]>, transport: Transport) -> u16 {
     }
 }
 
-fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr], longest: u16) -> Result<Vec<u8>, PushError> {
+fn answer(message: &Message<&[u8]>, found: &NameFound, addresses: &[IpAddr], longest: u16) -> Result<Vec<u8>, PushError> {
     let question = message.sole_question().map_err(|_| PushError::ShortBuf)?;
     // Room for OPT itself, which comes last.
     let limit = usize::from(longest) - 11;
     let mut builder = MessageBuilder::new_vec();
     builder.set_push_limit(limit);
-    let code = if *found == Found::Nothing { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+    let code = if *found == NameFound::Nothing { Rcode::NXDOMAIN } else { Rcode::NOERROR };
     let mut answer = builder.start_answer(message, code)?;
     answer.header_mut().set_ra(true);
     answer.header_mut().set_aa(true);
@@ -127,7 +127,7 @@ fn answer(message: &Message<&[u8]>, found: &Found, addresses: &[IpAddr], longest
             break;
         }
     }
-    if let Found::Reverse(target) = found
+    if let NameFound::Reverse(target) = found
         && matches!(question.qtype(), Rtype::PTR | Rtype::ANY)
     {
         let target: Name<Vec<u8>> = target.parse().map_err(|_| PushError::ShortBuf)?;

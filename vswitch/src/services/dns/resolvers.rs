@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::{Outcome, PORT};
+use super::{PORT, ResolverOutcome};
 
 /// Most servers that are used; the C library uses three.
 const MOST: usize = 8;
@@ -74,7 +74,7 @@ impl Resolvers {
     }
 
     /// Takes note of who answered a question, and who did not.
-    pub fn note(&mut self, now: Duration, outcome: &Outcome) {
+    pub fn note(&mut self, now: Duration, outcome: &ResolverOutcome) {
         let listed: Vec<SocketAddr> = self.servers.iter().map(Server::socket_address).collect();
         self.silent.extend(outcome.silent.iter().map(|server| (*server, now + SILENCE)));
         self.silent.retain(|server, _| listed.contains(server) && !outcome.heard.contains(server));
@@ -232,7 +232,7 @@ mod tests {
         std::fs::write(&path, "nameserver 192.0.2.1\nnameserver 192.0.2.2\n").unwrap();
         let mut resolvers = Resolvers::new(path);
         let [dead, good]: [SocketAddr; 2] = ["192.0.2.1:53".parse().unwrap(), "192.0.2.2:53".parse().unwrap()];
-        let silent = || Outcome { answer: Some(vec![]), silent: vec![dead], heard: vec![good] };
+        let silent = || ResolverOutcome { answer: Some(vec![]), silent: vec![dead], heard: vec![good] };
         let at = Duration::from_secs;
         let order = |resolvers: &mut Resolvers, second| resolvers.servers(at(second), |_| false);
         assert_eq!(order(&mut resolvers, 0), [dead, good]);
@@ -243,7 +243,7 @@ mod tests {
         resolvers.note(at(64), &silent());
         assert_eq!(order(&mut resolvers, 120), [good, dead]);
         assert_eq!(order(&mut resolvers, 124), [dead, good]);
-        resolvers.note(at(124), &Outcome { answer: Some(vec![]), silent: vec![], heard: vec![dead] });
+        resolvers.note(at(124), &ResolverOutcome { answer: Some(vec![]), silent: vec![], heard: vec![dead] });
         assert_eq!(
             (order(&mut resolvers, 124), order(&mut resolvers, 125)),
             (vec![dead, good], vec![dead, good]),

@@ -171,7 +171,7 @@ fn an_unknown_bridge_is_not_answered() {
 #[test]
 fn uplinks_come_and_go() {
     let mut bench = Bench::new();
-    let wan = Uplink { name: "wan".parse().unwrap(), mac: mac(99) };
+    let wan = LeasedUplink { name: "wan".parse().unwrap(), mac: mac(99) };
     assert_eq!(bench.services.set_uplinks(bench.now, std::slice::from_ref(&wan)), []);
     let is_uplink = |output: &Output| matches!(output, Output::Uplink(name, _) if name.as_str() == "wan");
     assert_eq!(bench.services.tick(bench.now).iter().filter(|output| is_uplink(output)).count(), 1);
@@ -202,7 +202,7 @@ proptest! {
     fn no_bytes_panic(frame in prop_oneof![to_service(), prop::collection::vec(any::<u8>(), 0..200)]) {
         let mut bench = Bench::new();
         bench.receive("db", frame.clone());
-        bench.services.set_uplinks(bench.now, &[Uplink { name: "wan".parse().unwrap(), mac: mac(9) }]);
+        bench.services.set_uplinks(bench.now, &[LeasedUplink { name: "wan".parse().unwrap(), mac: mac(9) }]);
         bench.services.tick(bench.now);
         bench.services.receive_uplink(bench.now, &"wan".parse().unwrap(), &frame);
     }

@@ -121,7 +121,7 @@ impl Wire {
         let (services, resolvers) = (Services::new(self.directory.path(), 1), self.directory.path().join("resolv.conf"));
         let (out, events) = (fd.clone(), self.events.clone());
         let output = move |output| match output {
-            Output::Answer(Answer { frame, .. }) | Output::Uplink(_, frame) => drop(rustix::io::write(&out, &frame)),
+            Output::Answer(GatewayAnswer { frame, .. }) | Output::Uplink(_, frame) => drop(rustix::io::write(&out, &frame)),
             Output::Changed(_, event) => events.lock().unwrap().push(event),
             Output::Ask(_) => panic!("asked by itself"),
         };
@@ -374,7 +374,7 @@ fn an_uplink_gets_its_address_from_dnsmasq() {
         "dnsmasq {options} {network} --pid-file={pid} --dhcp-leasefile={leases} --user=root --log-facility={log}"
     ));
     until("dnsmasq runs", || std::path::Path::new(&pid).exists().then_some(()));
-    let wan = Uplink { name: "wan".parse().unwrap(), mac: mac(77) };
+    let wan = LeasedUplink { name: "wan".parse().unwrap(), mac: mac(77) };
     let bound = |wire: &Wire| {
         until("an address", || match wire.events.lock().unwrap().pop() {
             Some(Event::Bound(terms)) => Some(terms),

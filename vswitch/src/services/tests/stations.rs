@@ -55,7 +55,7 @@ impl Lan {
         for output in outputs {
             match output {
                 Output::Changed(port, event) => events.extend(Some(event).filter(|_| port.as_str() == "ep-1")),
-                Output::Answer(Answer { bridge, vlan, frame }) => {
+                Output::Answer(GatewayAnswer { bridge, vlan, frame }) => {
                     assert_eq!((bridge.as_str(), vlan), ("lan-wan", VlanId::try_from(7).ok()));
                     let answers = if self.connected { self.server.receive("db", frame) } else { Vec::new() };
                     events.extend(self.hear_all(answers));
@@ -69,7 +69,7 @@ impl Lan {
     fn hear_all(&mut self, answers: Vec<Output>) -> Vec<Event> {
         let mut events = Vec::new();
         for answer in answers {
-            let Output::Answer(Answer { frame, .. }) = answer else { panic!("{answer:?}") };
+            let Output::Answer(GatewayAnswer { frame, .. }) = answer else { panic!("{answer:?}") };
             events.extend(self.hear("lan-wan", 7, frame));
         }
         events

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 
-use super::{Reception, Run};
+use super::{Run, RunReceived};
 use crate::{Control, length_of};
 
 /// A socket address in the kernel's form.
@@ -109,7 +109,7 @@ pub(super) fn read_error(message: &libc::msghdr) -> Option<Errno> {
     None
 }
 
-pub(super) fn read_control(message: &libc::msghdr, reception: &mut Reception) {
+pub(super) fn read_control(message: &libc::msghdr, reception: &mut RunReceived) {
     // SAFETY: recvmsg(2) has filled in `message`; its control buffer is still borrowed by the caller.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: the macros return null or a pointer to a whole header inside the control buffer, which the kernel wrote.

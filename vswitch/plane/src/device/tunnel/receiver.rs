@@ -17,7 +17,7 @@ use vxlan::{Admission, DecodeError, Header, Vni, ecn};
 use super::{Tunnel, UnderlayCounters, UnderlayDrop};
 use crate::datapath::{DropReason, PortId};
 use crate::device::{Device, ReceiveStatus, Received, Sent};
-use sys::udp::{self, Reception};
+use sys::udp::{self, RunReceived};
 
 /// One worker's socket on a UDP port, and the tunnels that meet there.
 pub struct Receiver {
@@ -121,7 +121,7 @@ impl Receiver {
     }
 
     /// Finds the frame in a datagram, with its port and peer. If `nested` is set, it is a UDP super-frame, cut into payloads of this size.
-    fn open(&mut self, place: Range<usize>, reception: &Reception, nested: Option<NonZeroU16>) {
+    fn open(&mut self, place: Range<usize>, reception: &RunReceived, nested: Option<NonZeroU16>) {
         let Some(datagram) = self.buffer.get_mut(place.clone()) else { return };
         let vni = match Header::decode(datagram) {
             Ok((header, _)) => header.vni,

@@ -44,7 +44,7 @@ struct Watch {
 impl Watch {
     fn new(plane: &Plane) -> Self {
         let interfaces = (0..plane.far.len()).map(|port| u32::try_from(port).unwrap());
-        let interfaces = interfaces.map(|port| Interface { port, name: format!("p{port}"), description: String::new() });
+        let interfaces = interfaces.map(|port| CapturedPort { port, name: format!("p{port}"), description: String::new() });
         let limits = Limits { count: None, seconds: None };
         let (tap, _, stream) = capture::open(Program::new(&[]).unwrap(), interfaces.collect(), limits);
         plane.tell(|| Command::StartCapture(CaptureId(1), None, tap.clone()));
