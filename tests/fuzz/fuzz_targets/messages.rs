@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use api::{CaptureRequest, Request};
 use plane::capture::Program;
 use vswitch::config::{Config, State, merge};
-use vswitch::docker::message::{self, Call, Driver};
+use vswitch::docker::message::{self, DockerCall, Driver};
 use vswitch::docker::{Network, Pools};
 
 const METHODS: [&str; 14] = [
@@ -53,12 +53,12 @@ fn state(text: &[u8]) {
 
 fn call(driver: Driver, method: &str, text: &[u8]) {
     match message::read(driver, method, text) {
-        Ok(Call::Request(message::Request::CreateNetwork(create))) => {
+        Ok(DockerCall::Request(message::Request::CreateNetwork(create))) => {
             if let Ok(network) = Network::read(&create) {
                 let _ = (network.own_bridge(None), network.vlans(), network.lan());
             }
         }
-        Ok(Call::Request(message::Request::RequestPool(pool))) => {
+        Ok(DockerCall::Request(message::Request::RequestPool(pool))) => {
             let _ = Pools::default().request_pool(&pool, |_| false);
         }
         Ok(_) => {}
