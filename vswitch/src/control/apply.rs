@@ -47,7 +47,10 @@ impl Switch {
             match (self.perform(step.clone()), step) {
                 (Ok(inverse), _) => undo.push(inverse),
                 (Err(error), Step::Add(resource, origin)) if origin != Origin::File => {
-                    notes.extend(self.add_down(resource, origin, &error)?);
+                    match self.add_down(resource, origin, error) {
+                        Ok(note) => notes.push(note),
+                        Err(error) => errors.push(error),
+                    }
                 }
                 (Err(error), _) => errors.push(error),
             }
@@ -68,15 +71,16 @@ impl Switch {
     }
 
     /// Takes on what was added at run time and cannot be made now, for a reload to try it again. Returns what to say about it.
-    fn add_down(&mut self, resource: Resource, origin: Origin, error: &ControlError) -> Result<Option<String>, ControlError> {
+    fn add_down(&mut self, resource: Resource, origin: Origin, error: ControlError) -> Result<String, ControlError> {
         match resource {
-            Resource::Uplink(spec) => self.add_uplink_down(spec, origin, error)?,
-            Resource::Port(spec) => self.add_port_down(spec, origin, error),
-            Resource::Vxlan(spec) => self.add_vxlan_down(spec, origin, error),
-            Resource::Forward(_) => return Ok(Some(format!("{error} (added at run time; it is not published now)"))),
-            Resource::Bridge(_) => return Ok(Some(format!("{error} (added at run time; it is left out)"))),
+            Resource::Uplink(spec) => self.add_uplink_down(spec, origin, &error)?,
+            Resource::Port(spec) => self.add_port_down(spec, origin, &error),
+            Resource::Vxlan(spec) => self.add_vxlan_down(spec, origin, &error),
+            Resource::Forward(_) => return Ok(format!("{error} (added at run time; it is not published now)")),
+            // Others are on it.
+            Resource::Bridge(_) => return Err(error),
         }
-        Ok(Some(format!("{error} (added at run time; it stays down)")))
+        Ok(format!("{error} (added at run time; it stays down)"))
     }
 
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.

@@ -89,17 +89,16 @@ impl Inventory {
 
     /// Everything that runs.
     pub(super) fn layout(&self) -> Layout {
-        let uplinks = self.uplinks.keys().cloned().map(ResourceKey::Uplink);
-        let bridges = self.bridges.keys().cloned().map(ResourceKey::Bridge);
-        let tunnels = self.tunnels.keys().cloned().map(ResourceKey::Vxlan);
-        let ports = self.ports.keys().cloned().map(ResourceKey::Port);
-        let forwards = self.forwards.keys().cloned().map(ResourceKey::Forward);
-        let keys = uplinks.chain(bridges).chain(tunnels).chain(ports).chain(forwards);
-        keys.filter_map(|key| self.resource(&key).ok()).collect()
+        let uplinks = self.uplinks.values().map(|uplink| (uplink.spec.clone().into(), uplink.origin));
+        let bridges = self.bridges.values().map(|bridge| (bridge.spec.clone().into(), bridge.origin));
+        let tunnels = self.tunnels.values().map(|tunnel| (tunnel.spec.clone().into(), tunnel.origin));
+        let ports = self.ports.values().map(|port| (port.spec.clone().into(), port.origin));
+        let forwards = self.forwards.values().map(|(spec, origin)| (spec.clone().into(), *origin));
+        uplinks.chain(bridges).chain(tunnels).chain(ports).chain(forwards).collect()
     }
 
     /// Whether a resource is there and has no device, or no sockets.
-    pub(super) fn is_missing(&self, key: &ResourceKey) -> bool {
+    pub(super) fn lacks_device(&self, key: &ResourceKey) -> bool {
         match key {
             ResourceKey::Uplink(name) => self.uplinks.get(name).is_some_and(|uplink| !uplink.presence.state().has_device()),
             ResourceKey::Port(name) => self.ports.get(name).is_some_and(|port| !port.presence.state().has_device()),

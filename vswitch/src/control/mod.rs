@@ -284,7 +284,7 @@ impl Switch {
         let (wanted, mut notes) = self.ledger.wanted();
         let applied = self.check_containers(&wanted).and_then(|()| {
             let mut steps = plan::steps(&self.inventory.layout(), &wanted);
-            steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.is_missing(key)));
+            steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
             self.apply(steps)
         });
         if let Err(error) = applied {

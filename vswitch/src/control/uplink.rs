@@ -344,7 +344,7 @@ impl Switch {
             let sessions = host.sessions()?.len() as u64;
             return Ok(Counts { sessions, ports_in_use: 0, counters: named(&host.counters()?.rows()) });
         }
-        let counters = self.plane.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?.counters;
+        let counters = self.plane.router()?.ask(|reply| Command::NatCounters(uplink.bridge, reply))?;
         Ok(Counts { sessions: counters.sessions, ports_in_use: counters.ports_in_use, counters: named(&counters.rows()) })
     }
 
@@ -359,8 +359,8 @@ impl Switch {
             match &uplink.host {
                 Some(host) => sessions.extend(host.sessions()?.iter().map(|row| sessions::by_host(name, row))),
                 None => {
-                    let listing = self.plane.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?;
-                    sessions.extend(listing.rows.iter().map(|row| sessions::by_nat(name, row)));
+                    let rows = self.plane.router()?.ask(|reply| Command::Sessions(uplink.bridge, reply))?;
+                    sessions.extend(rows.iter().map(|row| sessions::by_nat(name, row)));
                 }
             }
         }

@@ -55,7 +55,9 @@ pub enum Command {
     /// Set the published ports of an uplink.
     SetForwards(BridgeId, Vec<nat::Forward>),
     /// List the sessions of an uplink. Only the worker that routes has any.
-    Sessions(BridgeId, Sender<Sessions>),
+    Sessions(BridgeId, Sender<Vec<nat::SessionRow>>),
+    /// What the NAT of an uplink did and has, without its sessions.
+    NatCounters(BridgeId, Sender<nat::Counters>),
     /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
     Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
     /// Set the containers, by VLAN and MAC address, for which the services ask a DHCP server on a bridge without a gateway.
@@ -73,15 +75,6 @@ pub enum Command {
 /// A running capture's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CaptureId(pub u64);
-
-/// The sessions of an uplink.
-#[derive(Clone, Debug, Default)]
-pub struct Sessions {
-    /// The sessions, in no order.
-    pub rows: Vec<nat::SessionRow>,
-    /// What became of packets and sessions so far.
-    pub counters: nat::Counters,
-}
 
 /// What a worker tells the control side.
 #[derive(Clone, Debug, PartialEq, Eq)]

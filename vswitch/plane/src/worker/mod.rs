@@ -34,7 +34,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use packet::{Batch, Egress};
 
-pub use command::{CaptureId, Command, Event, Handle, Sessions, Stopped};
+pub use command::{CaptureId, Command, Event, Handle, Stopped};
 
 use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
@@ -272,9 +272,11 @@ impl Worker {
                 send(&reply, counters.collect());
             }
             Command::Sessions(uplink, reply) => {
-                let nat = self.datapath.nat(uplink);
-                let sessions = nat.map(|nat| Sessions { rows: nat.sessions(now).collect(), counters: nat.counters() });
+                let sessions = self.datapath.nat(uplink).map(|nat| nat.sessions(now).collect());
                 send(&reply, sessions.unwrap_or_default());
+            }
+            Command::NatCounters(uplink, reply) => {
+                send(&reply, self.datapath.nat(uplink).map(nat::Nat::counters).unwrap_or_default());
             }
             Command::Neighbors(id, reply) => send(&reply, self.datapath.neighbors(now, id)),
             // The others are not answered.
