@@ -54,6 +54,16 @@ impl Groups {
         self.heads.find(hash(&self.seed, common), |head| (self.common)(&sessions[head as usize]) == common)
     }
 
+    /// The sessions of a group, in the order in which they became the first of it.
+    pub(crate) fn members(&self, sessions: &[Session], common: Common) -> impl Iterator<Item = u32> {
+        rings::walk(sessions, self.ring, self.find(sessions, common).unwrap_or(NONE))
+    }
+
+    /// The group that a session belongs to.
+    pub(crate) fn of(&self, session: &Session) -> Common {
+        (self.common)(session)
+    }
+
     /// Puts a session into its group.
     pub(crate) fn join(&mut self, sessions: &mut [Session], index: u32) {
         let common = (self.common)(&sessions[index as usize]);

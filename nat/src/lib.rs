@@ -5,7 +5,8 @@
 //! A [`Nat`] is one uplink's translation between containers and the outside. The router asks it about a packet, in one of three
 //! ways: [`Nat::outbound`] for a packet that leaves, [`Nat::inbound`] for one that came to an external address,
 //! [`Nat::hairpin`] for one from inside to an external address. The answer is a [`Rewrite`], a small value that says what
-//! changes, or a [`Denied`]. Only [`Rewrite::apply`] changes bytes. There is no clock (`now` is an argument), no I/O, no lock,
+//! changes, or a [`Denied`]; what it would be is told beforehand by [`Nat::peek_outbound`] and its like, in which nothing changes. Only
+//! [`Rewrite::apply`] changes bytes. There is no clock (`now` is an argument), no I/O, no lock,
 //! and no allocation once the table has been as full as it gets.
 //!
 //! **A session** is a container's port, a remote's port and the external port between them, in a table that finds it from both
@@ -52,6 +53,7 @@ mod rewrite;
 mod rings;
 mod rules;
 mod session;
+mod sessions;
 mod settings;
 mod sources;
 mod table;

@@ -8,6 +8,7 @@ use crate::counters::Denied;
 use crate::key::{self, Endpoint, Kind, Transport};
 use crate::rings::Link;
 use crate::session::{Binding, Class, Direction, Session, Traffic};
+use crate::sessions::Sessions;
 use crate::settings::Mapping;
 use crate::tcp::Tcp;
 use crate::{Nat, table::Table};
@@ -125,7 +126,7 @@ impl Table {
     /// Whether a session's external port is that of its container's port, or free.
     fn check_mapping(&mut self, now: u32, session: &Session) -> Result<(), Denied> {
         let fits = match self.mapping(now, session.kind, session.inside()) {
-            Some(mapped) => mapped.port == session.port,
+            Some(mapped) => self.session(mapped).port == session.port,
             None => !self.ports.is_used(session.kind, session.port),
         };
         if fits { Ok(()) } else { Err(Denied::Clash) }

@@ -12,14 +12,14 @@ use crate::key::{Kind, Transport};
 pub(crate) struct PortSet(Box<[u64; 1024]>);
 
 /// The ports that mappings have, for each kind of transport.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ports {
     used: [PortSet; Kind::COUNT],
     count: u64,
 }
 
 /// A sequence of numbers (SplitMix64) in which a host outside cannot easily guess the next one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 /// What is asked for: a source port, which ports it may become, and which of them forwards have.

@@ -11,6 +11,7 @@ use packet::IpPacket;
 use crate::Nat;
 use crate::read::Flow;
 use crate::session::Direction;
+use crate::sessions::Sessions;
 use crate::table::Table;
 
 /// Most packets that are fetched for at a time; a batch of the switch has no more.

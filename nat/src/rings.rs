@@ -18,8 +18,11 @@ impl Link {
 
 /// A node that can be in several rings, each known by a number.
 pub(crate) trait Linked {
-    /// The node's place in such a ring.
+    /// The node's place in such a ring, to be changed.
     fn link(&mut self, ring: usize) -> &mut Link;
+
+    /// The node's place in such a ring.
+    fn place(&self, ring: usize) -> Link;
 }
 
 /// Puts a node at the end of a ring.
@@ -49,18 +52,20 @@ pub(crate) fn take<T: Linked>(nodes: &mut [T], ring: usize, head: &mut u32, inde
 }
 
 /// The node behind another.
-pub(crate) fn next<T: Linked>(nodes: &mut [T], ring: usize, index: u32) -> u32 {
-    nodes[index as usize].link(ring).next
+pub(crate) fn next<T: Linked>(nodes: &[T], ring: usize, index: u32) -> u32 {
+    nodes[index as usize].place(ring).next
+}
+
+/// The nodes of a ring from its head on, once each.
+pub(crate) fn walk<T: Linked>(nodes: &[T], ring: usize, head: u32) -> impl Iterator<Item = u32> {
+    let behind = move |index: &u32| Some(next(nodes, ring, *index)).filter(|next| *next != head);
+    std::iter::successors(Some(head).filter(|head| *head != NONE), behind)
 }
 
 /// Number of nodes in a ring.
 #[cfg(test)]
-pub(crate) fn len<T: Linked>(nodes: &mut [T], ring: usize, head: u32) -> u32 {
-    let (mut at, mut count) = (head, 0);
-    while at != NONE && (count == 0 || at != head) {
-        (at, count) = (next(nodes, ring, at), count + 1);
-    }
-    count
+pub(crate) fn len<T: Linked>(nodes: &[T], ring: usize, head: u32) -> u32 {
+    u32::try_from(walk(nodes, ring, head).count()).unwrap()
 }
 
 #[cfg(test)]
@@ -72,6 +77,10 @@ mod tests {
     impl Linked for Link {
         fn link(&mut self, _: usize) -> &mut Link {
             self
+        }
+
+        fn place(&self, _: usize) -> Link {
+            *self
         }
     }
 
@@ -91,7 +100,7 @@ mod tests {
                 let mut at = head;
                 for expected in &model {
                     prop_assert_eq!(at, *expected);
-                    at = next(&mut nodes, 0, at);
+                    at = next(&nodes, 0, at);
                 }
                 prop_assert_eq!(at, head);
             }

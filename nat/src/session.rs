@@ -200,6 +200,10 @@ impl Linked for Session {
     fn link(&mut self, ring: usize) -> &mut Link {
         &mut self.links[ring]
     }
+
+    fn place(&self, ring: usize) -> Link {
+        self.links[ring]
+    }
 }
 
 impl State {

@@ -18,7 +18,7 @@ use crate::session::{Session, ring};
 pub(crate) const CROWD: u32 = 0;
 
 /// Sessions of lasting worth that an eviction compares.
-const SAMPLE: u32 = 8;
+const SAMPLE: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Sources {
@@ -45,6 +45,10 @@ struct Source {
 impl Linked for Source {
     fn link(&mut self, _: usize) -> &mut Link {
         &mut self.link
+    }
+
+    fn place(&self, _: usize) -> Link {
+        self.link
     }
 }
 
@@ -133,22 +137,28 @@ impl Sources {
         rings::append(sessions, ring::SOURCE, head, index);
     }
 
-    /// The source's oldest transitory session.
-    pub(crate) fn transitory(&self, source: u32) -> Option<u32> {
-        Some(self.sources[source as usize].heads[0]).filter(|index| *index != NONE)
+    /// The source's transitory sessions, oldest first.
+    pub(crate) fn transitory(&self, sessions: &[Session], source: u32) -> impl Iterator<Item = u32> {
+        rings::walk(sessions, ring::SOURCE, self.sources[source as usize].heads[0])
     }
 
-    /// The longest idle of some of the source's lasting sessions. The next call looks at others, so all have their turn.
-    pub(crate) fn lasting(&mut self, sessions: &mut [Session], source: u32, idle: impl Fn(&Session) -> u32) -> Option<u32> {
+    /// The longest idle of some of the source's lasting sessions.
+    pub(crate) fn lasting(&self, sessions: &[Session], source: u32, idle: impl Fn(&Session) -> u32) -> Option<u32> {
+        let sample = rings::walk(sessions, ring::SOURCE, self.sources[source as usize].heads[1]).take(SAMPLE);
+        sample.fold(None, |best: Option<u32>, index| {
+            let is_better = best.is_none_or(|best| idle(&sessions[index as usize]) > idle(&sessions[best as usize]));
+            if is_better { Some(index) } else { best }
+        })
+    }
+
+    /// Has the next call of [`Sources::lasting`] look at others, so that all have their turn.
+    pub(crate) fn turn(&mut self, sessions: &[Session], source: u32) {
         let head = &mut self.sources[source as usize].heads[1];
-        let mut best = Some(*head).filter(|index| *index != NONE)?;
         for _ in 0..SAMPLE {
-            if idle(&sessions[*head as usize]) > idle(&sessions[best as usize]) {
-                best = *head;
+            if *head != NONE {
+                *head = rings::next(sessions, ring::SOURCE, *head);
             }
-            *head = rings::next(sessions, ring::SOURCE, *head);
         }
-        Some(best)
     }
 
     fn recount(&mut self, source: u32, change: i32) {
@@ -189,7 +199,7 @@ impl Sources {
         assert_eq!(self.most, counts.iter().copied().max().unwrap_or(0));
         for (count, head) in self.by_count.clone().into_iter().enumerate().skip(1) {
             let same = counts.iter().filter(|other| **other as usize == count).count();
-            assert_eq!(rings::len(&mut self.sources, 0, head) as usize, same);
+            assert_eq!(rings::len(&self.sources, 0, head) as usize, same);
         }
         assert!(self.index.len() <= self.capacity);
         total

@@ -13,17 +13,22 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 
 use crate::counters::{Counters, Denied};
-use crate::groups::Groups;
+use crate::groups::{Common, Groups};
 use crate::index::Index;
 use crate::key::{Endpoint, Kind, Transport};
-use crate::ports::Ports;
+use crate::ports::{Ports, Random, Wanted};
 use crate::read::Flow;
 use crate::rings::NONE;
 use crate::session::{Binding, Class, Direction, Session};
+use crate::sessions::Sessions;
 use crate::settings::{Filtering, Settings};
 use crate::sources::Sources;
 use crate::tcp::Flags;
 use crate::wheel::Wheel;
+
+mod peek;
+
+pub(crate) use peek::Peek;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -55,6 +60,15 @@ struct Limits {
     open: bool,
 }
 
+/// How many sessions there are, of which one more is wanted.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// The source that wants it, if it is known.
+    source: Option<u32>,
+    of_source: u32,
+    in_all: usize,
+}
+
 impl Table {
     pub(crate) fn new(settings: &Settings, seed: u64) -> Self {
         let seed = FixedState::with_seed(seed);
@@ -80,69 +94,6 @@ impl Table {
                 inbound_refresh: settings.inbound_refresh,
                 open,
             },
-        }
-    }
-
-    /// Seconds that an idle session of a class is kept.
-    pub(crate) const fn seconds(&self, class: Class) -> u32 {
-        self.limits.seconds[class as usize]
-    }
-
-    pub(crate) fn session(&self, index: u32) -> &Session {
-        &self.sessions[index as usize]
-    }
-
-    /// The session of a container's port with a remote.
-    pub(crate) fn find_inside(&mut self, now: u32, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
-        let same = |index| {
-            let session = self.session(index);
-            session.kind == kind && session.inside() == inside && session.remote() == remote
-        };
-        let found = self.inside.find(inside_hash(&self.seed, kind, inside, remote), same);
-        self.alive(now, found?)
-    }
-
-    /// The session of an external port with a remote.
-    pub(crate) fn find_outside(&mut self, now: u32, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
-        let found = self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote));
-        self.alive(now, found?)
-    }
-
-    /// Whether an external port has a session with a remote, were it over or not.
-    pub(crate) fn is_taken(&self, kind: Kind, port: u16, remote: Endpoint) -> bool {
-        self.outside.find(outside_hash(&self.seed, kind, port, remote), self.at_port(kind, port, remote)).is_some()
-    }
-
-    fn at_port(&self, kind: Kind, port: u16, remote: Endpoint) -> impl Fn(u32) -> bool {
-        move |index| {
-            let session = self.session(index);
-            session.kind == kind && session.port == port && session.remote() == remote
-        }
-    }
-
-    /// A session of the mapping of a container's port.
-    pub(crate) fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<&Session> {
-        loop {
-            let found = self.mappings.find(&self.sessions, (kind, inside, 0))?;
-            if self.alive(now, found).is_some() {
-                return Some(self.session(found));
-            }
-        }
-    }
-
-    /// Whether a container's port has an external port for some remote already, were it over or not. Only where each remote has another.
-    pub(crate) fn has_port(&self, kind: Kind, inside: Endpoint, port: u16) -> bool {
-        self.mappings.find(&self.sessions, (kind, inside, port)).is_some()
-    }
-
-    /// A session of the mapping with an external port whose remote, for all that filtering cares, is `address`.
-    pub(crate) fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<&Session> {
-        let address = if self.limits.open { 0 } else { address };
-        loop {
-            let found = self.peers.find(&self.sessions, (kind, Endpoint { address, port }, 0))?;
-            if self.alive(now, found).is_some() {
-                return Some(self.session(found));
-            }
         }
     }
 
@@ -172,60 +123,45 @@ impl Table {
         None
     }
 
-    /// Sees to it that a container may have one more session, if need be by the end of another.
-    pub(crate) fn make_room(&mut self, kind: Kind, inside: u128) -> Result<(), Denied> {
-        let source = self.sources.find(kind.version, inside);
-        let (victim, denied) = if source.is_some_and(|source| self.sources.count(source) >= self.limits.per_source) {
-            (source.and_then(|source| self.sources.transitory(source)), Denied::SourceCap)
-        } else if self.outside.len() >= self.limits.sessions {
-            (self.victim(source), Denied::SessionCap)
-        } else {
-            return Ok(());
-        };
-        self.remove(victim.ok_or(denied)?);
-        self.counters.evicted += 1;
-        Ok(())
+    /// The session of a container's port with a remote, were it over or not.
+    fn at_inside(&self, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
+        self.inside.find(inside_hash(&self.seed, kind, inside, remote), |index| {
+            let session = self.session(index);
+            session.kind == kind && session.inside() == inside && session.remote() == remote
+        })
     }
 
-    /// The session that ends when the table is full. It is of the source with the most sessions: the oldest one that little is lost
-    /// with. If there is none, and the room is for another source, it is one that was idle for long.
-    fn victim(&mut self, source: Option<u32>) -> Option<u32> {
+    /// The session of an external port with a remote, were it over or not.
+    fn at_outside(&self, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
+        self.outside.find(outside_hash(&self.seed, kind, port, remote), |index| {
+            let session = self.session(index);
+            session.kind == kind && session.port == port && session.remote() == remote
+        })
+    }
+
+    /// The session that has to end so that a source may have one more, among those that `may_go`; `None`: there is room. If the source has as many
+    /// as it may, that is its oldest one that little is lost with. If the table is full, it is of the source with the most sessions: the oldest
+    /// one that little is lost with; if there is none, and the room is for another source, one that was idle for long.
+    fn victim(&self, room: Room, may_go: impl Fn(u32) -> bool) -> Result<Option<u32>, Denied> {
+        let Room { source, of_source, in_all } = room;
+        let transitory = |source| self.sources.transitory(&self.sessions, source).find(|index| may_go(*index));
+        if of_source >= self.limits.per_source {
+            return source.and_then(transitory).ok_or(Denied::SourceCap).map(Some);
+        }
+        if in_all < self.limits.sessions {
+            return Ok(None);
+        }
         let largest = self.sources.largest(source);
         let seconds = self.limits.seconds;
         // The deadline less the timeout is when it was last used; the earlier the better.
         let idle = move |session: &Session| u32::MAX - (session.deadline.saturating_sub(seconds[session.class as usize]));
-        self.sources.transitory(largest).or_else(|| {
-            if source == Some(largest) {
-                return None;
-            }
-            self.sources.lasting(&mut self.sessions, largest, idle)
-        })
+        let lasting = || self.sources.lasting(&self.sessions, largest, idle).filter(|_| source != Some(largest));
+        transitory(largest).or_else(lasting).ok_or(Denied::SessionCap).map(Some)
     }
 
-    /// Adds a session. There is room, and no other session has its ports.
-    pub(crate) fn insert(&mut self, session: Session) -> u32 {
-        let source = self.sources.find_or_add(session.kind.version, session.inside_address);
-        let session = Session { source, ..session };
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.sessions.push(session);
-            u32::try_from(self.sessions.len() - 1).unwrap_or(NONE)
-        });
-        self.sessions[index as usize] = session;
-        self.inside.insert(session.inside_hash(&self.seed), index);
-        self.outside.insert(session.outside_hash(&self.seed), index);
-        match session.binding {
-            Binding::Mapped => {
-                self.mappings.join(&mut self.sessions, index);
-                self.peers.join(&mut self.sessions, index);
-                self.ports.take(session.kind, session.port);
-            }
-            Binding::Alone => self.mappings.join(&mut self.sessions, index),
-            Binding::Forwarded => {}
-        }
-        self.wheel.insert(&mut self.sessions, index);
-        self.sources.join(&mut self.sessions, index);
-        self.counters.created += 1;
-        index
+    /// The group of the sessions of an external port that are peers to a remote address.
+    fn peers_at(&self, kind: Kind, port: u16, address: u128) -> Common {
+        (kind, Endpoint { address: if self.limits.open { 0 } else { address }, port }, 0)
     }
 
     /// Ends a session.
@@ -248,32 +184,6 @@ impl Table {
         self.wheel.remove(&mut self.sessions, index);
         self.sources.leave(&mut self.sessions, index);
         self.free.push(index);
-    }
-
-    /// Notes a packet of a session.
-    pub(crate) fn pass(&mut self, now: u32, index: u32, direction: Direction, flags: Flags, bytes: usize) {
-        let before = *self.session(index);
-        let session = &mut self.sessions[index as usize];
-        session.count(direction, bytes);
-        let class = session.follow(direction, flags);
-        let refreshed = direction == Direction::Outbound
-            || session.kind.transport == Transport::Tcp
-            || session.binding == Binding::Forwarded
-            || self.limits.inbound_refresh;
-        let seconds = self.limits.seconds[class as usize];
-        if refreshed {
-            session.deadline = now.saturating_add(seconds);
-        } else if class != before.class {
-            let used = before.deadline.saturating_sub(self.limits.seconds[before.class as usize]);
-            session.deadline = used.saturating_add(seconds);
-        }
-        if class.is_transitory() != before.class.is_transitory() {
-            self.sources.unring(&mut self.sessions, index);
-            self.sessions[index as usize].class = class;
-            self.sources.ring(&mut self.sessions, index);
-        }
-        self.sessions[index as usize].class = class;
-        self.wheel.advance(&mut self.sessions, index);
     }
 
     /// Ends at most `budget` sessions whose time is over. Returns how many.
@@ -304,6 +214,128 @@ impl Table {
     /// Number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.outside.len()
+    }
+}
+
+impl Sessions for Table {
+    fn session(&self, index: u32) -> &Session {
+        &self.sessions[index as usize]
+    }
+
+    fn seconds(&self, class: Class) -> u32 {
+        self.limits.seconds[class as usize]
+    }
+
+    fn find_inside(&mut self, now: u32, kind: Kind, inside: Endpoint, remote: Endpoint) -> Option<u32> {
+        let found = self.at_inside(kind, inside, remote)?;
+        self.alive(now, found)
+    }
+
+    fn find_outside(&mut self, now: u32, kind: Kind, port: u16, remote: Endpoint) -> Option<u32> {
+        let found = self.at_outside(kind, port, remote)?;
+        self.alive(now, found)
+    }
+
+    fn is_taken(&self, kind: Kind, port: u16, remote: Endpoint) -> bool {
+        self.at_outside(kind, port, remote).is_some()
+    }
+
+    fn mapping(&mut self, now: u32, kind: Kind, inside: Endpoint) -> Option<u32> {
+        loop {
+            let found = self.mappings.find(&self.sessions, (kind, inside, 0))?;
+            if self.alive(now, found).is_some() {
+                return Some(found);
+            }
+        }
+    }
+
+    fn has_port(&self, kind: Kind, inside: Endpoint, port: u16) -> bool {
+        self.mappings.find(&self.sessions, (kind, inside, port)).is_some()
+    }
+
+    fn peer(&mut self, now: u32, kind: Kind, port: u16, address: u128) -> Option<u32> {
+        loop {
+            let found = self.peers.find(&self.sessions, self.peers_at(kind, port, address))?;
+            if self.alive(now, found).is_some() {
+                return Some(found);
+            }
+        }
+    }
+
+    fn is_used(&self, kind: Kind, port: u16) -> bool {
+        self.ports.is_used(kind, port)
+    }
+
+    fn free_port(&self, wanted: Wanted<'_>, random: &mut Random) -> Option<u16> {
+        self.ports.find(wanted, random)
+    }
+
+    fn pass(&mut self, now: u32, index: u32, direction: Direction, flags: Flags, bytes: usize) {
+        let before = *self.session(index);
+        let session = &mut self.sessions[index as usize];
+        session.count(direction, bytes);
+        let class = session.follow(direction, flags);
+        let refreshed = direction == Direction::Outbound
+            || session.kind.transport == Transport::Tcp
+            || session.binding == Binding::Forwarded
+            || self.limits.inbound_refresh;
+        let seconds = self.limits.seconds[class as usize];
+        if refreshed {
+            session.deadline = now.saturating_add(seconds);
+        } else if class != before.class {
+            let used = before.deadline.saturating_sub(self.limits.seconds[before.class as usize]);
+            session.deadline = used.saturating_add(seconds);
+        }
+        if class.is_transitory() != before.class.is_transitory() {
+            self.sources.unring(&mut self.sessions, index);
+            self.sessions[index as usize].class = class;
+            self.sources.ring(&mut self.sessions, index);
+        }
+        self.sessions[index as usize].class = class;
+        self.wheel.advance(&mut self.sessions, index);
+    }
+
+    fn make_room(&mut self, kind: Kind, inside: u128) -> Result<(), Denied> {
+        let source = self.sources.find(kind.version, inside);
+        let room =
+            Room { source, of_source: source.map_or(0, |source| self.sources.count(source)), in_all: self.outside.len() };
+        let Some(victim) = self.victim(room, |_| true)? else { return Ok(()) };
+        let Session { source, class, .. } = *self.session(victim);
+        if !class.is_transitory() {
+            self.sources.turn(&self.sessions, source);
+        }
+        self.remove(victim);
+        self.counters.evicted += 1;
+        Ok(())
+    }
+
+    fn insert(&mut self, session: Session) {
+        let source = self.sources.find_or_add(session.kind.version, session.inside_address);
+        let session = Session { source, ..session };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.sessions.push(session);
+            u32::try_from(self.sessions.len() - 1).unwrap_or(NONE)
+        });
+        self.sessions[index as usize] = session;
+        self.inside.insert(session.inside_hash(&self.seed), index);
+        self.outside.insert(session.outside_hash(&self.seed), index);
+        match session.binding {
+            Binding::Mapped => {
+                self.mappings.join(&mut self.sessions, index);
+                self.peers.join(&mut self.sessions, index);
+                self.ports.take(session.kind, session.port);
+            }
+            Binding::Alone => self.mappings.join(&mut self.sessions, index),
+            Binding::Forwarded => {}
+        }
+        self.wheel.insert(&mut self.sessions, index);
+        self.sources.join(&mut self.sessions, index);
+        self.counters.created += 1;
+    }
+
+    fn give_way(&mut self, index: u32) {
+        self.remove(index);
+        self.counters.removed += 1;
     }
 }
 

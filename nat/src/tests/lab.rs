@@ -44,7 +44,10 @@ impl Lab {
     }
 
     pub(crate) fn out(&mut self, frame: &[u8]) -> Result<Vec<u8>, Denied> {
-        let rewrite = self.nat.outbound(self.now, &parse(frame), frame)?;
+        let beforehand = self.nat.peek_outbound(self.now, &parse(frame), frame);
+        let rewrite = self.nat.outbound(self.now, &parse(frame), frame);
+        assert_eq!(rewrite, beforehand, "what a look beforehand says is what happens");
+        let rewrite = rewrite?;
         let mut frame = frame.to_vec();
         rewrite.apply(&mut frame, NETWORK, &Offload::default());
         assert_eq!(rewrite.source(), Some(parse(&frame).source));
@@ -52,7 +55,10 @@ impl Lab {
     }
 
     pub(crate) fn inbound(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, Denied> {
-        let rewrite = self.nat.inbound(self.now, &parse(frame), frame)?;
+        let beforehand = self.nat.peek_inbound(self.now, &parse(frame), frame);
+        let rewrite = self.nat.inbound(self.now, &parse(frame), frame);
+        assert_eq!(rewrite, beforehand, "what a look beforehand says is what happens");
+        let rewrite = rewrite?;
         Ok(rewrite.map(|rewrite| {
             let mut frame = frame.to_vec();
             rewrite.apply(&mut frame, NETWORK, &Offload::default());
@@ -62,7 +68,15 @@ impl Lab {
     }
 
     pub(crate) fn hairpin(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, Denied> {
-        let rewrite = self.nat.hairpin(self.now, &parse(frame), frame)?;
+        let evicted = self.nat.counters().evicted;
+        let beforehand = self.nat.peek_hairpin(self.now, &parse(frame), frame);
+        let rewrite = self.nat.hairpin(self.now, &parse(frame), frame);
+        let is_full = self.nat.counters().evicted > evicted || rewrite.is_err_and(Denied::is_shortage);
+        assert!(
+            rewrite == beforehand || is_full,
+            "what a look beforehand says is what happens, but {rewrite:?}, not {beforehand:?}"
+        );
+        let rewrite = rewrite?;
         Ok(rewrite.map(|rewrite| {
             let mut frame = frame.to_vec();
             rewrite.apply(&mut frame, NETWORK, &Offload::default());
