@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Mac, Tag, TagEdit, VlanId};
+use packet::{Ethernet, Frame, Mac, Tag, TagEdit, VlanId};
 use vxlan::Answer;
 
 use super::conflict::Claims;
@@ -14,7 +14,7 @@ use super::fdb::Fdb;
 use super::place::{Hold, Learned, Place};
 use super::router::Arrival;
 use super::tunnel::Reply;
-use super::{Departure, DropReason, Limiter, Observer, Outputs, Port, PortId, PortSettings, Slots, Step};
+use super::{Departure, DropReason, Limiter, Mode, Observer, Outputs, Port, PortId, PortSettings, Slots, Step};
 use api::{BridgeSpec, ControlFrames, VlanMode};
 
 /// What the datapath needs to know about a bridge.
@@ -78,6 +78,12 @@ const HELD_FLOODS: u32 = 100;
 pub(super) enum Destination {
     Place(Place),
     Everyone,
+}
+
+impl From<Place> for Destination {
+    fn from(place: Place) -> Self {
+        Self::Place(place)
+    }
 }
 
 impl Destination {
@@ -197,11 +203,12 @@ impl Bridge {
         (vlan, source): (VlanId, Mac),
         segments: usize,
         (now, second): (Instant, u32),
+        mode: Mode,
     ) -> Result<(), DropReason> {
         if !self.fdb.is_held(vlan, source, second) {
             return Ok(());
         }
-        self.settings.held_floods.admit_frames(segments, now).then_some(()).ok_or(DropReason::MacMove)
+        self.settings.held_floods.admit_frames(segments, now, mode).then_some(()).ok_or(DropReason::MacMove)
     }
 
     pub(super) fn look_up(&self, vlan: VlanId, destination: Mac) -> Destination {
@@ -209,6 +216,24 @@ impl Bridge {
             return Destination::Everyone;
         }
         self.fdb.find(vlan, destination).map_or(Destination::Everyone, Destination::Place)
+    }
+
+    /// As [`Bridge::look_up`], after a frame was received. In a dry run where its sender is was not learned, but is known all the same.
+    pub(super) fn look_up_after(
+        &self,
+        mode: Mode,
+        received: &Frame,
+        ports: &Slots<Port>,
+        (vlan, destination): (VlanId, Mac),
+    ) -> Destination {
+        let place = Place { port: PortId(received.ingress), peer: received.peer };
+        let is_sender = || {
+            let port = ports.get(place.port.0).filter(|port| self.members.contains(&place.port) && port.learns());
+            let ethernet = Ethernet::parse(received.bytes()).ok().filter(|ethernet| ethernet.source == destination);
+            let from = port.zip(ethernet).and_then(|(port, ethernet)| port.vlans.classify(ethernet.tag).ok());
+            from == Some(vlan) && !self.fdb.is_given(vlan, destination)
+        };
+        if mode == Mode::Dry && is_sender() { place.into() } else { self.look_up(vlan, destination) }
     }
 
     /// Puts a frame, which has this tag, into the queue of every port but its own that carries its VLAN, and is not protected from

@@ -16,7 +16,7 @@ use packet::{Ethernet, IpPacket, VlanId, ethertype, protocol};
 use super::bridge::Bridge;
 use super::conflict::{AddressConflict, Holder, Saying, Speaker};
 use super::router::Router;
-use super::{BridgeId, DropReason, PortId};
+use super::{BridgeId, DropReason, Mode, PortId};
 
 /// Where DHCP's servers and relays speak to its clients (RFC 2131, section 4.1; RFC 8415, section 7.2).
 const DHCP_CLIENTS: u16 = 68;
@@ -123,7 +123,7 @@ impl Claim {
     }
 }
 
-/// Checks what a frame that may pass claims, and takes note of it.
+/// Checks what a frame that may pass claims, and takes note of it, but not in a dry run.
 ///
 /// # Errors
 /// The claim is one that others have.
@@ -131,14 +131,16 @@ pub(super) fn check(
     router: &Router,
     bridge: &mut Bridge,
     who: &Claimant,
-    ethernet: &Ethernet,
-    frame: &[u8],
+    (ethernet, frame): (&Ethernet, &[u8]),
+    mode: Mode,
 ) -> Result<(), DropReason> {
     if is_plain(ethernet.payload, frame) {
         return Ok(());
     }
     let Some(claim) = Claim::of(ethernet, frame)? else { return Ok(()) };
-    note(router, bridge, who, ethernet, claim);
+    if mode == Mode::Live {
+        note(router, bridge, who, ethernet, claim);
+    }
     if let Some(reason) = router.refusal(who, ethernet, claim) {
         return Err(reason);
     }

@@ -156,6 +156,28 @@ impl Fdb {
         if known.seen == now && known.place == place { Learned::Known } else { self.refresh(slot, known, fresh) }
     }
 
+    /// What [`Fdb::learn`] would say now. Nothing changes.
+    pub fn peek_learn(&self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
+        let Some(place) = Packed::new(place) else { return Learned::Known };
+        let key = key(vlan, mac);
+        if self.fixed_at(key).is_some() {
+            return Learned::Known;
+        }
+        let Some(slot) = self.lines.find(key) else { return Learned::News };
+        let (known, mut beside) = (self.lines.entry(slot), self.beside[slot as usize]);
+        let is_moved = known.place != place;
+        let stays_away = match is_moved.then(|| beside.moves.note(now)) {
+            None | Some(Verdict::First | Verdict::Again) => false,
+            Some(Verdict::Hold) => place != beside.home,
+            Some(Verdict::Held) => true,
+        };
+        match (stays_away, is_moved || now.saturating_sub(beside.told) > self.ageing / 4) {
+            (true, _) => Learned::Held,
+            (false, true) => Learned::News,
+            (false, false) => Learned::Known,
+        }
+    }
+
     /// Notes that an address was seen in another second or place than before.
     fn refresh(&mut self, slot: u32, known: Entry, seen: Entry) -> Learned {
         if known.place.port() != seen.place.port() {
@@ -212,6 +234,11 @@ impl Fdb {
             }
             self.fixed.insert(key(vlan, mac), Place { port, peer });
         }
+    }
+
+    /// Whether the user gave an address.
+    pub fn is_given(&self, vlan: VlanId, mac: Mac) -> bool {
+        self.fixed_at(key(vlan, mac)).is_some()
     }
 
     fn fixed_at(&self, key: u64) -> Option<Place> {

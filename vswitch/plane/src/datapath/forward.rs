@@ -11,8 +11,8 @@ use super::router::{Arrival, Attention, Paths, Router};
 use super::run::Run;
 use super::tunnel::Remote;
 use super::{
-    BridgeId, Datapath, Decision, Departure, DropReason, Errand, Fate, Hold, Learned, News, Observer, Outputs, Place, PortId,
-    Slots, Step, Unobserved,
+    BridgeId, Datapath, Decision, Departure, DropReason, Errand, Fate, Hold, Learned, Mode, News, Observer, Outputs, Place,
+    PortId, Slots, Step, Unobserved,
 };
 
 /// What the headers of a frame say. They are read once, as a batch comes in.
@@ -34,7 +34,7 @@ impl Datapath {
     }
 
     /// As [`Datapath::forward`], with an observer. A frame that follows another with the same header takes no steps of its own.
-    pub fn forward_observed(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs, observer: &mut impl Observer) {
+    pub fn forward_observed<O: Observer>(&mut self, now: Instant, batch: &mut Batch, outputs: &mut Outputs, observer: &mut O) {
         self.parse(batch);
         let (second, mut run) = (self.second(now), None::<Run>);
         for index in 0..batch.frames().len() {
@@ -44,8 +44,10 @@ impl Datapath {
                 outputs.settle(None);
                 continue;
             };
-            port.counters.rx_frames += 1;
-            port.counters.rx_bytes += length;
+            if O::MODE == Mode::Live {
+                port.counters.rx_frames += 1;
+                port.counters.rx_bytes += length;
+            }
             if let Some((egress, departure)) = run.as_ref().and_then(|run| run.next(index, frame)) {
                 outputs.push(egress, departure);
                 outputs.settle(Some(Fate::Bridged(egress)));
@@ -56,7 +58,7 @@ impl Datapath {
                 .unwrap_or_else(|reason| (Fate::Dropped(reason), None));
             run = like_it;
             observer.see(index, || Step::Settled(fate));
-            self.settle(ingress, fate, outputs);
+            self.settle(ingress, fate, outputs, O::MODE);
         }
         self.count_late_drops();
     }
@@ -70,7 +72,7 @@ impl Datapath {
             let ingress = PortId(frame.ingress);
             let decided = self.decide_for_another(index, *errand, (now, second), batch, outputs, &mut Unobserved);
             match errand {
-                Errand::Decide => self.settle(ingress, decided.into(), outputs),
+                Errand::Decide => self.settle(ingress, decided.into(), outputs, Mode::Live),
                 Errand::Tell => outputs.settle(None),
             }
         }
@@ -78,8 +80,8 @@ impl Datapath {
     }
 
     /// The one place where it is noted and counted what became of a frame of the batch.
-    fn settle(&mut self, ingress: PortId, fate: Fate, outputs: &mut Outputs) {
-        if let Some(reason) = fate.drop_reason() {
+    fn settle(&mut self, ingress: PortId, fate: Fate, outputs: &mut Outputs, mode: Mode) {
+        if let Some(reason) = fate.drop_reason().filter(|_| mode == Mode::Live) {
             self.count_drops(ingress, reason, 1);
         }
         outputs.settle(Some(fate));
@@ -112,29 +114,32 @@ impl Datapath {
     }
 
     /// Decides about one frame.
-    fn decide(
+    fn decide<O: Observer>(
         &mut self,
         index: usize,
         (now, second): (Instant, u32),
         batch: &mut Batch,
         outputs: &mut Outputs,
-        observer: &mut impl Observer,
+        observer: &mut O,
     ) -> Result<Verdict, DropReason> {
         let received = batch.frames().get(index).ok_or(DropReason::Malformed)?;
         let headers = self.headers.get(index).ok_or(DropReason::Malformed)?;
         let place = Place { port: PortId(received.ingress), peer: received.peer };
         let port = self.ports.get(place.port.0).ok_or(DropReason::NoDestination)?;
         let bridge = self.bridges.get_mut(port.bridge.0).ok_or(DropReason::NoDestination)?;
-        let (ethernet, vlan) = port.admit(received, headers, &bridge.settings, now)?;
+        let (ethernet, vlan) = port.admit(received, headers, &bridge.settings, (now, O::MODE))?;
         let at = Arrival { index, port: place.port, bridge: port.bridge, vlan, ethernet, now, second };
         let guarded = port.guard.is_some();
         observer.see(index, || Step::Admitted { port: at.port, bridge: at.bridge, vlan, guarded });
-        let watched = check_sender(&self.router, bridge, port, &at, received)?;
+        let watched = check_sender(&self.router, bridge, port, (&at, received), O::MODE)?;
         if watched {
             observer.see(index, || Step::ClaimsChecked);
         }
-        if port.remote.as_ref().is_none_or(|remote| remote.learn) {
-            let outcome = learn(bridge, &at, place, &mut self.news, &mut self.holds);
+        if port.learns() {
+            let outcome = match O::MODE {
+                Mode::Live => learn(bridge, &at, place, &mut self.news, &mut self.holds),
+                Mode::Dry => bridge.fdb.peek_learn(vlan, ethernet.source, place, second),
+            };
             observer.see(index, || Step::SourceLearned { mac: ethernet.source, place, outcome });
             if outcome == Learned::Held {
                 return Err(DropReason::MacMove);
@@ -144,12 +149,12 @@ impl Datapath {
         if attention != Attention::None {
             observer.see(index, || Step::ForGateway { alone: attention == Attention::Mine });
         }
-        let destination = bridge.look_up(vlan, ethernet.destination);
+        let destination = bridge.look_up_after(O::MODE, received, &self.ports, (vlan, ethernet.destination));
         if attention != Attention::Mine {
             observer.see(index, || Step::DestinationLookedUp { mac: ethernet.destination, place: destination.place() });
         }
         if attention != Attention::Mine && destination == Destination::Everyone {
-            self.limit_flood(&at, batch, outputs)?;
+            self.limit_flood(&at, batch, outputs, O::MODE)?;
         }
         match attention {
             Attention::None => self.bridge_on(&at, destination, watched, batch, outputs, observer),
@@ -159,15 +164,15 @@ impl Datapath {
     }
 
     /// Checks the limits of a frame that goes to many. If the switch knows the answer to it, the answer is sent and the frame goes no further.
-    fn limit_flood(&self, at: &Arrival, batch: &mut Batch, outputs: &mut Outputs) -> Result<(), DropReason> {
+    fn limit_flood(&self, at: &Arrival, batch: &mut Batch, outputs: &mut Outputs, mode: Mode) -> Result<(), DropReason> {
         let received = batch.frames().get(at.index).ok_or(DropReason::Malformed)?;
         let (ethernet, segments) = (&at.ethernet, received.segments());
         if !ethernet.destination.is_group() {
             let port = self.ports.get(at.port.0).ok_or(DropReason::NoDestination)?;
-            port.admit_flood(segments, at.now)?;
+            port.admit_flood(segments, at.now, mode)?;
         }
         let bridge = self.bridges.get(at.bridge.0).ok_or(DropReason::NoDestination)?;
-        bridge.admit_flood((at.vlan, ethernet.source), segments, (at.now, at.second))?;
+        bridge.admit_flood((at.vlan, ethernet.source), segments, (at.now, at.second), mode)?;
         let neighbor = |address| self.router.confirmed(at.bridge, at.vlan, address, at.second);
         match bridge.answer(at, received.bytes(), &self.ports, neighbor) {
             Some(reply) => {
@@ -287,7 +292,13 @@ impl Datapath {
 }
 
 /// Checks that the sender of a frame may have the addresses that it claims. Returns whether claims are watched on this bridge at all.
-fn check_sender(router: &Router, bridge: &mut Bridge, port: &Port, at: &Arrival, received: &Frame) -> Result<bool, DropReason> {
+fn check_sender(
+    router: &Router,
+    bridge: &mut Bridge,
+    port: &Port,
+    (at, received): (&Arrival, &Frame),
+    mode: Mode,
+) -> Result<bool, DropReason> {
     if router.has_mac(at.bridge, at.ethernet.source) {
         return Err(DropReason::InvalidSource);
     }
@@ -295,7 +306,7 @@ fn check_sender(router: &Router, bridge: &mut Bridge, port: &Port, at: &Arrival,
     if watched {
         let who =
             Claimant { bridge: at.bridge, vlan: at.vlan, port: at.port, second: at.second, is_station: port.is_station() };
-        claim::check(router, bridge, &who, &at.ethernet, received.bytes())?;
+        claim::check(router, bridge, &who, (&at.ethernet, received.bytes()), mode)?;
     }
     Ok(watched)
 }

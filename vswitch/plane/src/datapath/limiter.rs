@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use api::Rate;
 
+use super::Mode;
+
 /// What may pass at once after a quiet time, in bytes, however small the rate is: two super-frames.
 const LEAST_BURST: u64 = 128 << 10;
 /// What may pass at once after a quiet time, in time at the full rate. TCP that has lost the end of a burst is silent for 200 ms or more
@@ -61,25 +63,25 @@ impl Limiter {
         old.filter(|old| set == Some(*old)).or(set).cloned()
     }
 
-    /// Whether a frame of so many bytes may pass; if so it is counted.
-    pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant) -> bool {
-        self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now)
+    /// Whether a frame of so many bytes may pass; if so it is counted, unless it passes in a dry run only.
+    pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant, mode: Mode) -> bool {
+        self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now, mode)
     }
 
-    /// Whether so many frames, which are one super-frame, may pass; if so they are counted. A super-frame of more frames than a burst has
-    /// passes when nothing passed for a second.
-    pub(super) fn admit_frames(&self, frames: usize, now: Instant) -> bool {
-        self.admit(time((frames as u64).max(1), self.per_second).min(self.burst), now)
+    /// Whether so many frames, which are one super-frame, may pass; if so they are counted, as bytes are. A super-frame of more frames than a
+    /// burst has passes when nothing passed for a second.
+    pub(super) fn admit_frames(&self, frames: usize, now: Instant, mode: Mode) -> bool {
+        self.admit(time((frames as u64).max(1), self.per_second).min(self.burst), now, mode)
     }
 
-    fn admit(&self, cost: u64, now: Instant) -> bool {
+    fn admit(&self, cost: u64, now: Instant, mode: Mode) -> bool {
         let now = nanoseconds(now.saturating_duration_since(self.began));
         let ahead = now.saturating_add(self.burst);
-        let passed = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
-            let due = due.max(now).saturating_add(cost);
-            (due <= ahead).then_some(due)
-        });
-        passed.is_ok()
+        let after = |due: u64| Some(due.max(now).saturating_add(cost)).filter(|due| *due <= ahead);
+        match mode {
+            Mode::Live => self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok(),
+            Mode::Dry => after(self.due.load(Ordering::Relaxed)).is_some(),
+        }
     }
 }
 
@@ -114,12 +116,17 @@ mod tests {
     fn a_burst_passes_and_then_the_rate() {
         let start = Instant::now();
         let limiter = limiter("80mbit", start);
-        let burst = (0..10_000).filter(|_| limiter.admit_bytes(1000, start)).count();
+        let burst = (0..10_000).filter(|_| limiter.admit_bytes(1000, start, Mode::Live)).count();
         assert_eq!(burst, 3000, "three tenths of a second at 10 MB/s");
-        let passed = (1..=20_000).filter(|step| limiter.admit_bytes(1000, start + Duration::from_micros(50 * step))).count();
+        let passed =
+            (1..=20_000).filter(|step| limiter.admit_bytes(1000, start + Duration::from_micros(50 * step), Mode::Live)).count();
         assert_eq!(passed, 10_000, "one second at 10 MB/s");
         let later = start + Duration::from_secs(3600);
-        assert_eq!((0..10_000).filter(|_| limiter.admit_bytes(1000, later)).count(), 3000, "quiet time is not saved up");
+        assert_eq!(
+            (0..10_000).filter(|_| limiter.admit_bytes(1000, later, Mode::Live)).count(),
+            3000,
+            "quiet time is not saved up"
+        );
     }
 
     #[test]
@@ -127,63 +134,63 @@ mod tests {
         let start = Instant::now();
         for passed in [0, 500, 2999, 3000] {
             let old = limiter("80mbit", start);
-            (0..passed).for_each(|_| assert!(old.admit_bytes(1000, start)));
+            (0..passed).for_each(|_| assert!(old.admit_bytes(1000, start, Mode::Live)));
             let now = start + Duration::from_millis(100);
             let later = now + Duration::from_secs(1000);
             let new = limiter("80mbit", later).with_debt(old.debt(now));
-            let count = |limiter: &Limiter, at| (0..10_000).filter(|_| limiter.admit_bytes(1000, at)).count();
+            let count = |limiter: &Limiter, at| (0..10_000).filter(|_| limiter.admit_bytes(1000, at, Mode::Live)).count();
             assert_eq!(count(&new, later), count(&old, now), "{passed}");
         }
         let most = limiter("80mbit", start).with_debt(Duration::from_secs(3600));
-        assert!(most.admit_bytes(1000, start + Duration::from_millis(1)), "nonsense is no more than a burst");
+        assert!(most.admit_bytes(1000, start + Duration::from_millis(1), Mode::Live), "nonsense is no more than a burst");
     }
 
     #[test]
     fn a_small_rate_lets_super_frames_pass() {
         let start = Instant::now();
         let limiter = limiter("8kbit", start);
-        assert_eq!((0..10).filter(|_| limiter.admit_bytes(65_536, start)).count(), 2);
-        assert!(!limiter.admit_bytes(1, start + Duration::from_micros(500)));
-        assert!(limiter.admit_bytes(1, start + Duration::from_millis(1)), "a byte each millisecond");
+        assert_eq!((0..10).filter(|_| limiter.admit_bytes(65_536, start, Mode::Live)).count(), 2);
+        assert!(!limiter.admit_bytes(1, start + Duration::from_micros(500), Mode::Live));
+        assert!(limiter.admit_bytes(1, start + Duration::from_millis(1), Mode::Live), "a byte each millisecond");
     }
 
     #[test]
     fn what_is_dropped_is_not_counted() {
         let start = Instant::now();
         let limiter = limiter("8kbit", start);
-        assert!(limiter.admit_bytes(131_000, start));
-        assert!((0..1000).all(|_| !limiter.admit_bytes(1000, start)));
-        assert!(limiter.admit_bytes(72, start));
+        assert!(limiter.admit_bytes(131_000, start, Mode::Live));
+        assert!((0..1000).all(|_| !limiter.admit_bytes(1000, start, Mode::Live)));
+        assert!(limiter.admit_bytes(72, start, Mode::Live));
     }
 
     #[test]
     fn the_far_future_does_not_overflow() {
         let start = Instant::now();
         let far = start + Duration::from_secs(1 << 40);
-        assert!(limiter("1tbit", start).admit_bytes(1500, far));
-        assert!(Limiter::of_frames(u32::MAX, start).admit_frames(1, far));
+        assert!(limiter("1tbit", start).admit_bytes(1500, far, Mode::Live));
+        assert!(Limiter::of_frames(u32::MAX, start).admit_frames(1, far, Mode::Live));
     }
 
     #[test]
     fn a_burst_of_one_second_passes_and_then_so_many_frames_a_second() {
         let start = Instant::now();
         let limit = Limiter::of_frames(100, start);
-        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, start)).count(), 100);
-        assert!(!limit.admit_frames(1, start + Duration::from_millis(9)));
-        assert!(limit.admit_frames(1, start + Duration::from_millis(10)));
+        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, start, Mode::Live)).count(), 100);
+        assert!(!limit.admit_frames(1, start + Duration::from_millis(9), Mode::Live));
+        assert!(limit.admit_frames(1, start + Duration::from_millis(10), Mode::Live));
         let later = start + Duration::from_secs(3600);
-        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, later)).count(), 100, "quiet time is not saved up");
+        assert_eq!((0..1000).filter(|_| limit.admit_frames(1, later, Mode::Live)).count(), 100, "quiet time is not saved up");
     }
 
     #[test]
     fn a_super_frame_counts_as_its_segments() {
         let start = Instant::now();
         let limit = Limiter::of_frames(100, start);
-        assert_eq!((0..10).filter(|_| limit.admit_frames(40, start)).count(), 2);
-        assert!(limit.admit_frames(20, start) && !limit.admit_frames(1, start));
+        assert_eq!((0..10).filter(|_| limit.admit_frames(40, start, Mode::Live)).count(), 2);
+        assert!(limit.admit_frames(20, start, Mode::Live) && !limit.admit_frames(1, start, Mode::Live));
         let later = |millis| start + Duration::from_millis(millis);
-        assert!(!limit.admit_frames(200, later(900)));
-        assert!(limit.admit_frames(200, later(1000)), "as much as ever will be there");
-        assert!(!limit.admit_frames(1, later(1000)));
+        assert!(!limit.admit_frames(200, later(900), Mode::Live));
+        assert!(limit.admit_frames(200, later(1000), Mode::Live), "as much as ever will be there");
+        assert!(!limit.admit_frames(1, later(1000), Mode::Live));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The path is generic over the observer. It is compiled once for [`Unobserved`], without any trace of the steps, and once for each other
 //! observer. An observer changes nothing: what it sees is the way that the frame goes anyway.
+//!
+//! In a dry run ([`Mode::Dry`]) a frame takes the same way through the same code, but leaves no mark: tables are looked at and not changed, limits
+//! are not used up, nothing is counted, and nothing goes to the services. What it would make the switch send is in the outputs.
 
 use std::net::IpAddr;
 
@@ -9,8 +12,20 @@ use packet::{Mac, TagEdit, VlanId};
 
 use super::{BridgeId, Fate, Learned, Place, PortId};
 
+/// Whether frames go their way, or only show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They change what frames change.
+    Live,
+    /// They change nothing.
+    Dry,
+}
+
 /// Sees what happens to frames.
 pub trait Observer {
+    /// Whether what it sees happens.
+    const MODE: Mode = Mode::Live;
+
     /// Takes note of one step of a frame, which is known by its place in the batch. Frames that the switch makes itself have places behind
     /// those that came in.
     fn see(&mut self, frame: usize, step: impl FnOnce() -> Step);

@@ -8,7 +8,7 @@ use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
 use super::forward::Headers;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
-use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Limiter};
+use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Limiter, Mode};
 use api::ControlFrames;
 
 #[derive(Debug)]
@@ -32,6 +32,11 @@ impl Port {
         self.guard.is_none() && self.send_rate.is_none()
     }
 
+    /// Whether its frames teach where their senders are.
+    pub(super) fn learns(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| remote.learn)
+    }
+
     /// Whether it leads to a station, and not to another network.
     pub(super) const fn is_station(&self) -> bool {
         self.owner.is_none() && self.remote.is_none()
@@ -43,7 +48,7 @@ impl Port {
         frame: &Frame,
         headers: &Headers,
         bridge: &BridgeSettings,
-        now: Instant,
+        (now, mode): (Instant, Mode),
     ) -> Result<(Ethernet, VlanId), DropReason> {
         if self.down {
             return Err(DropReason::PortDown);
@@ -66,18 +71,18 @@ impl Port {
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
         }
-        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now)) {
+        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now, mode)) {
             return Err(DropReason::SendRate);
         }
         if ethernet.destination.is_group() {
-            self.admit_flood(frame.segments(), now)?;
+            self.admit_flood(frame.segments(), now, mode)?;
         }
         Ok((ethernet, vlan))
     }
 
     /// Whether one more frame, or super-frame of so many segments, may go to many: to a group, or to a station not known.
-    pub(super) fn admit_flood(&self, segments: usize, now: Instant) -> Result<(), DropReason> {
-        let admitted = self.broadcast_limit.as_ref().is_none_or(|limit| limit.admit_frames(segments, now));
+    pub(super) fn admit_flood(&self, segments: usize, now: Instant, mode: Mode) -> Result<(), DropReason> {
+        let admitted = self.broadcast_limit.as_ref().is_none_or(|limit| limit.admit_frames(segments, now, mode));
         admitted.then_some(()).ok_or(DropReason::StormLimit)
     }
 }

@@ -45,7 +45,12 @@ impl Lab {
         batch.set_ingress(port);
         batch.push(frame, offload);
         let mut outputs = Outputs::new();
+        let beforehand = self.datapath.dry_run(self.now, PortId(port).into(), frame, offload);
         self.datapath.forward(self.now, &mut batch, &mut outputs);
+        assert_eq!(
+            beforehand.map(|dry| (Some(dry.fate), queues(&dry.outputs))),
+            outputs.fates()[0].map(|fate| (Some(fate), queues(&outputs)))
+        );
         match outputs.dropped().next() {
             Some((_, reason)) => Err(reason),
             None => Ok(outputs.used().iter().flat_map(|port| outputs.queue(*port).iter().map(|d| (port.0, d.edit))).collect()),
@@ -60,6 +65,11 @@ impl Lab {
     fn drops(&self, port: u32, reason: DropReason) -> u64 {
         self.datapath.counters(PortId(port)).unwrap().drops(reason)
     }
+}
+
+/// What leaves where.
+fn queues(outputs: &Outputs) -> Vec<(PortId, Vec<Departure>)> {
+    outputs.used().iter().map(|port| (*port, outputs.queue(*port).to_vec())).collect()
 }
 
 fn frame(source: u64, destination: u64, tag: Option<u16>, payload: usize) -> Vec<u8> {
@@ -432,7 +442,7 @@ fn various() -> Lab {
     lab.set(3, PortSettings { guard, protected: true, ..PortSettings::on(BridgeId(0)) });
     let limiter = Limiter::of_bytes("8kbit".parse().unwrap(), lab.now);
     // Only a little is left of what may pass.
-    assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now)));
+    assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now, Mode::Live)));
     let send_rate = Some(Arc::new(limiter));
     lab.set(4, PortSettings { send_rate, protected: true, ..PortSettings::on(BridgeId(0)) });
     let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() });

@@ -28,10 +28,17 @@ impl Tickets {
 
     /// A ticket for one more frame, if the port may have it.
     pub fn take(&mut self, port: PortId) -> Option<Ticket> {
+        if !self.has_one_for(port) {
+            return None;
+        }
         let own = self.ports.get_or_insert_with(port.0, Arc::default);
+        Some(Ticket { all: Arc::clone(&self.all), port: Arc::clone(own) })
+    }
+
+    /// Whether the port may have one more.
+    pub fn has_one_for(&self, port: PortId) -> bool {
         let used = |count: &Arc<()>| Arc::strong_count(count) - 1;
-        may_have_another(used(own), used(&self.all), Self::MOST)
-            .then(|| Ticket { all: Arc::clone(&self.all), port: Arc::clone(own) })
+        may_have_another(self.ports.get(port.0).map_or(0, used), used(&self.all), Self::MOST)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Lost<T> {
     pub fragments: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Parts {
     payload: Vec<u8>,
     /// Where the fragments that came begin and end, in no order.
@@ -87,6 +87,15 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
             Some(Ok(false)) | None => {}
         }
         added
+    }
+
+    /// What [`Reassembly::add`] would say now, but for the packets that would be given up. Nothing changes.
+    pub fn peek(&self, origin: T, frame: &[u8], ip: &IpPacket, fragment: Fragment) -> Added<T> {
+        let number = self.packets.find(&(origin, ip.key_of(fragment)));
+        let mut parts = number.and_then(|number| self.packets.get(number)).map(|row| row.value.clone()).unwrap_or_default();
+        let added = parts.add(frame.get(fragment.data..ip.end).unwrap_or_default(), fragment);
+        let whole = matches!(added, Ok(true)).then(|| put_together(ip, &parts)).flatten();
+        Added { whole, contradicts: added.is_err(), lost: Vec::new() }
     }
 
     fn give_up(&mut self, number: usize) -> Option<Lost<T>> {

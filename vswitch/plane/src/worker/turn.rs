@@ -8,7 +8,7 @@ use packet::{Batch, Packet, Queued};
 use super::capture::{nanoseconds, show_lost, show_sent};
 use super::command::Handover;
 use super::{Event, Worker};
-use crate::datapath::{DropReason, Errand, PortId};
+use crate::datapath::{DropReason, Errand, Mode, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
 
 /// What sending a queue came to.
@@ -104,7 +104,7 @@ impl Worker {
         let (mut list, mut held_back) = (List::new(), List::new());
         for departure in self.outputs.queue(id) {
             let Some(frame) = self.batch.frames().get(departure.frame) else { continue };
-            let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now));
+            let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
             let list = if is_admitted { &mut list } else { &mut held_back };
             let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }

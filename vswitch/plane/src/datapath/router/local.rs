@@ -12,7 +12,9 @@ use super::interface::{Interface, Way};
 use super::message::{self, Envelope, Problem};
 use super::neighbor::Pending;
 use super::oversize::finish;
-use super::{Arrival, BridgeId, Decision, DropReason, ERRORS, Fate, Limiter, Observer, Paths, Plan, PortId, Router, Side};
+use super::{
+    Arrival, BridgeId, Decision, DropReason, ERRORS, Fate, Limiter, Mode, Observer, Paths, Plan, PortId, Router, Side,
+};
 use crate::datapath::Ticket;
 
 /// A frame for the services, of a gateway or of containers that ask for an address, which run on the control side.
@@ -78,6 +80,9 @@ impl Router {
 
     /// Learns a neighbour and sends what waited for it, in order. Returns whether the router keeps it in its table.
     fn heard(&mut self, at: &Arrival, address: IpAddr, mac: Mac, welcome: bool, paths: &mut Paths<'_, impl Observer>) -> bool {
+        if paths.is_dry() {
+            return self.neighbors.would_learn(at.bridge, address, welcome);
+        }
         for pending in self.neighbors.learn(at.bridge, address, mac, welcome, at.second) {
             self.release(pending, mac, paths);
         }
@@ -239,6 +244,10 @@ impl Router {
     /// Hands the frame to the services, which know nothing of super-frames and unfinished checksums.
     pub(super) fn punt(&mut self, at: &Arrival, paths: &Paths<'_, impl Observer>) -> Decision {
         let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
+        if paths.is_dry() {
+            let has_room = self.tickets.has_one_for(at.port);
+            return has_room.then_some(Fate::Punted).ok_or(DropReason::QueueFull);
+        }
         let vlan = Some(at.vlan);
         let mut result = Ok(Fate::Punted);
         finish(frame, &mut |segment| match self.tickets.take(at.port) {
@@ -283,7 +292,13 @@ impl Router {
         if !quotable || is_icmp_error(packet, paths.bytes(at.index)) {
             return;
         }
-        if !self.errors.get_or_insert_with(at.bridge.0, || Limiter::of_frames(ERRORS, at.now)).admit_frames(1, at.now) {
+        let may_say = if paths.is_dry() {
+            self.errors.get(at.bridge.0).is_none_or(|limit| limit.admit_frames(1, at.now, Mode::Dry))
+        } else {
+            let limit = self.errors.get_or_insert_with(at.bridge.0, || Limiter::of_frames(ERRORS, at.now));
+            limit.admit_frames(1, at.now, Mode::Live)
+        };
+        if !may_say {
             return;
         }
         let from = (interface.settings.mac, source);

@@ -48,7 +48,7 @@ pub(super) use paths::Paths;
 
 use super::claim::{Claim, Claimant};
 use super::forward::Headers;
-use super::{BridgeId, Decision, DropReason, Fate, Kept, LateDrop, Limiter, Observer, PortId, Slots, Tickets, Wait};
+use super::{BridgeId, Decision, DropReason, Fate, Kept, LateDrop, Limiter, Mode, Observer, PortId, Slots, Tickets, Wait};
 use crate::fragments::Reassembly;
 use clients::Clients;
 use early::Early;

@@ -142,6 +142,22 @@ impl Neighbors {
         Some(known.mac)
     }
 
+    /// As [`Neighbors::find`], of a packet that is not sent.
+    pub(super) fn peek(&self, bridge: BridgeId, address: IpAddr) -> Option<Mac> {
+        self.tables.get(bridge.0)?.known.get(&address).map(|known| known.mac)
+    }
+
+    /// Whether [`Neighbors::ask`] would have the address asked for: no packet waits for it yet.
+    pub(super) fn would_ask(&self, bridge: BridgeId, address: IpAddr) -> bool {
+        self.tables.get(bridge.0).is_none_or(|table| !table.unresolved.contains_key(&address))
+    }
+
+    /// Whether [`Neighbors::learn`] would note what a neighbour says about itself.
+    pub(super) fn would_learn(&self, bridge: BridgeId, address: IpAddr, welcome: bool) -> bool {
+        let has = |table: &Table| table.known.contains_key(&address) || table.unresolved.contains_key(&address);
+        welcome || self.tables.get(bridge.0).is_some_and(has)
+    }
+
     /// The MAC address of a neighbour, if there is no doubt about it.
     pub(super) fn confirmed(&self, bridge: BridgeId, address: IpAddr, now: u32) -> Option<Mac> {
         let known = self.tables.get(bridge.0)?.known.get(&address)?;

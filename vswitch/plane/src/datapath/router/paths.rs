@@ -3,7 +3,7 @@
 use packet::{Batch, Ethernet, Frame, Mac, Offload, Tag, VlanId};
 
 use crate::datapath::bridge::{Bridge, Destination};
-use crate::datapath::{BridgeId, Departure, DropReason, Observer, Outputs, Place, Port, Slots, Step};
+use crate::datapath::{BridgeId, Departure, DropReason, Mode, Observer, Outputs, Place, Port, Slots, Step};
 
 /// What the router uses of the rest of the datapath: the batch, and the ways out.
 pub(in crate::datapath) struct Paths<'a, O> {
@@ -15,6 +15,11 @@ pub(in crate::datapath) struct Paths<'a, O> {
 }
 
 impl<O: Observer> Paths<'_, O> {
+    /// Whether nothing may change: see [`Mode`].
+    pub(super) const fn is_dry(&self) -> bool {
+        matches!(O::MODE, Mode::Dry)
+    }
+
     pub(super) fn frame(&self, index: usize) -> Option<&Frame> {
         self.batch.frames().get(index)
     }
@@ -50,7 +55,11 @@ impl<O: Observer> Paths<'_, O> {
     ) -> Result<(), DropReason> {
         let bridge = self.bridges.get(bridge.0).ok_or(DropReason::NoRoute)?;
         let (vlan, tag) = place;
-        if let Destination::Place(Place { port: id, peer }) = bridge.look_up(vlan, destination) {
+        let there = match self.batch.frames().first() {
+            Some(received) => bridge.look_up_after(O::MODE, received, self.ports, (vlan, destination)),
+            None => bridge.look_up(vlan, destination),
+        };
+        if let Destination::Place(Place { port: id, peer }) = there {
             let port = self.ports.get(id.0).ok_or(DropReason::NoDestination)?;
             let edit = port.vlans.egress(vlan, tag).ok_or(DropReason::NoDestination)?;
             self.observer.see(index, || Step::Queued { port: id, edit, peer });

@@ -23,6 +23,10 @@ impl Router {
         received: Decision,
         paths: &mut Paths<'_, impl Observer>,
     ) -> Decision {
+        if paths.is_dry() {
+            let is_early = received == Err(DropReason::NatFragmentBeforeFirst);
+            return if is_early { Ok(Fate::Waiting(Wait::Fragments)) } else { received };
+        }
         if received == Err(DropReason::NatFragmentBeforeFirst) {
             let frame = paths.frame(at.index).ok_or(DropReason::Malformed)?;
             let displaced = self.early.keep(at, packet, frame);
@@ -101,10 +105,14 @@ impl Router {
         let own = self.interfaces.get(at.bridge).is_some_and(|interface| interface.has(packet.destination));
         let frame = paths.bytes(at.index);
         match self.nat_mut(at.bridge) {
-            Some(nat) if own => match seen(at.bridge, nat.inbound(at.now, packet, frame)?, at, paths) {
-                Some(nat) => self.send_on(at, packet, Some(nat), paths),
-                None => self.receive_local(at, packet, None, paths),
-            },
+            Some(nat) if own => {
+                let rewrite =
+                    if paths.is_dry() { nat.peek_inbound(at.now, packet, frame) } else { nat.inbound(at.now, packet, frame) };
+                match seen(at.bridge, rewrite?, at, paths) {
+                    Some(nat) => self.send_on(at, packet, Some(nat), paths),
+                    None => self.receive_local(at, packet, None, paths),
+                }
+            }
             Some(_) => Err(DropReason::NoSession),
             None => self.send_on(at, packet, None, paths),
         }
@@ -122,7 +130,12 @@ impl Router {
         let Some(uplink) = uplink else { return Ok(None) };
         let external = self.interfaces.get(uplink).is_some_and(|interface| interface.has(packet.destination));
         match self.nat_mut(uplink).filter(|_| external) {
-            Some(nat) => Ok(seen(uplink, nat.hairpin(at.now, packet, paths.bytes(at.index))?, at, paths)),
+            Some(nat) => {
+                let frame = paths.bytes(at.index);
+                let rewrite =
+                    if paths.is_dry() { nat.peek_hairpin(at.now, packet, frame) } else { nat.hairpin(at.now, packet, frame) };
+                Ok(seen(uplink, rewrite?, at, paths))
+            }
             None => Ok(None),
         }
     }
@@ -184,20 +197,18 @@ impl Router {
         way: Way,
         paths: &mut Paths<'_, impl Observer>,
     ) -> Result<Option<nat::Rewrite>, DropReason> {
-        match self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) {
-            Some(nat) => match nat.outbound(at.now, packet, paths.bytes(at.index)) {
-                Ok(rewrite) => {
-                    paths.observer.see(at.index, || Step::Translated { uplink: way.egress, rewrite: Some(rewrite) });
-                    Ok(Some(rewrite))
+        let Some(nat) = self.nat_mut(way.egress).filter(|_| way.egress != at.bridge) else { return Ok(None) };
+        let frame = paths.bytes(at.index);
+        let rewrite =
+            if paths.is_dry() { nat.peek_outbound(at.now, packet, frame) } else { nat.outbound(at.now, packet, frame) };
+        match rewrite {
+            Ok(rewrite) => Ok(seen(way.egress, Some(rewrite), at, paths)),
+            Err(denied) => {
+                if denied.is_shortage() {
+                    self.complain(at, packet, Problem::Prohibited, paths);
                 }
-                Err(denied) => {
-                    if denied.is_shortage() {
-                        self.complain(at, packet, Problem::Prohibited, paths);
-                    }
-                    Err(denied.into())
-                }
-            },
-            None => Ok(None),
+                Err(denied.into())
+            }
         }
     }
 
@@ -211,24 +222,29 @@ impl Router {
         paths: &mut Paths<'_, impl Observer>,
     ) -> Decision {
         let Way { egress, next_hop } = plan.way;
-        let mac = self.mac_of(egress, next_hop, at.second);
+        let mac = self.mac_of(egress, next_hop, at.second, paths.is_dry());
         paths.observer.see(index, || Step::NeighborLookedUp { bridge: egress, address: next_hop, mac });
         if let Some(mac) = mac {
             return self.launch(index, plan, (packet, at.ethernet.tag), mac, paths);
         }
-        let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
-        let pending = Pending { frame: frame.into(), plan };
-        let asked = self.neighbors.ask(egress, next_hop, pending, at.second);
-        self.late_drops.extend(asked.displaced.into_iter().map(Pending::unresolved));
-        if asked.solicit {
+        let solicit = if paths.is_dry() {
+            self.neighbors.would_ask(egress, next_hop)
+        } else {
+            let frame = paths.frame(index).ok_or(DropReason::Malformed)?;
+            let asked = self.neighbors.ask(egress, next_hop, Pending { frame: frame.into(), plan }, at.second);
+            self.late_drops.extend(asked.displaced.into_iter().map(Pending::unresolved));
+            asked.solicit
+        };
+        if solicit {
             self.solicit(egress, next_hop, None, paths);
         }
         Ok(Fate::Waiting(Wait::Neighbor))
     }
 
-    pub(super) fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32) -> Option<Mac> {
+    fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32, dry: bool) -> Option<Mac> {
         match self.interfaces.get(egress)?.settings.side {
             Side::Outside { translation: Translation::Host(mac), .. } => Some(mac),
+            _ if dry => self.neighbors.peek(egress, next_hop),
             _ => self.neighbors.find(egress, next_hop, second),
         }
     }

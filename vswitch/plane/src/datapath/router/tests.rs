@@ -40,6 +40,15 @@ struct Lab {
 #[derive(Debug, PartialEq, Eq)]
 struct Left(PortId, Vec<u8>);
 
+/// What leaves, in the order of the ports.
+fn leaves(outputs: &Outputs, batch: &Batch) -> Vec<Left> {
+    let of = |port: &PortId| {
+        let port = *port;
+        outputs.queue(port).iter().map(move |departure| Left(port, batch.frames()[departure.frame].bytes().to_vec()))
+    };
+    outputs.used().iter().flat_map(of).collect()
+}
+
 fn gateway(number: u8) -> Mac {
     Mac([2, 0, 0, 0, 1, number])
 }
@@ -104,10 +113,20 @@ impl Lab {
     }
 
     fn send_with(&mut self, port: PortId, frame: &[u8], offload: Offload) -> Vec<Left> {
+        let beforehand = self.datapath.dry_run(self.now, port.into(), frame, offload).unwrap();
         self.batch.set_ingress(port.0);
         self.batch.push(frame, offload);
         self.datapath.forward(self.now, &mut self.batch, &mut self.outputs);
-        self.collect()
+        let fate = self.outputs.fates()[0];
+        let left = self.collect();
+        let foretold = leaves(&beforehand.outputs, &beforehand.batch);
+        assert_eq!(
+            (Some(beforehand.fate), beforehand.steps.last().map(|(_, step)| step)),
+            (fate, fate.map(crate::datapath::Step::Settled).as_ref())
+        );
+        // What had waited may leave behind it.
+        assert!(left.starts_with(&foretold), "{foretold:?} was foretold, and {left:?} left");
+        left
     }
 
     fn send(&mut self, port: PortId, frame: &[u8]) -> Vec<Left> {
@@ -116,12 +135,7 @@ impl Lab {
 
     fn collect(&mut self) -> Vec<Left> {
         self.outputs.act(&mut self.batch);
-        let mut left = Vec::new();
-        for port in self.outputs.used() {
-            for departure in self.outputs.queue(*port) {
-                left.push(Left(*port, self.batch.frames()[departure.frame].bytes().to_vec()));
-            }
-        }
+        let left = leaves(&self.outputs, &self.batch);
         self.outputs.clear();
         self.batch.clear();
         left

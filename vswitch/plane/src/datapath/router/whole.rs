@@ -17,7 +17,12 @@ impl Router {
         uplink: Option<BridgeId>,
         paths: &mut Paths<'_, impl Observer>,
     ) -> Decision {
-        let added = self.fragments.add((at.bridge, at.port), paths.bytes(at.index), packet, fragment, at.now);
+        let (origin, bytes) = ((at.bridge, at.port), paths.bytes(at.index));
+        let added = if paths.is_dry() {
+            self.fragments.peek(origin, bytes, packet, fragment)
+        } else {
+            self.fragments.add(origin, bytes, packet, fragment, at.now)
+        };
         self.lose(added.lost);
         if added.contradicts {
             return Err(DropReason::FragmentForGateway);
@@ -54,8 +59,11 @@ impl Router {
         if self.scratch.len() <= ETHERNET_HEADER + mtu {
             return paths.emit(bridge, vlan, &self.scratch);
         }
-        self.identification = self.identification.wrapping_add(1);
-        let pieces = fragments::cut(&self.scratch, mtu, self.identification);
+        let identification = self.identification.wrapping_add(1);
+        if !paths.is_dry() {
+            self.identification = identification;
+        }
+        let pieces = fragments::cut(&self.scratch, mtu, identification);
         pieces.iter().try_for_each(|piece| paths.emit(bridge, vlan, piece))
     }
 }
