@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use packet::{Batch, Capabilities, Egress, Ethernet, Frame, IpPacket, Mac, Offload, Queued, VlanId};
-use api::{ControlFrames, VlanMode};
+use api::{ControlFrames, FrameRate, PortPolicy, VlanMode};
 use plane::datapath::{
-    BridgeId, BridgeSettings, Datapath, Departure, Errand, GatewaySettings, Guard, Limiter, Outputs, PortId, PortSettings, Side, Translation,
+    BridgeId, BridgeSettings, Datapath, Departure, Errand, GatewaySettings, Guard, Outputs, PortId, PortSettings, Side, Translation,
 };
 
 #[derive(Arbitrary, Debug)]
@@ -351,8 +350,9 @@ fuzz_target!(|steps: Vec<Step>| {
                     (native, Ok(vlan)) => VlanMode::Trunk { allowed: vec![vlan], native: native.ok() },
                 };
                 let guard = guard.then(|| Guard { mac: Mac([2, 0, 0, 0, 0, port]), addresses: vec![[10, 0, 0, port].into()] });
-                let broadcast_limit = limit.map(|limit| Arc::new(Limiter::of_frames(u32::from(limit) + 1, now)));
-                let settings = PortSettings { vlans, guard, broadcast_limit, ..PortSettings::on(BridgeId(bridge.into())) };
+                let broadcast_limit = limit.and_then(|limit| FrameRate::new(u32::from(limit) + 1));
+                let policy = PortPolicy { broadcast_limit, ..PortPolicy::default() };
+                let settings = PortSettings { vlans, guard, ..PortSettings::on(BridgeId(bridge.into())).under(policy, now) };
                 if bridges[usize::from(bridge)] {
                     bench.datapath.set_port(PortId(port.into()), &settings);
                     bench.ports.insert(port, bridge);

@@ -1,6 +1,7 @@
 //! Rates of traffic as users write them, such as `10mbit`. Port specifications hold them, and the limiters of the data plane are made from them.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -11,34 +12,6 @@ use super::read::{Raw, Read};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rate(u64);
-
-/// Another limit, or none any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RateChange {
-    /// No limit.
-    None,
-    /// This one.
-    To(Rate),
-}
-
-impl RateChange {
-    /// The limit from now on.
-    pub const fn rate(self) -> Option<Rate> {
-        match self {
-            Self::None => None,
-            Self::To(rate) => Some(rate),
-        }
-    }
-}
-
-impl FromStr for RateChange {
-    type Err = RateError;
-
-    fn from_str(text: &str) -> Result<Self, RateError> {
-        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::To) }
-    }
-}
 
 /// Not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +79,43 @@ impl From<Rate> for String {
     }
 }
 
+/// A number of frames a second, 1 to 4294967295.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameRate(NonZeroU32);
+
+impl FrameRate {
+    /// So many frames a second; `None`: not even one.
+    pub const fn new(frames: u32) -> Option<Self> {
+        match NonZeroU32::new(frames) {
+            Some(frames) => Some(Self(frames)),
+            None => None,
+        }
+    }
+
+    /// Frames in a second.
+    pub const fn frames(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for FrameRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
+impl Read for FrameRate {
+    fn read(raw: Raw) -> Result<Self, String> {
+        let number = i64::read(raw)?;
+        match u32::try_from(number).map(Self::new) {
+            Ok(Some(rate)) => Ok(rate),
+            Ok(None) => Err("is 0, which would cut off ARP: use 1 or more frames a second, or leave it out".to_owned()),
+            Err(_) => Err(format!("is {number}, out of range: use 1 to 4294967295 frames a second, or leave it out")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +128,6 @@ mod tests {
         }
         assert_eq!("1000000".parse::<Rate>().unwrap().to_string(), "1mbit");
         assert_eq!("10MBit".parse::<Rate>().unwrap().to_string(), "10mbit");
-    }
-
-    #[test]
-    fn a_limit_can_be_lifted() {
-        assert_eq!("none".parse::<RateChange>().unwrap().rate(), None);
-        assert_eq!("1mbit".parse::<RateChange>().unwrap().rate(), "1mbit".parse().ok());
-        assert!("0".parse::<RateChange>().is_err());
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::IpNet;
-use packet::{Mac, VlanId};
+use packet::Mac;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::read::{Raw, Read};
 use super::{
-    BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, InterfaceName, Netns,
-    NetworkName, Patch, PortKind, PortName, PortSpec, RateChange, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, NetworkName, Patch,
+    PortName, PortSpec, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -29,7 +29,7 @@ pub enum Request {
     /// Makes and attaches a port.
     AddPort(PortSpec),
     /// Changes a port.
-    SetPort(PortName, PortChange),
+    SetPort(PortName, Patch),
     /// Detaches a port and removes the device if the switch made it.
     DeletePort(PortName),
     /// Makes an uplink.
@@ -191,53 +191,6 @@ impl fmt::Display for LogLevel {
             Self::Trace => "trace",
         })
     }
-}
-
-/// What `vsctl set-port` changes; what is `None` stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub struct PortChange {
-    /// Another kind of device.
-    pub kind: Option<PortKind>,
-    /// Another namespace.
-    pub netns: Option<Netns>,
-    /// Another name of the device.
-    pub ifname: Option<InterfaceName>,
-    /// Another interface, for a link.
-    pub device: Option<InterfaceName>,
-    /// Another MAC address.
-    pub mac: Option<Mac>,
-    /// Other addresses instead of all that it has.
-    pub addresses: Option<Vec<IpNet>>,
-    /// Other VLANs.
-    pub vlans: Option<VlanChange>,
-    /// The source guard on or off.
-    pub guard: Option<bool>,
-    /// Apart from other protected ports or not.
-    pub protected: Option<bool>,
-    /// Unplugged, or plugged in again.
-    #[serde(default)]
-    pub down: Option<bool>,
-    /// Another storm limit; 0 lifts it.
-    pub broadcast_limit: Option<u32>,
-    /// Another limit on what it sends.
-    pub send_rate: Option<RateChange>,
-    /// Another limit on what it receives.
-    pub receive_rate: Option<RateChange>,
-    /// Offloads on or off.
-    pub offload: Option<bool>,
-}
-
-/// New VLANs of a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VlanChange {
-    /// Every VLAN, as when nothing is said.
-    All,
-    /// An access port.
-    Access(VlanId),
-    /// A trunk.
-    Trunk(BTreeSet<VlanId>, Option<VlanId>),
 }
 
 /// Which MAC addresses; what is `None` excludes none. A bridge's name alone stands for all of that bridge.

@@ -112,7 +112,7 @@ impl Bridging {
             Self::SetBr { name, options } => Request::SetBridge(name, options.patch()),
             Self::DelBr { name } => Request::DeleteBridge(name),
             Self::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
-            Self::SetPort { name, options, all_vlans } => Request::SetPort(name, options.change(all_vlans)),
+            Self::SetPort { name, options, all_vlans } => Request::SetPort(name, options.patch(all_vlans)),
             Self::DelPort { name } => Request::DeletePort(name),
             Self::AddVxlan { bridge, name, options } => Request::AddVxlan(spec(options.table(&bridge, &name))?),
             Self::SetVxlan { name, add_peer, del_peer, add_static, del_static, learn, bum_limit } => {
@@ -204,7 +204,7 @@ mod tests {
     use packet::VlanId;
 
     use super::*;
-    use api::{BridgeSpec, PortChange, PortSpec, VlanChange, VlanMode, VxlanSpec};
+    use api::{BridgeSpec, PortSpec, VlanMode, VxlanSpec};
 
     fn action(line: &str) -> Action {
         let words = std::iter::once("vsctl").chain(line.split_whitespace());
@@ -235,17 +235,40 @@ mod tests {
 
     #[test]
     fn a_change_holds_only_what_was_said() {
-        let Action::Ask(Request::SetPort(_, change)) = action("set-port a --vlan 7 --guard on") else { panic!() };
-        assert_eq!(
-            change,
-            PortChange {
-                vlans: Some(VlanChange::Access(VlanId::try_from(7).unwrap())),
-                guard: Some(true),
-                ..PortChange::default()
-            }
-        );
-        let Action::Ask(Request::SetPort(_, change)) = action("set-port a --all-vlans") else { panic!() };
-        assert_eq!(change, PortChange { vlans: Some(VlanChange::All), ..PortChange::default() });
+        let changed = |line: &str| {
+            let Action::Ask(Request::SetPort(_, patch)) = action(line) else { panic!("{line}") };
+            Value::Object(patch.0)
+        };
+        let vlans = |vlan: Value| json!({ "vlan": vlan, "trunk": null, "native": null, "guard": true });
+        assert_eq!(changed("set-port a --vlan 7 --guard on"), vlans(json!(7)));
+        assert_eq!(changed("set-port a --all-vlans --guard on"), vlans(Value::Null));
+        assert_eq!(changed("set-port a"), json!({}));
+        assert_eq!(changed("set-port a --down"), json!({ "down": true }));
+        assert_eq!(changed("set-port a --up"), json!({ "down": false }));
+        let limits = json!({ "broadcast-limit": 9, "send-rate": "1mbit" });
+        assert_eq!(changed("set-port a --broadcast-limit 9 --send-rate 1mbit"), limits);
+    }
+
+    fn plain_port() -> PortSpec {
+        toml::from_str("name = \"a\"\nbridge = \"br0\"").unwrap()
+    }
+
+    #[test]
+    fn a_limit_can_be_lifted() {
+        let limited = "name = \"a\"\nbridge = \"br0\"\nbroadcast-limit = 5\nsend-rate = \"1mbit\"\nreceive-rate = \"2mbit\"";
+        let limited: PortSpec = toml::from_str(limited).unwrap();
+        let Action::Ask(Request::SetPort(_, patch)) =
+            action("set-port a --broadcast-limit 0 --send-rate none --receive-rate none")
+        else {
+            panic!()
+        };
+        assert_eq!(limited.changed(&patch).unwrap(), plain_port());
+        let Action::Ask(Request::SetPort(_, patch)) = action("set-port a --broadcast-limit none --send-rate 3mbit") else {
+            panic!()
+        };
+        let changed = limited.changed(&patch).unwrap().policy;
+        assert_eq!((changed.broadcast_limit, changed.send_rate), (None, "3mbit".parse().ok()));
+        assert!(wrong("set-port a --send-rate 0").contains("is no rate"));
     }
 
     #[test]
@@ -309,7 +332,7 @@ mod tests {
         let VlanMode::Trunk { allowed, .. } = spec.vlans else { panic!() };
         assert_eq!(allowed.len(), 11);
         let Action::Ask(Request::SetPort(_, change)) = action("set-port a --trunk 3,5-7 --trunk 9") else { panic!() };
-        let Some(VlanChange::Trunk(allowed, None)) = change.vlans else { panic!() };
+        let VlanMode::Trunk { allowed, native: None } = plain_port().changed(&change).unwrap().vlans else { panic!() };
         assert_eq!(allowed.into_iter().map(VlanId::number).collect::<Vec<_>>(), [3, 5, 6, 7, 9]);
     }
 

@@ -1,19 +1,18 @@
 //! The options of ports and tunnels.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::complete;
 use api::read::{address, cidr, number, time};
-use api::{
-    BridgeName, InterfaceName, Netns, Patch, PortChange, PortKind, PortName, RateChange, StationSpec, UplinkKindName,
-    VlanChange, VlanList,
-};
+use api::{BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, UplinkKindName, VlanList};
 
 /// The VLANs of a port.
 #[derive(Debug, Args)]
@@ -51,69 +50,73 @@ pub(super) struct PortOptions {
     address: Vec<IpNet>,
     #[command(flatten)]
     vlans: VlanOptions,
-    /// Drops frames whose source is not this port's: on or off.
-    #[arg(long, value_name = "ON", value_parser = on_or_off)]
-    guard: Option<bool>,
-    /// Keeps frames from other protected ports of the bridge: on or off.
-    #[arg(long, value_name = "ON", value_parser = on_or_off)]
-    protected: Option<bool>,
     /// Unplugs it: its station sees no carrier, and nothing passes.
     #[arg(long, conflicts_with = "up")]
     down: bool,
     /// Plugs it in again.
     #[arg(long)]
     up: bool,
-    /// Most broadcast frames a second; 0 lifts the limit.
-    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
-    broadcast_limit: Option<u32>,
-    /// Most that it may send into the switch, such as 10mbit; none lifts the limit.
-    #[arg(long, value_name = "RATE")]
-    send_rate: Option<RateChange>,
-    /// Most that may leave by it; none lifts the limit.
-    #[arg(long, value_name = "RATE")]
-    receive_rate: Option<RateChange>,
+    #[command(flatten)]
+    policy: PolicyOptions,
     /// Exchanges super-frames and partial checksums with the kernel: on or off.
     #[arg(long, value_name = "ON", value_parser = on_or_off)]
     offload: Option<bool>,
 }
 
+/// The keys of a port's policy that were said, as `switch.toml` spells them; `null` takes one away.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct PolicyOptions {
+    /// Drops frames whose source is not this port's: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<bool>,
+    /// Keeps frames from other protected ports of the bridge: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protected: Option<bool>,
+    /// Most broadcast frames a second; 0 lifts the limit.
+    #[arg(long, value_name = "N", value_parser = frames_or_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broadcast_limit: Option<OrNone<u32>>,
+    /// Most that it may send into the switch, such as 10mbit; none lifts the limit.
+    #[arg(long, value_name = "RATE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_rate: Option<OrNone<Rate>>,
+    /// Most that may leave by it; none lifts the limit.
+    #[arg(long, value_name = "RATE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receive_rate: Option<OrNone<Rate>>,
+}
+
 impl PortOptions {
     /// As a `[[port]]` has it, so that one set of rules holds for both.
     pub(super) fn table(self, bridge: &BridgeName, name: &PortName) -> Value {
-        let VlanOptions { vlan, trunk, native } = self.vlans;
-        let trunk = vlans(trunk);
-        json!({
-            "name": name, "bridge": bridge, "down": self.down, "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
-            "mac": self.mac, "addresses": self.address, "vlan": vlan, "trunk": trunk, "native": native,
-            "guard": self.guard, "protected": self.protected, "broadcast-limit": self.broadcast_limit.filter(|limit| *limit > 0),
-            "send-rate": self.send_rate.and_then(RateChange::rate), "receive-rate": self.receive_rate.and_then(RateChange::rate),
-            "offload": self.offload,
-        })
+        let mut keys = self.patch(false).0;
+        keys.extend([("name".to_owned(), json!(name)), ("bridge".to_owned(), json!(bridge))]);
+        Value::Object(keys)
     }
 
-    pub(super) fn change(self, all_vlans: bool) -> PortChange {
+    /// What `set-port` changes.
+    pub(super) fn patch(self, all_vlans: bool) -> Patch {
         let VlanOptions { vlan, trunk, native } = self.vlans;
-        let vlans = match (vlan, vlans(trunk)) {
-            (Some(vlan), _) => Some(VlanChange::Access(vlan)),
-            (None, Some(trunk)) => Some(VlanChange::Trunk(trunk.into_vec().into_iter().collect(), native)),
-            (None, None) => all_vlans.then_some(VlanChange::All),
-        };
-        PortChange {
-            kind: self.kind,
-            netns: self.netns,
-            ifname: self.ifname,
-            device: self.device,
-            mac: self.mac,
-            addresses: some(self.address),
-            vlans,
-            guard: self.guard,
-            protected: self.protected,
-            down: (self.down || self.up).then_some(self.down),
-            broadcast_limit: self.broadcast_limit,
-            send_rate: self.send_rate,
-            receive_rate: self.receive_rate,
-            offload: self.offload,
+        let trunk = vlans(trunk);
+        let mut keys = said(json!({
+            "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device, "mac": self.mac,
+            "addresses": some(self.address), "offload": self.offload,
+            "down": (self.down || self.up).then_some(self.down),
+        }));
+        if all_vlans || vlan.is_some() || trunk.is_some() {
+            // The new VLANs take the place of all that it had.
+            keys.extend(
+                [("vlan", json!(vlan)), ("trunk", json!(trunk)), ("native", json!(native))]
+                    .map(|(key, value)| (key.to_owned(), value)),
+            );
         }
+        if let Ok(Value::Object(policy)) = serde_json::to_value(self.policy) {
+            keys.extend(policy);
+        }
+        Patch(keys)
     }
 }
 
@@ -276,6 +279,24 @@ impl UplinkOptions {
 
 /// Stands for nothing where something was.
 const NONE: &str = "none";
+
+/// A value, or [`NONE`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+struct OrNone<T>(Option<T>);
+
+impl<T: FromStr> FromStr for OrNone<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == NONE { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
+}
+
+/// A number of frames, of which none is the same as 0.
+fn frames_or_none(text: &str) -> Result<OrNone<u32>, String> {
+    if text == NONE { Ok(OrNone(None)) } else { whole(text).map(|frames| OrNone(Some(frames).filter(|frames| *frames > 0))) }
+}
 
 /// The keys of a table whose values are not null.
 fn said(table: Value) -> Map<String, Value> {

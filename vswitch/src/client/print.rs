@@ -190,15 +190,8 @@ fn show_port(text: &mut String, port: &PortInfo) {
     if vlans(port) != "all" {
         rules.push(format!("vlan {}", vlans(port)));
     }
-    if port.policy.guard {
-        rules.push("guard".to_owned());
-    }
-    if port.policy.protected {
-        rules.push("protected".to_owned());
-    }
-    rules.extend(port.policy.broadcast_limit.map(|limit| format!("broadcast-limit {limit}/s")));
-    rules.extend(port.policy.send_rate.map(|rate| format!("send-rate {rate}")));
-    rules.extend(port.policy.receive_rate.map(|rate| format!("receive-rate {rate}")));
+    // Whether it is unplugged was told above.
+    rules.extend(port.policy.rules().into_iter().filter(|rule| rule != "down"));
     line(rules);
     line(port.features.clone());
 }

@@ -148,26 +148,7 @@ impl Tabular for ForwardSpec {
 impl Tabular for PortSpec {
     type Table = PortTable;
     const NAME: &'static str = "port";
-    const KEYS: &'static [&'static str] = &[
-        "name",
-        "bridge",
-        "kind",
-        "netns",
-        "ifname",
-        "device",
-        "mac",
-        "addresses",
-        "vlan",
-        "trunk",
-        "native",
-        "guard",
-        "protected",
-        "down",
-        "broadcast-limit",
-        "send-rate",
-        "receive-rate",
-        "offload",
-    ];
+    const KEYS: &'static [&'static str] = PortTable::KEYS;
     const NEEDED: &'static [&'static str] = &["name", "bridge"];
 
     fn check(table: PortTable) -> Result<Self, Wrong> {

@@ -3,10 +3,7 @@
 use super::plan::{self, Step};
 use super::{ControlError, Switch};
 use crate::config::{Change, State};
-use api::{
-    BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortChange, PortKind, PortName, PortPolicy, PortSpec, RateChange, Reply,
-    Resource, ResourceKey, SpecError, UplinkSpec, VlanChange, VlanMode, VxlanChange,
-};
+use api::{BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortName, Reply, Resource, ResourceKey, UplinkSpec, VxlanChange};
 
 impl Switch {
     /// Adds a resource that is not there.
@@ -152,8 +149,8 @@ impl Switch {
         Ok(network.forwards.iter().try_for_each(|forward| network.check_forward(forward))?)
     }
 
-    pub(super) fn set_port(&mut self, name: &PortName, change: PortChange) -> Result<Reply, ControlError> {
-        let spec = changed(self.own_port(name)?.spec.clone(), change)?;
+    pub(super) fn set_port(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
+        let spec = self.own_port(name)?.spec.changed(patch)?;
         self.inventory.layout().network().check_port(&spec)?;
         self.put(spec.into(), Step::Set)
     }
@@ -204,46 +201,4 @@ impl Switch {
         }
         Ok(reply)
     }
-}
-
-/// A port's specification with a change made to it.
-fn changed(spec: PortSpec, change: PortChange) -> Result<PortSpec, ControlError> {
-    let vlans = match change.vlans {
-        None => spec.vlans,
-        Some(VlanChange::All) => VlanMode::All,
-        Some(VlanChange::Access(vlan)) => VlanMode::Access(vlan),
-        Some(VlanChange::Trunk(allowed, native)) => VlanMode::Trunk { allowed: allowed.into_iter().collect(), native },
-    };
-    let kind = change.kind.unwrap_or(spec.kind);
-    let ifname = match (kind, change.device, change.ifname) {
-        (PortKind::Link, _, Some(_)) => return Err(SpecError::NotForLink(spec.name, "ifname").into()),
-        (PortKind::Tap | PortKind::Veth, Some(_), _) => return Err(SpecError::DeviceNotLink(spec.name, kind).into()),
-        (_, device, ifname) => device.or(ifname).unwrap_or(spec.ifname),
-    };
-    let netns = change.netns.or(spec.netns);
-    let limit = match change.broadcast_limit {
-        None => spec.policy.broadcast_limit,
-        Some(0) => None,
-        limit => limit,
-    };
-    let spec = PortSpec {
-        kind,
-        netns,
-        ifname,
-        mac: change.mac.or(spec.mac),
-        addresses: change.addresses.unwrap_or(spec.addresses),
-        vlans,
-        policy: PortPolicy {
-            guard: change.guard.unwrap_or(spec.policy.guard),
-            protected: change.protected.unwrap_or(spec.policy.protected),
-            down: change.down.unwrap_or(spec.policy.down),
-            broadcast_limit: limit,
-            send_rate: change.send_rate.map_or(spec.policy.send_rate, RateChange::rate),
-            receive_rate: change.receive_rate.map_or(spec.policy.receive_rate, RateChange::rate),
-        },
-        offload: change.offload.unwrap_or(spec.offload),
-        name: spec.name,
-        bridge: spec.bridge,
-    };
-    Ok(spec.checked()?)
 }

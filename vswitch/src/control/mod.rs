@@ -220,7 +220,7 @@ impl Switch {
             Request::SetBridge(name, patch) => self.set_bridge(&name, &patch),
             Request::DeleteBridge(name) => self.delete(&ResourceKey::Bridge(name)),
             Request::AddPort(spec) => self.add(spec),
-            Request::SetPort(name, change) => self.set_port(&name, change),
+            Request::SetPort(name, patch) => self.set_port(&name, &patch),
             Request::DeletePort(name) => self.delete(&ResourceKey::Port(name)),
             Request::AddUplink(spec) => self.add(spec),
             Request::SetUplink(name, patch) => self.set_uplink(&name, &patch),

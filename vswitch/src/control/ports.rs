@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -14,7 +13,7 @@ use super::{ControlError, Port, Switch};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use api::{Netns, Origin, PortKind, PortName, PortSpec};
-use plane::datapath::{Guard, Limiter, PortId, PortSettings, Slots};
+use plane::datapath::{Guard, PortId, PortSettings, Slots};
 use plane::worker::Command;
 
 impl Switch {
@@ -252,21 +251,16 @@ impl Switch {
 
     /// A port as the datapath sees it.
     fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
-        let (guard, now) = (mac.or(spec.mac).filter(|_| spec.policy.guard), Instant::now());
+        let guard = mac.or(spec.mac).filter(|_| spec.policy.guard);
         let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
-        Ok(PortSettings {
-            bridge: self.inventory.bridge(&spec.bridge)?.id,
+        let settings = PortSettings {
             vlans: spec.vlans.clone(),
             guard: guard.map(|mac| Guard { mac, addresses: addresses.clone() }),
             addresses,
-            protected: spec.policy.protected,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
-            broadcast_limit: spec.policy.broadcast_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now))),
-            down: spec.policy.down,
-            send_rate: spec.policy.send_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
-            receive_rate: spec.policy.receive_rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now))),
-            tunnel: None,
-        })
+            ..PortSettings::on(self.inventory.bridge(&spec.bridge)?.id)
+        };
+        Ok(settings.under(spec.policy.clone(), Instant::now()))
     }
 }
 

@@ -13,8 +13,8 @@ use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
-use api::{BridgeName, Origin, PortName, PortState, Reach, VxlanInfo, VxlanSpec};
-use plane::datapath::{Limiter, PortId, PortSettings, RemoteStation, TunnelSettings};
+use api::{BridgeName, FrameRate, Origin, PortName, PortPolicy, PortState, Reach, VxlanInfo, VxlanSpec};
+use plane::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
 use plane::device::{Sources, Tunnel, UnderlayDrop};
 use plane::worker::Command;
 
@@ -277,9 +277,9 @@ impl Switch {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
         let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.collect() });
-        let (vlans, now) = (spec.vlans.clone(), Instant::now());
-        let broadcast_limit = spec.bum_limit.map(|limit| Arc::new(Limiter::of_frames(limit, now)));
-        Ok(PortSettings { vlans, broadcast_limit, tunnel, ..PortSettings::on(bridge.id) })
+        let policy = PortPolicy { broadcast_limit: spec.bum_limit.and_then(FrameRate::new), ..PortPolicy::default() };
+        let settings = PortSettings { vlans: spec.vlans.clone(), tunnel, ..PortSettings::on(bridge.id) };
+        Ok(settings.under(policy, Instant::now()))
     }
 
     /// Gives the devices of a bridge the MTU that its tunnels leave, if that is another than before.

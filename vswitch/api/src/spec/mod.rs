@@ -96,12 +96,6 @@ pub enum SpecError {
     /// A MAC address that no station may have.
     #[error("MAC address {1} of port \"{0}\" is a group address or zero: use a unicast one, such as 02:00:00:00:00:0a")]
     GroupMac(PortName, Mac),
-    /// A storm limit of zero.
-    #[error("broadcast-limit of port \"{0}\" is 0, which would cut off ARP: use 1 or more frames a second, or leave it out")]
-    ZeroLimit(PortName),
-    /// A storm limit out of range.
-    #[error("broadcast-limit {0} of port \"{1}\" is out of range: use 1 to 4294967295 frames a second, or leave it out")]
-    Limit(i64, PortName),
 }
 
 impl SpecError {
@@ -127,7 +121,6 @@ impl SpecError {
             Self::NotForLink(_, "guard") => &["guard", "kind"],
             Self::NotForLink(..) => &["mac", "kind"],
             Self::GroupMac(..) => &["mac"],
-            Self::ZeroLimit(_) | Self::Limit(..) => &["broadcast-limit"],
         }
     }
 }

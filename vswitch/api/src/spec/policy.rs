@@ -1,23 +1,143 @@
-//! What a port may do, and how much: what a user would call its policy. One struct for its specification and for what is told of it.
+//! What a port may do, and how much: what a user would call its policy. One list of keys for `switch.toml`, changes, the data plane and listings.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::Rate;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
-/// The policy of a port; by default, everything passes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortPolicy {
+use crate::read::{Raw, Read};
+use crate::{FrameRate, Rate};
+
+macro_rules! policy_keys {
+    ($($(#[$doc:meta])+ $key:literal $field:ident: $type:ty,)+) => {
+        /// The policy of a port; by default, everything passes.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct PortPolicy {
+            $($(#[$doc])+ #[serde(default)] pub $field: $type,)+
+        }
+
+        impl PortPolicy {
+            /// Its keys, as `switch.toml` spells them.
+            pub const KEYS: &'static [&'static str] = &[$($key),+];
+
+            /// What it says, a word or two for each key.
+            pub fn rules(&self) -> Vec<String> {
+                [$(self.$field.rule($key)),+].into_iter().flatten().collect()
+            }
+
+            fn read_key(&mut self, key: &str, raw: Raw) -> Result<(), String> {
+                match key {
+                    $($key => self.$field = Read::read(raw)?,)+
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            /// Writes the keys that say something, as `switch.toml` spells them.
+            pub(super) fn write_keys<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let (mut keys, nothing) = (serializer.serialize_map(None)?, Self::default());
+                $(if self.$field != nothing.$field {
+                    keys.serialize_entry($key, &self.$field)?;
+                })+
+                keys.end()
+            }
+        }
+    };
+}
+
+// A new key takes these edits, and no more:
+//
+// 1. its line in the list below. It makes the key one of `[[port]]`, of `set-port`'s changes, of `list-ports --json` and of the text of `show`;
+// 2. its option in `PolicyOptions` (vswitch/src/client/options.rs), in which `add-port` and `set-port` share it;
+// 3. what it does. The whole policy goes to the data plane: `Port::policy` (vswitch/plane/src/datapath/port.rs) has it beside each frame. What keeps a
+//    state over frames, as a limit does, is made in `PortLimits` (limiter.rs there);
+// 4. its row in docs/reference.md.
+//
+// A value of a type of its own says in `Read` how it is read, and in `Rule` how `show` has it.
+policy_keys! {
     /// Whether frames whose source MAC, IP, ARP or ND addresses are not this port's are dropped.
-    pub guard: bool,
+    "guard" guard: bool,
     /// Whether no frame goes from it to another protected port of its bridge.
-    pub protected: bool,
+    "protected" protected: bool,
     /// Whether it is unplugged: its station sees no carrier, and nothing comes in by it or leaves.
-    #[serde(default)]
-    pub down: bool,
-    /// Most broadcast frames a second that the port may send into the switch; `None`: no limit.
-    pub broadcast_limit: Option<u32>,
+    "down" down: bool,
+    /// Most frames a second that the port may send into the switch to many; `None`: no limit.
+    "broadcast-limit" broadcast_limit: Option<FrameRate>,
     /// Most that it may send into the switch; `None`: no limit.
-    pub send_rate: Option<Rate>,
+    "send-rate" send_rate: Option<Rate>,
     /// Most that may leave by it; `None`: no limit.
-    pub receive_rate: Option<Rate>,
+    "receive-rate" receive_rate: Option<Rate>,
+}
+
+/// How a value of a policy is told, unless nothing has to be said.
+trait Rule {
+    fn rule(&self, key: &'static str) -> Option<String>;
+}
+
+impl Rule for bool {
+    fn rule(&self, key: &'static str) -> Option<String> {
+        self.then(|| key.to_owned())
+    }
+}
+
+impl<T: fmt::Display> Rule for Option<T> {
+    fn rule(&self, key: &'static str) -> Option<String> {
+        self.as_ref().map(|value| format!("{key} {value}"))
+    }
+}
+
+/// Reads a table that has the keys of `T` and, between them, those of a policy. serde can flatten one into the other itself, but then neither refuses
+/// unknown keys nor knows where in the file a wrong value is.
+pub(super) fn read_beside<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
+    table: M,
+    known: &'static [&'static str],
+) -> Result<(T, PortPolicy), M::Error> {
+    let mut policy = PortPolicy::default();
+    let others = T::deserialize(MapAccessDeserializer::new(Others { table, known, policy: &mut policy }))?;
+    Ok((others, policy))
+}
+
+/// The keys of a table that are not a policy's, while those that are go there.
+struct Others<'a, M> {
+    table: M,
+    /// Every key that the table may have.
+    known: &'static [&'static str],
+    policy: &'a mut PortPolicy,
+}
+
+impl<'de, M: MapAccess<'de>> MapAccess<'de> for Others<'_, M> {
+    type Error = M::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, M::Error> {
+        while let Some(key) = self.table.next_key::<String>()? {
+            if PortPolicy::KEYS.contains(&&*key) {
+                self.table.next_value_seed(PolicyValue { policy: self.policy, key: &key })?;
+            } else if self.known.contains(&&*key) {
+                return seed.deserialize(key.into_deserializer()).map(Some);
+            } else {
+                return Err(de::Error::unknown_field(&key, self.known));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, M::Error> {
+        self.table.next_value_seed(seed)
+    }
+}
+
+/// The value of one key of a policy.
+struct PolicyValue<'a> {
+    policy: &'a mut PortPolicy,
+    key: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for PolicyValue<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.policy.read_key(self.key, Raw::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
 }

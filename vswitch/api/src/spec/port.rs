@@ -5,11 +5,13 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::policy::read_beside;
 use super::{Netns, PortPolicy, SpecError, VlanList, VlanMode, yes};
 use crate::read::{Raw, Read, read, word};
-use crate::{BridgeName, InterfaceName, PortName, Rate, is_host};
+use crate::{BridgeName, InterfaceName, Patch, PatchError, PortName, is_host};
 
 /// A port as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,16 @@ impl PortSpec {
     /// Whether a container's runtime takes the device to its place.
     pub const fn is_handed_over(&self) -> bool {
         matches!(self.netns, Some(Netns::Sandbox(_)))
+    }
+
+    /// The same with a change made to it, after the checks that a port from a file goes through. A port that becomes one of another kind keeps the name
+    /// of its device, which another key has then.
+    ///
+    /// # Errors
+    /// As of [`Patch::apply`].
+    pub fn changed(&self, patch: &Patch) -> Result<Self, PatchError> {
+        let kind = patch.0.get("kind").and_then(|kind| PortKind::deserialize(kind).ok()).unwrap_or(self.kind);
+        patch.apply(&Self { kind, ..self.clone() })
     }
 
     /// The same, after the checks that a port from a file went through.
@@ -96,9 +108,18 @@ impl FromStr for PortKind {
 }
 
 /// A port as it is written: each value of its kind, but not yet whether they fit together.
+#[derive(Clone, Serialize)]
+pub struct PortTable {
+    #[serde(flatten)]
+    own: OwnKeys,
+    #[serde(flatten, serialize_with = "PortPolicy::write_keys")]
+    policy: PortPolicy,
+}
+
+/// The keys of a port beside those of its policy.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct PortTable {
+struct OwnKeys {
     #[serde(deserialize_with = "read")]
     name: PortName,
     #[serde(deserialize_with = "read")]
@@ -121,31 +142,51 @@ pub struct PortTable {
     trunk: Option<VlanList>,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     native: Option<VlanId>,
-    #[serde(default, deserialize_with = "read")]
-    guard: bool,
-    #[serde(default, deserialize_with = "read")]
-    protected: bool,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "is_up")]
-    down: bool,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    broadcast_limit: Option<i64>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    send_rate: Option<Rate>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    receive_rate: Option<Rate>,
     #[serde(default = "yes", deserialize_with = "read")]
     offload: bool,
 }
 
-/// Whether nothing has to be said about a port's being plugged in.
-const fn is_up(down: &bool) -> bool {
-    !*down
+impl OwnKeys {
+    const KEYS: [&'static str; 12] =
+        ["name", "bridge", "kind", "netns", "ifname", "device", "mac", "addresses", "vlan", "trunk", "native", "offload"];
+}
+
+impl PortTable {
+    /// Every key that a port may have.
+    pub const KEYS: &'static [&'static str] = &{
+        let mut all = [""; OwnKeys::KEYS.len() + PortPolicy::KEYS.len()];
+        let (own, policy) = all.split_at_mut(OwnKeys::KEYS.len());
+        own.copy_from_slice(&OwnKeys::KEYS);
+        policy.copy_from_slice(PortPolicy::KEYS);
+        all
+    };
+}
+
+impl<'de> Deserialize<'de> for PortTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor)
+    }
+}
+
+struct TableVisitor;
+
+impl<'de> Visitor<'de> for TableVisitor {
+    type Value = PortTable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, table: M) -> Result<PortTable, M::Error> {
+        let (own, policy) = read_beside(table, PortTable::KEYS)?;
+        Ok(PortTable { own, policy })
+    }
 }
 
 impl TryFrom<PortTable> for PortSpec {
     type Error = SpecError;
 
-    fn try_from(table: PortTable) -> Result<Self, SpecError> {
+    fn try_from(PortTable { own: table, policy }: PortTable) -> Result<Self, SpecError> {
         let name = table.name;
         let ifname = match (table.kind, table.device, table.ifname) {
             (PortKind::Link, _, Some(_)) => return Err(SpecError::NotForLink(name, "ifname")),
@@ -159,7 +200,7 @@ impl TryFrom<PortTable> for PortSpec {
         if table.kind == PortKind::Link && !table.addresses.is_empty() {
             return Err(SpecError::NotForLink(name, "addresses"));
         }
-        if table.kind == PortKind::Link && table.guard {
+        if table.kind == PortKind::Link && policy.guard {
             return Err(SpecError::NotForLink(name, "guard"));
         }
         check_addresses(&name, &table.addresses)?;
@@ -168,12 +209,6 @@ impl TryFrom<PortTable> for PortSpec {
             Some(mac) if mac.is_group() || mac == Mac::ZERO => return Err(SpecError::GroupMac(name, mac)),
             _ => {}
         }
-        let broadcast_limit = table.broadcast_limit.map(|limit| match u32::try_from(limit) {
-            Ok(0) => Err(SpecError::ZeroLimit(name.clone())),
-            Ok(limit) => Ok(limit),
-            Err(_) => Err(SpecError::Limit(limit, name.clone())),
-        });
-        let broadcast_limit = broadcast_limit.transpose()?;
         let vlans = VlanMode::from_keys(table.vlan, table.trunk, table.native);
         let vlans = vlans.map_err(|error| SpecError::Vlans(name.clone(), error))?.unwrap_or_default();
         Ok(Self {
@@ -185,14 +220,7 @@ impl TryFrom<PortTable> for PortSpec {
             mac: table.mac,
             addresses: table.addresses,
             vlans,
-            policy: PortPolicy {
-                guard: table.guard,
-                protected: table.protected,
-                down: table.down,
-                broadcast_limit,
-                send_rate: table.send_rate,
-                receive_rate: table.receive_rate,
-            },
+            policy,
             offload: table.offload,
         })
     }
@@ -217,7 +245,7 @@ impl From<PortSpec> for PortTable {
             PortKind::Tap | PortKind::Veth => (Some(spec.ifname), None),
         };
         let (vlan, trunk, native) = spec.vlans.keys();
-        Self {
+        let own = OwnKeys {
             name: spec.name,
             bridge: spec.bridge,
             kind: spec.kind,
@@ -229,14 +257,9 @@ impl From<PortSpec> for PortTable {
             vlan,
             trunk,
             native,
-            guard: spec.policy.guard,
-            protected: spec.policy.protected,
-            down: spec.policy.down,
-            broadcast_limit: spec.policy.broadcast_limit.map(i64::from),
-            send_rate: spec.policy.send_rate,
-            receive_rate: spec.policy.receive_rate,
             offload: spec.offload,
-        }
+        };
+        Self { own, policy: spec.policy }
     }
 }
 
@@ -276,6 +299,44 @@ mod tests {
             let error = port(rest).unwrap_err();
             assert!(error.contains(part), "{rest}: {error}");
         }
+    }
+
+    #[test]
+    fn every_key_is_read_by_the_port_or_by_its_policy() {
+        let error = toml::from_str::<OwnKeys>("x = 1").err().map(|error| error.message().to_owned()).unwrap();
+        let read: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(read, OwnKeys::KEYS);
+        let values = ["true", "true", "true", "5", "\"1mbit\"", "\"2mbit\""];
+        for (key, value) in PortPolicy::KEYS.iter().zip(values) {
+            let policy = port(&format!("{key} = {value}")).unwrap().policy;
+            let [rule] = &policy.rules()[..] else { panic!("{policy:?}") };
+            assert!(rule.starts_with(key), "{rule}");
+            let listed = serde_json::to_value(&policy).unwrap();
+            assert_ne!(
+                listed[key.replace('-', "_")],
+                serde_json::to_value(PortPolicy::default()).unwrap()[key.replace('-', "_")]
+            );
+            assert!(port(&format!("{key} = [{value}]")).unwrap_err().starts_with("is a list"), "{key}");
+        }
+        assert_eq!(values.len(), PortPolicy::KEYS.len(), "a value for each key");
+        assert!(port("broadcast-limit = -1").unwrap_err().contains("is -1, out of range: use 1 to 4294967295"));
+    }
+
+    #[test]
+    fn a_port_that_becomes_one_of_another_kind_keeps_the_name_of_its_device() {
+        let changed = |spec: &PortSpec, patch: serde_json::Value| {
+            let patch: Patch = serde_json::from_value(patch).unwrap();
+            spec.changed(&patch).map_err(|error| error.to_string())
+        };
+        let tap = port("netns = \"x\"\nifname = \"eth7\"\nvlan = 5").unwrap();
+        let link = changed(&tap, serde_json::json!({ "kind": "link" })).unwrap();
+        assert_eq!(link, PortSpec { kind: PortKind::Link, ..tap.clone() });
+        let other = changed(&tap, serde_json::json!({ "kind": "link", "device": "eth8", "vlan": null })).unwrap();
+        assert_eq!((other.ifname.as_str(), other.vlans), ("eth8", VlanMode::All));
+        assert_eq!(changed(&link, serde_json::json!({ "kind": "tap" })), Ok(tap.clone()));
+        assert!(changed(&tap, serde_json::json!({ "device": "eth8" })).unwrap_err().contains("makes its own device"));
+        assert!(changed(&link, serde_json::json!({ "guard": true })).unwrap_err().contains("guard"));
+        assert!(changed(&tap, serde_json::json!({ "kind": "x" })).unwrap_err().contains("kind"));
     }
 
     #[test]

@@ -282,9 +282,9 @@ impl Bridge {
         (vlan, tag): (VlanId, Option<Tag>),
         ports: &Slots<Port>,
     ) -> impl Iterator<Item = (PortId, TagEdit)> {
-        let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.protected);
+        let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.policy.protected);
         self.members.iter().copied().filter(move |member| Some(*member) != ingress).filter_map(move |member| {
-            let port = ports.get(member.0).filter(|port| !(protected && port.protected))?;
+            let port = ports.get(member.0).filter(|port| !(protected && port.policy.protected))?;
             Some((member, port.vlans.egress(vlan, tag)?))
         })
     }

@@ -346,7 +346,7 @@ fn send(
         Destination::Place(Place { port: id, peer }) => {
             let [from, port] = [at.port, id].map(|id| ports.get(id.0).ok_or(DropReason::NoDestination));
             let (from, port) = (from?, port?);
-            if port.protected && from.protected {
+            if port.policy.protected && from.policy.protected {
                 return Err(DropReason::Protected);
             }
             let edit = port.vlans.egress(at.vlan, at.ethernet.tag).ok_or(DropReason::NoDestination)?;

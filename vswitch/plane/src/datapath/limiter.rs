@@ -2,7 +2,7 @@
 //! `police` do: what is too much is dropped, not delayed, and TCP settles a little below the limit.
 //!
 //! All workers share a limiter, so it holds on whichever worker the flows are. It is the generic cell rate algorithm (ITU-T I.371, annex A),
-//! and its whole state is one number. It outlives changes of its port that do not concern it ([`Limiter::kept`]).
+//! and its whole state is one number. It outlives changes of its port that do not concern it ([`PortLimits::kept`]).
 //!
 //! Bytes count as they pass the switch, without the headers that segmentation will add. A super-frame passes or is dropped whole; where frames
 //! are counted, it counts as its segments.
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use api::Rate;
+use api::{PortPolicy, Rate};
 
 use super::Mode;
 
@@ -58,11 +58,6 @@ impl Limiter {
         Self { due: AtomicU64::new(nanoseconds(debt).min(self.burst)), ..self }
     }
 
-    /// The limiter of a port or bridge that is `set` anew: the old one, if it has the same rate.
-    pub(super) fn kept(old: Option<&Arc<Self>>, set: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        old.filter(|old| set == Some(*old)).or(set).cloned()
-    }
-
     /// Whether a frame of so many bytes may pass; if so it is counted, unless it passes in a dry run only.
     pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant, mode: Mode) -> bool {
         self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now, mode)
@@ -81,6 +76,40 @@ impl Limiter {
         match mode {
             Mode::Live => self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).is_ok(),
             Mode::Dry => after(self.due.load(Ordering::Relaxed)).is_some(),
+        }
+    }
+}
+
+/// What holds a port to the limits of its policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortLimits {
+    /// For frames into the switch that go to many: broadcast, multicast, and unicast to an unknown address.
+    pub broadcast: Option<Arc<Limiter>>,
+    /// For all frames into the switch.
+    pub send: Option<Arc<Limiter>>,
+    /// For the frames that leave by the port.
+    pub receive: Option<Arc<Limiter>>,
+}
+
+impl PortLimits {
+    /// Those of a policy, through which nothing has passed yet.
+    pub fn of(policy: &PortPolicy, now: Instant) -> Self {
+        let of_bytes = |rate: Option<Rate>| rate.map(|rate| Arc::new(Limiter::of_bytes(rate, now)));
+        let broadcast = policy.broadcast_limit.map(|rate| Arc::new(Limiter::of_frames(rate.frames(), now)));
+        Self { broadcast, send: of_bytes(policy.send_rate), receive: of_bytes(policy.receive_rate) }
+    }
+
+    /// Those of a port that is `set` anew: each old one that has the same rate.
+    pub(super) fn kept(old: Option<&Self>, set: &Self) -> Self {
+        let Some(old) = old else { return set.clone() };
+        let kept = |of: fn(&Self) -> &Option<Arc<Limiter>>| {
+            let (old, set) = (of(old), of(set));
+            if old == set { old.clone() } else { set.clone() }
+        };
+        Self {
+            broadcast: kept(|limits| &limits.broadcast),
+            send: kept(|limits| &limits.send),
+            receive: kept(|limits| &limits.receive),
         }
     }
 }

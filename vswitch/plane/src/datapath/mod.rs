@@ -38,7 +38,6 @@ mod vlan;
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Batch, IpPacket, Mac, VlanId};
@@ -50,7 +49,7 @@ pub use dry_run::DryRun;
 pub use fate::{Fate, Kept, LateDrop, Wait};
 pub use fdb::Fdb;
 pub use guard::Guard;
-pub use limiter::Limiter;
+pub use limiter::{Limiter, PortLimits};
 pub use observe::{Mode, Observer, Step, Unobserved};
 pub use outputs::{Departure, Errand, Outputs};
 pub use persist::SavedBridge;
@@ -60,7 +59,7 @@ pub use slots::Slots;
 pub use ticket::{Ticket, Tickets};
 pub use tunnel::{RemoteStation, TunnelSettings};
 
-use api::VlanMode;
+use api::{PortPolicy, VlanMode};
 use bridge::Bridge;
 use fate::Decision;
 use forward::Headers;
@@ -95,38 +94,35 @@ pub struct PortSettings {
     pub addresses: Vec<IpAddr>,
     /// The source guard, if it is on.
     pub guard: Option<Guard>,
-    /// Whether no frame goes from it to another protected port.
-    pub protected: bool,
     /// The MAC address of the interface that the port shares with its owner (a link). A frame that comes in for it has reached the owner already.
     pub owner: Option<Mac>,
-    /// Most frames a second into the switch that go to many: broadcast, multicast, and unicast to an unknown address.
-    pub broadcast_limit: Option<Arc<Limiter>>,
-    /// Whether it is unplugged: nothing comes in by it, and nothing leaves.
-    pub down: bool,
-    /// What all frames into the switch are held to.
-    pub send_rate: Option<Arc<Limiter>>,
-    /// What the frames that leave by it are held to.
-    pub receive_rate: Option<Arc<Limiter>>,
+    /// What it may do, and how much.
+    pub policy: PortPolicy,
+    /// What holds it to that.
+    pub limits: PortLimits,
     /// Set for a port that is a tunnel.
     pub tunnel: Option<TunnelSettings>,
 }
 
 impl PortSettings {
     /// A port of a bridge, for all VLANs and without limits.
-    pub const fn on(bridge: BridgeId) -> Self {
+    pub fn on(bridge: BridgeId) -> Self {
         Self {
             bridge,
             vlans: VlanMode::All,
             addresses: Vec::new(),
             guard: None,
-            protected: false,
             owner: None,
-            broadcast_limit: None,
-            down: false,
-            send_rate: None,
-            receive_rate: None,
+            policy: PortPolicy::default(),
+            limits: PortLimits::default(),
             tunnel: None,
         }
+    }
+
+    /// The same under this policy, of whose limits nothing was used yet.
+    #[must_use]
+    pub fn under(self, policy: PortPolicy, now: Instant) -> Self {
+        Self { limits: PortLimits::of(&policy, now), policy, ..self }
     }
 }
 
@@ -253,7 +249,7 @@ impl Datapath {
     /// Takes over what another worker learned, if it still makes sense here.
     pub fn hear(&mut self, now: Instant, news: News) {
         let second = self.second(now);
-        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.down);
+        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.policy.down);
         if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
             bridge.learn(news.vlan, news.mac, news.place, second);
         }
@@ -271,7 +267,7 @@ impl Datapath {
 
     /// What the frames that leave by a port are held to.
     pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
-        self.ports.get(id.0)?.receive_rate.as_deref()
+        self.ports.get(id.0)?.limits.receive.as_deref()
     }
 
     /// Counts frames that left at a port.

@@ -1,6 +1,5 @@
 //! One port: what it is set to, what it has counted, and what it lets into its bridge.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
@@ -8,20 +7,17 @@ use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
 use super::forward::Headers;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
-use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Limiter, Mode};
-use api::ControlFrames;
+use super::{BridgeId, BridgeSettings, Counters, DropReason, Guard, Mode, PortLimits};
+use api::{ControlFrames, PortPolicy};
 
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) bridge: BridgeId,
     pub(super) vlans: PortVlans,
     pub(super) guard: Option<Guard>,
-    pub(super) protected: bool,
     pub(super) owner: Option<Mac>,
-    pub(super) down: bool,
-    pub(super) broadcast_limit: Option<Arc<Limiter>>,
-    pub(super) send_rate: Option<Arc<Limiter>>,
-    pub(super) receive_rate: Option<Arc<Limiter>>,
+    pub(super) policy: PortPolicy,
+    pub(super) limits: PortLimits,
     pub(super) remote: Option<Remote>,
     pub(super) counters: Counters,
 }
@@ -29,7 +25,7 @@ pub(super) struct Port {
 impl Port {
     /// Whether header and length alone decide about a frame, so that frames like it can go the same way.
     pub(super) const fn looks_at_headers_only(&self) -> bool {
-        self.guard.is_none() && self.send_rate.is_none()
+        self.guard.is_none() && self.limits.send.is_none()
     }
 
     /// Whether its frames teach where their senders are.
@@ -50,7 +46,7 @@ impl Port {
         bridge: &BridgeSettings,
         (now, mode): (Instant, Mode),
     ) -> Result<(Ethernet, VlanId), DropReason> {
-        if self.down {
+        if self.policy.down {
             return Err(DropReason::PortDown);
         }
         let bytes = frame.bytes();
@@ -71,7 +67,7 @@ impl Port {
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
         }
-        if self.send_rate.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now, mode)) {
+        if self.limits.send.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now, mode)) {
             return Err(DropReason::SendRate);
         }
         if ethernet.destination.is_group() {
@@ -82,7 +78,7 @@ impl Port {
 
     /// Whether one more frame, or super-frame of so many segments, may go to many: to a group, or to a station not known.
     pub(super) fn admit_flood(&self, segments: usize, now: Instant, mode: Mode) -> Result<(), DropReason> {
-        let admitted = self.broadcast_limit.as_ref().is_none_or(|limit| limit.admit_frames(segments, now, mode));
+        let admitted = self.limits.broadcast.as_ref().is_none_or(|limit| limit.admit_frames(segments, now, mode));
         admitted.then_some(()).ok_or(DropReason::StormLimit)
     }
 }

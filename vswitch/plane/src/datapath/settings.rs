@@ -1,7 +1,6 @@
 //! What the control side changes and asks, between two batches.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Mac, VlanId};
@@ -11,7 +10,7 @@ use super::port::Port;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
 use super::{
-    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, Limiter, NeighborRow, Place, PortId,
+    BridgeId, BridgeSettings, Counters, Datapath, FdbListing, GatewaySettings, NeighborRow, Place, PortId, PortLimits,
     PortSettings, Symptoms,
 };
 
@@ -38,18 +37,14 @@ impl Datapath {
     pub fn set_port(&mut self, id: PortId, settings: &PortSettings) {
         let old = self.ports.get(id.0);
         let counters = old.map(|port| port.counters.clone()).unwrap_or_default();
-        let kept =
-            |of: fn(&Port) -> Option<&Arc<Limiter>>, set: &Option<Arc<Limiter>>| Limiter::kept(old.and_then(of), set.as_ref());
-        let broadcast_limit = kept(|port| port.broadcast_limit.as_ref(), &settings.broadcast_limit);
-        let send_rate = kept(|port| port.send_rate.as_ref(), &settings.send_rate);
-        let receive_rate = kept(|port| port.receive_rate.as_ref(), &settings.receive_rate);
+        let limits = PortLimits::kept(old.map(|port| &port.limits), &settings.limits);
         let vlans = PortVlans::from(&settings.vlans);
-        let is_moved = |port: &Port| port.bridge != settings.bridge || port.vlans != vlans || settings.down;
+        let is_moved = |port: &Port| port.bridge != settings.bridge || port.vlans != vlans || settings.policy.down;
         if self.ports.get(id.0).is_some_and(is_moved) {
             self.leave(id);
         }
         let Some(bridge) = self.bridges.get_mut(settings.bridge.0) else { return };
-        if !settings.down {
+        if !settings.policy.down {
             bridge.join(id);
         }
         let remote = settings.tunnel.as_ref().map(Remote::new);
@@ -58,12 +53,9 @@ impl Datapath {
             bridge: settings.bridge,
             vlans,
             guard: settings.guard.clone(),
-            protected: settings.protected,
             owner: settings.owner,
-            down: settings.down,
-            broadcast_limit,
-            send_rate,
-            receive_rate,
+            policy: settings.policy.clone(),
+            limits,
             remote,
             counters,
         };

@@ -1,5 +1,6 @@
 //! The datapath as a whole, with made-up frames and a hand-moved clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use packet::{Checksum, Gso, GsoKind, Offload, Tag, TagEdit};
@@ -84,8 +85,13 @@ fn frame(source: u64, destination: u64, tag: Option<u16>, payload: usize) -> Vec
 }
 
 /// A limit of so many frames a second.
-fn limit(frames: u32, now: Instant) -> Option<Arc<Limiter>> {
-    Some(Arc::new(Limiter::of_frames(frames, now)))
+fn limit(frames: u32, now: Instant) -> PortLimits {
+    PortLimits { broadcast: Some(Arc::new(Limiter::of_frames(frames, now))), ..PortLimits::default() }
+}
+
+fn protected(vlans: VlanMode) -> PortSettings {
+    let policy = PortPolicy { protected: true, ..PortPolicy::default() };
+    PortSettings { vlans, policy, ..PortSettings::on(BridgeId(0)) }
 }
 
 fn vlan(number: u16) -> VlanId {
@@ -111,7 +117,7 @@ fn unknown_destinations_flood_and_known_ones_do_not() {
 fn protected_ports_reach_all_but_each_other() {
     let mut lab = Lab::new(&all(4));
     for port in [0, 1] {
-        lab.set(port, PortSettings { protected: true, ..PortSettings::on(BridgeId(0)) });
+        lab.set(port, protected(VlanMode::All));
     }
     assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![2, 3]));
     assert_eq!(lab.carry(1, 4, 2), Err(DropReason::Protected));
@@ -204,7 +210,7 @@ fn why_a_flooded_frame_reaches_nobody_is_told_apart() {
     assert_eq!(lab.carry(2, 6, 8), Err(DropReason::NoDestination));
     for port in [0, 1] {
         let vlans = VlanMode::Access(vlan(10));
-        lab.set(port, PortSettings { vlans, protected: true, ..PortSettings::on(BridgeId(0)) });
+        lab.set(port, protected(vlans));
     }
     for destination in [BROADCAST, 8] {
         assert_eq!(lab.carry(0, 2, destination), Err(DropReason::Protected), "the only other one is protected too");
@@ -218,7 +224,7 @@ fn a_port_that_is_unplugged_neither_sends_nor_gets_anything() {
     let mut lab = Lab::new(&all(3));
     lab.carry(0, 2, BROADCAST).unwrap();
     assert_eq!(lab.carry(1, 4, 2), Ok(vec![0]));
-    lab.set(0, PortSettings { down: true, ..PortSettings::on(BridgeId(0)) });
+    lab.set(0, PortSettings { policy: PortPolicy { down: true, ..PortPolicy::default() }, ..PortSettings::on(BridgeId(0)) });
     assert_eq!(lab.carry(1, 4, 2), Ok(vec![2]), "its addresses are forgotten, and it gets no flood");
     assert_eq!(lab.carry(1, 4, BROADCAST), Ok(vec![2]));
     assert_eq!(lab.carry(0, 2, 4), Err(DropReason::PortDown));
@@ -316,7 +322,7 @@ fn a_super_frame_is_measured_by_its_segments() {
 #[test]
 fn the_storm_limit_is_for_all_that_is_flooded_and_for_nothing_else() {
     let mut lab = Lab::new(&all(2));
-    let settings = PortSettings { broadcast_limit: limit(5, lab.now), ..PortSettings::on(BridgeId(0)) };
+    let settings = PortSettings { limits: limit(5, lab.now), ..PortSettings::on(BridgeId(0)) };
     lab.set(0, settings);
     lab.carry(1, 4, BROADCAST).unwrap();
     for (round, destination) in (1..).zip([BROADCAST, 0x3333_0000_0001, 0x0100_5e00_0001, 8]) {
@@ -369,7 +375,10 @@ fn a_loop_of_two_ports_ends_by_itself_and_is_named_once_a_minute() {
 fn what_a_port_sends_is_held_to_its_rate() {
     let mut lab = Lab::new(&all(3));
     let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), lab.now));
-    lab.set(0, PortSettings { send_rate: Some(limiter), ..PortSettings::on(BridgeId(0)) });
+    lab.set(
+        0,
+        PortSettings { limits: PortLimits { send: Some(limiter), ..PortLimits::default() }, ..PortSettings::on(BridgeId(0)) },
+    );
     assert!(lab.carry(1, 4, BROADCAST).is_ok());
     // 128 KiB at once, in frames of 60 bytes.
     let passed = (0..3000).filter(|_| lab.carry(0, 2, 4).is_ok()).count();
@@ -418,7 +427,7 @@ proptest! {
             VlanMode::All,
         ]);
         let guard = Some(Guard { mac: Mac::from_u64(2), addresses: vec!["10.0.0.1".parse().unwrap()] });
-        lab.set(3, PortSettings { guard, broadcast_limit: limit(1, lab.now), ..PortSettings::on(BridgeId(0)) });
+        lab.set(3, PortSettings { guard, limits: limit(1, lab.now), ..PortSettings::on(BridgeId(0)) });
         for (port, bytes, header) in frames {
             let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
             let before = lab.datapath.counters(PortId(port)).unwrap().clone();
@@ -439,21 +448,16 @@ fn various() -> Lab {
     let trunk = VlanMode::Trunk { allowed: vec![vlan(1), vlan(2)], native: Some(vlan(1)) };
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::Access(vlan(1)), trunk, VlanMode::All, VlanMode::All, VlanMode::All]);
     let guard = Some(Guard { mac: Mac::from_u64(0x0200_0000_0003), addresses: vec!["1.1.1.1".parse().unwrap()] });
-    lab.set(3, PortSettings { guard, protected: true, ..PortSettings::on(BridgeId(0)) });
+    lab.set(3, PortSettings { guard, ..protected(VlanMode::All) });
     let limiter = Limiter::of_bytes("8kbit".parse().unwrap(), lab.now);
     // Only a little is left of what may pass.
     assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now, Mode::Live)));
-    let send_rate = Some(Arc::new(limiter));
-    lab.set(4, PortSettings { send_rate, protected: true, ..PortSettings::on(BridgeId(0)) });
+    let limits = PortLimits { send: Some(Arc::new(limiter)), ..PortLimits::default() };
+    lab.set(4, PortSettings { limits, ..protected(VlanMode::All) });
     let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() });
     lab.set(
         5,
-        PortSettings {
-            vlans: VlanMode::Access(vlan(1)),
-            broadcast_limit: limit(3, lab.now),
-            tunnel,
-            ..PortSettings::on(BridgeId(0))
-        },
+        PortSettings { vlans: VlanMode::Access(vlan(1)), limits: limit(3, lab.now), tunnel, ..PortSettings::on(BridgeId(0)) },
     );
     for port in 0..5 {
         let _ = lab.carry(port, 0x0200_0000_0000 + u64::from(port), BROADCAST);
@@ -515,8 +519,8 @@ proptest! {
 fn with_tunnel(tunnel: TunnelSettings, frames: Option<u32>) -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::All]);
     let vlans = VlanMode::Access(VlanId::DEFAULT);
-    let broadcast_limit = frames.and_then(|frames| limit(frames, lab.now));
-    lab.set(1, PortSettings { vlans, broadcast_limit, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
+    let limits = frames.map_or_else(PortLimits::default, |frames| limit(frames, lab.now));
+    lab.set(1, PortSettings { vlans, limits, tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
     lab
 }
 

@@ -10,7 +10,7 @@ use packet::{Capabilities, Mac, Offload, VlanId};
 
 use super::*;
 use crate::capture::{self, CapturedPort, Limits, Program};
-use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter};
+use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter, PortLimits};
 use crate::device::{FarEnd, Memory};
 use api::{ControlFrames, VlanMode};
 
@@ -139,8 +139,8 @@ fn what_leaves_by_a_port_is_held_to_its_rate_by_all_workers_together() {
     let plane = Plane::new(2, 3);
     let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));
     plane.tell(|| {
-        let receive_rate = Some(limiter.clone());
-        Command::SetPort(PortId(1), PortSettings { receive_rate, ..PortSettings::on(BridgeId(0)) })
+        let limits = PortLimits { receive: Some(limiter.clone()), ..PortLimits::default() };
+        Command::SetPort(PortId(1), PortSettings { limits, ..PortSettings::on(BridgeId(0)) })
     });
     for round in 0..4 {
         for worker in 0..2 {

@@ -145,8 +145,8 @@ fn what_is_lost_in_the_queue_of_a_port_is_in_the_capture() {
     let plane = Plane::new(1, 3);
     let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));
     plane.tell(|| {
-        let receive_rate = Some(limiter.clone());
-        Command::SetPort(PortId(1), PortSettings { receive_rate, ..PortSettings::on(BridgeId(0)) })
+        let limits = PortLimits { receive: Some(limiter.clone()), ..PortLimits::default() };
+        Command::SetPort(PortId(1), PortSettings { limits, ..PortSettings::on(BridgeId(0)) })
     });
     plane.workers[0].ask(|reply| Command::Close(PortId(2), reply)).unwrap();
     let big = |number: u8| {

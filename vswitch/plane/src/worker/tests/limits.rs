@@ -1,5 +1,7 @@
 //! Limits hold for all workers together, and outlive changes that do not concern them.
 
+use api::{FrameRate, PortPolicy};
+
 use super::*;
 
 /// Frames a second.
@@ -7,8 +9,8 @@ const LIMIT: u32 = 100;
 
 /// What port 0, whose frames are spread over all workers, may flood.
 fn limited(protected: bool) -> PortSettings {
-    let broadcast_limit = Some(Arc::new(Limiter::of_frames(LIMIT, Instant::now())));
-    PortSettings { broadcast_limit, protected, ..PortSettings::on(BridgeId(0)) }
+    let policy = PortPolicy { broadcast_limit: FrameRate::new(LIMIT), protected, ..PortPolicy::default() };
+    PortSettings::on(BridgeId(0)).under(policy, Instant::now())
 }
 
 /// Floods so many frames by port 0, over all workers; says how many may have passed at most since `began`.
@@ -50,7 +52,8 @@ fn a_change_of_a_port_that_does_not_concern_its_limit_leaves_what_was_used_of_it
         }
         let passed = plane.counters(1).tx_frames;
         assert!(passed <= most, "{passed} of at most {most}, {workers} workers");
-        let other = PortSettings { broadcast_limit: Some(Arc::new(Limiter::of_frames(7, Instant::now()))), ..limited(false) };
+        let policy = PortPolicy { broadcast_limit: FrameRate::new(7), ..PortPolicy::default() };
+        let other = PortSettings::on(BridgeId(0)).under(policy, Instant::now());
         plane.tell(|| Command::SetPort(PortId(0), other.clone()));
         flood(&plane, 200, began);
         assert!(plane.counters(1).tx_frames >= passed + 7, "another limit begins anew");
