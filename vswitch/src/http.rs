@@ -1,4 +1,4 @@
-//! HTTP on Unix sockets, for `vsctl` and Docker: what both need besides their routes.
+//! HTTP for `vsctl`, Docker and browsers: what all of them need besides their routes.
 //!
 //! A socket holds so many connections and no more ([`Limits`]), so that those of one client, which may say nothing for ever, leave
 //! descriptors to the other clients. When all places are taken, a new connection gets the place of the oldest that has no request in
@@ -7,6 +7,8 @@
 //! At the end the requests in progress are answered, and all other connections closed.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +22,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -36,25 +39,53 @@ pub(crate) struct Limits {
     pub(crate) headers: Option<Duration>,
 }
 
-/// Who is at the other end of a connection (`SO_PEERCRED`, unix(7)); among the extensions of each request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
+/// Who is at the other end of a connection; among the extensions of each request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    /// A process of this host (`SO_PEERCRED`, unix(7)).
+    Process { uid: Option<u32>, pid: Option<i32> },
+    /// What came by TCP.
+    Web(SocketAddr),
 }
 
-impl Peer {
-    fn of(stream: &UnixStream) -> Self {
+/// What connections come from.
+pub(crate) trait Acceptor: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and whose it is.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Acceptor for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
         let known = stream.peer_cred().ok();
-        Self { uid: known.map(|known| known.uid()), pid: known.and_then(|known| known.pid()) }
+        let peer = Peer::Process { uid: known.map(|known| known.uid()), pid: known.and_then(|known| known.pid()) };
+        Ok((stream, peer))
+    }
+}
+
+impl Acceptor for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, from) = Self::accept(self).await?;
+        Ok((stream, Peer::Web(from)))
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(uid) = self.uid else { return f.write_str("somebody unknown") };
+        let (uid, pid) = match self {
+            Self::Process { uid: Some(uid), pid } => (uid, pid),
+            Self::Process { uid: None, .. } => return f.write_str("an unknown process"),
+            Self::Web(from) => return write!(f, "web, {}", from.ip()),
+        };
         write!(f, "uid {uid}")?;
-        let Some(pid) = self.pid else { return Ok(()) };
+        let Some(pid) = pid else { return Ok(()) };
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         write!(f, ", {} ({pid})", name.trim_end().escape_debug())
     }
@@ -74,7 +105,7 @@ impl Connection {
 }
 
 /// Answers requests until the sender of `end` is dropped, and then those that are in progress.
-pub(crate) async fn serve(listener: UnixListener, routes: Router, limits: Limits, mut end: watch::Receiver<()>) {
+pub(crate) async fn serve(listener: impl Acceptor, routes: Router, limits: Limits, mut end: watch::Receiver<()>) {
     let (mut tasks, mut connections) = (JoinSet::new(), Vec::<Connection>::new());
     let idle = Arc::new(Notify::new());
     loop {
@@ -87,11 +118,11 @@ pub(crate) async fn serve(listener: UnixListener, routes: Router, limits: Limits
                 connections.retain(|connection| connection.task.id() != id);
             }
             accepted = listener.accept(), if has_room => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     make_room(&mut connections, limits.connections);
                     let requests = Arc::new(AtomicUsize::new(0));
                     let progress = Progress { requests: Arc::clone(&requests), idle: Arc::clone(&idle) };
-                    let task = tasks.spawn(converse(stream, routes.clone(), limits.headers, progress, end.clone()));
+                    let task = tasks.spawn(converse((stream, peer), routes.clone(), limits.headers, progress, end.clone()));
                     connections.push(Connection { task, requests });
                 }
                 Err(error) => {
@@ -139,14 +170,13 @@ impl Drop for InProgress {
     }
 }
 
-async fn converse(
-    stream: UnixStream,
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    (stream, peer): (S, Peer),
     routes: Router,
     headers: Option<Duration>,
     progress: Progress,
     mut end: watch::Receiver<()>,
 ) {
-    let peer = Peer::of(&stream);
     // With the connection, hyper drops what its client waited for.
     let service =
         service_fn(move |request: Request<Incoming>| tokio::spawn(answer(routes.clone(), request, peer, progress.begin())));

@@ -58,3 +58,5 @@ mod json;
 mod keep;
 pub mod plugin;
 pub mod services;
+mod view;
+pub mod web;

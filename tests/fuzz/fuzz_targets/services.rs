@@ -98,7 +98,7 @@ impl Bench {
             match output {
                 Output::Answer(answer) => drop(Ethernet::parse(&answer.frame).unwrap()),
                 Output::Uplink(_, frame) => self.said = frame,
-                Output::Changed(..) => {}
+                Output::Changed(..) | Output::Leases(_) | Output::Usage(_) => {}
                 Output::Ask(query) => self.asked.push(query),
             }
         }

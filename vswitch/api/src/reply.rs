@@ -9,9 +9,9 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, ForwardInfo,
-    InterfaceName, LeaseRow, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName, PortPolicy, PortSpec, PortState,
-    RouteInfo, RouteSpec, SessionInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
+    AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, EventInfo,
+    ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName,
+    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -32,6 +32,10 @@ pub enum Reply {
     Fdb(Vec<FdbEntry>),
     /// Counters, by port name.
     Stats(Vec<PortStats>),
+    /// Counters, and how full the tables are.
+    Live(Box<LiveInfo>),
+    /// What happened, the oldest first.
+    Events(Vec<EventInfo>),
     /// The uplinks, by name.
     Uplinks(Vec<UplinkInfo>),
     /// The forwards, by uplink, protocol and port.

@@ -78,6 +78,10 @@ pub enum Request {
     FlushFdb(FdbFilter),
     /// Counters of ports: `null` or an empty list for all, a name, or a list of names.
     Stats(#[serde(deserialize_with = "read_names")] Vec<PortName>),
+    /// Counters, and how full the tables are, without asking the workers.
+    Live,
+    /// What happened lately, and is remembered.
+    Events,
     /// Counters of the ports of a container of Docker's, by its name.
     ContainerStats(String),
     /// Gives a container an interface, instead of what it had under that key.
@@ -155,6 +159,8 @@ impl Request {
             | Self::Show
             | Self::Fdb(_)
             | Self::Stats(_)
+            | Self::Live
+            | Self::Events
             | Self::ContainerStats(_)
             | Self::CheckContainer(_)
             | Self::CheckNetwork(..)

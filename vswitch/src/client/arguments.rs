@@ -10,6 +10,7 @@ use super::ClientError;
 use super::capture::Capture;
 use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
+use super::events::Events;
 use super::help::arranged;
 use super::options::{some, timeout};
 use super::stats::{How, Stats};
@@ -50,6 +51,7 @@ pub(super) enum Action {
     },
     Capture(Capture),
     Stats(Stats),
+    Events(Events),
     /// The man pages, for this directory.
     Man(PathBuf),
     /// A text to print that needs no vswitchd.
@@ -80,6 +82,7 @@ impl Arguments {
             Command::Bridging(command) => Action::Ask(command.request()?),
             Command::Routing(command) => Action::Ask(command.request()?),
             Command::Plain(command) => Action::Ask(command.request()),
+            Command::Events { follow, kind } => Action::Events(Events { follow, kinds: kind }),
             Command::Stats { ports, container, interval, count, since } => {
                 let request = container.map_or(Request::Stats(ports), Request::ContainerStats);
                 let how = match (interval, since) {

@@ -12,7 +12,7 @@ use super::complete;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
 use api::read::{address, cidr, number};
-use api::{BridgeName, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
+use api::{BridgeName, EventKind, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
 
 /// A command of `vsctl`.
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,17 @@ pub(super) enum Command {
         /// Shows what was added since `vsctl --json stats > FILE`; - is stdin.
         #[arg(long, value_name = "FILE", conflicts_with = "interval")]
         since: Option<PathBuf>,
+    },
+    /// What happened: links, MAC addresses, leases, full tables, who changed what.
+    ///
+    /// The last 2048 of those that stations cannot cause at will, and as many of the others. The times are UTC.
+    Events {
+        /// Waits for more until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only of this kind. May be repeated.
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<EventKind>,
     },
     /// Shows or saves the frames of ports, as pcapng.
     ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,6 +43,12 @@ impl Control {
         let number = answer.headers().get(CAPTURE_NUMBER).and_then(|value| value.to_str().ok()?.parse().ok());
         let number = number.ok_or_else(|| ClientError::Answer("the capture has no number".to_owned()))?;
         Ok((number, answer.into_body()))
+    }
+
+    /// Follows what happens: a stream of server-sent events.
+    pub(super) async fn events(&self) -> Result<Incoming, ClientError> {
+        let request = hyper::Request::get("/v1/events").body(Full::default());
+        Ok(self.in_time(self.exchange(request)).await?.into_body())
     }
 
     /// Ends vswitchd, and waits until it has ended: its answer comes when all else is over, its process ends right after.
@@ -91,17 +97,22 @@ impl Control {
 
     async fn send(&self, path: &str, body: &impl Serialize) -> Result<hyper::Response<Incoming>, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Argument(error.to_string()))?;
-        let length = body.len();
-        let request = hyper::Request::post(path)
-            .header(hyper::header::HOST, "vswitch")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
-            .body(Full::from(body))
-            .map_err(|error| ClientError::Argument(error.to_string()))?;
+        let request = hyper::Request::post(path).header(hyper::header::CONTENT_TYPE, "application/json").body(Full::from(body));
+        self.exchange(request).await
+    }
+
+    async fn exchange(
+        &self,
+        request: Result<hyper::Request<Full<Bytes>>, hyper::http::Error>,
+    ) -> Result<hyper::Response<Incoming>, ClientError> {
+        let mut request = request.map_err(|error| ClientError::Argument(error.to_string()))?;
+        request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("vswitch"));
+        let length = request.body().size_hint().exact().unwrap_or_default();
         let answer = self.open().await?.send_request(request).await.map_err(broken)?;
-        if answer.status().is_success() {
+        let status = answer.status();
+        if status.is_success() {
             return Ok(answer);
         }
-        let status = answer.status();
         if status == hyper::StatusCode::PAYLOAD_TOO_LARGE {
             let sentence = format!("the request has {length} bytes, more than vswitchd reads at once: ask for less");
             return Err(ClientError::Refused(sentence));

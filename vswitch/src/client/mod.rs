@@ -9,6 +9,7 @@ mod capture;
 mod command;
 mod complete;
 mod connection;
+mod events;
 mod gateway;
 mod help;
 mod options;
@@ -115,6 +116,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             }
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
+            Action::Events(events) => events.run(control, json).await,
             Action::Man(directory) => write_man(&directory),
             Action::Print(text) => {
                 print(&text);

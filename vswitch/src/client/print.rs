@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::Table;
-use super::{gateway, symptoms};
+use super::{events, gateway, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
     PortName, PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
@@ -29,6 +29,8 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Neighbors(neighbors) => document(neighbors),
         Reply::Container(container) => document(container),
         Reply::Leases(leases) => document(leases),
+        Reply::Live(live) => document(live),
+        Reply::Events(events) => document(events),
         Reply::Routes(routes) => document(routes),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
@@ -58,6 +60,8 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Neighbors(rows) => gateway::neighbors(rows),
         Reply::Container(container) => format!("{}: {}\n", container.port, container.key),
         Reply::Leases(rows) => gateway::leases(rows),
+        Reply::Live(live) => document(live),
+        Reply::Events(rows) => events::list(rows),
         Reply::Routes(rows) => gateway::routes(rows),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),

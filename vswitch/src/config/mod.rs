@@ -22,6 +22,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::docker::DockerSettings;
+use crate::web::WebSettings;
 use api::read::{Raw, Read, read};
 use api::{BridgeSpec, ForwardSpec, PortSpec, ResourceKey, UplinkSpec, VxlanSpec};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub nat: NatSettings,
     /// `[docker]`.
     pub docker: DockerSettings,
+    /// `[web]`; `None`: the web view is off.
+    pub web: Option<WebSettings>,
     /// Every `[[uplink]]`, in order; no name twice.
     pub uplinks: Vec<UplinkSpec>,
     /// Every `[[forward]]`, in order; no port twice.
@@ -129,6 +132,8 @@ pub fn export(config: &Config) -> String {
         nat: &'a NatSettings,
         #[serde(skip_serializing_if = "is_default")]
         docker: &'a DockerSettings,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        web: &'a Option<WebSettings>,
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
@@ -138,12 +143,13 @@ pub fn export(config: &Config) -> String {
     fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
         **table == T::default()
     }
-    let Config { switch, nat, docker, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
+    let Config { switch, nat, docker, web, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
     toml::to_string(&File {
         switch,
         nat,
         docker,
+        web,
         uplink: uplinks,
         bridge: bridges,
         port: ports,
@@ -162,7 +168,7 @@ mod tests {
         let text = "[switch]\nworkers = 2\ncontrol-group = \"switchers\"\n\
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
             isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
-            [docker]\nenabled = true\nuplink = \"wan\"\n\
+            [docker]\nenabled = true\nuplink = \"wan\"\n[web]\nlisten = \"[::1]:9\"\nhosts = [\"switch.lan\"]\n\
             [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
@@ -176,7 +182,8 @@ mod tests {
         let config = load(&path).unwrap();
         std::fs::write(&path, export(&config)).unwrap();
         let again = load(&path).unwrap();
-        assert_eq!((&again.switch, &again.docker), (&config.switch, &config.docker));
+        assert_eq!((&again.switch, &again.docker, &again.web), (&config.switch, &config.docker, &config.web));
+        assert_eq!(config.web.unwrap().listen.to_string(), "[::1]:9");
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);
         assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));

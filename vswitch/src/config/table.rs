@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::{NatSettings, SwitchSettings};
 use crate::docker::DockerSettings;
+use crate::web::WebSettings;
 use api::read::about;
 use api::{
     BridgeSpec, BridgeTable, ForwardSpec, ForwardTable, PortSpec, PortTable, SpecError, UplinkError, UplinkSpec, UplinkTable,
@@ -11,7 +12,7 @@ use api::{
 };
 
 /// The tables that a file may have.
-pub(super) const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker"];
+pub(super) const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web"];
 
 /// What a table of the file becomes.
 pub(super) trait Tabular: Sized {
@@ -97,6 +98,19 @@ impl Tabular for DockerSettings {
 
     fn check(table: Self) -> Result<Self, Wrong> {
         Ok(table)
+    }
+}
+
+impl Tabular for WebSettings {
+    type Table = Self;
+    const NAME: &'static str = "web";
+    const KEYS: &'static [&'static str] = &["listen", "remote", "hosts"];
+
+    fn check(table: Self) -> Result<Self, Wrong> {
+        match table.problem() {
+            None => Ok(table),
+            Some((key, sentence)) => Err(Wrong { keys: vec![key], sentence: about(key, &sentence) }),
+        }
     }
 }
 

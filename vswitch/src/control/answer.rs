@@ -174,6 +174,7 @@ impl Switch {
             switch: self.ledger.file.switch.clone(),
             nat: self.ledger.file.nat.clone(),
             docker: self.ledger.file.docker.clone(),
+            web: self.ledger.file.web.clone(),
             warnings: Vec::new(),
             forwards: layout.all().filter(fits).cloned().collect(),
             uplinks: layout.all().cloned().collect(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Switch;
-use api::{AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, PortName};
+use api::{AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, EventFacts, EventKind, PortName};
 use plane::datapath::{AddressConflict, AddressConflicts, Holder, PortId};
 
 /// The shortest time between two lines of the log about one bridge, and between two about the same conflict.
@@ -49,27 +49,29 @@ fn is_same(one: &AddressConflict, other: &AddressConflict) -> bool {
 }
 
 impl Switch {
-    pub(super) fn tell_of_conflict(&self, bridge: &BridgeName, conflict: &AddressConflict) {
+    pub(super) fn tell_of_conflict(&mut self, bridge: &BridgeName, conflict: &AddressConflict) {
         let name = |id: PortId| self.inventory.port_ids.get(id.0).map_or("?", PortName::as_str);
         let AddressConflict { address, holder, claimant, .. } = conflict;
         let (mac, port) = (claimant.mac, name(claimant.port));
-        match holder {
-            Holder::Gateway => tracing::warn!(
-                %bridge,
-                "{address} is the gateway's, and {mac} at {port} claims it too: give that station another"
-            ),
-            Holder::Port(owner) => tracing::warn!(
-                %bridge,
+        let summary = match holder {
+            Holder::Gateway => {
+                format!("{address} is the gateway's, and {mac} at {port} claims it too: give that station another")
+            }
+            Holder::Port(owner) => format!(
                 "{address} is that of {} by the configuration, and {mac} at {port} claims it too: give that station another",
                 name(*owner)
             ),
-            Holder::Station(holder) => tracing::warn!(
-                %bridge,
+            Holder::Station(holder) => format!(
                 "{address} is claimed by {} at {} and by {mac} at {port} in turn: have two stations one address?",
                 holder.mac,
                 name(holder.port)
             ),
-        }
+        };
+        tracing::warn!(%bridge, "{summary}");
+        let (bridge, port) = (Some(bridge.clone()), port.parse().ok());
+        let (vlan, mac, address) = (Some(conflict.vlan), Some(mac), Some(*address));
+        let facts = EventFacts { bridge, port, vlan, mac, address, ..EventFacts::new(summary) };
+        self.views.events.record(EventKind::AddressConflict, facts);
     }
 
     pub(super) fn address_conflicts_info(&self, bridge: &BridgeName) -> AddressConflictsInfo {

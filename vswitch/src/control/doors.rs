@@ -15,6 +15,8 @@ use crate::config::Config;
 use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
+use crate::view::Board;
+use crate::web::{Source, Web};
 
 /// How long answers that are on their way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +33,7 @@ pub(super) struct Doors {
     sockets: Vec<(Guest, Socket)>,
     /// That of Docker's own API, if Docker is served.
     api: Option<PathBuf>,
+    web: Option<Web>,
 }
 
 impl Doors {
@@ -46,16 +49,28 @@ impl Doors {
         }
         let open = |(guest, place): (Guest, SocketPlace)| Ok((guest, socket::open(&place, &mut passed)?));
         let sockets = places.into_iter().map(open).collect::<Result<_, SocketError>>()?;
-        Ok(Self { sockets, api: config.docker.enabled.then(|| config.docker.api.clone()) })
+        let web = config.web.as_ref().map(|web| Web::open(web, &config.switch.state_dir)).transpose()?;
+        Ok(Self { sockets, api: config.docker.enabled.then(|| config.docker.api.clone()), web })
     }
 
     /// Lets requests in.
-    pub(super) fn serve(self, calls: mpsc::Sender<Call>, asks: mpsc::Sender<Ask>, found: mpsc::Sender<Found>) -> Served {
+    pub(super) fn serve(
+        self,
+        calls: mpsc::Sender<Call>,
+        asks: mpsc::Sender<Ask>,
+        found: mpsc::Sender<Found>,
+        board: Arc<Board>,
+    ) -> Served {
         let unnamed = Arc::new(Notify::new());
         let daemon = self.api.map(|api| tokio::spawn(daemon::follow(api, Arc::clone(&unnamed), found)));
         let mut served = Served { calls, asks, open: Vec::new(), daemon, unnamed };
-        let open = self.sockets.into_iter().map(|(guest, socket)| served.let_in(guest, socket)).collect();
-        served.open = open;
+        let open = self.sockets.into_iter().map(|(guest, socket)| served.let_in(guest, socket));
+        let web = self.web.map(|web| {
+            let (end, ended) = watch::channel(());
+            let source = Source { board, calls: served.calls.clone() };
+            Door { file: None, task: tokio::spawn(web.serve(source, ended)), end }
+        });
+        served.open = open.chain(web).collect();
         served
     }
 }
@@ -72,8 +87,8 @@ pub(super) struct Served {
 
 /// A socket that is served until `end` is dropped.
 struct Door {
-    guest: Guest,
-    file: Option<SocketFile>,
+    /// The file that it has, and for whom.
+    file: Option<(Guest, SocketFile)>,
     task: JoinHandle<()>,
     end: watch::Sender<()>,
 }
@@ -85,20 +100,20 @@ impl Served {
             Guest::Control => tokio::spawn(server::serve(socket.listener, self.calls.clone(), ended)),
             Guest::Docker(driver) => tokio::spawn(docker_server::serve(socket.listener, driver, self.asks.clone(), ended)),
         };
-        Door { guest, file: socket.file, task, end }
+        Door { file: socket.file.map(|file| (guest, file)), task, end }
     }
 
     /// Makes sockets again whose files are gone. What was asked by way of the old ones is answered.
     pub(super) fn mend(&mut self) {
         for number in 0..self.open.len() {
-            let door = &self.open[number];
-            match door.file.as_ref().map(SocketFile::remake) {
-                None | Some(Ok(None)) => {}
-                Some(Ok(Some(socket))) => {
+            let Some((guest, file)) = &self.open[number].file else { continue };
+            match (file.remake(), *guest) {
+                (Ok(None), _) => {}
+                (Ok(Some(socket)), guest) => {
                     tracing::info!("a socket whose file was gone is made again");
-                    self.open[number] = self.let_in(door.guest, socket);
+                    self.open[number] = self.let_in(guest, socket);
                 }
-                Some(Err(error)) => tracing::warn!("a socket whose file is gone is not made again: {error}"),
+                (Err(error), _) => tracing::warn!("a socket whose file is gone is not made again: {error}"),
             }
         }
     }

@@ -21,6 +21,7 @@ impl Switch {
                 let net = IpNet::V4(terms.address);
                 let gateways = terms.routers.first().copied().map(IpAddr::V4).into_iter().collect();
                 tracing::info!(uplink = %name, "DHCP gave {net}");
+                self.note_uplink_lease(&name, Some(net.addr()), format!("DHCP gave {net}"));
                 match self.owner_of(net, &name) {
                     None => Some((vec![net], gateways)),
                     Some((owner, _)) => {
@@ -35,6 +36,7 @@ impl Switch {
             }
             Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
                 tracing::warn!(uplink = %name, "its DHCP lease is over: it has no address now");
+                self.note_uplink_lease(&name, None, "its DHCP lease is over: it has no address now");
                 None
             }
         };

@@ -290,9 +290,12 @@ impl Switch {
 
     /// Says in the log what has changed.
     fn tell_states(&mut self) {
+        let mut news = Vec::new();
         for (name, port) in &mut self.inventory.ports {
             let docker = port.origin == Origin::Docker;
-            match port.presence.news() {
+            let told = port.presence.news();
+            news.extend(told.map(|state| (name.clone(), line(state))));
+            match told {
                 // Docker takes its devices from one namespace to another.
                 Some(state) if docker || *state == PortState::Up => tracing::info!(port = %name, "{}", line(state)),
                 Some(state) => tracing::warn!(port = %name, "{}", line(state)),
@@ -300,12 +303,15 @@ impl Switch {
             }
         }
         for (name, uplink) in &mut self.inventory.uplinks {
-            match uplink.presence.news() {
+            let told = uplink.presence.news();
+            news.extend(told.map(|state| (name.clone(), line(state))));
+            match told {
                 Some(state @ PortState::Up) => tracing::info!(uplink = %name, "{}", line(state)),
                 Some(state) => tracing::warn!(uplink = %name, "{}", line(state)),
                 None => {}
             }
         }
+        news.into_iter().for_each(|(name, line)| self.note_link(name, line));
     }
 
     /// What a reload says about ports and uplinks that frames cannot pass, one sentence each.

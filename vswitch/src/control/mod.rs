@@ -15,6 +15,7 @@
 //! - `plane_handle`: the workers, and one way to tell and ask them.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `lease` and `routes` (LANs), `moves`, `conflicts`
 //!   and `peers` (symptoms), `services` (the gateways').
+//! - `views`: what others look at while the switch runs, as events and counters.
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
 
 mod answer;
@@ -46,12 +47,13 @@ mod presence;
 mod refusal;
 mod routes;
 mod run;
-mod server;
+pub(crate) mod server;
 mod services;
 mod sessions;
 mod socket;
 mod sockets;
 mod uplink;
+mod views;
 mod vxlan;
 mod watchdog;
 mod workers;
@@ -73,6 +75,7 @@ use crate::config::{self, Config, StateFile};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
+use crate::web::WebSettings;
 use api::{BridgeName, PortName, Reply, Request, ResourceKey};
 use capture::Captures;
 use docker::Asking;
@@ -84,6 +87,7 @@ use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
 use uplink::Uplink;
+use views::Views;
 use watchdog::Watchdog;
 
 /// The running switch: what it should be, what it is, the workers, and what follows the world around it.
@@ -95,6 +99,7 @@ pub struct Switch {
     docker: DockerDesk,
     lans: Lans,
     symptoms: SymptomLog,
+    views: Views,
     started: Instant,
     /// Empty when the start is over.
     handover: Handover,
@@ -172,6 +177,8 @@ impl Switch {
         let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
         let watch =
             attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
+        let started = Instant::now();
+        let views = Views::new(started, &workers);
         let mut switch = Self {
             ledger: Ledger { path, file: config, state, state_file },
             inventory: Inventory::default(),
@@ -180,7 +187,8 @@ impl Switch {
             docker: DockerDesk::default(),
             lans: Lans::default(),
             symptoms: SymptomLog::default(),
-            started: Instant::now(),
+            views,
+            started,
             handover,
             watch,
             started_up: false,
@@ -247,6 +255,8 @@ impl Switch {
             Request::Fdb(filter) => self.fdb(&filter).map(Reply::Fdb),
             Request::FlushFdb(filter) => self.flush_fdb(&filter),
             Request::Stats(ports) => self.stats(&ports).map(Reply::Stats),
+            Request::Live => Ok(self.live()),
+            Request::Events => Ok(self.events()),
             Request::ContainerStats(name) => self.stats(&self.ports_of_container(&name)?).map(Reply::Stats),
             Request::AttachContainer(spec) => self.attach_container(*spec),
             Request::DetachContainer(key) => self.detach_container(&key),
@@ -267,6 +277,7 @@ impl Switch {
         match event {
             Event::DeviceGone(id) => self.note_gone(id),
             Event::Punt(punt) => self.serve(punt),
+            Event::Macs(bridge, changes) => self.note_macs(bridge, &changes),
             Event::PacketTooBig(id) => self.note_too_big(id),
             Event::Held(bridge, hold) => self.note_hold(bridge, hold),
         }
@@ -279,6 +290,9 @@ impl Switch {
         }
         if let Some(key) = self.ledger.file.docker.difference(&config.docker) {
             return Err(ControlError::NeedsRestart("docker", key));
+        }
+        if let Some(key) = WebSettings::difference(self.ledger.file.web.as_ref(), config.web.as_ref()) {
+            return Err(ControlError::NeedsRestart("web", key));
         }
         let before = std::mem::replace(&mut self.ledger.file, config);
         let (wanted, mut notes) = self.ledger.wanted();

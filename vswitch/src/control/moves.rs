@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use packet::Mac;
 
 use super::Switch;
-use api::{BridgeName, MacMoveInfo, MacMovesInfo, PortName};
+use api::{BridgeName, EventFacts, EventKind, MacMoveInfo, MacMovesInfo, PortName};
 use plane::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId, Symptoms};
 use plane::worker::Command;
 
@@ -106,39 +106,42 @@ impl Switch {
         };
         self.symptoms.mac_moves.retain(|name, _| self.inventory.bridges.contains_key(name));
         self.symptoms.address_conflicts.retain(|name, _| self.inventory.bridges.contains_key(name));
+        let (mut moved, mut claimed) = (Vec::new(), Vec::new());
         for (name, bridge) in &self.inventory.bridges {
             let parts = || all.iter().flatten().filter(|(id, _)| *id == bridge.id).map(|(_, symptoms)| symptoms);
             // Each worker hears what the others learn, so that all of them see most moves.
             let moves = parts().map(|Symptoms { moves, .. }| *moves).max_by_key(|moves| moves.count).unwrap_or_default();
             let seen = self.symptoms.mac_moves.entry(name.clone()).or_insert_with(|| SeenMoves::new(now));
-            if let Some(news) = seen.look(moves, now) {
-                self.tell_of_moves(name, &news);
-            }
+            moved.extend(seen.look(moves, now).map(|news| (name.clone(), news)));
             let conflicts = parts().map(|Symptoms { conflicts, .. }| *conflicts);
             let conflicts = conflicts.max_by_key(|conflicts| conflicts.count).unwrap_or_default();
-            if let Some(news) = self.symptoms.address_conflicts.entry(name.clone()).or_default().look(conflicts, now) {
-                self.tell_of_conflict(name, &news);
-            }
+            let seen = self.symptoms.address_conflicts.entry(name.clone()).or_default();
+            claimed.extend(seen.look(conflicts, now).map(|news| (name.clone(), news)));
         }
+        moved.iter().for_each(|(bridge, news)| self.tell_of_moves(bridge, news));
+        claimed.iter().for_each(|(bridge, conflict)| self.tell_of_conflict(bridge, conflict));
     }
 
-    fn tell_of_moves(&self, bridge: &BridgeName, news: &News) {
+    fn tell_of_moves(&mut self, bridge: &BridgeName, news: &News) {
         let port = |id: PortId| self.inventory.port_ids.get(id.0).map_or("?", PortName::as_str);
         match *news {
             News::Moved(MacMove { mac, from, to, .. }) => {
                 tracing::info!(%bridge, "{mac} moved from {} to {}", port(from), port(to));
             }
-            News::Held(Hold { mac, home: Place { port: home, .. }, away: Place { port: away, .. }, .. }, per_second) => {
+            News::Held(Hold { mac, home: Place { port: home, .. }, away: Place { port: away, .. }, vlan }, per_second) => {
                 // A move from one peer of a tunnel to another is none between ports.
                 let rate = if per_second > 0 { format!(", {per_second} times a second") } else { String::new() };
                 let both = home != away && [home, away].iter().all(|id| self.has_mac(*id, mac));
                 let why = if both { "both ports have this MAC address." } else { "a loop?" };
                 let (home, away) = (port(home), port(away));
+                let summary = format!("{mac} moves between {home} and {away}{rate}: {why} It is held at {home}");
                 tracing::warn!(
                     %bridge,
-                    "{mac} moves between {home} and {away}{rate}: {why} It is held at {home} for ten seconds at a time; what comes \
-                     from elsewhere in its name is dropped and counted as mac-move"
+                    "{summary} for ten seconds at a time; what comes from elsewhere in its name is dropped and counted as mac-move"
                 );
+                let (bridge, vlan, mac) = (Some(bridge.clone()), Some(vlan), Some(mac));
+                let facts = EventFacts { bridge, port: home.parse().ok(), vlan, mac, ..EventFacts::new(summary) };
+                self.views.events.record(EventKind::LoopSuspected, facts);
             }
         }
     }

@@ -10,7 +10,7 @@ use vxlan::PeerRow;
 use super::Switch;
 use super::links::NAMED;
 use super::vxlan::Live;
-use api::{PeerInfo, PortName, PortState};
+use api::{EventFacts, EventKind, PeerInfo, PortName, PortState};
 
 /// For how many seconds a host may be silent while frames are sent to it.
 const PATIENCE: u32 = 10;
@@ -106,7 +106,9 @@ impl Switch {
             if before == Some(state) || before.is_none() && *state == PeerState::Up {
                 continue;
             }
-            let address = key.1;
+            let (address, summary) = (key.1, format!("peer {}: {state}", key.1));
+            let facts = EventFacts { port: Some(key.0.clone()), address: Some(address), ..EventFacts::new(summary) };
+            self.views.events.record(EventKind::Peer, facts);
             match state {
                 PeerState::Up => tracing::info!(vxlan = %key.0, "peer {address} is heard again"),
                 state => tracing::warn!(vxlan = %key.0, "peer {address}: {state}"),

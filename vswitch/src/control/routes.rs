@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Bridge, ControlError, Switch};
-use crate::services::{Input, Lease, Listing, Usage};
+use crate::services::{Input, Lease, Listing};
 use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
 use plane::datapath::{BridgeId, NeighborRow};
 use plane::worker::Command;
@@ -91,15 +91,8 @@ impl Switch {
 
     /// How far the gateways' addresses are given out; nothing, where the services have no time to say.
     pub(super) fn pool_infos(&self) -> BTreeMap<BridgeName, Vec<PoolInfo>> {
-        let info = |usage: Usage| PoolInfo {
-            subnet: usage.subnet,
-            size: usage.size,
-            used: usage.used,
-            exhausted: usage.shortages.exhausted,
-            refused: usage.shortages.refused,
-        };
         let pools = self.listing().map(|listing| listing.pools).unwrap_or_default();
-        pools.into_iter().map(|(bridge, pools)| (bridge, pools.into_iter().map(info).collect())).collect()
+        pools.into_iter().map(|(bridge, pools)| (bridge, pools.into_iter().map(PoolInfo::from).collect())).collect()
     }
 
     /// The addresses that the gateway of this bridge, or of all, has given out and not got back.

@@ -19,7 +19,6 @@ use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
 use crate::docker::daemon::Found;
-use crate::http::Peer;
 use crate::services::Output;
 use api::{Ending, Reply, Request};
 use plane::datapath::Tickets;
@@ -134,7 +133,8 @@ impl Signals {
 }
 
 /// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room in a bounded
-/// queue or is lost. What they cannot has a queue without bounds, so that none of it is lost: a device goes once, and leases change rarely.
+/// queue or is lost. What they cannot has a queue without bounds, so that none of it is lost: a device goes once, leases change rarely, and
+/// what is told of addresses is told twice a second at most.
 #[derive(Clone)]
 pub(super) struct Voices {
     punts: mpsc::Sender<Event>,
@@ -163,14 +163,14 @@ impl Voices {
     pub(super) fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
-            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) => drop(self.gone.send(event)),
+            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) | Event::Macs(..) => drop(self.gone.send(event)),
         }
     }
 
     /// What the services say.
     fn say(&self, output: Output) {
         match output {
-            Output::Changed(..) => drop(self.changed.send(output)),
+            Output::Changed(..) | Output::Leases(_) | Output::Usage(_) => drop(self.changed.send(output)),
             output => drop(self.said.try_send(output)),
         }
     }
@@ -180,7 +180,8 @@ impl Voices {
 async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Ended {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
-    let mut served = doors.serve(calls, asks, found);
+    switch.show_to_viewers();
+    let mut served = doors.serve(calls, asks, found, switch.board());
     let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
     let watched = switch.watchdog_interval();
     let mut feed = interval(watched.unwrap_or(LOOK));
@@ -243,6 +244,7 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_namespaces();
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
+    switch.show_to_viewers();
 }
 
 /// What is due every [`SURVEY`].
@@ -253,6 +255,7 @@ fn survey_world(switch: &mut Switch) {
     switch.follow_lans();
     switch.tell_stations();
     switch.note_arrivals();
+    switch.follow_tables(Instant::now());
 }
 
 /// Waits until the kernel says something about links.
@@ -274,14 +277,21 @@ struct End {
 fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
     match call {
         Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {
-            note_change(&request, peer, None);
+            switch.record_change(&request, peer, None);
             return ControlFlow::Break(End { keep, asker: Some(reply) });
         }
         Call::Request { request, peer, reply } => {
+            let is_change = request.change().is_some();
             let outcome = switch.execute(request.clone()).map_err(|error| error.to_string());
-            note_change(&request, peer, outcome.as_ref().err());
+            switch.record_change(&request, peer, outcome.as_ref().err());
+            if is_change {
+                switch.show_to_viewers();
+            }
             // The client that asked may have gone away.
             let _ = reply.send(outcome);
+        }
+        Call::Follow { after, reply } => {
+            let _ = reply.send(Ok(switch.follow_events(after)));
         }
         Call::Capture { request, reply } => {
             let _ = reply.send(switch.capture(&request).map_err(|error| error.to_string()));
@@ -290,21 +300,13 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
     ControlFlow::Continue(())
 }
 
-/// Writes down who changed what.
-fn note_change(request: &Request, peer: Peer, refused: Option<&String>) {
-    match (request.change(), refused) {
-        (Some(change), None) => tracing::info!("{change}, asked for by {peer}"),
-        (Some(change), Some(why)) => tracing::info!("refused: {change}, asked for by {peer}: {why}"),
-        (None, _) => tracing::debug!("{request:?}, asked by {peer}"),
-    }
-}
-
 /// SIGHUP: as `vsctl reload`, with the outcome in the log.
 fn reload(switch: &mut Switch) {
     match switch.execute(Request::Reload) {
         Ok(Reply::Done(notes)) => {
             notes.iter().for_each(|note| tracing::warn!("{note}"));
             tracing::info!("reloaded {}, asked for by SIGHUP", switch.path().display());
+            switch.note_change("reload", "SIGHUP");
         }
         Ok(_) => {}
         Err(error) => tracing::error!("not reloaded: {error}"),

@@ -99,6 +99,8 @@ impl Switch {
             }
             Output::Changed(name, event) if self.inventory.uplinks.contains_key(&name) => self.change_lease((name, event)),
             Output::Changed(name, event) => self.note_lan(&name, event),
+            Output::Leases(news) => self.note_leases(news),
+            Output::Usage(usage) => self.note_usage(usage),
             Output::Ask(_) => {}
         }
     }

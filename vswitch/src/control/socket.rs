@@ -41,6 +41,9 @@ pub enum SocketError {
     /// Something else is there.
     #[error("{} {}: there is a file that is not a socket: remove it, or set another {}", .0.name, .1.display(), .0.key)]
     NotASocket(SocketPurpose, PathBuf),
+    /// The web view cannot be opened.
+    #[error(transparent)]
+    Web(#[from] crate::web::WebError),
     /// The operating system refused.
     #[error("{} {}: {source}", .0.name, .1.display(), source = .2)]
     Refused(SocketPurpose, PathBuf, #[source] io::Error),

@@ -140,6 +140,11 @@ impl Echo {
     }
 
     /// Lists the flows.
+    /// Number of sessions.
+    pub(super) fn count(&self) -> usize {
+        self.flows.iter().count()
+    }
+
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
         let session = |(_, row): (_, &plane::table::TableRow<Key, Behind, Ping>)| {
             let (container, target, identifier) = row.key;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use mio::{Events, Interest, Poll, Token};
 use nat::{Filtering, Protocol};
@@ -19,7 +20,7 @@ use super::echo::Echo;
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::{Gateway, Unreachable};
-use super::report::{Counters, Session};
+use super::report::{Counters, Session, Totals};
 use super::shares::Share;
 use super::tcp::Tcp;
 use super::udp::Udp;
@@ -85,8 +86,14 @@ pub(super) struct Engine {
     starved: BTreeSet<usize>,
     /// Sockets where more may wait, for which the kernel shows no new edge.
     again: VecDeque<Token>,
-    /// How often the thread came round its loop.
-    turns: Arc<AtomicU64>,
+    watched: Watched,
+}
+
+/// What others see of the thread without asking it.
+pub(super) struct Watched {
+    /// How often it came round its loop.
+    pub(super) turns: Arc<AtomicU64>,
+    pub(super) totals: Arc<ArcSwap<Totals>>,
 }
 
 impl Engine {
@@ -96,7 +103,7 @@ impl Engine {
         common: Common,
         capacity: Capacity,
         descriptors: usize,
-        turns: Arc<AtomicU64>,
+        watched: Watched,
     ) -> Self {
         Self {
             poll,
@@ -109,7 +116,7 @@ impl Engine {
             listeners: Listeners::new(descriptors),
             starved: BTreeSet::new(),
             again: VecDeque::new(),
-            turns,
+            watched,
         }
     }
 
@@ -118,7 +125,7 @@ impl Engine {
         let mut events = Events::with_capacity(256);
         let mut tick = Instant::now() + TICK;
         loop {
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            self.watched.turns.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             if self.listen(now).is_break() {
                 return;
@@ -182,13 +189,17 @@ impl Engine {
                     let _ = reply.send(self.sessions(now));
                 }
                 Ok(Order::Counters(reply)) => {
-                    let (queue_full, fragments_dropped) = (self.common.outbox.full, self.reassembly.dropped);
-                    let _ = reply.send(Counters { queue_full, fragments_dropped, ..self.common.counters });
+                    let _ = reply.send(self.counters());
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return std::ops::ControlFlow::Break(()),
                 Err(TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
             }
         }
+    }
+
+    fn counters(&self) -> Counters {
+        let (queue_full, fragments_dropped) = (self.common.outbox.full, self.reassembly.dropped);
+        Counters { queue_full, fragments_dropped, ..self.common.counters }
     }
 
     fn sessions(&self, now: Instant) -> Vec<Session> {
@@ -209,6 +220,9 @@ impl Engine {
         self.udp.expire(now);
         self.echo.expire(now);
         self.reassembly.expire(now);
+        let sessions = self.tcp.count() + self.udp.count() + self.echo.count();
+        let capacity = self.watched.totals.load().capacity;
+        self.watched.totals.store(Arc::new(Totals { sessions, capacity, counters: self.counters() }));
         for number in std::mem::take(&mut self.starved) {
             self.ready(EventSource::Listener.token(number), true, false, now);
         }

@@ -54,6 +54,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use mio::{Poll, Waker};
@@ -63,14 +64,14 @@ use rustix::process::Resource;
 
 use apart::Apart;
 use common::Common;
-use engine::{Engine, Order};
+use engine::{Engine, Order, Watched};
 use outbox::Outbox;
 use plane::device::Device;
 
 pub use error::HostError;
 pub use forward::Forward;
 pub use outbox::Gateway;
-pub use report::{Counters, Direction, Protocol, Session};
+pub use report::{Counters, Direction, Protocol, Session, Totals};
 
 /// What an uplink is opened with.
 #[derive(Clone, Debug)]
@@ -110,6 +111,7 @@ pub struct HostUplink {
     waker: Arc<Waker>,
     /// How often the thread came round its loop.
     turns: Arc<AtomicU64>,
+    totals: Arc<ArcSwap<Totals>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -136,10 +138,13 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default() };
     let (commands, inbox) = bounded(COMMANDS);
     let (turns, descriptors) = (Arc::new(AtomicU64::new(0)), descriptors());
-    let engine = Engine::new(poll, inbox, common, capacity.within(descriptors), descriptors, Arc::clone(&turns));
+    let capacity = capacity.within(descriptors);
+    let totals = Arc::new(ArcSwap::from_pointee(Totals { capacity: capacity.sum(), ..Totals::default() }));
+    let watched = Watched { turns: Arc::clone(&turns), totals: Arc::clone(&totals) };
+    let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched);
     // A new thread is in the network namespace of the one that makes it.
     let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(move || engine.run()).map_err(failed)?;
-    Ok((HostUplink { commands, waker, turns, thread: Some(thread) }, Box::new(device)))
+    Ok((HostUplink { commands, waker, turns, totals, thread: Some(thread) }, Box::new(device)))
 }
 
 impl HostUplink {
@@ -201,6 +206,11 @@ impl HostUplink {
         self.ask(Order::Counters)
     }
 
+    /// Its counters as the thread shows them once a second, where they are read without asking it.
+    pub fn totals(&self) -> Arc<ArcSwap<Totals>> {
+        Arc::clone(&self.totals)
+    }
+
     /// How often the thread came round its loop so far. If that stays the same after a [`HostUplink::wake`], the thread hangs.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
@@ -232,6 +242,11 @@ impl Drop for HostUplink {
 }
 
 impl Capacity {
+    /// All sessions that there may be: as many UDP flows by forwards as begun by containers.
+    const fn sum(self) -> usize {
+        self.tcp + 2 * self.udp + self.echo
+    }
+
     /// As much of it as `descriptors` allow.
     fn within(self, descriptors: usize) -> Self {
         let share = |wanted: usize, parts: usize| wanted.min(descriptors / 8 * parts).max(1);

@@ -44,6 +44,17 @@ pub struct Session {
     pub idle: Duration,
 }
 
+/// What an uplink has, as its thread shows it once a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions that it has.
+    pub sessions: usize,
+    /// Most sessions that it may have.
+    pub capacity: usize,
+    /// What it counted.
+    pub counters: Counters,
+}
+
 /// Totals since the uplink was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -351,6 +351,11 @@ impl Tcp {
     }
 
     /// Lists the connections.
+    /// Number of sessions.
+    pub(super) fn count(&self) -> usize {
+        self.table.iter().count()
+    }
+
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
         let session = |(_, row): (_, &plane::table::TableRow<Key, Behind, Splice>)| {
             let (state, sent, received) = match &row.value.stage {

@@ -250,6 +250,11 @@ impl Udp {
     }
 
     /// Lists the flows.
+    /// Number of sessions.
+    pub(super) fn count(&self) -> usize {
+        self.flows.iter().count() + self.served.iter().count()
+    }
+
     pub(super) fn sessions(&self, now: Instant) -> Vec<Session> {
         let out = self
             .flows

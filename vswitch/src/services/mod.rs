@@ -30,6 +30,7 @@ mod dns;
 mod leases;
 mod link;
 mod network;
+mod news;
 mod pool;
 mod ra;
 mod run;
@@ -54,6 +55,7 @@ use rand::{RngExt, SeedableRng};
 pub use dns::{Query, ResolverOutcome, Resolvers, Transport};
 pub use leases::Lease;
 pub use link::{Link, Member, domain_of};
+pub use news::LeaseNews;
 pub use run::{Input, Listing, run};
 pub use stations::{LIMIT, PATIENCE, Question, Station};
 
@@ -61,6 +63,7 @@ use api::{BridgeName, PortName};
 use client::{Client, Event, Purpose};
 use dns::Asker;
 use network::NetworkServices;
+use news::Told;
 use shares::Shares;
 use stations::Stations;
 use store::{KeptLeases, Store};
@@ -111,6 +114,10 @@ pub enum Output {
     Uplink(PortName, Vec<u8>),
     /// The address of an uplink, or of the container at a port, has changed.
     Changed(PortName, Event),
+    /// What became of addresses that gateways give out.
+    Leases(Vec<LeaseNews>),
+    /// How far the addresses of every bridge are given out, when that has changed.
+    Usage(BTreeMap<BridgeName, Vec<Usage>>),
     /// The host's resolvers are to be asked; [`Services::resolved`] takes what they say. ([`run`] does both.)
     Ask(Query),
 }
@@ -149,6 +156,7 @@ pub struct Services {
     stations: Stations,
     /// Questions on their way to resolvers.
     questions: Shares,
+    told: Told,
     random: StdRng,
 }
 
@@ -164,6 +172,7 @@ impl Services {
             uplinks: BTreeMap::new(),
             stations: Stations::default(),
             questions: Shares::new(dns::MOST),
+            told: Told::default(),
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -175,6 +184,7 @@ impl Services {
         }
         let name = link.bridge.clone();
         let network = NetworkServices::new(now, link, self.kept.remove(&name).unwrap_or_default(), self.random.random());
+        self.told.begin(&name, &network);
         self.networks.insert(name, network);
         None
     }
@@ -276,7 +286,14 @@ impl Services {
                 self.kept.iter().map(|(name, rows)| (name, rows.iter().collect())).collect();
             all.extend(self.networks.iter().map(|(name, network)| (name, network.leases().collect())));
             self.store.write(&all);
+            self.told.outdate();
         }
+    }
+
+    /// What others should know of leases since it was last asked.
+    pub fn news(&mut self, now: Duration) -> Vec<Output> {
+        let leases = self.told.leases(&self.networks);
+        leases.into_iter().chain(self.told.usage(now, &self.networks)).collect()
     }
 
     /// The leases of a bridge, IPv4 first, by address.

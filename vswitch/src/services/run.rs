@@ -67,7 +67,10 @@ pub async fn run(
                 Some(input) => take(&mut services, clock.now(), input),
                 None => break,
             },
-            _ = seconds.tick() => services.tick(clock.now()),
+            _ = seconds.tick() => {
+                let outputs = services.tick(clock.now());
+                outputs.into_iter().chain(services.news(clock.now())).collect()
+            }
             _ = moments.tick(), if services.is_hurried() => services.hurry(clock.now()),
             Some(done) = questions.join_next() => answered(&mut services, &mut resolvers, clock.now(), done),
         };

@@ -31,6 +31,7 @@
 //!
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
 
+mod changes;
 mod lines;
 mod lists;
 mod persist;
@@ -43,6 +44,7 @@ use vxlan::{Moves, Verdict};
 
 use super::PortId;
 use super::place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
+pub use changes::{MacChange, MacChanges, MacNews};
 use lines::{Entry, Lines, Packed};
 use lists::Lists;
 
@@ -61,6 +63,7 @@ pub struct Fdb {
     beside: Box<[Beside]>,
     evictions: u64,
     moves: MacMoves,
+    changes: MacChanges,
     fixed: HashMap<u64, Place, FixedState>,
     /// What was held last, until it is taken.
     hold: Option<Hold>,
@@ -99,6 +102,7 @@ impl Fdb {
             beside,
             evictions: 0,
             moves: MacMoves::default(),
+            changes: MacChanges::default(),
             fixed,
             hold: None,
             held_until: 0,
@@ -207,6 +211,10 @@ impl Fdb {
         self.lines.set(slot, fresh);
         self.lists.remove(known.place.port(), slot);
         self.lists.push(fresh.place.port(), slot);
+        let [from, to] = [known.place, fresh.place].map(|place| Place::from(place).port);
+        if from != to {
+            self.note(fresh, MacChange::Moved(from));
+        }
         match (fresh.place == seen.place, news) {
             (false, _) => Learned::Held,
             (true, true) => Learned::News,
@@ -217,6 +225,11 @@ impl Fdb {
     /// The address that began to be held last, if it was not taken before.
     pub const fn take_hold(&mut self) -> Option<Hold> {
         self.hold.take()
+    }
+
+    /// What became of addresses since it was last asked.
+    pub fn take_changes(&mut self) -> MacChanges {
+        std::mem::take(&mut self.changes)
     }
 
     /// Whether an address is held where it is.
@@ -322,6 +335,7 @@ impl Fdb {
         if self.lines.is_full() {
             self.rebuild(self.lines.len() + 1);
         }
+        self.note(entry, MacChange::Learned);
         self.put(entry, Beside { told: entry.seen, home: entry.place, moves: Moves::default() });
     }
 
@@ -343,17 +357,23 @@ impl Fdb {
     fn start_anew(&mut self, length: u32) -> Self {
         let fixed = std::mem::replace(&mut self.fixed, HashMap::with_hasher(self.lines.seed()));
         let empty = Self::empty(self.capacity, self.ageing, length, self.lines.seed());
-        let kept =
-            Self { evictions: self.evictions, moves: self.moves, fixed, hold: self.hold, held_until: self.held_until, ..empty };
-        std::mem::replace(self, kept)
+        let changes = std::mem::take(&mut self.changes);
+        let (evictions, moves, hold, held_until) = (self.evictions, self.moves, self.hold, self.held_until);
+        std::mem::replace(self, Self { evictions, moves, changes, fixed, hold, held_until, ..empty })
     }
 
     fn evict(&mut self) {
         let largest = self.lists.largest();
         if let Some(slot) = self.lists.oldest(largest) {
+            self.note(self.lines.entry(slot), MacChange::Evicted);
             self.remove(largest, slot);
             self.evictions += 1;
         }
+    }
+
+    fn note(&mut self, entry: Entry, change: MacChange) {
+        let (vlan, mac) = unkey(entry.key);
+        self.changes.note(MacNews { vlan, mac, port: Place::from(entry.place).port, change });
     }
 
     fn remove(&mut self, port: usize, slot: u32) {
@@ -424,6 +444,32 @@ mod tests {
         assert!(fdb.moves().count > 20, "{:?}", fdb.moves());
         fdb.clear();
         assert!(fdb.moves().count > 20, "a flush makes nothing undone");
+    }
+
+    #[test]
+    fn what_became_of_addresses_is_told_once_and_never_more_than_fits() {
+        let news = |number, port, change| MacNews { vlan: ONE, mac: mac(number), port: PortId(port), change };
+        let mut fdb = Fdb::new(2, 300, 1);
+        fdb.learn(ONE, mac(1), port(3), 0);
+        fdb.learn(ONE, mac(1), port(3), 100);
+        fdb.learn(ONE, mac(2), port(3), 100);
+        fdb.learn(ONE, mac(1), port(4), 100);
+        fdb.learn(ONE, mac(3), port(3), 101);
+        let expected = [
+            news(1, 3, MacChange::Learned),
+            news(2, 3, MacChange::Learned),
+            news(1, 4, MacChange::Moved(PortId(3))),
+            news(1, 4, MacChange::Evicted),
+            news(3, 3, MacChange::Learned),
+        ];
+        let told = fdb.take_changes();
+        assert_eq!((told.first.as_slice(), told.more), (expected.as_slice(), 0));
+        assert!(fdb.take_changes().is_empty());
+        for number in 0..1000 {
+            fdb.learn(ONE, mac(100 + number), port(3), 102);
+        }
+        let told = fdb.take_changes();
+        assert_eq!(told.first.len() as u64 + told.more, 2 * 1000);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 mod bridge;
 mod claim;
 mod conflict;
+mod counts;
 mod drop;
 mod dry_run;
 mod fate;
@@ -44,10 +45,11 @@ use packet::{Batch, IpPacket, Mac, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use conflict::{AddressConflict, AddressConflicts, Holder, Speaker};
+pub use counts::{BridgeCounts, WorkerCounts};
 pub use drop::{Counters, DropReason};
 pub use dry_run::DryRun;
 pub use fate::{Fate, Kept, LateDrop, Wait};
-pub use fdb::Fdb;
+pub use fdb::{Fdb, MacChange, MacChanges, MacNews};
 pub use guard::Guard;
 pub use limiter::{Limiter, PortLimits};
 pub use observe::{Mode, Observer, Step, Unobserved};

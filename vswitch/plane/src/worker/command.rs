@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
 
 use crate::capture::CaptureTap;
 use crate::datapath::{
-    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, NeighborRow, News, PortId, PortSettings,
-    Punt, Symptoms,
+    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, PortId,
+    PortSettings, Punt, Symptoms, WorkerCounts,
 };
 use crate::device::Device;
 
@@ -85,6 +86,8 @@ pub enum Event {
     PacketTooBig(PortId),
     /// An address on a bridge moves to and fro between ports; not told of each.
     Held(BridgeId, Hold),
+    /// What became of addresses of a bridge; told twice a second at most.
+    Macs(BridgeId, Box<MacChanges>),
     /// A frame for the services.
     Punt(Punt),
 }
@@ -121,6 +124,7 @@ pub struct Handle {
     pub(super) handovers: Sender<Handover>,
     pub(super) waker: Arc<mio::Waker>,
     turns: Arc<AtomicU64>,
+    pub(super) counts: Arc<ArcSwap<WorkerCounts>>,
 }
 
 /// The worker's end.
@@ -139,12 +143,17 @@ impl Handle {
         let (handovers, handovers_in) = bounded(HANDOVERS);
         let turns = Arc::new(AtomicU64::new(0));
         let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns) };
-        (Self { commands, news, handovers, waker: Arc::new(waker), turns }, inbox)
+        (Self { commands, news, handovers, waker: Arc::new(waker), turns, counts: Arc::default() }, inbox)
     }
 
     /// How often the worker came round its loop so far: what stays the same over a [`Handle::wake`] hangs.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
+    }
+
+    /// What the worker counted until half a second ago or less. Neither waits for the other.
+    pub fn counts(&self) -> Arc<WorkerCounts> {
+        self.counts.load_full()
     }
 
     /// Makes the worker come round its loop if it waits.

@@ -15,11 +15,14 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
+//! **Counters** are shown without being asked for (`publish`).
+//!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
 //! ([`crate::datapath::News`]).
 
 mod capture;
 mod command;
+mod publish;
 mod turn;
 
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -40,6 +44,7 @@ use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
 use capture::Capture;
 use command::Inbox;
+use publish::Publisher;
 
 /// How long a worker without work looks again before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -69,6 +74,7 @@ pub struct Worker {
     batch: Batch,
     outputs: Outputs,
     egress: Egress,
+    publisher: Publisher,
 }
 
 /// This worker's queue of a port.
@@ -93,6 +99,7 @@ impl Worker {
     pub fn new(seed: u64, notify: Box<dyn FnMut(Event) + Send>) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let (handle, inbox) = Handle::new(Waker::new(poll.registry(), WAKER)?);
+        let publisher = Publisher::new(Arc::clone(&handle.counts), Instant::now());
         let worker = Self {
             poll,
             inbox,
@@ -107,6 +114,7 @@ impl Worker {
             batch: Batch::new(),
             outputs: Outputs::new(),
             egress: Egress::new(),
+            publisher,
         };
         Ok((worker, handle))
     }
@@ -133,7 +141,8 @@ impl Worker {
             if self.listen(now).is_break() {
                 return;
             }
-            if now >= expiry {
+            let expires = now >= expiry;
+            if expires {
                 self.datapath.expire(now, &mut self.batch, &mut self.outputs);
                 self.capture_late();
                 self.flush(now);
@@ -157,6 +166,7 @@ impl Worker {
             }
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
+            let patience = patience.min(self.publish(worked || expires, now));
             self.wait(&mut events, patience);
         }
     }

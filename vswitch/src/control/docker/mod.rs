@@ -32,6 +32,7 @@ impl Switch {
                 let answer = self.carry_out(request);
                 if let (Some(change), Ok(_)) = (change, &answer) {
                     tracing::info!("{change}, asked for by Docker");
+                    self.note_change(change, "Docker");
                 }
                 self.follow_lans();
                 // Docker may have been stopped meanwhile.

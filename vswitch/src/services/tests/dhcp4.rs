@@ -412,3 +412,31 @@ fn a_port_that_claims_every_address_leaves_some_to_the_others() {
         bench.lease4("cache", 100 + number);
     }
 }
+
+#[test]
+fn what_becomes_of_leases_is_told_once_and_not_again_after_a_restart() {
+    let mut bench = Bench::new();
+    let told = |bench: &mut Bench| {
+        bench.services.tick(bench.now);
+        let mut said = Vec::new();
+        for output in bench.services.news(bench.now) {
+            match output {
+                Output::Leases(news) => said.extend(news.into_iter().map(|news| (news.address.to_string(), news.state))),
+                Output::Usage(usage) => {
+                    said.push((format!("{} in use", usage[&"br0".parse().unwrap()][0].used), api::LeaseState::Bound))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        said
+    };
+    told(&mut bench);
+    let (_, address) = bench.answer4("web", discover(1, 9)).unwrap();
+    assert_eq!(told(&mut bench).iter().filter(|(what, _)| *what == address.to_string()).count(), 0, "an offer is no lease");
+    bench.answer4("web", request(1, 9, &address.to_string())).unwrap();
+    let first = told(&mut bench);
+    assert!(first.contains(&(address.to_string(), api::LeaseState::Bound)), "{first:?}");
+    assert_eq!(told(&mut bench), []);
+    bench.restart();
+    assert!(told(&mut bench).iter().all(|(what, _)| what.ends_with("in use")));
+}

@@ -123,6 +123,7 @@ impl Wire {
         let output = move |output| match output {
             Output::Answer(GatewayAnswer { frame, .. }) | Output::Uplink(_, frame) => drop(rustix::io::write(&out, &frame)),
             Output::Changed(_, event) => events.lock().unwrap().push(event),
+            Output::Leases(_) | Output::Usage(_) => {}
             Output::Ask(_) => panic!("asked by itself"),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

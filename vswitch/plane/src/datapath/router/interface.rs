@@ -181,6 +181,10 @@ impl Interfaces {
         self.by_bridge.get_mut(bridge.0)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BridgeId, &Interface)> {
+        self.by_bridge.iter().map(|(number, interface)| (BridgeId(number), interface))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Interface> {
         self.by_bridge.iter_mut().map(|(_, interface)| interface)
     }

@@ -212,6 +212,11 @@ impl Router {
         self.interfaces.get(uplink)?.nat.as_deref()
     }
 
+    /// What each uplink's translation did so far.
+    pub(super) fn nat_counters(&self) -> impl Iterator<Item = (BridgeId, nat::Counters)> {
+        self.interfaces.iter().filter_map(|(id, interface)| Some((id, interface.nat.as_ref()?.counters())))
+    }
+
     /// The sessions of an uplink, to be added to.
     pub(super) fn nat_mut(&mut self, uplink: BridgeId) -> Option<&mut Nat> {
         self.interfaces.get_mut(uplink)?.nat.as_deref_mut()

@@ -1,0 +1,98 @@
+//! The web view: a page of the running switch, what it is made of as JSON, and metrics.
+//!
+//! It is off unless `[web]` turns it on, and then listens on loopback unless told otherwise. `guard` says who may ask what. Reading waits for no
+//! worker where it is counters ([`view`](crate::view)); tables are asked for by the same requests as `vsctl`'s, in the same queue.
+//!
+//! The page is three files that are compiled in. They ask no other host for anything, and a browser is told to let them ask none.
+//!
+//! **What bounds it.** Connections, as on the control socket; of these, [`STREAMS`] may wait for news, which are never answered to the end.
+
+mod guard;
+mod live;
+mod routes;
+mod settings;
+mod token;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::control::server::Call;
+use crate::http::{self, Limits};
+use crate::view::Board;
+use guard::Guard;
+
+pub use settings::WebSettings;
+
+/// A browser opens up to six connections for a page.
+const LIMITS: Limits = Limits { connections: 96, headers: Some(Duration::from_secs(10)) };
+/// Streams of counters and events at a time.
+const STREAMS: usize = 32;
+
+/// Why there is no web view.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// The address cannot be listened on.
+    #[error("[web] cannot listen on {address}: {}", why(.source))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no token.
+    #[error("[web]: its token, {0}, cannot be had: {1}")]
+    Token(String, #[source] io::Error),
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has it: stop that one, or set another `listen`".to_owned(),
+        io::ErrorKind::AddrNotAvailable => {
+            "this host, or the namespace that vswitchd is in, does not have the address".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// A web view that listens.
+pub(crate) struct Web {
+    listener: TcpListener,
+    guard: Guard,
+}
+
+/// What a web view shows, and whom it asks for more.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) board: Arc<Board>,
+    pub(crate) calls: mpsc::Sender<Call>,
+}
+
+impl Web {
+    /// Listens. What comes before it is served waits.
+    pub(crate) fn open(settings: &WebSettings, state_dir: &Path) -> Result<Self, WebError> {
+        let place = state_dir.join(token::FILE).display().to_string();
+        let token = token::token(state_dir).map_err(|error| WebError::Token(place.clone(), error))?;
+        let listener = TcpListener::bind(settings.listen).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        let listener = listener.map_err(|source| WebError::Listen { address: settings.listen, source })?;
+        Ok(Self { listener, guard: Guard::new(settings, token, place) })
+    }
+
+    /// Answers requests until the sender of `end` is dropped.
+    pub(crate) async fn serve(self, source: Source, end: watch::Receiver<()>) {
+        let listener = match tokio::net::TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!("the web view is not served: {error}"),
+        };
+        let streams = Arc::new(Semaphore::new(STREAMS));
+        let routes = routes::routes(routes::Desk { source, streams, end: end.clone() }, Arc::new(self.guard));
+        http::serve(listener, routes, LIMITS, end).await;
+    }
+}
