@@ -72,10 +72,12 @@ impl Frame {
 }
 
 /// The frames of one turn of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     frames: Vec<Frame>,
     bytes: usize,
+    /// Bytes at which it is full, this time.
+    limit: usize,
     /// Port and peer of the frames to come.
     origin: (u32, u16),
     clock: Option<fn() -> u64>,
@@ -103,7 +105,18 @@ impl Batch {
 
     /// An empty batch without buffers; they are made as they are first needed.
     pub fn new() -> Self {
-        Self::default()
+        let (frames, shelves) = (Vec::new(), Shelves::default());
+        Self { frames, bytes: 0, limit: Self::BYTES, origin: (0, 0), clock: None, shelves }
+    }
+
+    /// Bytes of the frames.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it full with so many bytes already, until it is cleared. The frame that reaches the limit is still taken.
+    pub fn limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(Self::BYTES);
     }
 
     /// Says at which port the frames to come are received.
@@ -123,7 +136,7 @@ impl Batch {
 
     /// Whether it is time to forward before receiving more.
     pub fn is_full(&self) -> bool {
-        self.frames.len() >= Self::FRAMES || self.bytes >= Self::BYTES
+        self.frames.len() >= Self::FRAMES || self.bytes >= self.limit
     }
 
     /// The frames, oldest first.
@@ -146,7 +159,7 @@ impl Batch {
         for frame in self.frames.drain(..) {
             self.shelves.put(frame.buffer);
         }
-        self.bytes = 0;
+        (self.bytes, self.limit) = (0, Self::BYTES);
     }
 
     /// Lets `read` scatter one frame over two buffers, the second continuing the first, and takes it in. `read` returns the
@@ -257,6 +270,12 @@ impl Batch {
     /// The frame taken in last, for metadata that comes after it.
     pub fn last_mut(&mut self) -> Option<&mut Frame> {
         self.frames.last_mut()
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

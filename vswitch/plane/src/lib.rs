@@ -35,7 +35,7 @@
 //!
 //! # Threads
 //!
-//! N [`worker`]s run to completion. Worker *i* owns queue *i* of every device and a [`Datapath`](datapath::Datapath) of its own, so sending
+//! N [`worker`]s run to completion. Worker *i* owns part *i* of every device and a [`Datapath`](datapath::Datapath) of its own, so sending
 //! crosses no thread and takes no lock. It has the only clock; the datapath is given the time and runs in tests with a hand-moved one. The
 //! control side hands over open devices, and asks for counters and tables, over bounded channels that are drained between batches.
 //!

@@ -64,8 +64,8 @@ pub struct Plan<'a> {
     pub first_mac: Option<Mac>,
     /// The MTU of its bridge, which a device made for it gets.
     pub mtu: u16,
-    /// How many workers want a queue; at least one is opened.
-    pub queues: usize,
+    /// How many workers there are, each of which gets a device of its own.
+    pub workers: usize,
     /// Queues of its TAP that are open already, left by the last vswitchd.
     pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
@@ -78,7 +78,7 @@ pub struct Plan<'a> {
 
 /// An open port.
 pub struct Attachment {
-    /// Its queues, in no order.
+    /// A device for each worker, in no order.
     pub devices: Vec<Box<dyn Device>>,
     /// The name of the station's device; other than asked for if a container's runtime renamed it.
     pub ifname: String,
@@ -86,8 +86,8 @@ pub struct Attachment {
     pub ifindex: u32,
     /// The MAC address of the station's device.
     pub mac: Option<Mac>,
-    /// What the kernel can do for this port: `vnet_hdr`, `checksum`, `tso`, `uso`, `multi_queue`, `persistent`, `speed`, `vlan_auxdata`,
-    /// `fanout`, `stack_isolated`.
+    /// What the kernel can do for this port: `vnet_hdr`, `checksum`, `tso`, `uso`, `multi_queue`, `flow_queues`, `persistent`, `speed`,
+    /// `vlan_auxdata`, `fanout`, `stack_isolated`.
     pub features: Vec<String>,
     /// Whether the port's namespace was made for it, and is to be removed after it.
     pub made_netns: bool,
@@ -147,7 +147,8 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
     }
 }
 
-/// Whether a device that is handed over has come to its sandbox, and is still there. There it begins anew to keep its neighbours.
+/// Whether a device that is handed over has come to its sandbox, and is still there. There it begins anew to keep its neighbours, and to send
+/// without a queueing discipline.
 ///
 /// # Errors
 /// Mostly a missing `CAP_SYS_ADMIN`.
@@ -155,8 +156,11 @@ pub fn has_arrived(spec: &PortSpec) -> Result<bool, AttachError> {
     let Some((sandbox, link)) = claim::sandbox(spec)? else { return Ok(false) };
     sandbox.run(|| {
         station::keep_neighbors(&link.name);
-        Ok(true)
-    })
+        Ok(())
+    })?;
+    let doing = || format!("set the queueing discipline of \"{}\" {}", link.name, sandbox.place);
+    sandbox.with_netlink(|netlink| netlink.leave_unqueued(link.index).doing(NET_ADMIN, doing))?;
+    Ok(true)
 }
 
 /// Every link in a namespace, and its number.

@@ -9,16 +9,19 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use packet::Mac;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::io::Errno;
 use tokio::runtime::Runtime;
@@ -98,6 +101,24 @@ impl Netlink {
     /// Applies a message that names its link by index.
     pub(super) fn change(&self, message: LinkMessage) -> io::Result<()> {
         self.runtime.block_on(self.handle.link().change(message).execute()).map_err(into_io)
+    }
+
+    /// Has a link hand what it sends to its driver at once, instead of queueing it first. A link that was given a queueing discipline keeps it,
+    /// and a kernel without any needs nothing.
+    pub(super) fn leave_unqueued(&self, index: u32) -> io::Result<()> {
+        let mut message = TcMessage::with_index(index.cast_signed());
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let mut handle = self.handle.clone();
+        let answer = self.runtime.block_on(async { Ok(handle.request(request)?.next().await) }).map_err(into_io)?;
+        let Some(NetlinkPayload::Error(error)) = answer.map(|answer| answer.payload) else { return Ok(()) };
+        match error.code {
+            Some(_) if [Errno::EXIST, Errno::OPNOTSUPP].iter().any(|errno| is(&error.to_io(), *errno)) => Ok(()),
+            Some(_) => Err(error.to_io()),
+            None => Ok(()),
+        }
     }
 
     /// Deletes a link; one that is gone is fine.

@@ -1,10 +1,15 @@
 //! TAPs: made in the station's namespace, persistent.
 //!
-//! One worker needs one queue. A multi-queue TAP has 256 whatever it uses, and the kernel makes room for [`QUEUE_LENGTH`] frames in
-//! three bands of each: 50 MB a port (`pfifo_fast_init`). So a TAP is made multi-queue only for several workers. One that is found is
-//! opened as it was made; where that is with one queue, the first worker reads it, and the others only write.
+//! A TAP has several queues for each worker, so that what is sparse does not wait behind bulk flows ([`Tap`]). The first queue of each worker
+//! is that of what is sparse; only those outlive the process ([`Plan::held`]). Where the kernel does not let this process say by which
+//! queue a flow leaves, which takes `CAP_BPF` on the host, there is one for each worker. A TAP that is found is opened as it was made; where that
+//! is with one queue, the first worker reads it, and the others only write.
+//!
+//! A multi-queue TAP has room for 256 queues whatever it uses, and for each the kernel's usual queueing discipline makes room for [`QUEUE_LENGTH`]
+//! frames in three bands: 50 MB a port (`pfifo_fast_init`). So it has none (`noqueue`): what a queue of a TAP has no room for is dropped in
+//! either case (`tun_net_xmit`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_route::link::InfoKind;
 use packet::Capabilities;
@@ -15,13 +20,17 @@ use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
 use super::station::{StationChange, StationSetup};
 use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
-use plane::device::{Device, Tap, header_size};
+use plane::device::{Device, Steering, SteeringTable, Tap, header_size};
 use sys::tun::Offloads;
 use sys::{ethtool, tun};
 
 /// Frames that wait in each queue: 12 MB at MTU 1500. The kernel's default of 1000 overflows under one TCP connection with a
 /// large window, because a TAP drops what does not fit instead of making the sender wait (`tun_net_xmit`).
 const QUEUE_LENGTH: u32 = 8192;
+/// Queues of a TAP, each of which takes 64 KiB of the kernel's memory, while there are few workers.
+const QUEUES: usize = 16;
+/// Most queues of one worker.
+const OF_A_WORKER: usize = 8;
 /// What the TAP says about its speed, in Mb/s: 10 by default, which routing and spanning tree protocols would believe.
 const SPEED: u32 = 10_000;
 
@@ -34,46 +43,79 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
         let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
         let is_its_own = |queue: &&OwnedFd| tun::device_of(queue.as_fd()).is_ok_and(|device| device.name == ifname);
         let held = plan.held.iter().filter(is_its_own).filter_map(|queue| queue.try_clone().ok());
-        let queues = Queues::open(ifname, plan.queues, held, place)?;
+        let queues = Queues::open(ifname, plan.workers, held, place)?;
         Opened { netlink, namespace, plan, ifname, reopened: found.is_some() }.finish(queues)
     })
 }
 
-/// The open queues of a TAP, one for each worker.
+/// The open queues of a TAP.
 struct Queues {
-    first: OwnedFd,
-    others: Vec<OwnedFd>,
-    /// Whether each is a queue of its own; else they are the same one.
+    /// The first of each worker.
+    sparse: Vec<OwnedFd>,
+    /// Whether each of those is a queue of its own; else they are the same one.
     many: bool,
+    /// Those of bulk flows of each worker, and what sends flows there; none where the kernel does not take that.
+    bulk: Vec<(Vec<OwnedFd>, Steering)>,
 }
 
 impl Queues {
-    /// As many as there are workers: first those that are held, all of this device.
-    fn open(ifname: &str, count: usize, mut held: impl Iterator<Item = OwnedFd>, place: &Place) -> Result<Self, AttachError> {
+    /// For so many workers: first those queues that are held, all of this device.
+    fn open(ifname: &str, workers: usize, held: impl Iterator<Item = OwnedFd>, place: &Place) -> Result<Self, AttachError> {
         let doing = || format!("open TAP \"{ifname}\" {place}");
+        let (mut held, table) = (held.fuse(), SteeringTable::new(workers).ok());
         let (first, many) = match held.next() {
             Some(first) => {
                 let many = tun::device_of(first.as_fd()).doing(NET_ADMIN, doing)?.many;
                 (first, many)
             }
-            None => open_first(ifname, count > 1, place)?,
+            None => open_first(ifname, workers > 1 || table.is_some(), place)?,
         };
-        let another = |_| match (many, held.next()) {
+        let mut another = || match (many, held.next()) {
             (true, Some(queue)) => Ok(queue),
             (true, None) => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
             (false, _) => first.try_clone().map_err(|source| AttachError::Kernel { doing: doing(), needs: NET_ADMIN, source }),
         };
-        let others = (1..count).map(another).collect::<Result<_, _>>()?;
-        Ok(Self { first, others, many })
+        let others: Vec<OwnedFd> = (1..workers).map(|_| another()).collect::<Result<_, _>>()?;
+        let sparse: Vec<OwnedFd> = std::iter::once(first).chain(others).collect();
+        if many {
+            // Who left them holds them still, but the queues that follow are to have the numbers that follow.
+            held.for_each(|queue| tun::detach_queue(queue.as_fd()).unwrap_or_default());
+        }
+        let bulk = Self::open_bulk(ifname, table.filter(|_| many), &sparse, place)?;
+        Ok(Self { sparse, many, bulk })
+    }
+
+    /// Opens the queues of bulk flows, if the kernel takes what sends those there.
+    fn open_bulk(
+        ifname: &str,
+        table: Option<SteeringTable>,
+        sparse: &[OwnedFd],
+        place: &Place,
+    ) -> Result<Vec<(Vec<OwnedFd>, Steering)>, AttachError> {
+        let doing = || format!("open TAP \"{ifname}\" {place}");
+        let set = |table: &SteeringTable| tun::set_steering(sparse[0].as_fd(), Some(table.program())).is_ok();
+        let Some(table) = table.filter(set) else { return Ok(Vec::new()) };
+        let each = (QUEUES / sparse.len()).clamp(2, OF_A_WORKER) - 1;
+        let part = |worker| {
+            let queues = (0..each).map(|_| open_queue(ifname, true, place)?.doing(NET_ADMIN, doing));
+            let queues = queues.collect::<Result<Vec<_>, _>>()?;
+            let first = u32::try_from(sparse.len() + worker * each).map_err(|_| Errno::INVAL);
+            let steering = first.and_then(|first| table.part(first, each)).doing(NET_ADMIN, doing)?;
+            Ok((queues, steering))
+        };
+        (0..sparse.len()).map(part).collect()
     }
 
     fn devices(self, capabilities: Capabilities) -> Vec<Box<dyn Device>> {
-        let first = Box::new(Tap::new(self.first, capabilities)) as Box<dyn Device>;
-        let other = |fd| {
-            let tap = if self.many { Tap::new(fd, capabilities) } else { Tap::write_only(fd, capabilities) };
-            Box::new(tap) as Box<dyn Device>
+        let (many, mut bulk) = (self.many, self.bulk.into_iter());
+        let device = |(number, fd)| {
+            let tap = if many || number == 0 { Tap::new(fd, capabilities) } else { Tap::write_only(fd, capabilities) };
+            Box::new(match bulk.next() {
+                Some((queues, steering)) => tap.with_bulk(queues, QUEUE_LENGTH as usize, steering),
+                None => tap,
+            }) as Box<dyn Device>
         };
-        std::iter::once(first).chain(self.others.into_iter().map(other)).collect()
+        self.sparse.into_iter().enumerate().map(device).collect()
     }
 }
 
@@ -115,8 +157,10 @@ struct Opened<'a> {
 impl Opened<'_> {
     /// A new TAP is not persistent before everything else has worked, so that a failure takes it away with its queues.
     fn finish(&self, queues: Queues) -> Result<Attachment, AttachError> {
-        let (capabilities, mut features) = self.set_offloads(&queues.first)?;
+        let first = queues.sparse[0].as_fd();
+        let (capabilities, mut features) = self.set_offloads(first)?;
         features.extend(queues.many.then(|| "multi_queue".to_owned()));
+        features.extend((!queues.bulk.is_empty()).then(|| "flow_queues".to_owned()));
         let link = self.look_up()?;
         self.set_properties(&link)?;
         let mut wanted = StationSetup::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
@@ -132,7 +176,7 @@ impl Opened<'_> {
         // A TAP that is opened again was without carrier.
         self.netlink.settle(self.ifname).doing(NET_ADMIN, || self.doing("wait for", ""))?;
         let link = self.look_up()?;
-        tun::set_persistent(queues.first.as_fd(), true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
+        tun::set_persistent(first, true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
         Ok(Attachment {
             devices: queues.devices(capabilities),
             ifname: link.name.clone(),
@@ -159,14 +203,15 @@ impl Opened<'_> {
         if link.queue_length != QUEUE_LENGTH {
             message = message.txqueuelen(QUEUE_LENGTH);
         }
-        self.netlink.change(message.build()).doing(NET_ADMIN, || self.doing("set alias and queue length of", ""))
+        self.netlink.change(message.build()).doing(NET_ADMIN, || self.doing("set alias and queue length of", ""))?;
+        self.netlink.leave_unqueued(link.index).doing(NET_ADMIN, || self.doing("set the queueing discipline of", ""))
     }
 
     /// Asks for the most that the kernel knows, and for the header in which it says so. A frame of the switch may be unfinished as soon
     /// as the kernel knows the kind.
-    fn set_offloads(&self, queue: &OwnedFd) -> Result<(Capabilities, Vec<String>), AttachError> {
+    fn set_offloads(&self, queue: BorrowedFd<'_>) -> Result<(Capabilities, Vec<String>), AttachError> {
         let mut features = vec!["vnet_hdr", "persistent"];
-        let set = |offloads| tun::set_offloads(queue.as_fd(), offloads);
+        let set = |offloads| tun::set_offloads(queue, offloads);
         let (capabilities, more): (_, &[&str]) = if !self.plan.spec.offload {
             set(Offloads::None).doing(NET_ADMIN, || self.doing("switch off the offloads of", ""))?;
             (Capabilities::default(), &[])
@@ -180,7 +225,7 @@ impl Opened<'_> {
             (Capabilities::default(), &[])
         };
         let size = header_size(capabilities);
-        tun::set_header_size(queue.as_fd(), size).doing(NET_ADMIN, || self.doing("set the header size of", ""))?;
+        tun::set_header_size(queue, size).doing(NET_ADMIN, || self.doing("set the header size of", ""))?;
         features.extend_from_slice(more);
         Ok((capabilities, features.into_iter().map(str::to_owned).collect()))
     }

@@ -76,9 +76,9 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
     }
 }
 
-fn attach_with(spec: &PortSpec, mtu: u16, queues: usize) -> Result<Attachment, AttachError> {
+fn attach_with(spec: &PortSpec, mtu: u16, workers: usize) -> Result<Attachment, AttachError> {
     let gateways = ["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan { spec, first_mac: None, mtu, queues, held: &[], gateways: &gateways, routes: &[], watch: None })
+    attach(&Plan { spec, first_mac: None, mtu, workers, held: &[], gateways: &gateways, routes: &[], watch: None })
 }
 
 fn plain(spec: &PortSpec) -> Attachment {
@@ -192,7 +192,7 @@ fn a_tap_survives_its_process_and_is_found_again() {
     let name = Name::new();
     let mut spec = port(PortKind::Tap, Some(&name));
     let first = attach_with(&spec, 1500, 1).unwrap();
-    assert!(!name.ip("-d link show dev eth0").contains("multi_queue"), "its queues would cost 50 MB");
+    assert!(name.ip("-d link show dev eth0").contains("qdisc noqueue"), "another would cost 50 MB");
     name.ip("addr add 10.99.0.1/24 dev eth0");
     let busy = attach_with(&spec, 1500, 1).unwrap_err();
     let expected = format!(
@@ -204,8 +204,6 @@ fn a_tap_survives_its_process_and_is_found_again() {
     drop(first);
     spec.addresses = vec!["10.10.0.3/24".parse().unwrap()];
     let mut second = attach_with(&spec, 1450, 3).unwrap();
-    // It has one queue still: the first worker reads it, all write.
-    assert_eq!(second.devices.iter().map(|device| device.receives()).collect::<Vec<_>>(), [true, false, false]);
     let socket = station(&spec, second.ifindex);
     rustix::io::write(&socket, &frame(None, 7)).unwrap();
     assert_eq!(received(second.devices[0].as_mut(), 1), [frame(None, 7)]);
@@ -242,6 +240,83 @@ fn a_tap_of_several_workers_is_found_by_one() {
     let socket = station(&spec, second.ifindex);
     rustix::io::write(&socket, &frame(None, 7)).unwrap();
     assert_eq!(received(second.devices[0].as_mut(), 1), [frame(None, 7)]);
+}
+
+#[test]
+fn a_tap_of_one_queue_is_found_as_it_was_made() {
+    let Some(()) = prepare("a_tap_of_one_queue_is_found_as_it_was_made") else { return };
+    let name = Name::new();
+    let spec = port(PortKind::Tap, Some(&name));
+    make_netns(&name.0).unwrap();
+    let make = || {
+        let queue = sys::tun::open().unwrap();
+        sys::tun::attach_queue(queue.as_fd(), "eth0", false).unwrap();
+        sys::tun::set_persistent(queue.as_fd(), true).unwrap();
+        Ok(())
+    };
+    Namespace::open(spec.netns.as_ref()).unwrap().run(make).unwrap();
+    name.ip("link set eth0 alias vswitch\\ port\\ web");
+    let mut found = attach_with(&spec, 1500, 3).unwrap();
+    assert!(found.reopened && !found.features.iter().any(|feature| feature == "multi_queue" || feature == "flow_queues"));
+    // The first worker reads its queue, all write.
+    assert_eq!(found.devices.iter().map(|device| device.receives()).collect::<Vec<_>>(), [true, false, false]);
+    exchange(&spec, &mut found);
+}
+
+/// A datagram of one flow of a station, with its number.
+fn datagram(port: u16, number: u32) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 0xaa], [2, 0, 0, 0, 0, 0xbb]);
+    let mut frame = Vec::new();
+    let payload = [&number.to_be_bytes()[..], &[0; 1000]].concat();
+    builder.ipv4([10, 10, 0, 2], [10, 10, 0, 3], 64).udp(port, 7).write(&mut frame, &payload).unwrap();
+    frame
+}
+
+/// The ports and numbers of the datagrams that one call brings.
+fn batch_of(device: &mut dyn Device) -> Vec<(u16, u32)> {
+    let mut batch = Batch::new();
+    device.receive(&mut batch);
+    let read = |frame: &::packet::Frame| {
+        let bytes = frame.bytes().get(12..46).filter(|bytes| bytes.starts_with(&[8, 0]) && bytes[11] == 17)?;
+        let (port, number) = (bytes[22..24].try_into().unwrap(), bytes[30..34].try_into().unwrap());
+        Some((u16::from_be_bytes(port), u32::from_be_bytes(number)))
+    };
+    batch.frames().iter().filter_map(read).collect()
+}
+
+#[test]
+fn a_bulk_flow_leaves_the_way_free_and_keeps_its_order() {
+    const BULK: u16 = 1000;
+    const SPARSE: u16 = 2000;
+    let Some(()) = prepare("a_bulk_flow_leaves_the_way_free_and_keeps_its_order") else { return };
+    let name = Name::new();
+    let spec = port(PortKind::Tap, Some(&name));
+    let mut attachment = plain(&spec);
+    assert!(attachment.features.contains(&"flow_queues".to_owned()), "{:?}", attachment.features);
+    let socket = station(&spec, attachment.ifindex);
+    let device = attachment.devices[0].as_mut();
+    let mut sent = 0;
+    let mut send_bulk = |count| {
+        for number in sent..sent + count {
+            rustix::io::write(&socket, &datagram(BULK, number)).unwrap();
+        }
+        sent += count;
+    };
+    send_bulk(500);
+    let mut got = batch_of(device);
+    assert!(got.len() > 10, "{got:?}");
+    // The flow has another queue now, while older frames of it wait in the first.
+    send_bulk(500);
+    while got.last() != Some(&(BULK, 999)) {
+        got.extend(batch_of(device));
+    }
+    assert_eq!(got, (0..1000).map(|number| (BULK, number)).collect::<Vec<_>>());
+    send_bulk(1000);
+    assert_eq!(batch_of(device).len(), 64);
+    rustix::io::write(&socket, &datagram(SPARSE, 0)).unwrap();
+    // The worker hears of it.
+    device.wake(0);
+    assert_eq!(batch_of(device), [(SPARSE, 0)], "it waited behind the others");
 }
 
 #[test]

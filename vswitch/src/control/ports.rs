@@ -156,8 +156,9 @@ impl Switch {
         let routes = self.ledger.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
         let first_mac = Some(self.ledger.state.station_mac(spec.name.as_str()));
         let mtu = self.inventory.port_mtu(&spec.bridge)?;
-        let (queues, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
-        let opened = attach::attach(&Plan { spec, first_mac, mtu, queues, held, gateways, routes, watch: self.watch.as_ref() });
+        let (workers, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
+        let opened =
+            attach::attach(&Plan { spec, first_mac, mtu, workers, held, gateways, routes, watch: self.watch.as_ref() });
         opened.map_err(|error| {
             self.ledger.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)

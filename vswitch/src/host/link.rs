@@ -300,8 +300,8 @@ impl Drop for SwitchLink {
 }
 
 impl Device for HostDevice {
-    fn descriptor(&self) -> Option<RawFd> {
-        Some(self.bell.as_raw_fd())
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.bell.as_raw_fd()]
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -192,7 +192,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         spec: &spec,
         first_mac: None,
         mtu: 1500,
-        queues: 1,
+        workers: 1,
         held: &[],
         gateways: &gateways,
         routes: &[],

@@ -4,6 +4,7 @@
 //! [`Errno`]. What has a safe wrapper in rustix (`readv`, `writev`, `setns`, `mount`) is called from there.
 
 pub mod activation;
+pub mod bpf;
 pub mod datagram;
 pub mod ethtool;
 pub mod netlink;

@@ -45,11 +45,29 @@ pub fn open() -> Result<OwnedFd, Errno> {
 /// for too many queues, `EPERM` without `CAP_NET_ADMIN`.
 pub fn attach_queue(fd: BorrowedFd<'_>, name: &str, many: bool) -> Result<(), Errno> {
     let mut request = request(name);
-    let flags = if many { QUEUE | libc::IFF_MULTI_QUEUE } else { QUEUE };
-    // The flags have 16 bits in the kernel too; none of ours is above them.
-    let [low, high, ..] = flags.to_le_bytes();
-    request.ifr_ifru.ifru_flags = libc::c_short::from_le_bytes([low, high]);
+    request.ifr_ifru.ifru_flags = flags(if many { QUEUE | libc::IFF_MULTI_QUEUE } else { QUEUE });
     interface_ioctl(fd, libc::TUNSETIFF, &mut request)
+}
+
+/// Takes a queue out of its TAP, whoever else holds it, with the frames that wait in it. The last of the others gets its number.
+///
+/// # Errors
+/// `EINVAL` for what is no queue of a TAP with several, or is out already.
+pub fn detach_queue(queue: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut request = request("");
+    request.ifr_ifru.ifru_flags = flags(libc::IFF_DETACH_QUEUE);
+    interface_ioctl(queue, libc::TUNSETQUEUE, &mut request)
+}
+
+/// Has a program (`sys::bpf`) say by which queue of the whole device each frame leaves the station: that with the number that it returns,
+/// modulo how many there are, in the order in which they were opened. Without one, the kernel goes by the flow.
+///
+/// # Errors
+/// `EINVAL` for a kernel that cannot (before Linux 4.16).
+pub fn set_steering(queue: BorrowedFd<'_>, program: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let program: libc::c_int = program.map_or(-1, |program| program.as_raw_fd());
+    // SAFETY: the descriptor is open, and TUNSETSTEERINGEBPF reads one int through the pointer, which outlives the call.
+    check(unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETSTEERINGEBPF, std::ptr::from_ref(&program)) }).map(drop)
 }
 
 /// What a queue belongs to.
@@ -119,4 +137,10 @@ pub fn set_carrier(fd: BorrowedFd<'_>, carrier: bool) -> Result<(), Errno> {
 pub fn set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> Result<(), Errno> {
     // SAFETY: the descriptor is open, and TUNSETPERSIST takes its argument by value.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persistent)) }).map(drop)
+}
+
+/// The flags have 16 bits in the kernel too; none of ours is above them.
+fn flags(flags: libc::c_int) -> libc::c_short {
+    let [low, high, ..] = flags.to_le_bytes();
+    libc::c_short::from_le_bytes([low, high])
 }

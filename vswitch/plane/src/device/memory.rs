@@ -40,8 +40,8 @@ impl Memory {
 }
 
 impl Device for Memory {
-    fn descriptor(&self) -> Option<RawFd> {
-        None
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
     }
 
     fn capabilities(&self) -> Capabilities {

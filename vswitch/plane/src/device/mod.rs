@@ -1,6 +1,6 @@
 //! Where frames come from and go to.
 //!
-//! A [`Device`] is one queue of one port, owned by one worker. It is given open descriptors: opening and configuring devices
+//! A [`Device`] is one worker's part of one port, which no other worker reads. It is given open descriptors: opening and configuring devices
 //! is the control side's work (`attach` in the crate `vswitch`). It never blocks.
 
 mod memory;
@@ -17,16 +17,18 @@ use packet::{Batch, Capabilities, Packet};
 
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
-pub use tap::Tap;
-pub use tap::header_size;
+pub use tap::{Steering, SteeringTable, Tap, header_size};
 pub use tunnel::{Change, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
 
 use crate::datapath::{DropReason, PortId};
 
-/// One queue of one port.
+/// One worker's part of one port.
 pub trait Device: Send {
-    /// The descriptor that becomes readable when frames wait; `None` for a device that is asked every turn.
-    fn descriptor(&self) -> Option<RawFd>;
+    /// The descriptors of which one becomes readable when frames wait; none for a device that is asked every turn.
+    fn descriptors(&self) -> Vec<RawFd>;
+
+    /// Takes note that one of them may be readable.
+    fn wake(&mut self, _descriptor: usize) {}
 
     /// The descriptor once more, where a device stays up as long as any process holds one.
     fn duplicate(&self) -> Option<OwnedFd> {

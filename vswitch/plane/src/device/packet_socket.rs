@@ -81,8 +81,8 @@ impl PacketSocket {
 }
 
 impl Device for PacketSocket {
-    fn descriptor(&self) -> Option<RawFd> {
-        Some(self.fd.as_raw_fd())
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.fd.as_raw_fd()]
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -1,37 +1,85 @@
-//! The device of TAP ports: one queue of a TAP, which a worker reads and writes.
+//! The device of TAP ports: the queues of a TAP that one worker reads and writes.
+//!
+//! Where the kernel lets the switch say by which queue a flow leaves ([`steering`]), there are several, so that nothing waits behind a bulk flow:
+//! they are read in [`turns`]. Frames to the station are all written to the first.
+
+mod steering;
+mod turns;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 use packet::{Batch, Capabilities, Offload, Packet, TUNNEL_VNET_HEADER, VNET_HEADER};
 use rustix::io::Errno;
 
-use super::{Device, Received, Sent, Unread, receive_all, with_header};
+use super::{Device, ReceiveStatus, Received, Sent, Unread, receive_all, with_header};
+pub use steering::{Steering, SteeringTable};
+use turns::{Read, Turns};
 
-/// One queue of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`, or the longer one of a TAP that takes tunnels'
+/// A worker's queues of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`, or the longer one of a TAP that takes tunnels'
 /// super-frames.
 #[derive(Debug)]
 pub struct Tap {
-    fd: OwnedFd,
+    first: OwnedFd,
+    /// Those of bulk flows.
+    others: Vec<OwnedFd>,
     capabilities: Capabilities,
     receives: bool,
+    turns: Turns,
+    steering: Option<Steering>,
+    /// Frames for which each queue has room.
+    room: usize,
 }
 
 impl Tap {
     /// Takes a nonblocking queue as [`sys::tun`](sys::tun) opens it.
     pub fn new(fd: OwnedFd, capabilities: Capabilities) -> Self {
-        Self { fd, capabilities, receives: true }
+        let (first, others, turns) = (fd, Vec::new(), Turns::of(1));
+        Self { first, others, capabilities, receives: true, turns, steering: None, room: 0 }
     }
 
     /// Takes a queue that another worker reads.
     pub fn write_only(fd: OwnedFd, capabilities: Capabilities) -> Self {
-        Self { fd, capabilities, receives: false }
+        Self { receives: false, ..Self::new(fd, capabilities) }
+    }
+
+    /// Adds queues, each with room for so many frames, to which `steering` sends bulk flows.
+    #[must_use]
+    pub fn with_bulk(self, others: Vec<OwnedFd>, room: usize, steering: Steering) -> Self {
+        Self { turns: Turns::of(1 + others.len()), others, steering: Some(steering), room, ..self }
+    }
+
+    /// Reads one queue, as much as its turn allows.
+    fn take_turn(&mut self, (queue, bytes): (usize, usize), batch: &mut Batch) -> Received {
+        let (frames, before) = (batch.frames().len(), batch.bytes());
+        let Some(fd) = queue.checked_sub(1).map_or(Some(&self.first), |other| self.others.get(other)) else {
+            return Received { status: ReceiveStatus::Drained, malformed: 0, missed: 0 };
+        };
+        let header = header_size(self.capabilities);
+        batch.limit(before + bytes);
+        let received = receive_all(batch, |batch| batch.read(|small, large| read(fd, header, small, large)));
+        let drained = received.status != ReceiveStatus::More;
+        let bytes = batch.bytes() - before;
+        self.turns.end(queue, Read { frames: batch.frames().len() - frames, bytes, drained });
+        if !drained && let Some(other) = self.steering.as_mut().and_then(|steering| steering.filled(queue, batch)) {
+            self.turns.hold(other, self.room);
+        }
+        received
     }
 }
 
 impl Device for Tap {
-    fn descriptor(&self) -> Option<RawFd> {
-        self.receives.then(|| self.fd.as_raw_fd())
+    fn descriptors(&self) -> Vec<RawFd> {
+        if self.receives {
+            std::iter::once(&self.first).chain(&self.others).map(AsRawFd::as_raw_fd).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn wake(&mut self, descriptor: usize) {
+        self.turns.wake(descriptor);
     }
 
     fn receives(&self) -> bool {
@@ -39,27 +87,47 @@ impl Device for Tap {
     }
 
     fn duplicate(&self) -> Option<OwnedFd> {
-        // Another worker's is the same.
-        if self.receives { self.fd.try_clone().ok() } else { None }
+        // Another worker's is the same. Those of bulk flows go with the process, after which all flows are in the first ones.
+        if self.receives { self.first.try_clone().ok() } else { None }
     }
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
+    /// One queue's turn, unless that brings nothing.
     fn receive(&mut self, batch: &mut Batch) -> Received {
-        let header = header_size(self.capabilities);
-        receive_all(batch, |batch| batch.read(|small, large| read(&self.fd, header, small, large)))
+        let mut malformed = 0;
+        if !self.turns.are_due() {
+            // The caller wants to know whether the device is still there, which reading any of them tells.
+            self.turns.wake(0);
+        }
+        while let Some(turn) = self.turns.next() {
+            let received = self.take_turn(turn, batch);
+            malformed += received.malformed;
+            let status = if self.turns.are_due() { ReceiveStatus::More } else { ReceiveStatus::Drained };
+            match received.status {
+                ReceiveStatus::Gone => return Received { malformed, ..received },
+                ReceiveStatus::Drained if batch.frames().is_empty() => {}
+                _ => return Received { status, malformed, missed: 0 },
+            }
+        }
+        Received { status: ReceiveStatus::Drained, malformed, missed: 0 }
     }
 
     fn send(&mut self, packet: &Packet<'_>) -> Sent {
         let header = packet.offload.encode_with(packet.headers, packet.tunnel);
         with_header(&header[..header_size(self.capabilities)], packet.parts, |parts| {
-            match rustix::io::writev(&self.fd, parts) {
+            match rustix::io::writev(&self.first, parts) {
                 Ok(_) => Sent::Done,
                 Err(error) => refusal(error),
             }
         })
+    }
+
+    fn expire(&mut self, _now: Instant) {
+        let turns = &self.turns;
+        self.steering.iter_mut().for_each(|steering| steering.expire(|queue| !turns.is_due(queue)));
     }
 }
 

@@ -1,11 +1,12 @@
 //! The loop: wait, receive, forward, send, expire. The only clock of the data plane.
 //!
-//! A worker is a thread that owns queue *i* of every device, its own [`Datapath`], and one batch of buffers. It runs each
+//! A worker is a thread that owns part *i* of every device, its own [`Datapath`], and one batch of buffers. It runs each
 //! batch to completion (Snabb calls it a breath): read from one device until the batch is full or nothing waits, forward,
 //! send every queue. No lock is taken and nothing is opened. What the control side wants arrives over a bounded channel that is drained
 //! between batches, so frames never meet a half-made change.
 //!
-//! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end.
+//! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end. Among the flows of one port, its
+//! device sees to it ([`crate::device::Tap`]).
 //!
 //! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker without work keeps
 //! looking until 50 µs after it last began some, provided that its last two pieces of work were no further apart than that. In a quick
@@ -77,7 +78,7 @@ pub struct Worker {
     publisher: Publisher,
 }
 
-/// This worker's queue of a port.
+/// This worker's part of a port.
 struct Queue {
     device: Option<Box<dyn Device>>,
     /// Whether the port stands in `ready`.
@@ -180,9 +181,11 @@ impl Worker {
             return;
         }
         for event in events.iter().filter(|event| event.token() != WAKER) {
-            if let Ok(number) = u32::try_from(event.token().0) {
-                self.make_ready(PortId(number));
+            let (id, descriptor) = source(event.token());
+            if let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) {
+                device.wake(descriptor);
             }
+            self.make_ready(id);
         }
     }
 
@@ -301,13 +304,12 @@ impl Worker {
     }
 
     fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
-        match device.descriptor() {
-            Some(descriptor) => {
-                let token = Token(id.0 as usize);
-                self.poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
-            }
-            None if device.receives() => self.polled.push(id),
-            None => {}
+        let descriptors = device.descriptors();
+        for (place, descriptor) in descriptors.iter().enumerate() {
+            self.poll.registry().register(&mut SourceFd(descriptor), token(id, place), Interest::READABLE)?;
+        }
+        if descriptors.is_empty() && device.receives() {
+            self.polled.push(id);
         }
         let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
         self.queues.insert(id.0, queue);
@@ -334,7 +336,7 @@ impl Worker {
     fn close(&mut self, id: PortId) {
         let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
         self.polled.retain(|polled| *polled != id);
-        if let Some(descriptor) = device.descriptor() {
+        for descriptor in device.descriptors() {
             // Closing it ends the registration anyway.
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
@@ -370,4 +372,16 @@ impl Worker {
             self.peers.iter().for_each(|peer| peer.pass_on(news));
         }
     }
+}
+
+/// Stands for one of the descriptors of a port's device.
+const fn token(PortId(id): PortId, descriptor: usize) -> Token {
+    Token(id as usize | descriptor << u32::BITS)
+}
+
+/// What a token of [`token`] stands for.
+const fn source(Token(token): Token) -> (PortId, usize) {
+    // The lower half is the port's number.
+    let [a, b, c, d, ..] = token.to_le_bytes();
+    (PortId(u32::from_le_bytes([a, b, c, d])), token >> u32::BITS)
 }

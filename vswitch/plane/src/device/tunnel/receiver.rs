@@ -228,8 +228,8 @@ fn drop_one(drops: &mut Vec<(PortId, DropReason, u64)>, port: PortId, reason: Dr
 }
 
 impl Device for Receiver {
-    fn descriptor(&self) -> Option<RawFd> {
-        Some(self.fd.as_raw_fd())
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.fd.as_raw_fd()]
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -156,8 +156,8 @@ fn past_news<T>(mut send: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
 }
 
 impl Device for Sender {
-    fn descriptor(&self) -> Option<RawFd> {
-        None
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
     }
 
     /// No host behind the tunnel cuts a super-frame or finishes a checksum. Checksums are finished here, over the copy of each frame, which
