@@ -153,7 +153,7 @@ fn tap(mac: Mac) -> Box<dyn Device> {
     };
     let gateways = ["10.10.0.1/24".parse().expect("an address")];
     let plan =
-        Plan { spec: &spec, first_mac: None, mtu: 1500, queues: 1, held: &[], gateways: &gateways, routes: &[], watch: None };
+        Plan { spec: &spec, first_mac: None, mtu: 1500, workers: 1, held: &[], gateways: &gateways, routes: &[], watch: None };
     attach(&plan).expect("a TAP").devices.remove(0)
 }
 

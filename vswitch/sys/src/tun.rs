@@ -49,7 +49,7 @@ pub fn attach_queue(fd: BorrowedFd<'_>, name: &str, many: bool) -> Result<(), Er
     interface_ioctl(fd, libc::TUNSETIFF, &mut request)
 }
 
-/// Takes a queue out of its TAP, whoever else holds it, with the frames that wait in it. The last of the others gets its number.
+/// Takes a queue out of its TAP, for all processes that hold it, with the frames that wait in it. The last of the others gets its number.
 ///
 /// # Errors
 /// `EINVAL` for what is no queue of a TAP with several, or is out already.
