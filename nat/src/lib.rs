@@ -67,7 +67,7 @@ use std::time::Instant;
 pub use counters::{Counters, Denied};
 pub use key::Transport;
 pub use persist::SavedSession;
-pub use rewrite::Rewrite;
+pub use rewrite::{EndChange, Rewrite};
 pub use rules::{Forward, ForwardError, PortRange, Protocol};
 pub use session::{Binding, Class, Direction, SessionRow, State, Traffic};
 pub use settings::{Filtering, Mapping, Settings, Timeouts};

@@ -1,6 +1,6 @@
 //! What a translation changes in a packet, and the act of changing it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use packet::checksum::Sum;
 use packet::{Checksum, IpPacket, IpVersion, Offload};
@@ -15,6 +15,15 @@ pub struct Rewrite {
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
     body: Body,
+}
+
+/// One end of a packet before and after: its address, and its port or identifier, which is 0 where the packet has none that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndChange {
+    /// As it comes.
+    pub before: SocketAddr,
+    /// As it leaves.
+    pub after: SocketAddr,
 }
 
 /// What is behind the IP header. Offsets are from that header.
@@ -73,6 +82,29 @@ impl Rewrite {
     /// Where it comes from now, if that changes.
     pub fn source(&self) -> Option<IpAddr> {
         self.source.map(|endpoint| key::address(self.version, endpoint.address))
+    }
+
+    /// What it changes of the source and of the destination of the packet whose IP header is at `network` of `frame`, which was not changed yet.
+    pub fn changes(&self, frame: &[u8], network: usize) -> [Option<EndChange>; 2] {
+        let bytes = frame.get(network..).unwrap_or_default();
+        let (first, length) = match self.version {
+            IpVersion::V4 => (12, 4),
+            IpVersion::V6 => (8, 16),
+        };
+        let change = |number: usize, after: Option<Endpoint>| {
+            let octets = bytes.get(first + number * length..)?.get(..length)?;
+            let address = octets.iter().fold(0, |sum, octet| sum << 8 | u128::from(*octet));
+            let port = match self.body {
+                Body::Flow { kind, transport } if kind.transport == Transport::Icmp => word(bytes, transport + 4),
+                Body::Flow { transport, .. } => word(bytes, transport + number * 2),
+                Body::Fragment | Body::Error { .. } => None,
+            };
+            let show = |Endpoint { address, port }| SocketAddr::new(key::address(self.version, address), port);
+            let before = Endpoint { address, port: port.unwrap_or_default() };
+            let after = Endpoint { port: port.and(after).map_or(0, |after| after.port), ..after? };
+            Some(EndChange { before: show(before), after: show(after) })
+        };
+        [change(0, self.source), change(1, self.destination)]
     }
 
     /// Changes the packet whose IP header is at `network` of `frame`, which is the one that was decided about: its link-layer

@@ -128,7 +128,8 @@ fn a_packet_is_seen_before_and_after_its_translation() {
     let lab = lab_with(&format!("{WAN}{BRIDGE}{}", station("a", 2)));
     let file = lab.path("both.pcapng");
     let mut capture = lab.ctl_command();
-    capture.args(["capture", "--port", "a", "--port", "wan", "--filter", "icmp", "--count", "4", "-w"]).arg(&file);
+    capture.args(["capture", "--port", "a", "--port", "wan", "--at", "ingress,egress", "--filter", "icmp"]);
+    capture.args(["--count", "4", "-w"]).arg(&file);
     let mut capture = capture.stdout(Stdio::null()).spawn().unwrap();
     lab.until("the capture runs", |lab| lab.json("show")["captures"] == 1);
     assert!(ping(&lab, "a", "198.51.100.1"));

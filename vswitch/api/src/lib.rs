@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod change;
 mod container;
 mod docker;
@@ -24,6 +25,7 @@ mod reply;
 mod request;
 mod resource;
 mod route;
+mod size;
 mod spec;
 mod symptom;
 mod uplink;
@@ -32,6 +34,7 @@ mod vxlan;
 pub use self::vxlan::VxlanTable;
 pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
 pub use self::vxlan::{ReachInfo, UnderlayInfo, VxlanInfo};
+pub use capture::{CAPTURE_NUMBER, CaptureDirection, CapturePoint, CaptureRequest, FrameNote, Instruction, PointError};
 pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
@@ -49,9 +52,10 @@ pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{FrameRate, Rate, RateError};
 pub use reply::{BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo};
-pub use request::{CAPTURE_NUMBER, CaptureRequest, FdbFilter, Instruction, LogLevel, Request};
+pub use request::{FdbFilter, LogLevel, Request};
 pub use resource::{Kind, Resource, ResourceKey};
 pub use route::{RouteError, RouteSpec};
+pub use size::{ByteSize, SizeError};
 pub use spec::check_ipv6_mtu;
 pub use spec::{
     BridgeSpec, ControlFrames, Netns, PortKind, PortPolicy, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode,

@@ -251,27 +251,3 @@ fn read_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PortName
     };
     names.map_err(de::Error::custom)
 }
-
-/// The header of the answer to a capture that has its number, which ends it.
-pub const CAPTURE_NUMBER: &str = "vswitch-capture";
-
-/// What to capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub struct CaptureRequest {
-    /// The ports; with no container either, all, also those that are added later.
-    pub ports: Vec<PortName>,
-    /// Containers of Docker's by their names, whose ports are captured too.
-    #[serde(default)]
-    pub containers: Vec<String>,
-    /// A classic BPF program over Ethernet frames; empty takes all.
-    pub filter: Vec<Instruction>,
-    /// Stop after so many packets.
-    pub count: Option<u64>,
-    /// Stop after so many seconds.
-    pub seconds: Option<u64>,
-}
-
-/// One instruction of classic BPF, as `struct sock_filter` (linux/filter.h) has it: code, jump if true, jump if false, operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Instruction(pub u16, pub u8, pub u8, pub u32);

@@ -29,6 +29,8 @@ pub struct Frame {
     pub peer: u16,
     /// When it was taken in, by the batch's clock; 0 without one.
     pub at: u64,
+    /// The number by which captures know it; 0: it has none yet.
+    pub id: u64,
 }
 
 impl Frame {
@@ -264,7 +266,7 @@ impl Batch {
             offload.checksum = checksum::finish_inner(frame, offload.checksum);
         }
         let at = self.clock.map_or(0, |clock| clock());
-        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer, at });
+        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer, at, id: 0 });
     }
 
     /// The frame taken in last, for metadata that comes after it.

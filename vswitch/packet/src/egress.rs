@@ -49,6 +49,8 @@ pub struct Packet<'a> {
     pub peer: u16,
     /// The port that it came in at.
     pub ingress: u32,
+    /// The number by which captures know its frame, or the first of them; 0: it has none.
+    pub id: u64,
     /// Set if it is a super-frame inside a tunnel.
     pub tunnel: Option<UdpTunnel>,
 }
@@ -56,7 +58,7 @@ pub struct Packet<'a> {
 impl<'a> Packet<'a> {
     /// One frame with nothing left to do, for the stations behind the port.
     pub fn whole(parts: &'a [IoSlice<'a>]) -> Self {
-        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0, tunnel: None }
+        Self { parts, offload: Offload::default(), headers: 0, frames: 1, peer: 0, ingress: 0, id: 0, tunnel: None }
     }
 
     /// A copy in one piece.
@@ -132,7 +134,7 @@ impl Egress {
         segments.clear();
         let mut frames = 1;
         let mut send = |packet: &Packet<'_>| {
-            send(&Packet { frames, peer, ingress: frame.ingress, ..*packet });
+            send(&Packet { frames, peer, ingress: frame.ingress, id: frame.id, ..*packet });
             frames = 0;
         };
         segment::segment(frame.bytes(), frame.offload, edit, false, &mut |headers, payload, offload| {
@@ -190,13 +192,14 @@ fn send_tagged(&Queued { frame, edit, peer }: &Queued<'_>, tunnel: Option<UdpTun
             frames: 1,
             peer,
             ingress: frame.ingress,
+            id: frame.id,
             tunnel,
         });
     }
     let (front, tag, rest) = tagged(bytes, edit);
     let tag = tag.as_ref().map_or(&[][..], |tag| tag);
     let parts = [front, tag, rest].map(IoSlice::new);
-    send(&Packet { parts: &parts, offload, headers, frames: 1, peer, ingress: frame.ingress, tunnel });
+    send(&Packet { parts: &parts, offload, headers, frames: 1, peer, ingress: frame.ingress, id: frame.id, tunnel });
 }
 
 /// A frame whose partial checksum the device cannot complete.
@@ -219,7 +222,7 @@ fn send_completed(&Queued { frame, edit, peer }: &Queued<'_>, send: &mut dyn FnM
     let offload = Offload { checksum: Checksum::Unverified, gso: None };
     let front = if edit == TagEdit::Keep { &[][..] } else { front };
     let parts = [front, tag, head, value, tail].map(IoSlice::new);
-    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer, ingress: frame.ingress, tunnel: None });
+    send(&Packet { parts: &parts, offload, headers: 0, frames: 1, peer, ingress: frame.ingress, id: frame.id, tunnel: None });
 }
 
 fn send_segments(
@@ -236,6 +239,7 @@ fn send_segments(
             frames,
             peer,
             ingress: frame.ingress,
+            id: frame.id,
             tunnel: None,
         });
         frames = 0;
@@ -259,6 +263,7 @@ fn send_run(run: &[Queued<'_>], send: &mut dyn FnMut(&Packet<'_>)) -> Option<()>
         frames: run.len(),
         peer: first.peer,
         ingress: first.frame.ingress,
+        id: first.frame.id,
         tunnel: None,
     });
     Some(())

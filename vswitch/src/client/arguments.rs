@@ -92,9 +92,7 @@ impl Arguments {
                 };
                 Action::Stats(Stats { request, how })
             }
-            Command::Capture { port, container, filter, count, seconds, write } => {
-                Action::Capture(Capture { ports: port, containers: container, filter, count, seconds, write })
-            }
+            Command::Capture(options) => Action::Capture(options.capture()),
             Command::Shutdown { keep } => Action::Shutdown { keep },
             Command::Completions { shell } => return complete::registration(shell).map(Action::Print),
             Command::Man { directory } => Action::Man(directory),

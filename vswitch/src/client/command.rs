@@ -8,6 +8,7 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
+use super::capture::CaptureOptions;
 use super::complete;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
@@ -54,27 +55,10 @@ pub(super) enum Command {
     },
     /// Shows or saves the frames of ports, as pcapng.
     ///
-    /// Without -w, tcpdump shows them. Ctrl-C ends the capture and its file.
-    Capture {
-        /// A port to capture; all if none is named. May be repeated.
-        #[arg(long, value_name = "NAME", add = complete::counted())]
-        port: Vec<PortName>,
-        /// A container of Docker's to capture, on every network of the switch that it is on. May be repeated.
-        #[arg(long, value_name = "NAME", add = complete::containers())]
-        container: Vec<String>,
-        /// What to capture, in tcpdump's language (man pcap-filter).
-        #[arg(long, value_name = "EXPR", default_value = "")]
-        filter: String,
-        /// Ends after so many packets.
-        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
-        count: Option<u64>,
-        /// Ends after so many seconds.
-        #[arg(long, value_name = "N", value_parser = whole::<u64>)]
-        seconds: Option<u64>,
-        /// Writes a pcapng file; - is stdout, as for `| wireshark -k -i -`.
-        #[arg(short, value_name = "FILE")]
-        write: Option<PathBuf>,
-    },
+    /// Without -w, each frame is a line: when, port, in or out, VLAN, the reason if it was dropped, and what tcpdump says of it. Ctrl-C ends the
+    /// capture and its file. A frame is taken once, where it comes in (or, if only the port that it leaves by is captured, there), and once more if it
+    /// is lost later; --at says otherwise. The comment of each packet says what became of it.
+    Capture(Box<CaptureOptions>),
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

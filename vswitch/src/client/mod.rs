@@ -4,7 +4,6 @@
 //! vswitchd's.
 
 mod arguments;
-mod blocks;
 mod capture;
 mod command;
 mod complete;
@@ -82,6 +81,16 @@ pub enum ClientError {
         what: String,
         /// Why.
         source: io::Error,
+    },
+    /// The disk is full, or the like.
+    #[error("cannot write {what}: {source}; it holds the {packets} packets before that, and can be read")]
+    Full {
+        /// The file.
+        what: String,
+        /// Why.
+        source: io::Error,
+        /// Packets in it.
+        packets: u64,
     },
     /// tcpdump shows captures.
     #[error("captures are shown by tcpdump, which cannot be run ({0}): install it, or write to a file with -w FILE")]

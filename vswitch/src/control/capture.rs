@@ -1,6 +1,7 @@
 //! Captures: each has a thread that turns what the workers offer into chunks for its reader.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use super::vxlan::TunnelPort;
 use super::{ControlError, Switch};
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
-use plane::capture::{self, CapturedPort, Limits, Program, Stream};
+use plane::capture::{self, CapturedPort, Limits, Program, Selection, Stream};
 use plane::datapath::PortId;
 use plane::worker::{CaptureId, Command, Handle};
 
@@ -19,6 +20,8 @@ use plane::worker::{CaptureId, Command, Handle};
 const MOST: usize = 16;
 /// Chunks that wait for the reader, each up to 256 KiB; then the capture waits, and the workers count what they miss.
 const CHUNKS: usize = 4;
+/// Most names of addresses that a capture is given.
+const MOST_NAMES: usize = 4096;
 /// How often a quiet capture looks whether its reader is still there.
 const PULSE: Duration = Duration::from_millis(200);
 
@@ -43,22 +46,37 @@ impl Captures {
 
     /// Announces a port that was added.
     pub(super) fn add_interface(&self, id: PortId, spec: &PortSpec) {
-        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
-            capture.control.add_interface(interface(id, spec));
-        }
+        self.announce(&interface(id, spec));
     }
 
     /// Announces an uplink that was added.
     pub(super) fn add_uplink(&self, id: PortId, spec: &UplinkSpec) {
-        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
-            capture.control.add_interface(uplink_interface(id, spec));
-        }
+        self.announce(&uplink_interface(id, spec));
     }
 
     /// Announces a tunnel that was added.
     pub(super) fn add_tunnel(&self, id: PortId, spec: &VxlanSpec) {
-        for capture in self.running.values().filter(|capture| capture.ports.is_none()) {
-            capture.control.add_interface(tunnel_interface(id, spec));
+        self.announce(&tunnel_interface(id, spec));
+    }
+
+    fn announce(&self, port: &CapturedPort) {
+        for capture in self.running.values() {
+            match capture.ports {
+                None => capture.control.add_interface(port.clone()),
+                Some(_) => capture.control.name_port(port.clone()),
+            }
+        }
+    }
+
+    /// Ends what captured only this port, which was removed.
+    pub(super) fn remove_interface(&mut self, id: PortId) {
+        for capture in self.running.values_mut() {
+            let Some(ports) = &mut capture.ports else { continue };
+            let before = ports.len();
+            ports.retain(|port| *port != id);
+            if ports.is_empty() && before > 0 {
+                capture.control.stop();
+            }
         }
     }
 
@@ -89,7 +107,11 @@ impl Switch {
         let interfaces = self.interfaces(&names)?;
         let ports = (!names.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
-        let (tap, control, stream) = capture::open(program, interfaces, limits);
+        let (tap, control, stream) = capture::open(selection(program, request), interfaces, limits);
+        if ports.is_some() {
+            self.interfaces(&[])?.into_iter().for_each(|port| control.name_port(port));
+        }
+        control.name_hosts(self.host_names()?);
         let id = CaptureId(self.plane.captures.next);
         self.plane.captures.next += 1;
         let over = Arc::new(AtomicBool::new(false));
@@ -116,11 +138,35 @@ impl Switch {
         Ok(all.filter(|interface| wanted.is_empty() || wanted.contains(&PortId(interface.port))).collect())
     }
 
+    /// What stations and gateways are called, by their addresses.
+    fn host_names(&self) -> Result<Vec<(IpAddr, String)>, ControlError> {
+        let places = self.docker_places();
+        let called = |port: &PortName| {
+            let container = places.get(port).and_then(|place| place.container.clone());
+            container.unwrap_or_else(|| port.to_string())
+        };
+        let bridges = self.inventory.bridges.values();
+        let gateways =
+            bridges.flat_map(|bridge| bridge.spec.addresses.iter().map(|net| (net.addr(), bridge.spec.name.to_string())));
+        let ports = self.inventory.ports.values();
+        let stations = ports.flat_map(|port| port.spec.addresses.iter().map(|net| (net.addr(), called(&port.spec.name))));
+        let leases = self.leases(None)?.into_iter().map(|lease| (lease.address, called(&lease.name)));
+        let names: BTreeMap<IpAddr, String> = gateways.chain(stations).chain(leases).collect();
+        Ok(names.into_iter().take(MOST_NAMES).collect())
+    }
+
     pub(super) fn stop_capture(&self, number: u64) -> Result<Reply, ControlError> {
         let capture = self.plane.captures.running.get(&CaptureId(number)).ok_or(ControlError::NoCapture(number))?;
         capture.control.stop();
         Ok(Reply::Done(Vec::new()))
     }
+}
+
+/// Which frames a capture takes.
+fn selection(program: Program, request: &CaptureRequest) -> Selection {
+    let all = Selection::from(program);
+    let snaplen = request.snaplen.map_or(all.snaplen, |length| length.clamp(1, all.snaplen));
+    Selection { points: request.at.clone(), direction: request.direction, snaplen, ..all }
 }
 
 /// Passes chunks on until the file or its reader ends.
@@ -135,15 +181,20 @@ fn pump(mut stream: Stream, reader: &mpsc::Sender<Bytes>) {
 
 fn interface(id: PortId, spec: &PortSpec) -> CapturedPort {
     let place = spec.netns.as_ref().map_or_else(|| "on the host".to_owned(), |netns| format!("in netns {netns}"));
-    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("{} {} {place}", spec.kind, spec.ifname) }
+    CapturedPort {
+        port: id.0,
+        name: spec.name.to_string(),
+        description: format!("{} {} {place}", spec.kind, spec.ifname),
+        vni: None,
+    }
 }
 
 fn uplink_interface(id: PortId, spec: &UplinkSpec) -> CapturedPort {
     let place = spec.device().map_or_else(|| "by the host's sockets".to_owned(), |device| format!("on {device}"));
-    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}") }
+    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}"), vni: None }
 }
 
 fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> CapturedPort {
     let description = format!("vxlan {} from {} port {}, inner frames", spec.vni, spec.local, spec.port);
-    CapturedPort { port: id.0, name: spec.name.to_string(), description }
+    CapturedPort { port: id.0, name: spec.name.to_string(), description, vni: Some(spec.vni.number()) }
 }

@@ -106,6 +106,7 @@ impl Switch {
         for worker in &self.plane.workers {
             worker.ask(|reply| Command::Detach(id, reply))?;
         }
+        self.plane.captures.remove_interface(id);
         self.inventory.ports.remove(name);
         self.inventory.port_ids.remove(id.0);
         if let Err(error) = attach::detach(&spec) {

@@ -86,6 +86,7 @@ impl Switch {
         for worker in &self.plane.workers {
             let _ = worker.ask(|reply| Command::Detach(id, reply));
         }
+        self.plane.captures.remove_interface(id);
         self.inventory.port_ids.remove(id.0);
     }
 

@@ -172,6 +172,7 @@ impl Switch {
         router.tell(Command::SetGateway(bridge, None))?;
         router.tell(Command::RemoveBridge(bridge))?;
         self.inventory.bridge_ids.remove(bridge.0);
+        self.plane.captures.remove_interface(port);
         self.inventory.port_ids.remove(port.0);
         self.inventory.uplinks.remove(name);
         self.tell_services();

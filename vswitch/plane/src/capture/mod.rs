@@ -17,6 +17,9 @@
 //! gone. Frames that wait in the channel are still written, except behind the last of a count. When the stream is dropped the
 //! taps notice and take nothing more; [`CaptureTap::is_over`] lets a worker put its tap away.
 //!
+//! A frame has a number, which it keeps on its whole way: the packets of a file that are one frame have one packet id (`epb_packetid`), and a comment
+//! ([`api::FrameNote`]) that says what became of it. Where a capture takes a frame is its [`Selection`].
+//!
 //! Ports are named by the slot that the datapath knows them by. A slot that is given to another port is announced again and
 //! becomes another interface of the file; frames that still wait in the channel at that moment are shown under the new name.
 //!
@@ -25,6 +28,7 @@
 mod filter;
 mod operation;
 mod pcapng;
+mod seen;
 mod stream;
 mod tap;
 
@@ -32,7 +36,9 @@ use std::sync::Arc;
 
 use packet::Offload;
 
+pub use api::CaptureDirection as Direction;
 pub use filter::{BadProgram, Program};
+pub use seen::{Seen, Selection, Ways};
 pub use stream::{Control, Stream};
 pub use tap::CaptureTap;
 
@@ -42,12 +48,12 @@ pub const MOST_FRAMES: usize = 4096;
 pub const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Begins a capture of `interfaces`, whose first bytes can be read at once.
-pub fn open(program: Program, interfaces: Vec<CapturedPort>, limits: Limits) -> (CaptureTap, Control, Stream) {
-    open_bounded(program, interfaces, limits, MOST_FRAMES, MOST_BYTES)
+pub fn open(selection: impl Into<Selection>, interfaces: Vec<CapturedPort>, limits: Limits) -> (CaptureTap, Control, Stream) {
+    open_bounded(selection.into(), interfaces, limits, MOST_FRAMES, MOST_BYTES)
 }
 
 fn open_bounded(
-    program: Program,
+    selection: impl Into<Selection>,
     interfaces: Vec<CapturedPort>,
     limits: Limits,
     most_frames: usize,
@@ -56,12 +62,13 @@ fn open_bounded(
     let (sender, frames) = crossbeam_channel::bounded(most_frames);
     let (commander, commands) = crossbeam_channel::unbounded();
     let shared = Arc::new(tap::Shared::new(most_bytes));
-    let tap = CaptureTap { program: Arc::new(program), frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
+    let selection = Arc::new(selection.into());
+    let tap = CaptureTap { selection, frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
     (tap, Control { commands: commander }, Stream::new(frames, commands, shared, interfaces, limits))
 }
 
 /// A port as the file shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapturedPort {
     /// The port's slot in the datapath.
     pub port: u32,
@@ -69,6 +76,8 @@ pub struct CapturedPort {
     pub name: String,
     /// What the port is, for example "tap eth0 in netns a".
     pub description: String,
+    /// The network of a port that is a tunnel.
+    pub vni: Option<u32>,
 }
 
 /// When a capture ends by itself.
@@ -80,30 +89,16 @@ pub struct Limits {
     pub seconds: Option<u64>,
 }
 
-/// Which way a frame goes, seen from the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Received by the switch from the port.
-    In,
-    /// Sent by the switch to the port.
-    Out,
-}
-
 /// One frame as a worker saw it.
 #[derive(Debug)]
 struct Captured {
-    /// Nanoseconds since the epoch.
-    at: u64,
-    port: u32,
-    direction: Direction,
-    /// The name of the drop reason, if the switch dropped the frame.
-    verdict: Option<&'static str>,
+    seen: Seen,
     offload: Offload,
     /// Bytes of the whole frame.
     length: u32,
     /// Frames of this port that were missed so far.
     missed: u64,
-    /// The frame, cut where the filter says.
+    /// The frame, cut where the filter or the capture says.
     bytes: Box<[u8]>,
 }
 

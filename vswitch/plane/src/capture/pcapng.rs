@@ -1,4 +1,4 @@
-//! pcapng (IETF draft-ietf-opsawg-pcapng), the four blocks that a capture needs, written into memory.
+//! pcapng (IETF draft-ietf-opsawg-pcapng), the five blocks that a capture needs, written into memory.
 //!
 //! Own code, because no released crate writes them all: pcap-file 2.0 and 3.0.0-rc1 swap the halves of the Interface
 //! Statistics Block's timestamp on little-endian machines (section 4.6 wants the upper half first), 3.0.0-rc.3, which mends
@@ -12,11 +12,13 @@
 //! ever carries a checksum over all its segments. So does a frame that was cut, for its sum needs the bytes that are gone.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use packet::checksum::complete;
 use packet::{Checksum, GsoKind, Offload};
 
 use super::{Captured, Direction};
+use api::FrameNote;
 
 /// Most bytes that are kept of a frame, as tcpdump has it; longer than any frame.
 pub(super) const SNAP_LENGTH: u32 = 262_144;
@@ -71,16 +73,16 @@ impl Writer {
         });
     }
 
-    /// Writes a frame of an interface, before which `missed` frames of the same interface were not taken.
-    pub(super) fn packet(&mut self, interface: u32, missed: u64, captured: &mut Captured) {
+    /// Writes a frame of an interface, before which `missed` frames of the same interface were not taken, with what is said of it.
+    pub(super) fn packet(&mut self, interface: u32, missed: u64, captured: &mut Captured, said: &FrameNote) {
         let notes = finish_checksum(captured);
-        let flags: u32 = match captured.direction {
+        let flags: u32 = match captured.seen.direction {
             Direction::In => 0b01,
             Direction::Out => 0b10,
         };
         self.block(6, |out| {
             out.extend_from_slice(&interface.to_ne_bytes());
-            timestamp(out, captured.at);
+            timestamp(out, captured.seen.at);
             out.extend_from_slice(&length(&captured.bytes).to_ne_bytes());
             out.extend_from_slice(&captured.length.to_ne_bytes());
             out.extend_from_slice(&captured.bytes);
@@ -89,10 +91,26 @@ impl Writer {
             if missed > 0 {
                 option(out, 4, &missed.to_ne_bytes());
             }
-            if let Some(reason) = captured.verdict {
-                text(out, 1, &format!("dropped: {reason}"));
+            if let Some(id) = said.id {
+                option(out, 5, &id.to_ne_bytes());
             }
+            text(out, 1, &said.to_string());
             notes.iter().flatten().for_each(|note| text(out, 1, note));
+            end_of_options(out);
+        });
+    }
+
+    /// Gives addresses their names (section 4.5).
+    pub(super) fn names(&mut self, names: &[(IpAddr, String)]) {
+        self.block(4, |out| {
+            for (address, name) in names {
+                let (kind, mut value) = match address {
+                    IpAddr::V4(address) => (1, address.octets().to_vec()),
+                    IpAddr::V6(address) => (2, address.octets().to_vec()),
+                };
+                value.extend(name.bytes().filter(|byte| *byte != 0).take(255).chain([0]));
+                option(out, kind, &value);
+            }
             end_of_options(out);
         });
     }

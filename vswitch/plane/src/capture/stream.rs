@@ -2,6 +2,7 @@
 //! It counts what the workers had to miss, and ends by its limits or as `Control` says.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,8 @@ pub struct Stream {
     interfaces: Vec<Known>,
     /// Index of the interface that a port slot means now.
     by_port: HashMap<u32, usize>,
+    /// Names and networks of ports by their slots, also of those that are not captured.
+    names: HashMap<u32, (String, Option<u32>)>,
     /// Packets that may still be written.
     left: u64,
     deadline: Option<Instant>,
@@ -38,6 +41,8 @@ pub struct Control {
 #[derive(Debug)]
 pub(super) enum StreamOrder {
     Add(CapturedPort),
+    Name(CapturedPort),
+    Hosts(Vec<(IpAddr, String)>),
     Stop,
 }
 
@@ -72,6 +77,16 @@ impl Control {
         let _ = self.commands.send(StreamOrder::Add(interface));
     }
 
+    /// Names a port that is not captured itself, for what is said of the frames that leave by it.
+    pub fn name_port(&self, port: CapturedPort) {
+        let _ = self.commands.send(StreamOrder::Name(port));
+    }
+
+    /// Gives addresses their names.
+    pub fn name_hosts(&self, names: Vec<(IpAddr, String)>) {
+        let _ = self.commands.send(StreamOrder::Hosts(names));
+    }
+
     /// Ends the capture: what workers took so far is still written.
     pub fn stop(&self) {
         let _ = self.commands.send(StreamOrder::Stop);
@@ -93,6 +108,7 @@ impl Stream {
             writer: Writer::new(),
             interfaces: Vec::new(),
             by_port: HashMap::new(),
+            names: HashMap::new(),
             left: limits.count.unwrap_or(u64::MAX),
             deadline: limits.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
             began: now(),
@@ -154,12 +170,14 @@ impl Stream {
         self.shared.release(captured.bytes.len());
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
-        let index = self.interface(captured.port);
+        let index = self.interface(captured.seen.port);
         let Some(known) = self.interfaces.get_mut(index) else { return };
         let missed = captured.missed.saturating_sub(known.missed_seen);
         known.missed_seen += missed;
         known.written += 1;
-        self.writer.packet(number(index), missed, &mut captured);
+        let name = |port| self.names.get(&port).cloned().unwrap_or_else(|| (format!("port {port}"), None));
+        let said = captured.seen.note(name);
+        self.writer.packet(number(index), missed, &mut captured, &said);
     }
 
     /// The interface of a port. A port that was announced too late is found among the commands; one that was never announced
@@ -169,7 +187,7 @@ impl Stream {
             self.obey();
         }
         if !self.by_port.contains_key(&port) {
-            self.add(&CapturedPort { port, name: format!("port {port}"), description: String::new() });
+            self.add(&CapturedPort { port, name: format!("port {port}"), ..CapturedPort::default() });
         }
         self.by_port.get(&port).copied().unwrap_or_default()
     }
@@ -181,6 +199,7 @@ impl Stream {
             before.missed_after = Some(missed);
         }
         self.writer.interface(&interface.name, &interface.description);
+        self.names.insert(interface.port, (interface.name.clone(), interface.vni));
         self.interfaces.push(Known {
             port: interface.port,
             written: 0,
@@ -199,6 +218,8 @@ impl Stream {
     fn execute(&mut self, command: StreamOrder) {
         match command {
             StreamOrder::Add(interface) => self.add(&interface),
+            StreamOrder::Name(port) => drop(self.names.insert(port.port, (port.name, port.vni))),
+            StreamOrder::Hosts(names) => self.writer.names(&names),
             StreamOrder::Stop => self.drain(),
         }
     }

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 use packet::Offload;
 
-use super::pcapng::SNAP_LENGTH;
-use super::{Captured, Direction, Program};
+use super::{Captured, Seen, Selection};
 
 /// The worker's end of a capture. Each worker has a clone and consults it only for ports that are captured.
 #[derive(Clone, Debug)]
 pub struct CaptureTap {
-    pub(super) program: Arc<Program>,
+    pub(super) selection: Arc<Selection>,
     pub(super) frames: Sender<Captured>,
     pub(super) shared: Arc<Shared>,
     /// Where a frame in parts is put together for the filter.
@@ -33,40 +32,37 @@ pub(super) struct Shared {
 }
 
 impl CaptureTap {
-    /// Takes a copy of a frame that the filter wants, without ever waiting for the reader: if the reader is behind, the frame
-    /// is counted as missed and forgotten. `parts` are the frame, one after the other, as it is on that port; `offload` speaks
-    /// of these bytes; `at` is in nanoseconds since the epoch; `verdict` is the name of the drop reason if the switch drops it.
-    pub fn offer(
-        &mut self,
-        at: u64,
-        port: u32,
-        direction: Direction,
-        verdict: Option<&'static str>,
-        parts: &[&[u8]],
-        offload: Offload,
-    ) {
-        if self.is_over() {
+    /// Takes a copy of a frame that the capture wants, without ever waiting for the reader: if the reader is behind, the frame
+    /// is counted as missed and forgotten. `parts` are the frame, one after the other, as it is at that point; `offload` speaks
+    /// of these bytes.
+    pub fn offer(&mut self, seen: &Seen, parts: &[&[u8]], offload: Offload) {
+        if self.is_over() || !self.selection.goes(seen.direction) {
             return;
         }
         let bytes = if let [bytes] = parts { bytes } else { gather(&mut self.whole, parts) };
-        let kept = self.program.run(bytes).min(SNAP_LENGTH);
+        let kept = self.selection.program.run(bytes).min(self.selection.snaplen);
         let kept = bytes.len().min(usize::try_from(kept).unwrap_or(usize::MAX));
         if kept == 0 {
             return;
         }
         if !self.shared.reserve(kept) {
-            return self.shared.miss(port);
+            return self.shared.miss(seen.port);
         }
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let missed = self.shared.missed(port);
-        let captured = Captured { at, port, direction, verdict, offload, length, missed, bytes: bytes[..kept].into() };
+        let missed = self.shared.missed(seen.port);
+        let captured = Captured { seen: seen.clone(), offload, length, missed, bytes: bytes[..kept].into() };
         if let Err(error) = self.frames.try_send(captured) {
             self.shared.release(kept);
             match error {
-                TrySendError::Full(_) => self.shared.miss(port),
+                TrySendError::Full(_) => self.shared.miss(seen.port),
                 TrySendError::Disconnected(_) => self.shared.end(),
             }
         }
+    }
+
+    /// Which frames it takes.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
     }
 
     /// Whether the capture has ended, so that the worker can let go of this end.

@@ -8,6 +8,7 @@ use etherparse::PacketBuilder;
 use packet::{Checksum, Gso, GsoKind};
 
 use super::*;
+use crate::datapath::DropReason;
 use api::Instruction;
 use testing::skipped;
 
@@ -15,7 +16,7 @@ const NOW: u64 = 1_700_000_000_123_456_789;
 const PLAIN: Offload = Offload { checksum: Checksum::Unverified, gso: None };
 
 fn interface(port: u32, name: &str) -> CapturedPort {
-    CapturedPort { port, name: name.to_owned(), description: format!("tap {name} in netns test") }
+    CapturedPort { port, name: name.to_owned(), description: format!("tap {name} in netns test"), vni: None }
 }
 
 fn everything() -> Program {
@@ -23,7 +24,7 @@ fn everything() -> Program {
 }
 
 fn offer(tap: &mut CaptureTap, port: u32, bytes: &[u8]) {
-    tap.offer(NOW, port, Direction::In, None, &[bytes], PLAIN);
+    tap.offer(&Seen::at(NOW, port, Direction::In), &[bytes], PLAIN);
 }
 
 /// The rest of the file of a capture that will end by itself.
@@ -235,9 +236,9 @@ fn the_filter_sees_a_frame_in_parts_as_a_whole() {
     let (mut tap, control, mut stream) = open(Program::new(&code).unwrap(), vec![interface(0, "a")], Limits::default());
     let frame: Vec<u8> = (0..60).collect();
     let parts = [&frame[..12], &[0x81, 0, 0, 10], &frame[12..]];
-    tap.offer(NOW, 0, Direction::Out, None, &parts, PLAIN);
-    tap.offer(NOW, 0, Direction::Out, None, &[&frame[..12], &frame[12..]], PLAIN);
-    tap.offer(NOW, 0, Direction::Out, None, &[&parts.concat()], PLAIN);
+    tap.offer(&Seen::at(NOW, 0, Direction::Out), &parts, PLAIN);
+    tap.offer(&Seen::at(NOW, 0, Direction::Out), &[&frame[..12], &frame[12..]], PLAIN);
+    tap.offer(&Seen::at(NOW, 0, Direction::Out), &[&parts.concat()], PLAIN);
     control.stop();
     let file = rest(&mut stream);
     assert_eq!(packets(&file), vec![(0, 0, &parts.concat()[..20]); 2]);
@@ -295,10 +296,10 @@ fn sample() -> Vec<u8> {
     let gso = Some(Gso { kind: GsoKind::Tcp4, size: NonZeroU16::new(100).unwrap(), ecn: false });
     let snap = Program::new(&[Instruction(6, 0, 0, 554)]).unwrap();
     let (mut tap, control, mut stream) = open(snap, vec![interface(5, "web-1"), interface(6, "db")], Limits::default());
-    tap.offer(NOW, 5, Direction::In, None, &[&frame], Offload { checksum: partial, gso: None });
-    tap.offer(NOW + 1, 6, Direction::Out, None, &[&frame], Offload { checksum: partial, gso });
-    tap.offer(NOW + 2, 5, Direction::In, Some("vlan-not-allowed"), &[&frame[..300], &frame[300..]], PLAIN);
-    tap.offer(NOW + 3, 6, Direction::Out, None, &[&frame, &[0; 20]], Offload { checksum: partial, gso: None });
+    tap.offer(&Seen::at(NOW, 5, Direction::In), &[&frame], Offload { checksum: partial, gso: None });
+    tap.offer(&Seen::at(NOW + 1, 6, Direction::Out), &[&frame], Offload { checksum: partial, gso });
+    tap.offer(&Seen::at(NOW + 2, 5, Direction::In).dropped(DropReason::VlanNotAllowed), &[&frame[..300], &frame[300..]], PLAIN);
+    tap.offer(&Seen::at(NOW + 3, 6, Direction::Out), &[&frame, &[0; 20]], Offload { checksum: partial, gso: None });
     control.stop();
     rest(&mut stream)
 }
@@ -334,12 +335,12 @@ fn tshark_shows_ports_directions_times_and_comments() {
     let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split('\t').collect()).collect();
     let web = ["web-1", "tap web-1 in netns test", "0x00000001"];
     let db = ["db", "tap db in netns test", "0x00000002"];
-    let super_frame = "super-frame: TCP segments of 100 bytes;checksum left to the receiver";
+    let super_frame = "at=egress out=db;super-frame: TCP segments of 100 bytes;checksum left to the receiver";
     let expected = [
-        (web, ["1700000000.123456789", "554", "554", ""]),
+        (web, ["1700000000.123456789", "554", "554", "at=ingress in=web-1"]),
         (db, ["1700000000.123456790", "554", "554", super_frame]),
-        (web, ["1700000000.123456791", "554", "554", "dropped: vlan-not-allowed"]),
-        (db, ["1700000000.123456792", "574", "554", "checksum left to the receiver"]),
+        (web, ["1700000000.123456791", "554", "554", "at=ingress in=web-1 drop=vlan-not-allowed"]),
+        (db, ["1700000000.123456792", "574", "554", "at=egress out=db;checksum left to the receiver"]),
     ];
     for (row, (port, frame)) in rows.iter().zip(expected) {
         assert_eq!((&row[..3], &row[3..7]), (&port[..], &frame[..]));
@@ -372,4 +373,45 @@ fn tshark_and_capinfos_show_what_was_missed() {
         return skipped("tshark_and_capinfos_show_what_was_missed", "no capinfos");
     };
     assert!(information.contains("Number of stat entries = 1"), "{information}");
+}
+
+#[test]
+fn a_frame_has_its_id_its_names_and_what_nat_does() {
+    let ends = |before: &str, after: &str| nat::EndChange { before: before.parse().unwrap(), after: after.parse().unwrap() };
+    let (mut tap, control, mut stream) = open(everything(), vec![interface(0, "a")], Limits::default());
+    control.name_port(CapturedPort { vni: Some(42), ..interface(1, "vx0") });
+    control.name_hosts(vec![("10.0.0.1".parse().unwrap(), "web1".to_owned()), ("fd00::1".parse().unwrap(), "web6".to_owned())]);
+    let mut seen = Seen { id: 77, vlan: Some(10), ..Seen::at(NOW, 0, Direction::In) };
+    (0..7).for_each(|_| seen.ways.add(1));
+    seen.nat = Some(Box::new([Some(ends("10.0.0.1:4000", "192.0.2.1:5000")), None]));
+    tap.offer(&seen, &[&sample_frame()], PLAIN);
+    control.stop();
+    let file = rest(&mut stream);
+    let (_, packet) = blocks(&file).into_iter().find(|(kind, _)| *kind == 6).unwrap();
+    let length = usize::try_from(word(packet, 12)).unwrap();
+    let options = options(&packet[20 + length.next_multiple_of(4)..]);
+    assert_eq!(number(options[&5]), 77);
+    let said = "id=77 at=ingress in=a out=vx0,vx0,vx0,vx0,+3 vlan=10 vni=42 nat=10.0.0.1:4000->192.0.2.1:5000";
+    assert_eq!(String::from_utf8_lossy(options[&1]), said);
+    let Some(shown) = run("tshark", &["-N", "n", "-T", "fields", "-e", "frame.packet_id", "-e", "ip.src_host"], &file) else {
+        return skipped("a_frame_has_its_id_its_names_and_what_nat_does", "no tshark");
+    };
+    assert_eq!(shown.trim(), "77\tweb1");
+}
+
+#[test]
+fn snaplen_and_direction_choose() {
+    let selection = Selection { snaplen: 20, direction: Some(Direction::Out), ..everything().into() };
+    let (mut tap, control, mut stream) = open(selection, vec![interface(0, "a")], Limits::default());
+    offer(&mut tap, 0, &[1; 60]);
+    tap.offer(&Seen::at(NOW, 0, Direction::Out), &[&[2; 60]], PLAIN);
+    control.stop();
+    assert_eq!(packets(&rest(&mut stream)), [(0, 0, &[2; 20][..])]);
+}
+
+fn sample_frame() -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+    builder.udp(1000, 2000).write(&mut frame, b"x").unwrap();
+    frame
 }

@@ -63,11 +63,13 @@ pub struct Kept {
     pub bytes: Vec<u8>,
     /// What the kernel left to do with it.
     pub offload: packet::Offload,
+    /// The number by which captures know it.
+    pub id: u64,
 }
 
 impl From<&packet::Frame> for Kept {
     fn from(frame: &packet::Frame) -> Self {
-        Self { bytes: frame.bytes().to_vec(), offload: frame.offload }
+        Self { bytes: frame.bytes().to_vec(), offload: frame.offload, id: frame.id }
     }
 }
 
@@ -75,6 +77,22 @@ impl From<&packet::Frame> for Kept {
 pub(super) type Decision = Result<Fate, DropReason>;
 
 impl Fate {
+    /// The name that users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bridged(_) => "bridged",
+            Self::Flooded(_) => "flooded",
+            Self::Routed { .. } => "routed",
+            Self::Answered => "answered",
+            Self::Noted => "noted",
+            Self::Punted => "service",
+            Self::Waiting(Wait::Neighbor) => "waiting-for-neighbor",
+            Self::Waiting(Wait::Fragments) => "waiting-for-fragments",
+            Self::HandedOver => "handed-over",
+            Self::Dropped(_) => "dropped",
+        }
+    }
+
     /// Why the frame went no further, if it did not.
     pub const fn drop_reason(self) -> Option<DropReason> {
         match self {

@@ -227,6 +227,11 @@ impl Datapath {
         self.count_late_drops();
     }
 
+    /// The VLAN of a frame of the batch that came in last.
+    pub(crate) fn vlan_of(&self, frame: usize) -> Option<VlanId> {
+        self.headers.get(frame)?.vlan.ok()
+    }
+
     /// Frames for the services of gateways.
     pub fn take_punts(&mut self) -> std::vec::Drain<'_, Punt> {
         self.router.take_punts()

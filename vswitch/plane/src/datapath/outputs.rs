@@ -74,6 +74,11 @@ impl Outputs {
         }
     }
 
+    /// What NAT changes in frames of the batch, by their places, until [`Outputs::act`] has done it.
+    pub(crate) fn translations(&self, batch: &Batch) -> impl Iterator<Item = (usize, [Option<nat::EndChange>; 2])> {
+        self.hops.iter().filter_map(|(index, hop)| Some((*index, hop.changes(batch.frames().get(*index)?.bytes())?)))
+    }
+
     /// Frames of the batch that the worker which routes should see, in order.
     pub fn handed_over(&self) -> &[(usize, Errand)] {
         &self.handed_over

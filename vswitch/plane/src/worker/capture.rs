@@ -1,74 +1,255 @@
-//! What captures see of a worker's frames: each as it was received, with the reason if it was dropped; each as it left, or was lost in the
-//! queue of a port; and each that was dropped after it had waited.
+//! What captures see of a worker's frames: each as it was received, with what became of it; each as it left, or was lost in the queue of a port; each
+//! that was dropped after it had waited; and what NAT makes of it in between.
 //!
-//! A frame that is handed over to the worker that routes is shown there, since only there it is known what becomes of it.
+//! A frame gets its number when it is received, or when the switch makes it, and keeps it while it waits and when it is handed over. A frame that
+//! is handed over to the worker that routes is shown there, since only there it is known what becomes of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use api::CapturePoint;
 use arrayvec::ArrayVec;
-use packet::{MAX_PARTS, Packet, Queued};
+use packet::{Batch, Frame, MAX_PARTS, Packet, Queued};
 
 use super::{CaptureId, Worker};
-use crate::capture::{CaptureTap, Direction};
-use crate::datapath::{DropReason, Fate, PortId};
+use crate::capture::{CaptureTap, Direction, Seen, Ways};
+use crate::datapath::{Datapath, DropReason, Fate, LateDrop, Outputs, PortId};
+
+/// The last number that a frame got, in any worker.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+/// The bit of a frame's number that says that the switch made it.
+const OWN: u64 = 1 << 63;
+
+/// What watches the frames of a worker.
+#[derive(Default)]
+pub(super) struct Watch {
+    captures: Vec<Capture>,
+    /// What is known of each frame of the batch.
+    notes: Vec<Note>,
+}
 
 /// A capture, as one worker knows it.
-pub(super) struct Capture {
-    pub(super) id: CaptureId,
+struct Capture {
+    id: CaptureId,
     /// `None`: all.
-    pub(super) ports: Option<Vec<PortId>>,
-    pub(super) tap: CaptureTap,
+    ports: Option<Vec<PortId>>,
+    tap: CaptureTap,
+    /// Frames that it took as they left, each at one port, while the batch is sent.
+    taken: Vec<(u64, PortId)>,
+}
+
+/// What is known of a frame of the batch once all of it is decided.
+#[derive(Clone, Default)]
+struct Note {
+    ways: Ways,
+    vlan: Option<u16>,
+    nat: Option<Box<[Option<nat::EndChange>; 2]>>,
 }
 
 impl Worker {
-    /// Shows the frames that the batch was received with, as they were received.
-    pub(super) fn capture_received(&mut self) {
-        for (frame, fate) in self.batch.frames().iter().zip(self.outputs.fates()) {
-            let Some(fate) = fate.filter(|fate| *fate != Fate::HandedOver) else { continue };
-            let (id, verdict) = (PortId(frame.ingress), fate.drop_reason().map(DropReason::name));
-            for capture in self.captures.iter_mut().filter(|capture| capture.wants(id)) {
-                capture.tap.offer(frame.at, id.0, Direction::In, verdict, &[frame.bytes()], frame.offload);
+    /// Shows frames that were dropped after they had waited.
+    pub(super) fn capture_late(&mut self) {
+        for late in self.datapath.take_late_drops() {
+            self.watch.late(&late);
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn start(&mut self, id: CaptureId, ports: Option<Vec<PortId>>, tap: CaptureTap) {
+        self.captures.push(Capture { id, ports, tap, taken: Vec::new() });
+    }
+
+    pub(super) fn stop(&mut self, id: CaptureId) {
+        self.captures.retain(|capture| capture.id != id);
+    }
+
+    /// Takes a port out of all captures: a later one may get its number.
+    pub(super) fn forget(&mut self, id: PortId) {
+        for capture in &mut self.captures {
+            if let Some(ports) = &mut capture.ports {
+                ports.retain(|port| *port != id);
             }
         }
     }
 
-    /// Shows frames that were dropped after they had waited.
-    pub(super) fn capture_late(&mut self) {
-        for late in self.datapath.take_late_drops() {
-            let Some(frame) = &late.frame else { continue };
-            for capture in self.captures.iter_mut().filter(|capture| capture.wants(late.port)) {
-                let verdict = Some(late.reason.name());
-                capture.tap.offer(nanoseconds(), late.port.0, Direction::In, verdict, &[&frame.bytes], frame.offload);
+    /// Whether any capture runs.
+    pub(super) fn is_on(&self) -> bool {
+        !self.captures.is_empty()
+    }
+
+    /// Whether any capture wants the frames of a port.
+    pub(super) fn wants(&self, port: PortId) -> bool {
+        self.captures.iter().any(|capture| capture.wants(port))
+    }
+
+    /// Gives the frames that a batch was received with their numbers.
+    pub(super) fn number(&self, batch: &mut Batch) {
+        number(batch.frames_mut().iter_mut().filter(|frame| frame.id == 0), 0);
+    }
+
+    /// Shows the frames that the batch was received with, as they were received.
+    pub(super) fn received(&mut self, batch: &Batch, outputs: &Outputs, datapath: &Datapath) {
+        self.take_notes(batch, outputs, datapath);
+        let now = nanoseconds();
+        for ((frame, note), fate) in batch.frames().iter().zip(&self.notes).zip(outputs.fates()) {
+            let Some(fate) = fate.filter(|fate| *fate != Fate::HandedOver) else { continue };
+            let seen = Seen { fate: Some(fate), ..note.seen(frame, now) };
+            let dropped = fate.drop_reason().is_some();
+            for capture in self.captures.iter_mut().filter(|capture| capture.wants(PortId(frame.ingress))) {
+                let selection = capture.tap.selection();
+                if selection.takes(CapturePoint::Ingress) {
+                    capture.tap.offer(&seen, &[frame.bytes()], frame.offload);
+                } else if dropped && selection.takes(CapturePoint::Drop) {
+                    let seen = Seen { point: CapturePoint::Drop, ..seen.clone() };
+                    capture.tap.offer(&seen, &[frame.bytes()], frame.offload);
+                }
             }
         }
+    }
+
+    /// Gives the frames that the switch made their numbers, and shows what NAT is about to change.
+    pub(super) fn decided(&mut self, batch: &mut Batch, outputs: &Outputs, datapath: &Datapath) {
+        number(batch.frames_mut().iter_mut().skip(outputs.fates().len()).filter(|frame| frame.id == 0), OWN);
+        if self.notes.len() < batch.frames().len() {
+            self.take_notes(batch, outputs, datapath);
+        }
+        self.translated(batch, CapturePoint::PreNat);
+    }
+
+    /// Shows what NAT changed, before or after it did.
+    pub(super) fn translated(&mut self, batch: &Batch, point: CapturePoint) {
+        let is_wanted = |capture: &Capture| capture.tap.selection().takes(point);
+        if !self.captures.iter().any(is_wanted) {
+            return;
+        }
+        let now = nanoseconds();
+        for (frame, note) in batch.frames().iter().zip(&self.notes).filter(|(_, note)| note.nat.is_some()) {
+            let mut seen = Seen { point, at: now, ..note.seen(frame, now) };
+            if let (CapturePoint::PostNat, Some(port)) = (point, note.ways.first()) {
+                (seen.port, seen.direction) = (port, Direction::Out);
+            }
+            for capture in self.captures.iter_mut().filter(|capture| capture.wants(PortId(seen.port)) && is_wanted(capture)) {
+                capture.tap.offer(&seen, &[frame.bytes()], frame.offload);
+            }
+        }
+    }
+
+    /// Shows a packet that left by a port, or why it did not.
+    pub(super) fn sent(&mut self, port: PortId, packet: &Packet<'_>, batch: &Batch, lost: Option<DropReason>) {
+        let point = if lost.is_some() { CapturePoint::Drop } else { CapturePoint::Egress };
+        let mut seen = None;
+        for capture in self.captures.iter_mut().filter(|capture| capture.wants(port)) {
+            if !capture.tap.selection().takes(point) && !capture.takes_late(point, packet, port) {
+                continue;
+            }
+            let seen = seen.get_or_insert_with(|| sent(port, packet, batch, &self.notes));
+            let seen = Seen { point, fate: lost.map(Fate::Dropped), ..seen.clone() };
+            let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
+            capture.tap.offer(&seen, &parts, packet.offload);
+        }
+    }
+
+    /// Shows frames that did not get to the device of a port, whole.
+    pub(super) fn lost<'a>(
+        &mut self,
+        port: PortId,
+        lost: impl Iterator<Item = &'a Queued<'a>>,
+        batch: &Batch,
+        reason: DropReason,
+    ) {
+        if self.is_on() {
+            lost.for_each(|queued| queued.show(&mut |packet| self.sent(port, packet, batch, Some(reason))));
+        }
+    }
+
+    /// The batch is sent.
+    pub(super) fn end_batch(&mut self) {
+        self.notes.clear();
+        self.captures.iter_mut().for_each(|capture| capture.taken.clear());
+    }
+
+    /// Shows a frame that was dropped after it had waited.
+    fn late(&mut self, late: &LateDrop) {
+        let Some(frame) = &late.frame else { return };
+        for capture in self.captures.iter_mut().filter(|capture| capture.wants(late.port)) {
+            if capture.tap.selection().takes(CapturePoint::Drop) {
+                let seen = Seen::at(nanoseconds(), late.port.0, Direction::In).dropped(late.reason);
+                let seen = Seen { id: frame.id & !OWN, point: CapturePoint::Drop, ..seen };
+                capture.tap.offer(&seen, &[&frame.bytes], frame.offload);
+            }
+        }
+    }
+
+    /// Notes what is known of each frame of the batch.
+    fn take_notes(&mut self, batch: &Batch, outputs: &Outputs, datapath: &Datapath) {
+        self.notes.clear();
+        self.notes.resize(batch.frames().len(), Note::default());
+        for (index, note) in self.notes.iter_mut().enumerate().take(outputs.fates().len()) {
+            note.vlan = datapath.vlan_of(index).map(Into::into);
+        }
+        for port in outputs.used() {
+            for departure in outputs.queue(*port) {
+                if let Some(note) = self.notes.get_mut(departure.frame) {
+                    note.ways.add(port.0);
+                }
+            }
+        }
+        for (index, ends) in outputs.translations(batch) {
+            if let Some(note) = self.notes.get_mut(index) {
+                note.nat = Some(Box::new(ends));
+            }
+        }
+    }
+}
+
+impl Note {
+    /// A frame of the batch, as it came in.
+    fn seen(&self, frame: &Frame, now: u64) -> Seen {
+        let at = if frame.at > 0 { frame.at } else { now };
+        let seen = Seen::at(at, frame.ingress, Direction::In);
+        Seen { id: frame.id & !OWN, ways: self.ways.clone(), vlan: self.vlan, nat: self.nat.clone(), ..seen }
     }
 }
 
 impl Capture {
-    pub(super) fn wants(&self, port: PortId) -> bool {
+    fn wants(&self, port: PortId) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }
 
-    fn offer_sent(&mut self, id: PortId, packet: &Packet<'_>, verdict: Option<DropReason>) {
-        let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
-        self.tap.offer(nanoseconds(), id.0, Direction::Out, verdict.map(DropReason::name), &parts, packet.offload);
+    /// Whether a capture that takes each frame once takes this one only now, as it leaves: the switch made it, or it came in where nothing is captured.
+    fn takes_late(&mut self, point: CapturePoint, packet: &Packet<'_>, port: PortId) -> bool {
+        let selection = self.tap.selection();
+        if !selection.is_once() || point != CapturePoint::Egress {
+            return false;
+        }
+        let was_seen = packet.id & OWN == 0 && selection.goes(Direction::In) && self.wants(PortId(packet.ingress));
+        if was_seen {
+            return false;
+        }
+        match self.taken.iter().find(|(id, _)| *id == packet.id) {
+            Some((_, first)) => *first == port,
+            None => {
+                self.taken.push((packet.id, port));
+                true
+            }
+        }
     }
 }
 
-/// Shows a packet that left by a port, or why it did not.
-pub(super) fn show_sent(captures: &mut [Capture], id: PortId, packet: &Packet<'_>, verdict: Option<DropReason>) {
-    captures.iter_mut().filter(|capture| capture.wants(id)).for_each(|capture| capture.offer_sent(id, packet, verdict));
+/// A packet as it leaves by a port.
+fn sent(port: PortId, packet: &Packet<'_>, batch: &Batch, notes: &[Note]) -> Seen {
+    let place = batch.frames().iter().position(|frame| frame.id == packet.id);
+    let note = place.and_then(|place| notes.get(place)).cloned().unwrap_or_default();
+    let ingress = Some(packet.ingress).filter(|_| packet.id & OWN == 0);
+    let seen = Seen::at(nanoseconds(), port.0, Direction::Out);
+    Seen { id: packet.id & !OWN, ingress, vlan: note.vlan, nat: note.nat, ..seen }
 }
 
-/// Shows frames that did not get to the device of a port, whole.
-pub(super) fn show_lost<'a>(
-    captures: &mut [Capture],
-    id: PortId,
-    lost: impl Iterator<Item = &'a Queued<'a>>,
-    reason: DropReason,
-) {
-    if !captures.is_empty() {
-        lost.for_each(|queued| queued.show(&mut |packet| show_sent(captures, id, packet, Some(reason))));
+/// Gives frames the next numbers, with these bits.
+fn number<'a>(frames: impl Iterator<Item = &'a mut Frame>, bits: u64) {
+    for frame in frames {
+        frame.id = (NUMBERS.fetch_add(1, Ordering::Relaxed) + 1) | bits;
     }
 }
 

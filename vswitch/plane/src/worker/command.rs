@@ -101,6 +101,8 @@ pub(super) struct Handover {
     pub(super) peer: u16,
     /// When it was received, by the clock of captures.
     pub(super) at: u64,
+    /// The number by which captures know it.
+    pub(super) id: u64,
     pub(super) errand: Errand,
 }
 

@@ -43,7 +43,7 @@ pub use command::{CaptureId, Command, Event, Handle, Stopped};
 
 use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
-use capture::Capture;
+use capture::Watch;
 use command::Inbox;
 use publish::Publisher;
 
@@ -71,7 +71,7 @@ pub struct Worker {
     ready: VecDeque<PortId>,
     /// Ports whose device has no descriptor.
     polled: Vec<PortId>,
-    captures: Vec<Capture>,
+    watch: Watch,
     batch: Batch,
     outputs: Outputs,
     egress: Egress,
@@ -111,7 +111,7 @@ impl Worker {
             queues: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
-            captures: Vec::new(),
+            watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),
             egress: Egress::new(),
@@ -234,11 +234,11 @@ impl Worker {
             Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
             Command::StartCapture(id, ports, tap) => {
-                self.captures.push(Capture { id, ports, tap });
+                self.watch.start(id, ports, tap);
                 self.mark_captured();
             }
             Command::StopCapture(id) => {
-                self.captures.retain(|capture| capture.id != id);
+                self.watch.stop(id);
                 self.mark_captured();
             }
             Command::SetGateway(id, settings) => self.datapath.set_gateway(id, settings),
@@ -324,12 +324,7 @@ impl Worker {
         self.queues.remove(id.0);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
-        // A later port may get this number.
-        for capture in &mut self.captures {
-            if let Some(ports) = &mut capture.ports {
-                ports.retain(|port| *port != id);
-            }
-        }
+        self.watch.forget(id);
     }
 
     /// Closes the device of a port.
@@ -343,10 +338,8 @@ impl Worker {
     }
 
     fn mark_captured(&mut self) {
-        let captures = &self.captures;
         for (id, queue) in self.queues.iter_mut() {
-            let wanted = captures.iter().any(|capture| capture.wants(PortId(id)));
-            queue.captured = wanted || queue.shared && !captures.is_empty();
+            queue.captured = self.watch.wants(PortId(id)) || queue.shared && self.watch.is_on();
         }
     }
 

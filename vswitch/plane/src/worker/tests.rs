@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use packet::{Capabilities, Mac, Offload, VlanId};
 
 use super::*;
-use crate::capture::{self, CapturedPort, Limits, Program};
+use crate::capture::{self, CapturedPort, Limits, Program, Selection};
 use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter, PortLimits};
 use crate::device::{FarEnd, Memory};
-use api::{ControlFrames, VlanMode};
+use api::{CapturePoint, ControlFrames, VlanMode};
 
 /// A running data plane of memory devices.
 struct Plane {
@@ -232,9 +232,11 @@ impl Plane {
 #[test]
 fn a_capture_sees_both_directions_and_the_reason_of_a_drop() {
     let plane = Plane::new(1, 2);
-    let interface = |port| CapturedPort { port, name: format!("p{port}"), description: String::new() };
+    let interface = |port| CapturedPort { port, name: format!("p{port}"), ..CapturedPort::default() };
     let limits = Limits { count: Some(3), seconds: Some(10) };
-    let (tap, _control, mut stream) = capture::open(Program::new(&[]).unwrap(), vec![interface(0), interface(1)], limits);
+    let points = vec![CapturePoint::Ingress, CapturePoint::Egress, CapturePoint::Drop];
+    let selection = Selection { points, ..Program::new(&[]).unwrap().into() };
+    let (tap, _control, mut stream) = capture::open(selection, vec![interface(0), interface(1)], limits);
     plane.tell(|| Command::StartCapture(CaptureId(1), None, tap.clone()));
     drop(tap);
     plane.far[0][0].push(&frame(1, Mac::BROADCAST), Offload::default());
@@ -267,7 +269,7 @@ fn stamps(file: &[u8]) -> Vec<u64> {
 fn a_capture_stamps_each_frame_as_it_is_read() {
     const FRAMES: usize = 640;
     let plane = Plane::new(1, 1);
-    let interface = CapturedPort { port: 5, name: "p5".to_owned(), description: String::new() };
+    let interface = CapturedPort { port: 5, name: "p5".to_owned(), ..CapturedPort::default() };
     let limits = Limits { count: Some(FRAMES as u64), seconds: Some(10) };
     let (tap, _control, mut stream) = capture::open(Program::new(&[]).unwrap(), vec![interface], limits);
     plane.tell(|| Command::StartCapture(CaptureId(1), Some([PortId(5)].into()), tap.clone()));

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use api::CapturePoint;
 use arrayvec::ArrayVec;
 use packet::{Batch, Packet, Queued};
 
-use super::capture::{nanoseconds, show_lost, show_sent};
+use super::capture::nanoseconds;
 use super::command::Handover;
 use super::{Event, Worker};
 use crate::datapath::{DropReason, Errand, Mode, PortId};
@@ -30,13 +31,16 @@ impl Worker {
         self.batch.set_ingress(id.0);
         self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
+        if self.watch.is_on() {
+            self.watch.number(&mut self.batch);
+        }
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
         self.datapath.forward(now, &mut self.batch, &mut self.outputs);
         self.hand_over();
-        if captured {
-            self.capture_received();
+        if self.watch.is_on() {
+            self.watch.received(&self.batch, &self.outputs, &self.datapath);
         }
         self.capture_late();
         self.flush(now);
@@ -57,14 +61,16 @@ impl Worker {
             let Ok(frame) = self.inbox.handovers.try_recv() else { break };
             self.batch.set_origin(frame.ingress, frame.peer);
             self.batch.push(&frame.bytes, frame.offload);
-            self.batch.frames_mut().last_mut().into_iter().for_each(|pushed| pushed.at = frame.at);
+            self.batch.last_mut().into_iter().for_each(|pushed| (pushed.at, pushed.id) = (frame.at, frame.id));
             errands.push(frame.errand);
         }
         if errands.is_empty() {
             return false;
         }
         self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
-        self.capture_received();
+        if self.watch.is_on() {
+            self.watch.received(&self.batch, &self.outputs, &self.datapath);
+        }
         self.capture_late();
         self.flush(now);
         true
@@ -77,7 +83,8 @@ impl Worker {
         for (index, errand) in self.outputs.handed_over() {
             let Some(frame) = self.batch.frames().get(*index) else { continue };
             let (bytes, offload, errand) = (frame.bytes().to_vec(), frame.offload, *errand);
-            let handover = Handover { bytes, offload, ingress: frame.ingress, peer: frame.peer, at: frame.at, errand };
+            let (ingress, peer, at, id) = (frame.ingress, frame.peer, frame.at, frame.id);
+            let handover = Handover { bytes, offload, ingress, peer, at, id, errand };
             if !router.hand_over(handover) {
                 self.datapath.count_drops(PortId(frame.ingress), DropReason::QueueFull, 1);
                 lost.push(*index);
@@ -88,11 +95,21 @@ impl Worker {
 
     /// Sends what the outputs hold, and empties them and the batch.
     pub(super) fn flush(&mut self, now: Instant) {
+        let watched = self.watch.is_on();
+        if watched {
+            self.watch.decided(&mut self.batch, &self.outputs, &self.datapath);
+        }
         self.outputs.act(&mut self.batch);
+        if watched {
+            self.watch.translated(&self.batch, CapturePoint::PostNat);
+        }
         for index in 0..self.outputs.used().len() {
             if let Some(egress) = self.outputs.used().get(index).copied() {
                 self.send(egress, now);
             }
+        }
+        if watched {
+            self.watch.end_batch();
         }
         self.outputs.clear();
         self.batch.clear();
@@ -109,11 +126,11 @@ impl Worker {
             let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }
         let Some(queue) = self.queues.get_mut(id.0) else { return };
-        let captures = if queue.captured { self.captures.as_mut_slice() } else { &mut [] };
-        show_lost(captures, id, held_back.iter(), DropReason::ReceiveRate);
+        let (watch, batch, captured) = (&mut self.watch, &self.batch, queue.captured);
+        watch.lost(id, held_back.iter().filter(|_| captured), batch, DropReason::ReceiveRate);
         self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
         let Some(device) = &mut queue.device else {
-            show_lost(captures, id, list.iter(), DropReason::DeviceDown);
+            watch.lost(id, list.iter().filter(|_| captured), batch, DropReason::DeviceDown);
             return self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
         };
         let mut tally = Tally::default();
@@ -121,9 +138,12 @@ impl Worker {
         let uncut = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
             let sent = device.send(packet);
             tally.count(sent, packet);
-            show_sent(captures, id, packet, reason(sent));
+            if captured {
+                watch.sent(id, packet, batch, reason(sent));
+            }
         });
-        show_lost(captures, id, uncut.iter().filter_map(|place| list.get(*place)), DropReason::Unsegmentable);
+        let places = uncut.iter().filter(|_| captured);
+        watch.lost(id, places.filter_map(|place| list.get(*place)), batch, DropReason::Unsegmentable);
         self.datapath.count_drops(id, DropReason::Unsegmentable, uncut.len() as u64);
         tally.losses.add(device.flush());
         self.datapath.count_sent(id, tally.frames, tally.bytes);

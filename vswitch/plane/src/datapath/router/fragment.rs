@@ -29,7 +29,7 @@ impl Router {
         }
         let mut fate = Err(DropReason::Malformed);
         for piece in fragments(&whole, &packet, mtu.into()) {
-            let index = paths.push(&piece, Offload::default())?;
+            let index = paths.push_of((paths.id(at.index), plan.port), &piece, Offload::default())?;
             fate = Ok(self.resolve(index, Plan { nat: None, ..plan }, &packet, at, paths)?);
         }
         fate

@@ -15,6 +15,11 @@ pub(in crate::datapath) struct Hop {
 }
 
 impl Hop {
+    /// What NAT changes in the frame, if anything.
+    pub(in crate::datapath) fn changes(&self, frame: &[u8]) -> Option<[Option<nat::EndChange>; 2]> {
+        Some(self.nat?.changes(frame, self.network))
+    }
+
     /// Changes the frame.
     pub(in crate::datapath) fn apply(&self, frame: &mut Frame) {
         let offload = frame.offload;

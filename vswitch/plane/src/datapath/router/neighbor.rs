@@ -321,7 +321,7 @@ mod tests {
     fn packet(marker: u8) -> Pending {
         let way = Way { egress: BRIDGE, next_hop: address(2) };
         let plan = Plan { port: PortId(0), from: BRIDGE, way, nat: None };
-        Pending { frame: Kept { bytes: vec![marker], offload: Offload::default() }, plan }
+        Pending { frame: Kept { bytes: vec![marker], offload: Offload::default(), id: 0 }, plan }
     }
 
     fn count(table: &Neighbors) -> usize {
@@ -361,7 +361,7 @@ mod tests {
     fn the_oldest_of_too_many_packets_gives_way() {
         let mut table = Neighbors::new(1);
         let mut ask = |marker, length| {
-            let frame = Kept { bytes: vec![marker; length], offload: Offload::default() };
+            let frame = Kept { bytes: vec![marker; length], offload: Offload::default(), id: 0 };
             let packet = Pending { frame, ..packet(0) };
             table
                 .ask(BRIDGE, address(2), packet, 0)

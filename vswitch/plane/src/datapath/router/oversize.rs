@@ -26,7 +26,7 @@ impl Router {
         let size = headers.and_then(|headers| NonZeroU16::new(mtu.saturating_sub(u16::try_from(headers).ok()?)));
         if let Some(size) = size.filter(|_| gso.kind != GsoKind::Udp) {
             let (bytes, offload) = (frame.bytes().to_vec(), Offload { gso: Some(Gso { size, ..gso }), ..frame.offload });
-            let index = paths.push(&bytes, offload)?;
+            let index = paths.push_of((paths.id(at.index), plan.port), &bytes, offload)?;
             return self.resolve(index, plan, packet, at, paths);
         }
         let mut segments = Vec::new();

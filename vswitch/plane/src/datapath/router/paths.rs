@@ -3,7 +3,7 @@
 use packet::{Batch, Ethernet, Frame, Mac, Offload, Tag, VlanId};
 
 use crate::datapath::bridge::{Bridge, Destination};
-use crate::datapath::{BridgeId, Departure, DropReason, Mode, Observer, Outputs, Place, Port, Slots, Step};
+use crate::datapath::{BridgeId, Departure, DropReason, Mode, Observer, Outputs, Place, Port, PortId, Slots, Step};
 
 /// What the router uses of the rest of the datapath: the batch, and the ways out.
 pub(in crate::datapath) struct Paths<'a, O> {
@@ -35,6 +35,20 @@ impl<O: Observer> Paths<'_, O> {
         }
         self.batch.push(bytes, offload);
         Ok(self.batch.frames().len() - 1)
+    }
+
+    /// As [`Paths::push`], for what is sent on of a frame that came in: captures know it by the number of that frame, `id`, and its `port`.
+    pub(super) fn push_of(&mut self, (id, port): (u64, PortId), bytes: &[u8], offload: Offload) -> Result<usize, DropReason> {
+        let index = self.push(bytes, offload)?;
+        if let Some(frame) = self.batch.last_mut() {
+            (frame.id, frame.ingress) = (id, port.0);
+        }
+        Ok(index)
+    }
+
+    /// The number by which captures know a frame of the batch.
+    pub(super) fn id(&self, index: usize) -> u64 {
+        self.frame(index).map_or(0, |frame| frame.id)
     }
 
     /// Sends a frame that the gateway of a bridge made, in the gateway's VLAN.

@@ -45,10 +45,10 @@ impl Router {
 
     /// Takes a fragment that waited for the first of its packet.
     pub(super) fn follow(&mut self, first: &Arrival, waiting: &Waiting, paths: &mut Paths<'_, impl Observer>) -> Decision {
-        let Kept { bytes, offload } = &waiting.frame;
+        let Kept { bytes, offload, id } = &waiting.frame;
         let ethernet = Ethernet::parse(bytes).map_err(|_| DropReason::Runt)?;
         let packet = IpPacket::parse(bytes, &ethernet).ok_or(DropReason::Malformed)?;
-        let index = paths.push(bytes, *offload)?;
+        let index = paths.push_of((*id, waiting.port), bytes, *offload)?;
         self.receive_packet(&Arrival { index, port: waiting.port, ethernet, ..*first }, &packet, paths)
     }
 
@@ -266,7 +266,8 @@ impl Router {
 
     /// Sends a packet that waited for a neighbour.
     pub(super) fn release(&mut self, pending: Pending, mac: Mac, paths: &mut Paths<'_, impl Observer>) {
-        let sent = match (pending.parse(), paths.push(&pending.frame.bytes, pending.frame.offload)) {
+        let from = (pending.frame.id, pending.plan.port);
+        let sent = match (pending.parse(), paths.push_of(from, &pending.frame.bytes, pending.frame.offload)) {
             (Some((ethernet, packet)), Ok(index)) => self.launch(index, pending.plan, (&packet, ethernet.tag), mac, paths),
             (None, _) => Err(DropReason::Malformed),
             (_, Err(reason)) => Err(reason),

@@ -1,5 +1,6 @@
 //! What captures say of frames that were dropped, however late, in whatever queue, and by whichever of several workers.
 
+use api::{CapturePoint, FrameNote};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 
 use super::*;
@@ -43,11 +44,17 @@ struct Watch {
 
 impl Watch {
     fn new(plane: &Plane) -> Self {
+        Self::at(plane, None, &[])
+    }
+
+    /// A capture of these ports at these points.
+    fn at(plane: &Plane, ports: Option<Vec<PortId>>, points: &[CapturePoint]) -> Self {
         let interfaces = (0..plane.far.len()).map(|port| u32::try_from(port).unwrap());
-        let interfaces = interfaces.map(|port| CapturedPort { port, name: format!("p{port}"), description: String::new() });
+        let interfaces = interfaces.map(|port| CapturedPort { port, name: format!("p{port}"), ..CapturedPort::default() });
         let limits = Limits { count: None, seconds: None };
-        let (tap, _, stream) = capture::open(Program::new(&[]).unwrap(), interfaces.collect(), limits);
-        plane.tell(|| Command::StartCapture(CaptureId(1), None, tap.clone()));
+        let selection = Selection { points: points.to_vec(), ..Program::new(&[]).unwrap().into() };
+        let (tap, _, stream) = capture::open(selection, interfaces.collect(), limits);
+        plane.tell(|| Command::StartCapture(CaptureId(1), ports.clone(), tap.clone()));
         Self { stream }
     }
 
@@ -187,4 +194,63 @@ fn a_super_frame_that_cannot_be_cut_is_in_the_capture() {
     assert_eq!(plane.counters(1).drops(DropReason::Unsegmentable), 1);
     assert!(comments.iter().any(|comment| comment.contains("unsegmentable")), "{comments:?}");
     drop(far);
+}
+
+/// The notes of a capture of what three frames from port 0 came to: one to all, one to port 1, and one from a group.
+fn notes(ports: Option<Vec<PortId>>, points: &[CapturePoint]) -> Vec<String> {
+    let plane = Plane::new(1, 3);
+    assert!(plane.far[1][0].push(&frame(2, Mac::BROADCAST), Offload::default()));
+    plane.settle(&[1]);
+    let watch = Watch::at(&plane, ports, points);
+    for bytes in [frame(1, Mac::BROADCAST), frame(1, Mac([2, 0, 0, 0, 0, 2])), frame(0xff, Mac::BROADCAST)] {
+        let bytes = if bytes[11] == 0xff { [&bytes[..6], &[0xff; 6], &bytes[12..]].concat() } else { bytes };
+        assert!(plane.far[0][0].push(&bytes, Offload::default()));
+    }
+    plane.settle(&[0]);
+    let notes: Vec<FrameNote> = watch.comments(&plane).iter().map(|comment| FrameNote::read(comment)).collect();
+    let first = notes.iter().filter_map(|note| note.id).min().unwrap_or_default();
+    let show = |note: FrameNote| FrameNote { id: note.id.map(|id| id - first + 1), ..note }.to_string();
+    notes.into_iter().map(show).collect()
+}
+
+#[test]
+fn a_frame_is_taken_once_unless_more_points_are_asked_for() {
+    let at_ingress = [
+        "id=1 at=ingress in=p0 out=p1,p2 vlan=1",
+        "id=2 at=ingress in=p0 out=p1 vlan=1",
+        "id=3 at=ingress in=p0 vlan=1 drop=invalid-source",
+    ];
+    assert_eq!(notes(None, &[]), at_ingress);
+    assert_eq!(notes(None, &[CapturePoint::Ingress]), at_ingress);
+    assert_eq!(notes(None, &[CapturePoint::Drop]), ["id=1 at=drop in=p0 vlan=1 drop=invalid-source"]);
+    let mut everywhere = notes(None, &[CapturePoint::Ingress, CapturePoint::Egress]);
+    everywhere.sort();
+    let left =
+        ["id=1 at=egress in=p0 out=p1 vlan=1", "id=1 at=egress in=p0 out=p2 vlan=1", "id=2 at=egress in=p0 out=p1 vlan=1"];
+    let mut expected: Vec<&str> = left.into_iter().chain(at_ingress).collect();
+    expected.sort_unstable();
+    assert_eq!(everywhere, expected);
+}
+
+#[test]
+fn a_frame_that_came_in_where_nothing_is_captured_is_taken_once_as_it_leaves() {
+    let left = ["id=1 at=egress in=p0 out=p1 vlan=1", "id=2 at=egress in=p0 out=p1 vlan=1"];
+    assert_eq!(notes(Some(vec![PortId(1)]), &[]), left);
+    assert_eq!(notes(Some(vec![PortId(1), PortId(2)]), &[]), left, "of a flood, at one port");
+    assert_eq!(notes(Some(vec![PortId(0), PortId(1)]), &[]).len(), 3, "where it came in");
+}
+
+#[test]
+fn what_the_gateway_says_is_in_the_capture_once() {
+    let plane = Plane::new(1, 2);
+    plane.tell(|| Command::SetGateway(BridgeId(0), Some(gateway())));
+    let watch = Watch::new(&plane);
+    assert!(plane.far[0][0].push(&arp_request(), Offload::default()));
+    assert!(plane.next(0).is_some());
+    plane.settle(&[0]);
+    let notes: Vec<FrameNote> = watch.comments(&plane).iter().map(|comment| FrameNote::read(comment)).collect();
+    let shape = |note: &FrameNote| (note.came_in.clone(), note.out.clone());
+    let shapes: Vec<_> = notes.iter().map(shape).collect();
+    assert_eq!(shapes, [(Some("p0".to_owned()), vec!["p1".to_owned()]), (None, vec!["p0".to_owned()])], "{notes:?}");
+    assert!(notes[0].id.is_some() && notes[0].id < notes[1].id);
 }

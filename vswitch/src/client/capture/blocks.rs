@@ -1,4 +1,4 @@
-//! The pcapng stream that a capture brings, cut into whole blocks, for `capture.rs`, which writes them to a file or to tcpdump.
+//! The pcapng stream that a capture brings, cut into whole blocks, for `output.rs`, which writes them, and `live.rs`, which shows them.
 //! Pure functions of the bytes.
 
 /// Cuts a pcapng stream into whole blocks and counts what they say, so that what is written can be read at any moment.
@@ -12,9 +12,12 @@ pub(super) struct Blocks {
     pub(super) missed: u64,
 }
 
-/// Enhanced Packet Block and Interface Statistics Block (draft-ietf-opsawg-pcapng, sections 4.3 and 4.6).
-const PACKET: u32 = 6;
+/// Section Header, Interface Description, Name Resolution, Interface Statistics and Enhanced Packet Block (draft-ietf-opsawg-pcapng, section 4).
+const SECTION: u32 = 0x0a0d_0d0a;
+pub(super) const INTERFACE: u32 = 1;
+const NAMES: u32 = 4;
 const STATISTICS: u32 = 5;
+pub(super) const PACKET: u32 = 6;
 /// `isb_ifdrop` (section 4.6).
 const DROPPED: u16 = 5;
 /// Type, length, and length again.
@@ -49,18 +52,37 @@ fn head(bytes: &[u8]) -> Option<(u32, usize)> {
     Some((kind, usize::try_from(length).ok()?))
 }
 
+/// The blocks of a stream that was cut into whole ones, with their types.
+pub(super) fn each(mut bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, length) = head(bytes)?;
+        let (block, rest) = bytes.split_at_checked(length.max(SMALLEST))?;
+        bytes = rest;
+        Some((kind, block))
+    })
+}
+
+/// Whether a file needs this block before the packets behind it can be read.
+pub(super) const fn is_preamble(kind: u32) -> bool {
+    matches!(kind, SECTION | INTERFACE | NAMES)
+}
+
+/// The options that begin at `from` of a block, with their codes.
+pub(super) fn options(block: &[u8], from: usize) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = block.get(from..block.len().saturating_sub(4)).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let code = u16::from_ne_bytes(*rest.first_chunk()?);
+        let length = usize::from(u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?));
+        let value = rest.get(4..4 + length)?;
+        rest = rest.get(4 + length.next_multiple_of(4)..).unwrap_or_default();
+        (code > 0).then_some((code, value))
+    })
+}
+
 /// The packets that a statistics block says were dropped: its options come after interface and timestamp.
 fn dropped(block: &[u8]) -> u64 {
-    let mut options = block.get(20..block.len() - 4).unwrap_or_default();
-    while let (Some(code), Some(length)) = (options.first_chunk(), options.get(2..).and_then(|rest| rest.first_chunk())) {
-        let length = usize::from(u16::from_ne_bytes(*length));
-        let value = options.get(4..4 + length).unwrap_or_default();
-        if u16::from_ne_bytes(*code) == DROPPED {
-            return value.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        }
-        options = options.get(4 + length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    0
+    let value = options(block, 20).find(|(code, _)| *code == DROPPED).and_then(|(_, value)| value.first_chunk());
+    value.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 #[cfg(test)]
