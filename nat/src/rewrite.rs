@@ -79,6 +79,11 @@ impl Rewrite {
         self.destination.map(|endpoint| key::address(self.version, endpoint.address))
     }
 
+    /// The source and the destination with their ports, or an identifier of ICMP, as far as they change. A later fragment has no ports: 0.
+    pub fn ends(&self) -> [Option<SocketAddr>; 2] {
+        [self.source, self.destination].map(|end| end.map(|end| end.socket(self.version)))
+    }
+
     /// Where it comes from now, if that changes.
     pub fn source(&self) -> Option<IpAddr> {
         self.source.map(|endpoint| key::address(self.version, endpoint.address))

@@ -52,6 +52,7 @@ pub mod config;
 pub mod containers;
 pub mod control;
 pub mod docker;
+mod frame;
 pub mod host;
 mod http;
 mod json;

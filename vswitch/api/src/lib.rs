@@ -28,6 +28,7 @@ mod route;
 mod size;
 mod spec;
 mod symptom;
+mod trace;
 mod uplink;
 mod vxlan;
 
@@ -63,6 +64,10 @@ pub use spec::{
 pub use spec::{BridgeTable, PortTable};
 pub use symptom::{
     AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
+};
+pub use trace::hex;
+pub use trace::{
+    EthernetInfo, FrameInfo, IpInfo, L4Info, TraceExit, TraceFrame, TraceInfo, TraceRequest, TraceStep, TraceVerdict,
 };
 pub use uplink::{UplinkAddress, UplinkError, UplinkKind, UplinkKindName, UplinkSpec};
 pub use uplink::{UplinkTable, is_host};

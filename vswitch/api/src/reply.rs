@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, EventInfo,
     ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName,
-    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
+    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, TraceInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -50,6 +50,8 @@ pub enum Reply {
     Leases(Vec<LeaseRow>),
     /// Routes, by bridge, the longest prefix first.
     Routes(Vec<RouteInfo>),
+    /// The way of a frame.
+    Trace(Box<TraceInfo>),
     /// A `switch.toml`.
     Export(String),
     /// What vsctl changed.

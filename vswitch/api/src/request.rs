@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::read::{Raw, Read};
 use super::{
     BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, NetworkName, Patch,
-    PortName, PortSpec, RouteSpec, Runtime, UplinkSpec, VxlanChange, VxlanSpec,
+    PortName, PortSpec, RouteSpec, Runtime, TraceRequest, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -94,6 +94,8 @@ pub enum Request {
     CheckNetwork(Runtime, Box<ContainerNetwork>),
     /// Takes away the interfaces that a runtime has on a network, by the name that it has there, but for these.
     KeepContainers(Runtime, NetworkName, BTreeSet<ContainerKey>),
+    /// What would become of a frame; changes nothing.
+    Trace(TraceRequest),
     /// Ends a capture, by its number; what it took so far still reaches its reader.
     StopCapture(u64),
     /// Reads the file again and applies the difference.
@@ -164,6 +166,7 @@ impl Request {
             | Self::ContainerStats(_)
             | Self::CheckContainer(_)
             | Self::CheckNetwork(..)
+            | Self::Trace(_)
             | Self::StopCapture(_)
             | Self::Changes { forget: false }
             | Self::Export => return None,

@@ -14,6 +14,7 @@ use super::events::Events;
 use super::help::arranged;
 use super::options::{some, timeout};
 use super::stats::{How, Stats};
+use super::trace::Trace;
 use api::{FdbFilter, ForwardKey, PortName, Request, RouteSpec, VxlanChange, from_table, protocol_name};
 
 /// Where vswitchd is asked if nothing else is said.
@@ -52,6 +53,7 @@ pub(super) enum Action {
     Capture(Capture),
     Stats(Stats),
     Events(Events),
+    Trace(Trace),
     /// The man pages, for this directory.
     Man(PathBuf),
     /// A text to print that needs no vswitchd.
@@ -93,6 +95,7 @@ impl Arguments {
                 Action::Stats(Stats { request, how })
             }
             Command::Capture(options) => Action::Capture(options.capture()),
+            Command::Trace(options) => Action::Trace(options.trace()?),
             Command::Shutdown { keep } => Action::Shutdown { keep },
             Command::Completions { shell } => return complete::registration(shell).map(Action::Print),
             Command::Man { directory } => Action::Man(directory),

@@ -12,6 +12,7 @@ use super::capture::CaptureOptions;
 use super::complete;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
+use super::trace::TraceOptions;
 use api::read::{address, cidr, number};
 use api::{BridgeName, EventKind, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
 
@@ -59,6 +60,11 @@ pub(super) enum Command {
     /// capture and its file. A frame is taken once, where it comes in (or, if only the port that it leaves by is captured, there), and once more if it
     /// is lost later; --at says otherwise. The comment of each packet says what became of it.
     Capture(Box<CaptureOptions>),
+    /// Says what the switch would do with a frame, step by step, and why.
+    ///
+    /// The frame goes through the code of the traffic, in which nothing changes then. What it leaves open, such as MAC addresses, is filled in
+    /// from what the switch knows of the port's station.
+    Trace(TraceOptions),
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

@@ -12,10 +12,13 @@ mod events;
 mod gateway;
 mod help;
 mod options;
+mod page;
+mod pcap;
 mod print;
 mod stats;
 mod symptoms;
 mod table;
+mod trace;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -126,6 +129,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
             Action::Events(events) => events.run(control, json).await,
+            Action::Trace(trace) => trace.run(control, json).await,
             Action::Man(directory) => write_man(&directory),
             Action::Print(text) => {
                 print(&text);

@@ -212,7 +212,7 @@ impl Switch {
 fn stats(port: PortName, counters: &Counters) -> PortStats {
     let drops = |ingress: bool| {
         let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
-        reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason))).collect()
+        reasons.map(|reason| (reason.json_name(), counters.drops(reason))).collect()
     };
     PortStats {
         port,

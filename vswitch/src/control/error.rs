@@ -24,6 +24,9 @@ pub enum ControlError {
     /// No such container.
     #[error("there is no container \"{}\" on a network of the switch{containers}", .0.escape_debug(), containers = choices("the containers are", .1))]
     NoContainer(String, Vec<String>),
+    /// There is no frame to trace.
+    #[error("{0}")]
+    Trace(String),
     /// No such uplink.
     #[error("there is no uplink \"{0}\"{uplinks}", uplinks = choices("the uplinks are", .1))]
     NoUplink(PortName, Vec<String>),

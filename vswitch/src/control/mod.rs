@@ -52,6 +52,7 @@ mod services;
 mod sessions;
 mod socket;
 mod sockets;
+mod trace;
 mod uplink;
 mod views;
 mod vxlan;
@@ -264,6 +265,7 @@ impl Switch {
             Request::CheckNetwork(runtime, network) => self.check_container_network(runtime, &network),
             Request::KeepContainers(runtime, network, kept) => self.keep_containers(runtime, &network, &kept),
             Request::StopCapture(number) => self.stop_capture(number),
+            Request::Trace(request) => self.trace(&request),
             Request::Export => Ok(Reply::Export(self.export())),
             Request::Changes { forget } => self.changes(forget),
             Request::SetLog(level) => Ok(self.log.set(level)),

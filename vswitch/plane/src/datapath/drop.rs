@@ -229,6 +229,11 @@ impl DropReason {
         }
     }
 
+    /// The name that JSON has.
+    pub fn json_name(self) -> String {
+        self.name().replace('-', "_")
+    }
+
     /// Whether frames are dropped for this reason on their way into the switch, not out of it.
     pub const fn is_ingress(self) -> bool {
         use DropReason::{DeviceDown, PacketTooBig, QueueFull, ReceiveRate, Refused, Unsegmentable};

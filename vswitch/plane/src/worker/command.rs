@@ -10,10 +10,11 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
 
+use super::foretell::Foretold;
 use crate::capture::CaptureTap;
 use crate::datapath::{
-    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, PortId,
-    PortSettings, Punt, Symptoms, WorkerCounts,
+    BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
+    PortId, PortSettings, Punt, Symptoms, WorkerCounts,
 };
 use crate::device::Device;
 
@@ -61,6 +62,8 @@ pub enum Command {
     NatCounters(BridgeId, Sender<nat::Counters>),
     /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
     Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
+    /// Say what would become of a frame that came in at a place. Only the worker that routes can.
+    Foretell(Place, Vec<u8>, Sender<Option<Foretold>>),
     /// Set the containers, by VLAN and MAC address, for which the services ask a DHCP server on a bridge without a gateway.
     SetClients(BridgeId, Vec<(VlanId, Mac)>),
     /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.

@@ -23,6 +23,7 @@
 
 mod capture;
 mod command;
+mod foretell;
 mod publish;
 mod turn;
 
@@ -40,6 +41,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use packet::{Batch, Egress};
 
 pub use command::{CaptureId, Command, Event, Handle, Stopped};
+pub use foretell::{Exit, Foretold};
 
 use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
@@ -157,7 +159,6 @@ impl Worker {
                 self.turn(now);
             }
             let routed = self.route(now);
-            self.tell_news();
             self.tell_holds();
             self.tell_punts();
             let worked = round > 0 || routed;
@@ -212,9 +213,7 @@ impl Worker {
 
     /// Carries out what the control side wants; breaks when it wants the end.
     fn listen(&mut self, now: Instant) -> std::ops::ControlFlow<()> {
-        while let Ok(news) = self.inbox.news.try_recv() {
-            self.datapath.hear(now, news);
-        }
+        self.hear_news(now);
         loop {
             match self.inbox.commands.try_recv() {
                 Ok(Command::Stop) | Err(crossbeam_channel::TryRecvError::Disconnected) => {
@@ -223,6 +222,13 @@ impl Worker {
                 Ok(command) => self.execute(command, now),
                 Err(crossbeam_channel::TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
             }
+        }
+    }
+
+    /// Takes over what other workers learned.
+    fn hear_news(&mut self, now: Instant) {
+        while let Ok(news) = self.inbox.news.try_recv() {
+            self.datapath.hear(now, news);
         }
     }
 
@@ -292,6 +298,7 @@ impl Worker {
                 send(&reply, self.datapath.nat(uplink).map(nat::Nat::counters).unwrap_or_default());
             }
             Command::Neighbors(id, reply) => send(&reply, self.datapath.neighbors(now, id)),
+            Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
             _ => {}
         }

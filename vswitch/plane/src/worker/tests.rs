@@ -1,6 +1,7 @@
 //! Workers as threads, on memory devices.
 
 mod fates;
+mod foretold;
 mod limits;
 
 use std::sync::{Arc, mpsc};

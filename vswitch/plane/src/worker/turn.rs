@@ -38,6 +38,8 @@ impl Worker {
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
         self.datapath.forward(now, &mut self.batch, &mut self.outputs);
+        // The worker that routes hears where the sender of a frame is before it answers the frame.
+        self.tell_news();
         self.hand_over();
         if self.watch.is_on() {
             self.watch.received(&self.batch, &self.outputs, &self.datapath);
@@ -67,6 +69,7 @@ impl Worker {
         if errands.is_empty() {
             return false;
         }
+        self.hear_news(now);
         self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
         if self.watch.is_on() {
             self.watch.received(&self.batch, &self.outputs, &self.datapath);

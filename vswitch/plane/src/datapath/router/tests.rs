@@ -19,7 +19,7 @@ mod static_routes;
 
 use super::message::Envelope;
 use super::*;
-use crate::datapath::{BridgeSettings, Datapath, Errand, Outputs, PortSettings, Ticket};
+use crate::datapath::{BridgeSettings, Datapath, DryRun, Errand, Outputs, PortSettings, Step, Ticket};
 use api::{ControlFrames, VlanMode};
 
 const A: PortId = PortId(0);
@@ -112,19 +112,26 @@ impl Lab {
         Self { datapath, batch: Batch::new(), outputs: Outputs::new(), now }
     }
 
-    fn send_with(&mut self, port: PortId, frame: &[u8], offload: Offload) -> Vec<Left> {
+    /// Forwards a frame, and holds what comes of it against what was foretold. Returns that.
+    fn forward(&mut self, port: PortId, frame: &[u8], offload: Offload) -> DryRun {
         let beforehand = self.datapath.dry_run(self.now, port.into(), frame, offload).unwrap();
         self.batch.set_ingress(port.0);
         self.batch.push(frame, offload);
         self.datapath.forward(self.now, &mut self.batch, &mut self.outputs);
         let fate = self.outputs.fates()[0];
+        let last = beforehand.steps.last().map(|(_, step)| step);
+        assert_eq!((Some(beforehand.fate), last), (fate, fate.map(Step::Settled).as_ref()));
+        for port in beforehand.outputs.used() {
+            // What had waited may leave behind it.
+            assert!(self.outputs.queue(*port).starts_with(beforehand.outputs.queue(*port)), "{fate:?}");
+        }
+        beforehand
+    }
+
+    fn send_with(&mut self, port: PortId, frame: &[u8], offload: Offload) -> Vec<Left> {
+        let beforehand = self.forward(port, frame, offload);
         let left = self.collect();
         let foretold = leaves(&beforehand.outputs, &beforehand.batch);
-        assert_eq!(
-            (Some(beforehand.fate), beforehand.steps.last().map(|(_, step)| step)),
-            (fate, fate.map(crate::datapath::Step::Settled).as_ref())
-        );
-        // What had waited may leave behind it.
         assert!(left.starts_with(&foretold), "{foretold:?} was foretold, and {left:?} left");
         left
     }

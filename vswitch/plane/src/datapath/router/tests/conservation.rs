@@ -29,9 +29,7 @@ impl Fate {
         };
         let neighbors = |lab: &Lab| [BridgeId(0), BridgeId(1), UPLINK].map(|bridge| lab.datapath.neighbors(lab.now, bridge));
         let (before, known) = (drops(lab), neighbors(lab));
-        lab.batch.set_ingress(port.0);
-        lab.batch.push(frame, Offload::default());
-        lab.datapath.forward(lab.now, &mut lab.batch, &mut lab.outputs);
+        lab.forward(port, frame, Offload::default());
         let departures: Vec<_> =
             lab.outputs.used().iter().flat_map(|port| lab.outputs.queue(*port)).map(|next| next.frame).collect();
         let delivered = departures.iter().filter(|frame| **frame == 0).count();

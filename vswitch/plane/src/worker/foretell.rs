@@ -1,0 +1,63 @@
+//! What would become of a frame, from the port that it comes in by to the devices that it would leave by.
+
+use std::time::Instant;
+
+use packet::{Egress, Offload, Packet, Queued};
+
+use super::Worker;
+use crate::datapath::{DropReason, Fate, Mode, Place, PortId, Step};
+
+/// What would become of a frame.
+#[derive(Debug)]
+pub struct Foretold {
+    /// The steps that it would take, and those of the frames that the switch would make about it. Frame 0 is the one itself.
+    pub steps: Vec<(usize, Step)>,
+    /// What would become of it.
+    pub fate: Fate,
+    /// What would leave, in the order of the ports.
+    pub exits: Vec<Exit>,
+}
+
+/// A frame that would leave by a port.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Which one: 0 is the frame itself.
+    pub frame: usize,
+    /// The port.
+    pub port: PortId,
+    /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
+    pub peer: u16,
+    /// As it would leave, from its destination address on.
+    pub bytes: Vec<u8>,
+    /// Why it would not leave in the end.
+    pub lost: Option<DropReason>,
+}
+
+impl Worker {
+    /// What would become of a frame with complete checksums that came in at a place now. Nothing changes. `None`: there is no such port.
+    pub(super) fn foretell(&mut self, place: Place, frame: &[u8], now: Instant) -> Option<Foretold> {
+        let dry = self.datapath.dry_run(now, place, frame, Offload::default())?;
+        let mut exits = Vec::new();
+        for port in dry.outputs.used() {
+            for departure in dry.outputs.queue(*port) {
+                let Some(frame) = dry.batch.frames().get(departure.frame) else { continue };
+                let exit = |bytes, lost| Exit { frame: departure.frame, port: *port, peer: departure.peer, bytes, lost };
+                let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
+                let admits = |rate: &crate::datapath::Limiter| rate.admit_bytes(frame.bytes().len(), now, Mode::Dry);
+                let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
+                let lost = match device {
+                    _ if !self.datapath.receive_rate(*port).is_none_or(admits) => Some(DropReason::ReceiveRate),
+                    None => Some(DropReason::DeviceDown),
+                    Some(_) => None,
+                };
+                let capabilities = device.map(|device| device.capabilities()).unwrap_or_default();
+                let mut show = |packet: &Packet<'_>| exits.push(exit(packet.to_vec(), lost));
+                let uncut = Egress::new().run(&[queued], capabilities, &mut show);
+                if !uncut.is_empty() {
+                    queued.show(&mut |packet| exits.push(exit(packet.to_vec(), Some(DropReason::Unsegmentable))));
+                }
+            }
+        }
+        Some(Foretold { steps: dry.steps, fate: dry.fate, exits })
+    }
+}

@@ -1,0 +1,117 @@
+//! `vsctl trace`: what would become of a frame. The worker that routes takes it through the code of the traffic, in which nothing changes then; here
+//! the frame is made of words, and what the worker saw is told by name.
+
+mod advice;
+mod scene;
+mod tell;
+
+use api::{FdbFilter, PortName, Reply, TraceExit, TraceInfo, TraceRequest};
+use plane::datapath::{BridgeId, Fate, Place, PortId};
+use plane::worker::{Command, Foretold};
+
+use super::{ControlError, Switch};
+use crate::frame;
+use scene::Scene;
+use tell::Names;
+
+impl Switch {
+    /// What would become of a frame.
+    pub(super) fn trace(&self, request: &TraceRequest) -> Result<Reply, ControlError> {
+        let id = self.port_id(&request.port)?;
+        let bytes = self.scene(&request.port)?.frame(request).map_err(|error| ControlError::Trace(error.to_string()))?;
+        let place = Place { port: id, peer: self.some_peer(&request.port) };
+        let frame = bytes.clone();
+        let foretold = self.plane.router()?.ask(|reply| Command::Foretell(place, frame, reply))?;
+        let foretold = foretold.ok_or_else(|| ControlError::NoPort(request.port.clone(), Vec::new()))?;
+        Ok(Reply::Trace(Box::new(self.tell(&request.port, &bytes, &foretold))))
+    }
+
+    fn scene(&self, port: &PortName) -> Result<Scene, ControlError> {
+        let is_uplink = self.inventory.uplinks.contains_key(port);
+        let filter = FdbFilter { bridge: None, port: Some(port.clone()), mac: None };
+        Ok(Scene {
+            ports: self.port_infos(None)?,
+            bridges: self.bridge_infos(None)?,
+            uplinks: self.uplink_infos()?,
+            tunnels: self.vxlan_infos(None)?,
+            neighbors: self.neighbors(None)?,
+            fdb: if is_uplink { Vec::new() } else { self.fdb(&filter)? },
+        })
+    }
+
+    /// A host at the other end of a tunnel; 0 of any other port.
+    fn some_peer(&self, port: &PortName) -> u16 {
+        (1..=u16::MAX).take(MOST_PEERS).find(|peer| self.inventory.remote(port, *peer).is_some()).unwrap_or(0)
+    }
+
+    fn tell(&self, port: &PortName, bytes: &[u8], foretold: &Foretold) -> TraceInfo {
+        let before = frame::read(bytes);
+        let steps = foretold.steps.iter().filter_map(|(frame, step)| tell::step(*frame, step, self)).collect();
+        let exits: Vec<TraceExit> = foretold
+            .exits
+            .iter()
+            .map(|exit| {
+                let (name, after) = (Names::port(self, exit.port), frame::read(&exit.bytes));
+                let tunnel = self.inventory.tunnels.values().find(|tunnel| tunnel.spec.name.as_str() == name);
+                TraceExit {
+                    remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
+                    vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
+                    own: exit.frame > 0,
+                    changes: if exit.frame > 0 { Vec::new() } else { frame::changes(&before, &after) },
+                    frame: after,
+                    drop_reason: exit.lost.map(|reason| reason.json_name()),
+                    port: self.inventory.port_ids.get(exit.port.0).cloned().unwrap_or_else(|| port.clone()),
+                }
+            })
+            .collect();
+        let (verdict, mut conclusion) = tell::verdict(foretold.fate, self);
+        let home = self.home(port);
+        let lost = foretold.exits.iter().find(|exit| exit.frame == 0 && exit.lost.is_some());
+        let mut advice =
+            foretold.fate.drop_reason().map(|reason| advice::on(reason, advice::Place { port: port.as_str(), bridge: &home }));
+        if let Some((exit, reason)) = lost.and_then(|exit| Some((exit, exit.lost?))) {
+            let out = Names::port(self, exit.port);
+            conclusion.push_str(&format!(" It does not leave by {out}: {}.", reason.name()));
+            advice = Some(advice::on(reason, advice::Place { port: &out, bridge: &home }));
+        }
+        if foretold.fate == Fate::Waiting(plane::datapath::Wait::Neighbor) {
+            advice = Some("If no answer comes it is dropped as neighbor-unresolved: see vsctl neighbors.".to_owned());
+        }
+        let drop_reason = foretold.fate.drop_reason().map(|reason| reason.json_name());
+        TraceInfo { port: port.clone(), frame: before, steps, verdict, drop_reason, exits, conclusion, advice }
+    }
+
+    /// The bridge of a port, or the uplink itself.
+    fn home(&self, port: &PortName) -> String {
+        let of_tunnel = self.inventory.tunnels.get(port).map(|tunnel| tunnel.spec.bridge.to_string());
+        let of_port = || self.inventory.port(port).ok().map(|port| port.spec.bridge.to_string());
+        of_tunnel.or_else(of_port).unwrap_or_else(|| port.to_string())
+    }
+}
+
+/// More than a tunnel has.
+const MOST_PEERS: usize = 4096;
+
+impl Names for Switch {
+    fn port(&self, id: PortId) -> String {
+        self.inventory.port_ids.get(id.0).map_or_else(|| format!("port {}", id.0), ToString::to_string)
+    }
+
+    fn bridge(&self, id: BridgeId) -> String {
+        let uplink = self.inventory.uplinks.values().find(|uplink| uplink.bridge == id);
+        let bridge = self.inventory.bridges.values().find(|bridge| bridge.id == id);
+        let bridge = bridge.map(|bridge| format!("bridge {}", bridge.spec.name));
+        bridge
+            .or_else(|| uplink.map(|uplink| format!("uplink {}", uplink.spec.name)))
+            .unwrap_or_else(|| format!("bridge {}", id.0))
+    }
+
+    fn peer(&self, id: PortId, peer: u16) -> String {
+        let name = self.inventory.port_ids.get(id.0).filter(|name| self.inventory.tunnels.contains_key(*name));
+        match name.map(|name| self.inventory.remote(name, peer)) {
+            Some(Some(remote)) => format!(" to host {remote}"),
+            Some(None) => " to all its hosts".to_owned(),
+            None => String::new(),
+        }
+    }
+}
