@@ -86,7 +86,8 @@ fn a_trace_says_what_then_happens_and_changes_nothing() {
     // A frame of a file, and the way as a page.
     let (file, page) = (lab.path("one.pcapng"), lab.path("way.html"));
     let (file, page) = (file.to_str().unwrap(), page.to_str().unwrap());
-    let mut capture = lab.ctl_command().args(["capture", "--port", "a", "--count", "2", "-w", file]).spawn().unwrap();
+    let mut capture =
+        lab.ctl_command().args(["capture", "--port", "a", "--filter", "icmp", "--count", "2", "-w", file]).spawn().unwrap();
     lab.until("the capture runs", |lab| lab.json("show")["captures"] == 1);
     lab.run_in("a", "ping -c 2 -i 0.2 -W 2 10.0.0.3");
     assert!(capture.wait().unwrap().success());
