@@ -96,7 +96,7 @@ fn a_trace_says_what_then_happens_and_changes_nothing() {
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("It is bridged to b.") && !page.contains("http"), "a page that needs nothing else");
     for (words, says) in [
-        (&["--port", "a", "tcp 10.0.0.2:1 > 10.0.0.3:80 sin"][..], "column 31"),
+        (&["--port", "a", "tcp 10.0.0.2:1 > 10.0.0.3:80 sin"][..], "column 30"),
         (&["--port", "x", "--to", "b"], "there is no port \"x\""),
         (&["--port", "a", "--to", "nobody"], "no port and no container"),
         (&["--port", "c", "tcp 10.1.0.2:1 > 10.2.0.3:80"], "no gateway"),
