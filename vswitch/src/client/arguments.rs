@@ -1,13 +1,14 @@
 //! The command line, and what it comes to.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ClientError;
-use super::capture::Capture;
+use super::capture::{Capture, Watch};
 use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
 use super::events::Events;
@@ -33,9 +34,9 @@ pub struct Arguments {
     /// Prints one JSON document instead of text.
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
-    /// How long an answer may take, 1 to 86400; a capture, until it begins.
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "SECONDS", default_value_t = 60, value_parser = timeout)]
-    pub timeout: u64,
+    /// How long an answer may take, in seconds or such as 5m, 60 s by default; a capture, until it begins. Of watch: how long it waits for frames.
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "TIME", value_parser = timeout)]
+    pub timeout: Option<Duration>,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,6 +55,7 @@ pub(super) enum Action {
     Stats(Stats),
     Events(Events),
     Trace(Trace),
+    Watch(Watch),
     /// The man pages, for this directory.
     Man(PathBuf),
     /// A text to print that needs no vswitchd.
@@ -96,6 +98,7 @@ impl Arguments {
             }
             Command::Capture(options) => Action::Capture(options.capture()),
             Command::Trace(options) => Action::Trace(options.trace()?),
+            Command::Watch(options) => Action::Watch(options.watch(self.timeout)?),
             Command::Shutdown { keep } => Action::Shutdown { keep },
             Command::Completions { shell } => return complete::registration(shell).map(Action::Print),
             Command::Man { directory } => Action::Man(directory),

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
-use super::capture::CaptureOptions;
+use super::capture::{CaptureOptions, WatchOptions};
 use super::complete;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
@@ -65,6 +65,11 @@ pub(super) enum Command {
     /// The frame goes through the code of the traffic, in which nothing changes then. What it leaves open, such as MAC addresses, is filled in
     /// from what the switch knows of the port's station.
     Trace(TraceOptions),
+    /// Waits for frames and says of each where it came from, where it went, and why not.
+    ///
+    /// Each frame is told once, as it comes in, and once more if it is dropped later. For scripts: --first ends with exit status 0 when there were as
+    /// many, --timeout with 1 when there were not.
+    Watch(WatchOptions),
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

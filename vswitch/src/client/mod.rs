@@ -103,14 +103,20 @@ pub enum ClientError {
     System(&'static str, #[source] io::Error),
 }
 
+/// How long an answer may take if nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Carries out a command line.
 ///
 /// # Errors
 /// Why it could not be; nothing was printed then but, of a capture, what came before.
 pub fn run(arguments: Arguments) -> Result<(), ClientError> {
-    let control = Control { path: arguments.control.clone(), patience: Duration::from_secs(arguments.timeout) };
-    let json = arguments.json;
+    let (path, json) = (arguments.control.clone(), arguments.json);
+    let patience = arguments.timeout.unwrap_or(PATIENCE);
     let action = arguments.action()?;
+    // That of a watch is for its frames.
+    let patience = if matches!(action, Action::Watch(_)) { PATIENCE } else { patience };
+    let control = Control { path, patience };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -130,6 +136,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Stats(stats) => stats.run(control, json).await,
             Action::Events(events) => events.run(control, json).await,
             Action::Trace(trace) => trace.run(control, json).await,
+            Action::Watch(watch) => watch.run(control, json).await,
             Action::Man(directory) => write_man(&directory),
             Action::Print(text) => {
                 print(&text);

@@ -345,9 +345,12 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     if range.contains(&waited) { Ok(waited) } else { Err(format!("{text} is out of range: use 100ms to 1day")) }
 }
 
-pub(super) fn timeout(text: &str) -> Result<u64, String> {
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    if text.ends_with(|last: char| last.is_ascii_alphabetic()) {
+        return interval(text);
+    }
     match number(text)? {
-        seconds @ 1..=86_400 => Ok(seconds.unsigned_abs()),
+        seconds @ 1..=86_400 => Ok(Duration::from_secs(seconds.unsigned_abs())),
         seconds => Err(format!("{seconds} is out of range: use 1 to 86400 seconds")),
     }
 }

@@ -1,6 +1,8 @@
 //! The pcapng stream that a capture brings, cut into whole blocks, for `output.rs`, which writes them, and `live.rs`, which shows them.
 //! Pure functions of the bytes.
 
+use api::FrameNote;
+
 /// Cuts a pcapng stream into whole blocks and counts what they say, so that what is written can be read at any moment.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
@@ -18,6 +20,11 @@ pub(super) const INTERFACE: u32 = 1;
 const NAMES: u32 = 4;
 const STATISTICS: u32 = 5;
 pub(super) const PACKET: u32 = 6;
+/// `opt_comment` and `epb_flags` (sections 3.5 and 4.3).
+const COMMENT: u16 = 1;
+const FLAGS: u16 = 2;
+/// Where the data of a packet begins.
+const PACKET_DATA: usize = 28;
 /// `isb_ifdrop` (section 4.6).
 const DROPPED: u16 = 5;
 /// Type, length, and length again.
@@ -77,6 +84,39 @@ pub(super) fn options(block: &[u8], from: usize) -> impl Iterator<Item = (u16, &
         rest = rest.get(4 + length.next_multiple_of(4)..).unwrap_or_default();
         (code > 0).then_some((code, value))
     })
+}
+
+/// A packet, with what vswitchd says about it.
+#[derive(Debug, PartialEq)]
+pub(super) struct NotedPacket<'a> {
+    /// The place of its interface among those of the file.
+    pub(super) interface: usize,
+    /// When it was seen, in nanoseconds since the epoch: vswitchd's resolution.
+    pub(super) at: u64,
+    /// Whether it left there.
+    pub(super) is_out: bool,
+    pub(super) note: FrameNote,
+    /// As much of it as was captured.
+    pub(super) bytes: &'a [u8],
+}
+
+/// Reads an Enhanced Packet Block (section 4.3).
+pub(super) fn packet(block: &[u8]) -> NotedPacket<'_> {
+    let number =
+        |at: usize| block.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    let length = usize::try_from(number(20)).unwrap_or_default();
+    let bytes = block.get(PACKET_DATA..PACKET_DATA + length).unwrap_or_default();
+    let (mut note, mut is_out) = (None, false);
+    for (code, value) in options(block, PACKET_DATA + length.next_multiple_of(4)) {
+        match code {
+            COMMENT if note.is_none() => note = Some(FrameNote::read(&String::from_utf8_lossy(value))),
+            FLAGS => is_out = value.first_chunk().is_some_and(|bytes| u32::from_ne_bytes(*bytes) & 3 == 2),
+            _ => {}
+        }
+    }
+    let interface = usize::try_from(number(8)).unwrap_or(usize::MAX);
+    let at = u64::from(number(12)) << 32 | u64::from(number(16));
+    NotedPacket { interface, at, is_out, note: note.unwrap_or_default(), bytes }
 }
 
 /// The packets that a statistics block says were dropped: its options come after interface and timestamp.

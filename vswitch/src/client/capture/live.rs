@@ -8,14 +8,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use super::blocks::{INTERFACE, PACKET, each, options};
+use super::blocks::{INTERFACE, NotedPacket, PACKET, each, options, packet};
 use crate::client::ClientError;
 use api::{CapturePoint, FrameNote};
 
-/// `opt_comment`, `if_name` and `epb_flags` (draft-ietf-opsawg-pcapng, sections 3.5, 4.2 and 4.3).
-const COMMENT: u16 = 1;
+/// `if_name` (draft-ietf-opsawg-pcapng, section 4.2).
 const NAME: u16 = 2;
-const FLAGS: u16 = 2;
 /// Widest column of ports: a port's name has at most 15 characters.
 const WIDEST: usize = 15;
 
@@ -69,20 +67,9 @@ impl Live {
 
     /// What vswitchd says about a packet.
     fn head(&self, block: &[u8]) -> String {
-        let number =
-            |at: usize| block.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        let index = usize::try_from(number(8)).unwrap_or(usize::MAX);
-        let length = usize::try_from(number(20)).unwrap_or_default();
-        let (mut note, mut is_out) = (None, false);
-        for (code, value) in options(block, 28 + length.next_multiple_of(4)) {
-            match code {
-                COMMENT if note.is_none() => note = Some(FrameNote::read(&String::from_utf8_lossy(value))),
-                FLAGS => is_out = value.first_chunk().is_some_and(|bytes| u32::from_ne_bytes(*bytes) & 3 == 2),
-                _ => {}
-            }
-        }
+        let NotedPacket { interface, is_out, note, .. } = packet(block);
         let width = self.interfaces.iter().map(String::len).max().unwrap_or_default().min(WIDEST);
-        head(self.interfaces.get(index).map_or("?", String::as_str), width, is_out, &note.unwrap_or_default())
+        head(self.interfaces.get(interface).map_or("?", String::as_str), width, is_out, &note)
     }
 }
 

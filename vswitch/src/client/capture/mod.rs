@@ -6,6 +6,7 @@ mod live;
 mod options;
 mod output;
 mod rotate;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(super) use options::CaptureOptions;
 use output::Output;
 use rotate::Rotation;
 use sys::pcap;
+pub(super) use watch::{Watch, WatchOptions};
 
 /// A capture as the command line asks for it.
 #[derive(Debug)]
