@@ -52,8 +52,8 @@ pub struct LateDrop {
     pub port: PortId,
     /// Why.
     pub reason: DropReason,
-    /// The frame as it waited; `None`: only its payload was kept.
-    pub frame: Option<Kept>,
+    /// The frame as it waited.
+    pub frame: Kept,
 }
 
 /// A frame that outlived its batch.

@@ -40,18 +40,28 @@ pub struct Added<T> {
 pub struct Lost<T> {
     /// Where it came from.
     pub origin: T,
-    /// How many fragments of it had come.
-    pub fragments: usize,
+    /// The fragments of it that had come, as they came.
+    pub frames: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Parts {
-    payload: Vec<u8>,
-    /// Where the fragments that came begin and end, in no order.
-    there: Vec<(usize, usize)>,
+    /// The fragments that came, in no order.
+    there: Vec<Part>,
     total: Option<usize>,
     /// What the first fragment says that the payload is. In IPv6 the others may say something else (RFC 8200, section 4.5).
     protocol: u8,
+}
+
+/// A fragment.
+#[derive(Clone, Debug)]
+struct Part {
+    /// Where it begins and ends in the packet's payload.
+    start: usize,
+    end: usize,
+    /// The frame that it came in, and where its part of the payload is there.
+    frame: Vec<u8>,
+    data: usize,
 }
 
 /// Without any packet.
@@ -73,8 +83,7 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
                 self.packets.insert(key, Owner { port: origin, container: ip.source }, now, Parts::default())
             }
         };
-        let bytes = frame.get(fragment.data..ip.end).unwrap_or_default();
-        match self.packets.get_mut(number).map(|row| row.value.add(bytes, fragment)) {
+        match self.packets.get_mut(number).map(|row| row.value.add(frame, ip, fragment)) {
             Some(Ok(true)) => {
                 let parts = self.packets.remove(number).map(|row| row.value);
                 added.whole = parts.and_then(|parts| put_together(ip, &parts));
@@ -93,16 +102,16 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
     pub fn peek(&self, origin: T, frame: &[u8], ip: &IpPacket, fragment: Fragment) -> Added<T> {
         let number = self.packets.find(&(origin, ip.key_of(fragment)));
         let mut parts = number.and_then(|number| self.packets.get(number)).map(|row| row.value.clone()).unwrap_or_default();
-        let added = parts.add(frame.get(fragment.data..ip.end).unwrap_or_default(), fragment);
+        let added = parts.add(frame, ip, fragment);
         let whole = matches!(added, Ok(true)).then(|| put_together(ip, &parts)).flatten();
         Added { whole, contradicts: added.is_err(), lost: Vec::new() }
     }
 
     fn give_up(&mut self, number: usize) -> Option<Lost<T>> {
         let row = self.packets.remove(number)?;
-        let fragments = row.value.there.len();
-        self.dropped += fragments as u64;
-        Some(Lost { origin: row.key.0, fragments })
+        let frames: Vec<Vec<u8>> = row.value.there.into_iter().map(|part| part.frame).collect();
+        self.dropped += frames.len() as u64;
+        Some(Lost { origin: row.key.0, frames })
     }
 
     /// Gives up packets that have waited for too long.
@@ -113,7 +122,7 @@ impl<T: Copy + Eq + Hash> Reassembly<T> {
 }
 
 fn put_together(ip: &IpPacket, parts: &Parts) -> Option<(Vec<u8>, IpPacket)> {
-    let frame = whole(ip.source, ip.destination, parts.protocol, &parts.payload);
+    let frame = whole(ip.source, ip.destination, parts.protocol, &parts.payload());
     let ip = IpPacket::parse(&frame, &Ethernet::parse(&frame).ok()?)?;
     Some((frame, ip))
 }
@@ -123,17 +132,18 @@ struct Nonsense;
 
 impl Parts {
     /// Says whether the packet is complete.
-    fn add(&mut self, bytes: &[u8], fragment: Fragment) -> Result<bool, Nonsense> {
+    fn add(&mut self, frame: &[u8], ip: &IpPacket, fragment: Fragment) -> Result<bool, Nonsense> {
+        let bytes = frame.get(fragment.data..ip.end).unwrap_or_default();
         let start = usize::from(fragment.offset);
         let end = start + bytes.len();
         let odd = fragment.more && (bytes.is_empty() || !bytes.len().is_multiple_of(8));
         if odd || end > LONGEST || self.total.is_some_and(|total| end > total || !fragment.more && end != total) {
             return Err(Nonsense);
         }
-        if self.there.contains(&(start, end)) {
+        if self.there.iter().any(|part| (part.start, part.end) == (start, end)) {
             return Ok(false);
         }
-        let overlaps = self.there.iter().any(|(from, to)| start < *to && *from < end);
+        let overlaps = self.there.iter().any(|part| start < part.end && part.start < end);
         if overlaps || self.there.len() >= PIECES {
             return Err(Nonsense);
         }
@@ -143,17 +153,26 @@ impl Parts {
         if start == 0 {
             self.protocol = fragment.protocol;
         }
-        self.there.push((start, end));
-        self.payload.resize(self.payload.len().max(end), 0);
-        if let Some(place) = self.payload.get_mut(start..end) {
-            place.copy_from_slice(bytes);
-        }
+        self.there.push(Part { start, end, frame: frame.to_vec(), data: fragment.data });
         // Nothing overlaps, so it is all there when there is as much of it.
-        let have: usize = self.there.iter().map(|(from, to)| to - from).sum();
+        let have: usize = self.there.iter().map(|part| part.end - part.start).sum();
+        let longest = self.there.iter().map(|part| part.end).max().unwrap_or_default();
         match self.total {
-            Some(total) if self.payload.len() > total => Err(Nonsense),
+            Some(total) if longest > total => Err(Nonsense),
             total => Ok(total == Some(have)),
         }
+    }
+
+    /// What came of the payload, with zeros where nothing did.
+    fn payload(&self) -> Vec<u8> {
+        let mut payload = vec![0; self.there.iter().map(|part| part.end).max().unwrap_or_default()];
+        for Part { start, end, frame, data } in &self.there {
+            let bytes = frame.get(*data..data + (end - start));
+            if let (Some(place), Some(bytes)) = (payload.get_mut(*start..*end), bytes) {
+                place.copy_from_slice(bytes);
+            }
+        }
+        payload
     }
 }
 

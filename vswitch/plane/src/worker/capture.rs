@@ -171,7 +171,7 @@ impl Watch {
 
     /// Shows a frame that was dropped after it had waited.
     fn late(&mut self, late: &LateDrop) {
-        let Some(frame) = &late.frame else { return };
+        let frame = &late.frame;
         for capture in self.captures.iter_mut().filter(|capture| capture.wants(late.port)) {
             if capture.tap.selection().takes(CapturePoint::Drop) {
                 let seen = Seen::at(nanoseconds(), late.port.0, Direction::In).dropped(late.reason);

@@ -43,7 +43,7 @@ type Key = (BridgeId, FragmentKey);
 
 impl From<Waiting> for LateDrop {
     fn from(waiting: Waiting) -> Self {
-        Self { port: waiting.port, reason: DropReason::NatFragmentBeforeFirst, frame: Some(waiting.frame) }
+        Self { port: waiting.port, reason: DropReason::NatFragmentBeforeFirst, frame: waiting.frame }
     }
 }
 

@@ -68,7 +68,7 @@ impl Pending {
 
     /// The drop that it is if its next hop does not say its MAC address.
     pub(super) fn unresolved(self) -> LateDrop {
-        LateDrop { port: self.plan.port, reason: DropReason::NeighborUnresolved, frame: Some(self.frame) }
+        LateDrop { port: self.plan.port, reason: DropReason::NeighborUnresolved, frame: self.frame }
     }
 }
 

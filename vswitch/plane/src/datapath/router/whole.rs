@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use packet::{ETHERNET_HEADER, Fragment, IpPacket, Offload, VlanId};
 
-use super::{Arrival, BridgeId, Decision, DropReason, Fate, LateDrop, Observer, Paths, PortId, Router, Wait};
+use super::{Arrival, BridgeId, Decision, DropReason, Fate, Kept, LateDrop, Observer, Paths, PortId, Router, Wait};
 use crate::fragments;
 
 impl Router {
@@ -42,9 +42,10 @@ impl Router {
     }
 
     fn lose(&mut self, lost: Vec<fragments::Lost<(BridgeId, PortId)>>) {
-        for fragments::Lost { origin: (_, port), fragments } in lost {
-            let late = || LateDrop { port, reason: DropReason::FragmentForGateway, frame: None };
-            self.late_drops.extend(std::iter::repeat_with(late).take(fragments));
+        let reason = DropReason::FragmentForGateway;
+        for fragments::Lost { origin: (_, port), frames } in lost {
+            let kept = frames.into_iter().map(|bytes| Kept { bytes, offload: Offload::default(), id: 0 });
+            self.late_drops.extend(kept.map(|frame| LateDrop { port, reason, frame }));
         }
     }
 

@@ -254,3 +254,23 @@ fn what_the_gateway_says_is_in_the_capture_once() {
     assert_eq!(shapes, [(Some("p0".to_owned()), vec!["p1".to_owned()]), (None, vec!["p0".to_owned()])], "{notes:?}");
     assert!(notes[0].id.is_some() && notes[0].id < notes[1].id);
 }
+
+#[test]
+fn a_capture_has_the_fragments_of_a_packet_that_was_given_up() {
+    let plane = Plane::new(1, 2);
+    plane.tell(|| Command::SetGateway(BridgeId(0), Some(gateway())));
+    let watch = Watch::new(&plane);
+    // The second fragment overlaps the first, which ends the packet.
+    let mut fragment = datagram(40_000, [10, 0, 0, 1]);
+    fragment[14 + 6..14 + 8].copy_from_slice(&[0x20, 0]);
+    for offset in [0, 0x01] {
+        fragment[14 + 7] = offset;
+        fragment[14 + 10..14 + 12].fill(0);
+        let sum = packet::checksum::Sum::new().plus(&fragment[14..34]).checksum();
+        fragment[14 + 10..14 + 12].copy_from_slice(&sum.to_be_bytes());
+        while !plane.far[0][0].push(&fragment, Offload::default()) {}
+    }
+    plane.wait_for(0, DropReason::FragmentForGateway, 2);
+    let told = watch.comments(&plane).into_iter().filter(|comment| comment.contains("fragment-for-gateway")).count();
+    assert_eq!(told, 2, "one for each drop that was counted");
+}

@@ -129,10 +129,11 @@ fn plane(workers: usize) -> Plane {
     let one = VlanMode::Access(VlanId::DEFAULT);
     let guard = Guard { mac: mac(0), addresses: vec![address(0).into()] };
     let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() };
+    let policy = api::PortPolicy { protected: true, ..api::PortPolicy::default() };
     let settings = [
         PortSettings { vlans: one.clone(), guard: Some(guard), ..on.clone() },
-        PortSettings { vlans: one, protected: true, ..on.clone() },
-        PortSettings { vlans: VlanMode::Access(ten), protected: true, ..on.clone() },
+        PortSettings { vlans: one, policy: policy.clone(), ..on.clone() },
+        PortSettings { vlans: VlanMode::Access(ten), policy: policy.clone(), ..on.clone() },
         PortSettings { vlans: VlanMode::Trunk { allowed: vec![ten], native: Some(VlanId::DEFAULT) }, ..on.clone() },
         PortSettings { vlans: VlanMode::Access(ten), tunnel: Some(tunnel), ..on },
         PortSettings::on(UPLINK),
