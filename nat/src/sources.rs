@@ -184,10 +184,9 @@ impl Sources {
     #[cfg(test)]
     pub(crate) fn check(&mut self, sessions: &mut [Session]) -> usize {
         let mut total = 0;
-        for number in 0..self.sources.len() {
-            let Source { count, heads, version, address, .. } = self.sources[number];
+        for (number, source) in (0_u32..).zip(&self.sources) {
+            let Source { count, heads, version, address, .. } = *source;
             let lengths: u32 = heads.iter().map(|head| rings::len(sessions, ring::SOURCE, *head)).sum();
-            let number = u32::try_from(number).unwrap();
             if !self.free.contains(&number) {
                 assert_eq!(lengths, count, "source {number}");
                 assert!(number == CROWD || self.find(version, address) == Some(number));

@@ -490,6 +490,7 @@ fn bad_input_is_one_sentence() {
         ("add-vxlan br9 x --vni 1 --local 192.0.2.1", "there is no bridge \"br9\""),
         ("add-vxlan br0 a --vni 1 --local 192.0.2.1", "port \"a\" exists already"),
         ("add-port br0 vx42", "vxlan \"vx42\" exists already"),
+        ("add-uplink vx42 --kind host", "vxlan \"vx42\" exists already"),
         ("add-vxlan br0 vx42 --vni 1 --local 192.0.2.1", "vxlan \"vx42\" exists already"),
         ("del-vxlan nix", "there is no vxlan \"nix\": the tunnels are vx42"),
         ("set-vxlan vx42 --del-peer 192.0.2.9", "192.0.2.9 is no peer of vxlan \"vx42\""),

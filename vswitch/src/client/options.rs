@@ -240,7 +240,7 @@ pub(super) struct UplinkOptions {
     /// Addresses of a link instead of those that it has, or dhcp.
     #[arg(long, value_name = "CIDR")]
     address: Vec<String>,
-    /// Who routes on from a link, instead of who does; none for nobody.
+    /// The next hop of a link instead of the one that it has, or none.
     #[arg(long, value_name = "IP")]
     gateway: Vec<String>,
     /// The MAC address of a link.

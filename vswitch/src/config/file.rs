@@ -127,7 +127,7 @@ impl Reader<'_> {
         self.check_names(("uplink", "name"), &uplinks.list, |spec: &UplinkSpec| spec.name.to_string());
         self.check_names(("forward", "port"), &forwards.list, |spec: &ForwardSpec| spec.key.to_string());
         self.check_places(&ports.list);
-        self.check_tunnels(&ports.list, &vxlans.list);
+        self.check_tunnels(&ports.list, &uplinks.list, &vxlans.list);
         // A bridge in which something is wrong was left out. That its ports then lack a bridge is no news.
         if bridges.complete {
             self.check_members("port", &bridges.list, &ports.list, |spec: &PortSpec| (&spec.name, &spec.bridge));
@@ -401,6 +401,8 @@ mod tests {
         only(&text, "f:12:1: vxlan \"y\" has VNI 7 on UDP port 4789, as vxlan \"x\" has: give it another `vni` or `port`");
         let text = format!("{BRIDGE}{}{}", vxlan("x", "vni = 7"), vxlan("y", "vni = 7\nport = 8472"));
         assert_eq!(problems(&text), [""; 0]);
+        let uplink = "[[uplink]]\nname = \"x\"\nkind = \"host\"\n";
+        only(&format!("{BRIDGE}{}{uplink}", vxlan("x", "vni = 7")), "f:4:1: the name \"x\" is in line 9 already");
         only(&format!("{BRIDGE}{}", vxlan("x", "vni = 16777216")), "f:7:1: `vni`: 16777216 is not a VNI: use a number from 0");
         let text = vxlan("x", "vni = 7").replace("br0", "br1");
         only(&format!("{BRIDGE}{text}"), "f:5:1: vxlan \"x\" is on bridge \"br1\", which the file does not have: did you mean");

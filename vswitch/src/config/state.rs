@@ -263,6 +263,17 @@ impl StateFile {
         self.kept.as_ref().map(|state| &state.made)
     }
 
+    /// Whether a start with what was kept last would do as with this state. The kept one may name devices besides, which are gone: a start removes only
+    /// those that carry their port's mark. A namespace carries none, so each that is gone must be known to be.
+    pub fn suffices(&self, state: &State) -> bool {
+        let State { seed, changes, docker, containers, made } = state;
+        self.kept.as_ref().is_some_and(|kept| {
+            (kept.seed, &kept.changes, &kept.docker, &kept.containers) == (*seed, changes, docker, containers)
+                && kept.made.netns == made.netns
+                && kept.made.covers(made)
+        })
+    }
+
     /// As [`StateFile::save`], but finds out whether states can be kept even if this one is.
     ///
     /// # Errors
@@ -274,6 +285,9 @@ impl StateFile {
 
     fn bytes(&self, state: &State) -> Result<Vec<u8>, StateError> {
         let text = || {
+            if self.carried == Carried::default() {
+                return serde_json::to_vec_pretty(state);
+            }
             let mut document = serde_json::to_value(state)?;
             self.carried.add_to(&mut document);
             serde_json::to_vec_pretty(&document)
@@ -400,6 +414,28 @@ mod tests {
         assert_eq!(written(), first);
         file.try_save(&state).unwrap();
         assert_ne!(written(), first);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_needs_no_write_of_its_own_and_a_namespace_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, mut state, _) = StateFile::open(directory.path()).unwrap();
+        let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
+        assert!(!file.suffices(&state), "nothing is kept yet");
+        state.made.expect(&port);
+        state.made.netns.insert("x".to_owned());
+        file.save(&state).unwrap();
+        assert!(file.suffices(&state));
+        state.made.ports.clear();
+        assert!(file.suffices(&state));
+        let changed =
+            State { changes: Changes([(ResourceKey::Port(port.name.clone()), Change::Deleted)].into()), ..state.clone() };
+        assert!(!file.suffices(&changed));
+        state.made.netns.clear();
+        assert!(!file.suffices(&state));
+        state.made = Made { netns: ["x".to_owned()].into(), ports: [(port.name.clone(), port)].into() };
+        state.made.ports.values_mut().for_each(|spec| spec.offload = false);
+        assert!(!file.suffices(&state), "another device than the start would look for");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::carrier::plugged;
-use super::{Bridge, ControlError, Port, Switch};
+use super::inventory::Vport;
+use super::{Bridge, ControlError, Port, Switch, Uplink};
 use crate::config::{self, Config};
 use api::{
     BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, GatewayInfo, PortInfo, PortName,
     PortStats, Reply, SwitchInfo,
 };
-use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId};
+use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId, Row};
 use plane::worker::{Command, Stopped};
 
 impl Switch {
@@ -39,11 +40,10 @@ impl Switch {
         let dhcp = chosen.iter().any(|bridge| bridge.spec.dhcp);
         let mut pools = if dhcp { self.pool_infos() } else { BTreeMap::new() };
         let info = |bridge: &Bridge| {
-            let ports = self.inventory.ports.values().filter(|port| port.spec.bridge == bridge.spec.name).count();
-            let tunnels = self.inventory.tunnels.values().filter(|tunnel| tunnel.spec.bridge == bridge.spec.name).count();
+            let members = self.inventory.vports().filter(|vport| vport.bridge() == Some(&bridge.spec.name)).count();
             let table = self.table(bridge)?;
             let gateway = self.gateway_mac(&bridge.spec.name);
-            let counts = (ports + tunnels, table.rows.len(), table.evictions);
+            let counts = (members, table.rows.len(), table.evictions);
             let plain = BridgeInfo::new(&bridge.spec, bridge.origin, gateway, counts);
             let pools = pools.remove(&bridge.spec.name).unwrap_or_default();
             Ok(BridgeInfo {
@@ -72,7 +72,7 @@ impl Switch {
             PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
-        Ok(self.inventory.ports.values().filter(on_it).map(info).collect())
+        Ok(self.inventory.all::<Port>().filter(on_it).map(info).collect())
     }
 
     pub(super) fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ControlError> {
@@ -93,7 +93,7 @@ impl Switch {
             .rows
             .into_iter()
             .filter_map(|row| {
-                let port = self.inventory.port_ids.get(row.place.port.0)?.clone();
+                let port = self.inventory.name_of(row.place.port)?.clone();
                 Some(FdbEntry {
                     bridge: bridge.spec.name.clone(),
                     mac: row.mac,
@@ -111,7 +111,7 @@ impl Switch {
     }
 
     pub(super) fn flush_fdb(&self, filter: &FdbFilter) -> Result<Reply, ControlError> {
-        let port = filter.port.as_ref().map(|port| self.port_id(port)).transpose()?;
+        let port = filter.port.as_ref().map(|port| self.inventory.port_id(port)).transpose()?;
         for bridge in self.filtered(filter)? {
             self.plane.tell_all(|| Command::FlushFdb(bridge.id, port, filter.mac))?;
         }
@@ -121,8 +121,8 @@ impl Switch {
     /// The bridges whose addresses a filter may take.
     fn filtered(&self, filter: &FdbFilter) -> Result<Vec<&Bridge>, ControlError> {
         let Some(port) = &filter.port else { return self.chosen(filter.bridge.as_ref()) };
-        let tunnel = self.inventory.tunnels.get(port).map(|tunnel| &tunnel.spec.bridge);
-        let home = tunnel.map_or_else(|| self.inventory.port(port).map(|port| &port.spec.bridge), Ok)?;
+        let on_bridge = self.inventory.vport(port).and_then(Vport::bridge);
+        let home = on_bridge.map_or_else(|| self.inventory.port(port).map(|port| &port.spec.bridge), Ok)?;
         match &filter.bridge {
             Some(bridge) if bridge != home => Err(ControlError::PortElsewhere(port.clone(), home.clone(), bridge.clone())),
             _ => self.chosen(Some(home)),
@@ -132,15 +132,11 @@ impl Switch {
     /// The counters of these ports; of all, if there are none.
     pub(super) fn stats(&self, names: &[PortName]) -> Result<Vec<PortStats>, ControlError> {
         let ports: Vec<(PortName, PortId)> = match names {
-            [_, ..] => names.iter().map(|name| Ok((name.clone(), self.port_id(name)?))).collect::<Result<_, ControlError>>()?,
-            [] => {
-                let ports = self.inventory.ports.iter().map(|(name, port)| (name.clone(), port.id));
-                let tunnels =
-                    self.inventory.tunnels.iter().filter_map(|(name, tunnel)| Some((name.clone(), tunnel.live()?.id)));
-                let uplinks = self.inventory.uplinks.iter().map(|(name, uplink)| (name.clone(), uplink.port));
-                let all: BTreeMap<PortName, PortId> = ports.chain(tunnels).chain(uplinks).collect();
-                all.into_iter().collect()
-            }
+            [_, ..] => names
+                .iter()
+                .map(|name| Ok((name.clone(), self.inventory.port_id(name)?)))
+                .collect::<Result<_, ControlError>>()?,
+            [] => self.inventory.vports().filter_map(|vport| Some((vport.name().clone(), vport.id()?))).collect(),
         };
         let ids: Vec<PortId> = ports.iter().map(|(_, id)| *id).collect();
         let mut sums = vec![Counters::default(); ids.len()];
@@ -155,7 +151,7 @@ impl Switch {
         };
         let mut rows: Vec<PortStats> = ports.into_iter().zip(sums).map(row).collect();
         for row in &mut rows {
-            if let Some(uplink) = self.inventory.uplinks.get(&row.port) {
+            if let Some(uplink) = self.inventory.find::<Uplink>(&row.port) {
                 row.counters = self.uplink_counts(uplink)?.counters;
             }
         }
@@ -184,29 +180,29 @@ impl Switch {
         })
     }
 
-    /// The number of a port, tunnel or uplink.
-    pub(super) fn port_id(&self, name: &PortName) -> Result<PortId, ControlError> {
-        let uplink = self.inventory.uplinks.get(name).map(|uplink| uplink.port);
-        let tunnel = || self.inventory.tunnels.get(name).and_then(|tunnel| Some(tunnel.live()?.id));
-        uplink.or_else(tunnel).map_or_else(|| self.inventory.port(name).map(|port| port.id), Ok)
-    }
-
-    /// A bridge's addresses, of all workers together: the youngest sight of each.
+    /// A bridge's addresses, of all workers together.
     fn table(&self, bridge: &Bridge) -> Result<FdbListing, Stopped> {
-        let mut rows = BTreeMap::new();
-        let mut evictions = 0;
-        for worker in &self.plane.workers {
-            let part = worker.ask(|reply| Command::Fdb(bridge.id, reply))?;
-            evictions += part.evictions;
-            for row in part.rows {
-                let youngest = rows.entry((row.vlan, row.mac)).or_insert(row);
-                if row.age < youngest.age {
-                    *youngest = row;
-                }
-            }
-        }
-        Ok(FdbListing { rows: rows.into_values().collect(), evictions })
+        let parts: Result<Vec<FdbListing>, Stopped> =
+            self.plane.workers.iter().map(|worker| worker.ask(|reply| Command::Fdb(bridge.id, reply))).collect();
+        Ok(together(parts?, usize::try_from(bridge.spec.max_macs).unwrap_or(usize::MAX)))
     }
+}
+
+/// What the tables of the workers come to: the youngest sight of each address, and of learned ones no more than one table holds. Each worker hears
+/// what the others learn and puts out addresses for it, so the count of one worker is that of the bridge.
+fn together(parts: Vec<FdbListing>, most: usize) -> FdbListing {
+    let evictions = parts.iter().map(|part| part.evictions).max().unwrap_or_default();
+    let mut youngest = BTreeMap::new();
+    for row in parts.into_iter().flat_map(|part| part.rows) {
+        let known = youngest.entry((row.vlan, row.mac)).or_insert(row);
+        if row.age < known.age {
+            *known = row;
+        }
+    }
+    let (mut rows, mut learned): (Vec<Row>, Vec<Row>) = youngest.into_values().partition(|row| row.fixed == Fixed::Given);
+    learned.sort_by_key(|row| row.age);
+    rows.extend(learned.into_iter().take(most));
+    FdbListing { rows, evictions }
 }
 
 fn stats(port: PortName, counters: &Counters) -> PortStats {
@@ -224,5 +220,36 @@ fn stats(port: PortName, counters: &Counters) -> PortStats {
         rx_drops: drops(true),
         tx_drops: drops(false),
         counters: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use packet::{Mac, VlanId};
+
+    use super::*;
+
+    #[test]
+    fn the_tables_of_all_workers_are_listed_as_one_that_holds_no_more_than_its_most() {
+        let row = |number: u64, age, fixed| Row {
+            vlan: VlanId::DEFAULT,
+            mac: Mac::from_u64(number),
+            place: PortId(0).into(),
+            age,
+            fixed,
+        };
+        // Of 12 addresses each worker has put out two others; one that is given counts for itself.
+        let part = |numbers: std::ops::Range<u64>, age| FdbListing {
+            rows: numbers.map(|number| row(number, age, Fixed::No)).chain([row(99, 0, Fixed::Given)]).collect(),
+            evictions: 2,
+        };
+        for workers in [1, 2, 4] {
+            let parts = (0..workers).map(|worker| if worker % 2 == 0 { part(0..10, 7) } else { part(2..12, 3) }).collect();
+            let all = together(parts, 10);
+            assert_eq!((all.rows.len(), all.evictions), (11, 2), "{workers} workers");
+            let learned = all.rows.iter().filter(|row| row.fixed == Fixed::No);
+            let expected = if workers == 1 { 0..10 } else { 2..12 };
+            assert_eq!(learned.map(|row| row.mac).collect::<BTreeSet<_>>(), expected.map(Mac::from_u64).collect());
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::plan::{self, Step};
-use super::{Bridge, ControlError, Switch};
+use super::{Bridge, ControlError, Port, Switch};
 use crate::attach;
 use crate::config::Layout;
 use api::{BridgeName, BridgeSpec, Origin, PortName, Resource, ResourceKey, check_ipv6_mtu};
@@ -56,7 +56,7 @@ impl Switch {
             }
         }
         let has_device =
-            |name: &PortName| self.inventory.ports.get(name).is_some_and(|port| port.presence.state().has_device());
+            |name: &PortName| self.inventory.find::<Port>(name).is_some_and(|port| port.presence.state().has_device());
         self.ledger.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
             self.ledger.state.forget_overruled(&self.ledger.file);
@@ -86,7 +86,7 @@ impl Switch {
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.
     fn abandon(&mut self, undo: Vec<Step>) {
         let undo = undo.into_iter().filter(|step| match step {
-            Step::Delete(ResourceKey::Port(name)) => self.inventory.ports.get(name).is_some_and(|port| !port.reopened),
+            Step::Delete(ResourceKey::Port(name)) => self.inventory.find::<Port>(name).is_some_and(|port| !port.reopened),
             Step::Delete(ResourceKey::Vxlan(_)) => true,
             _ => false,
         });
@@ -204,7 +204,7 @@ impl Switch {
     fn change_stations(&self, bridge: &BridgeName, new: (u16, &[IpNet]), old: (u16, &[IpNet])) -> Result<(), ControlError> {
         check_ipv6_mtu(bridge, new.1, new.0)?;
         let members =
-            || self.inventory.ports.values().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
+            || self.inventory.all::<Port>().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
             if let Err(error) = attach::reconfigure(spec, spec, new.0, &self.gateways_of(spec, new.1)) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::vxlan::TunnelPort;
-use super::{ControlError, Switch};
+use super::inventory::Vport;
+use super::{ControlError, Port, Switch};
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
 use plane::capture::{self, CapturedPort, Limits, Program, Selection, Stream};
 use plane::datapath::PortId;
@@ -130,11 +130,8 @@ impl Switch {
 
     /// The ports, tunnels and uplinks with these names; all, if there are none.
     fn interfaces(&self, names: &[PortName]) -> Result<Vec<CapturedPort>, ControlError> {
-        let tunnel = |tunnel: &TunnelPort| Some(tunnel_interface(tunnel.live()?.id, &tunnel.spec));
-        let ports = self.inventory.ports.values().map(|port| interface(port.id, &port.spec));
-        let uplinks = self.inventory.uplinks.values().map(|uplink| uplink_interface(uplink.port, &uplink.spec));
-        let all = ports.chain(self.inventory.tunnels.values().filter_map(tunnel)).chain(uplinks);
-        let wanted = names.iter().map(|name| self.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
+        let all = self.inventory.vports().filter_map(captured);
+        let wanted = names.iter().map(|name| self.inventory.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
         Ok(all.filter(|interface| wanted.is_empty() || wanted.contains(&PortId(interface.port))).collect())
     }
 
@@ -148,7 +145,7 @@ impl Switch {
         let bridges = self.inventory.bridges.values();
         let gateways =
             bridges.flat_map(|bridge| bridge.spec.addresses.iter().map(|net| (net.addr(), bridge.spec.name.to_string())));
-        let ports = self.inventory.ports.values();
+        let ports = self.inventory.all::<Port>();
         let stations = ports.flat_map(|port| port.spec.addresses.iter().map(|net| (net.addr(), called(&port.spec.name))));
         let leases = self.leases(None)?.into_iter().map(|lease| (lease.address, called(&lease.name)));
         let names: BTreeMap<IpAddr, String> = gateways.chain(stations).chain(leases).collect();
@@ -177,6 +174,16 @@ fn pump(mut stream: Stream, reader: &mpsc::Sender<Bytes>) {
             return;
         }
     }
+}
+
+/// A port, tunnel or uplink as captures call it, if it has a number.
+fn captured(vport: &Vport) -> Option<CapturedPort> {
+    let id = vport.id()?;
+    Some(match vport {
+        Vport::Port(port) => interface(id, &port.spec),
+        Vport::Tunnel(tunnel) => tunnel_interface(id, &tunnel.spec),
+        Vport::Uplink(uplink) => uplink_interface(id, &uplink.spec),
+    })
 }
 
 fn interface(id: PortId, spec: &PortSpec) -> CapturedPort {

@@ -1,9 +1,14 @@
 //! Resources added, changed and deleted at run time: the same for every kind, but for what is checked.
 
+use super::inventory::Vport;
 use super::plan::{self, Step};
-use super::{ControlError, Switch};
+use super::vxlan::TunnelPort;
+use super::{ControlError, Port, Switch};
 use crate::config::{Change, State};
-use api::{BridgeName, BridgeSpec, ForwardKey, Origin, Patch, PortName, Reply, Resource, ResourceKey, UplinkSpec, VxlanChange};
+use api::{
+    BridgeName, BridgeSpec, ForwardKey, NetworkError, Origin, Patch, PortName, Reply, Resource, ResourceKey, UplinkSpec,
+    VxlanChange,
+};
 
 impl Switch {
     /// Adds a resource that is not there.
@@ -45,24 +50,16 @@ impl Switch {
     }
 
     fn check_new(&self, resource: &Resource) -> Result<(), ControlError> {
+        self.check_free(&resource.key())?;
         let layout = self.inventory.layout();
         match resource {
             Resource::Bridge(spec) if self.inventory.bridges.contains_key(&spec.name) => {
                 return Err(ControlError::BridgeExists(spec.name.clone()));
             }
             Resource::Bridge(spec) => layout.network().check_bridge(spec)?,
-            Resource::Uplink(spec) if self.inventory.uplinks.contains_key(&spec.name) => {
-                return Err(ControlError::UplinkExists(spec.name.clone()));
-            }
             Resource::Uplink(spec) => layout.network().check_uplink(spec)?,
-            Resource::Port(spec) => {
-                if let Some(port) = self.inventory.ports.get(&spec.name) {
-                    return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
-                }
-                layout.network().check_port(spec)?;
-                self.check_no_tunnel(&spec.name)?;
-            }
-            Resource::Vxlan(spec) => self.check_no_tunnel(&spec.name)?,
+            Resource::Port(spec) => layout.network().check_port(spec)?,
+            Resource::Vxlan(_) => {}
             Resource::Forward(spec) => match self.inventory.forwards.get(&spec.key) {
                 Some((old, _)) => return Err(ControlError::ForwardExists(spec.key.clone(), old.to)),
                 None => layout.network().check_forward(spec)?,
@@ -71,10 +68,16 @@ impl Switch {
         Ok(())
     }
 
-    fn check_no_tunnel(&self, name: &PortName) -> Result<(), ControlError> {
-        match self.inventory.tunnels.get(name) {
-            Some(tunnel) => Err(ControlError::VxlanExists(name.clone(), tunnel.spec.bridge.clone())),
-            None => Ok(()),
+    /// Whether the name of a port, tunnel or uplink to be is free, for only one may have it.
+    pub(super) fn check_free(&self, key: &ResourceKey) -> Result<(), ControlError> {
+        let (ResourceKey::Port(name) | ResourceKey::Vxlan(name) | ResourceKey::Uplink(name)) = key else { return Ok(()) };
+        match (key, self.inventory.vport(name)) {
+            (_, None) => Ok(()),
+            (ResourceKey::Uplink(_), Some(Vport::Port(_))) => Err(NetworkError::NameOfPort(name.clone()).into()),
+            (ResourceKey::Port(_), Some(Vport::Uplink(_))) => Err(NetworkError::NameOfUplink(name.clone()).into()),
+            (_, Some(Vport::Port(port))) => Err(ControlError::PortExists(name.clone(), port.spec.bridge.clone())),
+            (_, Some(Vport::Tunnel(tunnel))) => Err(ControlError::VxlanExists(name.clone(), tunnel.spec.bridge.clone())),
+            (_, Some(Vport::Uplink(_))) => Err(ControlError::UplinkExists(name.clone())),
         }
     }
 
@@ -89,12 +92,12 @@ impl Switch {
 
     fn check_unused_bridge(&self, name: &BridgeName) -> Result<(), ControlError> {
         self.check_own_bridge(name)?;
-        let on_it: Vec<_> = self.inventory.ports.values().filter(|port| port.spec.bridge == *name).collect();
+        let on_it: Vec<_> = self.inventory.all::<Port>().filter(|port| port.spec.bridge == *name).collect();
         if let Some(first) = on_it.first() {
             return Err(ControlError::BridgeInUse(name.clone(), on_it.len(), first.spec.name.clone()));
         }
         self.check_unforwarded(name)?;
-        match self.inventory.tunnels.values().find(|tunnel| tunnel.spec.bridge == *name) {
+        match self.inventory.all::<TunnelPort>().find(|tunnel| tunnel.spec.bridge == *name) {
             Some(tunnel) => Err(ControlError::BridgeTunnelled(name.clone(), tunnel.spec.name.clone())),
             None => Ok(()),
         }

@@ -29,8 +29,11 @@ impl Switch {
             let made = std::mem::take(&mut self.ledger.state.made);
             self.ledger.state = State { made, ..before };
         }
-        // What was removed on the way, or not made, is written down too.
-        if is_kept && let Err(error) = self.ledger.save() {
+        // What was removed on the way, or not made, is written down too, if the next start would be misled.
+        if is_kept
+            && !self.ledger.state_file.suffices(&self.ledger.state)
+            && let Err(error) = self.ledger.save()
+        {
             tracing::warn!("{error}");
         }
         done.map(|_| Reply::Done(Vec::new()))

@@ -50,7 +50,7 @@ fn is_same(one: &AddressConflict, other: &AddressConflict) -> bool {
 
 impl Switch {
     pub(super) fn tell_of_conflict(&mut self, bridge: &BridgeName, conflict: &AddressConflict) {
-        let name = |id: PortId| self.inventory.port_ids.get(id.0).map_or("?", PortName::as_str);
+        let name = |id: PortId| self.inventory.name_of(id).map_or("?", PortName::as_str);
         let AddressConflict { address, holder, claimant, .. } = conflict;
         let (mac, port) = (claimant.mac, name(claimant.port));
         let summary = match holder {
@@ -76,7 +76,7 @@ impl Switch {
 
     pub(super) fn address_conflicts_info(&self, bridge: &BridgeName) -> AddressConflictsInfo {
         let Some(seen) = self.symptoms.address_conflicts.get(bridge) else { return AddressConflictsInfo::default() };
-        let name = |id: PortId| self.inventory.port_ids.get(id.0).cloned();
+        let name = |id: PortId| self.inventory.name_of(id).cloned();
         let last = seen.conflicts.last.map(|AddressConflict { vlan, address, holder, claimant }| AddressConflictInfo {
             address,
             vlan,

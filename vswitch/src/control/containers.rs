@@ -38,7 +38,7 @@ impl Switch {
         wanted.0.insert(key.clone(), interface);
         // What is different is made anew: routes, of which a port knows nothing, are set when its device is made.
         let has_device =
-            |port: &PortName| self.inventory.ports.get(port).is_some_and(|port: &Port| port.presence.state().has_device());
+            |port: &PortName| self.inventory.find::<Port>(port).is_some_and(|port: &Port| port.presence.state().has_device());
         let old = old.filter(|old| wanted.0.get(&key) != Some(old) || !has_device(&old.port));
         if old.is_some() {
             self.change(Origin::Container, |state| state.containers.0.remove(&key))?;
@@ -284,7 +284,7 @@ impl Switch {
     pub(super) fn check_container(&self, key: &ContainerKey) -> Result<Reply, ControlError> {
         let unknown = || ContainerRefusal::Unknown(key.clone());
         let interface = self.ledger.state.containers.0.get(key).ok_or_else(unknown)?;
-        let port = self.inventory.ports.get(&interface.port).ok_or_else(unknown)?;
+        let port = self.inventory.find::<Port>(&interface.port).ok_or_else(unknown)?;
         let changed = |what: String| ContainerRefusal::Changed(key.ifname.to_string(), what);
         let state = port.presence.state();
         if *state != PortState::Up {
@@ -366,7 +366,7 @@ impl Switch {
 
     /// Whether a layout leaves every running container its interfaces.
     pub(super) fn check_interfaces(&self, wanted: &Layout) -> Result<(), ControlError> {
-        let ports = self.inventory.ports.iter().filter(|(_, port)| port.origin == Origin::Container);
+        let ports = self.inventory.named::<Port>().filter(|(_, port)| port.origin == Origin::Container);
         let lost = ports.map(|(name, _)| name).find(|name| !wanted.has(&ResourceKey::Port((*name).clone())));
         match lost.and_then(|name| self.ledger.state.containers.of_port(name)) {
             None => Ok(()),

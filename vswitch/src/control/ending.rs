@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::Step;
+use super::vxlan::TunnelPort;
 use super::{Port, Switch};
 use crate::attach::Programs;
 use api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName, ResourceKey};
@@ -16,32 +17,36 @@ impl Switch {
         self.hand_over(&staying);
         let devices: Vec<PortName> = self
             .inventory
-            .ports
-            .values()
+            .all::<Port>()
             .filter(|port| port.spec.kind != PortKind::Link)
             .map(|port| port.spec.name.clone())
             .collect();
         let netns = self.ledger.state.made.netns.clone();
         // Devices that stay forward until the workers end.
-        let going: Vec<ResourceKey> =
-            self.inventory.ports.keys().filter(|name| !staying.contains_key(*name)).cloned().map(ResourceKey::Port).collect();
-        let tunnels: Vec<ResourceKey> = self.inventory.tunnels.keys().cloned().map(ResourceKey::Vxlan).collect();
+        let going: Vec<ResourceKey> = self
+            .inventory
+            .names::<Port>()
+            .filter(|name| !staying.contains_key(*name))
+            .cloned()
+            .map(ResourceKey::Port)
+            .collect();
+        let tunnels: Vec<ResourceKey> = self.inventory.names::<TunnelPort>().cloned().map(ResourceKey::Vxlan).collect();
         for key in going.into_iter().chain(tunnels) {
             if let Err(error) = self.perform(Step::Delete(key)) {
                 tracing::warn!("{error}");
             }
         }
         // An uplink made nothing; its threads end with it.
-        self.inventory.uplinks.clear();
+        self.inventory.clear_uplinks();
         if let Err(error) = self.ledger.save() {
             tracing::warn!("{error}");
         }
         let devices = devices.into_iter().map(|name| {
-            let (left, why) = (self.inventory.ports.contains_key(&name), staying.get(&name).cloned());
+            let (left, why) = (self.inventory.has::<Port>(&name), staying.get(&name).cloned());
             (left, MadeThing { what: MadeKind::Port, name: name.to_string(), why })
         });
         let netns = netns.into_iter().map(|name| {
-            let why = self.inventory.ports.values().find(|port| port.spec.netns == Some(Netns::Name(name.clone())));
+            let why = self.inventory.all::<Port>().find(|port| port.spec.netns == Some(Netns::Name(name.clone())));
             let why = why.and_then(|port| staying.get(&port.spec.name)).cloned();
             (self.ledger.state.made.netns.contains(&name), MadeThing { what: MadeKind::Netns, name, why })
         });
@@ -64,6 +69,6 @@ impl Switch {
             (Ok(programs), Some(netns)) => programs.in_netns(netns).map(|who| format!("{who} in its namespace")),
             (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {error}")),
         };
-        self.inventory.ports.iter().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
+        self.inventory.named::<Port>().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
     }
 }

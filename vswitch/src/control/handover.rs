@@ -57,7 +57,7 @@ impl Switch {
     /// Leaves the queues of TAPs that stay with the service manager, if there is one.
     pub(super) fn hand_over<T>(&self, staying: &BTreeMap<PortName, T>) {
         let is_left = |port: &&Port| port.spec.kind == PortKind::Tap && staying.contains_key(&port.spec.name);
-        for port in self.inventory.ports.values().filter(is_left) {
+        for port in self.inventory.all::<Port>().filter(is_left) {
             let duplicate = |worker: &plane::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
             let queues: Vec<OwnedFd> = self.plane.workers.iter().filter_map(duplicate).collect();
             if queues.is_empty() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::services::LeaseChange as Lease;
-use super::{ControlError, Switch};
+use super::{ControlError, Switch, Uplink};
 use crate::services::client::Event;
 use api::{NetworkError, PortName};
 
@@ -13,7 +13,7 @@ impl Switch {
     /// Takes note of what DHCP said about the address of an uplink.
     pub(super) fn change_lease(&mut self, (name, event): Lease) {
         // What a client said that has ended meanwhile counts no more.
-        if !self.inventory.uplinks.get(&name).is_some_and(|uplink| uplink.spec.is_by_dhcp()) {
+        if !self.inventory.find::<Uplink>(&name).is_some_and(|uplink| uplink.spec.is_by_dhcp()) {
             return;
         }
         let lease = match event {
@@ -40,7 +40,7 @@ impl Switch {
                 None
             }
         };
-        if let Some(uplink) = self.inventory.uplinks.get_mut(&name) {
+        if let Some(uplink) = self.inventory.find_mut::<Uplink>(&name) {
             uplink.lease = lease;
         }
         if let Err(error) = self.refresh_uplink(&name) {
@@ -52,7 +52,7 @@ impl Switch {
     fn owner_of(&self, net: IpNet, name: &PortName) -> Option<(String, IpNet)> {
         let bridges = self.inventory.bridges.values();
         let bridges = bridges.map(|bridge| (format!("bridge \"{}\"", bridge.spec.name), bridge.spec.addresses.clone()));
-        let uplinks = self.inventory.uplinks.values().filter(|uplink| uplink.spec.name != *name);
+        let uplinks = self.inventory.all::<Uplink>().filter(|uplink| uplink.spec.name != *name);
         let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.addresses()));
         bridges.chain(uplinks).find_map(|(owner, nets)| Some((owner, *nets.iter().find(|own| overlap(own, &net))?)))
     }
@@ -60,7 +60,7 @@ impl Switch {
     /// Whether subnets are apart from those that DHCP gave to uplinks, which no specification tells; `name` is their own.
     pub(super) fn check_leases(&self, name: &str, who: &str, nets: &[IpNet]) -> Result<(), ControlError> {
         for uplink in
-            self.inventory.uplinks.values().filter(|uplink| uplink.lease.is_some() && uplink.spec.name.as_str() != name)
+            self.inventory.all::<Uplink>().filter(|uplink| uplink.lease.is_some() && uplink.spec.name.as_str() != name)
         {
             let leased = uplink.addresses();
             let both = nets.iter().flat_map(|net| leased.iter().map(move |other| (*net, *other)));

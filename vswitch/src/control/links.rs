@@ -10,9 +10,10 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
+use super::inventory::Vport;
 use super::presence::{Presence, line};
 use super::uplink::bridge_settings;
-use super::{ControlError, Port, Switch};
+use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, End, Heard, Identity, News};
 use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
 use plane::datapath::{PortId, PortSettings};
@@ -46,15 +47,12 @@ impl Switch {
     fn hear(&mut self, news: &News) -> bool {
         let own = self.watch.as_ref().and_then(attach::Watch::own);
         let mut lost = Vec::new();
-        for (name, port) in &mut self.inventory.ports {
-            let moving = port.spec.is_handed_over().then_some((name, own));
-            if port.presence.hear(news, moving) {
-                lost.push(name.clone());
-            }
-        }
-        for (name, uplink) in &mut self.inventory.uplinks {
-            if uplink.presence.hear(news, None) {
-                lost.push(name.clone());
+        for vport in self.inventory.vports_mut() {
+            let name = vport.name().clone();
+            let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
+            let moving = moves.then_some((&name, own));
+            if vport.presence_mut().is_some_and(|presence| presence.hear(news, moving)) {
+                lost.push(name);
             }
         }
         lost.retain(|name| !self.is_there_again(name, news));
@@ -66,7 +64,7 @@ impl Switch {
     /// back, may get the number of the one before, and its device the same index. The kernel tells late what ended with the one before
     /// (`cleanup_net`).
     fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
-        let Some(port) = self.inventory.ports.get_mut(name) else { return false };
+        let Some(port) = self.inventory.find_mut::<Port>(name) else { return false };
         let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
         let is_it = |news: &News| (news.end.namespace, news.end.index) == (gone.end.namespace, gone.end.index);
         let Some(news) = found.into_iter().find(is_it) else { return false };
@@ -76,15 +74,15 @@ impl Switch {
 
     /// The names of the interfaces that are to be taken, of links and uplinks, and are not there.
     fn missing(&self) -> impl Iterator<Item = &str> {
-        let ports = self.inventory.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
-        let uplinks = self.inventory.uplinks.values().filter(|uplink| !uplink.presence.state.has_device());
+        let ports = self.inventory.all::<Port>().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
+        let uplinks = self.inventory.all::<Uplink>().filter(|uplink| !uplink.presence.state.has_device());
         ports.chain(uplinks.filter_map(|uplink| Some(uplink.spec.device()?.as_str())))
     }
 
     /// Asks about every link, where the kernel could not tell what became of them.
     pub(super) fn look_at_links(&mut self) {
         let (mut looks, mut looked) = (HashMap::new(), HashSet::new());
-        let ports = self.inventory.ports.values().filter(|port| port.presence.state.has_device());
+        let ports = self.inventory.all::<Port>().filter(|port| port.presence.state.has_device());
         let places: HashSet<_> = ports.map(|port| port.spec.netns.clone()).chain([None]).collect();
         for place in places {
             // What was known of a namespace that cannot be entered stays.
@@ -93,8 +91,7 @@ impl Switch {
             looks.extend(found.into_iter().map(|news| ((namespace, news.end.index), news)));
         }
         let known: Vec<End> = {
-            let ports = self.inventory.ports.values().map(|port| &port.presence);
-            let all = ports.chain(self.inventory.uplinks.values().map(|uplink| &uplink.presence));
+            let all = self.inventory.vports().filter_map(Vport::presence);
             all.flat_map(|presence| presence.station.iter().chain(&presence.near)).copied().collect()
         };
         let is_gone = |end: &&End| looked.contains(&end.namespace) && !looks.contains_key(&(end.namespace, end.index));
@@ -109,7 +106,7 @@ impl Switch {
     /// Takes note of a worker's device that reads as gone, if it is not another one by now.
     pub(super) fn note_gone(&mut self, id: PortId) {
         let is_open = |worker: &Handle| worker.ask(|reply| Command::IsOpen(id, reply)).unwrap_or(true);
-        if let Some(name) = self.inventory.port_ids.get(id.0).cloned()
+        if let Some(name) = self.inventory.name_of(id).cloned()
             && !self.plane.workers.iter().all(is_open)
         {
             self.lose_device(&name);
@@ -120,18 +117,15 @@ impl Switch {
 
     /// Takes note that the device of a port or uplink is gone, mostly with its namespace.
     fn lose_device(&mut self, name: &PortName) {
-        let namespace_gone = self.inventory.ports.get(name).is_some_and(is_namespace_gone);
+        let namespace_gone = self.inventory.find::<Port>(name).is_some_and(is_namespace_gone);
         let state = if namespace_gone { PortState::NamespaceGone } else { PortState::DeviceGone };
         self.lose(name, state);
     }
 
     /// Closes what is open for a port or uplink.
     fn lose(&mut self, name: &PortName, state: PortState) {
-        let (id, presence) = match (self.inventory.ports.get_mut(name), self.inventory.uplinks.get_mut(name)) {
-            (Some(port), _) => (port.id, &mut port.presence),
-            (None, Some(uplink)) => (uplink.port, &mut uplink.presence),
-            (None, None) => return,
-        };
+        let Some(vport) = self.inventory.vport_mut(name) else { return };
+        let Some((id, presence)) = vport.id().zip(vport.presence_mut()) else { return };
         if presence.state.has_device() || state == PortState::NamespaceGone {
             presence.lose(state);
         }
@@ -145,7 +139,7 @@ impl Switch {
     /// control loop calls it at every `ROLL_CALL`.
     pub(super) fn follow_namespaces(&mut self) {
         let had_one = |state: &PortState| state.has_device() || *state == PortState::DeviceGone;
-        let gone = self.inventory.ports.iter().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
+        let gone = self.inventory.named::<Port>().filter(|(_, port)| had_one(port.presence.state()) && is_namespace_gone(port));
         let gone: Vec<PortName> = gone.map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.abandon_ghost(name);
@@ -159,7 +153,7 @@ impl Switch {
 
     /// Lets go of a device in a namespace that cannot be reached by its name any more, where programs may still hold it.
     fn abandon_ghost(&mut self, name: &PortName) {
-        let Some(port) = self.inventory.ports.get(name) else { return };
+        let Some(port) = self.inventory.find::<Port>(name) else { return };
         let (id, spec) = (port.id, port.spec.clone());
         let duplicate = |worker: &Handle| worker.ask(|reply| Command::Duplicate(id, reply)).ok()?;
         let queue = self.plane.workers.first().and_then(duplicate);
@@ -182,7 +176,7 @@ impl Switch {
         let unknown = |port: &&mut Port| {
             port.spec.is_handed_over() && port.presence.sandbox.is_none() && port.presence.state.has_device()
         };
-        for port in self.inventory.ports.values_mut().filter(unknown) {
+        for port in self.inventory.all_mut::<Port>().filter(unknown) {
             let Some(sandbox) = port.spec.netns.as_ref().and_then(|netns| watch.number_of(netns)) else { continue };
             port.presence.sandbox = Some(sandbox);
             // It may have come there before.
@@ -217,7 +211,7 @@ impl Switch {
 
     /// Sets again what the switch had set on stations' devices and they have lost. Returns what could not be set, one sentence each.
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
-        let up = self.inventory.ports.values().filter(|port| port.presence.state().has_device());
+        let up = self.inventory.all::<Port>().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {
             let gateways = self.gateways_of(&port.spec, &self.inventory.bridges.get(&port.spec.bridge)?.spec.addresses);
             let error = attach::restore(&port.spec, &gateways).err()?;
@@ -229,13 +223,13 @@ impl Switch {
     /// Takes interfaces again that were gone and have come back: those of links and of uplinks.
     pub(super) fn retake(&mut self) {
         let lost: Vec<PortName> =
-            self.inventory.ports.values().filter(|port| is_missing(port)).map(|port| port.spec.name.clone()).collect();
+            self.inventory.all::<Port>().filter(|port| is_missing(port)).map(|port| port.spec.name.clone()).collect();
         for name in lost {
             // What is not there yet is tried again later.
             let _ = self.reopen_port(&name);
         }
-        let is_link = |uplink: &&super::Uplink| matches!(uplink.spec.kind, UplinkKind::Link { .. });
-        let lost = self.inventory.uplinks.values().filter(is_link).filter(|uplink| !uplink.presence.state.has_device());
+        let is_link = |uplink: &&Uplink| matches!(uplink.spec.kind, UplinkKind::Link { .. });
+        let lost = self.inventory.all::<Uplink>().filter(is_link).filter(|uplink| !uplink.presence.state.has_device());
         let lost: Vec<PortName> = lost.map(|uplink| uplink.spec.name.clone()).collect();
         for name in lost {
             let _ = self.reopen_uplink(&name);
@@ -245,7 +239,7 @@ impl Switch {
     /// As [`Self::retake`], for one port, because the user asked for it; if it cannot be, the port says why.
     pub(super) fn try_port(&mut self, name: &PortName) -> Result<(), ControlError> {
         self.reopen_port(name).inspect_err(|error| {
-            if let Some(port) = self.inventory.ports.get_mut(name) {
+            if let Some(port) = self.inventory.find_mut::<Port>(name) {
                 port.presence = Presence::unusable(error);
             }
         })
@@ -254,7 +248,7 @@ impl Switch {
     /// As [`Self::try_port`].
     pub(super) fn try_uplink(&mut self, name: &PortName) -> Result<(), ControlError> {
         self.reopen_uplink(name).inspect_err(|error| {
-            if let Some(uplink) = self.inventory.uplinks.get_mut(name) {
+            if let Some(uplink) = self.inventory.find_mut::<Uplink>(name) {
                 uplink.presence = Presence::unusable(error);
             }
         })
@@ -266,7 +260,7 @@ impl Switch {
         let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
         let port = self.attach(id, spec, origin)?;
         tracing::info!(port = %name, "its interface is back");
-        self.inventory.ports.insert(name.clone(), port);
+        self.inventory.put(port);
         self.tell_services();
         Ok(())
     }
@@ -281,7 +275,7 @@ impl Switch {
         let attached = router.ask(|reply| Command::Attach(port, PortSettings::on(bridge), opened.device, reply))?;
         attached.map_err(|error| ControlError::Poll(name.clone(), error))?;
         router.tell(Command::ForgetNeighbors(bridge))?;
-        if let Some(uplink) = self.inventory.uplinks.get_mut(name) {
+        if let Some(uplink) = self.inventory.find_mut::<Uplink>(name) {
             (uplink.mtu, uplink.features, uplink.presence) = (opened.mtu, opened.features, opened.presence);
         }
         tracing::info!(uplink = %name, "its interface is back");
@@ -291,34 +285,28 @@ impl Switch {
     /// Says in the log what has changed.
     fn tell_states(&mut self) {
         let mut news = Vec::new();
-        for (name, port) in &mut self.inventory.ports {
-            let docker = port.origin == Origin::Docker;
-            let told = port.presence.news();
-            news.extend(told.map(|state| (name.clone(), line(state))));
-            match told {
+        for vport in self.inventory.vports_mut() {
+            let told = vport.presence_mut().and_then(Presence::news).map(|state| (line(state), *state == PortState::Up));
+            let Some((line, is_up)) = told else { continue };
+            match (&*vport, is_up) {
                 // Docker takes its devices from one namespace to another.
-                Some(state) if docker || *state == PortState::Up => tracing::info!(port = %name, "{}", line(state)),
-                Some(state) => tracing::warn!(port = %name, "{}", line(state)),
-                None => {}
+                (Vport::Port(port), up) if up || port.origin == Origin::Docker => {
+                    tracing::info!(port = %port.spec.name, "{line}");
+                }
+                (Vport::Uplink(uplink), true) => tracing::info!(uplink = %uplink.spec.name, "{line}"),
+                (Vport::Uplink(uplink), false) => tracing::warn!(uplink = %uplink.spec.name, "{line}"),
+                (other, _) => tracing::warn!(port = %other.name(), "{line}"),
             }
-        }
-        for (name, uplink) in &mut self.inventory.uplinks {
-            let told = uplink.presence.news();
-            news.extend(told.map(|state| (name.clone(), line(state))));
-            match told {
-                Some(state @ PortState::Up) => tracing::info!(uplink = %name, "{}", line(state)),
-                Some(state) => tracing::warn!(uplink = %name, "{}", line(state)),
-                None => {}
-            }
+            news.push((vport.name().clone(), line));
         }
         news.into_iter().for_each(|(name, line)| self.note_link(name, line));
     }
 
     /// What a reload says about ports and uplinks that frames cannot pass, one sentence each.
     pub(super) fn state_notes(&self) -> Vec<String> {
-        let ports = self.inventory.ports.values().filter(|port| port.origin != Origin::Docker && !port.spec.policy.down);
+        let ports = self.inventory.all::<Port>().filter(|port| port.origin != Origin::Docker && !port.spec.policy.down);
         let ports = ports.map(|port| (format!("port \"{}\"", port.spec.name), port.presence.state()));
-        let uplinks = self.inventory.uplinks.values();
+        let uplinks = self.inventory.all::<Uplink>();
         let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.presence.state()));
         let mut out = ports.chain(uplinks).filter(|(_, state)| **state != PortState::Up);
         let mut notes: Vec<String> = out.by_ref().take(NAMED).map(|(who, state)| note(&who, state)).collect();

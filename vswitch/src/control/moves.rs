@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use packet::Mac;
 
-use super::Switch;
+use super::inventory::VportKind;
+use super::{Port, Switch};
 use api::{BridgeName, EventFacts, EventKind, MacMoveInfo, MacMovesInfo, PortName};
 use plane::datapath::{BridgeId, Hold, MacMove, MacMoves, Place, PortId, Symptoms};
 use plane::worker::Command;
@@ -123,7 +124,7 @@ impl Switch {
     }
 
     fn tell_of_moves(&mut self, bridge: &BridgeName, news: &News) {
-        let port = |id: PortId| self.inventory.port_ids.get(id.0).map_or("?", PortName::as_str);
+        let port = |id: PortId| self.inventory.name_of(id).map_or("?", PortName::as_str);
         match *news {
             News::Moved(MacMove { mac, from, to, .. }) => {
                 tracing::info!(%bridge, "{mac} moved from {} to {}", port(from), port(to));
@@ -147,14 +148,14 @@ impl Switch {
     }
 
     fn has_mac(&self, id: PortId, mac: Mac) -> bool {
-        let port = self.inventory.port_ids.get(id.0).and_then(|name| self.inventory.ports.get(name));
+        let port = self.inventory.by_id(id).and_then(Port::of);
         port.is_some_and(|port| port.mac.or(port.spec.mac) == Some(mac))
     }
 
     pub(super) fn mac_moves_info(&self, bridge: &BridgeName) -> MacMovesInfo {
         let Some(seen) = self.symptoms.mac_moves.get(bridge) else { return MacMovesInfo::default() };
         let last = seen.moves.last.and_then(|MacMove { vlan, mac, from, to }| {
-            let [from, to] = [from, to].map(|id| self.inventory.port_ids.get(id.0).cloned());
+            let [from, to] = [from, to].map(|id| self.inventory.name_of(id).cloned());
             Some(MacMoveInfo {
                 mac,
                 vlan,

@@ -9,7 +9,7 @@ use vxlan::PeerRow;
 
 use super::Switch;
 use super::links::NAMED;
-use super::vxlan::Live;
+use super::vxlan::{Live, TunnelPort};
 use api::{EventFacts, EventKind, PeerInfo, PortName, PortState};
 
 /// For how many seconds a host may be silent while frames are sent to it.
@@ -93,7 +93,7 @@ impl Switch {
     /// it at every `ROLL_CALL`.
     pub(super) fn follow_peers(&mut self) {
         let mut states = Vec::new();
-        for (name, live) in self.inventory.tunnels.iter().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
+        for (name, live) in self.inventory.named::<TunnelPort>().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
             let now = live.shared.second(Instant::now());
             live.sources.errors(|address, error| self.note_peer_error(address, error.raw_os_error()));
             let rows = live.shared.peers.rows().filter(|row| row.configured);
@@ -130,7 +130,7 @@ impl Switch {
 
     /// Sockets are shared, so an error may be about a peer of any tunnel that has it.
     fn note_peer_error(&self, address: IpAddr, error: i32) {
-        for live in self.inventory.tunnels.values().filter_map(super::vxlan::TunnelPort::live) {
+        for live in self.inventory.all::<TunnelPort>().filter_map(TunnelPort::live) {
             if let Some(number) = live.shared.peers.number(address) {
                 live.shared.peers.note_error(number, error, live.shared.second(Instant::now()));
             }

@@ -44,6 +44,11 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
         list.push(Step::Delete(key.clone()));
     }
     for (key, resource, origin) in wanted.iter() {
+        // Bridges let go of an uplink before something else gets its name.
+        if let Some(uplink) = predecessor(key).filter(|uplink| running.has(uplink)) {
+            last.retain(|step| step.key() != uplink);
+            first.push(Step::Delete(uplink));
+        }
         match running.get(key) {
             Some(old) if old == (resource, origin) => {}
             Some(_) if !goes(key, (resource, origin), running) => first.push(Step::Set(resource.clone(), origin)),
@@ -52,6 +57,14 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     }
     first.extend(last);
     first
+}
+
+/// The uplink whose name a port or tunnel has; both cannot be.
+fn predecessor(key: &ResourceKey) -> Option<ResourceKey> {
+    match key {
+        ResourceKey::Port(name) | ResourceKey::Vxlan(name) => Some(ResourceKey::Uplink(name.clone())),
+        ResourceKey::Uplink(_) | ResourceKey::Bridge(_) | ResourceKey::Forward(_) => None,
+    }
 }
 
 /// Whether what runs is removed: it is not wanted, or is a forward, which only goes and comes.
@@ -169,6 +182,24 @@ mod tests {
         assert!(
             matches!(&steps[..], [Step::Delete(a), Step::Add(c, _)] if a.to_string() == "a" && c.key().to_string() == "c"),
             "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn an_uplink_goes_before_a_port_gets_its_name_and_after_its_bridges_let_go_of_it() {
+        let behind = "[[uplink]]\nname = \"wan\"\nkind = \"host\"\n[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\n";
+        let uplink = layout(&format!("{behind}uplink = \"wan\"\n"));
+        let port = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\n[[port]]\nname = \"wan\"\nbridge = \"br0\"\n";
+        let there = steps(&uplink, &layout(port));
+        assert!(
+            matches!(&there[..], [Step::Set(bridge, _), Step::Delete(ResourceKey::Uplink(_)), Step::Add(Resource::Port(_), _)]
+                if bridge.key().to_string() == "br0"),
+            "{there:?}"
+        );
+        let back = steps(&layout(port), &uplink);
+        assert!(
+            matches!(&back[..], [Step::Delete(ResourceKey::Port(_)), Step::Add(Resource::Uplink(_), _), Step::Set(..)]),
+            "{back:?}"
         );
     }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::links;
 use super::plan;
 use super::presence::Presence;
-use super::{ControlError, Port, Switch};
+use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
 use api::{Netns, Origin, PortKind, PortName, PortSpec};
@@ -23,7 +23,7 @@ impl Switch {
         let port = self.attach(id, spec, origin)?;
         self.inventory.port_ids.insert(id.0, name.clone());
         self.plane.captures.add_interface(id, &port.spec);
-        self.inventory.ports.insert(name, port);
+        self.inventory.put(port);
         self.tell_services();
         Ok(())
     }
@@ -34,7 +34,7 @@ impl Switch {
         self.inventory.port_ids.insert(id.0, spec.name.clone());
         let port =
             Port { id, origin, mac: spec.mac, features: Vec::new(), presence: Presence::unusable(error), reopened: true, spec };
-        self.inventory.ports.insert(port.spec.name.clone(), port);
+        self.inventory.put(port);
     }
 
     pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
@@ -62,7 +62,7 @@ impl Switch {
         }
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
-        if let Some(port) = self.inventory.ports.get_mut(&name) {
+        if let Some(port) = self.inventory.find_mut::<Port>(&name) {
             (port.spec, port.origin, port.mac) = (spec, origin, mac);
         }
         self.tell_services();
@@ -90,7 +90,7 @@ impl Switch {
         let bridge = self.inventory.bridge(&port.spec.bridge)?.id;
         let addresses: Vec<IpAddr> = port.spec.addresses.iter().map(IpNet::addr).collect();
         self.drop_port(name)?;
-        for host in self.inventory.uplinks.values().filter_map(|uplink| uplink.host.as_ref()) {
+        for host in self.inventory.all::<Uplink>().filter_map(|uplink| uplink.host.as_ref()) {
             // With its thread, its sessions have ended.
             let _ = host.forget(&addresses);
         }
@@ -107,7 +107,7 @@ impl Switch {
             worker.ask(|reply| Command::Detach(id, reply))?;
         }
         self.plane.captures.remove_interface(id);
-        self.inventory.ports.remove(name);
+        self.inventory.remove(name);
         self.inventory.port_ids.remove(id.0);
         if let Err(error) = attach::detach(&spec) {
             tracing::warn!(port = %name, "its device could not be removed: {error}");
@@ -224,7 +224,7 @@ impl Switch {
     /// Removes the namespace if this switch made it and no port is left in it.
     fn remove_idle_netns(&mut self, netns: Option<&Netns>) {
         let Some(Netns::Name(name)) = netns else { return };
-        let in_use = self.inventory.ports.values().any(|port| port.spec.netns.as_ref() == netns);
+        let in_use = self.inventory.all::<Port>().any(|port| port.spec.netns.as_ref() == netns);
         if !in_use && self.ledger.state.made.netns.contains(name) {
             self.remove_netns(name);
         }
@@ -241,7 +241,7 @@ impl Switch {
 
     fn check_place(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let taken = |port: &&Port| port.spec.name != spec.name && plan::place(&port.spec) == plan::place(spec);
-        match self.inventory.ports.values().find(taken) {
+        match self.inventory.all::<Port>().find(taken) {
             None => Ok(()),
             Some(port) => Err(ControlError::PlaceTaken {
                 port: port.spec.name.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bridge, ControlError, Switch};
+use super::{Bridge, ControlError, Switch, Uplink};
 use crate::services::{Input, Lease, Listing};
 use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
 use plane::datapath::{BridgeId, NeighborRow};
@@ -49,16 +49,16 @@ impl Switch {
     pub(super) fn neighbors(&self, name: Option<&PortName>) -> Result<Vec<NeighborInfo>, ControlError> {
         let gateways = self.inventory.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
         let gateways = gateways.map(|bridge| (bridge.spec.name.to_string(), bridge.id));
-        let uplinks = self.inventory.uplinks.values().map(|uplink| (uplink.spec.name.to_string(), uplink.bridge));
+        let uplinks = self.inventory.all::<Uplink>().map(|uplink| (uplink.spec.name.to_string(), uplink.bridge));
         let all: Vec<(String, BridgeId)> = gateways.chain(uplinks).collect();
         let is_bridge = |name: &PortName| self.inventory.bridges.keys().any(|bridge| bridge.as_str() == name.as_str());
-        if let Some(name) = name.filter(|name| !is_bridge(name) && !self.inventory.uplinks.contains_key(*name)) {
+        if let Some(name) = name.filter(|name| !is_bridge(name) && !self.inventory.has::<Uplink>(name)) {
             let names = self
                 .inventory
                 .bridges
                 .keys()
                 .map(ToString::to_string)
-                .chain(self.inventory.uplinks.keys().map(ToString::to_string));
+                .chain(self.inventory.names::<Uplink>().map(ToString::to_string));
             return Err(ControlError::NoInterface(name.clone(), names.collect()));
         }
         let mut infos = Vec::new();

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
-use super::{Bridge, Port, Switch};
+use super::{Bridge, Port, Switch, Uplink};
 use crate::services::{self, Input, LeasedUplink, Link, Member, Output, Services, Station};
 use api::{BridgeName, Origin, PortName};
 use plane::datapath::{BridgeId, Punt, Tickets};
@@ -77,8 +77,8 @@ impl Drop for ServicesThread {
 impl Switch {
     /// Passes a frame for a gateway on to the services.
     pub(super) fn serve(&self, punt: Punt) {
-        let Some(port) = self.inventory.port_ids.get(punt.port.0).cloned() else { return };
-        if self.inventory.uplinks.contains_key(&port) {
+        let Some(port) = self.inventory.name_of(punt.port).cloned() else { return };
+        if self.inventory.has::<Uplink>(&port) {
             return self.services.offer(Input::Uplink(port, punt.frame, punt.ticket));
         }
         let bridge = self.inventory.bridges.iter().find(|(_, bridge)| bridge.id == punt.bridge).map(|(name, _)| name.clone());
@@ -95,9 +95,9 @@ impl Switch {
                 self.emit(self.inventory.bridges.get(&answer.bridge).map(|bridge| bridge.id), answer.vlan, answer.frame);
             }
             Output::Uplink(name, frame) => {
-                self.emit(self.inventory.uplinks.get(&name).map(|uplink| uplink.bridge), None, frame)
+                self.emit(self.inventory.find::<Uplink>(&name).map(|uplink| uplink.bridge), None, frame)
             }
-            Output::Changed(name, event) if self.inventory.uplinks.contains_key(&name) => self.change_lease((name, event)),
+            Output::Changed(name, event) if self.inventory.has::<Uplink>(&name) => self.change_lease((name, event)),
             Output::Changed(name, event) => self.note_lan(&name, event),
             Output::Leases(news) => self.note_leases(news),
             Output::Usage(usage) => self.note_usage(usage),
@@ -127,7 +127,7 @@ impl Switch {
             members: self.members(&bridge.spec.name),
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
-        let by_dhcp = self.inventory.uplinks.values().filter(|uplink| uplink.spec.is_by_dhcp());
+        let by_dhcp = self.inventory.all::<Uplink>().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| LeasedUplink { name: uplink.spec.name.clone(), mac: uplink.mac });
         let uplinks = uplinks.collect();
         self.services.set(links, uplinks);
@@ -153,6 +153,6 @@ impl Switch {
             let names = interface.map(|(_, interface)| interface.names.clone()).unwrap_or_default();
             Member { port: port.spec.name.clone(), names, mac: port.mac.or(port.spec.mac), addresses }
         };
-        self.inventory.ports.values().filter(|port| port.spec.bridge == *bridge).map(member).collect()
+        self.inventory.all::<Port>().filter(|port| port.spec.bridge == *bridge).map(member).collect()
     }
 }

@@ -124,7 +124,7 @@ impl Switch {
         let name = uplink.spec.name.clone();
         self.inventory.bridge_ids.insert(uplink.bridge.0, ());
         self.inventory.port_ids.insert(uplink.port.0, name.clone());
-        self.inventory.uplinks.insert(name.clone(), uplink);
+        self.inventory.put(uplink);
         // Bridges may have known it by another number.
         let told = self.refresh_uplink(&name).and_then(|()| self.refresh_gateways());
         self.follow_bridges();
@@ -145,7 +145,7 @@ impl Switch {
         }
         self.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
-            if let Some(uplink) = self.inventory.uplinks.get_mut(&name) {
+            if let Some(uplink) = self.inventory.find_mut::<Uplink>(&name) {
                 // A DHCP client that goes on says nothing until something changes.
                 uplink.lease = uplink.lease.take().filter(|_| spec.is_by_dhcp());
                 (uplink.spec, uplink.origin) = (spec, origin);
@@ -174,14 +174,14 @@ impl Switch {
         self.inventory.bridge_ids.remove(bridge.0);
         self.plane.captures.remove_interface(port);
         self.inventory.port_ids.remove(port.0);
-        self.inventory.uplinks.remove(name);
+        self.inventory.remove(name);
         self.tell_services();
         Ok(())
     }
 
     /// Tells the uplinks by the host's sockets which gateways lead to them, and what the links of their stations take.
     pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
-        for (name, uplink) in &self.inventory.uplinks {
+        for (name, uplink) in self.inventory.named::<Uplink>() {
             if let Some(host) = &uplink.host {
                 let behind = self.inventory.bridges.values().filter(|bridge| bridge.spec.uplink.as_ref() == Some(name));
                 let gateways = behind.flat_map(|bridge| {
@@ -199,7 +199,7 @@ impl Switch {
     pub(super) fn follow_bridges(&self) {
         let isolates = |uplink: &Uplink| uplink.spec.kind == UplinkKind::Host { isolate_bridges: true };
         let hosts: Vec<_> =
-            self.inventory.uplinks.values().filter_map(|uplink| Some((uplink.host.as_ref()?, isolates(uplink)))).collect();
+            self.inventory.all::<Uplink>().filter_map(|uplink| Some((uplink.host.as_ref()?, isolates(uplink)))).collect();
         if hosts.is_empty() {
             return;
         }
@@ -217,7 +217,7 @@ impl Switch {
 
     /// Tells the router again what every uplink is, as after a change of `[nat]`.
     pub(super) fn refresh_uplinks(&mut self) -> Result<(), ControlError> {
-        let names: Vec<PortName> = self.inventory.uplinks.keys().cloned().collect();
+        let names: Vec<PortName> = self.inventory.names::<Uplink>().cloned().collect();
         names.iter().try_for_each(|name| self.refresh_uplink(name))
     }
 
@@ -314,7 +314,7 @@ impl Switch {
     }
 
     pub(super) fn uplink_infos(&self) -> Result<Vec<UplinkInfo>, ControlError> {
-        self.inventory.uplinks.values().map(|uplink| self.uplink_info(uplink)).collect()
+        self.inventory.all::<Uplink>().map(|uplink| self.uplink_info(uplink)).collect()
     }
 
     fn uplink_info(&self, uplink: &Uplink) -> Result<UplinkInfo, ControlError> {
@@ -352,7 +352,7 @@ impl Switch {
     pub(super) fn sessions(&self, name: Option<&PortName>) -> Result<Vec<SessionInfo>, ControlError> {
         let uplinks = match name {
             Some(name) => vec![self.inventory.uplink(name)?],
-            None => self.inventory.uplinks.values().collect(),
+            None => self.inventory.all::<Uplink>().collect(),
         };
         let mut sessions = Vec::new();
         for uplink in uplinks {

@@ -104,14 +104,14 @@ impl Switch {
 
     /// Writes down what became of the state of a port or uplink.
     pub(super) fn note_link(&mut self, port: PortName, line: String) {
-        let bridge = self.inventory.ports.get(&port).map(|port| port.spec.bridge.clone());
+        let bridge = self.inventory.find::<Port>(&port).map(|port| port.spec.bridge.clone());
         self.views.events.record(EventKind::Link, EventFacts { bridge, port: Some(port), ..EventFacts::new(line) });
     }
 
     /// Writes down what became of addresses of a bridge.
     pub(super) fn note_macs(&mut self, id: BridgeId, changes: &MacChanges) {
         let Some((bridge, _)) = self.inventory.bridges.iter().find(|(_, bridge)| bridge.id == id) else { return };
-        let name = |id: PortId| self.inventory.port_ids.get(id.0).cloned();
+        let name = |id: PortId| self.inventory.name_of(id).cloned();
         for MacNews { vlan, mac, port, change } in &changes.first {
             let port = name(*port);
             let place = port.as_ref().map_or("?", PortName::as_str);
@@ -202,10 +202,11 @@ impl Switch {
     /// Says what the switch is now, for those who look.
     pub(super) fn show_to_viewers(&self) {
         let places = self.docker_places();
-        let ports = self.inventory.ports.values().map(|port| (port.id, live_port(port, places.get(&port.spec.name))));
-        let uplinks = self.inventory.uplinks.values();
+        let ports = self.inventory.all::<Port>().map(|port| (port.id, live_port(port, places.get(&port.spec.name))));
+        let uplinks = self.inventory.all::<Uplink>();
         let uplink_ports = uplinks.clone().map(|uplink| (uplink.port, uplink_port(uplink)));
-        let (live, idle): (Vec<_>, Vec<_>) = self.inventory.tunnels.values().map(tunnel_port).partition(|(id, _)| id.is_some());
+        let (live, idle): (Vec<_>, Vec<_>) =
+            self.inventory.all::<TunnelPort>().map(tunnel_port).partition(|(id, _)| id.is_some());
         let tunnels = live.into_iter().filter_map(|(id, row)| Some((id?, row)));
         self.views.board.publish(Directory {
             captures: self.plane.captures.count(),
@@ -213,7 +214,7 @@ impl Switch {
             ports: ports.chain(uplink_ports).chain(tunnels).collect(),
             idle: idle.into_iter().map(|(_, row)| row).collect(),
             uplinks: uplinks.map(|uplink| self.live_uplink(uplink)).collect(),
-            tunnels: self.inventory.tunnels.values().filter_map(live_tunnel).collect(),
+            tunnels: self.inventory.all::<TunnelPort>().filter_map(live_tunnel).collect(),
             events: self.views.events.counts(),
         });
     }

@@ -8,12 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::inventory::{Vport, VportKind};
 use super::plan;
 use super::sockets::{Ear, Open};
 use super::{ControlError, Switch};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
-use api::{BridgeName, FrameRate, Origin, PortName, PortPolicy, PortState, Reach, VxlanInfo, VxlanSpec};
+use api::{BridgeName, FrameRate, Origin, PortName, PortPolicy, PortState, Reach, ResourceKey, VxlanInfo, VxlanSpec};
 use plane::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
 use plane::device::{Sources, Tunnel, UnderlayDrop};
 use plane::worker::Command;
@@ -63,7 +64,7 @@ impl Switch {
         let (name, bridge) = (spec.name.clone(), spec.bridge.clone());
         let before = self.inventory.port_mtu(&bridge)?;
         let run = Run::Up(self.open_vxlan(&spec)?);
-        self.inventory.tunnels.insert(name.clone(), TunnelPort { spec, origin, run });
+        self.inventory.put(TunnelPort { spec, origin, run });
         if let Err(error) = self.fit_mtu(&bridge, before) {
             // Without the tunnel the devices are as they were.
             self.close_vxlan(&name);
@@ -75,7 +76,7 @@ impl Switch {
     /// A tunnel that could not be opened, which a reload tries again.
     pub(super) fn add_vxlan_down(&mut self, spec: VxlanSpec, origin: Origin, error: &ControlError) {
         let run = Run::Down(error.to_string());
-        self.inventory.tunnels.insert(spec.name.clone(), TunnelPort { spec, origin, run });
+        self.inventory.put(TunnelPort { spec, origin, run });
     }
 
     pub(super) fn change_vxlan(&mut self, spec: VxlanSpec, origin: Origin) -> Result<(), ControlError> {
@@ -92,7 +93,8 @@ impl Switch {
         let before: Vec<_> = places.iter().map(|bridge| self.inventory.port_mtu(bridge)).collect::<Result<_, _>>()?;
         shared.set_mtu(inner_mtu(&spec, &underlay));
         self.set_tunnel(id, &shared, &spec)?;
-        if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) = self.inventory.tunnels.get_mut(&name)
+        if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) =
+            self.inventory.find_mut::<TunnelPort>(&name)
         {
             (*kept, *kept_origin, live.underlay) = (spec, origin, underlay);
         }
@@ -112,9 +114,9 @@ impl Switch {
             let now = underlay::survey(&tunnel.spec).ok().filter(|now| now.mtu != live.underlay.mtu)?;
             Some((name.clone(), now.mtu))
         };
-        let moved: Vec<_> = self.inventory.tunnels.iter().filter_map(moved).collect();
+        let moved: Vec<_> = self.inventory.named::<TunnelPort>().filter_map(moved).collect();
         for (name, mtu) in moved {
-            let Some(tunnel) = self.inventory.tunnels.get(&name) else { continue };
+            let Some(tunnel) = self.inventory.find::<TunnelPort>(&name) else { continue };
             let (spec, origin) = (tunnel.spec.clone(), tunnel.origin);
             match self.change_vxlan(spec, origin) {
                 Ok(()) => tracing::info!(vxlan = %name, "the underlay's MTU is {mtu} now"),
@@ -147,11 +149,11 @@ impl Switch {
                 )
             })
         };
-        self.inventory.tunnels.values().filter_map(note).collect()
+        self.inventory.all::<TunnelPort>().filter_map(note).collect()
     }
 
     pub(super) fn note_too_big(&self, id: PortId) {
-        let tunnel = self.inventory.tunnels.values().find(|tunnel| tunnel.live().is_some_and(|live| live.id == id));
+        let tunnel = self.inventory.by_id(id).and_then(TunnelPort::of);
         if let Some((tunnel, live)) = tunnel.and_then(|tunnel| Some((tunnel, tunnel.live()?))) {
             tracing::warn!(
                 vxlan = %tunnel.spec.name,
@@ -165,7 +167,7 @@ impl Switch {
 
     /// Says for how long a bridge remembers addresses.
     pub(super) fn set_tunnels_ageing(&self, bridge: &BridgeName, seconds: u32) {
-        let on_it = self.inventory.tunnels.values().filter(|tunnel| tunnel.spec.bridge == *bridge);
+        let on_it = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.spec.bridge == *bridge);
         on_it.filter_map(TunnelPort::live).for_each(|live| live.shared.set_ageing(seconds));
     }
 
@@ -173,7 +175,7 @@ impl Switch {
         if let Some(name) = bridge {
             self.inventory.bridge(name)?;
         }
-        let on_it = self.inventory.tunnels.values().filter(|tunnel| bridge.is_none_or(|name| tunnel.spec.bridge == *name));
+        let on_it = self.inventory.all::<TunnelPort>().filter(|tunnel| bridge.is_none_or(|name| tunnel.spec.bridge == *name));
         Ok(on_it.map(|tunnel| self.vxlan_info(tunnel)).collect())
     }
 
@@ -201,10 +203,10 @@ impl Switch {
     }
 
     fn check_vxlan(&self, spec: &VxlanSpec) -> Result<(), ControlError> {
-        if let Some(port) = self.inventory.ports.get(&spec.name) {
-            return Err(ControlError::PortExists(spec.name.clone(), port.spec.bridge.clone()));
+        if !self.inventory.has::<TunnelPort>(&spec.name) {
+            self.check_free(&ResourceKey::Vxlan(spec.name.clone()))?;
         }
-        let others = || self.inventory.tunnels.values().map(|tunnel| &tunnel.spec).filter(|other| other.name != spec.name);
+        let others = || self.inventory.all::<TunnelPort>().map(|tunnel| &tunnel.spec).filter(|other| other.name != spec.name);
         match others().find(|other| other.collides_with(spec)) {
             Some(other) => Err(ControlError::VniTaken(spec.name.clone(), spec.vni.number(), spec.port, other.name.clone())),
             None => Ok(()),
@@ -252,7 +254,9 @@ impl Switch {
     }
 
     fn close_vxlan(&mut self, name: &PortName) {
-        if let Some(TunnelPort { spec, run: Run::Up(live), .. }) = self.inventory.tunnels.remove(name) {
+        if let Some(Vport::Tunnel(tunnel)) = self.inventory.remove(name)
+            && let TunnelPort { spec, run: Run::Up(live), .. } = *tunnel
+        {
             self.disconnect(&spec, &live);
         }
     }

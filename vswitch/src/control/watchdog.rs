@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::Switch;
+use super::{Switch, Uplink};
 
 /// When it is to be fed, and what had moved when it last was.
 #[derive(Debug)]
@@ -58,8 +58,7 @@ impl Switch {
             self.plane.workers.iter().enumerate().map(|(number, worker)| (format!("worker {number}"), worker.turns()));
         let hosts = self
             .inventory
-            .uplinks
-            .iter()
+            .named::<Uplink>()
             .filter_map(|(name, uplink)| Some((format!("uplink {name}"), uplink.host.as_ref()?.turns())));
         if watchdog.may_be_fed(now, workers.chain(hosts).collect())
             && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog])
@@ -67,7 +66,7 @@ impl Switch {
             tracing::warn!("systemd could not be told that vswitchd moves: {error}");
         }
         self.plane.workers.iter().for_each(plane::worker::Handle::wake);
-        self.inventory.uplinks.values().filter_map(|uplink| uplink.host.as_ref()).for_each(crate::host::HostUplink::wake);
+        self.inventory.all::<Uplink>().filter_map(|uplink| uplink.host.as_ref()).for_each(crate::host::HostUplink::wake);
     }
 }
 

@@ -107,9 +107,16 @@ impl Reader<'_> {
         }
     }
 
-    /// A tunnel is a port too, so it shares their names; and no two hear the same frames.
-    pub(super) fn check_tunnels(&mut self, ports: &[Entry<PortSpec>], vxlans: &[Entry<VxlanSpec>]) {
-        let mut names: HashMap<_, _> = ports.iter().map(|entry| (&entry.spec.name, entry.place("name"))).collect();
+    /// A tunnel shares the names of ports and uplinks; and no two hear the same frames.
+    pub(super) fn check_tunnels(
+        &mut self,
+        ports: &[Entry<PortSpec>],
+        uplinks: &[Entry<UplinkSpec>],
+        vxlans: &[Entry<VxlanSpec>],
+    ) {
+        let ports = ports.iter().map(|entry| (&entry.spec.name, entry.place("name")));
+        let uplinks = uplinks.iter().map(|entry| (&entry.spec.name, entry.place("name")));
+        let mut names: HashMap<_, _> = ports.chain(uplinks).collect();
         for (index, entry) in vxlans.iter().enumerate() {
             let spec = &entry.spec;
             if let Some(first) = names.insert(&spec.name, entry.place("name")) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::super::{ControlError, Switch};
+use super::super::{ControlError, Port, Switch};
 use crate::attach;
 use crate::docker::message::{self, EndpointReference};
 use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
@@ -88,7 +88,7 @@ impl Switch {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
         let others =
-            self.inventory.ports.values().filter(|port| port.spec.bridge == network.bridge && port.origin != Origin::Docker);
+            self.inventory.all::<Port>().filter(|port| port.spec.bridge == network.bridge && port.origin != Origin::Docker);
         for port in others {
             if let Some(net) = port.spec.addresses.iter().find(|net| endpoint.has(net.addr())) {
                 return Err(DockerError::AddressTaken(net.addr().to_string(), port.spec.name.clone()).into());
@@ -138,7 +138,7 @@ impl Switch {
         self.docker.awaited.insert(id.clone(), Instant::now());
         self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
         // A later switch.toml may have left no room for the network.
-        if self.inventory.ports.contains_key(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
+        if self.inventory.has::<Port>(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
     }
 
     pub(super) fn leave(&mut self, id: &EndpointId) -> Result<Value, ControlError> {

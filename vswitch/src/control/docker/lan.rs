@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::Switch;
+use super::super::{Port, Switch};
 use crate::attach;
 use crate::docker::{self, NetworkId};
 use api::{PortName, PortState};
@@ -46,7 +46,7 @@ impl Switch {
         let docker = &self.ledger.state.docker;
         let names = docker.lans().filter_map(|(id, _)| Some((docker::host_port_name(id)?, docker.addresses_on(id))));
         let is_up =
-            |name: &PortName| self.inventory.ports.get(name).is_some_and(|port| *port.presence.state() == PortState::Up);
+            |name: &PortName| self.inventory.find::<Port>(name).is_some_and(|port| *port.presence.state() == PortState::Up);
         let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
         let is_set = |name: &PortName, containers: &BTreeSet<IpAddr>| {
             let known = self.lans.routes.get(name) == Some(containers);

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{ControlError, Port, Switch};
+use super::{ControlError, Port, Switch, Uplink};
 use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
 use crate::docker::server::Ask;
@@ -125,7 +125,7 @@ impl Switch {
 
     fn request_pool(&mut self, request: &message::RequestPool) -> Result<Value, ControlError> {
         let bridges = self.inventory.bridges.values().flat_map(|bridge| bridge.spec.addresses.clone());
-        let uplinks = self.inventory.uplinks.values().flat_map(super::uplink::Uplink::addresses);
+        let uplinks = self.inventory.all::<Uplink>().flat_map(Uplink::addresses);
         let used: Vec<IpNet> = bridges.chain(uplinks).collect();
         let is_used = |net: &IpNet| used.iter().any(|other| net.contains(&other.network()) || other.contains(&net.network()));
         self.change_pools(|pools| pools.request_pool(request, is_used))
@@ -157,7 +157,7 @@ impl Switch {
 
     /// Whether a layout leaves every running container on its network: a port that goes takes `eth0` out of it for good.
     pub(in crate::control) fn check_containers(&self, wanted: &Layout) -> Result<(), ControlError> {
-        let ports = self.inventory.ports.iter().filter(|(_, port)| port.origin == Origin::Docker);
+        let ports = self.inventory.named::<Port>().filter(|(_, port)| port.origin == Origin::Docker);
         let mut lost =
             ports.filter(|(name, _)| !wanted.has(&ResourceKey::Port((*name).clone()))).map(|(_, port)| &port.spec.bridge);
         let Some(bridge) = lost.next() else { return self.check_interfaces(wanted) };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::{ControlError, Switch};
+use super::super::{ControlError, Port, Switch};
 use crate::docker::{Names, daemon};
 use api::{DockerPlace, PortName, SessionInfo};
 
@@ -52,7 +52,7 @@ impl Switch {
     pub(in crate::control) fn ports_of_container(&self, name: &str) -> Result<Vec<PortName>, ControlError> {
         let mut known = Vec::new();
         let mut ports = Vec::new();
-        for (port, place) in self.docker_places().into_iter().filter(|(port, _)| self.inventory.ports.contains_key(port)) {
+        for (port, place) in self.docker_places().into_iter().filter(|(port, _)| self.inventory.has::<Port>(port)) {
             let Some(container) = place.container else { continue };
             if container == name {
                 ports.push(port);

@@ -9,7 +9,9 @@ use api::{FdbFilter, PortName, Reply, TraceExit, TraceInfo, TraceRequest};
 use plane::datapath::{BridgeId, Fate, Place, PortId};
 use plane::worker::{Command, Foretold};
 
-use super::{ControlError, Switch};
+use super::inventory::{Vport, VportKind};
+use super::vxlan::TunnelPort;
+use super::{ControlError, Switch, Uplink};
 use crate::frame;
 use scene::Scene;
 use tell::Names;
@@ -17,7 +19,7 @@ use tell::Names;
 impl Switch {
     /// What would become of a frame.
     pub(super) fn trace(&self, request: &TraceRequest) -> Result<Reply, ControlError> {
-        let id = self.port_id(&request.port)?;
+        let id = self.inventory.port_id(&request.port)?;
         let bytes = self.scene(&request.port)?.frame(request).map_err(|error| ControlError::Trace(error.to_string()))?;
         let place = Place { port: id, peer: self.some_peer(&request.port) };
         let frame = bytes.clone();
@@ -27,7 +29,7 @@ impl Switch {
     }
 
     fn scene(&self, port: &PortName) -> Result<Scene, ControlError> {
-        let is_uplink = self.inventory.uplinks.contains_key(port);
+        let is_uplink = self.inventory.has::<Uplink>(port);
         let filter = FdbFilter { bridge: None, port: Some(port.clone()), mac: None };
         Ok(Scene {
             ports: self.port_infos(None)?,
@@ -51,8 +53,8 @@ impl Switch {
             .exits
             .iter()
             .map(|exit| {
-                let (name, after) = (Names::port(self, exit.port), frame::read(&exit.bytes));
-                let tunnel = self.inventory.tunnels.values().find(|tunnel| tunnel.spec.name.as_str() == name);
+                let after = frame::read(&exit.bytes);
+                let tunnel = self.inventory.by_id(exit.port).and_then(TunnelPort::of);
                 TraceExit {
                     remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
                     vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
@@ -60,7 +62,7 @@ impl Switch {
                     changes: if exit.frame > 0 { Vec::new() } else { frame::changes(&before, &after) },
                     frame: after,
                     drop_reason: exit.lost.map(|reason| reason.json_name()),
-                    port: self.inventory.port_ids.get(exit.port.0).cloned().unwrap_or_else(|| port.clone()),
+                    port: self.inventory.name_of(exit.port).cloned().unwrap_or_else(|| port.clone()),
                 }
             })
             .collect();
@@ -83,9 +85,8 @@ impl Switch {
 
     /// The bridge of a port, or the uplink itself.
     fn home(&self, port: &PortName) -> String {
-        let of_tunnel = self.inventory.tunnels.get(port).map(|tunnel| tunnel.spec.bridge.to_string());
-        let of_port = || self.inventory.port(port).ok().map(|port| port.spec.bridge.to_string());
-        of_tunnel.or_else(of_port).unwrap_or_else(|| port.to_string())
+        let bridge = self.inventory.vport(port).and_then(Vport::bridge);
+        bridge.map_or_else(|| port.to_string(), ToString::to_string)
     }
 }
 
@@ -94,11 +95,11 @@ const MOST_PEERS: usize = 4096;
 
 impl Names for Switch {
     fn port(&self, id: PortId) -> String {
-        self.inventory.port_ids.get(id.0).map_or_else(|| format!("port {}", id.0), ToString::to_string)
+        self.inventory.name_of(id).map_or_else(|| format!("port {}", id.0), ToString::to_string)
     }
 
     fn bridge(&self, id: BridgeId) -> String {
-        let uplink = self.inventory.uplinks.values().find(|uplink| uplink.bridge == id);
+        let uplink = self.inventory.all::<Uplink>().find(|uplink| uplink.bridge == id);
         let bridge = self.inventory.bridges.values().find(|bridge| bridge.id == id);
         let bridge = bridge.map(|bridge| format!("bridge {}", bridge.spec.name));
         bridge
@@ -107,7 +108,7 @@ impl Names for Switch {
     }
 
     fn peer(&self, id: PortId, peer: u16) -> String {
-        let name = self.inventory.port_ids.get(id.0).filter(|name| self.inventory.tunnels.contains_key(*name));
+        let name = self.inventory.name_of(id).filter(|name| self.inventory.has::<TunnelPort>(name));
         match name.map(|name| self.inventory.remote(name, peer)) {
             Some(Some(remote)) => format!(" to host {remote}"),
             Some(None) => " to all its hosts".to_owned(),

@@ -59,3 +59,23 @@ fn a_change_of_a_port_that_does_not_concern_its_limit_leaves_what_was_used_of_it
         assert!(plane.counters(1).tx_frames >= passed + 7, "another limit begins anew");
     }
 }
+
+#[test]
+fn no_worker_knows_more_addresses_than_the_bridge_may_whatever_workers_they_came_by() {
+    for workers in [1, 2, 4] {
+        let plane = Plane::new(workers, 2);
+        for (number, far) in (0..1000_u32).zip((0..workers).cycle()) {
+            let mut bytes = frame(1, Mac::BROADCAST);
+            bytes[8..12].copy_from_slice(&number.to_be_bytes());
+            while !plane.far[0][far].push(&bytes, Offload::default()) {}
+        }
+        plane.settle(&[0]);
+        for (number, worker) in plane.workers.iter().enumerate() {
+            let table = worker.ask(|reply| Command::Fdb(BridgeId(0), reply)).unwrap();
+            assert_eq!(table.rows.len(), 100, "worker {number} of {workers}");
+            // What another worker learns too fast to be told does not reach this one.
+            let put_out = table.evictions;
+            assert!(put_out <= 900 && (put_out == 900 || workers > 1), "worker {number} of {workers}: {put_out}");
+        }
+    }
+}
