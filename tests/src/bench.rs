@@ -13,6 +13,7 @@ mod chart;
 mod comparison;
 mod contender;
 mod contest;
+mod forwarder;
 mod generator;
 mod latency;
 mod measure;
@@ -28,6 +29,7 @@ mod table;
 
 pub use chart::chart;
 pub use contest::{Contest, compare, main, seconds};
+pub use forwarder::forward;
 pub use places::{hosts, kernel_host, vswitch_host};
 pub use report::Report;
 pub use run::{Interrupted, Options, Run};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::contender::Place;
 use super::generator::{self, Load};
+use crate::measure::iperf3;
 
 /// The mean of as many echoes as there is time for, one after another, in microseconds.
 ///
@@ -33,6 +34,46 @@ pub(crate) fn loaded(place: &Place, seconds: u64) -> [f64; 2] {
         flow.at(LOAD);
         text
     });
+    percentiles(&text)
+}
+
+/// TCP streams beside which is pinged.
+#[derive(Clone, Copy)]
+pub(crate) struct Streams {
+    /// How many at a time.
+    pub(crate) count: usize,
+    /// What controls their rate, as the kernel calls it.
+    pub(crate) control: &'static str,
+}
+
+/// The median and the 99th percentile of the round trips of 100 echoes a second beside TCP streams, in microseconds, and what the streams got
+/// through, in bits a second. `None`: the kernel has no such control.
+///
+/// # Panics
+/// If hardly any echo comes back, or a stream fails.
+pub(crate) fn beside(place: &Place, Streams { count, control }: Streams, seconds: u64) -> Option<([f64; 2], f64)> {
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+    if !known.split_whitespace().any(|name| name == control) {
+        return None;
+    }
+    let (lab, netns) = place.from();
+    Some(std::thread::scope(|scope| {
+        let options = format!("-C {control} -P {count} -t {}", seconds + 1);
+        let streams = scope.spawn(move || iperf3(place.from(), place.to(), place.address, &options));
+        // When they have come to their rates.
+        std::thread::sleep(Duration::from_millis(700));
+        let text = lab.run_in(netns, &format!("ping -n -i 0.01 -w {seconds} {}", place.address)).stdout;
+        let report = streams.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        (percentiles(&text), rate.unwrap_or_else(|| panic!("iperf3 says no rate in {}", report["end"])))
+    }))
+}
+
+/// The median and the 99th percentile of what ping says.
+///
+/// # Panics
+/// If hardly any echo came back.
+fn percentiles(text: &str) -> [f64; 2] {
     let mut times: Vec<f64> = text.lines().filter_map(time).collect();
     assert!(times.len() >= 50, "only {} echoes came back", times.len());
     times.sort_by(f64::total_cmp);

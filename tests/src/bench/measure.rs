@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::contender::Place;
 use super::generator::{self, Load};
+use super::latency::Streams;
 use super::{latency, sessions};
 use crate::measure::iperf3;
 
@@ -107,6 +108,34 @@ pub(crate) static PING_LOADED: Measure =
     measure("ping-loaded", &[less("ping at 280 Mbit/s, p50, us"), less("ping at 280 Mbit/s, p99, us")], |place, seconds| {
         latency::loaded(place, third(seconds)).map(Some).to_vec()
     });
+/// Round trips beside one and four streams that fill the way.
+pub(crate) static LATENCY_LOAD: Measure = Measure {
+    name: "latency-load",
+    metrics: &[
+        less("ping by 1 CUBIC, p50, us"),
+        less("  p99, us"),
+        more("  the stream, Gbit/s"),
+        less("ping by 4 CUBIC, p50, us"),
+        less("  p99, us"),
+        more("  the streams, Gbit/s"),
+    ],
+    rounds: 3,
+    run: |place, seconds| beside(place, "cubic", seconds),
+};
+/// The same where BBR controls the streams, if the kernel has it.
+pub(crate) static LATENCY_LOAD_BBR: Measure = Measure {
+    name: "latency-load-bbr",
+    metrics: &[
+        less("ping by 1 BBR, p50, us"),
+        less("  p99, us"),
+        more("  the stream, Gbit/s"),
+        less("ping by 4 BBR, p50, us"),
+        less("  p99, us"),
+        more("  the streams, Gbit/s"),
+    ],
+    rounds: 3,
+    run: |place, seconds| beside(place, "bbr", seconds),
+};
 /// New sessions through an uplink of kind link or the kernel.
 pub(crate) static SESSIONS: Measure =
     measure("sessions", &[more("new sessions, k/s")], |place, _| new_sessions(place, sessions::MOST));
@@ -132,6 +161,14 @@ fn tcp(place: &Place, options: &str) -> Figures {
     let run = || iperf3(place.from(), place.to(), place.address, options);
     let (report, per_gb) = with_cpu(place, run, |report| sum(report, "bytes") / 1e9);
     vec![Some(sum(&report, "bits_per_second") / 1e9), per_gb]
+}
+
+fn beside(place: &Place, control: &'static str, seconds: u64) -> Figures {
+    let of = |count| match latency::beside(place, Streams { count, control }, third(seconds)) {
+        Some(([median, worst], rate)) => [median, worst, rate / 1e9].map(Some),
+        None => [None; 3],
+    };
+    [of(1), of(4)].concat()
 }
 
 /// What both receivers saw.

@@ -21,7 +21,7 @@ pub(crate) static PATHS: &[Path] = &[
     Path {
         name: "tap",
         title: "TAP to TAP, MTU 1500",
-        contenders: &[&places::VSWITCH_TAP, &places::BRIDGE, &places::OVS_TAP, &places::VDE],
+        contenders: &[&places::VSWITCH_TAP, &places::BRIDGE, &places::OVS_TAP, &places::VDE, &places::BARE],
         measures: &[
             &memory::PER_MAC,
             &measure::TCP,
@@ -36,6 +36,8 @@ pub(crate) static PATHS: &[Path] = &[
             &measure::UDP_1400_FULL,
             &measure::PING,
             &measure::PING_LOADED,
+            &measure::LATENCY_LOAD,
+            &measure::LATENCY_LOAD_BBR,
         ],
     },
     Path {
@@ -49,6 +51,7 @@ pub(crate) static PATHS: &[Path] = &[
             &measure::UDP_64_CLEAN,
             &measure::PING,
             &measure::PING_LOADED,
+            &measure::LATENCY_LOAD,
         ],
     },
     Path {
@@ -65,6 +68,7 @@ pub(crate) static PATHS: &[Path] = &[
             &measure::UDP_64_CLEAN,
             &measure::PING,
             &measure::PING_LOADED,
+            &measure::LATENCY_LOAD,
             &measure::SESSIONS,
         ],
     },
@@ -78,6 +82,7 @@ pub(crate) static PATHS: &[Path] = &[
             &measure::TCP_REVERSE,
             &measure::UDP_64_FULL,
             &measure::PING,
+            &measure::LATENCY_LOAD,
             &measure::SESSIONS_OF_SOCKETS,
         ],
     },
@@ -85,7 +90,7 @@ pub(crate) static PATHS: &[Path] = &[
         name: "vxlan",
         title: "VXLAN, the underlay's tso and gso off",
         contenders: &[&places::VSWITCH_VXLAN, &places::KERNEL_VXLAN],
-        measures: &[&measure::TCP, &measure::UDP_64_FULL, &measure::UDP_1400_LOW, &measure::PING],
+        measures: &[&measure::TCP, &measure::UDP_64_FULL, &measure::UDP_1400_LOW, &measure::PING, &measure::LATENCY_LOAD],
     },
     Path {
         name: "vxlan-offload",

@@ -3,6 +3,7 @@
 //! Where two stations are on one subnet they are 10.0.0.1 in `a` and 10.0.0.2 in `b`; where a router is between them, a station in `a`
 //! reaches [`FAR`] in `out`, which knows nothing of the subnet behind the router.
 
+mod bare;
 mod gateway;
 mod kernel;
 mod openvswitch;
@@ -10,6 +11,7 @@ mod tunnel;
 mod vde;
 mod vswitch;
 
+pub(crate) use bare::BARE;
 pub(crate) use gateway::{NFTABLES, PASTA, SLIRP4NETNS, VSWITCH_HOST, VSWITCH_LINK};
 pub(crate) use kernel::{BRIDGE, bridge_of};
 pub(crate) use openvswitch::{OVS_TAP, OVS_VETH, appctl, ovs_of, start as start_ovs, vsctl};

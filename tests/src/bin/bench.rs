@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vswitch_tests::bench::{Options, Report, Run, chart, list, table, unknown};
+use vswitch_tests::bench::{Options, Report, Run, chart, forward, list, table, unknown};
 use vswitch_tests::{AllowCubic, interrupt, missing};
 
 /// Compares vswitch with what users would take instead: the Linux bridge, nftables, kernel VXLAN, Open vSwitch in user space, VDE,
@@ -40,10 +40,16 @@ struct Arguments {
     /// Prints the paths and measures, and ends
     #[arg(long)]
     list: bool,
+    /// Is the bare forwarder between TAPs that it makes in two namespaces
+    #[arg(long, hide = true, num_args = 2, value_name = "NETNS")]
+    forward: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let [one, other] = arguments.forward.as_slice() {
+        return end_of(forward([one, other]));
+    }
     if arguments.list {
         print!("{}", list());
         return ExitCode::SUCCESS;
@@ -71,6 +77,17 @@ fn main() -> ExitCode {
     };
     print!("{}", table(&report));
     write(&report, arguments.json.as_deref(), arguments.svg.as_deref())
+}
+
+/// A forwarder ends when one of its devices does.
+fn end_of(forwarder: std::io::Result<()>) -> ExitCode {
+    match forwarder {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the bare forwarder has ended: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn write(report: &Report, json: Option<&Path>, svg: Option<&Path>) -> ExitCode {

@@ -76,6 +76,12 @@ pub struct Plan<'a> {
     pub watch: Option<&'a Watch>,
 }
 
+/// How many queues of a device each worker has for bulk flows, besides the one for everything else. Of a TAP's queues, each takes 64 KiB of the
+/// kernel's memory.
+fn bulk_queues(workers: usize) -> usize {
+    (16 / workers.max(1)).clamp(2, 8) - 1
+}
+
 /// An open port.
 pub struct Attachment {
     /// A device for each worker, in no order.

@@ -1,51 +1,64 @@
-//! Packet sockets on one interface, one for each worker.
+//! Packet sockets on one interface: several for each worker, as the queues of a TAP are ([`tap`](super::tap)), or one.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 
 use packet::{Capabilities, Mac};
 use rustix::io::Errno;
 
 use super::AttachError;
+use super::bulk_queues;
 use super::error::{Doing, NET_RAW, Place};
-use plane::device::{Device, PacketSocket};
+use plane::device::{Device, PacketSocket, SteeringTable};
 use sys::packet as socket;
 
 /// Room for frames that wait, in each direction and socket: a few milliseconds at 10 Gb/s, for which a worker may be busy.
 const BUFFER: i32 = 8 << 20;
+/// No more frames fit into it: the kernel counts at least 512 bytes for each, and doubles the room (socket(7)).
+const MOST_FRAMES: usize = 2 * (8 << 20) / 512;
 
 /// What they can do.
 pub(super) type Features = Vec<String>;
 
-/// Opens `count` sockets on the interface, in the network namespace of the calling thread, and says what they can do.
+/// Opens sockets for `workers` on the interface, in the network namespace of the calling thread, and says what they can do.
 pub(super) fn open(
     (ifname, index): (&str, u32),
-    count: usize,
+    workers: usize,
     offload: bool,
     place: &Place,
 ) -> Result<(Vec<Box<dyn Device>>, Features), AttachError> {
-    let doing = || format!("open a packet socket on \"{ifname}\" {place}");
-    let mut devices: Vec<Box<dyn Device>> = Vec::new();
-    let mut features = vec!["vlan_auxdata"];
-    let mut group = None;
-    for _ in 0..count.max(1) {
-        let socket = open_one(index, offload, None).doing(NET_RAW, doing)?;
-        if count > 1 {
-            group = Some(join(&socket.fd, group).doing(NET_RAW, || format!("share \"{ifname}\" {place} between workers"))?);
-        }
-        if devices.is_empty() {
-            features.extend(socket.features());
-        }
-        devices.push(Box::new(PacketSocket::new(socket.fd, socket.capabilities, socket.virtio_header)));
+    let plan = Sockets { index, offload, station: None };
+    if let Ok(opened) = plan.open_steered(workers.max(1)) {
+        return Ok(opened);
     }
-    features.extend((count > 1).then_some("fanout"));
-    Ok((devices, features.into_iter().map(str::to_owned).collect()))
+    let doing = || format!("open a packet socket on \"{ifname}\" {place}");
+    let sockets = (0..workers.max(1)).map(|_| plan.open_one()).collect::<Result<Vec<_>, _>>().doing(NET_RAW, doing)?;
+    if workers > 1 {
+        join(&sockets, false).doing(NET_RAW, || format!("share \"{ifname}\" {place} between workers"))?;
+    }
+    let features = features(&sockets, false);
+    Ok((sockets.into_iter().map(|socket| Box::new(socket.into_device()) as Box<dyn Device>).collect(), features))
 }
 
-/// Opens one socket that gets frames to `mac` and to groups only.
+/// Opens sockets of one worker that get frames to `mac` and to groups only.
 pub(super) fn open_for(index: u32, mac: Mac) -> Result<(Box<dyn Device>, Features), Errno> {
-    let socket = open_one(index, true, Some(mac))?;
-    let features = std::iter::once("vlan_auxdata").chain(socket.features()).map(str::to_owned).collect();
-    Ok((Box::new(PacketSocket::new(socket.fd, socket.capabilities, socket.virtio_header)), features))
+    let plan = Sockets { index, offload: true, station: Some(mac) };
+    if let Ok((mut devices, features)) = plan.open_steered(1)
+        && let Some(device) = devices.pop()
+    {
+        return Ok((device, features));
+    }
+    let socket = plan.open_one()?;
+    let features = features(std::slice::from_ref(&socket), false);
+    Ok((Box::new(socket.into_device()), features))
+}
+
+/// What all sockets of an interface have in common.
+struct Sockets {
+    index: u32,
+    offload: bool,
+    /// Whose frames alone they get.
+    station: Option<Mac>,
 }
 
 struct Socket {
@@ -54,39 +67,83 @@ struct Socket {
     virtio_header: bool,
 }
 
-/// Everything is set before the socket is bound, so that no frame arrives in another shape.
-fn open_one(index: u32, offload: bool, station: Option<Mac>) -> Result<Socket, Errno> {
-    let fd = socket::open()?;
-    let header = socket::set_virtio_header(fd.as_fd());
-    // Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only
-    // the header says what is missing.
-    let capabilities = match header {
-        Ok(udp) if offload => Capabilities { udp, ..Capabilities::PLAIN },
-        _ => Capabilities::default(),
-    };
-    socket::set_auxiliary_data(fd.as_fd())?;
-    // Older kernels mark such frames, and the device throws them away.
-    let _ = socket::ignore_outgoing(fd.as_fd());
-    socket::set_buffers(fd.as_fd(), BUFFER)?;
-    if let Some(mac) = station {
-        socket::hear_only(fd.as_fd(), mac.0)?;
+impl Sockets {
+    /// Opens several for each worker, where the kernel lets the switch say which of them gets a flow.
+    fn open_steered(&self, workers: usize) -> Result<(Vec<Box<dyn Device>>, Features), Errno> {
+        let (table, each) = (SteeringTable::new(workers)?, bulk_queues(workers));
+        let mut sparse = (0..workers * (1 + each)).map(|_| self.open_one()).collect::<Result<Vec<_>, _>>()?;
+        join(&sparse, true)?;
+        // The first gets all from here on, so what the others have is what they got before that, and the first got as well.
+        sparse.iter().skip(1).try_for_each(|socket| drain(&socket.fd))?;
+        socket::steer_group(sparse[0].fd.as_fd(), table.program())?;
+        let mut bulk = sparse.split_off(workers).into_iter().map(|socket| socket.fd);
+        let features = features(&sparse, true);
+        let device = |(worker, socket): (usize, Socket)| {
+            let first = u32::try_from(workers + worker * each).map_err(|_| Errno::INVAL)?;
+            let others = bulk.by_ref().take(each).collect();
+            Ok(Box::new(socket.into_device().with_bulk(others, MOST_FRAMES, table.part(first, each)?)) as Box<dyn Device>)
+        };
+        Ok((sparse.into_iter().enumerate().map(device).collect::<Result<_, Errno>>()?, features))
     }
-    socket::bind(fd.as_fd(), index)?;
-    match station {
-        Some(mac) => socket::add_station(fd.as_fd(), index, mac.0)?,
-        None => socket::set_promiscuous(fd.as_fd(), index)?,
+
+    /// Everything is set before the socket is bound, so that no frame arrives in another shape.
+    fn open_one(&self) -> Result<Socket, Errno> {
+        let Self { index, offload, station } = *self;
+        let fd = socket::open()?;
+        let header = socket::set_virtio_header(fd.as_fd());
+        // Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only
+        // the header says what is missing.
+        let capabilities = match header {
+            Ok(udp) if offload => Capabilities { udp, ..Capabilities::PLAIN },
+            _ => Capabilities::default(),
+        };
+        socket::set_auxiliary_data(fd.as_fd())?;
+        // Older kernels mark such frames, and the device throws them away.
+        let _ = socket::ignore_outgoing(fd.as_fd());
+        socket::set_buffers(fd.as_fd(), BUFFER)?;
+        if let Some(mac) = station {
+            socket::hear_only(fd.as_fd(), mac.0)?;
+        }
+        socket::bind(fd.as_fd(), index)?;
+        match station {
+            Some(mac) => socket::add_station(fd.as_fd(), index, mac.0)?,
+            None => socket::set_promiscuous(fd.as_fd(), index)?,
+        }
+        Ok(Socket { fd, capabilities, virtio_header: header.is_ok() })
     }
-    Ok(Socket { fd, capabilities, virtio_header: header.is_ok() })
 }
 
-fn join(fd: &OwnedFd, group: Option<u16>) -> Result<u16, Errno> {
-    match group {
-        Some(group) => socket::join_group(fd.as_fd(), group).map(|()| group),
-        None => socket::found_group(fd.as_fd()),
+/// Makes a group of them, in this order.
+fn join(sockets: &[Socket], steered: bool) -> Result<(), Errno> {
+    let Some((first, others)) = sockets.split_first() else { return Ok(()) };
+    let group = socket::found_group(first.fd.as_fd(), steered)?;
+    others.iter().try_for_each(|other| socket::join_group(other.fd.as_fd(), group, steered))
+}
+
+/// Throws away what waits.
+fn drain(fd: &OwnedFd) -> Result<(), Errno> {
+    loop {
+        match socket::receive(fd.as_fd(), &mut [IoSliceMut::new(&mut [0; 64])]) {
+            Err(Errno::AGAIN) => return Ok(()),
+            // A frame that has no virtio header.
+            Ok(_) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
     }
+}
+
+fn features(sockets: &[Socket], steered: bool) -> Features {
+    let of_first = sockets.first().into_iter().flat_map(Socket::features);
+    let of_all = [(sockets.len() > 1, "fanout"), (steered, "flow_queues")];
+    let of_all = of_all.into_iter().filter_map(|(has, name)| has.then_some(name));
+    std::iter::once("vlan_auxdata").chain(of_first).chain(of_all).map(str::to_owned).collect()
 }
 
 impl Socket {
+    fn into_device(self) -> PacketSocket {
+        PacketSocket::new(self.fd, self.capabilities, self.virtio_header)
+    }
+
     fn features(&self) -> impl Iterator<Item = &'static str> + use<> {
         let Capabilities { checksum, tcp4, udp, .. } = self.capabilities;
         let all = [(self.virtio_header, "vnet_hdr"), (checksum, "checksum"), (tcp4, "tso"), (udp, "uso")];

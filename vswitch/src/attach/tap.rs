@@ -19,7 +19,7 @@ use super::error::{Doing, NET_ADMIN};
 use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
 use super::station::{StationChange, StationSetup};
-use super::{AttachError, Attachment, End, Place, Plan, claim, mark};
+use super::{AttachError, Attachment, End, Place, Plan, bulk_queues, claim, mark};
 use plane::device::{Device, Steering, SteeringTable, Tap, header_size};
 use sys::tun::Offloads;
 use sys::{ethtool, tun};
@@ -27,10 +27,6 @@ use sys::{ethtool, tun};
 /// Frames that wait in each queue: 12 MB at MTU 1500. The kernel's default of 1000 overflows under one TCP connection with a
 /// large window, because a TAP drops what does not fit instead of making the sender wait (`tun_net_xmit`).
 const QUEUE_LENGTH: u32 = 8192;
-/// Queues of a TAP, each of which takes 64 KiB of the kernel's memory, while there are few workers.
-const QUEUES: usize = 16;
-/// Most queues of one worker.
-const OF_A_WORKER: usize = 8;
 /// What the TAP says about its speed, in Mb/s: 10 by default, which routing and spanning tree protocols would believe.
 const SPEED: u32 = 10_000;
 
@@ -95,7 +91,7 @@ impl Queues {
         let doing = || format!("open TAP \"{ifname}\" {place}");
         let set = |table: &SteeringTable| tun::set_steering(sparse[0].as_fd(), Some(table.program())).is_ok();
         let Some(table) = table.filter(set) else { return Ok(Vec::new()) };
-        let each = (QUEUES / sparse.len()).clamp(2, OF_A_WORKER) - 1;
+        let each = bulk_queues(sparse.len());
         let part = |worker| {
             let queues = (0..each).map(|_| open_queue(ifname, true, place)?.doing(NET_ADMIN, doing));
             let queues = queues.collect::<Result<Vec<_>, _>>()?;

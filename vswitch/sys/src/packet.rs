@@ -153,8 +153,9 @@ pub fn hear_only(fd: BorrowedFd<'_>, address: [u8; 6]) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `EINVAL` if the socket is not bound or its interface is down.
-pub fn found_group(fd: BorrowedFd<'_>) -> Result<u16, Errno> {
-    let unique = |flags| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &((libc::PACKET_FANOUT_FLAG_UNIQUEID | flags) << 16));
+pub fn found_group(fd: BorrowedFd<'_>, steered: bool) -> Result<u16, Errno> {
+    let how = how(steered) | libc::PACKET_FANOUT_FLAG_UNIQUEID;
+    let unique = |flags| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &((how | flags) << 16));
     unique(libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING).or_else(|_| unique(0))?;
     let mut group: libc::c_int = 0;
     let mut length = length_of::<libc::c_int>()?;
@@ -169,9 +170,23 @@ pub fn found_group(fd: BorrowedFd<'_>) -> Result<u16, Errno> {
 ///
 /// # Errors
 /// As [`found_group`]; `ENOSPC` for more than 256 sockets.
-pub fn join_group(fd: BorrowedFd<'_>, group: u16) -> Result<(), Errno> {
-    let join = |flags: u32| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &(u32::from(group) | flags << 16));
+pub fn join_group(fd: BorrowedFd<'_>, group: u16, steered: bool) -> Result<(), Errno> {
+    let join = |flags: u32| set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &(u32::from(group) | (how(steered) | flags) << 16));
     join(libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING).or_else(|_| join(0))
+}
+
+/// Has a program (`sys::bpf`) say which socket of a steered group gets each frame: that with the number that it returns, modulo how many there
+/// are, in the order in which they joined. Before that, the first gets all.
+///
+/// # Errors
+/// `EINVAL` for a group that is not steered.
+pub fn steer_group(fd: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program.as_raw_fd())
+}
+
+/// How a group shares out frames: as a program says, or by the flow.
+const fn how(steered: bool) -> u32 {
+    if steered { libc::PACKET_FANOUT_EBPF } else { libc::PACKET_FANOUT_HASH }
 }
 
 /// Reads one frame into `parts`, one after the other.

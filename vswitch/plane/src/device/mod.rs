@@ -3,6 +3,7 @@
 //! A [`Device`] is one worker's part of one port, which no other worker reads. It is given open descriptors: opening and configuring devices
 //! is the control side's work (`attach` in the crate `vswitch`). It never blocks.
 
+mod flows;
 mod memory;
 mod packet_socket;
 mod tap;
@@ -15,9 +16,10 @@ use std::time::Instant;
 use arrayvec::ArrayVec;
 use packet::{Batch, Capabilities, Packet};
 
+pub use flows::{Steering, SteeringTable};
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
-pub use tap::{Steering, SteeringTable, Tap, header_size};
+pub use tap::{Tap, header_size};
 pub use tunnel::{Change, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
 
 use crate::datapath::{DropReason, PortId};

@@ -1,20 +1,31 @@
-//! The device of veth and link ports and of uplinks: one packet socket, from which a worker reads frames and to which it writes them.
+//! The device of veth and link ports and of uplinks: packet sockets, from which a worker reads frames, and to the first of which it writes them.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 use ::packet::{Batch, Capabilities, Offload, Packet, VNET_HEADER};
 use rustix::io::Errno;
 
-use super::{Device, Received, Sent, Unread, receive_all, with_header};
+use super::flows::{FlowQueues, Steering};
+use super::{Device, Received, Sent, Unread, with_header};
 use sys::packet;
 
-/// An interface that the switch shares with its owner, through an `AF_PACKET` socket (`net/packet/af_packet.c`): the far end
+/// An interface that the switch shares with its owner, through `AF_PACKET` sockets (`net/packet/af_packet.c`): the far end
 /// of a veth pair, or a NIC.
 #[derive(Debug)]
 pub struct PacketSocket {
-    fd: OwnedFd,
+    first: Socket,
+    /// Those of bulk flows.
+    others: Vec<Socket>,
     capabilities: Capabilities,
+    flows: FlowQueues,
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
     /// Whether frames have a `virtio_net_hdr` before them.
     virtio_header: bool,
     /// The kernel's count of lost frames when it was last read.
@@ -27,9 +38,21 @@ impl PacketSocket {
     /// Takes a nonblocking socket as [`sys::packet`](sys::packet) opens it, bound to one interface, with auxiliary data
     /// switched on, and with virtio headers if `virtio_header` says so.
     pub fn new(fd: OwnedFd, capabilities: Capabilities, virtio_header: bool) -> Self {
-        Self { fd, capabilities, virtio_header, overflows: 0, down: false }
+        let first = Socket { fd, virtio_header, overflows: 0, down: false };
+        Self { first, others: Vec::new(), capabilities, flows: FlowQueues::one() }
     }
 
+    /// Adds sockets of the same kind, each with room for at most so many frames, to which `steering` sends bulk flows.
+    #[must_use]
+    pub fn with_bulk(self, others: Vec<OwnedFd>, room: usize, steering: Steering) -> Self {
+        let virtio_header = self.first.virtio_header;
+        let flows = FlowQueues::and(others.len(), room, steering);
+        let others = others.into_iter().map(|fd| Socket { fd, virtio_header, overflows: 0, down: false }).collect();
+        Self { others, flows, ..self }
+    }
+}
+
+impl Socket {
     fn read(&mut self, batch: &mut Batch) -> Result<(), Unread> {
         let mut beside = packet::Reception::default();
         batch.read(|small, large| {
@@ -82,7 +105,11 @@ impl PacketSocket {
 
 impl Device for PacketSocket {
     fn descriptors(&self) -> Vec<RawFd> {
-        vec![self.fd.as_raw_fd()]
+        std::iter::once(&self.first).chain(&self.others).map(|socket| socket.fd.as_raw_fd()).collect()
+    }
+
+    fn wake(&mut self, descriptor: usize) {
+        self.flows.wake(descriptor);
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -90,18 +117,29 @@ impl Device for PacketSocket {
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Received {
-        let before = self.overflows;
-        let received = receive_all(batch, |batch| self.read(batch));
-        Received { missed: self.overflows.wrapping_sub(before), ..received }
+        let (first, others, mut missed) = (&mut self.first, &mut self.others, 0);
+        let received = self.flows.receive(batch, |queue, batch| {
+            let socket = queue.checked_sub(1).and_then(|other| others.get_mut(other)).unwrap_or(first);
+            let before = socket.overflows;
+            let read = socket.read(batch);
+            missed += socket.overflows.wrapping_sub(before);
+            read
+        });
+        Received { missed, ..received }
     }
 
     fn send(&mut self, packet: &Packet<'_>) -> Sent {
-        let sent = if self.virtio_header {
-            with_header(&packet.offload.encode(packet.headers), packet.parts, |parts| rustix::io::writev(&self.fd, parts))
+        let fd = &self.first.fd;
+        let sent = if self.first.virtio_header {
+            with_header(&packet.offload.encode(packet.headers), packet.parts, |parts| rustix::io::writev(fd, parts))
         } else {
-            rustix::io::writev(&self.fd, packet.parts)
+            rustix::io::writev(fd, packet.parts)
         };
         sent.map_or_else(refusal, |_| Sent::Done)
+    }
+
+    fn expire(&mut self, _now: Instant) {
+        self.flows.expire();
     }
 }
 

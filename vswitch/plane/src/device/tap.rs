@@ -1,10 +1,4 @@
-//! The device of TAP ports: the queues of a TAP that one worker reads and writes.
-//!
-//! Where the kernel lets the switch say by which queue a flow leaves ([`steering`]), there are several, so that nothing waits behind a bulk flow:
-//! they are read in [`turns`]. Frames to the station are all written to the first.
-
-mod steering;
-mod turns;
+//! The device of TAP ports: the queues of a TAP that one worker reads and writes. Frames to the station are all written to the first.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,9 +7,8 @@ use std::time::Instant;
 use packet::{Batch, Capabilities, Offload, Packet, TUNNEL_VNET_HEADER, VNET_HEADER};
 use rustix::io::Errno;
 
-use super::{Device, ReceiveStatus, Received, Sent, Unread, receive_all, with_header};
-pub use steering::{Steering, SteeringTable};
-use turns::{Read, Turns};
+use super::flows::{FlowQueues, Steering};
+use super::{Device, Received, Sent, Unread, with_header};
 
 /// A worker's queues of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`, or the longer one of a TAP that takes tunnels'
 /// super-frames.
@@ -26,17 +19,13 @@ pub struct Tap {
     others: Vec<OwnedFd>,
     capabilities: Capabilities,
     receives: bool,
-    turns: Turns,
-    steering: Option<Steering>,
-    /// Frames for which each queue has room.
-    room: usize,
+    flows: FlowQueues,
 }
 
 impl Tap {
     /// Takes a nonblocking queue as [`sys::tun`](sys::tun) opens it.
-    pub fn new(fd: OwnedFd, capabilities: Capabilities) -> Self {
-        let (first, others, turns) = (fd, Vec::new(), Turns::of(1));
-        Self { first, others, capabilities, receives: true, turns, steering: None, room: 0 }
+    pub fn new(first: OwnedFd, capabilities: Capabilities) -> Self {
+        Self { first, others: Vec::new(), capabilities, receives: true, flows: FlowQueues::one() }
     }
 
     /// Takes a queue that another worker reads.
@@ -47,25 +36,7 @@ impl Tap {
     /// Adds queues, each with room for so many frames, to which `steering` sends bulk flows.
     #[must_use]
     pub fn with_bulk(self, others: Vec<OwnedFd>, room: usize, steering: Steering) -> Self {
-        Self { turns: Turns::of(1 + others.len()), others, steering: Some(steering), room, ..self }
-    }
-
-    /// Reads one queue, as much as its turn allows.
-    fn take_turn(&mut self, (queue, bytes): (usize, usize), batch: &mut Batch) -> Received {
-        let (frames, before) = (batch.frames().len(), batch.bytes());
-        let Some(fd) = queue.checked_sub(1).map_or(Some(&self.first), |other| self.others.get(other)) else {
-            return Received { status: ReceiveStatus::Drained, malformed: 0, missed: 0 };
-        };
-        let header = header_size(self.capabilities);
-        batch.limit(before + bytes);
-        let received = receive_all(batch, |batch| batch.read(|small, large| read(fd, header, small, large)));
-        let drained = received.status != ReceiveStatus::More;
-        let bytes = batch.bytes() - before;
-        self.turns.end(queue, Read { frames: batch.frames().len() - frames, bytes, drained });
-        if !drained && let Some(other) = self.steering.as_mut().and_then(|steering| steering.filled(queue, batch)) {
-            self.turns.hold(other, self.room);
-        }
-        received
+        Self { flows: FlowQueues::and(others.len(), room, steering), others, ..self }
     }
 }
 
@@ -79,7 +50,7 @@ impl Device for Tap {
     }
 
     fn wake(&mut self, descriptor: usize) {
-        self.turns.wake(descriptor);
+        self.flows.wake(descriptor);
     }
 
     fn receives(&self) -> bool {
@@ -95,24 +66,13 @@ impl Device for Tap {
         self.capabilities
     }
 
-    /// One queue's turn, unless that brings nothing.
     fn receive(&mut self, batch: &mut Batch) -> Received {
-        let mut malformed = 0;
-        if !self.turns.are_due() {
-            // The caller wants to know whether the device is still there, which reading any of them tells.
-            self.turns.wake(0);
-        }
-        while let Some(turn) = self.turns.next() {
-            let received = self.take_turn(turn, batch);
-            malformed += received.malformed;
-            let status = if self.turns.are_due() { ReceiveStatus::More } else { ReceiveStatus::Drained };
-            match received.status {
-                ReceiveStatus::Gone => return Received { malformed, ..received },
-                ReceiveStatus::Drained if batch.frames().is_empty() => {}
-                _ => return Received { status, malformed, missed: 0 },
-            }
-        }
-        Received { status: ReceiveStatus::Drained, malformed, missed: 0 }
+        let header = header_size(self.capabilities);
+        let (first, others) = (&self.first, &self.others);
+        self.flows.receive(batch, |queue, batch| {
+            let fd = queue.checked_sub(1).and_then(|other| others.get(other)).unwrap_or(first);
+            batch.read(|small, large| read(fd, header, small, large))
+        })
     }
 
     fn send(&mut self, packet: &Packet<'_>) -> Sent {
@@ -126,8 +86,7 @@ impl Device for Tap {
     }
 
     fn expire(&mut self, _now: Instant) {
-        let turns = &self.turns;
-        self.steering.iter_mut().for_each(|steering| steering.expire(|queue| !turns.is_due(queue)));
+        self.flows.expire();
     }
 }
 

@@ -1,7 +1,7 @@
-//! By which queue of a TAP a flow leaves its station: what fills a turn gets a queue of its own, everything else shares the first one.
+//! By which queue a flow of a station comes: what fills a turn gets a queue of its own, everything else shares the first one.
 //!
-//! A TAP's queue has no end for TCP: the kernel takes each packet off its sender's account at once (`tun_net_xmit`), so one bulk flow fills the
-//! queue up to its window, and all that shares the queue waits behind it. So the flows of a station are sorted into [`BUCKETS`] by addresses,
+//! The queue of a TAP or packet socket has no end for TCP: the kernel takes each packet off its sender's account at once (`tun_net_xmit`,
+//! `packet_rcv`), so one bulk flow fills the queue up to its window, and all that shares the queue waits behind it. So the flows of a station are sorted into [`BUCKETS`] by addresses,
 //! protocol and ports. A program in the kernel looks up the bucket of each frame in a table that this side writes ([`SteeringTable`]): 0
 //! stands for the queue of what is sparse, any other number for a queue of bulk flows.
 //!
@@ -20,7 +20,7 @@ use sys::bpf::{self, Instruction};
 /// How many buckets there are. A sparse flow that falls into one of a bulk flow's shares its queue.
 const BUCKETS: u32 = 1024;
 
-/// The table of a TAP, and the program that looks it up.
+/// The table of a device, and the program that looks it up.
 #[derive(Debug)]
 pub struct SteeringTable {
     table: OwnedFd,
@@ -28,7 +28,7 @@ pub struct SteeringTable {
 }
 
 impl SteeringTable {
-    /// A table in which all is sparse. The first `workers` queues of the TAP are those of what is sparse, one for each worker.
+    /// A table in which all is sparse. The first `workers` queues of the device are those of what is sparse, one for each worker.
     ///
     /// # Errors
     /// `EPERM` without `CAP_BPF` in the first user namespace; a kernel without bpf(2).
@@ -39,7 +39,7 @@ impl SteeringTable {
         Ok(Self { table, program })
     }
 
-    /// The program, for [`set_steering`](sys::tun::set_steering).
+    /// The program, for [`tun::set_steering`](sys::tun::set_steering) or [`packet::steer_group`](sys::packet::steer_group).
     pub fn program(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
@@ -176,6 +176,9 @@ mod code {
     const PROTOCOL: u8 = 9;
     const STACK: u8 = 10;
 
+    /// Places count from the Ethernet header, wherever the packet begins for the caller (`SKF_LL_OFF`).
+    const FROM_FRAME: u32 = (-0x20_0000_i32).cast_unsigned();
+
     const WORD: u8 = 0x00;
     const HALF: u8 = 0x08;
     const BYTE: u8 = 0x10;
@@ -217,12 +220,12 @@ mod code {
 
         /// Loads from a fixed place of the frame.
         fn load(&mut self, size: u8, at: u32) {
-            self.put(0x20 | size, (0, 0), 0, at);
+            self.put(0x20 | size, (0, 0), 0, FROM_FRAME.wrapping_add(at));
         }
 
         /// Loads from the place that a register says.
         fn load_by(&mut self, size: u8, register: u8) {
-            self.put(0x40 | size, (0, register), 0, 0);
+            self.put(0x40 | size, (0, register), 0, FROM_FRAME);
         }
 
         /// Computes, in 32 bits, with a number or another register.
@@ -377,9 +380,9 @@ mod tests {
         }
     }
 
-    /// Where the kernel sends a frame. A test run takes an Ethernet header off, which no frame of a TAP has in front.
+    /// Where the kernel sends a frame.
     fn steered(table: &SteeringTable, frame: &[u8]) -> u32 {
-        bpf::run(table.program(), &[&[0; 14], frame].concat()).unwrap()
+        bpf::run(table.program(), frame).unwrap()
     }
 
     fn udp(source: u16, length: usize) -> Vec<u8> {
