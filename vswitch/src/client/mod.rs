@@ -9,6 +9,7 @@ mod command;
 mod complete;
 mod connection;
 mod events;
+mod extcap;
 mod gateway;
 mod help;
 mod options;
@@ -132,6 +133,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
                 show(&control.shut_down(keep).await?, json);
                 Ok(())
             }
+            Action::Extcap(command) => command.run(control).await,
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
             Action::Events(events) => events.run(control, json).await,

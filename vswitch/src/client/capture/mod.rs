@@ -8,7 +8,7 @@ mod output;
 mod rotate;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http_body_util::BodyExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,9 +32,16 @@ pub(super) struct Capture {
     /// `-` is stdout; `None`: it is shown.
     write: Option<PathBuf>,
     rotation: Option<Rotation>,
+    /// Says nothing on stderr unless something is wrong.
+    is_quiet: bool,
 }
 
 impl Capture {
+    /// A capture into the FIFO that Wireshark reads.
+    pub(super) fn for_wireshark(request: CaptureRequest, filter: &str, fifo: &Path) -> Self {
+        Self { request, filter: filter.to_owned(), write: Some(fifo.to_owned()), rotation: None, is_quiet: true }
+    }
+
     /// Captures until vswitchd ends it, a signal comes, or the reader of stdout or of the live view is gone; then says how much it was.
     pub(super) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
         self.check(json)?;
@@ -46,7 +53,7 @@ impl Capture {
             () = signals.next() => std::process::exit(1),
         };
         let mut output = Output::open(self.write.as_deref(), self.rotation)?;
-        if !json {
+        if !json && !self.is_quiet {
             eprintln!("{}", self.announcement());
             self.hint(&control).await;
         }
@@ -64,6 +71,9 @@ impl Capture {
             let file = self.write.as_ref().map(|path| path.display().to_string());
             let summary = serde_json::json!({ "file": file, "packets": blocks.packets, "missed": blocks.missed });
             super::print(super::print::document(&summary).as_bytes());
+            return Ok(());
+        }
+        if self.is_quiet {
             return Ok(());
         }
         eprintln!("{} packets captured, {} missed because the reader was slow", blocks.packets, blocks.missed);

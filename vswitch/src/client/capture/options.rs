@@ -63,7 +63,7 @@ impl CaptureOptions {
             snaplen: self.snaplen,
         };
         let rotation = self.rotate.map(|rotate| Rotation { rotate, files: self.files });
-        Capture { request, filter: self.filter, write: self.write, rotation }
+        Capture { request, filter: self.filter, write: self.write, rotation, is_quiet: false }
     }
 }
 
