@@ -2,6 +2,7 @@
 //! `client/mod.rs` runs it.
 
 mod blocks;
+mod filter;
 mod live;
 mod options;
 mod output;
@@ -17,10 +18,10 @@ use super::ClientError;
 use super::connection::{Control, broken};
 use api::{CaptureRequest, PortInfo, Reply, Request};
 use blocks::Blocks;
+pub(super) use filter::compile;
 pub(super) use options::CaptureOptions;
 use output::Output;
 use rotate::Rotation;
-use sys::pcap;
 pub(super) use watch::{Watch, WatchOptions};
 
 /// A capture as the command line asks for it.
@@ -45,7 +46,7 @@ impl Capture {
     /// Captures until vswitchd ends it, a signal comes, or the reader of stdout or of the live view is gone; then says how much it was.
     pub(super) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
         self.check(json)?;
-        self.request.filter = pcap::compile(&self.filter)?;
+        self.request.filter = filter::compile(&self.filter)?;
         // Before vswitchd is asked: a signal that came between its answer and this would leave a file without an end.
         let mut signals = Signals::listen()?;
         let (number, mut body) = tokio::select! {
@@ -53,7 +54,7 @@ impl Capture {
             () = signals.next() => std::process::exit(1),
         };
         let mut output = Output::open(self.write.as_deref(), self.rotation)?;
-        if !json && !self.is_quiet {
+        if !json && !self.is_quiet && self.request.last_milliseconds.is_none() {
             eprintln!("{}", self.announcement());
             self.hint(&control).await;
         }

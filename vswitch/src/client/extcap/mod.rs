@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::capture::Capture;
+use super::capture::{Capture, compile};
 use super::connection::Control;
 use super::{ClientError, print};
 use api::{CapturePoint, CaptureRequest, PortName, Reply, Request};
@@ -73,7 +73,7 @@ async fn call(words: &Words, control: Control) -> Result<(), ClientError> {
         print(options(interface, &ports(&control).await).as_bytes());
     } else if words.has("capture") {
         return capture(words, interface, control).await;
-    } else if let Some(Err(wrong)) = words.value("extcap-capture-filter").map(sys::pcap::compile) {
+    } else if let Some(Err(wrong)) = words.value("extcap-capture-filter").map(compile) {
         print(format!("{wrong}\n").as_bytes());
     }
     Ok(())
@@ -123,7 +123,7 @@ async fn capture(words: &Words, interface: &str, control: Control) -> Result<(),
         None => Capture::for_wireshark(request, filter, Path::new(fifo)).run(control, false).await,
         Some(host) if host.starts_with('-') => Err(wrong("a host's name does not begin with -")),
         Some(host) => {
-            sys::pcap::compile(filter)?;
+            compile(filter)?;
             let socket = words.value("remote-control").filter(|path| !path.is_empty());
             Err(capture_there(host, &remote_line(&request, filter, socket), fifo))
         }
