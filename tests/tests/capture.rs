@@ -447,3 +447,62 @@ fn what_cannot_be_captured_is_one_sentence() {
     lab.until("all are over", |lab| lab.json("show")["captures"] == 0);
     assert_eq!(lab.ctl("capture --seconds 1 -w /dev/null").code, Some(0));
 }
+
+#[test]
+fn the_recorder_has_what_was_before() {
+    needs!("ping", "tshark");
+    let lab = Lab::with(&format!("[capture]\nrecorder = \"4MiB\"\n{TWO}"));
+    let wire = Wire::open(&lab, "b");
+    lab.run_in("a", "ping -n -c 5 -i 0.05 -W 2 10.0.0.2").ok();
+    // A burst of drops writes itself down.
+    let tagged = frame(BROADCAST, mac(1), &[0x81, 0, 0, 1, 0x88, 0xb6], &[]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        wire.send(&tagged);
+    }
+    let file = lab.path("before.pcapng");
+    let said = lab.ctl(&format!("capture --last 60s --filter icmp -w {}", file.display()));
+    assert!(said.code == Some(0) && said.stderr.starts_with("10 packets captured, 0 missed"), "{said:?}");
+    let rows = tshark(&lab, &file, "", &["frame.interface_name", "frame.comment"]);
+    assert!(rows.len() == 10 && rows.iter().all(|row| row[1].contains(" at=ingress in=")), "{rows:?}");
+    lab.ctl(&format!("capture --last 60s --dropped --port b --count 3 -w {}", file.display())).ok();
+    assert!(tshark(&lab, &file, "", &["frame.comment"]).iter().all(|row| row[0].ends_with("drop=vlan-not-allowed")));
+    lab.until("the burst is written down", |lab| {
+        let folder = std::fs::read_dir(lab.path("state/recordings")).into_iter().flatten().flatten();
+        folder.into_iter().any(|file| file.file_name().to_string_lossy().ends_with("-drop-burst.pcapng"))
+    });
+}
+
+#[test]
+fn without_a_recorder_nothing_is_recalled() {
+    needs!();
+    let lab = Lab::with(TWO);
+    let sentence = lab.ctl("capture --last 10s -w /dev/null").refused();
+    assert!(sentence.contains("the flight recorder is off") && sentence.contains("recorder = \"64MiB\""), "{sentence}");
+}
+
+#[test]
+fn wireshark_lists_the_ports_and_captures_as_an_ordinary_user() {
+    needs!("ping", "tshark", "setpriv");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.spawn_in("a", "ping -n -q -i 0.1 10.0.0.2");
+    let place = |name: &str| lab.path(name).display().to_string();
+    let (home, vsctl, socket) = (place("home"), place("vsctl"), place("control.sock"));
+    lab.sh(&format!("mkdir {home} && chown 65534 {home} && chmod 755 {} && chmod 666 {socket}", place(""))).ok();
+    lab.sh(&format!("cp {} {vsctl} && chmod 755 {vsctl}", program("vsctl").display())).ok();
+    let user = format!("setpriv --reuid=65534 --regid=65534 --clear-groups env HOME={home} TMPDIR={home}");
+    lab.sh(&format!("{user} {vsctl} --control {socket} extcap install")).ok();
+    let interfaces = lab.sh(&format!("{user} tshark -D")).ok();
+    assert!(
+        ["vswitch-all (vswitch: all ports)", "vswitch-port-a", "vswitch-port-b"].iter().all(|name| interfaces.contains(name))
+    );
+    let fields = "-T fields -e frame.interface_name -e vswitch.in -e vswitch.out -e vswitch.vlan";
+    let shown = lab
+        .sh(&format!("timeout 20 {user} tshark -i vswitch-all -f icmp -Y 'vswitch.in == \"a\"' -c 3 {fields} 2>/dev/null"))
+        .ok();
+    assert!(shown.lines().count() >= 2 && shown.lines().all(|line| line == "a\ta\tb\t1"), "{shown}");
+    let wrong = lab.sh(&format!("timeout 20 {user} tshark -i vswitch-all -f 'tcp prot 80' -c 1 2>&1"));
+    assert!(wrong.stdout.contains("at column 5, \"prot\""), "{wrong:?}");
+    lab.until("no capture is left", |lab| lab.json("show")["captures"] == 0);
+}

@@ -36,6 +36,9 @@ pub struct CaptureRequest {
     /// Bytes that are kept of a frame at most.
     #[serde(default)]
     pub snaplen: Option<u32>,
+    /// Not what comes, but what the flight recorder has of the last so many milliseconds.
+    #[serde(default)]
+    pub last_milliseconds: Option<u64>,
 }
 
 /// One instruction of classic BPF, as `struct sock_filter` (linux/filter.h) has it: code, jump if true, jump if false, operand.
@@ -66,13 +69,11 @@ pub enum CapturePoint {
     PreNat,
     /// As it is after NAT changed it.
     PostNat,
-    /// With the headers of the tunnel that it leaves by or came by.
-    Underlay,
 }
 
 impl CapturePoint {
     /// All, in the order in which a frame comes by.
-    pub const ALL: [Self; 6] = [Self::Ingress, Self::Egress, Self::Drop, Self::PreNat, Self::PostNat, Self::Underlay];
+    pub const ALL: [Self; 5] = [Self::Ingress, Self::Egress, Self::Drop, Self::PreNat, Self::PostNat];
 
     /// The name that users see.
     pub const fn name(self) -> &'static str {
@@ -82,14 +83,13 @@ impl CapturePoint {
             Self::Drop => "drop",
             Self::PreNat => "pre-nat",
             Self::PostNat => "post-nat",
-            Self::Underlay => "underlay",
         }
     }
 }
 
 /// A text that names no point.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no point of a frame's way: use ingress, egress, drop, pre-nat, post-nat or underlay")]
+#[error("\"{0}\" is no point of a frame's way: use ingress, egress, drop, pre-nat or post-nat")]
 pub struct PointError(String);
 
 impl FromStr for CapturePoint {

@@ -2,10 +2,13 @@
 
 use std::str::FromStr;
 
+use serde::Serialize;
+
 use super::read::{Raw, Read, parsed};
 
 /// A number of bytes, 1 to 1 TiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct ByteSize(u64);
 
 /// Not a size.
@@ -52,6 +55,13 @@ impl FromStr for ByteSize {
     }
 }
 
+impl From<ByteSize> for String {
+    fn from(ByteSize(bytes): ByteSize) -> Self {
+        let unit = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)].into_iter().find(|(_, unit)| bytes % unit == 0);
+        unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
+    }
+}
+
 impl Read for ByteSize {
     fn read(raw: Raw) -> Result<Self, String> {
         parsed(raw, "a size such as \"64MiB\"")
@@ -67,6 +77,9 @@ mod tests {
         let size = |text: &str| text.parse::<ByteSize>().map(ByteSize::bytes);
         let read = ["64MiB", "1 kb", "10M", "3", "7B", "2GiB"].map(|text| size(text).unwrap());
         assert_eq!(read, [64 << 20, 1000, 10 << 20, 3, 7, 2 << 30]);
+        for text in ["64MiB", "3GiB", "1000B"] {
+            assert_eq!(String::from(text.parse::<ByteSize>().unwrap()), text);
+        }
         for wrong in ["", "MiB", "-1k", "0", "1.5M", "2000g", "10s", "99999999999999999999k"] {
             assert!(size(wrong).unwrap_err().to_string().contains("is no size"), "{wrong}");
         }

@@ -12,6 +12,7 @@ use super::capture::{Capture, Watch};
 use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
 use super::events::Events;
+use super::extcap::ExtcapCommand;
 use super::help::arranged;
 use super::options::{some, timeout};
 use super::stats::{How, Stats};
@@ -52,6 +53,7 @@ pub(super) enum Action {
         keep: bool,
     },
     Capture(Capture),
+    Extcap(ExtcapCommand),
     Stats(Stats),
     Events(Events),
     Trace(Trace),
@@ -96,6 +98,7 @@ impl Arguments {
                 };
                 Action::Stats(Stats { request, how })
             }
+            Command::Extcap(command) => Action::Extcap(command),
             Command::Capture(options) => Action::Capture(options.capture()),
             Command::Trace(options) => Action::Trace(options.trace()?),
             Command::Watch(options) => Action::Watch(options.watch(self.timeout)?),

@@ -10,6 +10,7 @@ use packet::{Mac, VlanId};
 
 use super::capture::{CaptureOptions, WatchOptions};
 use super::complete;
+use super::extcap::ExtcapCommand;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
 use super::trace::TraceOptions;
@@ -70,6 +71,9 @@ pub(super) enum Command {
     /// Each frame is told once, as it comes in, and once more if it is dropped later. For scripts: --first ends with exit status 0 when there were as
     /// many, --timeout with 1 when there were not.
     Watch(WatchOptions),
+    /// Wireshark's interfaces on the switch: install, remove.
+    #[command(subcommand)]
+    Extcap(ExtcapCommand),
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

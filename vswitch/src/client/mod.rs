@@ -9,6 +9,7 @@ mod command;
 mod complete;
 mod connection;
 mod events;
+mod extcap;
 mod gateway;
 mod help;
 mod options;
@@ -77,6 +78,16 @@ pub enum ClientError {
     /// Not a filter.
     #[error(transparent)]
     Filter(#[from] sys::pcap::CompileError),
+    /// Not a filter, because of one word.
+    #[error("{source}; at column {column}, \"{word}\"")]
+    BadFilter {
+        /// Where the word begins, from 1.
+        column: usize,
+        /// The word.
+        word: String,
+        /// What libpcap says.
+        source: sys::pcap::CompileError,
+    },
     /// The capture has nowhere to go.
     #[error("cannot write {what}: {source}")]
     Write {
@@ -132,6 +143,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
                 show(&control.shut_down(keep).await?, json);
                 Ok(())
             }
+            Action::Extcap(command) => command.run(control).await,
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
             Action::Events(events) => events.run(control, json).await,

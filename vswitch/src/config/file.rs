@@ -100,7 +100,7 @@ impl Reader<'_> {
     }
 
     fn config(&mut self, root: DeTable<'_>) -> Config {
-        let (mut switch, mut nat, mut docker, mut web) = (None, None, None, None);
+        let (mut switch, mut nat, mut docker, mut web, mut capture) = (None, None, None, None, None);
         let (mut uplinks, mut forwards) = (Entries::default(), Entries::default());
         let (mut bridges, mut ports, mut vxlans) = (Entries::default(), Entries::default(), Entries::default());
         for (key, value) in root {
@@ -109,6 +109,7 @@ impl Reader<'_> {
                 "nat" => nat = self.entry(value),
                 "docker" => docker = self.entry(value),
                 "web" => web = self.entry(value),
+                "capture" => capture = self.entry(value),
                 "bridge" => bridges = self.entries(value),
                 "port" => ports = self.entries(value),
                 "uplink" => uplinks = self.entries(value),
@@ -143,6 +144,7 @@ impl Reader<'_> {
             nat: nat.map(|entry| entry.spec).unwrap_or_default(),
             docker: docker.map(|entry| entry.spec).unwrap_or_default(),
             web: web.map(|entry| entry.spec),
+            capture: capture.map(|entry| entry.spec).unwrap_or_default(),
             bridges: bridges.specs(),
             ports: ports.specs(),
             vxlans: vxlans.specs(),

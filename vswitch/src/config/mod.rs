@@ -4,6 +4,7 @@
 //! [`StateFile`] keeps the changes of the run time, and which devices were made, so that a start after a crash finds them.
 //! [`merge`] puts them together: where two name the same bridge or port, the file wins. [`export`] is the way back.
 
+mod capture;
 mod carried;
 mod changes;
 mod file;
@@ -26,6 +27,7 @@ use crate::web::WebSettings;
 use api::read::{Raw, Read, read};
 use api::{BridgeSpec, ForwardSpec, PortSpec, ResourceKey, UplinkSpec, VxlanSpec};
 
+pub use capture::CaptureSettings;
 pub use changes::{Change, Changes};
 pub use file::load;
 pub use layout::Layout;
@@ -48,6 +50,8 @@ pub struct Config {
     pub docker: DockerSettings,
     /// `[web]`; `None`: the web view is off.
     pub web: Option<WebSettings>,
+    /// `[capture]`.
+    pub capture: CaptureSettings,
     /// Every `[[uplink]]`, in order; no name twice.
     pub uplinks: Vec<UplinkSpec>,
     /// Every `[[forward]]`, in order; no port twice.
@@ -134,6 +138,8 @@ pub fn export(config: &Config) -> String {
         docker: &'a DockerSettings,
         #[serde(skip_serializing_if = "Option::is_none")]
         web: &'a Option<WebSettings>,
+        #[serde(skip_serializing_if = "is_default")]
+        capture: &'a CaptureSettings,
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
@@ -143,13 +149,14 @@ pub fn export(config: &Config) -> String {
     fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
         **table == T::default()
     }
-    let Config { switch, nat, docker, web, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
+    let Config { switch, nat, docker, web, capture, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
     toml::to_string(&File {
         switch,
         nat,
         docker,
         web,
+        capture,
         uplink: uplinks,
         bridge: bridges,
         port: ports,
@@ -168,7 +175,7 @@ mod tests {
         let text = "[switch]\nworkers = 2\ncontrol-group = \"switchers\"\n\
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
             isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
-            [docker]\nenabled = true\nuplink = \"wan\"\n[web]\nlisten = \"[::1]:9\"\nhosts = [\"switch.lan\"]\n\
+            [docker]\nenabled = true\nuplink = \"wan\"\n[web]\nlisten = \"[::1]:9\"\nhosts = [\"switch.lan\"]\n[capture]\nrecorder = \"64MiB\"\n\
             [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
@@ -183,6 +190,7 @@ mod tests {
         std::fs::write(&path, export(&config)).unwrap();
         let again = load(&path).unwrap();
         assert_eq!((&again.switch, &again.docker, &again.web), (&config.switch, &config.docker, &config.web));
+        assert_eq!((&again.capture, again.capture.recorder_of(2)), (&config.capture, Some(32 << 20)));
         assert_eq!(config.web.unwrap().listen.to_string(), "[::1]:9");
         assert_eq!(again.bridges, config.bridges);
         assert_eq!(again.ports, config.ports);

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
+use super::capture::CaptureSettings;
 use super::{NatSettings, SwitchSettings};
 use crate::docker::DockerSettings;
 use crate::web::WebSettings;
@@ -12,7 +13,8 @@ use api::{
 };
 
 /// The tables that a file may have.
-pub(super) const TABLES: &[&str] = &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web"];
+pub(super) const TABLES: &[&str] =
+    &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web", "capture"];
 
 /// What a table of the file becomes.
 pub(super) trait Tabular: Sized {
@@ -98,6 +100,19 @@ impl Tabular for DockerSettings {
 
     fn check(table: Self) -> Result<Self, Wrong> {
         Ok(table)
+    }
+}
+
+impl Tabular for CaptureSettings {
+    type Table = Self;
+    const NAME: &'static str = "capture";
+    const KEYS: &'static [&'static str] = &["recorder"];
+
+    fn check(table: Self) -> Result<Self, Wrong> {
+        match table.problem() {
+            None => Ok(table),
+            Some(sentence) => Err(Wrong { keys: vec!["recorder"], sentence }),
+        }
     }
 }
 

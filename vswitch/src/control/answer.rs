@@ -171,6 +171,7 @@ impl Switch {
             nat: self.ledger.file.nat.clone(),
             docker: self.ledger.file.docker.clone(),
             web: self.ledger.file.web.clone(),
+            capture: self.ledger.file.capture.clone(),
             warnings: Vec::new(),
             forwards: layout.all().filter(fits).cloned().collect(),
             uplinks: layout.all().cloned().collect(),

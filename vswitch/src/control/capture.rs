@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::mpsc;
@@ -30,6 +30,8 @@ const PULSE: Duration = Duration::from_millis(200);
 pub(super) struct Captures {
     running: BTreeMap<CaptureId, Running>,
     next: u64,
+    /// When the recorder wrote itself down last.
+    pub(super) recorded: Option<Instant>,
 }
 
 struct Running {
@@ -99,7 +101,10 @@ impl Switch {
         if self.plane.captures.running.len() >= MOST {
             return Err(ControlError::Captures(MOST));
         }
-        let program = Program::new(&request.filter)?;
+        let selection = selection(Program::new(&request.filter)?, request);
+        if request.last_milliseconds.is_some() {
+            return Ok((u64::MAX, self.recall(request, selection)?));
+        }
         let mut names = request.ports.clone();
         for container in &request.containers {
             names.extend(self.ports_of_container(container)?);
@@ -107,7 +112,7 @@ impl Switch {
         let interfaces = self.interfaces(&names)?;
         let ports = (!names.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
-        let (tap, control, stream) = capture::open(selection(program, request), interfaces, limits);
+        let (tap, control, stream) = capture::open(selection, interfaces, limits);
         if ports.is_some() {
             self.interfaces(&[])?.into_iter().for_each(|port| control.name_port(port));
         }
@@ -128,15 +133,25 @@ impl Switch {
         Ok((id.0, receiver))
     }
 
+    /// The slots of the ports that a request names; `None`: all.
+    pub(super) fn wanted_ports(&self, request: &CaptureRequest) -> Result<Option<Vec<u32>>, ControlError> {
+        let mut names = request.ports.clone();
+        for container in &request.containers {
+            names.extend(self.ports_of_container(container)?);
+        }
+        let slots = names.iter().map(|name| self.inventory.port_id(name).map(|id| id.0)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(slots).filter(|slots| !slots.is_empty()))
+    }
+
     /// The ports, tunnels and uplinks with these names; all, if there are none.
-    fn interfaces(&self, names: &[PortName]) -> Result<Vec<CapturedPort>, ControlError> {
+    pub(super) fn interfaces(&self, names: &[PortName]) -> Result<Vec<CapturedPort>, ControlError> {
         let all = self.inventory.vports().filter_map(captured);
         let wanted = names.iter().map(|name| self.inventory.port_id(name)).collect::<Result<Vec<PortId>, _>>()?;
         Ok(all.filter(|interface| wanted.is_empty() || wanted.contains(&PortId(interface.port))).collect())
     }
 
     /// What stations and gateways are called, by their addresses.
-    fn host_names(&self) -> Result<Vec<(IpAddr, String)>, ControlError> {
+    pub(super) fn host_names(&self) -> Result<Vec<(IpAddr, String)>, ControlError> {
         let places = self.docker_places();
         let called = |port: &PortName| {
             let container = places.get(port).and_then(|place| place.container.clone());

@@ -142,6 +142,11 @@ pub enum ControlError {
     /// All numbers for ports are taken.
     #[error("there are {0} ports and uplinks already, the most that a switch can have: remove one first")]
     Ports(u32),
+    /// The last frames were asked for, and are not kept.
+    #[error(
+        "no frames are kept: the flight recorder is off; turn it on with `recorder = \"64MiB\"` in [capture] of switch.toml, and reload"
+    )]
+    NoRecorder,
     /// No such capture.
     #[error("there is no capture {0}: it has ended")]
     NoCapture(u64),

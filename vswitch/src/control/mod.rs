@@ -44,6 +44,7 @@ mod plane_handle;
 
 mod ports;
 mod presence;
+mod recorder;
 mod refusal;
 mod routes;
 mod run;
@@ -83,6 +84,7 @@ use docker::Asking;
 use handover::Handover;
 use inventory::{Bridge, Inventory, Port};
 use ledger::Ledger;
+use plane::capture::Incident;
 use plane::worker::{Event, Handle};
 use plane_handle::PlaneHandle;
 use services::ServicesThread;
@@ -198,6 +200,7 @@ impl Switch {
         };
         switch.forget_dead();
         switch.forget_dead_containers();
+        switch.set_recorder();
         let (wanted, left_out) = switch.ledger.wanted();
         switch.remove_leftovers(&wanted);
         let mut notes = read;
@@ -281,7 +284,11 @@ impl Switch {
             Event::Punt(punt) => self.serve(punt),
             Event::Macs(bridge, changes) => self.note_macs(bridge, &changes),
             Event::PacketTooBig(id) => self.note_too_big(id),
-            Event::Held(bridge, hold) => self.note_hold(bridge, hold),
+            Event::Held(bridge, hold) => {
+                self.note_hold(bridge, hold);
+                self.write_recording(Incident::Loop);
+            }
+            Event::Incident(incident) => self.write_recording(incident),
         }
     }
 
@@ -306,6 +313,9 @@ impl Switch {
         if let Err(error) = applied {
             self.ledger.file = before;
             return Err(error);
+        }
+        if before.capture != self.ledger.file.capture {
+            self.set_recorder();
         }
         if before.nat != self.ledger.file.nat {
             self.refresh_uplinks()?;

@@ -163,7 +163,9 @@ impl Voices {
     pub(super) fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
-            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) | Event::Macs(..) => drop(self.gone.send(event)),
+            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) | Event::Macs(..) | Event::Incident(_) => {
+                drop(self.gone.send(event))
+            }
         }
     }
 

@@ -28,6 +28,7 @@
 mod filter;
 mod operation;
 mod pcapng;
+mod recorder;
 mod seen;
 mod stream;
 mod tap;
@@ -38,6 +39,7 @@ use packet::Offload;
 
 pub use api::CaptureDirection as Direction;
 pub use filter::{BadProgram, Program};
+pub use recorder::{Incident, Recorded, Recorder, Replay, Snapshot};
 pub use seen::{Seen, Selection, Ways};
 pub use stream::{Control, Stream};
 pub use tap::CaptureTap;

@@ -48,6 +48,11 @@ impl Ways {
         }
     }
 
+    /// Whether a port is among the first few.
+    pub fn has(&self, port: u32) -> bool {
+        self.first.iter().any(|first| u32::from(*first) == port)
+    }
+
     /// Its one port, or the first of several.
     pub fn first(&self) -> Option<u32> {
         self.first.first().map(|port| u32::from(*port))
@@ -69,6 +74,11 @@ impl Seen {
     #[must_use]
     pub fn dropped(self, reason: DropReason) -> Self {
         Self { fate: Some(Fate::Dropped(reason)), ..self }
+    }
+
+    /// Whether it was dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.fate.and_then(Fate::drop_reason).is_some()
     }
 
     /// What is said of it, with the names and networks of ports by their slots.

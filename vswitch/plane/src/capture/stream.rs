@@ -137,7 +137,7 @@ impl Stream {
         let timeout = self.deadline.map_or(timeout, |deadline| timeout.min(deadline.saturating_duration_since(Instant::now())));
         select! {
             recv(self.frames) -> frame => match frame {
-                Ok(frame) => self.write(frame),
+                Ok(frame) => self.receive(frame),
                 Err(_) => self.drain(),
             },
             recv(self.commands) -> command => match command {
@@ -156,7 +156,7 @@ impl Stream {
         }
         while self.left > 0 && self.writer.len() < CHUNK {
             match self.frames.try_recv() {
-                Ok(frame) => self.write(frame),
+                Ok(frame) => self.receive(frame),
                 Err(TryRecvError::Empty) if self.phase == Phase::Running => return,
                 Err(_) => return self.finish(),
             }
@@ -166,8 +166,31 @@ impl Stream {
         }
     }
 
-    fn write(&mut self, mut captured: Captured) {
+    fn receive(&mut self, captured: Captured) {
         self.shared.release(captured.bytes.len());
+        self.write(captured);
+    }
+
+    /// Whether a chunk's worth waits to be taken.
+    pub(super) fn is_chunk_full(&self) -> bool {
+        self.writer.len() >= CHUNK
+    }
+
+    /// Whether its file has ended, or has all the packets that it may have; the end is then written.
+    pub(super) fn has_enough(&mut self) -> bool {
+        if self.left == 0 && self.phase != Phase::Ended {
+            self.finish();
+        }
+        self.phase == Phase::Ended
+    }
+
+    /// What was written and not taken yet.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.obey();
+        self.writer.take()
+    }
+
+    pub(super) fn write(&mut self, mut captured: Captured) {
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
         let index = self.interface(captured.seen.port);
@@ -232,7 +255,7 @@ impl Stream {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.shared.end();
         let to = now();
         for (index, known) in self.interfaces.iter().enumerate() {

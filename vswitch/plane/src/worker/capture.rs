@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use packet::{Batch, Frame, MAX_PARTS, Packet, Queued};
 
 use super::{CaptureId, Worker};
-use crate::capture::{CaptureTap, Direction, Seen, Ways};
+use crate::capture::{CaptureTap, Direction, Incident, Recorder, Seen, Snapshot, Ways};
 use crate::datapath::{Datapath, DropReason, Fate, LateDrop, Outputs, PortId};
 
 /// The last number that a frame got, in any worker.
@@ -24,6 +24,7 @@ const OWN: u64 = 1 << 63;
 #[derive(Default)]
 pub(super) struct Watch {
     captures: Vec<Capture>,
+    recorder: Option<Recorder>,
     /// What is known of each frame of the batch.
     notes: Vec<Note>,
 }
@@ -73,14 +74,34 @@ impl Watch {
         }
     }
 
-    /// Whether any capture runs.
+    /// Keeps the last frames in so many bytes of memory, from now on, or no more.
+    pub(super) fn set_recorder(&mut self, bytes: Option<usize>) {
+        self.recorder = bytes.map(Recorder::new);
+    }
+
+    /// What the recorder holds.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.recorder.as_ref().map(Recorder::snapshot).unwrap_or_default()
+    }
+
+    /// What the recorder found worth writing down.
+    pub(super) fn take_incident(&mut self) -> Option<Incident> {
+        self.recorder.as_mut()?.take_incident()
+    }
+
+    /// Whether any capture or the recorder runs.
     pub(super) fn is_on(&self) -> bool {
+        self.recorder.is_some() || self.is_capturing()
+    }
+
+    /// Whether any capture runs.
+    pub(super) fn is_capturing(&self) -> bool {
         !self.captures.is_empty()
     }
 
-    /// Whether any capture wants the frames of a port.
+    /// Whether any capture wants the frames of a port, or the recorder what is lost there.
     pub(super) fn wants(&self, port: PortId) -> bool {
-        self.captures.iter().any(|capture| capture.wants(port))
+        self.recorder.is_some() || self.captures.iter().any(|capture| capture.wants(port))
     }
 
     /// Gives the frames that a batch was received with their numbers.
@@ -96,6 +117,9 @@ impl Watch {
             let Some(fate) = fate.filter(|fate| *fate != Fate::HandedOver) else { continue };
             let seen = Seen { fate: Some(fate), ..note.seen(frame, now) };
             let dropped = fate.drop_reason().is_some();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.record(&seen, &[frame.bytes()], frame.offload);
+            }
             for capture in self.captures.iter_mut().filter(|capture| capture.wants(PortId(frame.ingress))) {
                 let selection = capture.tap.selection();
                 if selection.takes(CapturePoint::Ingress) {
@@ -114,7 +138,20 @@ impl Watch {
         if self.notes.len() < batch.frames().len() {
             self.take_notes(batch, outputs, datapath);
         }
+        self.record_own(batch, outputs.fates().len());
         self.translated(batch, CapturePoint::PreNat);
+    }
+
+    /// Records what the switch itself says, by the first port that it leaves by.
+    fn record_own(&mut self, batch: &Batch, received: usize) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let now = nanoseconds();
+        let own = batch.frames().iter().zip(&self.notes).skip(received).filter(|(frame, _)| frame.id & OWN != 0);
+        for (frame, note) in own {
+            let Some(port) = note.ways.first() else { continue };
+            let seen = Seen { id: frame.id & !OWN, ..Seen::at(now, port, Direction::Out) };
+            recorder.record(&seen, &[frame.bytes()], frame.offload);
+        }
     }
 
     /// Shows what NAT changed, before or after it did.
@@ -139,6 +176,11 @@ impl Watch {
     pub(super) fn sent(&mut self, port: PortId, packet: &Packet<'_>, batch: &Batch, lost: Option<DropReason>) {
         let point = if lost.is_some() { CapturePoint::Drop } else { CapturePoint::Egress };
         let mut seen = None;
+        if let (Some(recorder), Some(reason)) = (&mut self.recorder, lost) {
+            let seen = Seen { point, ..sent(port, packet, batch, &self.notes) }.dropped(reason);
+            let parts: ArrayVec<&[u8], MAX_PARTS> = packet.parts.iter().map(|part| &**part).take(MAX_PARTS).collect();
+            recorder.record(&seen, &parts, packet.offload);
+        }
         for capture in self.captures.iter_mut().filter(|capture| capture.wants(port)) {
             if !capture.tap.selection().takes(point) && !capture.takes_late(point, packet, port) {
                 continue;
@@ -172,10 +214,16 @@ impl Watch {
     /// Shows a frame that was dropped after it had waited.
     fn late(&mut self, late: &LateDrop) {
         let frame = &late.frame;
+        if !self.is_on() {
+            return;
+        }
+        let seen = Seen::at(nanoseconds(), late.port.0, Direction::In).dropped(late.reason);
+        let seen = Seen { id: frame.id & !OWN, point: CapturePoint::Drop, ..seen };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&seen, &[&frame.bytes], frame.offload);
+        }
         for capture in self.captures.iter_mut().filter(|capture| capture.wants(late.port)) {
             if capture.tap.selection().takes(CapturePoint::Drop) {
-                let seen = Seen::at(nanoseconds(), late.port.0, Direction::In).dropped(late.reason);
-                let seen = Seen { id: frame.id & !OWN, point: CapturePoint::Drop, ..seen };
                 capture.tap.offer(&seen, &[&frame.bytes], frame.offload);
             }
         }

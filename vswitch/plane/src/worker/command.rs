@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
 
 use super::foretell::Foretold;
-use crate::capture::CaptureTap;
+use crate::capture::{CaptureTap, Incident, Snapshot};
 use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
     PortId, PortSettings, Punt, Symptoms, WorkerCounts,
@@ -72,6 +72,10 @@ pub enum Command {
     StartCapture(CaptureId, Option<Vec<PortId>>, CaptureTap),
     /// Offer no more.
     StopCapture(CaptureId),
+    /// Keep the last frames in so many bytes, or no more.
+    SetRecorder(Option<usize>),
+    /// Give what the recorder holds.
+    Recall(Sender<Snapshot>),
     /// End the thread.
     Stop,
 }
@@ -91,6 +95,8 @@ pub enum Event {
     Held(BridgeId, Hold),
     /// What became of addresses of a bridge; told twice a second at most.
     Macs(BridgeId, Box<MacChanges>),
+    /// The recorder found something worth writing down.
+    Incident(Incident),
     /// A frame for the services.
     Punt(Punt),
 }

@@ -160,6 +160,7 @@ impl Worker {
             }
             let routed = self.route(now);
             self.tell_holds();
+            self.watch.take_incident().into_iter().for_each(|incident| (self.notify)(Event::Incident(incident)));
             self.tell_punts();
             let worked = round > 0 || routed;
             if worked {
@@ -247,6 +248,10 @@ impl Worker {
                 self.watch.stop(id);
                 self.mark_captured();
             }
+            Command::SetRecorder(bytes) => {
+                self.watch.set_recorder(bytes);
+                self.mark_captured();
+            }
             Command::SetGateway(id, settings) => self.datapath.set_gateway(id, settings),
             Command::ForgetStations(id, addresses) => self.datapath.forget_stations(now, id, &addresses),
             Command::ForgetNeighbors(id) => self.datapath.forget_neighbors(id),
@@ -285,6 +290,7 @@ impl Worker {
                 send(&reply, device.and_then(|device| device.duplicate()));
             }
             Command::Fdb(id, reply) => send(&reply, self.datapath.fdb(now, id)),
+            Command::Recall(reply) => send(&reply, self.watch.snapshot()),
             Command::Symptoms(reply) => send(&reply, self.datapath.symptoms()),
             Command::Counters(ids, reply) => {
                 let counters = ids.iter().map(|id| self.datapath.counters(*id).cloned().unwrap_or_default());

@@ -27,7 +27,7 @@ impl Worker {
         let Some(queue) = self.queues.get_mut(id.0) else { return };
         queue.ready = false;
         let Some(device) = &mut queue.device else { return };
-        let captured = queue.captured;
+        let captured = queue.captured && self.watch.is_capturing();
         self.batch.set_ingress(id.0);
         self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);

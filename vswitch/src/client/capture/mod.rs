@@ -2,13 +2,14 @@
 //! `client/mod.rs` runs it.
 
 mod blocks;
+mod filter;
 mod live;
 mod options;
 mod output;
 mod rotate;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http_body_util::BodyExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,10 +18,10 @@ use super::ClientError;
 use super::connection::{Control, broken};
 use api::{CaptureRequest, PortInfo, Reply, Request};
 use blocks::Blocks;
+pub(super) use filter::compile;
 pub(super) use options::CaptureOptions;
 use output::Output;
 use rotate::Rotation;
-use sys::pcap;
 pub(super) use watch::{Watch, WatchOptions};
 
 /// A capture as the command line asks for it.
@@ -32,13 +33,20 @@ pub(super) struct Capture {
     /// `-` is stdout; `None`: it is shown.
     write: Option<PathBuf>,
     rotation: Option<Rotation>,
+    /// Says nothing on stderr unless something is wrong.
+    is_quiet: bool,
 }
 
 impl Capture {
+    /// A capture into the FIFO that Wireshark reads.
+    pub(super) fn for_wireshark(request: CaptureRequest, filter: &str, fifo: &Path) -> Self {
+        Self { request, filter: filter.to_owned(), write: Some(fifo.to_owned()), rotation: None, is_quiet: true }
+    }
+
     /// Captures until vswitchd ends it, a signal comes, or the reader of stdout or of the live view is gone; then says how much it was.
     pub(super) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
         self.check(json)?;
-        self.request.filter = pcap::compile(&self.filter)?;
+        self.request.filter = filter::compile(&self.filter)?;
         // Before vswitchd is asked: a signal that came between its answer and this would leave a file without an end.
         let mut signals = Signals::listen()?;
         let (number, mut body) = tokio::select! {
@@ -46,7 +54,7 @@ impl Capture {
             () = signals.next() => std::process::exit(1),
         };
         let mut output = Output::open(self.write.as_deref(), self.rotation)?;
-        if !json {
+        if !json && !self.is_quiet && self.request.last_milliseconds.is_none() {
             eprintln!("{}", self.announcement());
             self.hint(&control).await;
         }
@@ -64,6 +72,9 @@ impl Capture {
             let file = self.write.as_ref().map(|path| path.display().to_string());
             let summary = serde_json::json!({ "file": file, "packets": blocks.packets, "missed": blocks.missed });
             super::print(super::print::document(&summary).as_bytes());
+            return Ok(());
+        }
+        if self.is_quiet {
             return Ok(());
         }
         eprintln!("{} packets captured, {} missed because the reader was slow", blocks.packets, blocks.missed);

@@ -1,6 +1,7 @@
 //! The options of `vsctl capture`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -21,7 +22,7 @@ pub(in crate::client) struct CaptureOptions {
     /// What to capture, in tcpdump's language (man pcap-filter).
     #[arg(long, value_name = "EXPR", default_value = "")]
     filter: String,
-    /// Where to take frames, of: ingress, egress, drop, pre-nat, post-nat, underlay. A frame has one packet id at all of them.
+    /// Where to take frames, of: ingress, egress, drop, pre-nat, post-nat. A frame has one packet id at all of them.
     #[arg(long, value_name = "POINT,...", value_delimiter = ',')]
     at: Vec<CapturePoint>,
     /// Takes only frames that are dropped, with the reason; the same as --at drop.
@@ -33,6 +34,9 @@ pub(in crate::client) struct CaptureOptions {
     /// Keeps only the first N bytes of each frame.
     #[arg(long, value_name = "N", value_parser = snaplen)]
     snaplen: Option<u32>,
+    /// Takes what came in the last so long, such as 10s, from the flight recorder, and ends.
+    #[arg(long, value_name = "TIME", value_parser = api::read::time, conflicts_with_all = ["seconds", "rotate"])]
+    last: Option<Duration>,
     /// Ends after so many packets.
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     count: Option<u64>,
@@ -61,9 +65,10 @@ impl CaptureOptions {
             at: if self.dropped { vec![CapturePoint::Drop] } else { self.at },
             direction: self.direction,
             snaplen: self.snaplen,
+            last_milliseconds: self.last.map(|last| u64::try_from(last.as_millis()).unwrap_or(u64::MAX)),
         };
         let rotation = self.rotate.map(|rotate| Rotation { rotate, files: self.files });
-        Capture { request, filter: self.filter, write: self.write, rotation }
+        Capture { request, filter: self.filter, write: self.write, rotation, is_quiet: false }
     }
 }
 

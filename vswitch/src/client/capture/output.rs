@@ -57,7 +57,7 @@ impl Output {
     /// Writes whole blocks, and returns whether there is still a reader.
     pub(super) fn write(&mut self, blocks: &[u8]) -> Result<bool, ClientError> {
         let written = match self {
-            Self::Files(files) => return files.write(blocks).map(|()| true),
+            Self::Files(files) => return files.write(blocks),
             Self::Live(live) => return live.write(blocks),
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
@@ -80,7 +80,15 @@ impl Output {
 }
 
 impl Files {
-    fn write(&mut self, blocks: &[u8]) -> Result<(), ClientError> {
+    /// Writes whole blocks, and returns whether there is still a reader, if the file is a FIFO.
+    fn write(&mut self, blocks: &[u8]) -> Result<bool, ClientError> {
+        match self.put(blocks) {
+            Err(ClientError::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            put => put.map(|()| true),
+        }
+    }
+
+    fn put(&mut self, blocks: &[u8]) -> Result<(), ClientError> {
         let Some(Rotation { rotate, files }) = self.rotation else { return self.current.write(blocks) };
         for (kind, block) in each(blocks) {
             let is_full = match rotate {
