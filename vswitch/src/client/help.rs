@@ -13,7 +13,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
         "Uplinks and published ports",
         &["add-uplink", "set-uplink", "del-uplink", "list-uplinks", "add-forward", "del-forward", "list-forwards"],
     ),
-    ("What goes on", &["show", "stats", "events", "trace", "watch", "capture", "fdb", "neighbors", "leases", "sessions"]),
+    (
+        "What goes on",
+        &["show", "stats", "top", "events", "trace", "watch", "capture", "fdb", "neighbors", "leases", "sessions"],
+    ),
     ("The switch itself", &[]),
 ];
 
