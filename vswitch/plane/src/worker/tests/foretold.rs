@@ -126,13 +126,14 @@ fn plane(workers: usize) -> Plane {
     plane.tell(|| Command::SetForwards(UPLINK, vec![forward]));
     let ten = VlanId::try_from(10).unwrap();
     let on = PortSettings::on(BRIDGE);
+    let protected = api::PortPolicy { protected: true, ..api::PortPolicy::default() };
     let one = VlanMode::Access(VlanId::DEFAULT);
     let guard = Guard { mac: mac(0), addresses: vec![address(0).into()] };
     let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() };
     let settings = [
         PortSettings { vlans: one.clone(), guard: Some(guard), ..on.clone() },
-        PortSettings { vlans: one, protected: true, ..on.clone() },
-        PortSettings { vlans: VlanMode::Access(ten), protected: true, ..on.clone() },
+        PortSettings { vlans: one, policy: protected.clone(), ..on.clone() },
+        PortSettings { vlans: VlanMode::Access(ten), policy: protected, ..on.clone() },
         PortSettings { vlans: VlanMode::Trunk { allowed: vec![ten], native: Some(VlanId::DEFAULT) }, ..on.clone() },
         PortSettings { vlans: VlanMode::Access(ten), tunnel: Some(tunnel), ..on },
         PortSettings::on(UPLINK),
