@@ -51,6 +51,9 @@ fn metrics_and_events_follow_what_happens_and_only_who_may_does_more_than_look()
     lab.ctl("del-port a").ok();
     assert!(!get(&lab, "localhost:8080/metrics").contains("port=\"a\""), "its series go with it");
 
+    let trace = "-X POST -d '{\"port\": \"b\", \"frame\": {\"to\": \"10.10.0.1\"}}' localhost:8080/api/trace";
+    assert!(get(&lab, trace).contains("\"verdict\":\"answered\""), "{}", get(&lab, trace));
+    assert_eq!(status(&lab, &format!("-H 'origin: http://evil.example' {trace}")), "403");
     let token = std::fs::read_to_string(lab.path("state/web-token")).unwrap();
     let post = "-X POST -d '\"list_bridges\"' localhost:8080/api/request";
     assert_eq!(status(&lab, post), "401");

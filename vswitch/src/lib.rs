@@ -42,8 +42,9 @@
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
 //!   uplinks and of containers on a LAN.
+//! - `view`: what others look at while the switch runs: events, counters, metrics. Looking waits for no worker. [`web`]: the web view.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
-//! - `http`: what the control socket and Docker's have in common.
+//! - `http`: what the control socket, Docker's and the web view have in common.
 #![forbid(unsafe_code)]
 
 pub mod attach;

@@ -118,6 +118,23 @@ pub struct LivePort {
 }
 
 impl LivePort {
+    /// One that has counted nothing.
+    pub fn new(name: PortName, bridge: Option<BridgeName>, kind: LiveKind, state: PortState) -> Self {
+        Self {
+            name,
+            bridge,
+            kind,
+            place: None,
+            state,
+            rx_frames: 0,
+            rx_bytes: 0,
+            tx_frames: 0,
+            tx_bytes: 0,
+            rx_drops: BTreeMap::new(),
+            tx_drops: BTreeMap::new(),
+        }
+    }
+
     /// All frames that were dropped, on their way in and out.
     pub fn drops(&self) -> u64 {
         self.rx_drops.values().chain(self.tx_drops.values()).sum()

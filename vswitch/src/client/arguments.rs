@@ -58,6 +58,7 @@ pub(super) enum Action {
     Events(Events),
     Trace(Trace),
     Watch(Watch),
+    Top,
     /// The man pages, for this directory.
     Man(PathBuf),
     /// A text to print that needs no vswitchd.
@@ -88,6 +89,7 @@ impl Arguments {
             Command::Bridging(command) => Action::Ask(command.request()?),
             Command::Routing(command) => Action::Ask(command.request()?),
             Command::Plain(command) => Action::Ask(command.request()),
+            Command::Top => Action::Top,
             Command::Events { follow, kind } => Action::Events(Events { follow, kinds: kind }),
             Command::Stats { ports, container, interval, count, since } => {
                 let request = container.map_or(Request::Stats(ports), Request::ContainerStats);

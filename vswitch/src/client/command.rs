@@ -44,6 +44,11 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "interval")]
         since: Option<PathBuf>,
     },
+    /// Follows rates, drops, sessions and the fill of tables on one screen.
+    ///
+    /// Its keys are on its last line: q ends it, s sorts the ports otherwise, u counts bits, bytes or frames, p or space holds it still, arrows,
+    /// page keys, j and k scroll the ports. With --json it prints the counters once.
+    Top,
     /// What happened: links, MAC addresses, leases, full tables, who changed what.
     ///
     /// The last 2048 of those that stations cannot cause at will, and as many of the others. The times are UTC.

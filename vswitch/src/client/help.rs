@@ -15,7 +15,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
     (
         "What goes on",
-        &["show", "stats", "events", "trace", "watch", "capture", "extcap", "fdb", "neighbors", "leases", "sessions"],
+        &["show", "stats", "top", "events", "trace", "watch", "capture", "extcap", "fdb", "neighbors", "leases", "sessions"],
     ),
     ("The switch itself", &[]),
 ];

@@ -19,6 +19,7 @@ mod print;
 mod stats;
 mod symptoms;
 mod table;
+mod top;
 mod trace;
 
 use std::io::{self, Write};
@@ -146,6 +147,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Extcap(command) => command.run(control).await,
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
+            Action::Top => top::run(control, json).await,
             Action::Events(events) => events.run(control, json).await,
             Action::Trace(trace) => trace.run(control, json).await,
             Action::Watch(watch) => watch.run(control, json).await,

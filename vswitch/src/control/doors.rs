@@ -16,7 +16,7 @@ use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
 use crate::view::Board;
-use crate::web::{Source, Web};
+use crate::web::{Shown, Web};
 
 /// How long answers that are on their way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,8 +67,8 @@ impl Doors {
         let open = self.sockets.into_iter().map(|(guest, socket)| served.let_in(guest, socket));
         let web = self.web.map(|web| {
             let (end, ended) = watch::channel(());
-            let source = Source { board, calls: served.calls.clone() };
-            Door { file: None, task: tokio::spawn(web.serve(source, ended)), end }
+            let shown = Shown { board, calls: served.calls.clone() };
+            Door { file: None, task: tokio::spawn(web.serve(shown, ended)), end }
         });
         served.open = open.chain(web).collect();
         served

@@ -1,4 +1,4 @@
-//! What others look at while the switch runs: events, which the control side writes down, and the directory by which the counters of workers get
+//! What others look at while the switch runs: events, which the control side writes down, and the roster by which the counters of workers get
 //! their names.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::vxlan::{Run, TunnelPort};
 use super::{Port, Switch};
 use crate::http::Peer;
 use crate::services::{LeaseNews, Usage};
-use crate::view::{Board, Directory, EventLog, UplinkSource};
+use crate::view::{Board, EventLog, Roster, UplinkSource};
 use api::{
     BridgeName, DockerPlace, EventFacts, EventInfo, EventKind, LeaseState, LiveBridge, LiveKind, LivePort, LiveTunnel,
     LiveUplink, PoolInfo, PortKind, PortName, PortState, Reply, Request,
@@ -208,7 +208,7 @@ impl Switch {
         let (live, idle): (Vec<_>, Vec<_>) =
             self.inventory.all::<TunnelPort>().map(tunnel_port).partition(|(id, _)| id.is_some());
         let tunnels = live.into_iter().filter_map(|(id, row)| Some((id?, row)));
-        self.views.board.publish(Directory {
+        self.views.board.publish(Roster {
             captures: self.plane.captures.count(),
             bridges: self.inventory.bridges.values().map(|bridge| (bridge.id, self.live_bridge(bridge))).collect(),
             ports: ports.chain(uplink_ports).chain(tunnels).collect(),
@@ -241,23 +241,6 @@ impl Switch {
     }
 }
 
-/// A port of which nothing is counted yet.
-fn plain(name: &PortName, bridge: Option<&BridgeName>, (kind, state): (LiveKind, PortState)) -> LivePort {
-    LivePort {
-        name: name.clone(),
-        bridge: bridge.cloned(),
-        kind,
-        place: None,
-        state,
-        rx_frames: 0,
-        rx_bytes: 0,
-        tx_frames: 0,
-        tx_bytes: 0,
-        rx_drops: BTreeMap::new(),
-        tx_drops: BTreeMap::new(),
-    }
-}
-
 fn live_port(port: &Port, container: Option<&DockerPlace>) -> LivePort {
     let kind = match port.spec.kind {
         PortKind::Tap => LiveKind::Tap,
@@ -267,12 +250,13 @@ fn live_port(port: &Port, container: Option<&DockerPlace>) -> LivePort {
     let container = container.map(ToString::to_string).filter(|name| !name.is_empty());
     let place = container.or_else(|| Some(format!("netns {}", port.spec.netns.as_ref()?)));
     let state = plugged(port.presence.state(), port.spec.policy.down);
-    LivePort { place, ..plain(&port.spec.name, Some(&port.spec.bridge), (kind, state)) }
+    LivePort { place, ..LivePort::new(port.spec.name.clone(), Some(port.spec.bridge.clone()), kind, state) }
 }
 
 fn uplink_port(uplink: &Uplink) -> LivePort {
     let place = uplink.spec.device().map_or_else(|| "the host's sockets".to_owned(), |device| format!("on {device}"));
-    LivePort { place: Some(place), ..plain(&uplink.spec.name, None, (LiveKind::Uplink, uplink.presence.state().clone())) }
+    let state = uplink.presence.state().clone();
+    LivePort { place: Some(place), ..LivePort::new(uplink.spec.name.clone(), None, LiveKind::Uplink, state) }
 }
 
 fn tunnel_port(tunnel: &TunnelPort) -> (Option<PortId>, LivePort) {
@@ -280,7 +264,8 @@ fn tunnel_port(tunnel: &TunnelPort) -> (Option<PortId>, LivePort) {
         Run::Up(live) => live.state(),
         Run::Down(why) => PortState::Unusable(why.clone()),
     };
-    let row = plain(&tunnel.spec.name, Some(&tunnel.spec.bridge), (LiveKind::Vxlan, state));
+    let (name, bridge) = (tunnel.spec.name.clone(), Some(tunnel.spec.bridge.clone()));
+    let row = LivePort::new(name, bridge, LiveKind::Vxlan, state);
     (tunnel.live().map(|live| live.id), LivePort { place: Some(format!("vni {}", tunnel.spec.vni)), ..row })
 }
 

@@ -13,7 +13,7 @@ use plane::worker::Handle;
 
 /// What the switch is, with its counters left at nothing, and the numbers by which workers count.
 #[derive(Default)]
-pub(crate) struct Directory {
+pub(crate) struct Roster {
     pub(crate) captures: usize,
     pub(crate) bridges: Vec<(BridgeId, LiveBridge)>,
     pub(crate) ports: Vec<(PortId, LivePort)>,
@@ -36,33 +36,33 @@ pub(crate) enum UplinkSource {
 pub(crate) struct Board {
     started: Instant,
     workers: Vec<Handle>,
-    directory: ArcSwap<Directory>,
+    roster: ArcSwap<Roster>,
 }
 
 impl Board {
     pub(crate) fn new(started: Instant, workers: Vec<Handle>) -> Self {
-        Self { started, workers, directory: ArcSwap::default() }
+        Self { started, workers, roster: ArcSwap::default() }
     }
 
     /// Says what the switch is now.
-    pub(crate) fn publish(&self, directory: Directory) {
-        self.directory.store(Arc::new(directory));
+    pub(crate) fn publish(&self, roster: Roster) {
+        self.roster.store(Arc::new(roster));
     }
 
     /// The switch as it was counted last.
     pub(crate) fn live(&self) -> LiveInfo {
         let counts: Vec<Arc<WorkerCounts>> = self.workers.iter().map(Handle::counts).collect();
-        let directory = self.directory.load_full();
+        let roster = self.roster.load_full();
         let counted = counts.iter().filter_map(|part| part.at).max().unwrap_or(self.started);
         LiveInfo {
             uptime_seconds: self.started.elapsed().as_secs(),
             counted_seconds: counted.saturating_duration_since(self.started).as_secs_f64(),
-            ..live(&directory, &counts)
+            ..live(&roster, &counts)
         }
     }
 }
 
-fn live(directory: &Directory, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
+fn live(roster: &Roster, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
     let (mut ports, mut bridges) = (BTreeMap::<PortId, Counters>::new(), BTreeMap::<BridgeId, BridgeCounts>::new());
     let mut nats = BTreeMap::new();
     for part in counts {
@@ -73,8 +73,8 @@ fn live(directory: &Directory, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
         }
         nats.extend(part.nats.iter().copied());
     }
-    let counted = directory.ports.iter().map(|(id, row)| ports.get(id).map_or_else(|| row.clone(), |now| port(row, now)));
-    let mut rows: Vec<LivePort> = counted.chain(directory.idle.iter().cloned()).collect();
+    let counted = roster.ports.iter().map(|(id, row)| ports.get(id).map_or_else(|| row.clone(), |now| port(row, now)));
+    let mut rows: Vec<LivePort> = counted.chain(roster.idle.iter().cloned()).collect();
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     let uplink = |(source, row): &(UplinkSource, LiveUplink)| match source {
         UplinkSource::Nat(id) => nats.get(id).map_or_else(|| row.clone(), |counters| by_nat(row, counters)),
@@ -83,12 +83,12 @@ fn live(directory: &Directory, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
     LiveInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         workers: counts.len(),
-        captures: directory.captures,
-        bridges: directory.bridges.iter().map(|(id, row)| bridge(row, bridges.get(id).copied().unwrap_or_default())).collect(),
+        captures: roster.captures,
+        bridges: roster.bridges.iter().map(|(id, row)| bridge(row, bridges.get(id).copied().unwrap_or_default())).collect(),
         ports: rows,
-        uplinks: directory.uplinks.iter().map(uplink).collect(),
-        tunnels: directory.tunnels.clone(),
-        events: directory.events.clone(),
+        uplinks: roster.uplinks.iter().map(uplink).collect(),
+        tunnels: roster.tunnels.clone(),
+        events: roster.events.clone(),
         ..LiveInfo::default()
     }
 }
@@ -129,25 +129,12 @@ fn by_host(row: &LiveUplink, totals: &host::Totals) -> LiveUplink {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use api::{LiveKind, PortState};
 
-    /// A port without counters.
-    pub(crate) fn row(name: &str) -> LivePort {
-        LivePort {
-            name: name.parse().unwrap(),
-            bridge: Some("br0".parse().unwrap()),
-            kind: LiveKind::Tap,
-            place: None,
-            state: PortState::Up,
-            rx_frames: 0,
-            rx_bytes: 0,
-            tx_frames: 0,
-            tx_bytes: 0,
-            rx_drops: BTreeMap::new(),
-            tx_drops: BTreeMap::new(),
-        }
+    fn row(name: &str) -> LivePort {
+        LivePort::new(name.parse().unwrap(), Some("br0".parse().unwrap()), LiveKind::Tap, PortState::Up)
     }
 
     #[test]
@@ -171,13 +158,13 @@ pub(super) mod tests {
             uplink: None,
             pools: Vec::new(),
         };
-        let directory = Directory {
+        let roster = Roster {
             bridges: vec![(BridgeId(1), bridge)],
             ports: vec![(PortId(7), row("b")), (PortId(8), row("new"))],
             idle: vec![row("a")],
-            ..Directory::default()
+            ..Roster::default()
         };
-        let live = live(&directory, &[worker(10, 3), worker(5, 4)]);
+        let live = live(&roster, &[worker(10, 3), worker(5, 4)]);
         let rows: Vec<(&str, u64, u64)> =
             live.ports.iter().map(|port| (port.name.as_str(), port.rx_frames, port.drops())).collect();
         assert_eq!(rows, [("a", 0, 0), ("b", 15, 17), ("new", 0, 0)]);

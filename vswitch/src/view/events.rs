@@ -48,8 +48,10 @@ impl EventLog {
         ring.push_back(event);
     }
 
-    /// What is remembered of what came after the event with this number, the oldest first.
+    /// What is remembered of what came after the event with this number, the oldest first. A number that was not reached yet is that of an
+    /// earlier vswitchd: everything came after it.
     pub(crate) fn after(&self, number: u64) -> Vec<EventInfo> {
+        let number = if number > self.last { 0 } else { number };
         let new = self.frequent.iter().chain(&self.others).filter(|event| event.number > number);
         let mut events: Vec<EventInfo> = new.cloned().collect();
         events.sort_by_key(|event| event.number);
@@ -83,6 +85,7 @@ mod tests {
         assert_eq!(all[1].number, 2 * MOST as u64 + 2, "of the addresses the newest stay");
         assert!(all.is_sorted_by_key(|event| event.number));
         assert_eq!(log.after(3 * MOST as u64 + 1).len(), 1, "only what is new");
+        assert_eq!(log.after(u64::MAX).len(), MOST + 2, "an earlier vswitchd had more");
         assert_eq!((log.counts()["mac_learned"], log.counts()["lease"]), (3 * MOST as u64, 0));
     }
 

@@ -220,13 +220,13 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::board::tests::row;
-    use api::LiveTunnel;
+    use api::{LiveKind, LiveTunnel};
 
     #[test]
     fn a_scrape_has_help_types_and_values_and_only_bounded_labels() {
         let drops = BTreeMap::from([("guard_ip".to_owned(), 3)]);
-        let port = LivePort { rx_frames: 7, rx_drops: drops, state: PortState::Down, ..row("a") };
+        let port = LivePort::new("a".parse().unwrap(), Some("br0".parse().unwrap()), LiveKind::Tap, PortState::Down);
+        let port = LivePort { rx_frames: 7, rx_drops: drops, ..port };
         let peer = PeerInfo {
             address: "192.0.2.2".parse().unwrap(),
             named: true,

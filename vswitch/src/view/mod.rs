@@ -10,7 +10,7 @@ mod events;
 mod metrics;
 mod stream;
 
-pub(crate) use board::{Board, Directory, UplinkSource};
+pub(crate) use board::{Board, Roster, UplinkSource};
 pub(crate) use events::EventLog;
 pub(crate) use metrics::{CONTENT_TYPE as METRICS_TYPE, exposition};
 pub(crate) use stream::events as event_stream;

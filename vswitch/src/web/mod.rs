@@ -3,7 +3,7 @@
 //! It is off unless `[web]` turns it on, and then listens on loopback unless told otherwise. `guard` says who may ask what. Reading waits for no
 //! worker where it is counters ([`view`](crate::view)); tables are asked for by the same requests as `vsctl`'s, in the same queue.
 //!
-//! The page is three files that are compiled in. They ask no other host for anything, and a browser is told to let them ask none.
+//! The page is a few files that are compiled in. They ask no other host for anything, and a browser is told to let them ask none.
 //!
 //! **What bounds it.** Connections, as on the control socket; of these, [`STREAMS`] may wait for news, which are never answered to the end.
 
@@ -67,7 +67,7 @@ pub(crate) struct Web {
 
 /// What a web view shows, and whom it asks for more.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) struct Shown {
     pub(crate) board: Arc<Board>,
     pub(crate) calls: mpsc::Sender<Call>,
 }
@@ -86,13 +86,13 @@ impl Web {
     }
 
     /// Answers requests until the sender of `end` is dropped.
-    pub(crate) async fn serve(self, source: Source, end: watch::Receiver<()>) {
+    pub(crate) async fn serve(self, shown: Shown, end: watch::Receiver<()>) {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("the web view is not served: {error}"),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
-        let routes = routes::routes(routes::Desk { source, streams, end: end.clone() }, Arc::new(self.guard));
+        let routes = routes::routes(routes::Desk { shown, streams, end: end.clone() }, Arc::new(self.guard));
         http::serve(listener, routes, LIMITS, end).await;
     }
 }

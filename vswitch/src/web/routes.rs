@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 
-use super::Source;
+use super::Shown;
 use super::guard::Guard;
 use super::live;
 use crate::control::server::{self, Call, error, parse, pcapng};
@@ -28,9 +28,10 @@ const LARGEST_REQUEST: usize = 1 << 16;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The page.
-const PAGE: [(&str, &str, &str); 4] = [
+const PAGE: [(&str, &str, &str); 5] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
+    ("/draw.js", "text/javascript; charset=utf-8", include_str!("page/draw.js")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
@@ -38,7 +39,7 @@ const PAGE: [(&str, &str, &str); 4] = [
 /// What answers are made of.
 #[derive(Clone)]
 pub(super) struct Desk {
-    pub(super) source: Source,
+    pub(super) shown: Shown,
     pub(super) streams: Arc<Semaphore>,
     /// Its sender is dropped at the end.
     pub(super) end: watch::Receiver<()>,
@@ -49,24 +50,35 @@ pub(super) fn routes(desk: Desk, guard: Arc<Guard>) -> Router {
     let page = PAGE.into_iter().fold(Router::new(), |router, (path, kind, text)| {
         router.route(path, get(async move || ([(CONTENT_TYPE, kind)], text)))
     });
-    page.route("/metrics", get(metrics))
+    let more = Router::new()
+        .route("/api/request", post(request))
+        .route("/api/capture", post(capture))
+        .route_layer(from_fn_with_state(Arc::clone(&guard), check_token));
+    page.merge(more)
+        .route("/metrics", get(metrics))
         .route("/api/live", get(counters))
         .route("/api/events", get(events))
         .route("/api/show", question(Request::Show))
         .route("/api/fdb", question(Request::Fdb(Default::default())))
         .route("/api/sessions", question(Request::Sessions(None)))
         .route("/api/leases", question(Request::Leases(None)))
-        .route("/api/request", post(request))
-        .route("/api/capture", post(capture))
+        .route("/api/trace", post(trace))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is nothing here: the page is at /, metrics at /metrics"))
-        .layer(from_fn_with_state(guard, check))
+        .layer(from_fn_with_state(guard, check_place))
         .layer(from_fn(dress))
         .with_state(desk)
 }
 
-async fn check(State(guard): State<Arc<Guard>>, request: HttpRequest, next: Next) -> Response {
-    match guard.check(request.method(), request.headers()) {
+async fn check_place(State(guard): State<Arc<Guard>>, request: HttpRequest, next: Next) -> Response {
+    match guard.check_place(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, sentence)) => error(status, &sentence),
+    }
+}
+
+async fn check_token(State(guard): State<Arc<Guard>>, request: HttpRequest, next: Next) -> Response {
+    match guard.check_token(request.headers()) {
         Ok(()) => next.run(request).await,
         Err((status, sentence)) => error(status, &sentence),
     }
@@ -86,12 +98,12 @@ async fn dress(request: HttpRequest, next: Next) -> Response {
 }
 
 async fn metrics(State(desk): State<Desk>) -> Response {
-    ([(CONTENT_TYPE, METRICS_TYPE)], view::exposition(&desk.source.board.live())).into_response()
+    ([(CONTENT_TYPE, METRICS_TYPE)], view::exposition(&desk.shown.board.live())).into_response()
 }
 
 async fn counters(State(desk): State<Desk>) -> Response {
     let Some(place) = live::place(&desk.streams) else { return too_many() };
-    let counters = live::counters(Arc::clone(&desk.source.board), desk.end.clone());
+    let counters = live::counters(Arc::clone(&desk.shown.board), desk.end.clone());
     Sse::new(live::placed(place, counters)).into_response()
 }
 
@@ -99,7 +111,7 @@ async fn events(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let Some(place) = live::place(&desk.streams) else { return too_many() };
     // A browser whose connection broke says what it saw last.
     let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
-    match server::ask(&desk.source.calls, |reply| Call::Follow { after, reply }).await {
+    match server::ask(&desk.shown.calls, |reply| Call::Follow { after, reply }).await {
         Ok((past, coming)) => {
             Sse::new(live::placed(place, view::event_stream(past, coming))).keep_alive(KeepAlive::new()).into_response()
         }
@@ -120,12 +132,21 @@ async fn request(State(desk): State<Desk>, peer: Extension<Peer>, body: Bytes) -
 }
 
 async fn answer(desk: &Desk, request: Request, Extension(peer): Extension<Peer>) -> Response {
-    match server::ask(&desk.source.calls, |reply| Call::Request { request, peer, reply }).await {
+    match server::ask(&desk.shown.calls, |reply| Call::Request { request, peer, reply }).await {
         Ok(Reply::Switch(info)) => Json(info).into_response(),
         Ok(Reply::Fdb(rows)) => Json(rows).into_response(),
         Ok(Reply::Sessions(rows)) => Json(rows).into_response(),
         Ok(Reply::Leases(rows)) => Json(rows).into_response(),
+        Ok(Reply::Trace(way)) => Json(way).into_response(),
         Ok(reply) => Json(reply).into_response(),
+        Err(response) => *response,
+    }
+}
+
+/// What the switch would do with a frame: it looks and changes nothing, so it needs no token.
+async fn trace(State(desk): State<Desk>, peer: Extension<Peer>, body: Bytes) -> Response {
+    match parse(&body) {
+        Ok(request) => answer(&desk, Request::Trace(request), peer).await,
         Err(response) => *response,
     }
 }
@@ -153,7 +174,7 @@ async fn capture(State(desk): State<Desk>, body: Bytes) -> Response {
         Err(wrong) => return error(StatusCode::INTERNAL_SERVER_ERROR, &wrong.to_string()),
     };
     let request = CaptureRequest { ports, filter, count, seconds, ..CaptureRequest::default() };
-    match server::ask(&desk.source.calls, |reply| Call::Capture { request, reply }).await {
+    match server::ask(&desk.shown.calls, |reply| Call::Capture { request, reply }).await {
         Ok(capture) => pcapng(capture),
         Err(response) => *response,
     }

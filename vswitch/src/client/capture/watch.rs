@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::blocks::{Blocks, NotedPacket, PACKET, each, packet};
-use super::{Signals, pcap};
+use super::{Signals, compile};
 use crate::client::connection::{Control, broken};
 use crate::client::options::whole;
 use crate::client::{ClientError, complete};
@@ -99,7 +99,7 @@ fn reason(text: &str) -> Result<&'static str, ClientError> {
 impl Watch {
     /// Shows frames until there were enough, the time is over, or a signal comes.
     pub(in crate::client) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
-        self.request.filter = pcap::compile(&self.filter)?;
+        self.request.filter = compile(&self.filter)?;
         let mut signals = Signals::listen()?;
         let (number, mut body) = control.capture(&self.request).await?;
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
