@@ -404,7 +404,8 @@ mod tests {
             protocol in prop_oneof![Just(6_u8), Just(17), Just(1), any::<u8>()],
             fragment in prop_oneof![Just(0_u16), Just(0x4000), Just(0x2000), any::<u16>()],
             header in prop_oneof![Just(0x45_u8), 0x45_u8..0x50, any::<u8>()],
-            mut bytes in prop::collection::vec(any::<u8>(), 14..100),
+            // The kernel's test run takes no frame that ends in its IP header.
+            mut bytes in prop::collection::vec(any::<u8>(), 54..100),
         ) -> Vec<u8> {
             let mut put = |at: usize, what: &[u8]| {
                 if let Some(place) = bytes.get_mut(at..at + what.len()) {
