@@ -1,11 +1,11 @@
 //! The web view: a page of the running switch, what it is made of as JSON, and metrics.
 //!
 //! It is off unless `[web]` turns it on, and then listens on loopback unless told otherwise. `guard` says who may ask what. Reading waits for no
-//! worker where it is counters ([`view`](crate::view)); tables are asked for by the same requests as `vsctl`'s, in the same queue.
+//! worker where it is counters (`view`); tables are asked for by the same requests as `vsctl`'s, in the same queue.
 //!
 //! The page is a few files that are compiled in. They ask no other host for anything, and a browser is told to let them ask none.
 //!
-//! **What bounds it.** Connections, as on the control socket; of these, [`STREAMS`] may wait for news, which are never answered to the end.
+//! **What bounds it.** Connections, as on the control socket; of these, `STREAMS` may wait for news, which are never answered to the end.
 
 mod guard;
 mod live;
