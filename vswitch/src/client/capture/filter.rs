@@ -6,7 +6,7 @@ use sys::pcap::{self, CompileError};
 use crate::client::ClientError;
 
 /// What may follow the start of an expression that is right so far, so that both together are one.
-const ENDINGS: [&str; 8] = ["", " 1", " 10.0.0.1", " ip", " port 1", " = 1", " 02:00:00:00:00:01", " 1] = 1"];
+const ENDINGS: [&str; 9] = ["", " 1", " 10.0.0.1", " ip", " port 1", " = 1", " 02:00:00:00:00:01", " 1] = 1", "] = 1"];
 /// Words that are tried; behind more, nothing is pointed at.
 const MOST_WORDS: usize = 64;
 
