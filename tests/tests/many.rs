@@ -109,7 +109,10 @@ s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind(("eth0", 0))
 for n in range(int(sys.argv[1])):
     source = bytearray(os.urandom(6)); source[0] = source[0] & 0xfc | 2
-    s.send(b"\xff" * 6 + bytes(source) + b"\x88\xb5" + bytes(46))
+    while True:
+        # A full TAP says so to a sender of raw frames.
+        try: s.send(b"\xff" * 6 + bytes(source) + b"\x88\xb5" + bytes(46)); break
+        except OSError: pass
 "#;
 
 #[test]

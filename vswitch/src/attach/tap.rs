@@ -7,7 +7,8 @@
 //!
 //! A multi-queue TAP has room for 256 queues whatever it uses, and for each the kernel's usual queueing discipline makes room for [`QUEUE_LENGTH`]
 //! frames in three bands: 50 MB a port (`pfifo_fast_init`). So it has none (`noqueue`): what a queue of a TAP has no room for is dropped in
-//! either case (`tun_net_xmit`).
+//! either case (`tun_net_xmit`). Without it the sender hears of that: TCP slows down, and the sender of raw frames gets `ENOBUFS`, as where
+//! the queue of a network card is full.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
