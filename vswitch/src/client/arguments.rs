@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ClientError;
-use super::capture::{Capture, Watch};
+use super::capture::{Capture, FrameWatch};
 use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
 use super::events::Events;
@@ -57,7 +57,7 @@ pub(super) enum Action {
     Stats(Stats),
     Events(Events),
     Trace(Trace),
-    Watch(Watch),
+    Watch(FrameWatch),
     Top,
     /// The man pages, for this directory.
     Man(PathBuf),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, PacketBuilderStep, TcpHeader};
 use packet::{Mac, Tag, VlanId};
 
-use super::words::{Body, Words};
+use super::words::{Body, FrameWords};
 
 /// The MAC addresses of a frame's ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ const WINDOW: u16 = 64_240;
 /// Hops of a packet, if the words do not say: the default of Linux.
 const TTL: u8 = 64;
 
-impl Words {
+impl FrameWords {
     /// The sender's and the receiver's IP address, as far as the words say.
     pub(crate) fn addresses(&self) -> (Option<IpAddr>, Option<IpAddr>) {
         match &self.body {

@@ -179,14 +179,14 @@ fn summary_of_other(ethernet: &Ethernet, bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Endpoints, Words};
+    use super::super::{Endpoints, FrameWords};
     use super::*;
     use packet::Mac;
 
     const ENDS: Endpoints = Endpoints { from: Mac([2, 0, 0, 0, 0, 1]), to: Mac([2, 0, 0, 0, 0, 2]) };
 
     fn built(text: &str) -> FrameInfo {
-        read(&Words::read(text).unwrap().build(ENDS, Some("10.10.0.2".parse().unwrap())).unwrap())
+        read(&FrameWords::read(text).unwrap().build(ENDS, Some("10.10.0.2".parse().unwrap())).unwrap())
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn any_bytes_are_read() {
         assert!(read(&[1, 2, 3]).summary.contains("too short"));
-        let frame = Words::read("tcp 10.10.0.2:40000 > 10.10.0.3:80").unwrap().build(ENDS, None).unwrap();
+        let frame = FrameWords::read("tcp 10.10.0.2:40000 > 10.10.0.3:80").unwrap().build(ENDS, None).unwrap();
         for length in 0..frame.len() {
             let info = read(&frame[..length]);
             assert_eq!((info.length, info.hex.len()), (length, length * 2));

@@ -7,4 +7,4 @@ mod words;
 
 pub(crate) use build::{Endpoints, NoFrame};
 pub(crate) use info::{changes, read};
-pub(crate) use words::{Words, WordsError};
+pub(crate) use words::{FrameWords, WordsError};

@@ -6,7 +6,7 @@ use packet::{Mac, VlanId};
 
 /// A frame in words. What they leave open is filled in when it is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Words {
+pub(crate) struct FrameWords {
     pub(crate) body: Body,
     pub(crate) from: Option<Mac>,
     pub(crate) to: Option<Mac>,
@@ -36,7 +36,7 @@ pub(crate) enum Body {
     Udp { source: SocketAddr, destination: SocketAddr },
 }
 
-/// Words that are no frame.
+/// FrameWords that are no frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the frame cannot be read at column {column}: {what}\n  {text}\n  {caret:>width$}", caret = "^", width = .column)]
 pub(crate) struct WordsError {
@@ -59,7 +59,7 @@ struct Reader<'a> {
     words: std::vec::IntoIter<(usize, &'a str)>,
 }
 
-impl Words {
+impl FrameWords {
     /// Reads a frame.
     ///
     /// # Errors
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     fn body(text: &str) -> Body {
-        Words::read(text).unwrap_or_else(|wrong| panic!("{wrong}")).body
+        FrameWords::read(text).unwrap_or_else(|wrong| panic!("{wrong}")).body
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(body("arp who-has 10.10.0.3"), Body::WhoHas { target: two.ip(), tell: None });
         assert_eq!(body("arp who-has 10.10.0.3 tell 10.10.0.2"), Body::WhoHas { target: two.ip(), tell: Some(one.ip()) });
         assert_eq!(body("ff:ff:ff:ff:ff:ff 0200 00000001 0806"), body("ffffffffffff0200000000010806"));
-        let words = Words::read("icmp fd00::2 > fd00::3 vlan 10 ttl 3 len 100 df from 02:00:00:00:00:01 id 7").unwrap();
+        let words = FrameWords::read("icmp fd00::2 > fd00::3 vlan 10 ttl 3 len 100 df from 02:00:00:00:00:01 id 7").unwrap();
         assert_eq!(
             (words.vlan.map(VlanId::number), words.ttl, words.length, words.dont_fragment),
             (Some(10), Some(3), 100, true)
@@ -350,7 +350,7 @@ mod tests {
             ("gre 10.10.0.2 > 10.10.0.3", 1, "hex digits"),
             ("ffffffffffff020000000001080", 27, "half a byte"),
         ] {
-            let wrong = Words::read(text).expect_err(text);
+            let wrong = FrameWords::read(text).expect_err(text);
             assert_eq!(wrong.column, column, "{text}: {wrong}");
             assert!(wrong.to_string().contains(says), "{text}: {wrong}");
         }

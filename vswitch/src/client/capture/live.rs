@@ -18,7 +18,7 @@ const NAME: u16 = 2;
 const WIDEST: usize = 15;
 
 /// A tcpdump that runs.
-pub(super) struct Live {
+pub(super) struct LiveView {
     tcpdump: Child,
     heads: mpsc::Sender<String>,
     printer: JoinHandle<()>,
@@ -26,7 +26,7 @@ pub(super) struct Live {
     interfaces: Vec<String>,
 }
 
-impl Live {
+impl LiveView {
     pub(super) fn start() -> Result<Self, ClientError> {
         let mut tcpdump = Command::new("tcpdump");
         tcpdump.args(["-nn", "-l", "-r", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -20,9 +20,9 @@ use api::{CaptureRequest, PortInfo, Reply, Request};
 use blocks::Blocks;
 pub(super) use filter::compile;
 pub(super) use options::CaptureOptions;
-use output::Output;
+use output::CaptureOutput;
 use rotate::Rotation;
-pub(super) use watch::{Watch, WatchOptions};
+pub(super) use watch::{FrameWatch, WatchOptions};
 
 /// A capture as the command line asks for it.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Capture {
             capture = control.capture(&self.request) => capture?,
             () = signals.next() => std::process::exit(1),
         };
-        let mut output = Output::open(self.write.as_deref(), self.rotation)?;
+        let mut output = CaptureOutput::open(self.write.as_deref(), self.rotation)?;
         if !json && !self.is_quiet && self.request.last_milliseconds.is_none() {
             eprintln!("{}", self.announcement());
             self.hint(&control).await;

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::blocks::{self, PACKET, each};
-use super::live::Live;
+use super::live::LiveView;
 use super::rotate::{Rotate, Rotation, numbered};
 use crate::client::ClientError;
 
 /// Where a capture goes.
-pub(super) enum Output {
+pub(super) enum CaptureOutput {
     Files(Files),
     Stdout,
-    Live(Live),
+    Live(LiveView),
 }
 
 /// The file that is written now, and those before it.
@@ -41,10 +41,10 @@ struct Part {
     begun: Instant,
 }
 
-impl Output {
+impl CaptureOutput {
     pub(super) fn open(path: Option<&Path>, rotation: Option<Rotation>) -> Result<Self, ClientError> {
         match path {
-            None => Live::start().map(Self::Live),
+            None => LiveView::start().map(Self::Live),
             Some(path) if path.as_os_str() == "-" => Ok(Self::Stdout),
             Some(path) => {
                 let first = if rotation.is_some() { numbered(path, 1) } else { path.to_owned() };

@@ -44,7 +44,7 @@ pub(in crate::client) struct WatchOptions {
 
 /// What to wait for.
 #[derive(Debug)]
-pub(in crate::client) struct Watch {
+pub(in crate::client) struct FrameWatch {
     request: CaptureRequest,
     filter: String,
     /// As drops are named.
@@ -74,12 +74,12 @@ struct Record<'a> {
 
 impl WatchOptions {
     /// With the time that it takes at most.
-    pub(in crate::client) fn watch(self, timeout: Option<Duration>) -> Result<Watch, ClientError> {
+    pub(in crate::client) fn watch(self, timeout: Option<Duration>) -> Result<FrameWatch, ClientError> {
         let reason = self.reason.as_deref().map(reason).transpose()?;
         let at = if self.dropped || reason.is_some() { vec![CapturePoint::Drop] } else { Vec::new() };
         let request = CaptureRequest { ports: self.port, containers: self.container, at, ..CaptureRequest::default() };
         let Self { filter, sample, first, .. } = self;
-        Ok(Watch { request, filter, reason, sample, first, timeout })
+        Ok(FrameWatch { request, filter, reason, sample, first, timeout })
     }
 }
 
@@ -96,7 +96,7 @@ fn reason(text: &str) -> Result<&'static str, ClientError> {
     })
 }
 
-impl Watch {
+impl FrameWatch {
     /// Shows frames until there were enough, the time is over, or a signal comes.
     pub(in crate::client) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
         self.request.filter = compile(&self.filter)?;

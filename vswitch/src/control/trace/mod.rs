@@ -14,7 +14,7 @@ use super::vxlan::TunnelPort;
 use super::{ControlError, Switch, Uplink};
 use crate::frame;
 use scene::Scene;
-use tell::Names;
+use tell::Naming;
 
 impl Switch {
     /// What would become of a frame.
@@ -70,11 +70,11 @@ impl Switch {
         let home = self.home(port);
         let lost = foretold.exits.iter().find(|exit| exit.frame == 0 && exit.lost.is_some());
         let mut advice =
-            foretold.fate.drop_reason().map(|reason| advice::on(reason, advice::Place { port: port.as_str(), bridge: &home }));
+            foretold.fate.drop_reason().map(|reason| advice::on(reason, advice::Scope { port: port.as_str(), bridge: &home }));
         if let Some((exit, reason)) = lost.and_then(|exit| Some((exit, exit.lost?))) {
-            let out = Names::port(self, exit.port);
+            let out = Naming::port(self, exit.port);
             conclusion.push_str(&format!(" It does not leave by {out}: {}.", reason.name()));
-            advice = Some(advice::on(reason, advice::Place { port: &out, bridge: &home }));
+            advice = Some(advice::on(reason, advice::Scope { port: &out, bridge: &home }));
         }
         if foretold.fate == Fate::Waiting(plane::datapath::Wait::Neighbor) {
             advice = Some("If no answer comes it is dropped as neighbor-unresolved: see vsctl neighbors.".to_owned());
@@ -93,7 +93,7 @@ impl Switch {
 /// More than a tunnel has.
 const MOST_PEERS: usize = 4096;
 
-impl Names for Switch {
+impl Naming for Switch {
     fn port(&self, id: PortId) -> String {
         self.inventory.name_of(id).map_or_else(|| format!("port {}", id.0), ToString::to_string)
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use packet::Mac;
 
-use crate::frame::{Endpoints, NoFrame, Words, WordsError};
+use crate::frame::{Endpoints, FrameWords, NoFrame, WordsError};
 use api::{BridgeInfo, FdbEntry, NeighborInfo, PortInfo, PortName, TraceFrame, TraceRequest, UplinkInfo, VxlanInfo};
 
 /// The switch as it is listed, as far as a frame's MAC addresses depend on it.
@@ -54,7 +54,7 @@ impl Scene {
     /// The frame that is asked about.
     pub(super) fn frame(&self, request: &TraceRequest) -> Result<Vec<u8>, TraceError> {
         let words = match &request.frame {
-            TraceFrame::Text(text) => Words::read(text).map_err(TraceError::Words)?,
+            TraceFrame::Text(text) => FrameWords::read(text).map_err(TraceError::Words)?,
             TraceFrame::To(target) => self.words_to(&request.port, target)?,
         };
         let ends = if words.is_whole() {
@@ -68,9 +68,9 @@ impl Scene {
     }
 
     /// A ping to a target, or a frame to its MAC address.
-    fn words_to(&self, port: &PortName, target: &str) -> Result<Words, TraceError> {
+    fn words_to(&self, port: &PortName, target: &str) -> Result<FrameWords, TraceError> {
         if let Ok(mac) = target.parse::<Mac>() {
-            return Ok(Words::to_mac(mac));
+            return Ok(FrameWords::to_mac(mac));
         }
         let address = match target.parse::<IpAddr>() {
             Ok(address) => address,
@@ -78,21 +78,21 @@ impl Scene {
         };
         let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let own = self.own_address(port, address.is_ipv6()).ok_or_else(|| TraceError::NoOwn(version, port.clone()))?;
-        Ok(Words::ping(own, address))
+        Ok(FrameWords::ping(own, address))
     }
 
-    fn words_to_name(&self, port: &PortName, name: &str) -> Result<Words, TraceError> {
+    fn words_to_name(&self, port: &PortName, name: &str) -> Result<FrameWords, TraceError> {
         let is_meant = |info: &&PortInfo| info.name.as_str() == name || info.docker.container.as_deref() == Some(name);
         let there = self.ports.iter().filter(is_meant);
         for info in there.clone() {
             for six in [false, true] {
                 if let (Some(own), Some(address)) = (self.own_address(port, six), self.own_address(&info.name, six)) {
-                    return Ok(Words::ping(own, address));
+                    return Ok(FrameWords::ping(own, address));
                 }
             }
         }
         let mac = there.filter_map(|info| info.mac.or_else(|| self.seen_at(&info.name))).next();
-        mac.map(Words::to_mac).ok_or_else(|| {
+        mac.map(FrameWords::to_mac).ok_or_else(|| {
             let names = self.ports.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ");
             TraceError::NoTarget(
                 name.to_owned(),
@@ -131,7 +131,7 @@ impl Scene {
         heard.or_else(|| given.and_then(|info| info.mac.or_else(|| self.seen_at(&info.name))))
     }
 
-    fn sender(&self, port: &PortName, words: &Words) -> Result<Mac, TraceError> {
+    fn sender(&self, port: &PortName, words: &FrameWords) -> Result<Mac, TraceError> {
         if let Some(mac) = words.from {
             return Ok(mac);
         }
@@ -146,7 +146,7 @@ impl Scene {
         known.ok_or_else(|| TraceError::NoSender(port.clone()))
     }
 
-    fn receiver(&self, port: &PortName, words: &Words) -> Result<Mac, TraceError> {
+    fn receiver(&self, port: &PortName, words: &FrameWords) -> Result<Mac, TraceError> {
         if let Some(mac) = words.to.or_else(|| words.group()) {
             return Ok(mac);
         }

@@ -8,7 +8,7 @@ use api::{TraceStep, TraceVerdict};
 use plane::datapath::{BridgeId, DropReason, Fate, Learned, PortId, Step, Wait};
 
 /// What the numbers of ports and bridges are called.
-pub(super) trait Names {
+pub(super) trait Naming {
     /// A port, tunnel or uplink.
     fn port(&self, id: PortId) -> String;
 
@@ -20,7 +20,7 @@ pub(super) trait Names {
 }
 
 /// A step as it is told; `None`: nothing that the others do not say.
-pub(super) fn step(frame: usize, step: &Step, names: &impl Names) -> Option<TraceStep> {
+pub(super) fn step(frame: usize, step: &Step, names: &impl Naming) -> Option<TraceStep> {
     let (kind, text) = match step {
         Step::Admitted { port, bridge, vlan, guarded } => {
             let guard = if *guarded { ", past its source guard" } else { "" };
@@ -64,7 +64,7 @@ pub(super) fn step(frame: usize, step: &Step, names: &impl Names) -> Option<Trac
     Some(TraceStep { step: kind.to_owned(), text, own: frame > 0 })
 }
 
-fn destination(mac: Mac, place: Option<&plane::datapath::Place>, names: &impl Names) -> String {
+fn destination(mac: Mac, place: Option<&plane::datapath::Place>, names: &impl Naming) -> String {
     match place {
         Some(place) => format!("{mac} is at {}{}", names.port(place.port), names.peer(place.port, place.peer)),
         None if mac == Mac::BROADCAST => "a broadcast goes to all ports of the VLAN".to_owned(),
@@ -73,7 +73,7 @@ fn destination(mac: Mac, place: Option<&plane::datapath::Place>, names: &impl Na
     }
 }
 
-fn route(destination: IpAddr, way: Option<(BridgeId, IpAddr)>, names: &impl Names) -> String {
+fn route(destination: IpAddr, way: Option<(BridgeId, IpAddr)>, names: &impl Naming) -> String {
     match way {
         Some((into, hop)) if hop == destination => format!("{destination} is on {}", names.bridge(into)),
         Some((into, hop)) => format!("{destination} is reached by {}, next hop {hop}", names.bridge(into)),
@@ -81,7 +81,7 @@ fn route(destination: IpAddr, way: Option<(BridgeId, IpAddr)>, names: &impl Name
     }
 }
 
-fn translation(uplink: BridgeId, rewrite: Option<&nat::Rewrite>, names: &impl Names) -> String {
+fn translation(uplink: BridgeId, rewrite: Option<&nat::Rewrite>, names: &impl Naming) -> String {
     let on = names.bridge(uplink);
     let Some(rewrite) = rewrite else { return format!("NAT of {on} leaves it as it is: it is for the switch itself") };
     let [source, destination] = rewrite.ends();
@@ -101,7 +101,7 @@ fn tag(edit: TagEdit) -> String {
 }
 
 /// What becomes of a frame, in one word and in a sentence.
-pub(super) fn verdict(fate: Fate, names: &impl Names) -> (TraceVerdict, String) {
+pub(super) fn verdict(fate: Fate, names: &impl Naming) -> (TraceVerdict, String) {
     match fate {
         Fate::Bridged(port) => (TraceVerdict::Bridged, format!("It is bridged to {}.", names.port(port))),
         Fate::Flooded(ports) if ports.get() == 1 => (TraceVerdict::Flooded, "It is flooded to one port.".to_owned()),
