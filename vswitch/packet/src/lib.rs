@@ -30,6 +30,6 @@ pub use egress::{Egress, MAX_PARTS, Packet, Queued};
 pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
 pub use ip::{Fragment, FragmentKey, IpPacket, protocol};
 pub use layers::{IpVersion, Layers, Transport};
-pub use mac::{Mac, MacParseError};
+pub use mac::{Mac, MacParseError, solicited_node};
 pub use offload::{BadOffload, Capabilities, Checksum, Gso, GsoKind, Offload, TUNNEL_VNET_HEADER, UdpTunnel, VNET_HEADER};
 pub use vlan::{VlanId, VlanIdError};

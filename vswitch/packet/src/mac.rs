@@ -44,6 +44,21 @@ impl Mac {
         Self([a, b, c, d, e, f])
     }
 
+    /// The MAC address of a group of IP addresses, or of a broadcast (RFC 1112, section 6.4; RFC 2464, section 7).
+    pub const fn of_group(group: std::net::IpAddr) -> Self {
+        match group {
+            std::net::IpAddr::V4(group) if group.is_broadcast() => Self::BROADCAST,
+            std::net::IpAddr::V4(group) => {
+                let [_, a, b, c] = group.octets();
+                Self([0x01, 0, 0x5e, a & 0x7f, b, c])
+            }
+            std::net::IpAddr::V6(group) => {
+                let [.., a, b, c, d] = group.octets();
+                Self([0x33, 0x33, a, b, c, d])
+            }
+        }
+    }
+
     /// The IPv6 link-local address that a station with this MAC gives itself (RFC 4291, appendix A).
     pub const fn link_local(self) -> std::net::Ipv6Addr {
         let [a, b, c, d, e, f] = self.0;
@@ -58,6 +73,12 @@ impl Mac {
             u16::from_be_bytes([e, f]),
         )
     }
+}
+
+/// The group that a neighbour solicitation for an address goes to (RFC 4291, section 2.7.1).
+pub fn solicited_node(address: std::net::Ipv6Addr) -> std::net::Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
 }
 
 impl fmt::Display for Mac {

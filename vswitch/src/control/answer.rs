@@ -10,7 +10,7 @@ use api::{
     BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, GatewayInfo, PortInfo, PortName,
     PortStats, Reply, SwitchInfo,
 };
-use plane::datapath::{Counters, DropReason, FdbListing, Fixed, PortId, Row};
+use plane::datapath::{Counters, FdbListing, Fixed, PortId, Row};
 use plane::worker::{Command, Stopped};
 
 impl Switch {
@@ -207,10 +207,6 @@ fn together(parts: Vec<FdbListing>, most: usize) -> FdbListing {
 }
 
 fn stats(port: PortName, counters: &Counters) -> PortStats {
-    let drops = |ingress: bool| {
-        let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
-        reasons.map(|reason| (reason.json_name(), counters.drops(reason))).collect()
-    };
     PortStats {
         port,
         docker: DockerPlace::default(),
@@ -218,8 +214,8 @@ fn stats(port: PortName, counters: &Counters) -> PortStats {
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,
         tx_bytes: counters.tx_bytes,
-        rx_drops: drops(true),
-        tx_drops: drops(false),
+        rx_drops: counters.named_drops(true).collect(),
+        tx_drops: counters.named_drops(false).collect(),
         counters: BTreeMap::new(),
     }
 }

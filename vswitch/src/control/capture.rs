@@ -105,10 +105,7 @@ impl Switch {
         if request.last_milliseconds.is_some() {
             return Ok((u64::MAX, self.recall(request, selection)?));
         }
-        let mut names = request.ports.clone();
-        for container in &request.containers {
-            names.extend(self.ports_of_container(container)?);
-        }
+        let names = self.named_ports(request)?;
         let interfaces = self.interfaces(&names)?;
         let ports = (!names.is_empty()).then(|| interfaces.iter().map(|shown| PortId(shown.port)).collect::<Vec<_>>());
         let limits = Limits { count: request.count, seconds: request.seconds };
@@ -133,12 +130,18 @@ impl Switch {
         Ok((id.0, receiver))
     }
 
-    /// The slots of the ports that a request names; `None`: all.
-    pub(super) fn wanted_ports(&self, request: &CaptureRequest) -> Result<Option<Vec<u32>>, ControlError> {
+    /// The ports that a request names, itself or by their container; none: all.
+    fn named_ports(&self, request: &CaptureRequest) -> Result<Vec<PortName>, ControlError> {
         let mut names = request.ports.clone();
         for container in &request.containers {
             names.extend(self.ports_of_container(container)?);
         }
+        Ok(names)
+    }
+
+    /// The slots of the ports that a request names; `None`: all.
+    pub(super) fn wanted_ports(&self, request: &CaptureRequest) -> Result<Option<Vec<u32>>, ControlError> {
+        let names = self.named_ports(request)?;
         let slots = names.iter().map(|name| self.inventory.port_id(name).map(|id| id.0)).collect::<Result<Vec<_>, _>>()?;
         Ok(Some(slots).filter(|slots| !slots.is_empty()))
     }

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use etherparse::err::packet::BuildWriteError;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, PacketBuilderStep, TcpHeader};
-use packet::{Mac, Tag, VlanId};
+use packet::{Mac, Tag, VlanId, solicited_node};
 
 use super::words::{Body, FrameWords};
 
@@ -44,12 +45,12 @@ impl FrameWords {
     pub(crate) fn group(&self) -> Option<Mac> {
         match &self.body {
             Body::WhoHas { target: IpAddr::V4(_), .. } => Some(Mac::BROADCAST),
-            Body::WhoHas { target: IpAddr::V6(target), .. } => Some(group_of(solicited(*target).into())),
+            Body::WhoHas { target: IpAddr::V6(target), .. } => Some(Mac::of_group(solicited_node(*target).into())),
             Body::IsAt { to: None, address } => Some(match address {
                 IpAddr::V4(_) => Mac::BROADCAST,
-                IpAddr::V6(_) => group_of(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into()),
+                IpAddr::V6(_) => Mac::of_group(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into()),
             }),
-            _ => self.addresses().1.filter(|to| to.is_multicast() || is_broadcast(*to)).map(group_of),
+            _ => self.addresses().1.filter(|to| to.is_multicast() || is_broadcast(*to)).map(Mac::of_group),
         }
     }
 
@@ -71,19 +72,22 @@ impl FrameWords {
                 let ip = self.ip(ends, *source, *destination)?;
                 let (id, seq) = (*identifier, *sequence);
                 match (source, reply) {
-                    (IpAddr::V4(_), false) => written(ip.icmpv4_echo_request(id, seq), &payload)?,
-                    (IpAddr::V4(_), true) => written(ip.icmpv4_echo_reply(id, seq), &payload)?,
-                    (IpAddr::V6(_), false) => written(ip.icmpv6_echo_request(id, seq), &payload)?,
-                    (IpAddr::V6(_), true) => written(ip.icmpv6_echo_reply(id, seq), &payload)?,
+                    (IpAddr::V4(_), false) => written(|out| ip.icmpv4_echo_request(id, seq).write(out, &payload))?,
+                    (IpAddr::V4(_), true) => written(|out| ip.icmpv4_echo_reply(id, seq).write(out, &payload))?,
+                    (IpAddr::V6(_), false) => written(|out| ip.icmpv6_echo_request(id, seq).write(out, &payload))?,
+                    (IpAddr::V6(_), true) => written(|out| ip.icmpv6_echo_reply(id, seq).write(out, &payload))?,
                 }
             }
             Body::Tcp { source, destination, flags } => self.tcp(ends, (*source, *destination), *flags, &payload)?,
             Body::Udp { source, destination } => {
                 let ip = self.ip(ends, source.ip(), destination.ip())?;
-                written(ip.udp(source.port(), destination.port()), &payload)?
+                written(|out| ip.udp(source.port(), destination.port()).write(out, &payload))?
             }
         };
-        Ok(self.vlan.map_or_else(|| frame.clone(), |vlan| tagged(&frame, vlan)))
+        Ok(match self.vlan {
+            Some(vlan) => tagged(&frame, vlan),
+            None => frame,
+        })
     }
 
     fn tcp(
@@ -98,7 +102,7 @@ impl FrameWords {
         let is_set = |bit: u8| flags & bit != 0;
         (header.fin, header.syn, header.rst, header.psh) = (is_set(0x01), is_set(0x02), is_set(0x04), is_set(0x08));
         (header.ack, header.urg, header.ece, header.cwr) = (is_set(0x10), is_set(0x20), is_set(0x40), is_set(0x80));
-        written(ip.tcp_header(header), payload)
+        written(|out| ip.tcp_header(header).write(out, payload))
     }
 
     fn ip(
@@ -111,14 +115,13 @@ impl FrameWords {
         let ttl = self.ttl.unwrap_or(TTL);
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let mut header = etherparse::Ipv4Header {
+                let header = etherparse::Ipv4Header {
                     time_to_live: ttl,
                     source: source.octets(),
                     destination: destination.octets(),
                     dont_fragment: self.dont_fragment,
                     ..etherparse::Ipv4Header::default()
                 };
-                header.header_checksum = header.calc_header_checksum();
                 Ok(ethernet.ip(etherparse::IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => Ok(ethernet.ipv6(source.octets(), destination.octets(), ttl)),
@@ -127,25 +130,10 @@ impl FrameWords {
     }
 }
 
-/// A step of etherparse that a payload ends.
-trait Written {
-    fn write_to(self, out: &mut Vec<u8>, payload: &[u8]) -> Result<(), etherparse::err::packet::BuildWriteError>;
-}
-
-macro_rules! written_by {
-    ($($header:ty),*) => {$(
-        impl Written for PacketBuilderStep<$header> {
-            fn write_to(self, out: &mut Vec<u8>, payload: &[u8]) -> Result<(), etherparse::err::packet::BuildWriteError> {
-                self.write(out, payload)
-            }
-        }
-    )*};
-}
-written_by!(etherparse::UdpHeader, etherparse::TcpHeader, etherparse::Icmpv4Header, etherparse::Icmpv6Header);
-
-fn written(step: impl Written, payload: &[u8]) -> Result<Vec<u8>, NoFrame> {
+/// What a step of etherparse writes.
+fn written(write: impl FnOnce(&mut Vec<u8>) -> Result<(), BuildWriteError>) -> Result<Vec<u8>, NoFrame> {
     let mut out = Vec::new();
-    step.write_to(&mut out, payload).map_err(|wrong| NoFrame(wrong.to_string()))?;
+    write(&mut out).map_err(|wrong| NoFrame(wrong.to_string()))?;
     Ok(out)
 }
 
@@ -175,7 +163,7 @@ fn neighbor(
             let ethernet = PacketBuilder::ethernet2(from.0, to.0);
             let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
             let (kind, flags, about, whom) = match asks {
-                true => (135, [0; 4], target, solicited(target)),
+                true => (135, [0; 4], target, solicited_node(target)),
                 // An answer that overrides what was known.
                 false => (136, [0x20, 0, 0, 0], own, if target == own { all } else { target }),
             };
@@ -184,7 +172,7 @@ fn neighbor(
             let option = if asks && own.is_unspecified() { Vec::new() } else { option };
             let body = [&about.octets()[..], &option].concat();
             let message = ethernet.ipv6(own.octets(), whom.octets(), 255).icmpv6_raw(kind, 0, flags);
-            written(message, &body)
+            written(|out| message.write(out, &body))
         }
         (Some(_), IpAddr::V4(_)) => Err(NoFrame("its addresses are of two IP versions".to_owned())),
     }
@@ -192,27 +180,6 @@ fn neighbor(
 
 fn is_broadcast(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if address.is_broadcast())
-}
-
-/// The solicited-node group of an address (RFC 4291, section 2.7.1).
-fn solicited(target: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = target.octets();
-    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
-}
-
-/// The MAC address of a group (RFC 1112, section 6.4; RFC 2464, section 7).
-fn group_of(group: IpAddr) -> Mac {
-    match group {
-        IpAddr::V4(group) if group.is_broadcast() => Mac::BROADCAST,
-        IpAddr::V4(group) => {
-            let [_, a, b, c] = group.octets();
-            Mac([0x01, 0, 0x5e, a & 0x7f, b, c])
-        }
-        IpAddr::V6(group) => {
-            let [.., a, b, c, d] = group.octets();
-            Mac([0x33, 0x33, a, b, c, d])
-        }
-    }
 }
 
 fn tagged(frame: &[u8], vlan: VlanId) -> Vec<u8> {

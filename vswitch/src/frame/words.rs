@@ -36,7 +36,7 @@ pub(crate) enum Body {
     Udp { source: SocketAddr, destination: SocketAddr },
 }
 
-/// FrameWords that are no frame.
+/// Words that are no frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the frame cannot be read at column {column}: {what}\n  {text}\n  {caret:>width$}", caret = "^", width = .column)]
 pub(crate) struct WordsError {
@@ -175,15 +175,23 @@ impl<'a> Reader<'a> {
     }
 
     fn value<T: std::str::FromStr>(&mut self, wanted: &str) -> Result<T, WordsError> {
-        let (column, word) = self.next(wanted)?;
-        word.parse().map_err(|_| self.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug())))
+        let word = self.next(wanted)?;
+        self.parsed(word, wanted)
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, (column, word): (usize, &str), wanted: &str) -> Result<T, WordsError> {
+        word.parse().map_err(|_| self.is_not(column, word, wanted))
+    }
+
+    fn is_not(&self, column: usize, word: &str, wanted: &str) -> WordsError {
+        self.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug()))
     }
 
     fn length(&mut self) -> Result<u16, WordsError> {
         let wanted = "bytes, 0 to 65000";
         let (column, word) = self.next(wanted)?;
         let length = word.parse().ok().filter(|length| *length <= MOST);
-        length.ok_or_else(|| self.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug())))
+        length.ok_or_else(|| self.is_not(column, word, wanted))
     }
 
     fn arrow(&mut self) -> Result<(), WordsError> {
@@ -197,9 +205,8 @@ impl<'a> Reader<'a> {
         let wanted = "an address and a port, such as 10.10.0.2:80 or [fd00::2]:80";
         let source: SocketAddr = self.value(wanted)?;
         self.arrow()?;
-        let (column, word) = self.next(wanted)?;
-        let destination: SocketAddr =
-            word.parse().map_err(|_| self.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug())))?;
+        let word = self.next(wanted)?;
+        let (column, destination) = (word.0, self.parsed::<SocketAddr>(word, wanted)?);
         self.same_version(column, source.ip(), destination.ip())?;
         Ok((source, destination))
     }
@@ -221,18 +228,12 @@ impl<'a> Reader<'a> {
             match word {
                 "echo" | "request" => {}
                 "reply" => reply = true,
-                word => {
-                    let address: Result<IpAddr, _> = word.parse();
-                    break address.map_err(|_| {
-                        self.wrong(column, &format!("\"{}\" is not echo, reply or {wanted}", word.escape_debug()))
-                    })?;
-                }
+                word => break self.parsed::<IpAddr>((column, word), &format!("echo, reply or {wanted}"))?,
             }
         };
         self.arrow()?;
-        let (column, word) = self.next(wanted)?;
-        let destination: IpAddr =
-            word.parse().map_err(|_| self.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug())))?;
+        let word = self.next(wanted)?;
+        let (column, destination) = (word.0, self.parsed::<IpAddr>(word, wanted)?);
         self.same_version(column, source, destination)?;
         if kind == "icmp6" && source.is_ipv4() {
             return Err(self.wrong(column, "icmp6 is between IPv6 addresses"));
@@ -244,29 +245,24 @@ impl<'a> Reader<'a> {
     fn neighbor(&mut self, six: bool) -> Result<Body, WordsError> {
         let wanted = "an address";
         let (column, word) = self.next("who-has or reply")?;
-        let (target_column, target) = match word {
-            "who-has" | "reply" => self.next(wanted)?,
-            other => {
-                let what = format!("\"{}\" is not who-has or reply", other.escape_debug());
-                return Err(self.wrong(column, &what));
-            }
-        };
-        let parse = |reader: &Self, column, word: &str| {
-            let address: IpAddr =
-                word.parse().map_err(|_| reader.wrong(column, &format!("\"{}\" is not {wanted}", word.escape_debug())))?;
+        if !matches!(word, "who-has" | "reply") {
+            return Err(self.is_not(column, word, "who-has or reply"));
+        }
+        let address = |reader: &mut Self| {
+            let word = reader.next(wanted)?;
+            let (column, address) = (word.0, reader.parsed::<IpAddr>(word, wanted)?);
             match (address.is_ipv6(), six) {
                 (true, false) => Err(reader.wrong(column, "IPv6 has neighbour discovery instead of ARP: write nd for arp")),
                 (false, true) => Err(reader.wrong(column, "IPv4 has ARP instead of neighbour discovery: write arp for nd")),
                 _ => Ok(address),
             }
         };
-        let target = parse(self, target_column, target)?;
+        let target = address(self)?;
         let other_word = if word == "who-has" { "tell" } else { "for" };
         let mut other = None;
         if self.words.as_slice().first().is_some_and(|(_, next)| *next == other_word) {
             self.words.next();
-            let (column, address) = self.next(wanted)?;
-            other = Some(parse(self, column, address)?);
+            other = Some(address(self)?);
         }
         Ok(if word == "who-has" { Body::WhoHas { target, tell: other } } else { Body::IsAt { address: target, to: other } })
     }

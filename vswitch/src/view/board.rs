@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::host;
 use api::{LiveBridge, LiveInfo, LivePort, LiveTunnel, LiveUplink};
-use plane::datapath::{BridgeCounts, BridgeId, Counters, DropReason, PortId, WorkerCounts};
+use plane::datapath::{BridgeCounts, BridgeId, Counters, PortId, WorkerCounts};
 use plane::worker::Handle;
 
 /// What the switch is, with its counters left at nothing, and the numbers by which workers count.
@@ -98,11 +98,7 @@ fn bridge(row: &LiveBridge, BridgeCounts { macs, evictions, moves }: BridgeCount
 }
 
 fn port(row: &LivePort, counters: &Counters) -> LivePort {
-    let drops = |ingress: bool| {
-        let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_ingress() == ingress);
-        let counted = reasons.map(|reason| (reason.name().replace('-', "_"), counters.drops(reason)));
-        counted.filter(|(_, count)| *count > 0).collect()
-    };
+    let drops = |ingress| counters.named_drops(ingress).filter(|(_, count)| *count > 0).collect();
     LivePort {
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
@@ -132,6 +128,7 @@ fn by_host(row: &LiveUplink, totals: &host::Totals) -> LiveUplink {
 mod tests {
     use super::*;
     use api::{LiveKind, PortState};
+    use plane::datapath::DropReason;
 
     fn row(name: &str) -> LivePort {
         LivePort::new(name.parse().unwrap(), Some("br0".parse().unwrap()), LiveKind::Tap, PortState::Up)

@@ -293,6 +293,12 @@ impl Counters {
         self.drops.get(reason as usize).copied().unwrap_or_default()
     }
 
+    /// Drops on the way in, or else on the way out, by the names that JSON has. Every reason is listed, also with 0.
+    pub fn named_drops(&self, ingress: bool) -> impl Iterator<Item = (String, u64)> {
+        let reasons = DropReason::ALL.into_iter().filter(move |reason| reason.is_ingress() == ingress);
+        reasons.map(|reason| (reason.json_name(), self.drops(reason)))
+    }
+
     /// Adds what another worker saw on the same port.
     pub fn add(&mut self, other: &Self) {
         self.rx_frames += other.rx_frames;

@@ -81,6 +81,16 @@ struct Beside {
     moves: Moves,
 }
 
+/// What it comes to that an address was seen.
+struct Sight {
+    beside: Beside,
+    /// Its entry from now on; `None`: as before.
+    fresh: Option<Entry>,
+    /// Whether it is held from now on.
+    is_hold: bool,
+    learned: Learned,
+}
+
 impl Fdb {
     /// An empty table for `capacity` addresses (at least 1), forgotten after `ageing` seconds. `seed` should be random.
     pub fn new(capacity: u32, ageing: u32, seed: u64) -> Self {
@@ -163,23 +173,38 @@ impl Fdb {
     /// What [`Fdb::learn`] would say now. Nothing changes.
     pub fn peek_learn(&self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
         let Some(place) = Packed::new(place) else { return Learned::Known };
-        let key = key(vlan, mac);
-        if self.fixed_at(key).is_some() {
+        let seen = Entry { key: key(vlan, mac), place, seen: now };
+        if self.fixed_at(seen.key).is_some() {
             return Learned::Known;
         }
-        let Some(slot) = self.lines.find(key) else { return Learned::News };
-        let (known, mut beside) = (self.lines.entry(slot), self.beside[slot as usize]);
-        let is_moved = known.place != place;
-        let stays_away = match is_moved.then(|| beside.moves.note(now)) {
-            None | Some(Verdict::First | Verdict::Again) => false,
-            Some(Verdict::Hold) => place != beside.home,
-            Some(Verdict::Held) => true,
-        };
-        match (stays_away, is_moved || now.saturating_sub(beside.told) > self.ageing / 4) {
-            (true, _) => Learned::Held,
-            (false, true) => Learned::News,
-            (false, false) => Learned::Known,
+        match self.lines.find(seen.key) {
+            Some(slot) => self.judge(slot, self.lines.entry(slot), seen).learned,
+            None => Learned::News,
         }
+    }
+
+    /// What it comes to that an address was seen, in another second or place than before. Nothing changes.
+    fn judge(&self, slot: u32, known: Entry, seen: Entry) -> Sight {
+        let mut beside = self.beside[slot as usize];
+        let (mut fresh, mut is_hold) = (seen, false);
+        if known.place != seen.place {
+            match beside.moves.note(seen.seen) {
+                Verdict::First => beside.home = known.place,
+                Verdict::Again => {}
+                Verdict::Hold => (is_hold, fresh.place) = (true, beside.home),
+                Verdict::Held => return Sight { beside, fresh: None, is_hold, learned: Learned::Held },
+            }
+        }
+        let news = known.place != fresh.place || fresh.seen.saturating_sub(beside.told) > self.ageing / 4;
+        if news {
+            beside.told = fresh.seen;
+        }
+        let learned = match (fresh.place == seen.place, news) {
+            (false, _) => Learned::Held,
+            (true, true) => Learned::News,
+            (true, false) => Learned::Known,
+        };
+        Sight { beside, fresh: Some(fresh), is_hold, learned }
     }
 
     /// Notes that an address was seen in another second or place than before.
@@ -188,25 +213,14 @@ impl Fdb {
             let ((vlan, mac), [from, to]) = (unkey(seen.key), [known.place, seen.place].map(|place| Place::from(place).port));
             self.moves = MacMoves { count: self.moves.count + 1, last: Some(MacMove { vlan, mac, from, to }) };
         }
-        let beside = &mut self.beside[slot as usize];
-        let mut fresh = seen;
-        if known.place != seen.place {
-            match beside.moves.note(seen.seen) {
-                Verdict::First => beside.home = known.place,
-                Verdict::Again => {}
-                Verdict::Hold => {
-                    self.held_until = seen.seen.saturating_add(Moves::HOLD);
-                    fresh.place = beside.home;
-                    let away = if seen.place == beside.home { known.place } else { seen.place };
-                    let (vlan, mac) = unkey(seen.key);
-                    self.hold = Some(Hold { vlan, mac, home: fresh.place.into(), away: away.into() });
-                }
-                Verdict::Held => return Learned::Held,
-            }
-        }
-        let news = known.place != fresh.place || fresh.seen.saturating_sub(beside.told) > self.ageing / 4;
-        if news {
-            beside.told = fresh.seen;
+        let Sight { beside, fresh, is_hold, learned } = self.judge(slot, known, seen);
+        self.beside[slot as usize] = beside;
+        let Some(fresh) = fresh else { return learned };
+        if is_hold {
+            self.held_until = seen.seen.saturating_add(Moves::HOLD);
+            let away = if seen.place == beside.home { known.place } else { seen.place };
+            let (vlan, mac) = unkey(seen.key);
+            self.hold = Some(Hold { vlan, mac, home: fresh.place.into(), away: away.into() });
         }
         self.lines.set(slot, fresh);
         self.lists.remove(known.place.port(), slot);
@@ -215,11 +229,7 @@ impl Fdb {
         if from != to {
             self.note(fresh, MacChange::Moved(from));
         }
-        match (fresh.place == seen.place, news) {
-            (false, _) => Learned::Held,
-            (true, true) => Learned::News,
-            (true, false) => Learned::Known,
-        }
+        learned
     }
 
     /// The address that began to be held last, if it was not taken before.

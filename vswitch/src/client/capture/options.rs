@@ -11,17 +11,24 @@ use crate::client::complete;
 use crate::client::options::whole;
 use api::{CaptureDirection, CapturePoint, CaptureRequest, PortName};
 
+/// Which frames: the options that `vsctl capture` and `vsctl watch` have in common.
+#[derive(Debug, Args)]
+pub(super) struct WhichFrames {
+    /// Only frames of this port; of all if none is named. May be repeated.
+    #[arg(long, value_name = "NAME", add = complete::counted())]
+    pub(super) port: Vec<PortName>,
+    /// Only frames of a container of Docker's, on every network of the switch that it is on. May be repeated.
+    #[arg(long, value_name = "NAME", add = complete::containers())]
+    pub(super) container: Vec<String>,
+    /// Which of them, in tcpdump's language (man pcap-filter).
+    #[arg(long, value_name = "EXPR", default_value = "")]
+    pub(super) filter: String,
+}
+
 #[derive(Debug, Args)]
 pub(in crate::client) struct CaptureOptions {
-    /// A port to capture; all if none is named. May be repeated.
-    #[arg(long, value_name = "NAME", add = complete::counted())]
-    port: Vec<PortName>,
-    /// A container of Docker's to capture, on every network of the switch that it is on. May be repeated.
-    #[arg(long, value_name = "NAME", add = complete::containers())]
-    container: Vec<String>,
-    /// What to capture, in tcpdump's language (man pcap-filter).
-    #[arg(long, value_name = "EXPR", default_value = "")]
-    filter: String,
+    #[command(flatten)]
+    which: WhichFrames,
     /// Where to take frames, of: ingress, egress, drop, pre-nat, post-nat. A frame has one packet id at all of them.
     #[arg(long, value_name = "POINT,...", value_delimiter = ',')]
     at: Vec<CapturePoint>,
@@ -57,8 +64,8 @@ pub(in crate::client) struct CaptureOptions {
 impl CaptureOptions {
     pub(in crate::client) fn capture(self) -> Capture {
         let request = CaptureRequest {
-            ports: self.port,
-            containers: self.container,
+            ports: self.which.port,
+            containers: self.which.container,
             filter: Vec::new(),
             count: self.count,
             seconds: self.seconds,
@@ -68,7 +75,7 @@ impl CaptureOptions {
             last_milliseconds: self.last.map(|last| u64::try_from(last.as_millis()).unwrap_or(u64::MAX)),
         };
         let rotation = self.rotate.map(|rotate| Rotation { rotate, files: self.files });
-        Capture { request, filter: self.filter, write: self.write, rotation, is_quiet: false }
+        Capture { request, filter: self.which.filter, write: self.write, rotation, is_quiet: false }
     }
 }
 

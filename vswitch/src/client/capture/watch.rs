@@ -8,26 +8,20 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::blocks::{Blocks, NotedPacket, PACKET, each, packet};
+use super::options::WhichFrames;
 use super::{Signals, compile};
+use crate::client::ClientError;
 use crate::client::connection::{Control, broken};
 use crate::client::options::whole;
-use crate::client::{ClientError, complete};
 use crate::frame;
-use api::{CapturePoint, CaptureRequest, FrameInfo, PortName, Request};
+use api::{CapturePoint, CaptureRequest, FrameInfo, Request};
 use plane::datapath::DropReason;
 
 /// The options of `vsctl watch`.
 #[derive(Debug, Args)]
 pub(in crate::client) struct WatchOptions {
-    /// A port to watch; all if none is named. May be repeated.
-    #[arg(long, value_name = "NAME", add = complete::counted())]
-    port: Vec<PortName>,
-    /// A container of Docker's to watch. May be repeated.
-    #[arg(long, value_name = "NAME", add = complete::containers())]
-    container: Vec<String>,
-    /// Which frames, in tcpdump's language (man pcap-filter).
-    #[arg(long, value_name = "EXPR", default_value = "")]
-    filter: String,
+    #[command(flatten)]
+    which: WhichFrames,
     /// Only frames that are dropped.
     #[arg(long)]
     dropped: bool,
@@ -77,8 +71,8 @@ impl WatchOptions {
     pub(in crate::client) fn watch(self, timeout: Option<Duration>) -> Result<FrameWatch, ClientError> {
         let reason = self.reason.as_deref().map(reason).transpose()?;
         let at = if self.dropped || reason.is_some() { vec![CapturePoint::Drop] } else { Vec::new() };
-        let request = CaptureRequest { ports: self.port, containers: self.container, at, ..CaptureRequest::default() };
-        let Self { filter, sample, first, .. } = self;
+        let Self { which: WhichFrames { port: ports, container: containers, filter }, sample, first, .. } = self;
+        let request = CaptureRequest { ports, containers, at, ..CaptureRequest::default() };
         Ok(FrameWatch { request, filter, reason, sample, first, timeout })
     }
 }

@@ -104,14 +104,22 @@ impl Scene {
     /// An IP address of the station behind a port: one that the switch gave it, or that the gateway heard of.
     fn own_address(&self, port: &PortName, six: bool) -> Option<IpAddr> {
         let fits = |address: &IpAddr| address.is_ipv6() == six;
-        if let Some(uplink) = self.uplinks.iter().find(|uplink| uplink.name == *port) {
+        if let Some(uplink) = self.uplink(port) {
             return uplink.gateways.iter().copied().find(fits);
         }
-        let info = self.ports.iter().find(|info| info.name == *port);
+        let info = self.port(port);
         let given = info.into_iter().flat_map(|info| &info.addresses).map(ipnet::IpNet::addr).find(fits);
         let macs: Vec<Mac> = info.and_then(|info| info.mac).into_iter().chain(self.all_at(port)).collect();
         let heard = self.neighbors.iter().filter(|row| row.mac.is_some_and(|mac| macs.contains(&mac)));
         given.or_else(|| heard.map(|row| row.address).find(fits))
+    }
+
+    fn port(&self, name: &PortName) -> Option<&PortInfo> {
+        self.ports.iter().find(|info| info.name == *name)
+    }
+
+    fn uplink(&self, name: &PortName) -> Option<&UplinkInfo> {
+        self.uplinks.iter().find(|uplink| uplink.name == *name)
     }
 
     fn all_at(&self, port: &PortName) -> impl Iterator<Item = Mac> {
@@ -135,11 +143,11 @@ impl Scene {
         if let Some(mac) = words.from {
             return Ok(mac);
         }
-        let own = self.ports.iter().find(|info| info.name == *port).and_then(|info| info.mac);
+        let own = self.port(port).and_then(|info| info.mac);
         let by_address = words.addresses().0.and_then(|address| self.mac_of(address));
         let there = |mac: &Mac| own == Some(*mac) || self.all_at(port).any(|seen| seen == *mac);
         let known = by_address.filter(there).or(own).or_else(|| self.seen_at(port));
-        if let Some(uplink) = self.uplinks.iter().find(|uplink| uplink.name == *port) {
+        if let Some(uplink) = self.uplink(port) {
             let router = uplink.gateways.iter().find_map(|gateway| self.mac_of(*gateway));
             return Ok(by_address.or(router).unwrap_or(OUTSIDE));
         }
@@ -150,7 +158,7 @@ impl Scene {
         if let Some(mac) = words.to.or_else(|| words.group()) {
             return Ok(mac);
         }
-        if let Some(uplink) = self.uplinks.iter().find(|uplink| uplink.name == *port) {
+        if let Some(uplink) = self.uplink(port) {
             return Ok(uplink.mac);
         }
         let to = words.addresses().1.ok_or_else(|| TraceError::NoSender(port.clone()))?;
@@ -172,7 +180,7 @@ impl Scene {
     }
 
     fn bridge_of(&self, port: &PortName) -> Option<&BridgeInfo> {
-        let of_port = self.ports.iter().find(|info| info.name == *port).map(|info| &info.bridge);
+        let of_port = self.port(port).map(|info| &info.bridge);
         let name = of_port.or_else(|| self.tunnels.iter().find(|info| info.name == *port).map(|info| &info.bridge))?;
         self.bridges.iter().find(|bridge| bridge.name == *name)
     }

@@ -202,7 +202,7 @@ impl Router {
         let is_neighbor = interface.may_be_station(source.into(), mac);
         let all_nodes = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let to = if probe {
-            (message::multicast_mac(all_nodes), all_nodes)
+            (Mac::of_group(all_nodes.into()), all_nodes)
         } else {
             if is_neighbor {
                 self.heard(at, source.into(), mac, true, paths);

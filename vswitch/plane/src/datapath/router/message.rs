@@ -95,8 +95,8 @@ pub(super) fn arp(out: &mut Vec<u8>, answer: bool, between: Envelope<Ipv4Addr>) 
 /// A neighbour solicitation for `target` (RFC 4861, section 4.3), to its solicited-node group or, where its MAC address is known,
 /// to itself.
 pub(super) fn solicitation(out: &mut Vec<u8>, from: (Mac, Ipv6Addr), target: Ipv6Addr, known: Option<Mac>) {
-    let group = solicited_node(target);
-    let to = known.map_or((multicast_mac(group), group), |mac| (mac, target));
+    let group = packet::solicited_node(target);
+    let to = known.map_or((Mac::of_group(group.into()), group), |mac| (mac, target));
     let lladdr = Some(EthernetAddress(from.0.0).into());
     ndisc(out, Envelope { from, to }, NdiscRepr::NeighborSolicit { target_addr: target, lladdr });
 }
@@ -195,18 +195,6 @@ pub(super) fn reset(out: &mut Vec<u8>, between: Envelope<IpAddr>, segment: &[u8]
     let payload = ip(out, between, IpProtocol::Tcp, HOPS, repr.buffer_len());
     repr.emit(&mut TcpPacket::new_unchecked(payload), &source.into(), &destination.into(), &ChecksumCapabilities::default());
     true
-}
-
-/// The group that a neighbour solicitation for `address` goes to (RFC 4291, section 2.7.1).
-pub(super) fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = address.octets();
-    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
-}
-
-/// The MAC address of an IPv6 group (RFC 2464, section 7).
-pub(super) fn multicast_mac(group: Ipv6Addr) -> Mac {
-    let [.., a, b, c, d] = group.octets();
-    Mac([0x33, 0x33, a, b, c, d])
 }
 
 /// Begins a frame with an IP packet of `length` bytes of payload, zeroed, which it returns.
