@@ -35,18 +35,20 @@ mod changes;
 mod lines;
 mod lists;
 mod persist;
+mod sight;
 
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 use packet::{Mac, VlanId};
-use vxlan::{Moves, Verdict};
+use vxlan::Moves;
 
 use super::PortId;
 use super::place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
 pub use changes::{MacChange, MacChanges, MacNews};
 use lines::{Entry, Lines, Packed};
 use lists::Lists;
+use sight::Sight;
 
 /// Most addresses for which a table can be made.
 const MOST: u32 = 1 << 28;
@@ -79,16 +81,6 @@ struct Beside {
     /// Where it was before it began to move.
     home: Packed,
     moves: Moves,
-}
-
-/// What it comes to that an address was seen.
-struct Sight {
-    beside: Beside,
-    /// Its entry from now on; `None`: as before.
-    fresh: Option<Entry>,
-    /// Whether it is held from now on.
-    is_hold: bool,
-    learned: Learned,
 }
 
 impl Fdb {
@@ -181,30 +173,6 @@ impl Fdb {
             Some(slot) => self.judge(slot, self.lines.entry(slot), seen).learned,
             None => Learned::News,
         }
-    }
-
-    /// What it comes to that an address was seen, in another second or place than before. Nothing changes.
-    fn judge(&self, slot: u32, known: Entry, seen: Entry) -> Sight {
-        let mut beside = self.beside[slot as usize];
-        let (mut fresh, mut is_hold) = (seen, false);
-        if known.place != seen.place {
-            match beside.moves.note(seen.seen) {
-                Verdict::First => beside.home = known.place,
-                Verdict::Again => {}
-                Verdict::Hold => (is_hold, fresh.place) = (true, beside.home),
-                Verdict::Held => return Sight { beside, fresh: None, is_hold, learned: Learned::Held },
-            }
-        }
-        let news = known.place != fresh.place || fresh.seen.saturating_sub(beside.told) > self.ageing / 4;
-        if news {
-            beside.told = fresh.seen;
-        }
-        let learned = match (fresh.place == seen.place, news) {
-            (false, _) => Learned::Held,
-            (true, true) => Learned::News,
-            (true, false) => Learned::Known,
-        };
-        Sight { beside, fresh: Some(fresh), is_hold, learned }
     }
 
     /// Notes that an address was seen in another second or place than before.
@@ -406,6 +374,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
+    use vxlan::Verdict;
 
     const ONE: VlanId = VlanId::DEFAULT;
 
