@@ -1,7 +1,7 @@
 //! README's blocks, typed as they are printed, by somebody who has a clean checkout and nothing built.
 //!
 //! The host is one of the harness's, with a world outside that has 1.1.1.1 and is the other end of the tunnel. Only the optimizer is switched off,
-//! which makes the first line take one minute instead of three.
+//! which makes the first line take one minute instead of three, and the compiler leaves the processors to the other tests.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Clone {
     fn terminal(host: &DockerHost, user: &[&str]) -> Terminal {
         let mut command = host.command();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("CARGO_NET_OFFLINE", "true").env_remove("CARGO_TARGET_DIR");
-        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").args(["env", "-C", HOME]).args(user);
+        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("RUSTC_WRAPPER", "nice").args(["env", "-C", HOME]).args(user);
         Terminal::open(command)
     }
 

@@ -54,6 +54,7 @@ pub(super) enum Action {
     },
     Capture(Capture),
     Extcap(ExtcapCommand),
+    Lab(lab::LabCommand),
     Stats(Stats),
     Events(Events),
     Trace(Trace),
@@ -101,6 +102,7 @@ impl Arguments {
                 Action::Stats(Stats { request, how })
             }
             Command::Extcap(command) => Action::Extcap(command),
+            Command::Lab(command) => Action::Lab(command),
             Command::Capture(options) => Action::Capture(options.capture()),
             Command::Trace(options) => Action::Trace(options.trace()?),
             Command::Watch(options) => Action::Watch(options.watch(self.timeout)?),

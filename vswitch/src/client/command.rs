@@ -14,6 +14,8 @@ use super::extcap::ExtcapCommand;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
 use super::trace::TraceOptions;
+use lab::LabCommand;
+
 use api::read::{address, cidr, number};
 use api::{BridgeName, EventKind, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
 
@@ -79,6 +81,8 @@ pub(super) enum Command {
     /// Wireshark's interfaces on the switch: install, remove.
     #[command(subcommand)]
     Extcap(ExtcapCommand),
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

@@ -110,6 +110,9 @@ pub enum ClientError {
     /// tcpdump shows captures.
     #[error("captures are shown by tcpdump, which cannot be run ({0}): install it, or write to a file with -w FILE")]
     Tcpdump(#[source] io::Error),
+    /// A lab could not be started, or is not done.
+    #[error(transparent)]
+    Lab(#[from] lab::LabError),
     /// The operating system refused something that every program needs.
     #[error("{0}: {1}")]
     System(&'static str, #[source] io::Error),
@@ -125,7 +128,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(arguments: Arguments) -> Result<(), ClientError> {
     let (path, json) = (arguments.control.clone(), arguments.json);
     let patience = arguments.timeout.unwrap_or(PATIENCE);
-    let action = arguments.action()?;
+    let action = match arguments.action()? {
+        // It asks no vswitchd, and what it starts has threads of its own.
+        Action::Lab(command) => return Ok(command.run(json)?),
+        action => action,
+    };
     // That of a watch is for its frames.
     let patience = if matches!(action, Action::Watch(_)) { PATIENCE } else { patience };
     let control = Control { path, patience };
@@ -151,6 +158,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Events(events) => events.run(control, json).await,
             Action::Trace(trace) => trace.run(control, json).await,
             Action::Watch(watch) => watch.run(control, json).await,
+            Action::Lab(command) => Ok(command.run(json)?),
             Action::Man(directory) => write_man(&directory),
             Action::Print(text) => {
                 print(&text);

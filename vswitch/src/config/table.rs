@@ -119,7 +119,7 @@ impl Tabular for CaptureSettings {
 impl Tabular for WebSettings {
     type Table = Self;
     const NAME: &'static str = "web";
-    const KEYS: &'static [&'static str] = &["listen", "remote", "hosts"];
+    const KEYS: &'static [&'static str] = &["listen", "remote", "hosts", "guide"];
 
     fn check(table: Self) -> Result<Self, Wrong> {
         match table.problem() {

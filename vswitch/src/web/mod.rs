@@ -15,7 +15,7 @@ mod token;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ fn why(error: &io::Error) -> String {
 pub(crate) struct Web {
     listener: TcpListener,
     guard: Guard,
+    guide: Option<PathBuf>,
 }
 
 /// What a web view shows, and whom it asks for more.
@@ -82,7 +83,7 @@ impl Web {
             Ok(listener)
         });
         let listener = listener.map_err(|source| WebError::Listen { address: settings.listen, source })?;
-        Ok(Self { listener, guard: Guard::new(settings, token, place) })
+        Ok(Self { listener, guard: Guard::new(settings, token, place), guide: settings.guide.clone() })
     }
 
     /// Answers requests until the sender of `end` is dropped.
@@ -92,7 +93,7 @@ impl Web {
             Err(error) => return tracing::error!("the web view is not served: {error}"),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
-        let routes = routes::routes(routes::Desk { shown, streams, end: end.clone() }, Arc::new(self.guard));
+        let routes = routes::routes(routes::Desk { shown, streams, guide: self.guide, end: end.clone() }, Arc::new(self.guard));
         http::serve(listener, routes, LIMITS, end).await;
     }
 }

@@ -1,5 +1,6 @@
 //! What the web view answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -12,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, watch};
 
 use super::Shown;
@@ -24,6 +26,8 @@ use api::{CaptureRequest, PortName, Reply, Request};
 
 /// Largest request.
 const LARGEST_REQUEST: usize = 1 << 16;
+/// Most bytes of a guide.
+const LARGEST_GUIDE: u64 = 1 << 20;
 /// What a page of here may do: ask here, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -41,6 +45,8 @@ const PAGE: [(&str, &str, &str); 5] = [
 pub(super) struct Desk {
     pub(super) shown: Shown,
     pub(super) streams: Arc<Semaphore>,
+    /// What stands beside the topology.
+    pub(super) guide: Option<PathBuf>,
     /// Its sender is dropped at the end.
     pub(super) end: watch::Receiver<()>,
 }
@@ -63,6 +69,7 @@ pub(super) fn routes(desk: Desk, guard: Arc<Guard>) -> Router {
         .route("/api/sessions", question(Request::Sessions(None)))
         .route("/api/leases", question(Request::Leases(None)))
         .route("/api/trace", post(trace))
+        .route("/api/guide", get(guide))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is nothing here: the page is at /, metrics at /metrics"))
         .layer(from_fn_with_state(guard, check_place))
@@ -148,6 +155,20 @@ async fn trace(State(desk): State<Desk>, peer: Extension<Peer>, body: Bytes) -> 
     match parse(&body) {
         Ok(request) => answer(&desk, Request::Trace(request), peer).await,
         Err(response) => *response,
+    }
+}
+
+/// What stands beside the topology, if anything does.
+async fn guide(State(desk): State<Desk>) -> Response {
+    let Some(path) = desk.guide else { return StatusCode::NO_CONTENT.into_response() };
+    let read = async {
+        let file = tokio::fs::File::open(&path).await?;
+        let mut page = String::new();
+        file.take(LARGEST_GUIDE).read_to_string(&mut page).await.map(|_| page)
+    };
+    match read.await {
+        Ok(page) => ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response(),
+        Err(why) => error(StatusCode::NOT_FOUND, &format!("{}, the `guide` of [web], cannot be read: {why}", path.display())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table `[web]` of `switch.toml`: its keys and defaults. `config` reads it, and the control side opens what it names. Touches nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -19,11 +20,14 @@ pub struct WebSettings {
     /// Names by which browsers may call it, besides `localhost` and the address where it listens.
     #[serde(deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
+    /// A file with a piece of HTML that stands beside the topology, such as what a class is to do; read whenever a page asks.
+    #[serde(deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    pub guide: Option<PathBuf>,
 }
 
 impl Default for WebSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8080), remote: false, hosts: Vec::new() }
+        Self { listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8080), remote: false, hosts: Vec::new(), guide: None }
     }
 }
 
@@ -47,6 +51,7 @@ impl WebSettings {
                     (one.listen != other.listen, "listen"),
                     (one.remote != other.remote, "remote"),
                     (one.hosts != other.hosts, "hosts"),
+                    (one.guide != other.guide, "guide"),
                 ];
                 keys.into_iter().find_map(|(differs, key)| differs.then_some(key))
             }

@@ -272,6 +272,19 @@ async function details(name) {
 
 // What needs the token ------------------------------------------------------------------------------------------------------------
 
+/** What stands beside the topology; the browser's policy lets it run nothing. Nothing moves while it says the same. */
+async function guide() {
+  if (document.hidden) return;
+  const answer = await fetch('api/guide').catch(() => null);
+  if (!answer) return;
+  const text = answer.status === 200 ? await answer.text() : '';
+  $('guide').hidden = !text;
+  $('main').classList.toggle('guided', Boolean(text));
+  if (text === guide.shown) return;
+  guide.shown = text;
+  $('guide-text').innerHTML = text;
+}
+
 function askToken() {
   const form = $('token-form');
   form.token.value = '';
@@ -369,6 +382,8 @@ $('kind').addEventListener('change', drawEvents);
 $('find').addEventListener('input', () => { for (const name of Object.keys(tables)) drawTable(name); });
 for (const name of Object.keys(TABLES)) $(name).addEventListener('toggle', () => refresh(name));
 setInterval(() => { for (const name of Object.keys(TABLES)) refresh(name); }, 3000);
+guide();
+setInterval(guide, 3000);
 document.addEventListener('visibilitychange', draw);
 $('trace-form').addEventListener('submit', (event) => {
   event.preventDefault();

@@ -1,0 +1,190 @@
+//! Runs commands inside of a lab: beside its switch, or in one of its hosts.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::file::{HostName, Lab};
+use crate::place::{INSIDE, Meta, Place, VARIABLE};
+use crate::step::Step;
+use crate::{During, LabError};
+
+/// How long a step may take, in seconds.
+const PATIENCE: &str = "60";
+/// What is kept of what a step prints, in bytes.
+const LONGEST: u64 = 1 << 16;
+
+/// The way into a lab that runs.
+#[derive(Debug)]
+pub(crate) struct Entrance<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) lab: &'a Lab,
+    meta: &'a Meta,
+    /// The keeper's number in the /proc that this process sees.
+    keeper: String,
+    is_inside: bool,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// The exit status; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it printed, on both ways.
+    pub(crate) text: String,
+}
+
+impl Outcome {
+    pub(crate) fn is_well(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// What was seen, in a line or two.
+    pub(crate) fn seen(&self) -> String {
+        let text = self.text.trim();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(2)..].join("\n");
+        match (self.code, last.is_empty()) {
+            (Some(0), true) => "nothing".to_owned(),
+            (Some(0), false) => last,
+            (Some(124 | 137), _) => format!("no end within {PATIENCE} s"),
+            (Some(code), true) => format!("exit status {code}"),
+            (Some(_), false) => last,
+            (None, _) => "it was killed".to_owned(),
+        }
+    }
+}
+
+impl<'a> Entrance<'a> {
+    /// # Errors
+    /// The lab does not run any more.
+    pub(crate) fn new(place: &'a Place, lab: &'a Lab, meta: &'a Meta) -> Result<Self, LabError> {
+        let is_inside = std::env::var_os(INSIDE).is_some();
+        let keeper = match (is_inside, place.keeper()) {
+            (true, _) => fs::read_to_string(place.inner()).during(|| format!("{} cannot be read", place.inner().display()))?,
+            (false, Some(keeper)) => keeper.pid.to_string(),
+            (false, None) => {
+                return Err(LabError::refused(format!("the lab {} has ended: `vsctl lab reset` starts it anew", meta.name)));
+            }
+        };
+        Ok(Self { place, lab, meta, keeper, is_inside })
+    }
+
+    /// The command that runs words in a host, or beside the switch, in its directory and with what it needs in its environment.
+    pub(crate) fn command(&self, host: Option<&HostName>, words: &[impl AsRef<OsStr>]) -> Result<Command, LabError> {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper, "--mount"]);
+        if !self.is_inside {
+            command.arg("--pid");
+            if self.meta.rootless {
+                command.args(["--user", "--preserve-credentials"]);
+            }
+        }
+        if !self.meta.way_out {
+            command.arg("--net");
+        }
+        command.arg("--");
+        let mut home = self.place.in_run("hosts");
+        if let Some(host) = host {
+            let holder = self.place.holder(host);
+            let pid = fs::read_to_string(&holder).during(|| format!("host \"{host}\" has no process, {}", holder.display()))?;
+            command.args(["nsenter", "--target", pid.trim(), "--mount", "--uts", "--net", "--"]);
+            home = self.place.home(host);
+        }
+        command.arg("env").arg("-C").arg(&home).args(environment(self.place, self.lab, host)).args(words);
+        Ok(command)
+    }
+
+    /// Runs a step to its end.
+    pub(crate) fn run(&self, step: &Step) -> Result<Outcome, LabError> {
+        let mut command = self.command(step.host.as_ref(), &["timeout", "-k", "1", PATIENCE, "sh", "-c", &step.line])?;
+        run(self.place, &mut command)
+    }
+
+    /// Runs steps in their order, each of which must end well.
+    pub(crate) fn run_all(&self, steps: &[Step]) -> Result<(), LabError> {
+        for step in steps {
+            let outcome = self.run(step)?;
+            if !outcome.is_well() {
+                return Err(LabError::refused(format!("\"{step}\" failed: {}", outcome.seen())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What all that runs in a lab finds in its environment.
+pub(crate) fn environment(place: &Place, lab: &Lab, host: Option<&HostName>) -> Vec<OsString> {
+    let variable = |name: &str, value: &OsStr| {
+        let mut variable = OsString::from(format!("{name}="));
+        variable.push(value);
+        variable
+    };
+    let mut path = programs().into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path.push(":/usr/sbin:/sbin");
+    vec![
+        variable("PATH", &path),
+        variable("VSWITCH_CONTROL", place.control(lab, host).as_os_str()),
+        variable(VARIABLE, place.root().as_os_str()),
+        variable(INSIDE, OsStr::new("1")),
+    ]
+}
+
+/// Where vsctl is, and vswitchd beside it.
+pub(crate) fn programs() -> PathBuf {
+    std::env::current_exe().ok().and_then(|program| program.parent().map(PathBuf::from)).unwrap_or_default()
+}
+
+/// Whether a program is to be had.
+pub(crate) fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).any(|directory| directory.join(program).is_file())
+}
+
+/// Runs a command to its end. What it prints goes through a file: what it leaves behind, such as a server, may keep that open.
+pub(crate) fn run(place: &Place, command: &mut Command) -> Result<Outcome, LabError> {
+    let said = Said::new(place)?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let what = || format!("{program} cannot be run (it is in the package util-linux)");
+    let status = command.stdin(Stdio::null()).stdout(said.open()?).stderr(said.open()?).status().during(what)?;
+    Ok(Outcome { code: status.code(), text: said.text()? })
+}
+
+/// A file for what a command prints, which goes with this.
+struct Said(PathBuf);
+
+impl Said {
+    fn new(place: &Place) -> Result<Self, LabError> {
+        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let said = Self(place.in_run(&format!("log/said-{}-{count}", std::process::id())));
+        fs::write(&said.0, "").during(|| said.what())?;
+        Ok(said)
+    }
+
+    fn what(&self) -> String {
+        format!("{} cannot be used", self.0.display())
+    }
+
+    fn open(&self) -> Result<File, LabError> {
+        File::options().append(true).open(&self.0).during(|| self.what())
+    }
+
+    fn text(&self) -> Result<String, LabError> {
+        let mut bytes = Vec::new();
+        File::open(&self.0).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)).during(|| self.what())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        // It is in a directory that goes with the lab.
+        let _ = fs::remove_file(&self.0);
+    }
+}

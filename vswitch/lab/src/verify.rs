@@ -1,0 +1,157 @@
+//! Tries whether a lab can be passed, and only by who does it: before anything is done no stage holds, with its solution each does, and with
+//! what only seems to be one it does not.
+
+use std::time::Duration;
+
+use crate::LabError;
+use crate::boot::{self, WebAt};
+use crate::check;
+use crate::enter::Entrance;
+use crate::file::{Lab, Source, Stage, TaskKind, read};
+use crate::place::{Meta, Place};
+use crate::progress::TaskResult;
+use std::collections::BTreeMap;
+
+/// How long a check may wait that must not hold.
+const SHORT: Duration = Duration::from_secs(1);
+/// How long one may wait that must.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Answers by their questions.
+type Answers = BTreeMap<String, String>;
+
+/// Verifies a lab with two seeds, in a place of its own. Says what was tried as it goes.
+///
+/// # Errors
+/// What does not hold, or why it could not be tried.
+pub(crate) fn verify(place: &Place, source: &Source, seed: &str, mut say: impl FnMut(&str)) -> Result<(), LabError> {
+    let mut wrong = Vec::new();
+    solved(place, source, seed, &mut say, &mut wrong)?;
+    let other = format!("{seed}-other");
+    let first = read(source, seed)?;
+    for number in 0..first.stages.len() {
+        if !first.stages[number].wrong.is_empty() {
+            misled(place, source, &other, number, &mut say, &mut wrong)?;
+        }
+    }
+    if !first.values.is_empty() && first.values == read(source, &other)?.values {
+        wrong.push(format!("the seeds {seed} and {other} draw the same: widen what [draw] has"));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(LabError::Refused(wrong.join("\n"))) }
+}
+
+/// A lab that runs until this is dropped.
+struct Run<'a> {
+    place: &'a Place,
+    lab: Lab,
+    meta: Meta,
+}
+
+impl<'a> Run<'a> {
+    fn start(place: &'a Place, source: &Source, seed: &str) -> Result<Self, LabError> {
+        let meta = boot::start(place, source, seed, WebAt::Off)?;
+        let lab = place.lab(&meta)?;
+        Ok(Self { place, lab, meta })
+    }
+
+    fn entrance(&self) -> Result<Entrance<'_>, LabError> {
+        Entrance::new(self.place, &self.lab, &self.meta)
+    }
+
+    /// Does what solves a stage and answers its questions.
+    fn solve(&self, stage: &Stage, answers: &mut Answers) -> Result<(), LabError> {
+        let entrance = self.entrance()?;
+        entrance.run_all(&stage.solve)?;
+        for task in &stage.tasks {
+            if let TaskKind::Question(question) = &task.kind {
+                answers.insert(question.name.clone(), check::answer(&entrance, question)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        // Whoever starts the next one is told what stands in its way.
+        let _ = boot::stop(self.place);
+    }
+}
+
+/// Each stage in turn: not done at first, done by its solution.
+fn solved(
+    place: &Place,
+    source: &Source,
+    seed: &str,
+    say: &mut impl FnMut(&str),
+    wrong: &mut Vec<String>,
+) -> Result<(), LabError> {
+    let run = Run::start(place, source, seed)?;
+    let mut answers = Answers::new();
+    for (number, stage) in run.lab.stages.iter().enumerate() {
+        let title = format!("stage {} ({})", number + 1, stage.title);
+        let before = check::stage(&run.entrance()?, stage, &answers, SHORT)?;
+        for (task, result) in stage.tasks.iter().zip(&before) {
+            let may_hold = matches!(&task.kind, TaskKind::Check(check) if check.holds);
+            if result.passed && !may_hold {
+                wrong.push(format!("{title}: \"{}\" holds before anything is done: ask for more, or say `holds = true` if it must only stay so", task.says));
+            }
+        }
+        if before.iter().all(|result| result.passed) {
+            wrong.push(format!("{title} is passed before anything is done"));
+        }
+        run.solve(stage, &mut answers)?;
+        let after = check::stage(&run.entrance()?, stage, &answers, LONG)?;
+        let failed: Vec<&TaskResult> = after.iter().filter(|result| !result.passed).collect();
+        wrong.extend(failed.iter().map(|result| {
+            format!(
+                "{title}: its solution does not make \"{}\" hold; seen: {}",
+                result.says,
+                result.saw.as_deref().unwrap_or_default()
+            )
+        }));
+        if !failed.is_empty() {
+            // The next ones stand on it.
+            return Ok(());
+        }
+        say(&format!("{title}: fails unsolved, passes solved"));
+    }
+    Ok(())
+}
+
+/// One stage, by what only seems to solve it.
+fn misled(
+    place: &Place,
+    source: &Source,
+    seed: &str,
+    number: usize,
+    say: &mut impl FnMut(&str),
+    wrong: &mut Vec<String>,
+) -> Result<(), LabError> {
+    let run = Run::start(place, source, seed)?;
+    let mut answers = Answers::new();
+    for stage in &run.lab.stages[..number] {
+        run.solve(stage, &mut answers)?;
+    }
+    let stage = &run.lab.stages[number];
+    let title = format!("stage {} ({})", number + 1, stage.title);
+    let entrance = run.entrance()?;
+    // A learner goes on when one of the lines fails.
+    for step in &stage.wrong {
+        entrance.run(step)?;
+    }
+    // Its questions are answered as they should be: what was done must be found out by the checks.
+    for task in &stage.tasks {
+        if let TaskKind::Question(question) = &task.kind
+            && let Ok(answer) = check::answer(&entrance, question)
+        {
+            answers.insert(question.name.clone(), answer);
+        }
+    }
+    if check::stage(&entrance, stage, &answers, SHORT)?.iter().all(|result| result.passed) {
+        wrong.push(format!("{title} is passed by what only seems to solve it (`wrong`)"));
+    } else {
+        say(&format!("{title}: fails with a wrong solution"));
+    }
+    Ok(())
+}
