@@ -30,6 +30,9 @@ pub(crate) enum WebAt {
 pub(crate) fn start(place: &Place, source: &Source, seed: &str, web: WebAt) -> Result<Meta, LabError> {
     check_seed(seed)?;
     let lab = read(source, seed)?;
+    if lab.about.root && !nix::unistd::geteuid().is_root() {
+        return Err(LabError::refused(format!("only root can run the lab {}: try `sudo vsctl lab start {0}`", lab.about.name)));
+    }
     for (program, package) in &lab.about.needs {
         if !enter::is_there(program) {
             return Err(LabError::refused(format!(

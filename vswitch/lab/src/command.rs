@@ -176,7 +176,7 @@ fn list(as_json: bool) -> Result<(), LabError> {
     let labs: Vec<_> =
         library::LABS.iter().map(|lab| read(&lab.source(), "1").map(|lab| lab.about)).collect::<Result<_, _>>()?;
     if as_json {
-        let rows = labs.iter().map(|lab| json!({ "name": lab.name, "title": lab.title, "summary": lab.summary, "minutes": lab.minutes, "needs": lab.needs }));
+        let rows = labs.iter().map(|lab| json!({ "name": lab.name, "title": lab.title, "summary": lab.summary, "minutes": lab.minutes, "root": lab.root, "needs": lab.needs }));
         print_json(&rows.collect::<Vec<_>>());
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! A lab's file: what it may say, and what it comes to for a seed.
 //!
-//! The tables of `switch.toml` (bridge, port, vxlan, uplink, forward, nat, capture) are the lab's own switch, and vswitchd reads them. The others are
+//! The tables of `switch.toml` (bridge, port, vxlan, uplink, forward, nat, capture, docker) are the lab's own switch, and vswitchd reads them. The others are
 //! the lab's: `[lab]`, `[draw]`, `[[host]]`, `[[link]]`, `[[fault]]` and `[[stage]]` with its checks and questions.
 
 mod read;
@@ -76,6 +76,9 @@ pub(crate) struct About {
     /// Whether it runs in the host's network, for `host` uplinks and published ports that the world reaches.
     #[serde(default)]
     pub(crate) way_out: bool,
+    /// Whether only root can run it.
+    #[serde(default)]
+    pub(crate) root: bool,
 }
 
 /// A network namespace, and what is in it.

@@ -11,6 +11,9 @@ use crate::file::{Host, HostName};
 use crate::place::{Meta, Place, Process, make, write};
 use crate::{During, LabError};
 
+/// What is in /run by these names is the lab's own, not the host's.
+const OWN_RUN: [&str; 4] = ["netns", "docker", "containerd", "vswitch"];
+
 /// Keeps the lab that was laid out until it is killed.
 ///
 /// # Errors
@@ -74,7 +77,8 @@ fn mounts(place: &Place) -> Result<(), LabError> {
     run(place, "mount", &["--rbind", "/run", &host_run.display().to_string()])?;
     run(place, "mount", &["-t", "tmpfs", "-o", "mode=755", "lab", "/run"])?;
     let entries = fs::read_dir(&host_run).during(|| format!("{} cannot be read", host_run.display()))?;
-    for entry in entries.flatten().filter(|entry| entry.file_name() != "netns") {
+    let is_own = |name: &std::ffi::OsStr| OWN_RUN.iter().any(|own| name == *own);
+    for entry in entries.flatten().filter(|entry| !is_own(&entry.file_name())) {
         // One that cannot be had is one that the lab does without.
         let _ = symlink(entry.path(), Path::new("/run").join(entry.file_name()));
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::Command;
 
 /// The groups, and the commands in each. The last one has all others.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("Bridges", &["add-br", "set-br", "del-br", "list-br", "add-route", "del-route", "list-routes"]),
     ("Ports", &["add-port", "set-port", "del-port", "list-ports"]),
     ("Tunnels to other hosts", &["add-vxlan", "set-vxlan", "del-vxlan", "list-vxlan"]),
@@ -17,6 +17,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
         "What goes on",
         &["show", "stats", "top", "events", "trace", "watch", "capture", "extcap", "fdb", "neighbors", "leases", "sessions"],
     ),
+    ("To learn", &["lab"]),
     ("The switch itself", &[]),
 ];
 

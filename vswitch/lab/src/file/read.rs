@@ -77,6 +77,8 @@ struct File {
     _nat: Option<IgnoredAny>,
     #[serde(default, rename = "capture")]
     _capture: Option<IgnoredAny>,
+    #[serde(default, rename = "docker")]
+    _docker: Option<IgnoredAny>,
 }
 
 /// Of a port only where it is.

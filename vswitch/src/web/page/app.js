@@ -274,15 +274,14 @@ async function details(name) {
 
 /** What stands beside the topology; the browser's policy lets it run nothing. Nothing moves while it says the same. */
 async function guide() {
-  if (document.hidden) return;
+  if (document.hidden && guide.shown !== undefined) return;
   const answer = await fetch('api/guide').catch(() => null);
   if (!answer) return;
   const text = answer.status === 200 ? await answer.text() : '';
   $('guide').hidden = !text;
-  $('main').classList.toggle('guided', Boolean(text));
   if (text === guide.shown) return;
   guide.shown = text;
-  $('guide-text').innerHTML = text;
+  $('guide').innerHTML = text;
 }
 
 function askToken() {

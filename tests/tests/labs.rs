@@ -1,0 +1,208 @@
+//! The labs: each fails unsolved, passes solved, fails with a wrong solution, and leaves nothing behind. As an ordinary user where that is enough.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use serde_json::Value;
+use vswitch_tests::{needs, program};
+
+/// An ordinary user, whom every Debian has.
+const NOBODY: [&str; 5] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+
+/// A learner with a directory for labs, whose name is short enough for sockets.
+struct Learner {
+    directory: tempfile::TempDir,
+    is_root: bool,
+}
+
+impl Learner {
+    fn new(is_root: bool) -> Self {
+        let directory = tempfile::Builder::new().prefix("lab").rand_bytes(4).tempdir_in("/tmp").unwrap();
+        // The checkout may be where other users cannot go.
+        for name in ["vsctl", "vswitchd"] {
+            fs::copy(program(name), directory.path().join(name)).unwrap();
+        }
+        assert!(Command::new("chmod").args(["-R", "a+rwX"]).arg(directory.path()).status().unwrap().success());
+        Self { directory, is_root }
+    }
+
+    fn place(&self) -> PathBuf {
+        self.directory.path().join("l")
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let vsctl = self.directory.path().join("vsctl");
+        let mut command = if self.is_root { Command::new(vsctl) } else { Command::new(NOBODY[0]) };
+        if !self.is_root {
+            command.args(&NOBODY[1..]).arg(self.directory.path().join("vsctl"));
+        }
+        command.arg("lab").args(words).env("VSWITCH_LAB_DIR", self.place()).env("HOME", self.directory.path());
+        command.current_dir(self.directory.path()).output().unwrap()
+    }
+
+    #[track_caller]
+    fn does(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    #[track_caller]
+    fn is_told(&self, words: &[&str], part: &str) {
+        let output = self.run(words);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(part), "{words:?}: {said}");
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_slice(&self.run(words).stdout).unwrap()
+    }
+
+    /// Processes that use its programs; those that ended wait for a parent that may never ask.
+    fn processes(&self) -> usize {
+        let own = |entry: &fs::DirEntry| {
+            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(self.directory.path()))
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter(own).count()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Devices and named namespaces of this host, and mounts.
+fn of_host() -> (String, usize) {
+    let links = Command::new("ip").args(["-o", "link"]).output().unwrap().stdout;
+    let names =
+        text(&links).lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned)).collect::<Vec<_>>().join(" ");
+    (names, fs::read_to_string("/proc/self/mounts").unwrap().lines().count())
+}
+
+#[test]
+fn every_lab_can_be_passed_and_only_by_doing_it() {
+    needs!("unshare", "nsenter", "setsid", "setpriv", "bird", "dockerd", "tcpdump", "iperf3", "dig", "traceroute", "tshark");
+    let everybody = Learner::new(false);
+    let labs = everybody.json(&["list", "--json"]);
+    let labs: Vec<(String, bool)> =
+        labs.as_array().unwrap().iter().map(|lab| (lab["name"].as_str().unwrap().to_owned(), lab["root"] == true)).collect();
+    assert!(labs.len() >= 16, "{labs:?}");
+    let (queue, wrong) = (Mutex::new(labs), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, root)) = queue.lock().unwrap().pop() else { break };
+                    let learner = Learner::new(root);
+                    let output = learner.run(&["verify", &name]);
+                    if !output.status.success() {
+                        wrong.lock().unwrap().push(format!("{}{}", text(&output.stdout), text(&output.stderr)));
+                    }
+                    assert_eq!(learner.processes(), 0, "{name} leaves something behind");
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn starting_and_stopping_ten_times_leaves_nothing() {
+    needs!("unshare", "nsenter", "setsid", "setpriv");
+    for is_root in [true, false] {
+        let learner = Learner::new(is_root);
+        let before = of_host();
+        for _ in 0..10 {
+            learner.does(&["start", "vlans"]);
+            learner.does(&["stop"]);
+        }
+        assert_eq!(of_host(), before);
+        assert_eq!(learner.processes(), 0);
+        assert!(!learner.place().join("run").exists());
+    }
+}
+
+#[test]
+fn a_lab_whose_every_process_was_killed_is_stopped_and_started_like_any_other() {
+    needs!("unshare", "nsenter", "setsid", "setpriv");
+    let learner = Learner::new(false);
+    let before = of_host();
+    learner.does(&["start", "vlans"]);
+    assert!(learner.processes() >= 3);
+    let own = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(learner.directory.path()))
+    };
+    for entry in fs::read_dir("/proc").unwrap().flatten().filter(own) {
+        Command::new("kill").arg("-9").arg(entry.file_name()).status().unwrap();
+    }
+    while learner.processes() > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    learner.is_told(&["check"], "the lab vlans has ended: `vsctl lab reset` starts it anew");
+    learner.does(&["reset"]);
+    learner.does(&["stop"]);
+    learner.is_told(&["stop"], "no lab runs here");
+    assert_eq!(of_host(), before);
+}
+
+#[test]
+fn a_learner_is_told_what_was_seen_and_is_graded() {
+    needs!("unshare", "nsenter", "setsid", "setpriv");
+    let learner = Learner::new(false);
+    learner.does(&["new", "mine"]);
+    learner.is_told(&["new", "mine"], "mine.toml is there already");
+    learner.does(&["verify", "mine.toml"]);
+    let said = learner.does(&["start", "mine.toml", "--seed", "ada"]);
+    assert!(said.contains("## Make red and blue reach each other") && said.contains("http://127.0.0.1:"), "{said}");
+    learner.is_told(&["start", "mine.toml"], "the lab mine runs already: end it with `vsctl lab stop`");
+    let output = learner.run(&["check"]);
+    assert!(text(&output.stdout).contains("✗ red reaches blue\n      seen: "), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stderr), "1 of 3 points; stage 1 is not done yet\n");
+    assert!(learner.does(&["hint"]).contains("list-ports"));
+    let vlan =
+        learner.does(&["shell", "--", "sh", "-c", "vsctl --json list-ports | grep -o '\"vlan\": [0-9]*' | grep -o '[0-9]*'"]);
+    learner.does(&["shell", "--", "vsctl", "set-port", "blue", "--vlan", vlan.trim()]);
+    learner.is_told(&["answer", "vlna", "7"], "there is no question \"vlna\" in this lab: it has vlan");
+    learner.does(&["answer", "vlan", "7"]);
+    learner.is_told(&["check"], "2 of 3 points");
+    learner.does(&["answer", "vlan", vlan.trim()]);
+    // A browser gets the same text beside the topology.
+    let page = learner.json(&["status", "--json"])["page"].as_str().unwrap().to_owned();
+    let guide = Command::new("curl").args(["-s", "-m", "5"]).arg(format!("{page}api/guide")).output().unwrap();
+    assert!(text(&guide.stdout).contains("Make red and blue reach each other"), "{}", text(&guide.stdout));
+    fs::create_dir(learner.directory.path().join("class")).unwrap();
+    assert!(Command::new("chmod").arg("777").arg(learner.directory.path().join("class")).status().unwrap().success());
+    learner.does(&["check", "--report", "class/ada.json"]);
+    learner.does(&["stop"]);
+    assert!(learner.does(&["grade", "class"]).contains("3/3?"));
+    assert!(learner.does(&["grade", "class", "--csv"]).contains("red reaches blue,1,1,1,false,"));
+    assert_eq!(learner.json(&["grade", "class", "--json"])[0]["points"], 3);
+}
+
+#[test]
+fn a_file_that_cannot_be_a_lab_is_told_with_its_line() {
+    needs!("unshare", "nsenter", "setsid", "setpriv");
+    let learner = Learner::new(true);
+    learner.does(&["new", "mine"]);
+    let file = learner.directory.path().join("mine.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    let line = |part: &str| good.lines().position(|line| line.contains(part)).unwrap() + 1;
+    let told = |from: &str, to: &str, part: &str| {
+        fs::write(&file, good.replacen(from, to, 1)).unwrap();
+        learner.is_told(&["start", "mine.toml", "--no-web"], &format!("mine.toml:{}", line(from.lines().next().unwrap())));
+        learner.is_told(&["start", "mine.toml", "--no-web"], part);
+    };
+    told("\"red$ ping", "\"rde$ ping", "there is no host \"rde\": this lab has blue, red");
+    told("netns     = \"red\" ", "send-rate = \"0\" ", "is no rate");
+    told("bridge    = \"br0\"", "bridge    = \"br1\"", "br1");
+    told("[draw] ", "[[link]]\nends = [\"red:eth1\", \"red:eth2\"]\n[draw] ", "both ends of the link are at red");
+    fs::write(&file, good.replace("10.0.0.2\"", "10.0.0.9\"")).unwrap();
+    learner.is_told(&["verify", "mine.toml"], "its solution does not make \"red reaches blue\" hold; seen: ");
+    fs::write(&file, good.replace("holds = true", "")).unwrap();
+    learner.is_told(&["verify", "mine.toml"], "\"red is still in its VLAN\" holds before anything is done");
+    assert!(!Path::new(&learner.place()).join("run").exists(), "nothing is left of what did not start");
+}
