@@ -5,6 +5,7 @@
 
 mod read;
 mod switch;
+mod table;
 
 use std::fmt;
 use std::time::Duration;

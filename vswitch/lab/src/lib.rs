@@ -21,6 +21,7 @@ mod boot;
 mod check;
 mod command;
 mod course;
+mod desk;
 mod draw;
 mod enter;
 mod file;

@@ -1,4 +1,4 @@
-//! One line that somebody types somewhere, as a lab's file has it: `pc1$ ip addr show` in a host, `$ vsctl show` beside the switch.
+//! A line to be typed, as a lab's file has it: `pc1$ ip addr show` in a host, `$ vsctl show` beside the switch.
 
 use std::fmt;
 

@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        // Whoever starts the next one is told what stands in its way.
+        // The start of the next one says what stands in its way.
         let _ = boot::stop(self.place);
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::switch::{End, Link, part};
-use super::{About, Answer, Check, Host, HostName, Lab, Question, Stage, Task, TaskKind};
+use super::table::{CheckTable, Draws, File, HostTable, LinkTable, PortTable, QuestionTable, StageTable};
+use super::{Answer, Check, Host, HostName, Lab, Question, Stage, Task, TaskKind};
 use crate::course;
-use crate::draw::{Draw, draw, fill};
+use crate::draw::{draw, fill};
 use crate::step::Step;
 use crate::{During, LabError, Problem};
 
@@ -46,128 +46,6 @@ impl Source {
         };
         Ok(Self { file: path.display().to_string(), toml: read(path)?, text: read(&path.with_extension("md"))? })
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    lab: About,
-    #[serde(default, rename = "draw")]
-    _draw: Option<IgnoredAny>,
-    #[serde(default)]
-    host: Vec<HostTable>,
-    #[serde(default)]
-    link: Vec<LinkTable>,
-    #[serde(default)]
-    fault: Vec<FaultTable>,
-    #[serde(default)]
-    stage: Vec<StageTable>,
-    #[serde(default)]
-    port: Vec<PortTable>,
-    // What vswitchd reads, as `draw` was read before.
-    #[serde(default, rename = "bridge")]
-    _bridge: Option<IgnoredAny>,
-    #[serde(default, rename = "vxlan")]
-    _vxlan: Option<IgnoredAny>,
-    #[serde(default, rename = "uplink")]
-    _uplink: Option<IgnoredAny>,
-    #[serde(default, rename = "forward")]
-    _forward: Option<IgnoredAny>,
-    #[serde(default, rename = "nat")]
-    _nat: Option<IgnoredAny>,
-    #[serde(default, rename = "capture")]
-    _capture: Option<IgnoredAny>,
-    #[serde(default, rename = "docker")]
-    _docker: Option<IgnoredAny>,
-}
-
-/// Of a port only where it is.
-#[derive(Deserialize)]
-struct PortTable {
-    netns: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HostTable {
-    name: Spanned<String>,
-    #[serde(default)]
-    start: Vec<String>,
-    #[serde(default)]
-    daemons: Vec<String>,
-    #[serde(default)]
-    files: BTreeMap<Spanned<String>, String>,
-    switch: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LinkTable {
-    name: Option<String>,
-    ends: Spanned<[String; 2]>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FaultTable {
-    run: Vec<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StageTable {
-    title: Spanned<String>,
-    #[serde(default)]
-    hints: Vec<String>,
-    #[serde(default)]
-    solve: Vec<Spanned<String>>,
-    #[serde(default)]
-    wrong: Vec<Spanned<String>>,
-    #[serde(default)]
-    check: Vec<CheckTable>,
-    #[serde(default)]
-    question: Vec<QuestionTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckTable {
-    says: String,
-    #[serde(default = "one")]
-    points: u32,
-    run: Spanned<String>,
-    #[serde(default)]
-    fails: bool,
-    shows: Option<Spanned<String>>,
-    hides: Option<Spanned<String>>,
-    between: Option<Spanned<[f64; 2]>>,
-    within: Option<Spanned<String>>,
-    #[serde(default)]
-    holds: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuestionTable {
-    name: Spanned<String>,
-    ask: String,
-    #[serde(default = "one")]
-    points: u32,
-    answer: Option<String>,
-    from: Option<Spanned<String>>,
-    #[serde(default)]
-    tolerance: f64,
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// Of a file that is not yet filled.
-#[derive(Deserialize)]
-struct Draws {
-    #[serde(default)]
-    draw: BTreeMap<String, Draw>,
 }
 
 /// What a file comes to for a seed.

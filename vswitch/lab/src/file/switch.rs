@@ -99,7 +99,7 @@ fn quote(line: &str, mut open: Option<&'static str>) -> Option<&'static str> {
             None => {
                 let first = ["\"\"\"", "'''", "#", "\"", "'"].into_iter().filter_map(|mark| Some((rest.find(mark)?, mark)));
                 // Of two that begin at the same place the longer one.
-                let Some((at, mark)) = first.min_by_key(|(at, mark)| (*at, 3 - mark.len().min(3))) else { return None };
+                let (at, mark) = first.min_by_key(|(at, mark)| (*at, 3 - mark.len().min(3)))?;
                 let behind = &rest[at + mark.len()..];
                 match mark {
                     "#" => return None,
