@@ -197,9 +197,9 @@ fn a_file_that_cannot_be_a_lab_is_told_with_its_line() {
         learner.is_told(&["start", "mine.toml", "--no-web"], part);
     };
     told("\"red$ ping", "\"rde$ ping", "there is no host \"rde\": this lab has blue, red");
-    told("netns     = \"red\" ", "send-rate = \"0\" ", "is no rate");
+    told("vlan      = {{vlan}}", "send-rate = \"0\"", "is no rate");
     told("bridge    = \"br0\"", "bridge    = \"br1\"", "br1");
-    told("[draw] ", "[[link]]\nends = [\"red:eth1\", \"red:eth2\"]\n[draw] ", "both ends of the link are at red");
+    told("# A lab:", "link = [{ ends = [\"red:eth1\", \"red:eth2\"] }] # A lab:", "both ends of the link are at red");
     fs::write(&file, good.replace("10.0.0.2\"", "10.0.0.9\"")).unwrap();
     learner.is_told(&["verify", "mine.toml"], "its solution does not make \"red reaches blue\" hold; seen: ");
     fs::write(&file, good.replace("holds = true", "")).unwrap();
