@@ -45,13 +45,14 @@ pub(crate) fn start(place: &Place, source: &Source, seed: &str, web: WebAt) -> R
     }
     // What is left of one that was killed.
     clear(place)?;
-    let meta = lay_out(place, source, seed, &lab, web)?;
-    let begun = begin(place, &lab, &meta.0, meta.1);
+    let begun = lay_out(place, source, seed, &lab, web).and_then(|(meta, listener)| {
+        begin(place, &lab, &meta, listener)?;
+        Ok(meta)
+    });
     begun.inspect_err(|_| {
         // Nothing stays of what did not start; why it did not is what is told.
         let _ = stop(place);
-    })?;
-    Ok(meta.0)
+    })
 }
 
 fn check_seed(seed: &str) -> Result<(), LabError> {

@@ -239,7 +239,9 @@ fn shell(host: Option<&str>, words: &[String]) -> Result<(), LabError> {
 fn shells() -> Result<(), LabError> {
     let desk = Desk::open()?;
     if !enter::is_there("tmux") {
-        return Err(LabError::refused("the windows are tmux's, which is not installed: apt-get install tmux, or open one shell for each host"));
+        return Err(LabError::refused(
+            "the windows are tmux's, which is not installed: apt-get install tmux, or open one shell for each host",
+        ));
     }
     let own = std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?;
     let mut command = std::process::Command::new("tmux");
