@@ -23,6 +23,7 @@
 //! ```text
 //!  vswitch   client, plugin ─▶ control ─▶ config, docker, containers ─▶ attach, services, host
 //!  plane     worker ─▶ datapath (bridge, router), device, capture
+//!  lab       teaching labs, for vsctl: asks the others only as a user does, by running vswitchd and vsctl
 //!  sys       every unsafe block of the workspace
 //!  api       the vocabulary: names, specifications, Request, Reply
 //!  packet    bytes and nothing else          nat, vxlan   translation and tunnels without I/O
