@@ -162,16 +162,21 @@ fn begin(place: &Place, lab: &Lab, meta: &Meta, listener: Option<TcpListener>) -
     command.arg("--").arg(&program).args(["lab", "keep"]).env(VARIABLE, place.root()).env(INSIDE, "1");
     let what = || "setsid and unshare cannot be run (they are in the package util-linux)".to_owned();
     let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().during(what)?;
+    // The keeper ends with it, and has not told its own number yet: this start may be interrupted.
+    remember(place, "parent", &child)?;
     wait(place, child, lab, meta)?;
     let Some(listener) = listener else { return Ok(()) };
     let mut command = Command::new("setsid");
     command.arg(&program).args(["lab", "relay"]).env(VARIABLE, place.root());
     let listener = Stdio::from(OwnedFd::from(listener));
     let child = command.stdin(listener).stdout(Stdio::null()).stderr(Stdio::null()).spawn().during(what)?;
-    if let Some(process) = i32::try_from(child.id()).ok().and_then(Process::of) {
-        place.save("relay", &process)?;
-    }
-    Ok(())
+    remember(place, "relay", &child)
+}
+
+/// Keeps the number of a process for `stop`.
+fn remember(place: &Place, name: &str, child: &Child) -> Result<(), LabError> {
+    let process = i32::try_from(child.id()).ok().and_then(Process::of);
+    process.map_or(Ok(()), |process| place.save(name, &process))
 }
 
 fn wait(place: &Place, mut child: Child, lab: &Lab, meta: &Meta) -> Result<(), LabError> {
@@ -221,9 +226,10 @@ fn forbidden(said: &str, meta: &Meta) -> String {
 
 /// Ends what runs and removes what it was made of.
 pub(crate) fn stop(place: &Place) -> Result<(), LabError> {
-    let processes = [place.load::<Process>("keeper"), place.load::<Process>("relay")];
-    for process in processes.into_iter().filter_map(|process| process.ok().flatten()).filter(|process| process.runs()) {
-        process.kill();
+    for name in ["parent", "keeper", "relay"] {
+        if let Ok(Some(process)) = place.load::<Process>(name) {
+            process.kill();
+        }
     }
     clear(place)
 }

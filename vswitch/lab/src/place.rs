@@ -3,7 +3,7 @@
 //! ```text
 //! run/            the lab that runs; made by `start`, removed by `stop`
 //!   lab.toml lab.md meta.json progress.json guide.html
-//!   keeper inner ready failed what the keeper tells
+//!   keeper inner ready failed what the keeper tells;  parent relay  two more processes
 //!   hosts/NAME/               a host's own directory;  holders/NAME  its process;  etc/NAME/  its files in /etc
 //!   switch/ switch-HOST/      a switch: switch.toml, control.sock, state/
 //!   log/
