@@ -142,7 +142,7 @@ fn a_lab_whose_every_process_was_killed_is_stopped_and_started_like_any_other() 
     while learner.processes() > 0 {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    learner.is_told(&["check"], "the lab vlans has ended: `vsctl lab reset` starts it anew");
+    learner.is_told(&["check"], "the lab has ended: `vsctl lab reset` starts it anew");
     learner.does(&["reset"]);
     learner.does(&["stop"]);
     learner.is_told(&["stop"], "no lab runs here");

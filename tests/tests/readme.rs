@@ -86,7 +86,8 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
     let blocks_of_shell = blocks(&page, "sh");
     let starts: Vec<&str> = blocks_of_shell.iter().map(|block| block[0].split_whitespace().next().unwrap()).collect();
     // What `tests/run` and the benchmarks print is not for here.
-    let expected = ["cargo", "ip", "target/release/vswitchd", "ip", "unshare", "vsctl", "vsctl", "vsctl", "tests/run", "tests/bench"];
+    let expected =
+        ["cargo", "ip", "target/release/vswitchd", "ip", "unshare", "vsctl", "vsctl", "vsctl", "tests/run", "tests/bench"];
     assert_eq!(starts, expected, "a block was added or moved: run it here");
     let [first, look, gateway, beyond, rootless, change, labs, tunnel, ..] = &blocks_of_shell[..] else { unreachable!() };
 
@@ -129,7 +130,10 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
     assert!(export.contains("5000-5100") && !export.contains("green"), "{export}");
 
     let shown = type_all(&mut user, labs);
-    assert!(shown.contains("vsctl lab start NAME") && shown.contains("web view   http://127.0.0.1:") && shown.contains("eth0"), "{shown}");
+    assert!(
+        shown.contains("vsctl lab start NAME") && shown.contains("web view   http://127.0.0.1:") && shown.contains("eth0"),
+        "{shown}"
+    );
 
     let shown = type_all(&mut user, tunnel);
     assert!(shown.contains("192.0.2.3"), "{shown}");

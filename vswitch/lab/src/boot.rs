@@ -149,7 +149,7 @@ fn begin(place: &Place, lab: &Lab, meta: &Meta, listener: Option<TcpListener>) -
     let mut command = Command::new("setsid");
     command.args(["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
     if meta.rootless {
-        command.args(["--user", "--map-root-user"]);
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
     }
     // Of a lab with a way out, vswitchd has the web view's port itself.
     let listener = listener.filter(|_| !meta.way_out);

@@ -12,7 +12,7 @@ use crate::boot::{self, WebAt, check_outside};
 use crate::desk::Desk;
 use crate::file::{HostName, read};
 use crate::place::{Place, write};
-use crate::{During, LabError, course, enter, grade, keep, library, relay, verify};
+use crate::{During, LabError, course, enter, grade, keep, library, namespace, relay, verify};
 
 /// Teaching labs, each a network of its own to look at, break and mend. Nothing of the host's network is touched.
 ///
@@ -110,6 +110,25 @@ pub enum LabCommand {
     /// Holds a lab's namespaces.
     #[command(hide = true)]
     Keep,
+    /// Holds a host's namespaces.
+    #[command(hide = true)]
+    Hold {
+        /// The host.
+        host: String,
+    },
+    /// Becomes a command inside of a lab.
+    #[command(hide = true)]
+    Enter {
+        /// The keeper's number.
+        #[arg(long)]
+        keeper: String,
+        /// The host.
+        #[arg(long)]
+        host: Option<String>,
+        /// The command.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Carries the web view's bytes.
     #[command(hide = true)]
     Relay {
@@ -146,6 +165,11 @@ impl LabCommand {
             Self::New { name } => new(&name),
             Self::Verify { labs, seed } => verify_all(&labs, &seed),
             Self::Keep => keep::keep(&Place::of_user()?),
+            Self::Hold { host } => namespace::hold(&Place::of_user()?, &named(&host)?),
+            Self::Enter { keeper, host, words } => {
+                let host = host.as_deref().map(named).transpose()?;
+                namespace::enter(&Place::of_user()?, &keeper, host.as_ref(), &words)
+            }
             Self::Relay { inner: true } => relay::inner(&Place::of_user()?.in_run("web.sock")),
             Self::Relay { inner: false } => {
                 let listener =
@@ -154,6 +178,10 @@ impl LabCommand {
             }
         }
     }
+}
+
+fn named(host: &str) -> Result<HostName, LabError> {
+    HostName::parse(host).map_err(LabError::Refused)
 }
 
 /// Prints to stdout; a reader that has seen enough is no failure.
@@ -232,7 +260,7 @@ fn shell(host: Option<&str>, words: &[String]) -> Result<(), LabError> {
     };
     let mut command = desk.entrance()?.command(host.as_ref(), words)?;
     let error = command.env("PS1", format!("{place}# ")).env("LAB_HOST", place).exec();
-    Err(LabError::System("nsenter cannot be run (it is in the package util-linux)".to_owned(), error))
+    Err(LabError::System("vsctl cannot be run".to_owned(), error))
 }
 
 /// A window for each place, in a tmux that ends with the last of them.

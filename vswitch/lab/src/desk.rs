@@ -54,7 +54,7 @@ impl Desk {
     }
 
     pub(crate) fn entrance(&self) -> Result<Entrance<'_>, LabError> {
-        Entrance::new(&self.place, &self.lab, &self.meta)
+        Entrance::new(&self.place)
     }
 
     pub(crate) fn host(&self, name: &str) -> Result<HostName, LabError> {

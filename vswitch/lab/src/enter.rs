@@ -1,4 +1,4 @@
-//! Runs commands inside of a lab: beside its switch, or in one of its hosts.
+//! Runs commands inside of a lab, beside its switch or in one of its hosts, from inside or outside.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::file::{HostName, Lab};
-use crate::place::{INSIDE, Meta, Place, VARIABLE};
+use crate::place::{INSIDE, Place, VARIABLE};
 use crate::step::Step;
 use crate::{During, LabError};
 
@@ -20,11 +20,8 @@ const LONGEST: u64 = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Entrance<'a> {
     pub(crate) place: &'a Place,
-    pub(crate) lab: &'a Lab,
-    meta: &'a Meta,
     /// The keeper's number in the /proc that this process sees.
     keeper: String,
-    is_inside: bool,
 }
 
 /// What became of a step.
@@ -60,40 +57,26 @@ impl Outcome {
 impl<'a> Entrance<'a> {
     /// # Errors
     /// The lab does not run any more.
-    pub(crate) fn new(place: &'a Place, lab: &'a Lab, meta: &'a Meta) -> Result<Self, LabError> {
+    pub(crate) fn new(place: &'a Place) -> Result<Self, LabError> {
         let is_inside = std::env::var_os(INSIDE).is_some();
         let keeper = match (is_inside, place.keeper()) {
             (true, _) => fs::read_to_string(place.inner()).during(|| format!("{} cannot be read", place.inner().display()))?,
             (false, Some(keeper)) => keeper.pid.to_string(),
             (false, None) => {
-                return Err(LabError::refused(format!("the lab {} has ended: `vsctl lab reset` starts it anew", meta.name)));
+                return Err(LabError::refused("the lab has ended: `vsctl lab reset` starts it anew"));
             }
         };
-        Ok(Self { place, lab, meta, keeper, is_inside })
+        Ok(Self { place, keeper })
     }
 
     /// The command that runs words in a host, or beside the switch, in its directory and with what it needs in its environment.
     pub(crate) fn command(&self, host: Option<&HostName>, words: &[impl AsRef<OsStr>]) -> Result<Command, LabError> {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.keeper, "--mount"]);
-        if !self.is_inside {
-            command.arg("--pid");
-            if self.meta.rootless {
-                command.args(["--user", "--preserve-credentials"]);
-            }
-        }
-        if !self.meta.way_out {
-            command.arg("--net");
-        }
-        command.arg("--");
-        let mut home = self.place.in_run("hosts");
+        let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
+        command.args(["lab", "enter", "--keeper", &self.keeper]).env(VARIABLE, self.place.root());
         if let Some(host) = host {
-            let holder = self.place.holder(host);
-            let pid = fs::read_to_string(&holder).during(|| format!("host \"{host}\" has no process, {}", holder.display()))?;
-            command.args(["nsenter", "--target", pid.trim(), "--mount", "--uts", "--net", "--"]);
-            home = self.place.home(host);
+            command.args(["--host", host.as_str()]);
         }
-        command.arg("env").arg("-C").arg(&home).args(environment(self.place, self.lab, host)).args(words);
+        command.arg("--").args(words);
         Ok(command)
     }
 

@@ -1,15 +1,17 @@
 //! The first process in a lab's namespaces: it makes the hosts, starts what runs in them, and waits. When it ends, the kernel ends the others.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::mount::{MountFlags, mount, mount_bind_recursive};
+
 use crate::enter::{self, Entrance};
-use crate::file::{Host, HostName};
-use crate::place::{Meta, Place, Process, make, write};
-use crate::{During, LabError};
+use crate::file::HostName;
+use crate::place::{Meta, Place, Process, VARIABLE, make, write};
+use crate::{During, LabError, namespace};
 
 /// What is in /run by these names is the lab's own, not the host's.
 const OWN_RUN: [&str; 4] = ["netns", "docker", "containerd", "vswitch"];
@@ -41,15 +43,15 @@ fn build(place: &Place) -> Result<(), LabError> {
     }
     probe(place, &meta)?;
     for host in &lab.hosts {
-        make_host(place, host)?;
+        namespace::make_network(&host.name)?;
     }
     // Each sees the others' namespaces, which must be there before.
     for host in &lab.hosts {
-        hold_host(place, host)?;
+        hold_host(place, &host.name)?;
     }
     let own = fs::read_link("/proc/self").during(|| "/proc is missing".to_owned())?;
     write(&place.inner(), own.as_os_str().as_encoded_bytes())?;
-    let entrance = Entrance::new(place, &lab, &meta)?;
+    let entrance = Entrance::new(place)?;
     start_switch(&entrance, None)?;
     for host in lab.hosts.iter().filter(|host| host.switch.is_some()) {
         start_switch(&entrance, Some(&host.name))?;
@@ -66,7 +68,7 @@ fn build(place: &Place) -> Result<(), LabError> {
     entrance.run_all(&lab.faults)?;
     if meta.page.is_some() && !meta.way_out {
         let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
-        spawn(place, "relay", command.args(["lab", "relay", "--inner"]).env(crate::place::VARIABLE, place.root()))?;
+        spawn(place, "relay", command.args(["lab", "relay", "--inner"]).env(VARIABLE, place.root()))?;
     }
     write(&place.in_run("ready"), "")
 }
@@ -74,8 +76,9 @@ fn build(place: &Place) -> Result<(), LabError> {
 /// /run of the lab's own, in which namespaces have names, and all else of the host's; /proc of the lab's processes where the kernel allows it.
 fn mounts(place: &Place) -> Result<(), LabError> {
     let host_run = place.host_run();
-    run(place, "mount", &["--rbind", "/run", &host_run.display().to_string()])?;
-    run(place, "mount", &["-t", "tmpfs", "-o", "mode=755", "lab", "/run"])?;
+    let what = || "/run of the lab's own cannot be made".to_owned();
+    mount_bind_recursive("/run", &host_run).map_err(io::Error::from).during(what)?;
+    mount("lab", "/run", "tmpfs", MountFlags::empty(), Some(c"mode=755")).map_err(io::Error::from).during(what)?;
     let entries = fs::read_dir(&host_run).during(|| format!("{} cannot be read", host_run.display()))?;
     let is_own = |name: &std::ffi::OsStr| OWN_RUN.iter().any(|own| name == *own);
     for entry in entries.flatten().filter(|entry| !is_own(&entry.file_name())) {
@@ -84,7 +87,7 @@ fn mounts(place: &Place) -> Result<(), LabError> {
     }
     make(Path::new("/run/netns"))?;
     // A container's engine may have covered parts of /proc, and then the kernel allows no other. The numbers in it are those of outside, then.
-    let _ = enter::run(place, Command::new("mount").args(["-t", "proc", "proc", "/proc"]))?;
+    let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
     Ok(())
 }
 
@@ -106,40 +109,14 @@ fn probe(place: &Place, meta: &Meta) -> Result<(), LabError> {
     Err(LabError::refused(format!("a TAP device cannot be made ({}): {help}", outcome.seen())))
 }
 
-/// Makes a host's network.
-fn make_host(place: &Place, host: &Host) -> Result<(), LabError> {
-    let path = format!("/run/netns/{}", host.name);
-    write(Path::new(&path), "")?;
-    let script = "mount --bind /proc/self/ns/net \"$0\" && ip link set lo up";
-    run(place, "unshare", &["--net", "sh", "-c", script, &path])
-}
-
 /// Starts the process that has a host's other namespaces, and waits until it has told its number.
-fn hold_host(place: &Place, host: &Host) -> Result<(), LabError> {
-    // $0 is the host, $1 where to tell the number, $2 what it has in /etc.
-    let script = "set -e; hostname \"$0\"; mount -t sysfs sysfs /sys 2> /dev/null || true
-        if [ -d \"$2\" ]; then cd \"$2\"; find . -type f | while read -r file; do
-            [ -e \"/etc/$file\" ] || { echo \"/etc/$file of host $0 takes the place of a file, and there is none\" >&2; exit 1; }
-            mount --bind \"$file\" \"/etc/$file\"; done; fi
-        cd /; read -r number rest < /proc/self/stat; echo \"$number\" > \"$1.new\"; mv \"$1.new\" \"$1\"; exec sleep infinity";
-    let holder = place.holder(&host.name);
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{}", host.name)).args([
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "--uts",
-        "sh",
-        "-c",
-        script,
-    ]);
-    command.arg(host.name.as_str()).arg(&holder).arg(place.etc(&host.name));
-    let name = format!("host-{}", host.name);
-    let mut child = spawn(place, &name, &mut command)?;
-    while !holder.exists() {
+fn hold_host(place: &Place, host: &HostName) -> Result<(), LabError> {
+    let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
+    let name = format!("host-{host}");
+    let mut child = spawn(place, &name, command.args(["lab", "hold", host.as_str()]).env(VARIABLE, place.root()))?;
+    while !place.holder(host).exists() {
         if child.try_wait().during(|| name.clone())?.is_some() {
-            return Err(LabError::refused(format!("host \"{}\" cannot be made: {}", host.name, last_words(place, &name))));
+            return Err(LabError::Refused(last_words(place, &name)));
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
     }

@@ -10,7 +10,7 @@
 //! the daemons, and waits. When it ends, whatever the reason, the kernel ends all others and takes the namespaces away with every device in them:
 //! nothing needs to be tidied up.
 //!
-//! What learner and checks run is brought into a host by `nsenter` ([`enter`]); util-linux has known for longer than this crate how to do that.
+//! What learner and checks run comes into a host by [`namespace`]; what makes the outermost namespaces is `unshare` of util-linux.
 //!
 //! # What is kept
 //!
@@ -29,6 +29,7 @@ mod grade;
 mod guide;
 mod keep;
 mod library;
+mod namespace;
 mod place;
 mod progress;
 mod relay;

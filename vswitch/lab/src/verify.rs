@@ -8,7 +8,7 @@ use crate::boot::{self, WebAt};
 use crate::check;
 use crate::enter::Entrance;
 use crate::file::{Lab, Source, Stage, TaskKind, read};
-use crate::place::{Meta, Place};
+use crate::place::Place;
 use crate::progress::TaskResult;
 use std::collections::BTreeMap;
 
@@ -44,18 +44,17 @@ pub(crate) fn verify(place: &Place, source: &Source, seed: &str, mut say: impl F
 struct Run<'a> {
     place: &'a Place,
     lab: Lab,
-    meta: Meta,
 }
 
 impl<'a> Run<'a> {
     fn start(place: &'a Place, source: &Source, seed: &str) -> Result<Self, LabError> {
         let meta = boot::start(place, source, seed, WebAt::Off)?;
         let lab = place.lab(&meta)?;
-        Ok(Self { place, lab, meta })
+        Ok(Self { place, lab })
     }
 
     fn entrance(&self) -> Result<Entrance<'_>, LabError> {
-        Entrance::new(self.place, &self.lab, &self.meta)
+        Entrance::new(self.place)
     }
 
     /// Does what solves a stage and answers its questions.

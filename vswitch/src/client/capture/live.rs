@@ -28,7 +28,7 @@ pub(super) struct LiveView {
 
 impl LiveView {
     pub(super) fn start() -> Result<Self, ClientError> {
-        let mut tcpdump = Command::new("tcpdump");
+        let mut tcpdump = tcpdump();
         tcpdump.args(["-nn", "-l", "-r", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Ctrl-C is for vsctl, which then ends the file that tcpdump reads.
         std::os::unix::process::CommandExt::process_group(&mut tcpdump, 0);
@@ -88,6 +88,18 @@ fn head(port: &str, width: usize, is_out: bool, note: &FrameNote) -> String {
 fn interface_name(block: &[u8]) -> String {
     let name = options(block, 16).find(|(code, _)| *code == NAME);
     name.map_or_else(|| "?".to_owned(), |(_, value)| String::from_utf8_lossy(value).into_owned())
+}
+
+/// tcpdump, which wants to be another user where root starts it. In a namespace of users that has but one, as `unshare -r` makes it, it cannot; there
+/// it is started as the user that it is outside.
+fn tcpdump() -> Command {
+    let is_alone = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    if !is_alone || !nix::unistd::geteuid().is_root() {
+        return Command::new("tcpdump");
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=1", "--map-group=1", "--", "tcpdump"]);
+    command
 }
 
 /// Prints tcpdump's lines, each packet's first with what vswitchd says about the packet, until one of the two ends or stdout has no reader.
