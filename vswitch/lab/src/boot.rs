@@ -14,6 +14,9 @@ use crate::{During, LabError, enter, guide, relay};
 /// How long the keeper may take until all runs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Who is asked for names.
+const RESOLVERS: &str = "/etc/resolv.conf";
+
 /// Where a browser finds the lab.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WebAt {
@@ -100,6 +103,11 @@ fn lay_out(place: &Place, source: &Source, seed: &str, lab: &Lab, web: WebAt) ->
     lay_out_switch(place, None, &lab.switch, web.as_deref())?;
     for host in &lab.hosts {
         make(&place.home(&host.name))?;
+        // The machine's name servers are out of reach, and every program that wants a name would wait for them.
+        if !lab.about.way_out && std::path::Path::new(RESOLVERS).exists() {
+            make(&place.etc(&host.name))?;
+            write(&place.etc(&host.name).join("resolv.conf"), "# nobody to ask for names\n")?;
+        }
         for (path, content) in &host.files {
             let path = path
                 .strip_prefix("/etc/")
