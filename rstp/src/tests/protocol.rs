@@ -1,0 +1,4 @@
+//! Single traits of the protocol, each of which has been a fault of others.
+
+use super::network::*;
+use crate::*;
