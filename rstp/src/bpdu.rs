@@ -200,7 +200,8 @@ mod tests {
     const HEAD: [u8; 12] = [0x01, 0x80, 0xc2, 0, 0, 0, 0x02, 0, 0, 0, 0, 9];
 
     fn message() -> impl Strategy<Value = Message> {
-        let bridge = || (any::<u16>(), any::<[u8; 6]>()).prop_map(|(priority, mac)| BridgeIdentifier { priority, address: Mac(mac) });
+        let bridge =
+            || (any::<u16>(), any::<[u8; 6]>()).prop_map(|(priority, mac)| BridgeIdentifier { priority, address: Mac(mac) });
         let vector = (bridge(), any::<u32>(), bridge(), any::<u16>());
         (any::<u8>(), vector, any::<[u16; 3]>()).prop_map(|(flags, (root, cost, bridge, port), [age, hello, delay])| Message {
             flags: Flags(flags),
@@ -233,7 +234,9 @@ mod tests {
     #[test]
     fn a_configuration_bpdu_of_linux_is_read() {
         let mut frame = HEAD.to_vec();
-        frame.extend([0, 0x26, 0x42, 0x42, 3, 0, 0, 0, 0, 0x01, 0x10, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 4, 0x10, 0, 2, 0, 0, 0, 0, 2]);
+        frame.extend([
+            0, 0x26, 0x42, 0x42, 3, 0, 0, 0, 0, 0x01, 0x10, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 4, 0x10, 0, 2, 0, 0, 0, 0, 2,
+        ]);
         frame.extend([0x80, 1, 1, 0, 20, 0, 2, 0, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let Some(Bpdu::Configuration(message)) = Bpdu::from_frame(&frame) else { panic!("not read") };
         assert_eq!(message.vector.root.to_string(), "4096/02:00:00:00:00:01");

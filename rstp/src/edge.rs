@@ -5,14 +5,15 @@ use crate::bridge::{Bridge, Version};
 use crate::port::{Edge, MIGRATE, Migration, MigrationPhase, Port};
 
 impl Bridge {
-    /// The bridge detection machine. A BPDU ends an edge before this runs, in [`Bridge::receive`].
+    /// The bridge detection machine. A BPDU ends an edge before this runs, in [`Bridge::receive`]. A bridge that was heard since the link is up may
+    /// be silent now because it is the root port that is there, or because what it said was lost: no port becomes an edge then.
     pub(crate) fn find_edge(&mut self, at: usize) -> bool {
         let port = &mut self.ports[at];
         let is_edge = match (port.enabled, port.edge) {
             (false, _) => port.settings.edge == Edge::Yes,
             (true, true) => true,
             (true, false) => {
-                let silent = port.timers.edge_delay == 0 && port.info.proposing && port.migration.send_rapid;
+                let silent = !port.heard && port.timers.edge_delay == 0 && port.info.proposing && port.migration.send_rapid;
                 port.settings.edge == Edge::Auto && silent
             }
         };

@@ -3,7 +3,7 @@
 
 use crate::bpdu::{Flags, Message, MessageRole};
 use crate::bridge::Bridge;
-use crate::port::{InfoIs, Information, Port};
+use crate::port::{InfoIs, Information, Port, Told};
 use crate::vector::Vector;
 
 /// What a message is, held against what a port knows (`rcvInfo`, clause 17.21.8).
@@ -47,6 +47,7 @@ impl Port {
         let Information { proposing, proposed, agree, agreed, disputed, .. } = &mut self.info;
         (*proposing, *proposed, *agree, *agreed, *disputed) = (false, false, false, false, false);
         (self.info.is, self.info.message, self.timers.information) = (InfoIs::Disabled, None, 0);
+        self.info.told = Told::default();
         self.reselect();
     }
 
@@ -119,9 +120,11 @@ impl Port {
         self.info.proposed |= rapid && message.flags.has(Flags::PROPOSAL);
     }
 
-    /// `recordAgreement`.
+    /// `recordAgreement`. One that comes while this port has something to say and may not yet, or that may be about
+    /// what it said before, does not count.
     fn record_agreement(&mut self, message: &Message, rapid: bool) {
-        self.info.agreed = self.migration.send_rapid && rapid && message.flags.has(Flags::AGREEMENT);
+        let agrees = self.migration.send_rapid && rapid && message.flags.has(Flags::AGREEMENT);
+        self.info.agreed = agrees && (self.info.agreed || self.info.told.is(self.info.vector));
         self.info.proposing &= !self.info.agreed;
     }
 

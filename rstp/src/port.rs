@@ -86,6 +86,7 @@ pub(crate) struct Information {
     pub(crate) times: Times,
     pub(crate) designated: Vector,
     pub(crate) designated_times: Times,
+    pub(crate) told: Told,
     /// A message, and whether it is an RST BPDU, that was not looked at yet.
     pub(crate) message: Option<(Message, bool)>,
     pub(crate) proposing: bool,
@@ -93,6 +94,39 @@ pub(crate) struct Information {
     pub(crate) agree: bool,
     pub(crate) agreed: bool,
     pub(crate) disputed: bool,
+}
+
+/// What the neighbour was told, which is all that it can have agreed to.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    last: Option<Vector>,
+    /// What it was told within the last second before that.
+    before: Vec<Vector>,
+    /// Whether the last was among those: then an agreement may be about the first time.
+    doubtful: bool,
+}
+
+impl Told {
+    /// Takes note of what is told now, and returns whether that is something else than before.
+    pub(crate) fn tell(&mut self, vector: Vector) -> bool {
+        let changed = self.last != Some(vector);
+        if changed {
+            self.doubtful = self.before.contains(&vector);
+            self.before.extend(self.last.replace(vector));
+        }
+        changed
+    }
+
+    /// For a second it was the same.
+    pub(crate) fn settle(&mut self) {
+        self.before.clear();
+        self.doubtful = false;
+    }
+
+    /// Whether an agreement that comes now is about this.
+    pub(crate) fn is(&self, vector: Vector) -> bool {
+        self.last == Some(vector) && !self.doubtful
+    }
 }
 
 /// Where the port role transition machine stands.
@@ -172,6 +206,8 @@ pub(crate) struct Timers {
     pub(crate) information: u16,
     pub(crate) recent_root: u16,
     pub(crate) topology_change: u16,
+    /// Until what the neighbour was told has been the same for a second.
+    pub(crate) settling: u16,
     /// BPDUs sent of late.
     pub(crate) sent: u8,
 }
@@ -215,6 +251,7 @@ impl Port {
                 times,
                 designated: vector,
                 designated_times: times,
+                told: Told::default(),
                 message: None,
                 proposing: false,
                 proposed: false,
@@ -293,13 +330,26 @@ impl Port {
     /// A tick has passed; every fourth is a second.
     pub(crate) fn count_down(&mut self, second: bool) {
         let Timers {
-            edge_delay, forward, hello, migration, recent_backup, information, recent_root, topology_change, sent,
+            edge_delay,
+            forward,
+            hello,
+            migration,
+            recent_backup,
+            information,
+            recent_root,
+            topology_change,
+            settling,
+            sent,
         } = &mut self.timers;
-        for timer in [edge_delay, forward, hello, migration, recent_backup, information, recent_root, topology_change] {
+        for timer in [edge_delay, forward, hello, migration, recent_backup, information, recent_root, topology_change, settling]
+        {
             *timer = timer.saturating_sub(1);
         }
         if second {
             *sent = sent.saturating_sub(1);
+        }
+        if *settling == 0 {
+            self.info.told.settle();
         }
     }
 }

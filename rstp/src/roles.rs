@@ -26,7 +26,8 @@ impl Bridge {
     /// The best of what neighbours say and of this bridge as the root.
     fn best_root(&self) -> Root {
         let own = Root { vector: own(self.id), times: Times::DEFAULT, port: None };
-        let heard = self.ports.iter().filter(|port| port.has_heard_better() && port.info.vector.bridge.address != self.id.address);
+        let heard =
+            self.ports.iter().filter(|port| port.has_heard_better() && port.info.vector.bridge.address != self.id.address);
         let roots = heard.map(|port| {
             let cost = port.info.vector.cost.saturating_add(port.settings.cost);
             let vector = Vector { cost, ..port.info.vector };

@@ -135,7 +135,8 @@ impl Bridge {
     fn all_synced(&self) -> bool {
         let is_synced = |port: &Port| {
             let roles = &port.roles;
-            roles.selected && roles.role == roles.selected_role && (roles.synced || roles.role == Role::Root)
+            let is_settled = roles.selected && !roles.update && roles.role == roles.selected_role;
+            is_settled && (roles.synced || roles.role == Role::Root)
         };
         self.ports.iter().all(is_synced)
     }

@@ -1,5 +1,6 @@
 //! The port transmit machine: when a port says what.
 
+use crate::SECOND;
 use crate::bpdu::{Bpdu, Flags, Message, MessageRole};
 use crate::bridge::{Action, Bridge};
 use crate::port::{Port, Role};
@@ -27,6 +28,9 @@ impl Bridge {
         let Some(bpdu) = port.message() else { return false };
         (port.new_info, port.timers.hello) = (false, hello);
         port.timers.sent += 1;
+        if port.info.told.tell(port.info.designated) {
+            port.timers.settling = SECOND;
+        }
         port.counts.sent += 1;
         if bpdu != Bpdu::TopologyChange {
             port.changes.acknowledge = false;

@@ -77,8 +77,7 @@ const UNIT: u16 = 256;
 
 impl Times {
     /// The recommended ones (table 17-1).
-    pub(crate) const DEFAULT: Self =
-        Self { message_age: 0, max_age: 20 * UNIT, hello: 2 * UNIT, forward_delay: 15 * UNIT };
+    pub(crate) const DEFAULT: Self = Self { message_age: 0, max_age: 20 * UNIT, hello: 2 * UNIT, forward_delay: 15 * UNIT };
 
     /// The same, within what the standard allows, and the two seconds of delay that Linux does.
     pub(crate) fn bounded(self) -> Self {

@@ -106,7 +106,10 @@ fn of_two_ports_on_one_medium_one_is_a_backup() {
     }
     network.run(30_000);
     assert!(network.is_tree(), "{}", network.show());
-    assert_eq!([(0, 1), (0, 2), (0, 3), (0, 4)].map(|end| network.role(end)), [Role::Designated, Role::Backup, Role::Designated, Role::Backup]);
+    assert_eq!(
+        [(0, 1), (0, 2), (0, 3), (0, 4)].map(|end| network.role(end)),
+        [Role::Designated, Role::Backup, Role::Designated, Role::Backup]
+    );
     assert_eq!(network.role((1, 1)), Role::Root);
 }
 
