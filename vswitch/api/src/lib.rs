@@ -27,6 +27,7 @@ mod resource;
 mod route;
 mod size;
 mod spec;
+mod stp;
 mod symptom;
 mod trace;
 mod uplink;
@@ -62,6 +63,8 @@ pub use spec::{
     BridgeSpec, ControlFrames, Netns, PortKind, PortPolicy, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode,
 };
 pub use spec::{BridgeTable, PortTable};
+pub use spec::{Stp, StpBridgePriority, StpCost, StpEdge, StpPortPriority};
+pub use stp::{StpIdentifier, StpInfo, StpPeer, StpPortInfo, StpRole, StpState};
 pub use symptom::{
     AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
 };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, EventInfo,
     ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName,
-    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, TraceInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
+    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState, TraceInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -50,6 +50,8 @@ pub enum Reply {
     Leases(Vec<LeaseRow>),
     /// Routes, by bridge, the longest prefix first.
     Routes(Vec<RouteInfo>),
+    /// Spanning trees, by bridge.
+    Stp(Vec<StpInfo>),
     /// The way of a frame.
     Trace(Box<TraceInfo>),
     /// A `switch.toml`.
@@ -114,6 +116,9 @@ pub struct BridgeInfo {
     pub evictions: u64,
     /// What it does with link-local control frames.
     pub control_frames: ControlFrames,
+    /// Whether it is part of a spanning tree.
+    #[serde(default)]
+    pub stp: Stp,
     /// Its gateway, if it has addresses.
     #[serde(flatten)]
     pub gateway: GatewayInfo,
@@ -140,6 +145,7 @@ impl BridgeInfo {
             max_macs: spec.max_macs,
             evictions,
             control_frames: spec.control_frames,
+            stp: spec.stp,
             gateway: GatewayInfo {
                 addresses: spec.addresses.clone(),
                 gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
@@ -252,6 +258,9 @@ pub struct PortInfo {
     pub docker: DockerPlace,
     /// The lease of its address, of a container on a LAN with DHCP.
     pub lease: Option<LeaseInfo>,
+    /// What the spanning tree of its bridge lets pass; `None`: there is none.
+    #[serde(default)]
+    pub stp_state: Option<StpState>,
 }
 
 /// The lease of a container's address.
@@ -283,6 +292,7 @@ impl PortInfo {
             origin,
             docker: DockerPlace::default(),
             lease: None,
+            stp_state: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::Table;
-use super::{events, gateway, symptoms};
+use super::{events, gateway, stp, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
     PortName, PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
@@ -32,6 +32,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Live(live) => document(live),
         Reply::Events(events) => document(events),
         Reply::Routes(routes) => document(routes),
+        Reply::Stp(trees) => document(trees),
         Reply::Trace(trace) => document(trace),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
@@ -64,6 +65,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Live(live) => document(live),
         Reply::Events(rows) => events::list(rows),
         Reply::Routes(rows) => gateway::routes(rows),
+        Reply::Stp(trees) => stp::list(trees),
         Reply::Trace(trace) => super::trace::text(trace),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),
@@ -117,7 +119,7 @@ fn list_ports(ports: &[PortInfo]) -> String {
             port.netns.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             port.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string()),
             vlans(port),
-            state_name(&port.state),
+            state_name(&port.state) + &stp::note(port),
             container,
             network,
         ]);
@@ -141,7 +143,7 @@ fn show(switch: &SwitchInfo) -> String {
     for bridge in &switch.bridges {
         let _ = writeln!(
             text,
-            "\nbridge {}: mtu {}{}, {} of {} MACs, ageing {}s, control frames {}{}",
+            "\nbridge {}: mtu {}{}, {} of {} MACs, ageing {}s, control frames {}{}{}",
             bridge.name,
             bridge.mtu,
             if bridge.port_mtu == bridge.mtu { String::new() } else { format!(" (its devices {})", bridge.port_mtu) },
@@ -149,6 +151,7 @@ fn show(switch: &SwitchInfo) -> String {
             bridge.max_macs,
             bridge.ageing_seconds,
             control_frames(bridge.control_frames),
+            if bridge.stp.is_on() { format!(", {}", bridge.stp) } else { String::new() },
             whose(bridge.origin, &bridge.networks.join(",")),
         );
         gateway::show_gateway(&mut text, bridge);
@@ -174,7 +177,7 @@ fn show_port(text: &mut String, port: &PortInfo) {
     let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
     let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
     let origin = whose(port.origin, &port.docker.to_string());
-    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state_name(&port.state), port.kind, port.ifname);
+    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state_name(&port.state) + &stp::note(port), port.kind, port.ifname);
     let mut line = |words: Vec<String>| {
         if !words.is_empty() {
             let _ = writeln!(text, "      {}", words.join(" "));
