@@ -53,7 +53,9 @@ pub use network::{Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{FrameRate, Rate, RateError};
-pub use reply::{BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo};
+pub use reply::{
+    BetweenInfo, BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo,
+};
 pub use request::{FdbFilter, LogLevel, Request};
 pub use resource::{Kind, Resource, ResourceKey};
 pub use route::{RouteError, RouteSpec};

@@ -114,13 +114,24 @@ impl Arguments {
 impl Bridging {
     fn request(self) -> Result<Request, ClientError> {
         Ok(match self {
-            Self::AddBr { name, mtu, ageing, max_macs, control_frames, tree, address, gateway_vlan, dhcp, uplink, open, route } => {
-                Request::AddBridge(spec(json!({
-                    "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
-                    "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
-                    "routes": route, "stp": tree.stp, "stp-priority": tree.stp_priority,
-                }))?)
-            }
+            Self::AddBr {
+                name,
+                mtu,
+                ageing,
+                max_macs,
+                control_frames,
+                tree,
+                address,
+                gateway_vlan,
+                dhcp,
+                uplink,
+                open,
+                route,
+            } => Request::AddBridge(spec(json!({
+                "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+                "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
+                "routes": route, "stp": tree.stp, "stp-priority": tree.stp_priority,
+            }))?),
             Self::SetBr { name, options } => Request::SetBridge(name, options.patch()),
             Self::DelBr { name } => Request::DeleteBridge(name),
             Self::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
@@ -281,7 +292,8 @@ mod tests {
         };
         let changed = limited.changed(&patch).unwrap().policy;
         assert_eq!((changed.broadcast_limit, changed.send_rate), (None, "3mbit".parse().ok()));
-        let Action::Ask(Request::SetPort(_, patch)) = action("set-port a --stp-cost 5 --stp-priority none --stp-edge off") else {
+        let Action::Ask(Request::SetPort(_, patch)) = action("set-port a --stp-cost 5 --stp-priority none --stp-edge off")
+        else {
             panic!()
         };
         assert_eq!(Value::Object(patch.0), json!({ "stp-cost": 5, "stp-priority": null, "stp-edge": false }));

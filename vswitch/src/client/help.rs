@@ -15,7 +15,21 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ),
     (
         "What goes on",
-        &["show", "stats", "top", "events", "trace", "watch", "capture", "extcap", "fdb", "stp", "neighbors", "leases", "sessions"],
+        &[
+            "show",
+            "stats",
+            "top",
+            "events",
+            "trace",
+            "watch",
+            "capture",
+            "extcap",
+            "fdb",
+            "stp",
+            "neighbors",
+            "leases",
+            "sessions",
+        ],
     ),
     ("The switch itself", &[]),
 ];

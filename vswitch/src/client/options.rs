@@ -13,7 +13,10 @@ use serde_json::{Map, Value, json};
 use super::complete;
 use super::stp::StpOptions;
 use api::read::{address, cidr, number, time};
-use api::{BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority, UplinkKindName, VlanList};
+use api::{
+    BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority,
+    UplinkKindName, VlanList,
+};
 
 /// The VLANs of a port.
 #[derive(Debug, Args)]

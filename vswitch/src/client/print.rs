@@ -9,8 +9,8 @@ use serde_json::json;
 use super::table::Table;
 use super::{events, gateway, stp, symptoms};
 use api::{
-    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
-    PortName, PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
+    BridgeInfo, ChangeInfo, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind, PortName,
+    PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -100,7 +100,7 @@ fn list_bridges(bridges: &[BridgeInfo]) -> String {
             bridge.max_macs.to_string(),
             bridge.evictions.to_string(),
             format!("{}s", bridge.ageing_seconds),
-            control_frames(bridge.control_frames).to_owned(),
+            stp::control_frames(&bridge.between).to_owned(),
             bridge.networks.join(","),
         ]);
     }
@@ -143,15 +143,14 @@ fn show(switch: &SwitchInfo) -> String {
     for bridge in &switch.bridges {
         let _ = writeln!(
             text,
-            "\nbridge {}: mtu {}{}, {} of {} MACs, ageing {}s, control frames {}{}{}",
+            "\nbridge {}: mtu {}{}, {} of {} MACs, ageing {}s, control frames {}{}",
             bridge.name,
             bridge.mtu,
             if bridge.port_mtu == bridge.mtu { String::new() } else { format!(" (its devices {})", bridge.port_mtu) },
             bridge.macs,
             bridge.max_macs,
             bridge.ageing_seconds,
-            control_frames(bridge.control_frames),
-            if bridge.stp.is_on() { format!(", {}", bridge.stp) } else { String::new() },
+            stp::between(&bridge.between),
             whose(bridge.origin, &bridge.networks.join(",")),
         );
         gateway::show_gateway(&mut text, bridge);
@@ -177,7 +176,14 @@ fn show_port(text: &mut String, port: &PortInfo) {
     let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
     let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
     let origin = whose(port.origin, &port.docker.to_string());
-    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state_name(&port.state) + &stp::note(port), port.kind, port.ifname);
+    let _ = writeln!(
+        text,
+        "  {}: {}, {} {}{place}{mac}{origin}",
+        port.name,
+        state_name(&port.state) + &stp::note(port),
+        port.kind,
+        port.ifname
+    );
     let mut line = |words: Vec<String>| {
         if !words.is_empty() {
             let _ = writeln!(text, "      {}", words.join(" "));
@@ -353,13 +359,6 @@ fn vlans(port: &PortInfo) -> String {
             native.map_or_else(|| format!("{tagged} tagged"), |native| format!("{tagged} tagged, {native} native"))
         }
         (None, None, _) => "all".to_owned(),
-    }
-}
-
-fn control_frames(what: ControlFrames) -> &'static str {
-    match what {
-        ControlFrames::Drop => "drop",
-        ControlFrames::Pass => "pass",
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::table::Table;
 use api::read::number;
-use api::{PortInfo, StpIdentifier, StpInfo, StpPeer, StpRole, StpState};
+use api::{BetweenInfo, ControlFrames, PortInfo, StpIdentifier, StpInfo, StpPeer, StpRole, StpState};
 
 /// What `add-br` and `set-br` say of a bridge's spanning tree.
 #[derive(Debug, Args)]
@@ -76,6 +76,19 @@ const fn peer(peer: StpPeer) -> &'static str {
         StpPeer::Stp => "stp",
         StpPeer::Rstp => "rstp",
     }
+}
+
+pub(super) const fn control_frames(between: &BetweenInfo) -> &'static str {
+    match between.control_frames {
+        ControlFrames::Drop => "drop",
+        ControlFrames::Pass => "pass",
+    }
+}
+
+/// What becomes of frames between bridges, in words.
+pub(super) fn between(between: &BetweenInfo) -> String {
+    let tree = if between.stp.is_on() { format!(", {}", between.stp) } else { String::new() };
+    control_frames(between).to_owned() + &tree
 }
 
 /// What stands behind the state of a port that is up, where the spanning tree lets not everything pass it.

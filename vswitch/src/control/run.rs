@@ -225,10 +225,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             _ = roll_call.tick() => tokio::task::block_in_place(|| call_roll(&mut switch)),
             _ = survey.tick() => tokio::task::block_in_place(|| survey_world(&mut switch)),
             _ = look.tick() => {
-                tokio::task::block_in_place(|| {
-                    switch.collect_dead();
-                    switch.tell_stations();
-                });
+                tokio::task::block_in_place(|| look_for_containers(&mut switch));
                 if switch.may_be_renamed() {
                     served.unnamed.notify_one();
                 }
@@ -258,6 +255,12 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.show_to_viewers();
+}
+
+/// What is due every [`LOOK`].
+fn look_for_containers(switch: &mut Switch) {
+    switch.collect_dead();
+    switch.tell_stations();
 }
 
 /// What is due every [`SURVEY`].

@@ -7,7 +7,7 @@ use rstp::{BridgeSettings, Edge, PortSettings, Version, cost_of};
 
 use super::carrier::plugged;
 use super::{Bridge, ControlError, Port, Switch};
-use crate::stp::{self, Input, StpNews, TreePort, TreeSpec, What};
+use crate::stp::{self, StpInput, StpNews, TreePort, TreeSpec, What};
 use api::{
     BridgeName, EventFacts, EventKind, PortKind, PortName, PortPolicy, PortSpec, PortState, Stp, StpCost, StpEdge, StpInfo,
     StpPortPriority, StpRole, StpState,
@@ -22,7 +22,7 @@ const PORT_PRIORITY: u8 = 128;
 
 /// The way to the thread that speaks for spanning trees.
 pub(super) struct StpThread {
-    inputs: Option<Sender<Input>>,
+    inputs: Option<Sender<StpInput>>,
     thread: Option<JoinHandle<()>>,
     /// What it was told last.
     specs: Vec<TreeSpec>,
@@ -47,10 +47,10 @@ impl StpThread {
             return;
         }
         self.specs.clone_from(&specs);
-        self.ask(|done| Input::Set(specs, done));
+        self.ask(|done| StpInput::Set(specs, done));
     }
 
-    fn ask<T>(&self, input: impl FnOnce(Sender<T>) -> Input) -> Option<T> {
+    fn ask<T>(&self, input: impl FnOnce(Sender<T>) -> StpInput) -> Option<T> {
         let (reply, answer) = bounded(1);
         self.inputs.as_ref()?.send(input(reply)).ok()?;
         answer.recv().ok()
@@ -111,7 +111,7 @@ impl Switch {
         {
             return Err(ControlError::NoTree(name.clone()));
         }
-        let mut infos = self.trees.ask(Input::List).unwrap_or_default();
+        let mut infos = self.trees.ask(StpInput::List).unwrap_or_default();
         infos.retain(|info| bridge.is_none_or(|name| info.bridge == *name));
         Ok(infos)
     }
@@ -121,7 +121,7 @@ impl Switch {
         if self.inventory.bridges.values().all(|bridge| !bridge.spec.stp.is_on()) {
             return Vec::new();
         }
-        let infos = self.trees.ask(Input::List).unwrap_or_default();
+        let infos = self.trees.ask(StpInput::List).unwrap_or_default();
         infos.into_iter().flat_map(|info| info.ports).map(|port| (port.port, port.state)).collect()
     }
 }
@@ -137,6 +137,7 @@ fn tree_port(port: &Port) -> TreePort {
         name: port.spec.name.clone(),
         id: port.id,
         up: plugged(port.presence.state(), down) == PortState::Up,
+        device: Some(port.spec.ifname.clone()).filter(|_| is_own_link(&port.spec)),
         settings: PortSettings {
             priority: stp_priority.map_or(PORT_PRIORITY, StpPortPriority::number),
             cost: stp_cost.map_or_else(|| cost_of(speed(&port.spec)), StpCost::number),
@@ -145,11 +146,13 @@ fn tree_port(port: &Port) -> TreePort {
     }
 }
 
+/// Whether a port is an interface of vswitchd's own namespace.
+fn is_own_link(spec: &PortSpec) -> bool {
+    spec.kind == PortKind::Link && spec.netns.is_none()
+}
+
 /// What the link of a port carries, in Mb/s.
 fn speed(spec: &PortSpec) -> u32 {
-    let told = match (spec.kind, &spec.netns) {
-        (PortKind::Link, None) => sys::ethtool::speed(spec.ifname.as_str()).ok(),
-        _ => None,
-    };
+    let told = is_own_link(spec).then(|| sys::ethtool::speed(spec.ifname.as_str()).ok()).flatten();
     told.filter(|speed| (1..u32::MAX).contains(speed)).unwrap_or(SPEED)
 }

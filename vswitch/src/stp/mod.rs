@@ -15,5 +15,5 @@
 mod run;
 mod trees;
 
-pub(crate) use run::{Input, run};
+pub(crate) use run::{StpInput, run};
 pub(crate) use trees::{StpNews, TreePort, TreeSpec, What};

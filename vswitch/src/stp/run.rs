@@ -10,7 +10,7 @@ use plane::datapath::Punt;
 use plane::worker::Handle;
 
 /// What the thread is told and asked. Each is answered, so that the control side knows when it was done.
-pub(crate) enum Input {
+pub(crate) enum StpInput {
     /// The bridges that are part of a tree from now on.
     Set(Vec<TreeSpec>, Sender<()>),
     /// A question how they stand.
@@ -22,7 +22,7 @@ pub(crate) enum Input {
 const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// Speaks for bridges until the last sender of `inputs` is gone. `tell` must not wait.
-pub(crate) fn run(workers: Vec<Handle>, inputs: &Receiver<Input>, bpdus: &Receiver<Punt>, tell: impl FnMut(StpNews)) {
+pub(crate) fn run(workers: Vec<Handle>, inputs: &Receiver<StpInput>, bpdus: &Receiver<Punt>, tell: impl FnMut(StpNews)) {
     let mut trees = Trees::new(workers, tell);
     let mut tick = Instant::now();
     loop {
@@ -31,12 +31,12 @@ pub(crate) fn run(workers: Vec<Handle>, inputs: &Receiver<Input>, bpdus: &Receiv
             recv(inputs) -> input => {
                 let was_empty = trees.is_empty();
                 match input {
-                    Ok(Input::Set(specs, done)) => {
+                    Ok(StpInput::Set(specs, done)) => {
                         trees.set(specs);
                         let _ = done.send(());
                     }
                     // The control side may have given up waiting.
-                    Ok(Input::List(reply)) => drop(reply.send(trees.list())),
+                    Ok(StpInput::List(reply)) => drop(reply.send(trees.list())),
                     Err(_) => return,
                 }
                 if was_empty {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use packet::Mac;
 use rstp::{Action, Bpdu, BridgeIdentifier, BridgeSettings, PortSettings, Version};
 
-use api::{BridgeName, PortName, Stp, StpIdentifier, StpInfo, StpPortInfo, StpRole, StpState};
+use api::{BridgeName, InterfaceName, PortName, Stp, StpIdentifier, StpInfo, StpPortInfo, StpRole, StpState};
 use plane::datapath::{BridgeId, PortId, Punt};
 use plane::worker::{Command, Handle};
 
@@ -23,9 +23,19 @@ pub(crate) struct TreeSpec {
 pub(crate) struct TreePort {
     pub(crate) name: PortName,
     pub(crate) id: PortId,
-    /// Whether frames can pass its link.
+    /// Whether frames can pass its link, as far as the kernel has told.
     pub(crate) up: bool,
+    /// The device of a link, whose carrier is looked at besides.
+    pub(crate) device: Option<InterfaceName>,
     pub(crate) settings: PortSettings,
+}
+
+impl TreePort {
+    /// Whether frames can pass its link now.
+    fn has_link(&self) -> bool {
+        let carrier = |device: &InterfaceName| sys::ethtool::has_carrier(device.as_str()).unwrap_or(true);
+        self.up && self.device.as_ref().is_none_or(carrier)
+    }
 }
 
 /// What happened in a tree.
@@ -59,7 +69,7 @@ struct Tree {
     settings: BridgeSettings,
     bridge: rstp::Bridge,
     /// By their number in the tree.
-    ports: BTreeMap<u16, (PortName, PortId)>,
+    ports: BTreeMap<u16, TreePort>,
 }
 
 impl<F: FnMut(StpNews)> Trees<F> {
@@ -78,8 +88,8 @@ impl<F: FnMut(StpNews)> Trees<F> {
             let tree = self.trees.entry(spec.id).or_insert_with(|| Tree::new(&spec));
             tree.settings = spec.settings;
             tree.bridge.set(spec.settings);
-            let gone = |(name, id): &(PortName, PortId)| !spec.ports.iter().any(|port| (&port.name, port.id) == (name, *id));
-            let gone: Vec<u16> = tree.ports.iter().filter(|(_, port)| gone(port)).map(|(number, _)| *number).collect();
+            let stays = |old: &TreePort| spec.ports.iter().any(|port| (&port.name, port.id) == (&old.name, old.id));
+            let gone: Vec<u16> = tree.ports.iter().filter(|(_, port)| !stays(port)).map(|(number, _)| *number).collect();
             for number in gone {
                 tree.bridge.remove_port(number);
                 // What had to be done about it is done, or the port is not there any more.
@@ -89,7 +99,8 @@ impl<F: FnMut(StpNews)> Trees<F> {
             for port in spec.ports {
                 let Some(number) = tree.number(&port) else { continue };
                 tree.bridge.set_port(number, port.settings);
-                tree.bridge.set_link(number, port.up);
+                tree.bridge.set_link(number, port.has_link());
+                tree.ports.insert(number, port);
                 tree.carry_out(&self.workers, &mut self.tell);
             }
         }
@@ -98,7 +109,7 @@ impl<F: FnMut(StpNews)> Trees<F> {
     /// A BPDU came in. One that cannot be read is passed over.
     pub(super) fn receive(&mut self, punt: &Punt) {
         let (Some(tree), Some(bpdu)) = (self.trees.get_mut(&punt.bridge), Bpdu::from_frame(&punt.frame)) else { return };
-        let Some(number) = tree.ports.iter().find(|(_, (_, id))| *id == punt.port).map(|(number, _)| *number) else { return };
+        let Some(number) = tree.ports.iter().find(|(_, port)| port.id == punt.port).map(|(number, _)| *number) else { return };
         tree.bridge.receive(number, &bpdu);
         tree.carry_out(&self.workers, &mut self.tell);
     }
@@ -106,6 +117,9 @@ impl<F: FnMut(StpNews)> Trees<F> {
     /// A [`rstp::TICK`] has passed.
     pub(super) fn tick(&mut self) {
         for tree in self.trees.values_mut() {
+            for (number, port) in tree.ports.iter().filter(|(_, port)| port.device.is_some()) {
+                tree.bridge.set_link(*number, port.has_link());
+            }
             tree.bridge.tick();
             tree.carry_out(&self.workers, &mut self.tell);
         }
@@ -139,13 +153,12 @@ impl Tree {
 
     /// The number of a port, the lowest that is free if it is new; none, if there is none.
     fn number(&mut self, port: &TreePort) -> Option<u16> {
-        if let Some((number, _)) = self.ports.iter().find(|(_, (_, id))| *id == port.id) {
+        if let Some((number, _)) = self.ports.iter().find(|(_, known)| known.id == port.id) {
             return Some(*number);
         }
         let number = (1..=rstp::Bridge::MOST_PORTS).find(|number| !self.ports.contains_key(number));
-        match number {
-            Some(number) => drop(self.ports.insert(number, (port.name.clone(), port.id))),
-            None => tracing::warn!(port = %port.name, "it forwards nothing: a spanning tree has at most 4095 ports of a bridge"),
+        if number.is_none() {
+            tracing::warn!(port = %port.name, "it forwards nothing: a spanning tree has at most 4095 ports of a bridge");
         }
         number
     }
@@ -158,7 +171,7 @@ impl Tree {
             | Action::Send(number, _)
             | Action::Role(number, _)
             | Action::TopologyChange(number)) = action;
-            let Some((name, id)) = self.ports.get(&number) else { continue };
+            let Some(TreePort { name, id, .. }) = self.ports.get(&number) else { continue };
             let mut news = |what| tell(StpNews { bridge: self.name.clone(), port: name.clone(), what });
             match action {
                 Action::State(_, state) => set_state(workers, self.id, *id, state),
@@ -176,8 +189,8 @@ impl Tree {
 
     fn info(&self) -> StpInfo {
         let status = self.bridge.status();
-        let name = |number: u16| self.ports.get(&number).map(|(name, _)| name.clone());
-        let ports = self.ports.iter().filter_map(|(number, (name, _))| {
+        let name = |number: u16| self.ports.get(&number).map(|port| port.name.clone());
+        let ports = self.ports.iter().filter_map(|(number, TreePort { name, .. })| {
             let port = self.bridge.port_status(*number)?;
             let [priority, _] = port.id.0.to_be_bytes();
             Some(StpPortInfo {

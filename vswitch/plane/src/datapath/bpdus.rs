@@ -20,7 +20,13 @@ impl Bpdus {
     ///
     /// # Errors
     /// The port takes in nothing else, or nothing at all.
-    pub(super) fn hear(&mut self, port: &Port, headers: &Headers, frame: &Frame, mode: Mode) -> Result<Option<Fate>, DropReason> {
+    pub(super) fn hear(
+        &mut self,
+        port: &Port,
+        headers: &Headers,
+        frame: &Frame,
+        mode: Mode,
+    ) -> Result<Option<Fate>, DropReason> {
         let is_bpdu = headers.ethernet.is_some_and(|header| header.destination == rstp::GROUP && header.tag.is_none());
         match (port.policy.down, is_bpdu, port.tree) {
             (true, ..) => Err(DropReason::PortDown),

@@ -273,7 +273,10 @@ impl Datapath {
     /// Takes over what another worker learned, if it still makes sense here.
     pub fn hear(&mut self, now: Instant, news: News) {
         let second = self.second(now);
-        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.policy.down && port.may_teach());
+        let current = self
+            .ports
+            .get(news.place.port.0)
+            .is_some_and(|port| port.bridge == news.bridge && !port.policy.down && port.may_teach());
         if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
             bridge.learn(news.vlan, news.mac, news.place, second);
         }

@@ -112,9 +112,10 @@ pub(super) fn verdict(fate: Fate, names: &impl Naming) -> (TraceVerdict, String)
         }
         Fate::Answered => (TraceVerdict::Answered, "The gateway answers it.".to_owned()),
         Fate::Noted => (TraceVerdict::Noted, "The gateway takes note of it, and has nothing to say.".to_owned()),
-        Fate::Punted => {
-            (TraceVerdict::Punted, "A service of the switch gets it: DHCP, DNS, router advertisements or the spanning tree.".to_owned())
-        }
+        Fate::Punted => (
+            TraceVerdict::Punted,
+            "A service of the switch gets it: DHCP, DNS, router advertisements or the spanning tree.".to_owned(),
+        ),
         Fate::Waiting(Wait::Neighbor) => {
             (TraceVerdict::Waiting, "It waits for the MAC address of its next hop, for three seconds at most.".to_owned())
         }
