@@ -26,7 +26,7 @@
 //!  lab       teaching labs, for vsctl: asks the others only as a user does, by running vswitchd and vsctl
 //!  sys       every unsafe block of the workspace
 //!  api       the vocabulary: names, specifications, Request, Reply
-//!  packet    bytes and nothing else          nat, vxlan   translation and tunnels without I/O
+//!  packet    bytes and nothing else          nat, vxlan, rstp   translation, tunnels and spanning tree without I/O
 //! ```
 //!
 //! - [`client`]: what `vsctl` is made of.
@@ -43,6 +43,7 @@
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
 //!   uplinks and of containers on a LAN.
+//! - `stp`: the thread that speaks RSTP for bridges; the protocol itself is the crate `rstp`.
 //! - `view`: what others look at while the switch runs: events, counters, metrics. Looking waits for no worker. [`web`]: the web view.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
 //! - `http`: what the control socket, Docker's and the web view have in common.
@@ -61,5 +62,6 @@ mod json;
 mod keep;
 pub mod plugin;
 pub mod services;
+mod stp;
 mod view;
 pub mod web;

@@ -8,6 +8,9 @@ fuzz_target!(|input: (u8, [u8; 10], &[u8])| {
     let (choice, header, bytes) = input;
     let _ = Ethernet::parse(bytes);
     let _ = Layers::parse(bytes);
+    if let Some(bpdu) = rstp::Bpdu::from_frame(bytes) {
+        assert_eq!(rstp::Bpdu::from_frame(&bpdu.to_frame(packet::Mac([2, 0, 0, 0, 0, 1]))), Some(bpdu));
+    }
     let offload = Offload::decode(header, bytes.len()).unwrap_or_default();
     let mut batch = Batch::new();
     batch.push(bytes, offload);

@@ -32,11 +32,13 @@ pub enum EventKind {
     TableFull,
     /// An address was given out, given back, or found in use; or an uplink got or lost its own.
     Lease,
+    /// A port has another role in a spanning tree, or the way to stations changed.
+    Stp,
 }
 
 impl EventKind {
     /// All of them, in the order of their definition.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Change,
         Self::Link,
         Self::MacLearned,
@@ -47,6 +49,7 @@ impl EventKind {
         Self::Peer,
         Self::TableFull,
         Self::Lease,
+        Self::Stp,
     ];
 
     /// As JSON has it.
@@ -62,12 +65,13 @@ impl EventKind {
             Self::Peer => "peer",
             Self::TableFull => "table_full",
             Self::Lease => "lease",
+            Self::Stp => "stp",
         }
     }
 
     /// Whether stations can make it happen as often as they like.
     pub const fn is_frequent(self) -> bool {
-        matches!(self, Self::MacLearned | Self::MacMoved | Self::MacEvicted | Self::Lease)
+        matches!(self, Self::MacLearned | Self::MacMoved | Self::MacEvicted | Self::Lease | Self::Stp)
     }
 }
 

@@ -27,6 +27,7 @@ mod resource;
 mod route;
 mod size;
 mod spec;
+mod stp;
 mod symptom;
 mod trace;
 mod uplink;
@@ -52,7 +53,9 @@ pub use network::{Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{FrameRate, Rate, RateError};
-pub use reply::{BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo};
+pub use reply::{
+    BetweenInfo, BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo,
+};
 pub use request::{FdbFilter, LogLevel, Request};
 pub use resource::{Kind, Resource, ResourceKey};
 pub use route::{RouteError, RouteSpec};
@@ -62,6 +65,8 @@ pub use spec::{
     BridgeSpec, ControlFrames, Netns, PortKind, PortPolicy, PortSpec, SpecError, VlanError, VlanList, VlanListError, VlanMode,
 };
 pub use spec::{BridgeTable, PortTable};
+pub use spec::{Stp, StpBridgePriority, StpCost, StpEdge, StpPortPriority};
+pub use stp::{StpIdentifier, StpInfo, StpPeer, StpPortInfo, StpRole, StpState};
 pub use symptom::{
     AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
 };

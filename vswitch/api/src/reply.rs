@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, EventInfo,
     ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName,
-    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, TraceInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
+    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState, TraceInfo, UplinkInfo,
+    VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -50,6 +51,8 @@ pub enum Reply {
     Leases(Vec<LeaseRow>),
     /// Routes, by bridge, the longest prefix first.
     Routes(Vec<RouteInfo>),
+    /// Spanning trees, by bridge.
+    Stp(Vec<StpInfo>),
     /// The way of a frame.
     Trace(Box<TraceInfo>),
     /// A `switch.toml`.
@@ -112,8 +115,9 @@ pub struct BridgeInfo {
     pub max_macs: u32,
     /// MAC addresses put out because the table was full.
     pub evictions: u64,
-    /// What it does with link-local control frames.
-    pub control_frames: ControlFrames,
+    /// What it does with frames between bridges.
+    #[serde(flatten)]
+    pub between: BetweenInfo,
     /// Its gateway, if it has addresses.
     #[serde(flatten)]
     pub gateway: GatewayInfo,
@@ -139,7 +143,7 @@ impl BridgeInfo {
             macs,
             max_macs: spec.max_macs,
             evictions,
-            control_frames: spec.control_frames,
+            between: BetweenInfo { control_frames: spec.control_frames, stp: spec.stp },
             gateway: GatewayInfo {
                 addresses: spec.addresses.clone(),
                 gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
@@ -155,6 +159,16 @@ impl BridgeInfo {
             networks: Vec::new(),
         }
     }
+}
+
+/// What a bridge does with frames that bridges say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BetweenInfo {
+    /// Link-local control frames.
+    pub control_frames: ControlFrames,
+    /// Those of a spanning tree, if it is part of one.
+    #[serde(default)]
+    pub stp: Stp,
 }
 
 /// What asked for a bridge, port, uplink, forward or tunnel.
@@ -252,6 +266,9 @@ pub struct PortInfo {
     pub docker: DockerPlace,
     /// The lease of its address, of a container on a LAN with DHCP.
     pub lease: Option<LeaseInfo>,
+    /// What the spanning tree of its bridge lets pass; `None`: there is none.
+    #[serde(default)]
+    pub stp_state: Option<StpState>,
 }
 
 /// The lease of a container's address.
@@ -283,6 +300,7 @@ impl PortInfo {
             origin,
             docker: DockerPlace::default(),
             lease: None,
+            stp_state: None,
         }
     }
 }

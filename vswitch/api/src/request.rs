@@ -68,6 +68,8 @@ pub enum Request {
     DeleteVxlan(PortName),
     /// Lists the tunnels, of one bridge or of all.
     ListVxlans(Option<BridgeName>),
+    /// How spanning trees stand, that of one bridge or of all.
+    Stp(Option<BridgeName>),
     /// The whole switch.
     Show,
     /// One bridge, with what is on it.
@@ -158,6 +160,7 @@ impl Request {
             | Self::ShowBridge(_)
             | Self::ListPorts(_)
             | Self::ListVxlans(_)
+            | Self::Stp(_)
             | Self::Show
             | Self::Fdb(_)
             | Self::Stats(_)

@@ -63,7 +63,7 @@ pub enum TraceVerdict {
     Answered,
     /// The gateway takes note of it.
     Noted,
-    /// A service of the gateway gets it: DHCP, DNS, router advertisements.
+    /// A service of the switch gets it: DHCP, DNS, router advertisements, the spanning tree.
     Punted,
     /// It waits for the MAC address of its next hop, or for the rest of its packet.
     Waiting,

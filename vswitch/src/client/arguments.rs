@@ -116,13 +116,24 @@ impl Arguments {
 impl Bridging {
     fn request(self) -> Result<Request, ClientError> {
         Ok(match self {
-            Self::AddBr { name, mtu, ageing, max_macs, control_frames, address, gateway_vlan, dhcp, uplink, open, route } => {
-                Request::AddBridge(spec(json!({
-                    "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
-                    "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
-                    "routes": route,
-                }))?)
-            }
+            Self::AddBr {
+                name,
+                mtu,
+                ageing,
+                max_macs,
+                control_frames,
+                tree,
+                address,
+                gateway_vlan,
+                dhcp,
+                uplink,
+                open,
+                route,
+            } => Request::AddBridge(spec(json!({
+                "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
+                "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
+                "routes": route, "stp": tree.stp, "stp-priority": tree.stp_priority,
+            }))?),
             Self::SetBr { name, options } => Request::SetBridge(name, options.patch()),
             Self::DelBr { name } => Request::DeleteBridge(name),
             Self::AddPort { bridge, name, options } => Request::AddPort(spec(options.table(&bridge, &name))?),
@@ -186,6 +197,7 @@ impl Plain {
             Self::Sessions { uplink } => Request::Sessions(uplink),
             Self::Neighbors { interface } => Request::Neighbors(interface),
             Self::Leases { bridge } => Request::Leases(bridge),
+            Self::Stp { bridge } => Request::Stp(bridge),
             Self::Show { bridge: None } => Request::Show,
             Self::Show { bridge: Some(bridge) } => Request::ShowBridge(bridge),
             Self::Reload => Request::Reload,
@@ -282,6 +294,11 @@ mod tests {
         };
         let changed = limited.changed(&patch).unwrap().policy;
         assert_eq!((changed.broadcast_limit, changed.send_rate), (None, "3mbit".parse().ok()));
+        let Action::Ask(Request::SetPort(_, patch)) = action("set-port a --stp-cost 5 --stp-priority none --stp-edge off")
+        else {
+            panic!()
+        };
+        assert_eq!(Value::Object(patch.0), json!({ "stp-cost": 5, "stp-priority": null, "stp-edge": false }));
         assert!(wrong("set-port a --send-rate 0").contains("is no rate"));
     }
 
@@ -324,6 +341,10 @@ mod tests {
             ("add-br br0 --mtu big", "\"big\" is not a whole number"),
             ("add-br br0 --ageing 300", "`ageing`: 300 has no unit: write \"300s\" if seconds are meant"),
             ("add-br br0 --control-frames flood", "`control-frames` is \"flood\": write \"drop\" or \"pass\""),
+            ("add-br br0 --stp on", "`stp` is \"on\": write \"rstp\", \"stp\" or \"off\""),
+            ("add-br br0 --stp-priority 5", "`stp-priority` is 5: write a multiple of 4096"),
+            ("set-port a --stp-cost 0", "\"0\" is not a number from 1 to 200000000"),
+            ("set-port a --stp-edge maybe", "\"maybe\" is neither auto nor on nor off"),
             ("add-vxlan br0 v --vni 1 --local 192.0.2.1 --port 70000", "`port` of vxlan \"v\" is 70000: use 4789"),
             ("add-vxlan br0 v --vni 1 --local 192.0.2.1/24", "has a prefix length, and one address is meant"),
             ("add-vxlan br0 v --vni -1 --local 192.0.2.1", "-1 is not a VNI: use a number from 0 to 16777215"),
@@ -356,6 +377,8 @@ mod tests {
             panic!()
         };
         assert_eq!(Value::Object(patch.0), json!({ "mtu": 9000, "uplink": null, "isolated": false }));
+        let Action::Ask(Request::SetBridge(_, patch)) = action("set-br br0 --stp rstp --stp-priority 0") else { panic!() };
+        assert_eq!(Value::Object(patch.0), json!({ "stp": "rstp", "stp-priority": 0 }));
         let Action::Ask(Request::SetBridge(_, patch)) = action("set-br br0 --address none") else { panic!() };
         assert_eq!(Value::Object(patch.0), json!({ "addresses": [] }));
         let Action::Ask(Request::SetUplink(_, patch)) = action("set-uplink wan --address dhcp") else { panic!() };

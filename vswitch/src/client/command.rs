@@ -13,6 +13,7 @@ use super::complete;
 use super::extcap::ExtcapCommand;
 use super::help::GLOSSARY;
 use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
+use super::stp::StpOptions;
 use super::trace::TraceOptions;
 use lab::LabCommand;
 
@@ -118,6 +119,8 @@ pub(super) enum Bridging {
         /// What happens to STP, LACP, LLDP and the like: drop or pass.
         #[arg(long, value_name = "WHAT")]
         control_frames: Option<String>,
+        #[command(flatten)]
+        tree: StpOptions,
         /// An address of its gateway, such as 10.0.0.1/24; may be repeated.
         #[arg(long, value_name = "CIDR", value_parser = cidr)]
         address: Vec<IpNet>,
@@ -344,6 +347,11 @@ pub(super) enum Plain {
     },
     /// Lists the tunnels, of one bridge or of all.
     ListVxlan {
+        #[arg(add = complete::bridges())]
+        bridge: Option<BridgeName>,
+    },
+    /// The spanning trees: root, and the role and state of each port.
+    Stp {
         #[arg(add = complete::bridges())]
         bridge: Option<BridgeName>,
     },

@@ -15,7 +15,21 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ),
     (
         "What goes on",
-        &["show", "stats", "top", "events", "trace", "watch", "capture", "extcap", "fdb", "neighbors", "leases", "sessions"],
+        &[
+            "show",
+            "stats",
+            "top",
+            "events",
+            "trace",
+            "watch",
+            "capture",
+            "extcap",
+            "fdb",
+            "stp",
+            "neighbors",
+            "leases",
+            "sessions",
+        ],
     ),
     ("To learn", &["lab"]),
     ("The switch itself", &[]),
@@ -61,6 +75,8 @@ The words of `show`:
   N of M MACs       addresses that the bridge has learned, and how many it may (`fdb` lists them)
   ageing            how long an address is remembered after its last frame
   control frames    what becomes of STP, LACP, LLDP and the like: drop or pass
+  rstp, stp         the spanning tree that it is part of (`stp` says how that stands)
+  discarding        the spanning tree blocks the port; learning: it begins to forward
   gateway           the switch's own addresses on the bridge, and its MAC address
   dhcp              the gateway gives out addresses (`leases` lists them)
   uplink            by which the bridge's stations reach the rest of the world

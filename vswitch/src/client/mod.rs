@@ -17,6 +17,7 @@ mod page;
 mod pcap;
 mod print;
 mod stats;
+mod stp;
 mod symptoms;
 mod table;
 mod top;

@@ -11,8 +11,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::complete;
+use super::stp::StpOptions;
 use api::read::{address, cidr, number, time};
-use api::{BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, UplinkKindName, VlanList};
+use api::{
+    BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority,
+    UplinkKindName, VlanList,
+};
 
 /// The VLANs of a port.
 #[derive(Debug, Args)]
@@ -87,6 +91,18 @@ struct PolicyOptions {
     #[arg(long, value_name = "RATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     receive_rate: Option<OrNone<Rate>>,
+    /// What the way through it costs in the spanning tree, or none for its speed's.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stp_cost: Option<OrNone<StpCost>>,
+    /// Its priority in the spanning tree, a multiple of 16, or none for 128.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stp_priority: Option<OrNone<StpPortPriority>>,
+    /// Whether it leads to a station, for the spanning tree: auto, on or off.
+    #[arg(long, value_name = "WHAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stp_edge: Option<StpEdge>,
 }
 
 impl PortOptions {
@@ -193,6 +209,8 @@ pub(super) struct BridgeOptions {
     /// What happens to STP, LACP, LLDP and the like: drop or pass.
     #[arg(long, value_name = "WHAT")]
     control_frames: Option<String>,
+    #[command(flatten)]
+    tree: StpOptions,
     /// The addresses of its gateway instead of those that it has; may be repeated. none takes the gateway away.
     #[arg(long, value_name = "CIDR")]
     address: Vec<String>,
@@ -215,6 +233,7 @@ impl BridgeOptions {
         let mut patch = said(json!({
             "mtu": self.mtu, "ageing": self.ageing, "max-macs": self.max_macs, "control-frames": self.control_frames,
             "gateway-vlan": self.gateway_vlan, "dhcp": self.dhcp, "isolated": self.isolated,
+            "stp": self.tree.stp, "stp-priority": self.tree.stp_priority,
         }));
         match &self.address[..] {
             [] => {}

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::Table;
-use super::{events, gateway, symptoms};
+use super::{events, gateway, stp, symptoms};
 use api::{
-    BridgeInfo, ChangeInfo, ControlFrames, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind,
-    PortName, PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
+    BridgeInfo, ChangeInfo, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind, PortName,
+    PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -32,6 +32,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Live(live) => document(live),
         Reply::Events(events) => document(events),
         Reply::Routes(routes) => document(routes),
+        Reply::Stp(trees) => document(trees),
         Reply::Trace(trace) => document(trace),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
@@ -64,6 +65,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Live(live) => document(live),
         Reply::Events(rows) => events::list(rows),
         Reply::Routes(rows) => gateway::routes(rows),
+        Reply::Stp(trees) => stp::list(trees),
         Reply::Trace(trace) => super::trace::text(trace),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),
@@ -98,7 +100,7 @@ fn list_bridges(bridges: &[BridgeInfo]) -> String {
             bridge.max_macs.to_string(),
             bridge.evictions.to_string(),
             format!("{}s", bridge.ageing_seconds),
-            control_frames(bridge.control_frames).to_owned(),
+            stp::control_frames(&bridge.between).to_owned(),
             bridge.networks.join(","),
         ]);
     }
@@ -117,7 +119,7 @@ fn list_ports(ports: &[PortInfo]) -> String {
             port.netns.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             port.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string()),
             vlans(port),
-            state_name(&port.state),
+            state_name(&port.state) + &stp::note(port),
             container,
             network,
         ]);
@@ -148,7 +150,7 @@ fn show(switch: &SwitchInfo) -> String {
             bridge.macs,
             bridge.max_macs,
             bridge.ageing_seconds,
-            control_frames(bridge.control_frames),
+            stp::between(&bridge.between),
             whose(bridge.origin, &bridge.networks.join(",")),
         );
         gateway::show_gateway(&mut text, bridge);
@@ -174,7 +176,14 @@ fn show_port(text: &mut String, port: &PortInfo) {
     let place = port.netns.as_ref().map_or_else(String::new, |netns| format!(" in {netns}"));
     let mac = port.mac.map_or_else(String::new, |mac| format!(", {mac}"));
     let origin = whose(port.origin, &port.docker.to_string());
-    let _ = writeln!(text, "  {}: {}, {} {}{place}{mac}{origin}", port.name, state_name(&port.state), port.kind, port.ifname);
+    let _ = writeln!(
+        text,
+        "  {}: {}, {} {}{place}{mac}{origin}",
+        port.name,
+        state_name(&port.state) + &stp::note(port),
+        port.kind,
+        port.ifname
+    );
     let mut line = |words: Vec<String>| {
         if !words.is_empty() {
             let _ = writeln!(text, "      {}", words.join(" "));
@@ -350,13 +359,6 @@ fn vlans(port: &PortInfo) -> String {
             native.map_or_else(|| format!("{tagged} tagged"), |native| format!("{tagged} tagged, {native} native"))
         }
         (None, None, _) => "all".to_owned(),
-    }
-}
-
-fn control_frames(what: ControlFrames) -> &'static str {
-    match what {
-        ControlFrames::Drop => "drop",
-        ControlFrames::Pass => "pass",
     }
 }
 

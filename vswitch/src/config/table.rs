@@ -138,6 +138,8 @@ impl Tabular for BridgeSpec {
         "ageing",
         "max-macs",
         "control-frames",
+        "stp",
+        "stp-priority",
         "addresses",
         "gateway-vlan",
         "dhcp",

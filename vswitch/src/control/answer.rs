@@ -63,13 +63,14 @@ impl Switch {
         if let Some(name) = bridge {
             self.inventory.bridge(name)?;
         }
-        let mut places = self.docker_places();
+        let (mut places, states) = (self.docker_places(), self.tree_states());
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
             let state = plugged(port.presence.state(), port.spec.policy.down);
             let info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
             let lease = self.lease_info(&port.spec.name);
-            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, ..info }
+            let tree = states.iter().find(|(name, _)| *name == port.spec.name).map(|(_, state)| *state);
+            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, stp_state: tree, ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
         Ok(self.inventory.all::<Port>().filter(on_it).map(info).collect())

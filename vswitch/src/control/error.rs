@@ -97,6 +97,12 @@ pub enum ControlError {
     /// The services have no thread.
     #[error("the thread of the gateways' services cannot start: {0}")]
     Services(#[source] std::io::Error),
+    /// Spanning trees have no thread.
+    #[error("the thread that speaks for spanning trees cannot start: {0}")]
+    StpThread(#[source] std::io::Error),
+    /// A bridge without a spanning tree.
+    #[error("bridge \"{0}\" is part of no spanning tree: switch one on with vsctl set-br {0} --stp rstp")]
+    NoTree(BridgeName),
     /// A TAP keeps its carrier.
     #[error("port \"{0}\": the kernel does not let its carrier be set (needs Linux 5.0): {1}")]
     Carrier(PortName, #[source] std::io::Error),

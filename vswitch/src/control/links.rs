@@ -36,6 +36,7 @@ impl Switch {
                     if back {
                         self.retake();
                     }
+                    self.tell_trees();
                     return false;
                 }
             }
@@ -101,6 +102,7 @@ impl Switch {
             self.hear(news);
         }
         self.retake();
+        self.tell_trees();
     }
 
     /// Takes note of a worker's device that reads as gone, if it is not another one by now.
@@ -133,6 +135,7 @@ impl Switch {
             // The data plane has stopped, and vswitchd is about to.
             let _ = worker.ask(|reply| Command::Close(id, reply));
         }
+        self.tell_trees();
     }
 
     /// Says what has changed, and closes what is open in namespaces that were deleted, deleted and made again, or whose processes ended. The

@@ -14,7 +14,7 @@
 //!   keeps what `vsctl` wants; `ports`, `uplink`, `vxlan` and `forward` have what is each kind's own.
 //! - `plane_handle`: the workers, and one way to tell and ask them.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `lease` and `routes` (LANs), `moves`, `conflicts`
-//!   and `peers` (symptoms), `services` (the gateways').
+//!   and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
 //! - `views`: what others look at while the switch runs, as events and counters.
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
 
@@ -53,6 +53,7 @@ mod services;
 mod sessions;
 mod socket;
 mod sockets;
+mod stp;
 mod trace;
 mod uplink;
 mod views;
@@ -77,18 +78,22 @@ use crate::config::{self, Config, StateFile};
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
+use crate::stp::StpNews;
 use crate::web::WebSettings;
 use api::{BridgeName, PortName, Reply, Request, ResourceKey};
 use capture::Captures;
+use crossbeam_channel::Receiver;
 use docker::Asking;
 use handover::Handover;
 use inventory::{Bridge, Inventory, Port};
 use ledger::Ledger;
 use plane::capture::Incident;
+use plane::datapath::Punt;
 use plane::worker::{Event, Handle};
 use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
+use stp::StpThread;
 use uplink::Uplink;
 use views::Views;
 use watchdog::Watchdog;
@@ -99,6 +104,7 @@ pub struct Switch {
     inventory: Inventory,
     plane: PlaneHandle,
     services: ServicesThread,
+    trees: StpThread,
     docker: DockerDesk,
     lans: Lans,
     symptoms: SymptomLog,
@@ -162,6 +168,8 @@ pub struct Start {
     pub log: Log,
     /// Gets what the gateways' services have to say, for `Switch::speak`; it must not wait.
     pub output: Box<dyn FnMut(Output) + Send>,
+    /// The BPDUs that workers punt, and what gets the news of spanning trees, for `Switch::note_tree`; it must not wait.
+    pub(crate) trees: (Receiver<Punt>, Box<dyn FnMut(StpNews) + Send>),
 }
 
 impl Switch {
@@ -174,10 +182,11 @@ impl Switch {
     /// A port of the file cannot be attached, or the state cannot be read. What this call made is removed again; what was there
     /// before stays. A state that cannot be kept is a note: the switch runs, and changes are refused.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers, handover, log, output } = start;
+        let Start { path, config, workers, handover, log, output, trees } = start;
         let (state_file, state, read) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
         let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
+        let trees = StpThread::start(workers.clone(), trees.0, trees.1).map_err(ControlError::StpThread)?;
         let watch =
             attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
         let started = Instant::now();
@@ -187,6 +196,7 @@ impl Switch {
             inventory: Inventory::default(),
             plane: PlaneHandle { workers, sockets: Sockets::default(), captures: Captures::default() },
             services,
+            trees,
             docker: DockerDesk::default(),
             lans: Lans::default(),
             symptoms: SymptomLog::default(),
@@ -254,6 +264,7 @@ impl Switch {
             Request::Reload => self.with_mtu_notes(Self::reload),
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos(None)?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
+            Request::Stp(bridge) => self.stp(bridge.as_ref()).map(Reply::Stp),
             Request::Show => self.show(None),
             Request::ShowBridge(bridge) => self.show(Some(&bridge)),
             Request::Fdb(filter) => self.fdb(&filter).map(Reply::Fdb),
@@ -282,6 +293,8 @@ impl Switch {
         match event {
             Event::DeviceGone(id) => self.note_gone(id),
             Event::Punt(punt) => self.serve(punt),
+            // They go to the thread that speaks for spanning trees, past this one.
+            Event::Bpdu(_) => {}
             Event::Macs(bridge, changes) => self.note_macs(bridge, &changes),
             Event::PacketTooBig(id) => self.note_too_big(id),
             Event::Held(bridge, hold) => {

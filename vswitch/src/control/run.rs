@@ -20,8 +20,9 @@ use super::{ControlError, Log, Start, Switch};
 use crate::config;
 use crate::docker::daemon::Found;
 use crate::services::Output;
+use crate::stp::StpNews;
 use api::{Ending, Reply, Request};
-use plane::datapath::Tickets;
+use plane::datapath::{Punt, Tickets};
 use plane::worker::Event;
 use sys::{activation, netlink};
 
@@ -76,11 +77,14 @@ pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
         // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
         let (handover, sockets) = Handover::sort(activation::passed());
         let doors = Doors::open(&config, sockets)?;
-        let (voices, heard) = channels();
+        let (voices, heard, bpdus) = channels();
         let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
+        let trees = voices.trees.clone();
         let output = Box::new(move |output| voices.say(output));
-        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, log, output };
+        // What finds no room is missed by those who read events, and nothing else.
+        let trees: (_, Box<dyn FnMut(StpNews) + Send>) = (bpdus, Box::new(move |news| drop(trees.try_send(news))));
+        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, log, output, trees };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
@@ -141,6 +145,9 @@ pub(super) struct Voices {
     gone: mpsc::UnboundedSender<Event>,
     said: mpsc::Sender<Output>,
     changed: mpsc::UnboundedSender<Output>,
+    /// To the thread that speaks for spanning trees, past the control side.
+    bpdus: crossbeam_channel::Sender<Punt>,
+    trees: mpsc::Sender<StpNews>,
 }
 
 /// The control side's end of it.
@@ -149,13 +156,15 @@ struct Heard {
     gone: mpsc::UnboundedReceiver<Event>,
     said: mpsc::Receiver<Output>,
     changed: mpsc::UnboundedReceiver<Output>,
+    trees: mpsc::Receiver<StpNews>,
 }
 
-fn channels() -> (Voices, Heard) {
+fn channels() -> (Voices, Heard, crossbeam_channel::Receiver<Punt>) {
     let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
     let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let heard = Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in };
-    (Voices { punts, gone, said, changed }, heard)
+    let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES));
+    let heard = Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in };
+    (Voices { punts, gone, said, changed, bpdus, trees }, heard, bpdus_in)
 }
 
 impl Voices {
@@ -163,6 +172,7 @@ impl Voices {
     pub(super) fn notify(&self, event: Event) {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
+            Event::Bpdu(punt) => drop(self.bpdus.try_send(punt)),
             Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) | Event::Macs(..) | Event::Incident(_) => {
                 drop(self.gone.send(event))
             }
@@ -205,6 +215,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             Some(event) = heard.gone.recv() => tokio::task::block_in_place(|| switch.note(event)),
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
+            Some(news) = heard.trees.recv() => switch.note_tree(news),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             mut news = readable(links.as_ref()) => {
                 if !tokio::task::block_in_place(|| switch.follow_links()) {
@@ -214,10 +225,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             _ = roll_call.tick() => tokio::task::block_in_place(|| call_roll(&mut switch)),
             _ = survey.tick() => tokio::task::block_in_place(|| survey_world(&mut switch)),
             _ = look.tick() => {
-                tokio::task::block_in_place(|| {
-                    switch.collect_dead();
-                    switch.tell_stations();
-                });
+                tokio::task::block_in_place(|| look_for_containers(&mut switch));
                 if switch.may_be_renamed() {
                     served.unnamed.notify_one();
                 }
@@ -247,6 +255,12 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.show_to_viewers();
+}
+
+/// What is due every [`LOOK`].
+fn look_for_containers(switch: &mut Switch) {
+    switch.collect_dead();
+    switch.tell_stations();
 }
 
 /// What is due every [`SURVEY`].
@@ -329,11 +343,11 @@ mod tests {
     use super::*;
     use crate::services::client;
     use plane::datapath::Ticket;
-    use plane::datapath::{BridgeId, PortId, Punt};
+    use plane::datapath::{BridgeId, PortId};
 
     #[test]
     fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {
-        let (voices, mut heard) = channels();
+        let (voices, mut heard, _bpdus) = channels();
         for _ in 0..2 * FRAMES {
             voices.notify(Event::Punt(Punt {
                 bridge: BridgeId(0),

@@ -111,8 +111,9 @@ impl Switch {
         }
     }
 
-    /// Tells the services which gateways and uplinks there are now.
+    /// Tells the services which gateways and uplinks there are now, and spanning trees which bridges and ports.
     pub(super) fn tell_services(&mut self) {
+        self.tell_trees();
         if !self.started_up {
             return;
         }

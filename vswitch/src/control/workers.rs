@@ -6,8 +6,8 @@ use super::run::Voices;
 use plane::worker::{Command, Handle, Worker};
 
 /// Threads of a vswitchd besides its workers, at the least: two of the control side and one that takes over while that waits, the
-/// services, and one that goes to a namespace.
-const OTHERS: usize = 5;
+/// services, spanning trees, and one that goes to a namespace.
+const OTHERS: usize = 6;
 
 /// The workers' threads.
 pub(super) struct DataPlane {

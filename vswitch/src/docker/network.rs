@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{CreateNetwork, INTERNAL, Pool};
 use super::{DockerError, NetworkId, NetworkOptions, lan};
-use api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, VlanMode};
+use api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, Stp, StpBridgePriority, VlanMode};
 
 /// MTU of a network for which none is given, in bytes.
 const MTU: u16 = 1500;
@@ -95,6 +95,8 @@ impl Network {
             ageing: Duration::from_secs(300),
             max_macs: 8192,
             control_frames: ControlFrames::Drop,
+            stp: Stp::Off,
+            stp_priority: StpBridgePriority::default(),
             addresses,
             gateway_vlan: self.vlan(),
             // Docker gives the addresses.

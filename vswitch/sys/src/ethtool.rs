@@ -10,6 +10,7 @@ use super::{interface_ioctl, request};
 
 const ETHTOOL_GSET: u32 = 0x01;
 const ETHTOOL_SSET: u32 = 0x02;
+const ETHTOOL_GLINK: u32 = 0x0a;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const FULL_DUPLEX: u8 = 1;
 
@@ -70,6 +71,16 @@ pub fn speed(interface: &str) -> Result<u32, Errno> {
     Ok(u32::from_le_bytes([a, b, c, d]))
 }
 
+/// Whether the device has carrier now. The kernel tells of a carrier that is lost by netlink up to a second later (`linkwatch`, which tells of
+/// those that come back at once).
+///
+/// # Errors
+/// `EOPNOTSUPP` for a device that does not know, `ENODEV`.
+pub fn has_carrier(interface: &str) -> Result<bool, Errno> {
+    let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
+    ioctl(interface, &mut value).map(|()| value.data != 0)
+}
+
 /// Whether the device's stack may leave transport checksums to it. Without them the kernel segments super-frames too before it
 /// hands them over (`netdev_fix_features`, `harmonize_features`), so that what leaves the device are finished frames.
 ///
@@ -99,5 +110,7 @@ mod tests {
     #[test]
     fn a_missing_interface_is_an_error() {
         assert_eq!(speed("vst-none"), Err(Errno::NODEV));
+        assert_eq!(has_carrier("vst-none"), Err(Errno::NODEV));
+        assert!(has_carrier("lo").is_ok());
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use packet::VlanId;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::stp::{Stp, StpBridgePriority};
 use super::{SpecError, yes};
 use crate::read::{Raw, Read, read, word, write_seconds};
 use crate::{BridgeName, PortName, RouteSpec, is_host};
@@ -26,6 +27,10 @@ pub struct BridgeSpec {
     pub max_macs: u32,
     /// What happens to frames to `01:80:c2:00:00:0x`.
     pub control_frames: ControlFrames,
+    /// Whether it is part of a spanning tree.
+    pub stp: Stp,
+    /// Its priority there.
+    pub stp_priority: StpBridgePriority,
     /// Addresses of its gateway, the switch itself; none: no gateway.
     pub addresses: Vec<IpNet>,
     /// The VLAN of its gateway; 1 by default, that of untagged frames.
@@ -76,6 +81,10 @@ pub struct BridgeTable {
     max_macs: Option<i64>,
     #[serde(default, deserialize_with = "read")]
     control_frames: ControlFrames,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Stp::is_off")]
+    stp: Stp,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "is_default")]
+    stp_priority: StpBridgePriority,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpNet>,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
@@ -88,6 +97,10 @@ pub struct BridgeTable {
     isolated: bool,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteSpec>,
+}
+
+fn is_default(priority: &StpBridgePriority) -> bool {
+    *priority == StpBridgePriority::default()
 }
 
 fn write_ageing<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -133,6 +146,8 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             ageing: Duration::from_secs(ageing.as_secs()),
             max_macs,
             control_frames,
+            stp: table.stp,
+            stp_priority: table.stp_priority,
             addresses,
             gateway_vlan: table.gateway_vlan.unwrap_or(VlanId::DEFAULT),
             dhcp: table.dhcp,
@@ -151,6 +166,8 @@ impl From<BridgeSpec> for BridgeTable {
             ageing: Some(spec.ageing),
             max_macs: Some(spec.max_macs.into()),
             control_frames: spec.control_frames,
+            stp: spec.stp,
+            stp_priority: spec.stp_priority,
             gateway_vlan: Some(spec.gateway_vlan).filter(|_| !spec.addresses.is_empty()),
             addresses: spec.addresses,
             dhcp: spec.dhcp,

@@ -4,6 +4,7 @@ mod bridge;
 mod netns;
 mod policy;
 mod port;
+mod stp;
 mod vlan;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ pub use netns::Netns;
 pub use policy::PortPolicy;
 pub use port::PortTable;
 pub use port::{PortKind, PortSpec};
+pub use stp::{Stp, StpBridgePriority, StpCost, StpEdge, StpPortPriority};
 pub use vlan::{VlanError, VlanList, VlanListError, VlanMode};
 
 /// A specification that contradicts itself.

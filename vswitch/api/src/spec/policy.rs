@@ -7,6 +7,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::stp::{StpCost, StpEdge, StpPortPriority};
 use crate::read::{Raw, Read};
 use crate::{FrameRate, Rate};
 
@@ -69,6 +70,12 @@ policy_keys! {
     "send-rate" send_rate: Option<Rate>,
     /// Most that may leave by it; `None`: no limit.
     "receive-rate" receive_rate: Option<Rate>,
+    /// What the way through it costs in the bridge's spanning tree; `None`: what its speed comes to.
+    "stp-cost" stp_cost: Option<StpCost>,
+    /// Its priority in the bridge's spanning tree; `None`: 128.
+    "stp-priority" stp_priority: Option<StpPortPriority>,
+    /// Whether it leads to a station, for the bridge's spanning tree.
+    "stp-edge" stp_edge: StpEdge,
 }
 
 /// How a value of a policy is told, unless nothing has to be said.
@@ -79,6 +86,12 @@ trait Rule {
 impl Rule for bool {
     fn rule(&self, key: &'static str) -> Option<String> {
         self.then(|| key.to_owned())
+    }
+}
+
+impl Rule for StpEdge {
+    fn rule(&self, key: &'static str) -> Option<String> {
+        (*self != Self::Auto).then(|| format!("{key} {self}"))
     }
 }
 

@@ -28,6 +28,8 @@ pub struct BridgeSettings {
     pub max_macs: u32,
     /// What happens to link-local control frames.
     pub control_frames: ControlFrames,
+    /// Whether its ports, but for tunnels, forward only what the spanning tree lets pass.
+    pub stp: bool,
     /// What all addresses that are held may flood.
     pub held_floods: Arc<Limiter>,
 }
@@ -39,6 +41,7 @@ impl From<&BridgeSpec> for BridgeSettings {
             ageing: u32::try_from(spec.ageing.as_secs()).unwrap_or(u32::MAX),
             max_macs: spec.max_macs,
             control_frames: spec.control_frames,
+            stp: spec.stp.is_on(),
             ..Self::default()
         }
     }
@@ -48,7 +51,7 @@ impl From<&BridgeSpec> for BridgeSettings {
 impl Default for BridgeSettings {
     fn default() -> Self {
         let held_floods = Arc::new(Limiter::of_frames(HELD_FLOODS, Instant::now()));
-        Self { mtu: 1500, ageing: 300, max_macs: 1024, control_frames: ControlFrames::Drop, held_floods }
+        Self { mtu: 1500, ageing: 300, max_macs: 1024, control_frames: ControlFrames::Drop, stp: false, held_floods }
     }
 }
 
@@ -269,10 +272,14 @@ impl Bridge {
         if self.others(ingress, (vlan, tag), ports).next().is_some() {
             return None;
         }
-        let others = self.members.iter().filter(|member| Some(**member) != ingress);
-        let carry = others.filter_map(|member| ports.get(member.0)).any(|port| port.vlans.egress(vlan, tag).is_some());
-        // A port that carries the VLAN was left out because both are protected.
-        Some(if carry { DropReason::Protected } else { DropReason::NoDestination })
+        let others = self.members.iter().filter(|member| Some(**member) != ingress).filter_map(|member| ports.get(member.0));
+        let carrying = others.filter(|port| port.vlans.egress(vlan, tag).is_some());
+        Some(match carrying.map(Port::forwards).max() {
+            None => DropReason::NoDestination,
+            Some(false) => DropReason::StpDiscarding,
+            // A port that forwards and carries the VLAN was left out because both are protected.
+            Some(true) => DropReason::Protected,
+        })
     }
 
     /// The ports that a flooded frame leaves by, and what happens to its tag there.
@@ -284,7 +291,7 @@ impl Bridge {
     ) -> impl Iterator<Item = (PortId, TagEdit)> {
         let protected = ingress.and_then(|id| ports.get(id.0)).is_some_and(|port| port.policy.protected);
         self.members.iter().copied().filter(move |member| Some(*member) != ingress).filter_map(move |member| {
-            let port = ports.get(member.0).filter(|port| !(protected && port.policy.protected))?;
+            let port = ports.get(member.0).filter(|port| port.forwards() && !(protected && port.policy.protected))?;
             Some((member, port.vlans.egress(vlan, tag)?))
         })
     }

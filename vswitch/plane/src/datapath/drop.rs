@@ -112,11 +112,13 @@ pub enum DropReason {
     Suppressed,
     /// The port is unplugged: `set-port --down`.
     PortDown,
+    /// The spanning tree has blocked the port that it came in by, or the only ports that it could leave by.
+    StpDiscarding,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -169,6 +171,7 @@ impl DropReason {
         Self::MacMove,
         Self::Suppressed,
         Self::PortDown,
+        Self::StpDiscarding,
     ];
 
     /// The name that users see.
@@ -226,6 +229,7 @@ impl DropReason {
             Self::MacMove => "mac-move",
             Self::Suppressed => "suppressed",
             Self::PortDown => "port-down",
+            Self::StpDiscarding => "stp-discarding",
         }
     }
 

@@ -26,7 +26,7 @@ pub enum Fate {
     Answered,
     /// It was for the gateway, which took note of it and has nothing to say.
     Noted,
-    /// It was for a service of the gateway (DHCP, DNS, router advertisements), which has it now.
+    /// It was for a service of the gateway (DHCP, DNS, router advertisements), or for the spanning tree of the bridge, which has it now.
     Punted,
     /// It waits, and what becomes of it is told later if it is a drop.
     Waiting(Wait),

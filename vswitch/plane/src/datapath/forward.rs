@@ -126,6 +126,11 @@ impl Datapath {
         let headers = self.headers.get(index).ok_or(DropReason::Malformed)?;
         let place = Place { port: PortId(received.ingress), peer: received.peer };
         let port = self.ports.get(place.port.0).ok_or(DropReason::NoDestination)?;
+        if port.tree.is_some()
+            && let Some(fate) = self.bpdus.hear(port, headers, received, O::MODE)?
+        {
+            return Ok((fate, None));
+        }
         let bridge = self.bridges.get_mut(port.bridge.0).ok_or(DropReason::NoDestination)?;
         let (ethernet, vlan) = port.admit(received, headers, &bridge.settings, (now, O::MODE))?;
         let at = Arrival { index, port: place.port, bridge: port.bridge, vlan, ethernet, now, second };
@@ -144,6 +149,9 @@ impl Datapath {
             if outcome == Learned::Held {
                 return Err(DropReason::MacMove);
             }
+        }
+        if !port.forwards() {
+            return Err(DropReason::StpDiscarding);
         }
         let attention = self.router.attention(&at, received.bytes());
         if attention != Attention::None {
@@ -348,6 +356,9 @@ fn send(
             let (from, port) = (from?, port?);
             if port.policy.protected && from.policy.protected {
                 return Err(DropReason::Protected);
+            }
+            if !port.forwards() {
+                return Err(DropReason::StpDiscarding);
             }
             let edit = port.vlans.egress(at.vlan, at.ethernet.tag).ok_or(DropReason::NoDestination)?;
             let departure = Departure { frame: at.index, edit, peer };

@@ -11,6 +11,7 @@
 //! gathered for sending ([`packet::Egress`]). What `router` does to addresses is written there too, and happens when the whole batch is
 //! decided ([`Outputs::act`]).
 
+mod bpdus;
 mod bridge;
 mod claim;
 mod conflict;
@@ -41,7 +42,7 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use packet::{Batch, IpPacket, Mac, VlanId};
+use packet::{Batch, IpPacket, Mac, Offload, TagEdit, VlanId};
 
 pub use bridge::BridgeSettings;
 pub use conflict::{AddressConflict, AddressConflicts, Holder, Speaker};
@@ -62,6 +63,7 @@ pub use ticket::{Ticket, Tickets};
 pub use tunnel::{RemoteStation, TunnelSettings};
 
 use api::{PortPolicy, VlanMode};
+use bpdus::Bpdus;
 use bridge::Bridge;
 use fate::Decision;
 use forward::Headers;
@@ -177,6 +179,7 @@ pub struct Datapath {
     /// Drops of frames that had waited, which captures have not seen yet.
     late_drops: Vec<LateDrop>,
     router: Router,
+    bpdus: Bpdus,
     /// Whether this worker routes; else it hands over what is to be routed.
     routes: bool,
 }
@@ -196,6 +199,7 @@ impl Datapath {
             packets: Vec::new(),
             late_drops: Vec::new(),
             router,
+            bpdus: Bpdus::default(),
             routes: true,
         }
     }
@@ -211,6 +215,19 @@ impl Datapath {
         // The station that waits for it asks again.
         let _ = Paths { bridges: &self.bridges, ports: &self.ports, batch, outputs, observer: &mut Unobserved }
             .emit(bridge, vlan, frame);
+    }
+
+    /// Sends a BPDU by a port, whatever the spanning tree lets pass there.
+    pub fn transmit(&mut self, id: PortId, bpdu: &[u8], batch: &mut Batch, outputs: &mut Outputs) {
+        if self.ports.get(id.0).is_some_and(|port| !port.policy.down) && batch.has_room() {
+            batch.push(bpdu, Offload::default());
+            outputs.push(id, Departure { frame: batch.frames().len() - 1, edit: TagEdit::Keep, peer: 0 });
+        }
+    }
+
+    /// BPDUs for the spanning trees of bridges.
+    pub fn take_bpdus(&mut self) -> std::vec::Drain<'_, Punt> {
+        self.bpdus.take()
     }
 
     /// Forgets what is too old, and lets the router do what is due. To be called about once a second, with an empty batch.
@@ -256,7 +273,10 @@ impl Datapath {
     /// Takes over what another worker learned, if it still makes sense here.
     pub fn hear(&mut self, now: Instant, news: News) {
         let second = self.second(now);
-        let current = self.ports.get(news.place.port.0).is_some_and(|port| port.bridge == news.bridge && !port.policy.down);
+        let current = self
+            .ports
+            .get(news.place.port.0)
+            .is_some_and(|port| port.bridge == news.bridge && !port.policy.down && port.may_teach());
         if let Some(bridge) = self.bridges.get_mut(news.bridge.0).filter(|_| current) {
             bridge.learn(news.vlan, news.mac, news.place, second);
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
+use rstp::State;
 
 use super::forward::Headers;
 use super::tunnel::Remote;
@@ -19,6 +20,8 @@ pub(super) struct Port {
     pub(super) policy: PortPolicy,
     pub(super) limits: PortLimits,
     pub(super) remote: Option<Remote>,
+    /// What the spanning tree lets pass; `None`: the port is part of none.
+    pub(super) tree: Option<State>,
     pub(super) counters: Counters,
 }
 
@@ -36,6 +39,16 @@ impl Port {
     /// Whether it leads to a station, and not to another network.
     pub(super) const fn is_station(&self) -> bool {
         self.owner.is_none() && self.remote.is_none()
+    }
+
+    /// Whether the spanning tree lets frames pass.
+    pub(super) fn forwards(&self) -> bool {
+        self.tree.is_none_or(|state| state == State::Forwarding)
+    }
+
+    /// Whether the spanning tree lets addresses be learned here.
+    pub(super) fn may_teach(&self) -> bool {
+        self.tree != Some(State::Discarding)
     }
 
     /// Checks everything that may keep a frame from entering the bridge, in this order. Returns the frame's headers if nothing does.
@@ -58,7 +71,7 @@ impl Port {
         if ethernet.source.is_group() || ethernet.source == Mac::ZERO {
             return Err(DropReason::InvalidSource);
         }
-        if ethernet.destination.is_link_local_control() && !passes(bridge.control_frames, ethernet.destination) {
+        if ethernet.destination.is_link_local_control() && !passes(bridge, ethernet.destination) {
             return Err(DropReason::ControlFrame);
         }
         if self.owner == Some(ethernet.destination) {
@@ -111,7 +124,7 @@ fn inner_tags(ethernet: &Ethernet, bytes: &[u8]) -> usize {
     kinds.take(most).take_while(|kind| is_tag(kind)).count() * 4
 }
 
-/// Whether a frame to a link-local control address goes on. PAUSE never does.
-fn passes(control_frames: ControlFrames, destination: Mac) -> bool {
-    control_frames == ControlFrames::Pass && destination.0[5] != 1
+/// Whether a frame to a link-local control address goes on. PAUSE never does, nor a BPDU of others where this bridge is part of a tree.
+fn passes(bridge: &BridgeSettings, destination: Mac) -> bool {
+    bridge.control_frames == ControlFrames::Pass && destination.0[5] != 1 && !(bridge.stp && destination == rstp::GROUP)
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use packet::{Mac, VlanId};
+use rstp::State;
 
 use super::bridge::Bridge;
 use super::port::Port;
@@ -19,7 +20,14 @@ impl Datapath {
     pub fn set_bridge(&mut self, now: Instant, id: BridgeId, settings: BridgeSettings) {
         let second = self.second(now);
         match self.bridges.get_mut(id.0) {
-            Some(bridge) => bridge.change(settings, second),
+            Some(bridge) => {
+                if bridge.settings.stp != settings.stp {
+                    bridge.fdb.clear();
+                    let ports = self.ports.iter_mut().map(|(_, port)| port).filter(|port| port.bridge == id);
+                    ports.for_each(|port| port.tree = tree(settings.stp, port.remote.is_some(), None));
+                }
+                bridge.change(settings, second);
+            }
             None => self.bridges.insert(id.0, Bridge::new(settings, self.seed)),
         }
     }
@@ -48,6 +56,8 @@ impl Datapath {
             bridge.join(id);
         }
         let remote = settings.tunnel.as_ref().map(Remote::new);
+        let before = self.ports.get(id.0).filter(|port| port.bridge == settings.bridge).and_then(|port| port.tree);
+        let tree = tree(bridge.settings.stp, remote.is_some(), before);
         bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
         let port = Port {
             bridge: settings.bridge,
@@ -57,9 +67,19 @@ impl Datapath {
             policy: settings.policy.clone(),
             limits,
             remote,
+            tree,
             counters,
         };
         self.ports.insert(id.0, port);
+    }
+
+    /// Lets the spanning tree of a bridge decide what passes a port, if the port is part of it.
+    pub fn set_tree(&mut self, bridge: BridgeId, id: PortId, state: State) {
+        let Some(port) = self.ports.get_mut(id.0).filter(|port| port.bridge == bridge && port.tree.is_some()) else { return };
+        port.tree = Some(state);
+        if state == State::Discarding {
+            self.flush_fdb(bridge, Some(id), None);
+        }
     }
 
     /// Removes a port and the addresses behind it.
@@ -146,4 +166,9 @@ impl Datapath {
             bridge.leave(id);
         }
     }
+}
+
+/// What the spanning tree lets pass a port of a bridge: nothing, until it says so. Tunnels are part of none.
+fn tree(stp: bool, is_tunnel: bool, before: Option<State>) -> Option<State> {
+    (stp && !is_tunnel).then(|| before.unwrap_or_default())
 }

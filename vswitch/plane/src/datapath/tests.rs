@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use api::ControlFrames;
+use rstp::State;
 
 const BROADCAST: u64 = 0xffff_ffff_ffff;
 
@@ -570,4 +571,98 @@ fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
     assert!(lab.send(1, &bytes, offload).is_ok());
     assert!(lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok());
     assert_eq!(lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001), Err(DropReason::StormLimit));
+}
+
+/// A bridge with a spanning tree, and what it lets pass each port.
+fn tree(states: &[State]) -> Lab {
+    let mut lab = Lab::new(&all(states.len()));
+    let settings = BridgeSettings { stp: true, control_frames: ControlFrames::Pass, ..BridgeSettings::default() };
+    lab.datapath.set_bridge(lab.now, BridgeId(0), settings);
+    for (number, state) in (0..).zip(states) {
+        lab.datapath.set_tree(BridgeId(0), PortId(number), *state);
+    }
+    lab
+}
+
+fn bpdu() -> Vec<u8> {
+    rstp::Bpdu::TopologyChange.to_frame(Mac::from_u64(8))
+}
+
+#[test]
+fn a_discarding_port_takes_in_bpdus_and_only_those() {
+    use State::{Discarding, Forwarding, Learning};
+    let mut lab = tree(&[Discarding, Forwarding, Forwarding, Learning]);
+    assert_eq!(lab.carry(0, 2, BROADCAST), Err(DropReason::StpDiscarding));
+    assert_eq!(lab.drops(0, DropReason::StpDiscarding), 1);
+    assert_eq!(lab.carry(1, 4, BROADCAST), Ok(vec![2]), "nor does anything leave by it, or by one that learns");
+    assert_eq!(lab.carry(1, 4, 2), Ok(vec![2]), "nothing was learned there");
+    assert_eq!(lab.carry(3, 6, 4), Err(DropReason::StpDiscarding));
+    assert_eq!(lab.carry(1, 4, 6), Err(DropReason::StpDiscarding), "the station is known, and not to be reached yet");
+    for port in 0..4 {
+        assert_eq!(lab.send(port, &bpdu(), Offload::default()), Ok(vec![]), "a BPDU is never sent on");
+    }
+    let heard: Vec<Punt> = lab.datapath.take_bpdus().collect();
+    assert_eq!(heard.iter().map(|punt| punt.port.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(heard.iter().all(|punt| punt.frame == bpdu() && punt.bridge == BridgeId(0)));
+    let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
+    lab.datapath.transmit(PortId(0), &bpdu(), &mut batch, &mut outputs);
+    assert_eq!(queues(&outputs).len(), 1, "BPDUs leave by it");
+}
+
+#[test]
+fn a_port_of_a_tree_begins_and_ends_discarding() {
+    let mut lab = tree(&[State::Forwarding; 2]);
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1]));
+    lab.set(2, PortSettings::on(BridgeId(0)));
+    assert_eq!(lab.carry(2, 6, BROADCAST), Err(DropReason::StpDiscarding), "a new one waits for the tree");
+    lab.set(0, protected(VlanMode::All));
+    assert_eq!(lab.carry(0, 2, BROADCAST), Ok(vec![1]), "one that is changed goes on");
+    lab.datapath.set_tree(BridgeId(0), PortId(0), State::Discarding);
+    assert_eq!(lab.carry(1, 4, 2), Err(DropReason::StpDiscarding), "its addresses are forgotten, and no other port is left");
+    lab.datapath.set_tree(BridgeId(1), PortId(0), State::Forwarding);
+    assert_eq!(lab.carry(0, 2, 4), Err(DropReason::StpDiscarding), "what is said of another bridge is not about it");
+    lab.datapath.set_bridge(lab.now, BridgeId(0), BridgeSettings::default());
+    lab.datapath.set_tree(BridgeId(0), PortId(1), State::Discarding);
+    assert_eq!(lab.carry(2, 6, BROADCAST), Ok(vec![0, 1]), "without a tree everything passes");
+    assert_eq!(lab.send(1, &bpdu(), Offload::default()), Err(DropReason::ControlFrame));
+}
+
+#[test]
+fn bpdus_pass_guards_and_limits_but_not_a_port_that_is_unplugged() {
+    let mut lab = tree(&[State::Forwarding; 2]);
+    let guard = Some(Guard { mac: Mac::from_u64(2), addresses: Vec::new() });
+    let limits = limit(1, lab.now);
+    lab.set(
+        0,
+        PortSettings {
+            vlans: VlanMode::Trunk { allowed: vec![vlan(5)], native: None },
+            guard,
+            limits,
+            ..PortSettings::on(BridgeId(0))
+        },
+    );
+    for _ in 0..3 {
+        assert_eq!(lab.send(0, &bpdu(), Offload::default()), Ok(vec![]));
+    }
+    let down = PortPolicy { down: true, ..PortPolicy::default() };
+    lab.set(0, PortSettings { policy: down, ..PortSettings::on(BridgeId(0)) });
+    assert_eq!(lab.send(0, &bpdu(), Offload::default()), Err(DropReason::PortDown));
+}
+
+#[test]
+fn a_flood_of_bpdus_leaves_room_for_those_of_others() {
+    let mut lab = tree(&[State::Forwarding; 2]);
+    while lab.send(0, &bpdu(), Offload::default()).is_ok() {}
+    assert_eq!(lab.drops(0, DropReason::QueueFull), 1);
+    assert_eq!(lab.send(1, &bpdu(), Offload::default()), Ok(vec![]));
+}
+
+#[test]
+fn a_tunnel_is_part_of_no_tree_and_brings_no_bpdus() {
+    let mut lab = tree(&[State::Forwarding]);
+    let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() };
+    lab.set(1, PortSettings { tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
+    assert_eq!(lab.carry(1, 4, BROADCAST), Ok(vec![0]));
+    assert_eq!(lab.send(1, &bpdu(), Offload::default()), Err(DropReason::ControlFrame));
+    assert_eq!(lab.datapath.take_bpdus().count(), 0);
 }

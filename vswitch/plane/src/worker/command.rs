@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
+use rstp::State;
 
 use super::foretell::Foretold;
 use crate::capture::{CaptureTap, Incident, Snapshot};
@@ -68,6 +69,10 @@ pub enum Command {
     SetClients(BridgeId, Vec<(VlanId, Mac)>),
     /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.
     Emit(BridgeId, Option<VlanId>, Vec<u8>),
+    /// Let the spanning tree of a bridge decide what passes a port of it.
+    SetTree(BridgeId, PortId, State, Sender<()>),
+    /// Send a BPDU by a port.
+    Transmit(PortId, Vec<u8>),
     /// Offer frames to a capture: those of these ports, or of all.
     StartCapture(CaptureId, Option<Vec<PortId>>, CaptureTap),
     /// Offer no more.
@@ -99,6 +104,8 @@ pub enum Event {
     Incident(Incident),
     /// A frame for the services.
     Punt(Punt),
+    /// A BPDU for the spanning tree of a bridge.
+    Bpdu(Punt),
 }
 
 /// A frame on its way to the worker that routes.

@@ -261,6 +261,10 @@ impl Worker {
                 self.datapath.emit((id, vlan), &frame, &mut self.batch, &mut self.outputs);
                 self.flush(now);
             }
+            Command::Transmit(id, bpdu) => {
+                self.datapath.transmit(id, &bpdu, &mut self.batch, &mut self.outputs);
+                self.flush(now);
+            }
             Command::Stop => {}
             asked => self.answer(asked, now),
         }
@@ -304,6 +308,10 @@ impl Worker {
                 send(&reply, self.datapath.nat(uplink).map(nat::Nat::counters).unwrap_or_default());
             }
             Command::Neighbors(id, reply) => send(&reply, self.datapath.neighbors(now, id)),
+            Command::SetTree(bridge, id, state, reply) => {
+                self.datapath.set_tree(bridge, id, state);
+                send(&reply, ());
+            }
             Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
             _ => {}
@@ -359,12 +367,6 @@ impl Worker {
     fn tell_holds(&mut self) {
         for (bridge, hold) in self.datapath.take_holds() {
             (self.notify)(Event::Held(bridge, hold));
-        }
-    }
-
-    fn tell_punts(&mut self) {
-        for punt in self.datapath.take_punts() {
-            (self.notify)(Event::Punt(punt));
         }
     }
 

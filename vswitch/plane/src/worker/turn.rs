@@ -79,6 +79,16 @@ impl Worker {
         true
     }
 
+    /// Tells of frames for the services and for spanning trees.
+    pub(super) fn tell_punts(&mut self) {
+        for punt in self.datapath.take_punts() {
+            (self.notify)(Event::Punt(punt));
+        }
+        for bpdu in self.datapath.take_bpdus() {
+            (self.notify)(Event::Bpdu(bpdu));
+        }
+    }
+
     /// Hands frames for gateways to the worker that routes.
     fn hand_over(&mut self) {
         let Some(router) = &self.router else { return };

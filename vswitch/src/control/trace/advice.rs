@@ -102,6 +102,7 @@ const ADVICE: [(DropReason, &str); DropReason::ALL.len()] = [
     (R::MacMove, "Find the loop: its MAC address is seen at two ports (vsctl show {bridge})."),
     (R::Suppressed, "Nothing: the switch answers for the station behind the tunnel."),
     (R::PortDown, "Plug {port} in: vsctl set-port {port} --up."),
+    (R::StpDiscarding, "Nothing, if another way leads there; see who is the root and which port blocks: vsctl stp {bridge}."),
 ];
 
 #[cfg(test)]

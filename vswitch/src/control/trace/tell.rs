@@ -112,9 +112,10 @@ pub(super) fn verdict(fate: Fate, names: &impl Naming) -> (TraceVerdict, String)
         }
         Fate::Answered => (TraceVerdict::Answered, "The gateway answers it.".to_owned()),
         Fate::Noted => (TraceVerdict::Noted, "The gateway takes note of it, and has nothing to say.".to_owned()),
-        Fate::Punted => {
-            (TraceVerdict::Punted, "A service of the gateway gets it: DHCP, DNS or router advertisements.".to_owned())
-        }
+        Fate::Punted => (
+            TraceVerdict::Punted,
+            "A service of the switch gets it: DHCP, DNS, router advertisements or the spanning tree.".to_owned(),
+        ),
         Fate::Waiting(Wait::Neighbor) => {
             (TraceVerdict::Waiting, "It waits for the MAC address of its next hop, for three seconds at most.".to_owned())
         }
@@ -180,5 +181,6 @@ fn meaning(reason: DropReason) -> &'static str {
         R::MacMove => "its source MAC address moves to and fro between ports",
         R::Suppressed => "the switch answers for the station that it asks for",
         R::PortDown => "the port is unplugged",
+        R::StpDiscarding => "the spanning tree blocks the port that it came by, or all that it could leave by",
     }
 }

@@ -16,7 +16,7 @@ use crate::json;
 use crate::plugin::{askable, first_host};
 use api::{
     BridgeName, BridgeSpec, ContainerAddresses, ContainerKey, ContainerNetwork, ContainerSpec, ControlFrames, NetworkName,
-    PortKind, PortName, PublishedPort, Rate, Runtime,
+    PortKind, PortName, PublishedPort, Rate, Runtime, Stp, StpBridgePriority,
 };
 
 /// The versions of CNI that are spoken.
@@ -187,6 +187,8 @@ impl NetworkConfig {
             ageing: Duration::from_secs(300),
             max_macs: 8192,
             control_frames: ControlFrames::Drop,
+            stp: Stp::Off,
+            stp_priority: StpBridgePriority::default(),
             addresses: subnets.iter().map(gateway).collect(),
             gateway_vlan: self.vlan.unwrap_or(VlanId::DEFAULT),
             dhcp: false,

@@ -13,7 +13,7 @@ use super::Fault;
 use crate::docker::message::Driver;
 use crate::docker::{NetworkOptions, Rates};
 use crate::plugin::first_host;
-use api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames, NetworkName};
+use api::{BridgeName, BridgeSpec, ContainerNetwork, ContainerRoute, ControlFrames, NetworkName, Stp, StpBridgePriority};
 
 /// How many subnets are tried for a network that names none.
 const TRIES: u32 = 16;
@@ -185,6 +185,8 @@ impl PodmanNetwork {
             ageing: Duration::from_secs(300),
             max_macs: 8192,
             control_frames: ControlFrames::Drop,
+            stp: Stp::Off,
+            stp_priority: StpBridgePriority::default(),
             addresses: self.subnets.iter().filter_map(net).collect(),
             gateway_vlan: self.options.vlan.unwrap_or(VlanId::DEFAULT),
             // Podman gives the addresses.

@@ -75,6 +75,9 @@ impl<O: Observer> Paths<'_, O> {
         };
         if let Destination::Place(Place { port: id, peer }) = there {
             let port = self.ports.get(id.0).ok_or(DropReason::NoDestination)?;
+            if !port.forwards() {
+                return Err(DropReason::StpDiscarding);
+            }
             let edit = port.vlans.egress(vlan, tag).ok_or(DropReason::NoDestination)?;
             self.observer.see(index, || Step::Queued { port: id, edit, peer });
             self.outputs.push(id, Departure { frame: index, edit, peer });
