@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::read::{Raw, Read};
-use crate::{FrameRate, Rate};
+use crate::{FrameRate, Impair, Impairment, Rate};
 
 macro_rules! policy_keys {
     ($($(#[$doc:meta])+ $key:literal $field:ident: $type:ty,)+) => {
@@ -69,6 +69,8 @@ policy_keys! {
     "send-rate" send_rate: Option<Rate>,
     /// Most that may leave by it; `None`: no limit.
     "receive-rate" receive_rate: Option<Rate>,
+    /// What happens to its packets on purpose.
+    "impair" impair: Impair,
 }
 
 /// How a value of a policy is told, unless nothing has to be said.
@@ -85,6 +87,15 @@ impl Rule for bool {
 impl<T: fmt::Display> Rule for Option<T> {
     fn rule(&self, key: &'static str) -> Option<String> {
         self.as_ref().map(|value| format!("{key} {value}"))
+    }
+}
+
+impl Rule for Impair {
+    fn rule(&self, key: &'static str) -> Option<String> {
+        let way = |way: &str, words: &Option<Impairment>| words.as_ref().map(|words| format!("{key}-{way} '{words}'"));
+        let seed = self.seed.map(|seed| format!("{key}-seed {seed}"));
+        let rules = [way("in", &self.incoming), way("out", &self.outgoing), seed].into_iter().flatten().collect::<Vec<_>>();
+        (!rules.is_empty()).then(|| rules.join(" "))
     }
 }
 
