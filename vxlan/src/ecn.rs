@@ -45,6 +45,13 @@ pub fn carry(frame: &mut [u8], outer: u8) -> Result<(), Unmarkable> {
     Ok(())
 }
 
+/// Marks congestion on the packet in `frame`. Says whether it is marked then: that of a sender which would not understand it is not (RFC 3168,
+/// section 5).
+pub fn mark(frame: &mut [u8]) -> bool {
+    let is_packet = crate::inner::traffic_class(frame).is_some();
+    is_packet && carry(frame, CE).is_ok()
+}
+
 fn set_traffic_class(frame: &mut [u8], network: usize, class: u8) {
     let Some(header) = frame.get_mut(network..) else { return };
     match header {

@@ -156,6 +156,17 @@ impl Batch {
         self.frames.len() < Self::MOST
     }
 
+    /// Forgets the frames that are not to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Frame) -> bool) {
+        for index in (0..self.frames.len()).rev() {
+            if !self.frames.get(index).is_some_and(&mut keep) {
+                let frame = self.frames.remove(index);
+                self.bytes = self.bytes.saturating_sub(frame.bytes().len());
+                self.shelves.put(frame.buffer);
+            }
+        }
+    }
+
     /// Forgets the frames and keeps their buffers.
     pub fn clear(&mut self) {
         for frame in self.frames.drain(..) {

@@ -12,7 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::complete;
 use api::read::{address, cidr, number, time};
-use api::{BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, UplinkKindName, VlanList};
+use api::{
+    BridgeName, ImpairError, Impairment, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, UplinkKindName,
+    VlanList,
+};
 
 /// The VLANs of a port.
 #[derive(Debug, Args)]
@@ -87,6 +90,34 @@ struct PolicyOptions {
     #[arg(long, value_name = "RATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     receive_rate: Option<OrNone<Rate>>,
+    #[command(flatten)]
+    #[serde(skip)]
+    impair: ImpairOptions,
+}
+
+/// What happens to the packets of a port on purpose.
+#[derive(Debug, Args)]
+struct ImpairOptions {
+    /// What happens to packets that its station sends into the switch, such as 'delay 20ms jitter 5ms loss 1%'; none ends it.
+    #[arg(long, value_name = "WORDS", value_parser = words_or_none)]
+    impair_in: Option<OrNone<Impairment>>,
+    /// What happens to packets that its station receives; none ends it.
+    #[arg(long, value_name = "WORDS", value_parser = words_or_none)]
+    impair_out: Option<OrNone<Impairment>>,
+    /// What the random numbers of both begin with: the same one, the same packets; none draws one.
+    #[arg(long, value_name = "N", value_parser = seed_or_none)]
+    impair_seed: Option<OrNone<u32>>,
+}
+
+impl ImpairOptions {
+    /// The keys that were said, as `[port.impair]` has them; `null` takes one away.
+    fn table(self) -> Option<Value> {
+        let words = |words: OrNone<Impairment>| words.0.map_or(Value::Null, |words| json!(words.to_string()));
+        let keys = [("in", self.impair_in.map(words)), ("out", self.impair_out.map(words))];
+        let seed = self.impair_seed.map(|seed| json!(seed));
+        let said = keys.into_iter().chain([("seed", seed)]).filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        Some(said.collect::<Map<_, _>>()).filter(|keys| !keys.is_empty()).map(Value::Object)
+    }
 }
 
 impl PortOptions {
@@ -113,9 +144,10 @@ impl PortOptions {
                     .map(|(key, value)| (key.to_owned(), value)),
             );
         }
-        if let Ok(Value::Object(policy)) = serde_json::to_value(self.policy) {
+        if let Ok(Value::Object(policy)) = serde_json::to_value(&self.policy) {
             keys.extend(policy);
         }
+        keys.extend(self.policy.impair.table().map(|impair| ("impair".to_owned(), impair)));
         Patch(keys)
     }
 }
@@ -291,6 +323,15 @@ impl<T: FromStr> FromStr for OrNone<T> {
     fn from_str(text: &str) -> Result<Self, T::Err> {
         if text == NONE { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
     }
+}
+
+/// What happens to packets, or nothing.
+fn words_or_none(text: &str) -> Result<OrNone<Impairment>, ImpairError> {
+    if text == "off" { Ok(OrNone(None)) } else { text.parse() }
+}
+
+fn seed_or_none(text: &str) -> Result<OrNone<u32>, String> {
+    if text == NONE { Ok(OrNone(None)) } else { whole(text).map(|seed| OrNone(Some(seed))) }
 }
 
 /// A number of frames, of which none is the same as 0.

@@ -72,10 +72,9 @@ impl Read for Impair {
         };
         let mut read = Self::default();
         keys.into_iter().try_for_each(|(key, raw)| read.read_key(&key, raw))?;
-        if read.seed.is_some() && !read.is_some() {
-            return Err("`seed` is that of nothing: add `in` or `out`, such as in = \"loss 1%\"".to_owned());
-        }
-        Ok(read)
+        // A seed is that of something, which a change may have taken away.
+        let seed = read.seed.filter(|_| read.is_some());
+        Ok(Self { seed, ..read })
     }
 }
 

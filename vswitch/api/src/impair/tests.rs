@@ -102,12 +102,12 @@ fn a_table_says_each_direction_and_takes_nothing_else() {
         ("out = \"loss 200%\"", "`out` at \"200%\", column 6"),
         ("in = \"none\"", "leave it out"),
         ("in = \"loss 1%\"\nseed = -1", "`seed` is -1: write a whole number from 0 to 4294967295"),
-        ("seed = 3", "that of nothing"),
         ("inn = \"loss 1%\"", "unknown field `inn`"),
     ] {
         let error = read(text).unwrap_err();
         assert!(error.contains(part), "{text}: {error}");
     }
+    assert_eq!(read("seed = 3"), Ok(Impair::default()), "of nothing");
     assert_eq!(both.clone().or_seed(9).seed, Some(7));
     assert_eq!((Impair { seed: None, ..both }.or_seed(9).seed, Impair::default().or_seed(9).seed), (Some(9), None));
 }

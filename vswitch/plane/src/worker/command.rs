@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use packet::{Mac, Offload, VlanId};
 
 use super::foretell::Foretold;
-use crate::capture::{CaptureTap, Incident, Snapshot};
+use crate::capture::{CaptureTap, Direction, Incident, Snapshot};
 use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
     PortId, PortSettings, Punt, Symptoms, WorkerCounts,
@@ -101,7 +101,7 @@ pub enum Event {
     Punt(Punt),
 }
 
-/// A frame on its way to the worker that routes.
+/// A frame on its way to the worker that routes, which also has all impaired lines.
 #[derive(Debug)]
 pub(super) struct Handover {
     pub(super) bytes: Vec<u8>,
@@ -112,7 +112,16 @@ pub(super) struct Handover {
     pub(super) at: u64,
     /// The number by which captures know it.
     pub(super) id: u64,
-    pub(super) errand: Errand,
+    pub(super) purpose: Purpose,
+}
+
+/// What a frame is handed over for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// To be routed.
+    Route(Errand),
+    /// To enter the line of a port, in this direction.
+    Enter(PortId, Direction),
 }
 
 /// The data plane has stopped.

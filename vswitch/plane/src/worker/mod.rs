@@ -16,6 +16,9 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
+//! **Impaired lines** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with counts in
+//! milliseconds.
+//!
 //! **Counters** are shown without being asked for (`publish`).
 //!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
@@ -24,7 +27,9 @@
 mod capture;
 mod command;
 mod foretell;
+mod lines;
 mod publish;
+mod timer;
 mod turn;
 
 #[cfg(test)]
@@ -47,7 +52,9 @@ use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
 use crate::device::Device;
 use capture::Watch;
 use command::Inbox;
+use lines::Lines;
 use publish::Publisher;
+use timer::Timer;
 
 /// How long a worker without work looks again before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -57,6 +64,8 @@ const EXPIRY: Duration = Duration::from_secs(1);
 const POLLED: Duration = Duration::from_millis(1);
 /// Stands for the waker among the ports' numbers.
 const WAKER: Token = Token(usize::MAX);
+/// Stands for the timer among them.
+const TIMER: Token = Token(usize::MAX - 1);
 
 /// One thread of the data plane.
 pub struct Worker {
@@ -73,6 +82,9 @@ pub struct Worker {
     ready: VecDeque<PortId>,
     /// Ports whose device has no descriptor.
     polled: Vec<PortId>,
+    /// The lines of ports whose packets are impaired.
+    lines: Lines,
+    timer: Timer,
     watch: Watch,
     batch: Batch,
     outputs: Outputs,
@@ -102,6 +114,7 @@ impl Worker {
     pub fn new(seed: u64, notify: Box<dyn FnMut(Event) + Send>) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let (handle, inbox) = Handle::new(Waker::new(poll.registry(), WAKER)?);
+        let timer = Timer::new(poll.registry(), TIMER)?;
         let publisher = Publisher::new(Arc::clone(&handle.counts), Instant::now());
         let worker = Self {
             poll,
@@ -113,6 +126,8 @@ impl Worker {
             queues: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
+            lines: Lines::default(),
+            timer,
             watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),
@@ -159,10 +174,11 @@ impl Worker {
                 self.turn(now);
             }
             let routed = self.route(now);
+            let released = self.release(now);
             self.tell_holds();
             self.watch.take_incident().into_iter().for_each(|incident| (self.notify)(Event::Incident(incident)));
             self.tell_punts();
-            let worked = round > 0 || routed;
+            let worked = round > 0 || routed || released;
             if worked {
                 short_gap = now.saturating_duration_since(busy) < SPIN;
                 busy = now;
@@ -170,8 +186,20 @@ impl Worker {
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
+            let patience = patience.min(self.time_to_release(now));
             self.wait(&mut events, patience);
         }
+    }
+
+    /// How long the worker may sleep before a packet of an impaired line is due. The timer wakes it then; for a moment it does not sleep at all.
+    fn time_to_release(&self, now: Instant) -> Duration {
+        let Some(next) = self.lines.next() else { return Duration::MAX };
+        let time = next.saturating_duration_since(now);
+        if time < SPIN {
+            return Duration::ZERO;
+        }
+        self.timer.set(time);
+        time
     }
 
     /// Waits up to `patience` for a device or a command.
@@ -182,7 +210,7 @@ impl Worker {
             // Only EINTR happens here; the loop comes round again.
             return;
         }
-        for event in events.iter().filter(|event| event.token() != WAKER) {
+        for event in events.iter().filter(|event| ![WAKER, TIMER].contains(&event.token())) {
             let (id, descriptor) = source(event.token());
             if let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) {
                 device.wake(descriptor);
@@ -237,7 +265,7 @@ impl Worker {
         match command {
             Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),
             Command::RemoveBridge(id) => self.datapath.remove_bridge(id),
-            Command::SetPort(id, settings) => self.datapath.set_port(id, &settings),
+            Command::SetPort(id, settings) => self.set_port(id, &settings, now),
             Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
             Command::StartCapture(id, ports, tap) => {
@@ -272,7 +300,7 @@ impl Worker {
             let _ = reply.send(answer);
         }
         match command {
-            Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device)),
+            Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device, now)),
             Command::Listen(id, device, reply) => send(&reply, self.open(id, device, true)),
             Command::Detach(id, reply) => {
                 self.detach(id);
@@ -310,10 +338,15 @@ impl Worker {
         }
     }
 
-    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>) -> io::Result<()> {
+    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>, now: Instant) -> io::Result<()> {
         self.open(id, device, false)?;
-        self.datapath.set_port(id, settings);
+        self.set_port(id, settings, now);
         Ok(())
+    }
+
+    fn set_port(&mut self, id: PortId, settings: &PortSettings, now: Instant) {
+        self.datapath.set_port(id, settings);
+        self.set_lines(id, &settings.policy.impair, now);
     }
 
     fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
@@ -335,6 +368,7 @@ impl Worker {
     fn detach(&mut self, id: PortId) {
         self.close(id);
         self.queues.remove(id.0);
+        self.lines.remove(id);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
         self.watch.forget(id);
