@@ -11,10 +11,10 @@ use crate::read::{Raw, Read};
 pub struct Impair {
     /// To those that the port's station sends into the switch.
     #[serde(rename = "in", skip_serializing_if = "Option::is_none", serialize_with = "write")]
-    pub incoming: Option<Impairment>,
+    pub incoming: Option<Box<Impairment>>,
     /// To those that it receives.
     #[serde(rename = "out", skip_serializing_if = "Option::is_none", serialize_with = "write")]
-    pub outgoing: Option<Impairment>,
+    pub outgoing: Option<Box<Impairment>>,
     /// What the random numbers of both directions begin with; the same one, the same packets. `None`: one is drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
@@ -44,7 +44,7 @@ impl Impair {
     }
 }
 
-fn read_words(key: &str, raw: Raw) -> Result<Option<Impairment>, String> {
+fn read_words(key: &str, raw: Raw) -> Result<Option<Box<Impairment>>, String> {
     if raw == Raw::Nothing {
         return Ok(None);
     }
@@ -53,7 +53,7 @@ fn read_words(key: &str, raw: Raw) -> Result<Option<Impairment>, String> {
     if matches!(&*text, "none" | "off") {
         return Err(format!("`{key}` is \"{text}\": leave it out where nothing happens"));
     }
-    text.parse().map(Some).map_err(|error| format!("`{key}` {error}"))
+    text.parse().map(|words| Some(Box::new(words))).map_err(|error| format!("`{key}` {error}"))
 }
 
 fn read_seed(raw: Raw) -> Result<Option<u32>, String> {
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Impair {
     }
 }
 
-fn write<S: serde::Serializer>(words: &Option<Impairment>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write<S: serde::Serializer>(words: &Option<Box<Impairment>>, serializer: S) -> Result<S::Ok, S::Error> {
     match words {
         Some(words) => serializer.collect_str(words),
         None => serializer.serialize_none(),

@@ -92,8 +92,8 @@ fn a_table_says_each_direction_and_takes_nothing_else() {
     let read = |text: &str| toml::from_str::<Impair>(text).map_err(|error| error.message().to_owned());
     let both = read("in = \"delay 20ms\"\nout = \"loss 1%\"\nseed = 7").unwrap();
     assert_eq!(
-        (both.incoming, both.outgoing, both.seed),
-        (Some(super::tests::read("delay 20ms")), Some(super::tests::read("loss 1%")), Some(7))
+        (both.incoming.clone(), both.outgoing.clone(), both.seed),
+        (Some(super::tests::read("delay 20ms").into()), Some(super::tests::read("loss 1%").into()), Some(7))
     );
     assert_eq!(toml::from_str::<Impair>(&toml::to_string(&both).unwrap()).unwrap(), both);
     assert_eq!(serde_json::from_str::<Impair>(&serde_json::to_string(&both).unwrap()).unwrap(), both);
@@ -149,8 +149,8 @@ fn delay() -> impl Strategy<Value = String> {
         " distribution pareto",
         " distribution paretonormal",
     ]);
-    (time(60_000_000_000), 0.0..1.0, distribution).prop_map(|(time, part, distribution)| {
-        let jitter = (time as f64 * part) as u64;
+    (time(60_000_000_000), 0..1000_u64, distribution).prop_map(|(time, part, distribution)| {
+        let jitter = time / 1000 * part;
         if jitter == 0 { format!("delay {time}ns") } else { format!("delay {time}ns jitter {jitter}ns{distribution}") }
     })
 }

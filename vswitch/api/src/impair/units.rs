@@ -45,8 +45,9 @@ impl fmt::Display for Percent {
     }
 }
 
-/// Units of time, the largest first, in nanoseconds.
-const UNITS: [(&str, u64); 5] = [("min", 60_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1), ("s", 1_000_000_000)];
+/// Units of time in nanoseconds; `s` ends others, so it is the last.
+const UNITS: [(&str, u64); 6] =
+    [("h", 3_600_000_000_000), ("min", 60_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1), ("s", 1_000_000_000)];
 
 /// Reads a time with its unit.
 pub(super) fn read_time(word: &str) -> Result<Duration, String> {
@@ -85,7 +86,7 @@ fn decimal(text: &str, whole: u64) -> Option<u64> {
         digits(decimals)?;
         let mut part = whole;
         for digit in decimals.trim_end_matches('0').bytes() {
-            if part % 10 != 0 {
+            if !part.is_multiple_of(10) {
                 // A minute has 6 x 10^10 ns, and no part of one is written finer than a nanosecond.
                 return None;
             }

@@ -92,7 +92,7 @@ impl<T: fmt::Display> Rule for Option<T> {
 
 impl Rule for Impair {
     fn rule(&self, key: &'static str) -> Option<String> {
-        let way = |way: &str, words: &Option<Impairment>| words.as_ref().map(|words| format!("{key}-{way} '{words}'"));
+        let way = |way: &str, words: &Option<Box<Impairment>>| words.as_ref().map(|words| format!("{key}-{way} '{words}'"));
         let seed = self.seed.map(|seed| format!("{key}-seed {seed}"));
         let rules = [way("in", &self.incoming), way("out", &self.outgoing), seed].into_iter().flatten().collect::<Vec<_>>();
         (!rules.is_empty()).then(|| rules.join(" "))

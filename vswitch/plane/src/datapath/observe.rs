@@ -118,7 +118,7 @@ pub enum Step {
         /// Which of its lines.
         direction: Direction,
         /// What may happen to it there.
-        rules: Impairment,
+        rules: Box<Impairment>,
     },
     /// What became of it; the last step of a frame that came in.
     Settled(Fate),

@@ -50,7 +50,7 @@ impl Stream {
 
     /// The next number below `end`, which is not 0.
     pub(super) fn below(&mut self, end: usize) -> usize {
-        let scaled = u128::from(self.next()) * end as u128 >> 64;
+        let scaled = (u128::from(self.next()) * end as u128) >> 64;
         usize::try_from(scaled).unwrap_or_default()
     }
 }

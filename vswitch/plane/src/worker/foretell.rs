@@ -86,6 +86,6 @@ impl Worker {
         now: Instant,
     ) -> Option<((usize, Step), Option<DropReason>)> {
         let line = self.lines.line(port, direction)?;
-        Some(((frame, Step::Impaired { port, direction, rules: *line.rules() }), line.foretell(now)))
+        Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(now)))
     }
 }

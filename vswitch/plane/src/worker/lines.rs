@@ -119,7 +119,8 @@ const fn place(direction: Direction) -> usize {
 impl Worker {
     /// Gives a port its lines, changes them, or takes them away. What is on a line that is taken away goes on at once.
     pub(super) fn set_lines(&mut self, id: PortId, impair: &Impair, now: Instant) {
-        let rules = [(Direction::In, impair.incoming), (Direction::Out, impair.outgoing)];
+        let rules =
+            [(Direction::In, impair.incoming.as_deref().copied()), (Direction::Out, impair.outgoing.as_deref().copied())];
         for (direction, rules) in rules {
             if rules.is_none() {
                 self.take_line_away(id, direction, now);

@@ -2,6 +2,7 @@
 
 mod fates;
 mod foretold;
+mod impaired;
 mod limits;
 
 use std::sync::{Arc, mpsc};
