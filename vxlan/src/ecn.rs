@@ -81,6 +81,24 @@ mod tests {
     const ECT_0: u8 = 0b10;
 
     #[test]
+    fn a_packet_is_marked_if_its_sender_understands_it() {
+        for (class, marked) in [(0xb8, None), (0xba, Some(0xbb)), (0xb9, Some(0xbb)), (0xbb, Some(0xbb))] {
+            for six in [false, true] {
+                let builder = PacketBuilder::ethernet2([1; 6], [2; 6]);
+                let mut frame = Vec::new();
+                let builder = if six { builder.ipv6([1; 16], [2; 16], 9) } else { builder.ipv4([1; 4], [2; 4], 9) };
+                builder.udp(1, 2).write(&mut frame, b"x").unwrap();
+                set_traffic_class(&mut frame, 14, class);
+                let before = frame.clone();
+                assert_eq!(mark(&mut frame), marked.is_some());
+                assert_eq!(crate::inner::traffic_class(&frame), Some((14, marked.unwrap_or(class))));
+                assert!(marked.is_some() || frame == before);
+            }
+        }
+        assert!(!mark(&mut [0; 60]) && !mark(&mut []), "no packet");
+    }
+
+    #[test]
     fn marks_combine_as_in_figure_4_of_rfc_6040() {
         let outers = [NOT_ECT, ECT_0, ECT_1, CE];
         for (inner, row) in [

@@ -355,6 +355,15 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_are_not_kept_leave_their_buffers_and_the_others_their_order() {
+        let mut batch = Batch::new();
+        (1..=9_u8).for_each(|number| batch.push(&vec![number; usize::from(number) * 500], Offload::default()));
+        batch.retain(|frame| frame.bytes()[0] % 3 != 0);
+        assert_eq!(batch.frames().iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>(), [1, 2, 4, 5, 7, 8]);
+        assert_eq!((batch.bytes(), batch.shelves.small.len(), batch.shelves.large.len()), (27 * 500, 1, 2));
+    }
+
+    #[test]
     fn a_failed_read_changes_nothing() {
         let mut batch = Batch::new();
         assert_eq!(batch.read(|_, _| Err("no")), Err("no"));

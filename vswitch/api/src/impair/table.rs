@@ -10,13 +10,12 @@ use crate::read::{Raw, Read};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Impair {
     /// To those that the port's station sends into the switch.
-    #[serde(rename = "in", skip_serializing_if = "Option::is_none", serialize_with = "write")]
+    #[serde(rename = "in", serialize_with = "write")]
     pub incoming: Option<Box<Impairment>>,
     /// To those that it receives.
-    #[serde(rename = "out", skip_serializing_if = "Option::is_none", serialize_with = "write")]
+    #[serde(rename = "out", serialize_with = "write")]
     pub outgoing: Option<Box<Impairment>>,
     /// What the random numbers of both directions begin with; the same one, the same packets. `None`: one is drawn.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
 }
 

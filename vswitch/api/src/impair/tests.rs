@@ -97,6 +97,11 @@ fn a_table_says_each_direction_and_takes_nothing_else() {
     );
     assert_eq!(toml::from_str::<Impair>(&toml::to_string(&both).unwrap()).unwrap(), both);
     assert_eq!(serde_json::from_str::<Impair>(&serde_json::to_string(&both).unwrap()).unwrap(), both);
+    let one = read("out = \"loss 1%\"").unwrap();
+    assert_eq!(toml::from_str::<Impair>(&toml::to_string(&one).unwrap()).unwrap(), one);
+    let listed = serde_json::to_value(&one).unwrap();
+    assert_eq!(listed, serde_json::json!({ "in": null, "out": "loss 1%", "seed": null }));
+    assert_eq!(serde_json::from_value::<Impair>(listed).unwrap(), one);
     for (text, part) in [
         ("in = 5", "`in` is 5: write words such as"),
         ("out = \"loss 200%\"", "`out` at \"200%\", column 6"),

@@ -3,11 +3,11 @@
 use packet::{Checksum, Ethernet, IpPacket, Offload, checksum};
 
 use super::Transit;
-use super::random::Stream;
+use super::random::Draws;
 
 /// Turns one bit behind the IP header, or behind the Ethernet header of what is not IP: a frame with a wrong address would not reach the station that
 /// is to find out. A checksum that is left to do is finished first, or it would be computed over the damage.
-pub(super) fn turn_a_bit(transit: &mut Transit, stream: &mut Stream) {
+pub(super) fn turn_a_bit(transit: &mut Transit, stream: &mut Draws) {
     if transit.offload.gso.is_some() {
         // It could not be cut, and no device would take it with a whole checksum.
         return;

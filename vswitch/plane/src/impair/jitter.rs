@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use api::{Delay, Distribution};
 
-use super::random::Stream;
+use super::random::Draws;
 
 /// Where netem's tables end, in jitters.
 const CUT: f64 = 4.0;
 
 /// The delay of the next packet.
-pub(super) fn draw(delay: &Delay, stream: &mut Stream) -> Duration {
+pub(super) fn draw(delay: &Delay, stream: &mut Draws) -> Duration {
     if delay.jitter.is_zero() {
         return delay.time;
     }

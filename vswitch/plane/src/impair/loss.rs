@@ -2,12 +2,12 @@
 
 use api::{Loss, Percent};
 
-use super::random::Stream;
+use super::random::Draws;
 
 /// The model of Gilbert and Elliott: while the line is good or bad, so many are lost, and after each packet it may change. Random loss is a line
 /// that is always good.
 #[derive(Debug)]
-pub(super) struct Losses {
+pub(super) struct LossModel {
     /// `None`: no packet is ever lost.
     model: Option<Model>,
     is_bad: bool,
@@ -23,7 +23,7 @@ struct Model {
     lost: [Percent; 2],
 }
 
-impl Losses {
+impl LossModel {
     /// On a line that is good.
     pub(super) fn new(loss: Option<Loss>) -> Self {
         let model = loss.map(|loss| match loss {
@@ -43,7 +43,7 @@ impl Losses {
     }
 
     /// Whether the next packet is lost.
-    pub(super) fn next(&mut self, stream: &mut Stream) -> bool {
+    pub(super) fn next(&mut self, stream: &mut Draws) -> bool {
         let Some(Model { worsens, recovers, lost }) = &self.model else { return false };
         let lost = lost[usize::from(self.is_bad)].takes(stream.next());
         let changes = if self.is_bad { *recovers } else { *worsens };

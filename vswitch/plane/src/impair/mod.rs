@@ -32,7 +32,7 @@ use packet::{Offload, Packet};
 use crate::capture::Direction;
 use crate::datapath::DropReason;
 use codel::{Codel, Verdict};
-use loss::Losses;
+use loss::LossModel;
 use random::Streams;
 
 /// What a packet on a line costs in memory besides its bytes, about.
@@ -102,7 +102,7 @@ pub struct Line {
     rules: Impairment,
     seed: u32,
     streams: Streams,
-    losses: Losses,
+    losses: LossModel,
     /// When the rules began: flaps are counted from here.
     began: Instant,
     queue: Queue,
@@ -140,7 +140,7 @@ impl Line {
             rules,
             seed,
             streams: Streams::new(seed, direction),
-            losses: Losses::new(rules.loss),
+            losses: LossModel::new(rules.loss),
             began: now,
             queue: Queue { packets: VecDeque::new(), bytes: 0, free: now, codel: Codel::default() },
             flight: VecDeque::new(),
@@ -187,7 +187,7 @@ impl Line {
         self.start(now);
         let is_lost = self.losses.next(&mut self.streams.loss);
         let draw =
-            |share: Option<api::Percent>, stream: &mut random::Stream| share.is_some_and(|share| share.takes(stream.next()));
+            |share: Option<api::Percent>, stream: &mut random::Draws| share.is_some_and(|share| share.takes(stream.next()));
         let is_twice = draw(self.rules.duplicate, &mut self.streams.duplicate);
         let is_corrupt = draw(self.rules.corrupt, &mut self.streams.corrupt);
         let mut transit = self.take_in(packet);

@@ -7,24 +7,24 @@ use crate::capture::Direction;
 
 /// One stream. The algorithm and how it is begun are the same in every release: a seed means the same packets.
 #[derive(Debug)]
-pub(super) struct Stream(Xoshiro256PlusPlus);
+pub(super) struct Draws(Xoshiro256PlusPlus);
 
 /// The streams of a line.
 #[derive(Debug)]
 pub(super) struct Streams {
-    pub(super) loss: Stream,
-    pub(super) duplicate: Stream,
-    pub(super) corrupt: Stream,
+    pub(super) loss: Draws,
+    pub(super) duplicate: Draws,
+    pub(super) corrupt: Draws,
     /// Which bit of a packet is turned.
-    pub(super) bit: Stream,
-    pub(super) jitter: Stream,
-    pub(super) reorder: Stream,
+    pub(super) bit: Draws,
+    pub(super) jitter: Draws,
+    pub(super) reorder: Draws,
 }
 
 impl Streams {
     pub(super) fn new(seed: u32, direction: Direction) -> Self {
         let way = if direction == Direction::In { 0 } else { 1 };
-        let stream = |kind: u64| Stream(Xoshiro256PlusPlus::seed_from_u64(u64::from(seed) << 32 | way << 16 | kind));
+        let stream = |kind: u64| Draws(Xoshiro256PlusPlus::seed_from_u64(u64::from(seed) << 32 | way << 16 | kind));
         Self {
             loss: stream(1),
             duplicate: stream(2),
@@ -36,7 +36,7 @@ impl Streams {
     }
 }
 
-impl Stream {
+impl Draws {
     /// The next number, evenly from all that there are.
     pub(super) fn next(&mut self) -> u64 {
         self.0.next_u64()

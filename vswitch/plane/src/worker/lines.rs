@@ -6,14 +6,15 @@
 //!
 //! A line has one owner, so that order and rate hold: the worker that routes has all of them. The others hand over what is to enter.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::{Impair, Impairment};
 use packet::{Batch, Capabilities, Packet, Queued, TagEdit};
 
-use super::Worker;
 use super::command::{Handover, Purpose};
+use super::timer::Timer;
 use super::turn::List;
+use super::{SPIN, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, PortId, Slots};
 use crate::impair::{Line, Transit};
@@ -24,8 +25,9 @@ const BATCHES: usize = 16;
 const ON_A_WIRE: Capabilities = Capabilities { checksum: true, tcp4: false, tcp6: false, udp: false, tunnel: false };
 
 /// The lines of all ports.
-#[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct ImpairedLines {
+    /// Wakes the worker when the first packet is due.
+    timer: Timer,
     ports: Slots<Ways>,
     /// Whether any port has one for what comes in.
     any_in: bool,
@@ -47,7 +49,12 @@ enum Way {
     WithRouter,
 }
 
-impl Lines {
+impl ImpairedLines {
+    /// None yet.
+    pub(super) fn new(timer: Timer) -> Self {
+        Self { timer, ports: Slots::default(), any_in: false, next: None, batch: Batch::new() }
+    }
+
     /// Whether any port has one for what comes in.
     pub(super) const fn any_in(&self) -> bool {
         self.any_in
@@ -67,8 +74,20 @@ impl Lines {
     }
 
     /// When the first packet is due, or earlier.
+    #[cfg(test)]
     pub(super) const fn next(&self) -> Option<Instant> {
         self.next
+    }
+
+    /// How long the worker may sleep before a packet is due. The timer wakes it then; for a moment it does not sleep at all.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        let Some(next) = self.next else { return Duration::MAX };
+        let time = next.saturating_duration_since(now);
+        if time < SPIN {
+            return Duration::ZERO;
+        }
+        self.timer.set(time);
+        time
     }
 
     /// Forgets a port, and what is on its lines.

@@ -28,6 +28,7 @@ mod capture;
 mod command;
 mod foretell;
 mod lines;
+mod ports;
 mod publish;
 mod timer;
 mod turn;
@@ -41,18 +42,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use packet::{Batch, Egress};
 
 pub use command::{CaptureId, Command, Event, Handle, Stopped};
 pub use foretell::{Exit, Foretold};
 
-use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
+use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
 use capture::Watch;
 use command::Inbox;
-use lines::Lines;
+use lines::ImpairedLines;
 use publish::Publisher;
 use timer::Timer;
 
@@ -83,8 +83,7 @@ pub struct Worker {
     /// Ports whose device has no descriptor.
     polled: Vec<PortId>,
     /// The lines of ports whose packets are impaired.
-    lines: Lines,
-    timer: Timer,
+    lines: ImpairedLines,
     watch: Watch,
     batch: Batch,
     outputs: Outputs,
@@ -126,8 +125,7 @@ impl Worker {
             queues: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
-            lines: Lines::default(),
-            timer,
+            lines: ImpairedLines::new(timer),
             watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),
@@ -186,20 +184,9 @@ impl Worker {
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
-            let patience = patience.min(self.time_to_release(now));
+            let patience = patience.min(self.lines.patience(now));
             self.wait(&mut events, patience);
         }
-    }
-
-    /// How long the worker may sleep before a packet of an impaired line is due. The timer wakes it then; for a moment it does not sleep at all.
-    fn time_to_release(&self, now: Instant) -> Duration {
-        let Some(next) = self.lines.next() else { return Duration::MAX };
-        let time = next.saturating_duration_since(now);
-        if time < SPIN {
-            return Duration::ZERO;
-        }
-        self.timer.set(time);
-        time
     }
 
     /// Waits up to `patience` for a device or a command.
@@ -335,52 +322,6 @@ impl Worker {
             Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
             _ => {}
-        }
-    }
-
-    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>, now: Instant) -> io::Result<()> {
-        self.open(id, device, false)?;
-        self.set_port(id, settings, now);
-        Ok(())
-    }
-
-    fn set_port(&mut self, id: PortId, settings: &PortSettings, now: Instant) {
-        self.datapath.set_port(id, settings);
-        self.set_lines(id, &settings.policy.impair, now);
-    }
-
-    fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
-        let descriptors = device.descriptors();
-        for (place, descriptor) in descriptors.iter().enumerate() {
-            self.poll.registry().register(&mut SourceFd(descriptor), token(id, place), Interest::READABLE)?;
-        }
-        if descriptors.is_empty() && device.receives() {
-            self.polled.push(id);
-        }
-        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
-        self.queues.insert(id.0, queue);
-        self.mark_captured();
-        // What came before the registration raises no edge.
-        self.make_ready(id);
-        Ok(())
-    }
-
-    fn detach(&mut self, id: PortId) {
-        self.close(id);
-        self.queues.remove(id.0);
-        self.lines.remove(id);
-        self.ready.retain(|ready| *ready != id);
-        self.datapath.remove_port(id);
-        self.watch.forget(id);
-    }
-
-    /// Closes the device of a port.
-    fn close(&mut self, id: PortId) {
-        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
-        self.polled.retain(|polled| *polled != id);
-        for descriptor in device.descriptors() {
-            // Closing it ends the registration anyway.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
     }
 
