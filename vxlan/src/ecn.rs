@@ -45,6 +45,13 @@ pub fn carry(frame: &mut [u8], outer: u8) -> Result<(), Unmarkable> {
     Ok(())
 }
 
+/// Marks congestion on the packet in `frame`. Says whether it is marked then: that of a sender which would not understand it is not (RFC 3168,
+/// section 5).
+pub fn mark(frame: &mut [u8]) -> bool {
+    let is_packet = crate::inner::traffic_class(frame).is_some();
+    is_packet && carry(frame, CE).is_ok()
+}
+
 fn set_traffic_class(frame: &mut [u8], network: usize, class: u8) {
     let Some(header) = frame.get_mut(network..) else { return };
     match header {
@@ -72,6 +79,24 @@ mod tests {
     use etherparse::PacketBuilder;
 
     const ECT_0: u8 = 0b10;
+
+    #[test]
+    fn a_packet_is_marked_if_its_sender_understands_it() {
+        for (class, marked) in [(0xb8, None), (0xba, Some(0xbb)), (0xb9, Some(0xbb)), (0xbb, Some(0xbb))] {
+            for six in [false, true] {
+                let builder = PacketBuilder::ethernet2([1; 6], [2; 6]);
+                let mut frame = Vec::new();
+                let builder = if six { builder.ipv6([1; 16], [2; 16], 9) } else { builder.ipv4([1; 4], [2; 4], 9) };
+                builder.udp(1, 2).write(&mut frame, b"x").unwrap();
+                set_traffic_class(&mut frame, 14, class);
+                let before = frame.clone();
+                assert_eq!(mark(&mut frame), marked.is_some());
+                assert_eq!(crate::inner::traffic_class(&frame), Some((14, marked.unwrap_or(class))));
+                assert!(marked.is_some() || frame == before);
+            }
+        }
+        assert!(!mark(&mut [0; 60]) && !mark(&mut []), "no packet");
+    }
 
     #[test]
     fn marks_combine_as_in_figure_4_of_rfc_6040() {

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::read::about;
 
-/// A change of a bridge or an uplink: keys as `switch.toml` has them, with their new values; `null` takes a key away. What is not named
-/// stays.
+/// A change of a bridge or an uplink: keys as `switch.toml` has them, with their new values; `null` takes a key away, also one in a table that
+/// is a value. What is not named stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Patch(pub Map<String, Value>);
@@ -31,14 +31,31 @@ impl Patch {
         if let Some(name) = self.0.get("name").filter(|name| table.get("name") != Some(*name)) {
             return Err(PatchError(format!("a name cannot be changed, here to {name}: add another and delete this one")));
         }
-        for (key, value) in &self.0 {
-            if value.is_null() {
-                table.remove(key);
-            } else {
-                table.insert(key.clone(), value.clone());
-            }
-        }
+        merge(&mut table, &self.0);
         from_table(table).map_err(PatchError)
+    }
+}
+
+/// Makes a change to a table, and to the tables in it (RFC 7396). One in which nothing is left goes.
+fn merge(table: &mut Map<String, Value>, change: &Map<String, Value>) {
+    for (key, value) in change {
+        match (table.get_mut(key), value) {
+            (_, Value::Null) => drop(table.remove(key)),
+            (Some(Value::Object(inner)), Value::Object(change)) => {
+                merge(inner, change);
+                if inner.is_empty() {
+                    table.remove(key);
+                }
+            }
+            (None, Value::Object(change)) => {
+                let mut inner = Map::new();
+                merge(&mut inner, change);
+                if !inner.is_empty() {
+                    table.insert(key.clone(), Value::Object(inner));
+                }
+            }
+            (_, value) => drop(table.insert(key.clone(), value.clone())),
+        }
     }
 }
 

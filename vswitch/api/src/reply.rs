@@ -346,7 +346,8 @@ pub struct PortStats {
     pub rx_drops: BTreeMap<String, u64>,
     /// Frames for this port that it could not send, by reason.
     pub tx_drops: BTreeMap<String, u64>,
-    /// Of an uplink, what became of sessions and of what its kind counts besides; else empty.
+    /// Of an uplink, what became of sessions and of what its kind counts besides; of a port whose line is or was impaired, what was done to
+    /// packets there; else empty.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
 }

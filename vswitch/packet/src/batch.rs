@@ -156,6 +156,17 @@ impl Batch {
         self.frames.len() < Self::MOST
     }
 
+    /// Forgets the frames that are not to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Frame) -> bool) {
+        for index in (0..self.frames.len()).rev() {
+            if !self.frames.get(index).is_some_and(&mut keep) {
+                let frame = self.frames.remove(index);
+                self.bytes = self.bytes.saturating_sub(frame.bytes().len());
+                self.shelves.put(frame.buffer);
+            }
+        }
+    }
+
     /// Forgets the frames and keeps their buffers.
     pub fn clear(&mut self) {
         for frame in self.frames.drain(..) {
@@ -341,6 +352,15 @@ mod tests {
         batch.set_clock(None);
         batch.push(&[0; 60], Offload::default());
         assert_eq!(times(&batch), [7, 8, 0]);
+    }
+
+    #[test]
+    fn frames_that_are_not_kept_leave_their_buffers_and_the_others_their_order() {
+        let mut batch = Batch::new();
+        (1..=9_u8).for_each(|number| batch.push(&vec![number; usize::from(number) * 500], Offload::default()));
+        batch.retain(|frame| frame.bytes()[0] % 3 != 0);
+        assert_eq!(batch.frames().iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>(), [1, 2, 4, 5, 7, 8]);
+        assert_eq!((batch.bytes(), batch.shelves.small.len(), batch.shelves.large.len()), (27 * 500, 1, 2));
     }
 
     #[test]

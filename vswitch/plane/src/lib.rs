@@ -43,6 +43,7 @@
 //!
 //! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
+//! - [`impair`]: lines that delay, lose and damage packets on purpose. The first worker has them all, outside of the datapath.
 //! - [`fragments`], [`table`]: packets put together and cut, and a table that is bounded and fair; the `host` uplinks use them too.
 #![forbid(unsafe_code)]
 
@@ -50,5 +51,6 @@ pub mod capture;
 pub mod datapath;
 pub mod device;
 pub mod fragments;
+pub mod impair;
 pub mod table;
 pub mod worker;

@@ -89,6 +89,7 @@ The words of `show`:
   guard             frames from other addresses than the port's are dropped
   protected         no frame goes from it to another protected port
   broadcast-limit, send-rate, receive-rate    what is more is dropped
+  impair-in, impair-out    what happens on purpose to what its station sends, or receives
   bum-limit         most frames a second out of a tunnel that go to many
   underlay mtu      the longest packet between the two hosts of a tunnel
   IP: up, heard Ns ago    a peer of a tunnel, or a host heard through its group; frames each way

@@ -12,6 +12,7 @@ mod events;
 mod extcap;
 mod gateway;
 mod help;
+mod impair;
 mod options;
 mod page;
 mod pcap;

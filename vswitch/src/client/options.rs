@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::complete;
 use super::stp::StpOptions;
+use super::impair::ImpairOptions;
 use api::read::{address, cidr, number, time};
 use api::{
     BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority,
@@ -103,6 +104,9 @@ struct PolicyOptions {
     #[arg(long, value_name = "WHAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     stp_edge: Option<StpEdge>,
+    #[command(flatten)]
+    #[serde(skip)]
+    impair: ImpairOptions,
 }
 
 impl PortOptions {
@@ -129,9 +133,10 @@ impl PortOptions {
                     .map(|(key, value)| (key.to_owned(), value)),
             );
         }
-        if let Ok(Value::Object(policy)) = serde_json::to_value(self.policy) {
+        if let Ok(Value::Object(policy)) = serde_json::to_value(&self.policy) {
             keys.extend(policy);
         }
+        keys.extend(self.policy.impair.table().map(|impair| ("impair".to_owned(), impair)));
         Patch(keys)
     }
 }
@@ -297,12 +302,12 @@ impl UplinkOptions {
 }
 
 /// Stands for nothing where something was.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// A value, or [`NONE`].
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
-struct OrNone<T>(Option<T>);
+pub(super) struct OrNone<T>(pub(super) Option<T>);
 
 impl<T: FromStr> FromStr for OrNone<T> {
     type Err = T::Err;

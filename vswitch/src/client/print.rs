@@ -322,9 +322,9 @@ fn stats(ports: &[PortStats]) -> String {
     table.text() + &drops.more() + &counted.more()
 }
 
-/// What uplinks counted besides frames, where it is anything.
+/// What uplinks counted besides frames, and impaired ports of their packets, where it is anything.
 pub(super) fn counted<'a>(uplinks: impl Iterator<Item = (&'a PortName, &'a BTreeMap<String, u64>)>) -> Table<3> {
-    let mut table = Table::new(["UPLINK", "COUNTED", "WHAT"]);
+    let mut table = Table::new(["PORT", "COUNTED", "WHAT"]);
     for (name, counters) in uplinks {
         for (what, count) in counters.iter().filter(|(_, count)| **count > 0) {
             table.row([name.to_string(), count.to_string(), what.replace('_', "-")]);

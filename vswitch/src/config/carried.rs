@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_written_again_and_goes_with_what_it_belongs_to() {
-        let port = |name: &str| json!({ "set": { "name": name, "bridge": "br0", "impair": { "in": "loss 1%" }, "colour": 1 } });
+        let port = |name: &str| json!({ "set": { "name": name, "bridge": "br0", "shape": { "in": "1mbit" }, "colour": 1 } });
         let mut document = serde_json::to_value(State::default()).unwrap();
         document["ports"] = json!({ "a": port("a"), "b": port("b"), "c": "deleted" });
         document["labs"] = json!({ "running": "vlan" });
@@ -116,7 +116,7 @@ mod tests {
             written
         };
         let again = written(&state);
-        for pointer in ["/ports/a/set/impair", "/ports/b/set/colour", "/labs", "/made/queues"] {
+        for pointer in ["/ports/a/set/shape", "/ports/b/set/colour", "/labs", "/made/queues"] {
             assert_eq!(again.pointer(pointer), document.pointer(pointer), "{pointer}");
         }
         state.changes.0.remove(&api::ResourceKey::Port("a".parse().unwrap()));

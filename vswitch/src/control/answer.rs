@@ -67,7 +67,8 @@ impl Switch {
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
             let state = plugged(port.presence.state(), port.spec.policy.down);
-            let info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
+            let mut info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
+            info.policy.impair = info.policy.impair.or_seed(port.seed);
             let lease = self.lease_info(&port.spec.name);
             let tree = states.iter().find(|(name, _)| *name == port.spec.name).map(|(_, state)| *state);
             PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, stp_state: tree, ..info }
@@ -217,7 +218,7 @@ fn stats(port: PortName, counters: &Counters) -> PortStats {
         tx_bytes: counters.tx_bytes,
         rx_drops: counters.named_drops(true).collect(),
         tx_drops: counters.named_drops(false).collect(),
-        counters: BTreeMap::new(),
+        counters: counters.named_treatments().collect(),
     }
 }
 

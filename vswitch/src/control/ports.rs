@@ -12,7 +12,7 @@ use super::presence::Presence;
 use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::Layout;
-use api::{Netns, Origin, PortKind, PortName, PortSpec};
+use api::{Netns, Origin, PortKind, PortName, PortPolicy, PortSpec};
 use plane::datapath::{Guard, PortId, PortSettings, Slots};
 use plane::worker::Command;
 
@@ -32,15 +32,23 @@ impl Switch {
     pub(super) fn add_port_down(&mut self, spec: PortSpec, origin: Origin, error: &ControlError) {
         let id = PortId(self.inventory.port_ids.vacancy());
         self.inventory.port_ids.insert(id.0, spec.name.clone());
-        let port =
-            Port { id, origin, mac: spec.mac, features: Vec::new(), presence: Presence::unusable(error), reopened: true, spec };
+        let port = Port {
+            id,
+            origin,
+            mac: spec.mac,
+            features: Vec::new(),
+            presence: Presence::unusable(error),
+            reopened: true,
+            seed: 0,
+            spec,
+        };
         self.inventory.put(port);
     }
 
     pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let port = self.inventory.port(&name)?;
-        let (id, old, mac) = (port.id, port.spec.clone(), port.mac);
+        let (id, old, mac, seed) = (port.id, port.spec.clone(), port.mac, port.seed);
         let (mtu, gateways) = (
             self.inventory.port_mtu(&spec.bridge)?,
             self.gateways_of(&spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses),
@@ -56,14 +64,16 @@ impl Switch {
             attach::reconfigure(&old, &spec, mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
         }
         let mac = spec.mac.or(mac);
-        let settings = self.settings(&spec, mac)?;
+        // The same rules go on with the numbers that they have.
+        let seed = if old.policy.impair == spec.policy.impair { seed } else { rand::random() };
+        let settings = self.settings(&spec, mac, seed)?;
         if old.policy.down != spec.policy.down {
             self.set_carrier(id, &spec)?;
         }
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
         if let Some(port) = self.inventory.find_mut::<Port>(&name) {
-            (port.spec, port.origin, port.mac) = (spec, origin, mac);
+            (port.spec, port.origin, port.mac, port.seed) = (spec, origin, mac, seed);
         }
         self.tell_services();
         Ok(())
@@ -133,7 +143,8 @@ impl Switch {
                 return Err(error);
             }
         }
-        let settings = self.settings(&spec, mac)?;
+        let seed = rand::random();
+        let settings = self.settings(&spec, mac, seed)?;
         for (worker, device) in self.plane.workers.iter().zip(devices) {
             let attached = worker.ask(|reply| Command::Attach(id, settings.clone(), device, reply));
             let attached = attached.map_err(ControlError::from);
@@ -149,7 +160,7 @@ impl Switch {
             self.undo_attach(id, &spec, reopened);
             return Err(error);
         }
-        Ok(Port { id, spec, origin, mac, features, presence, reopened })
+        Ok(Port { id, spec, origin, mac, features, presence, reopened, seed })
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
@@ -251,8 +262,8 @@ impl Switch {
         }
     }
 
-    /// A port as the datapath sees it.
-    fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>) -> Result<PortSettings, ControlError> {
+    /// A port as the datapath sees it, with a seed that was drawn for it.
+    fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>, seed: u32) -> Result<PortSettings, ControlError> {
         let guard = mac.or(spec.mac).filter(|_| spec.policy.guard);
         let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
         let settings = PortSettings {
@@ -262,7 +273,8 @@ impl Switch {
             owner: mac.filter(|_| spec.kind == PortKind::Link),
             ..PortSettings::on(self.inventory.bridge(&spec.bridge)?.id)
         };
-        Ok(settings.under(spec.policy.clone(), Instant::now()))
+        let policy = PortPolicy { impair: spec.policy.impair.clone().or_seed(seed), ..spec.policy.clone() };
+        Ok(settings.under(policy, Instant::now()))
     }
 }
 

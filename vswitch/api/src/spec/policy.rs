@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::stp::{StpCost, StpEdge, StpPortPriority};
 use crate::read::{Raw, Read};
-use crate::{FrameRate, Rate};
+use crate::{FrameRate, Impair, Impairment, Rate};
 
 macro_rules! policy_keys {
     ($($(#[$doc:meta])+ $key:literal $field:ident: $type:ty,)+) => {
@@ -76,6 +76,8 @@ policy_keys! {
     "stp-priority" stp_priority: Option<StpPortPriority>,
     /// Whether it leads to a station, for the bridge's spanning tree.
     "stp-edge" stp_edge: StpEdge,
+    /// What happens to its packets on purpose.
+    "impair" impair: Impair,
 }
 
 /// How a value of a policy is told, unless nothing has to be said.
@@ -98,6 +100,15 @@ impl Rule for StpEdge {
 impl<T: fmt::Display> Rule for Option<T> {
     fn rule(&self, key: &'static str) -> Option<String> {
         self.as_ref().map(|value| format!("{key} {value}"))
+    }
+}
+
+impl Rule for Impair {
+    fn rule(&self, key: &'static str) -> Option<String> {
+        let way = |way: &str, words: &Option<Box<Impairment>>| words.as_ref().map(|words| format!("{key}-{way} '{words}'"));
+        let seed = self.seed.map(|seed| format!("{key}-seed {seed}"));
+        let rules = [way("in", &self.incoming), way("out", &self.outgoing), seed].into_iter().flatten().collect::<Vec<_>>();
+        (!rules.is_empty()).then(|| rules.join(" "))
     }
 }
 

@@ -3,6 +3,8 @@
 
 use nat::Denied;
 
+use crate::impair::Treated;
+
 /// Why a frame went no further. Every drop is one of these, counted per port, and named the same in `vsctl stats`, in captures
 /// and in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,11 +116,19 @@ pub enum DropReason {
     PortDown,
     /// The spanning tree has blocked the port that it came in by, or the only ports that it could leave by.
     StpDiscarding,
+    /// The port's impairment loses it.
+    ImpairLoss,
+    /// As many bytes wait on the port's impaired line as may.
+    ImpairQueue,
+    /// CoDel keeps short what waits on the port's impaired line.
+    ImpairCodel,
+    /// The port's impaired line is interrupted now.
+    ImpairFlap,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 57] = [
         Self::Runt,
         Self::Oversized,
         Self::Malformed,
@@ -172,6 +182,10 @@ impl DropReason {
         Self::Suppressed,
         Self::PortDown,
         Self::StpDiscarding,
+        Self::ImpairLoss,
+        Self::ImpairQueue,
+        Self::ImpairCodel,
+        Self::ImpairFlap,
     ];
 
     /// The name that users see.
@@ -230,6 +244,10 @@ impl DropReason {
             Self::Suppressed => "suppressed",
             Self::PortDown => "port-down",
             Self::StpDiscarding => "stp-discarding",
+            Self::ImpairLoss => "impair-loss",
+            Self::ImpairQueue => "impair-queue",
+            Self::ImpairCodel => "impair-codel",
+            Self::ImpairFlap => "impair-flap",
         }
     }
 
@@ -238,10 +256,16 @@ impl DropReason {
         self.name().replace('-', "_")
     }
 
-    /// Whether frames are dropped for this reason on their way into the switch, not out of it.
+    /// Whether frames are dropped for this reason on their way into the switch, not out of it. On an impaired line they may be on either.
     pub const fn is_ingress(self) -> bool {
         use DropReason::{DeviceDown, PacketTooBig, QueueFull, ReceiveRate, Refused, Unsegmentable};
         !matches!(self, ReceiveRate | QueueFull | DeviceDown | Refused | Unsegmentable | PacketTooBig)
+    }
+
+    /// Whether frames are dropped for this reason on this way.
+    const fn is_on(self, ingress: bool) -> bool {
+        use DropReason::{ImpairCodel, ImpairFlap, ImpairLoss, ImpairQueue};
+        self.is_ingress() == ingress || matches!(self, ImpairLoss | ImpairQueue | ImpairCodel | ImpairFlap)
     }
 }
 
@@ -275,32 +299,59 @@ pub struct Counters {
     pub tx_frames: u64,
     /// Their bytes.
     pub tx_bytes: u64,
-    drops: [u64; DropReason::ALL.len()],
+    /// What impaired lines did to packets, on their way in and out.
+    pub treated: [Treated; 2],
+    /// On the way in, and on the way out.
+    drops: [[u64; DropReason::ALL.len()]; 2],
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::ALL.len()] }
+        Self {
+            rx_frames: 0,
+            rx_bytes: 0,
+            tx_frames: 0,
+            tx_bytes: 0,
+            treated: Default::default(),
+            drops: [[0; DropReason::ALL.len()]; 2],
+        }
     }
 }
 
 impl Counters {
     /// Counts `frames` drops.
     pub fn count_drops(&mut self, reason: DropReason, frames: u64) {
-        if let Some(count) = self.drops.get_mut(reason as usize) {
+        self.count_drops_on(reason.is_ingress(), reason, frames);
+    }
+
+    /// Counts `frames` drops on the way in, or else on the way out.
+    pub fn count_drops_on(&mut self, ingress: bool, reason: DropReason, frames: u64) {
+        if let Some(count) = self.drops[way(ingress)].get_mut(reason as usize) {
             *count += frames;
         }
     }
 
     /// Frames dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops.get(reason as usize).copied().unwrap_or_default()
+        self.drops_on(true, reason) + self.drops_on(false, reason)
+    }
+
+    /// Frames dropped for `reason` on the way in, or else on the way out.
+    pub fn drops_on(&self, ingress: bool, reason: DropReason) -> u64 {
+        self.drops[way(ingress)].get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// What was done to packets on impaired lines, by the names that JSON has; nothing of a port that had none.
+    pub fn named_treatments(&self) -> impl Iterator<Item = (String, u64)> {
+        let is_impaired = self.treated != [Treated::default(); 2];
+        let ways = ["in", "out"].into_iter().zip(self.treated).filter(move |_| is_impaired);
+        ways.flat_map(|(way, treated)| treated.rows().map(|(what, count)| (format!("impair_{way}_{what}"), count)))
     }
 
     /// Drops on the way in, or else on the way out, by the names that JSON has. Every reason is listed, also with 0.
     pub fn named_drops(&self, ingress: bool) -> impl Iterator<Item = (String, u64)> {
-        let reasons = DropReason::ALL.into_iter().filter(move |reason| reason.is_ingress() == ingress);
-        reasons.map(|reason| (reason.json_name(), self.drops(reason)))
+        let reasons = DropReason::ALL.into_iter().filter(move |reason| reason.is_on(ingress));
+        reasons.map(move |reason| (reason.json_name(), self.drops_on(ingress, reason)))
     }
 
     /// Adds what another worker saw on the same port.
@@ -309,10 +360,16 @@ impl Counters {
         self.rx_bytes += other.rx_bytes;
         self.tx_frames += other.tx_frames;
         self.tx_bytes += other.tx_bytes;
-        for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
+        for (mine, theirs) in self.drops.iter_mut().flatten().zip(other.drops.iter().flatten()) {
             *mine += theirs;
         }
+        self.treated.iter_mut().zip(other.treated).for_each(|(mine, theirs)| mine.add(theirs));
     }
+}
+
+/// The place of a way in a pair.
+const fn way(ingress: bool) -> usize {
+    if ingress { 0 } else { 1 }
 }
 
 #[cfg(test)]

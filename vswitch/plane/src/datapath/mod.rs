@@ -62,6 +62,8 @@ pub use slots::Slots;
 pub use ticket::{Ticket, Tickets};
 pub use tunnel::{RemoteStation, TunnelSettings};
 
+use crate::capture::Direction;
+use crate::impair::Treated;
 use api::{PortPolicy, VlanMode};
 use bpdus::Bpdus;
 use bridge::Bridge;
@@ -312,6 +314,24 @@ impl Datapath {
         }
         if let Some(port) = self.ports.get_mut(id.0) {
             port.counters.count_drops(reason, frames);
+        }
+    }
+
+    /// Counts a packet that was lost on an impaired line. One that came in was received all the same.
+    pub(crate) fn count_lost_on_line(&mut self, id: PortId, direction: Direction, (reason, bytes): (DropReason, u64)) {
+        let Some(port) = self.ports.get_mut(id.0) else { return };
+        let ingress = direction == Direction::In;
+        if ingress {
+            port.counters.rx_frames += 1;
+            port.counters.rx_bytes += bytes;
+        }
+        port.counters.count_drops_on(ingress, reason, 1);
+    }
+
+    /// Counts what was done to packets on an impaired line.
+    pub(crate) fn count_treated(&mut self, id: PortId, direction: Direction, treated: Treated) {
+        if let Some(port) = self.ports.get_mut(id.0) {
+            port.counters.treated[usize::from(direction == Direction::Out)].add(treated);
         }
     }
 

@@ -8,9 +8,11 @@
 
 use std::net::IpAddr;
 
+use api::Impairment;
 use packet::{Mac, TagEdit, VlanId};
 
 use super::{BridgeId, Fate, Learned, Place, PortId};
+use crate::capture::Direction;
 
 /// Whether frames go their way, or only show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,15 @@ pub enum Step {
         edit: TagEdit,
         /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
         peer: u16,
+    },
+    /// It meets the impaired line of a port: on its way in before everything else, or on its way to the device.
+    Impaired {
+        /// The port.
+        port: PortId,
+        /// Which of its lines.
+        direction: Direction,
+        /// What may happen to it there.
+        rules: Box<Impairment>,
     },
     /// What became of it; the last step of a frame that came in.
     Settled(Fate),

@@ -14,6 +14,7 @@ use packet::{Batch, Frame, MAX_PARTS, Packet, Queued};
 use super::{CaptureId, Worker};
 use crate::capture::{CaptureTap, Direction, Incident, Recorder, Seen, Snapshot, Ways};
 use crate::datapath::{Datapath, DropReason, Fate, LateDrop, Outputs, PortId};
+use crate::impair::Transit;
 
 /// The last number that a frame got, in any worker.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -225,6 +226,26 @@ impl Watch {
         for capture in self.captures.iter_mut().filter(|capture| capture.wants(late.port)) {
             if capture.tap.selection().takes(CapturePoint::Drop) {
                 capture.tap.offer(&seen, &[&frame.bytes], frame.offload);
+            }
+        }
+    }
+
+    /// Shows a packet that was lost on the impaired line of a port. On its way in, no capture has seen it before.
+    pub(super) fn lost_on_line(&mut self, port: PortId, direction: Direction, transit: &Transit, reason: DropReason) {
+        if !self.is_on() {
+            return;
+        }
+        let ingress = Some(transit.ingress).filter(|_| transit.id & OWN == 0);
+        let seen = Seen { ingress, id: transit.id & !OWN, ..Seen::at(nanoseconds(), port.0, direction) }.dropped(reason);
+        let at_drop = Seen { point: CapturePoint::Drop, ..seen.clone() };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&at_drop, &[&transit.bytes], transit.offload);
+        }
+        for capture in self.captures.iter_mut().filter(|capture| capture.wants(port)) {
+            let selection = capture.tap.selection();
+            let as_it_came = direction == Direction::In && selection.takes(CapturePoint::Ingress);
+            if as_it_came || selection.takes(CapturePoint::Drop) {
+                capture.tap.offer(if as_it_came { &seen } else { &at_drop }, &[&transit.bytes], transit.offload);
             }
         }
     }

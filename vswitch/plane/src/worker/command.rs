@@ -12,7 +12,7 @@ use packet::{Mac, Offload, VlanId};
 use rstp::State;
 
 use super::foretell::Foretold;
-use crate::capture::{CaptureTap, Incident, Snapshot};
+use crate::capture::{CaptureTap, Direction, Incident, Snapshot};
 use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
     PortId, PortSettings, Punt, Symptoms, WorkerCounts,
@@ -108,7 +108,7 @@ pub enum Event {
     Bpdu(Punt),
 }
 
-/// A frame on its way to the worker that routes.
+/// A frame on its way to the worker that routes, which also has all impaired lines.
 #[derive(Debug)]
 pub(super) struct Handover {
     pub(super) bytes: Vec<u8>,
@@ -119,7 +119,16 @@ pub(super) struct Handover {
     pub(super) at: u64,
     /// The number by which captures know it.
     pub(super) id: u64,
-    pub(super) errand: Errand,
+    pub(super) purpose: Purpose,
+}
+
+/// What a frame is handed over for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// To be routed.
+    Route(Errand),
+    /// To enter the line of a port, in this direction.
+    Enter(PortId, Direction),
 }
 
 /// The data plane has stopped.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use packet::{Egress, Offload, Packet, Queued};
 
 use super::Worker;
+use crate::capture::Direction;
 use crate::datapath::{DropReason, Fate, Mode, Place, PortId, Step};
 
 /// What would become of a frame.
@@ -37,16 +38,32 @@ impl Worker {
     /// What would become of a frame with complete checksums that came in at a place now. Nothing changes. `None`: there is no such port.
     pub(super) fn foretell(&mut self, place: Place, frame: &[u8], now: Instant) -> Option<Foretold> {
         let dry = self.datapath.dry_run(now, place, frame, Offload::default())?;
+        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, now).unzip();
+        if let Some(reason) = kept_out.flatten() {
+            let fate = Fate::Dropped(reason);
+            return Some(Foretold {
+                steps: met.into_iter().chain([(0, Step::Settled(fate))]).collect(),
+                fate,
+                exits: Vec::new(),
+            });
+        }
+        let mut steps: Vec<(usize, Step)> = met.into_iter().chain(dry.steps).collect();
         let mut exits = Vec::new();
         for port in dry.outputs.used() {
             for departure in dry.outputs.queue(*port) {
                 let Some(frame) = dry.batch.frames().get(departure.frame) else { continue };
+                let met = self.meet_line((departure.frame, *port), Direction::Out, now);
+                let lost_on_line = met.as_ref().and_then(|(_, lost)| *lost);
+                // What became of the frame is told last.
+                let end = steps.iter().position(|(_, step)| matches!(step, Step::Settled(_))).unwrap_or(steps.len());
+                met.into_iter().for_each(|(step, _)| steps.insert(end, step));
                 let exit = |bytes, lost| Exit { frame: departure.frame, port: *port, peer: departure.peer, bytes, lost };
                 let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
                 let admits = |rate: &crate::datapath::Limiter| rate.admit_bytes(frame.bytes().len(), now, Mode::Dry);
                 let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
                 let lost = match device {
                     _ if !self.datapath.receive_rate(*port).is_none_or(admits) => Some(DropReason::ReceiveRate),
+                    _ if lost_on_line.is_some() => lost_on_line,
                     None => Some(DropReason::DeviceDown),
                     Some(_) => None,
                 };
@@ -58,6 +75,17 @@ impl Worker {
                 }
             }
         }
-        Some(Foretold { steps: dry.steps, fate: dry.fate, exits })
+        Some(Foretold { steps, fate: dry.fate, exits })
+    }
+
+    /// The step of a frame that meets the line of a port, if there is one, and why it would be lost there for certain. No number is drawn.
+    fn meet_line(
+        &mut self,
+        (frame, port): (usize, PortId),
+        direction: Direction,
+        now: Instant,
+    ) -> Option<((usize, Step), Option<DropReason>)> {
+        let line = self.lines.line(port, direction)?;
+        Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(now)))
     }
 }

@@ -16,6 +16,9 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
+//! **Impaired lines** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with counts in
+//! milliseconds.
+//!
 //! **Counters** are shown without being asked for (`publish`).
 //!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
@@ -24,7 +27,10 @@
 mod capture;
 mod command;
 mod foretell;
+mod lines;
+mod ports;
 mod publish;
+mod timer;
 mod turn;
 
 #[cfg(test)]
@@ -36,18 +42,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use packet::{Batch, Egress};
 
 pub use command::{CaptureId, Command, Event, Handle, Stopped};
 pub use foretell::{Exit, Foretold};
 
-use crate::datapath::{Datapath, Outputs, PortId, PortSettings, Slots};
+use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
 use capture::Watch;
 use command::Inbox;
+use lines::ImpairedLines;
 use publish::Publisher;
+use timer::Timer;
 
 /// How long a worker without work looks again before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -57,6 +64,8 @@ const EXPIRY: Duration = Duration::from_secs(1);
 const POLLED: Duration = Duration::from_millis(1);
 /// Stands for the waker among the ports' numbers.
 const WAKER: Token = Token(usize::MAX);
+/// Stands for the timer among them.
+const TIMER: Token = Token(usize::MAX - 1);
 
 /// One thread of the data plane.
 pub struct Worker {
@@ -73,6 +82,8 @@ pub struct Worker {
     ready: VecDeque<PortId>,
     /// Ports whose device has no descriptor.
     polled: Vec<PortId>,
+    /// The lines of ports whose packets are impaired.
+    lines: ImpairedLines,
     watch: Watch,
     batch: Batch,
     outputs: Outputs,
@@ -102,6 +113,7 @@ impl Worker {
     pub fn new(seed: u64, notify: Box<dyn FnMut(Event) + Send>) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let (handle, inbox) = Handle::new(Waker::new(poll.registry(), WAKER)?);
+        let timer = Timer::new(poll.registry(), TIMER)?;
         let publisher = Publisher::new(Arc::clone(&handle.counts), Instant::now());
         let worker = Self {
             poll,
@@ -113,6 +125,7 @@ impl Worker {
             queues: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
+            lines: ImpairedLines::new(timer),
             watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),
@@ -159,10 +172,11 @@ impl Worker {
                 self.turn(now);
             }
             let routed = self.route(now);
+            let released = self.release(now);
             self.tell_holds();
             self.watch.take_incident().into_iter().for_each(|incident| (self.notify)(Event::Incident(incident)));
             self.tell_punts();
-            let worked = round > 0 || routed;
+            let worked = round > 0 || routed || released;
             if worked {
                 short_gap = now.saturating_duration_since(busy) < SPIN;
                 busy = now;
@@ -170,6 +184,7 @@ impl Worker {
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
+            let patience = patience.min(self.lines.patience(now));
             self.wait(&mut events, patience);
         }
     }
@@ -182,7 +197,7 @@ impl Worker {
             // Only EINTR happens here; the loop comes round again.
             return;
         }
-        for event in events.iter().filter(|event| event.token() != WAKER) {
+        for event in events.iter().filter(|event| ![WAKER, TIMER].contains(&event.token())) {
             let (id, descriptor) = source(event.token());
             if let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) {
                 device.wake(descriptor);
@@ -237,7 +252,7 @@ impl Worker {
         match command {
             Command::SetBridge(id, settings) => self.datapath.set_bridge(now, id, settings),
             Command::RemoveBridge(id) => self.datapath.remove_bridge(id),
-            Command::SetPort(id, settings) => self.datapath.set_port(id, &settings),
+            Command::SetPort(id, settings) => self.set_port(id, &settings, now),
             Command::FlushFdb(id, port, mac) => self.datapath.flush_fdb(id, port, mac),
             Command::ForgetPeer(id, peer) => self.datapath.forget_peer(id, peer),
             Command::StartCapture(id, ports, tap) => {
@@ -276,7 +291,7 @@ impl Worker {
             let _ = reply.send(answer);
         }
         match command {
-            Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device)),
+            Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device, now)),
             Command::Listen(id, device, reply) => send(&reply, self.open(id, device, true)),
             Command::Detach(id, reply) => {
                 self.detach(id);
@@ -315,46 +330,6 @@ impl Worker {
             Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
             _ => {}
-        }
-    }
-
-    fn attach(&mut self, id: PortId, settings: &PortSettings, device: Box<dyn Device>) -> io::Result<()> {
-        self.open(id, device, false)?;
-        self.datapath.set_port(id, settings);
-        Ok(())
-    }
-
-    fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
-        let descriptors = device.descriptors();
-        for (place, descriptor) in descriptors.iter().enumerate() {
-            self.poll.registry().register(&mut SourceFd(descriptor), token(id, place), Interest::READABLE)?;
-        }
-        if descriptors.is_empty() && device.receives() {
-            self.polled.push(id);
-        }
-        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
-        self.queues.insert(id.0, queue);
-        self.mark_captured();
-        // What came before the registration raises no edge.
-        self.make_ready(id);
-        Ok(())
-    }
-
-    fn detach(&mut self, id: PortId) {
-        self.close(id);
-        self.queues.remove(id.0);
-        self.ready.retain(|ready| *ready != id);
-        self.datapath.remove_port(id);
-        self.watch.forget(id);
-    }
-
-    /// Closes the device of a port.
-    fn close(&mut self, id: PortId) {
-        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
-        self.polled.retain(|polled| *polled != id);
-        for descriptor in device.descriptors() {
-            // Closing it ends the registration anyway.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
     }
 

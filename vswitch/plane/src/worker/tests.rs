@@ -2,6 +2,7 @@
 
 mod fates;
 mod foretold;
+mod impaired;
 mod limits;
 
 use std::sync::{Arc, mpsc};
@@ -11,7 +12,7 @@ use packet::{Capabilities, Mac, Offload, VlanId};
 
 use super::*;
 use crate::capture::{self, CapturedPort, Limits, Program, Selection};
-use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter, PortLimits};
+use crate::datapath::{BridgeId, BridgeSettings, DropReason, Limiter, PortLimits, PortSettings};
 use crate::device::{FarEnd, Memory};
 use api::{CapturePoint, ControlFrames, VlanMode};
 

@@ -7,8 +7,9 @@ use arrayvec::ArrayVec;
 use packet::{Batch, Packet, Queued};
 
 use super::capture::nanoseconds;
-use super::command::Handover;
+use super::command::{Handover, Purpose};
 use super::{Event, Worker};
+use crate::capture::Direction;
 use crate::datapath::{DropReason, Errand, Mode, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
 
@@ -37,15 +38,10 @@ impl Worker {
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
-        self.datapath.forward(now, &mut self.batch, &mut self.outputs);
-        // The worker that routes hears where the sender of a frame is before it answers the frame.
-        self.tell_news();
-        self.hand_over();
-        if self.watch.is_on() {
-            self.watch.received(&self.batch, &self.outputs, &self.datapath);
+        if self.lines.any_in() {
+            self.impair_received(now);
         }
-        self.capture_late();
-        self.flush(now);
+        self.pass(now);
         match status {
             ReceiveStatus::More => self.make_ready(id),
             ReceiveStatus::Drained => {}
@@ -56,18 +52,40 @@ impl Worker {
         }
     }
 
-    /// Routes frames that other workers received; says whether there were any.
+    /// Decides about the frames of the batch, and sends what comes of it.
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.datapath.forward(now, &mut self.batch, &mut self.outputs);
+        // The worker that routes hears where the sender of a frame is before it answers the frame.
+        self.tell_news();
+        self.hand_over();
+        if self.watch.is_on() {
+            self.watch.received(&self.batch, &self.outputs, &self.datapath);
+        }
+        self.capture_late();
+        self.flush(now);
+    }
+
+    /// Routes frames that other workers received, or puts them on impaired lines; says whether there were any.
     pub(super) fn route(&mut self, now: Instant) -> bool {
         let mut errands = ArrayVec::<Errand, { Batch::MOST }>::new();
-        while !self.batch.is_full() {
+        let mut entered = 0;
+        while !self.batch.is_full() && entered < Batch::MOST {
             let Ok(frame) = self.inbox.handovers.try_recv() else { break };
+            let errand = match frame.purpose {
+                Purpose::Route(errand) => errand,
+                Purpose::Enter(port, direction) => {
+                    self.enter_for_another(port, direction, &frame, now);
+                    entered += 1;
+                    continue;
+                }
+            };
             self.batch.set_origin(frame.ingress, frame.peer);
             self.batch.push(&frame.bytes, frame.offload);
             self.batch.last_mut().into_iter().for_each(|pushed| (pushed.at, pushed.id) = (frame.at, frame.id));
-            errands.push(frame.errand);
+            errands.push(errand);
         }
         if errands.is_empty() {
-            return false;
+            return entered > 0;
         }
         self.hear_news(now);
         self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
@@ -95,9 +113,9 @@ impl Worker {
         let mut lost = ArrayVec::<usize, { Batch::MOST }>::new();
         for (index, errand) in self.outputs.handed_over() {
             let Some(frame) = self.batch.frames().get(*index) else { continue };
-            let (bytes, offload, errand) = (frame.bytes().to_vec(), frame.offload, *errand);
+            let (bytes, offload, purpose) = (frame.bytes().to_vec(), frame.offload, Purpose::Route(*errand));
             let (ingress, peer, at, id) = (frame.ingress, frame.peer, frame.at, frame.id);
-            let handover = Handover { bytes, offload, ingress, peer, at, id, errand };
+            let handover = Handover { bytes, offload, ingress, peer, at, id, purpose };
             if !router.hand_over(handover) {
                 self.datapath.count_drops(PortId(frame.ingress), DropReason::QueueFull, 1);
                 lost.push(*index);
@@ -130,25 +148,39 @@ impl Worker {
 
     /// Sends the queue of one port.
     fn send(&mut self, id: PortId, now: Instant) {
+        let batch = std::mem::take(&mut self.batch);
         let rate = self.datapath.receive_rate(id);
         let (mut list, mut held_back) = (List::new(), List::new());
         for departure in self.outputs.queue(id) {
-            let Some(frame) = self.batch.frames().get(departure.frame) else { continue };
+            let Some(frame) = batch.frames().get(departure.frame) else { continue };
             let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
             let list = if is_admitted { &mut list } else { &mut held_back };
             let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }
+        if let Some(queue) = self.queues.get_mut(id.0) {
+            let captured = queue.captured;
+            self.watch.lost(id, held_back.iter().filter(|_| captured), &batch, DropReason::ReceiveRate);
+            self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
+            match self.lines.has(id, Direction::Out) {
+                true => self.impair_sent(id, &list, now),
+                false => self.transmit(id, &list, &batch),
+            }
+        }
+        drop((list, held_back));
+        self.batch = batch;
+    }
+
+    /// Sends frames of a batch by the device of a port.
+    pub(super) fn transmit(&mut self, id: PortId, list: &List<'_>, batch: &Batch) {
         let Some(queue) = self.queues.get_mut(id.0) else { return };
-        let (watch, batch, captured) = (&mut self.watch, &self.batch, queue.captured);
-        watch.lost(id, held_back.iter().filter(|_| captured), batch, DropReason::ReceiveRate);
-        self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
+        let (watch, captured) = (&mut self.watch, queue.captured);
         let Some(device) = &mut queue.device else {
             watch.lost(id, list.iter().filter(|_| captured), batch, DropReason::DeviceDown);
             return self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
         };
         let mut tally = Tally::default();
         let capabilities = device.capabilities();
-        let uncut = self.egress.run(&list, capabilities, &mut |packet: &Packet<'_>| {
+        let uncut = self.egress.run(list, capabilities, &mut |packet: &Packet<'_>| {
             let sent = device.send(packet);
             tally.count(sent, packet);
             if captured {
@@ -171,7 +203,7 @@ impl Worker {
 }
 
 /// The frames of one port's queue.
-type List<'a> = ArrayVec<Queued<'a>, { Batch::MOST }>;
+pub(super) type List<'a> = ArrayVec<Queued<'a>, { Batch::MOST }>;
 
 impl Tally {
     fn count(&mut self, sent: Sent, packet: &Packet<'_>) {

@@ -21,6 +21,9 @@ pub(super) fn on(reason: DropReason, Scope { port, bridge }: Scope<'_>) -> Strin
 /// What is for an uplink itself, where a bridge would have a gateway.
 const AT_UPLINK: &str = "Nothing listens there: publish a port with vsctl add-forward {port} PROTO/PORT IP:PORT.";
 
+/// What is lost on purpose.
+const IMPAIRED: &str = "It is lost on purpose: vsctl set-port {port} --impair-in none --impair-out none ends that.";
+
 /// For each reason what to do; `{port}` and `{bridge}` stand for the names.
 const ADVICE: [(DropReason, &str); DropReason::ALL.len()] = [
     (R::Runt, "Send at least the 14 bytes of an Ethernet header."),
@@ -103,6 +106,10 @@ const ADVICE: [(DropReason, &str); DropReason::ALL.len()] = [
     (R::Suppressed, "Nothing: the switch answers for the station behind the tunnel."),
     (R::PortDown, "Plug {port} in: vsctl set-port {port} --up."),
     (R::StpDiscarding, "Nothing, if another way leads there; see who is the root and which port blocks: vsctl stp {bridge}."),
+    (R::ImpairLoss, IMPAIRED),
+    (R::ImpairQueue, "Raise its limit or its rate: vsctl set-port {port} --impair-in or --impair-out WORDS; none ends it."),
+    (R::ImpairCodel, "Nothing, if the sender slows down: CoDel tells it to. Without codel more waits: vsctl set-port {port}."),
+    (R::ImpairFlap, "Wait until the line is up again, or end it: vsctl set-port {port} --impair-in none --impair-out none."),
 ];
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use packet::{Mac, TagEdit, VlanId};
 
 use api::{TraceStep, TraceVerdict};
+use plane::capture::Direction;
 use plane::datapath::{BridgeId, DropReason, Fate, Learned, PortId, Step, Wait};
 
 /// What the numbers of ports and bridges are called.
@@ -55,6 +56,10 @@ pub(super) fn step(frame: usize, step: &Step, names: &impl Naming) -> Option<Tra
             let made = if frame > 0 { "a frame of the switch's own " } else { "" };
             let text = format!("{made}leaves by {}{}{}", names.port(*port), names.peer(*port, *peer), tag(*edit));
             ("queued", text)
+        }
+        Step::Impaired { port, direction, rules } => {
+            let way = if *direction == Direction::In { "in" } else { "out" };
+            ("impaired", format!("the line {way} of {} is impaired: {}", names.port(*port), rules.effects()))
         }
         Step::Settled(fate) => {
             let reason = fate.drop_reason()?;
@@ -182,5 +187,9 @@ fn meaning(reason: DropReason) -> &'static str {
         R::Suppressed => "the switch answers for the station that it asks for",
         R::PortDown => "the port is unplugged",
         R::StpDiscarding => "the spanning tree blocks the port that it came by, or all that it could leave by",
+        R::ImpairLoss => "the port's impairment loses it",
+        R::ImpairQueue => "the queue of the port's impaired line is full",
+        R::ImpairCodel => "CoDel keeps the queue of the port's impaired line short",
+        R::ImpairFlap => "the port's impaired line is interrupted now",
     }
 }

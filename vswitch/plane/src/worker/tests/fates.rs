@@ -175,6 +175,42 @@ fn what_is_lost_in_the_queue_of_a_port_is_in_the_capture() {
 }
 
 #[test]
+fn what_an_impaired_line_loses_is_in_the_capture_once_with_its_way() {
+    for workers in [1, 2] {
+        let plane = Plane::new(workers, 3);
+        let impair = |port: u32, table: &str| {
+            let policy = api::PortPolicy { impair: serde_json::from_str(table).unwrap(), ..Default::default() };
+            let settings = PortSettings::on(BridgeId(0)).under(policy, Instant::now());
+            plane.tell(|| Command::SetPort(PortId(port), settings.clone()));
+        };
+        impair(0, r#"{ "in": "loss 100%", "out": "flap 1h every 2h" }"#);
+        impair(1, r#"{ "out": "loss 100%" }"#);
+        let watch = Watch::new(&plane);
+        assert!(plane.far[0][workers - 1].push(&frame(1, Mac::BROADCAST), Offload::default()));
+        assert!(plane.far[2][workers - 1].push(&frame(2, Mac::BROADCAST), Offload::default()));
+        plane.wait_for(1, DropReason::ImpairLoss, 1);
+        plane.wait_for(0, DropReason::ImpairLoss, 1);
+        plane.settle(&[0, 2]);
+        let mut notes: Vec<FrameNote> = watch.comments(&plane).iter().map(|comment| FrameNote::read(comment)).collect();
+        notes.sort_by_key(|note| note.drop.is_none());
+        let seen = |note: &FrameNote| (note.came_in.clone(), note.out.join(","), note.drop.clone());
+        let mut seen: Vec<_> = notes.iter().map(seen).collect();
+        seen.sort();
+        let (loss, name) = (Some("impair-loss".to_owned()), |port: &str| Some(port.to_owned()));
+        let expected = [
+            (name("p0"), String::new(), loss.clone()),
+            (name("p2"), "p0,p1".to_owned(), None),
+            (name("p2"), "p1".to_owned(), loss),
+        ];
+        assert_eq!(seen, expected, "{workers} workers");
+        let counters = plane.counters(0);
+        assert_eq!((counters.rx_frames, counters.drops_on(true, DropReason::ImpairLoss)), (1, 1), "it was received");
+        let counters = plane.counters(1);
+        assert_eq!((counters.tx_frames, counters.drops_on(false, DropReason::ImpairLoss)), (0, 1));
+    }
+}
+
+#[test]
 fn a_super_frame_that_cannot_be_cut_is_in_the_capture() {
     let plane = Plane::new(1, 1);
     let (near, far) = Memory::new(Capabilities::default(), 10);

@@ -1,0 +1,74 @@
+//! Lines made worse on purpose, between real stations: what is asked for is what their tools measure.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails its test")]
+
+use vswitch_tests::{Lab, needs, tcp, udp};
+
+const SWITCH: &str = r#"
+[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+netns = "@a"
+addresses = ["10.0.0.2/24"]
+[port.impair]
+in = "delay 20ms"
+[[port]]
+name = "b"
+bridge = "br0"
+netns = "@b"
+kind = "veth"
+addresses = ["10.0.0.3/24"]
+"#;
+
+#[test]
+fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
+    needs!("ping", "iperf3");
+    let lab = Lab::with(SWITCH);
+    let pings = lab.run_in("a", "ping -c 10 -i 0.1 10.0.0.3").ok();
+    let times = pings.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok());
+    let best = times.fold(f64::MAX, f64::min);
+    assert!((20.0..21.0).contains(&best), "{pings}");
+    let trace = lab.ctl("trace --port a --to b").ok();
+    assert!(trace.contains("the line in of a is impaired: delayed by 20ms"), "{trace}");
+
+    lab.ctl("set-port a --impair-in none --impair-out 'loss 5%' --impair-seed 3").ok();
+    let lossy = udp(&lab, "b", "a", "10.0.0.2", "-b 40M -t 1 -l 1000");
+    assert!((0.04..0.06).contains(&lossy.lost), "{lossy:?}");
+    let port = lab.json("list-ports")[0].clone();
+    assert_eq!(port["impair"], serde_json::json!({ "in": null, "out": "loss 5%", "seed": 3 }));
+    let stats = lab.json("stats a");
+    assert!(stats[0]["tx_drops"]["impair_loss"].as_u64().unwrap() > 150, "{stats}");
+    assert!(stats[0]["counters"]["impair_in_delayed"].as_u64().unwrap() >= 10, "{stats}");
+
+    // Super-frames of TCP are cut for the rate, and merged again.
+    lab.ctl("set-port a --impair-out none").ok();
+    lab.ctl("set-port b --impair-in 'rate 50mbit delay 1ms'").ok();
+    let slow = tcp(&lab, "b", "a", "10.0.0.2", "-t 2");
+    assert!((44e6..50e6).contains(&slow.bits), "{slow:?}");
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("impair-in 'delay 1ms rate 50mbit' impair-seed "), "{shown}");
+    let refused = lab.ctl("set-port b --impair-in 'rate 50mbit loss 130%'").refused();
+    assert!(refused.contains("at \"130%\", column 18: that is more than all packets"), "{refused}");
+
+    // What vsctl said outlives a restart, and is in the file that it prints.
+    let mut lab = lab;
+    lab.stop();
+    lab.start();
+    let exported = lab.ctl("export").ok();
+    assert!(exported.contains("[port.impair]\nin = \"delay 1ms rate 50mbit\""), "{exported}");
+    lab.ctl("set-port b --impair-in off").ok();
+    assert!(!lab.ctl("export").ok().contains("impair"));
+}
+
+#[test]
+fn a_wrong_word_in_the_file_is_told_with_its_place() {
+    let lab = Lab::new();
+    lab.write(&SWITCH.replace("delay 20ms", "delay 20ms reorder 120%"));
+    let refused = lab.start_refused(&["--check"]);
+    let text = format!("{refused:?}");
+    assert!(
+        text.contains("switch.toml:") && text.contains("`in` at") && text.contains("120%") && text.contains("column 20"),
+        "{text}"
+    );
+}

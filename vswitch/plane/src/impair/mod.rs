@@ -1,0 +1,371 @@
+//! A line that delays, loses, doubles, damages and holds back packets on purpose ([`api::Impairment`]): what tc-netem(8) does in a kernel.
+//!
+//! A [`Line`] is one direction of one port. Packets enter it one by one, as they would be on a wire, and leave it when they are due:
+//!
+//! ```text
+//!  push ─▶ flap ─▶ loss ─▶ duplicate ─▶ corrupt ─▶ queue ─(rate, CoDel)─▶ delay ─▶ pop
+//! ```
+//!
+//! - **Time** is given by the caller. A packet that waits for the rate is sent when the one before it has left, not when the caller comes to look, so
+//!   a caller who is late costs no rate.
+//! - **Order** is kept: a packet whose jitter would have it overtake another is due with that one. So both stages are queues in the order of time,
+//!   and a packet costs the same however many there are. Packets that are to be reordered have a third queue, without the delay.
+//! - **Random numbers** come from one stream for each kind of decision, all of them begun by the seed. A packet takes its numbers as it enters,
+//!   whatever becomes of it, so the same seed loses the same packets of the same sequence, whatever other words say.
+//! - **What bounds it**: the limit, in bytes; and [`Impairment::MOST_BYTES`] altogether, where each packet counts for [`OVERHEAD`] more.
+
+mod codel;
+mod corrupt;
+mod jitter;
+mod loss;
+mod random;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use api::{Flap, Impairment, Rate};
+use packet::{Offload, Packet};
+
+use crate::capture::Direction;
+use crate::datapath::DropReason;
+use codel::{Codel, Verdict};
+use loss::LossModel;
+use random::Streams;
+
+/// What a packet on a line costs in memory besides its bytes, about.
+const OVERHEAD: usize = 128;
+/// The smallest queue for a rate that no limit is given for: two super-frames.
+const LEAST_QUEUE: u64 = 128 << 10;
+/// The time at a rate that its queue holds if the delay is shorter and no limit is given.
+const QUEUE_TIME: Duration = Duration::from_millis(100);
+/// Most buffers that are kept for packets to come.
+const SPARE: usize = 256;
+
+/// One packet on a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transit {
+    /// From its destination address on.
+    pub bytes: Vec<u8>,
+    /// What is left to do with it.
+    pub offload: Offload,
+    /// The port that it came in at.
+    pub ingress: u32,
+    /// Which of the peers behind a tunnel sent it, or gets it.
+    pub peer: u16,
+    /// The number by which captures know it.
+    pub id: u64,
+}
+
+/// What was done to packets. Only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Treated {
+    /// Sent later than they came.
+    pub delayed: u64,
+    /// Sent twice.
+    pub duplicated: u64,
+    /// Sent with a bit turned.
+    pub corrupted: u64,
+    /// Sent before others that had come before them.
+    pub reordered: u64,
+    /// Sent with a congestion mark instead of being dropped.
+    pub marked: u64,
+}
+
+impl Treated {
+    /// Adds what was done elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.delayed += other.delayed;
+        self.duplicated += other.duplicated;
+        self.corrupted += other.corrupted;
+        self.reordered += other.reordered;
+        self.marked += other.marked;
+    }
+
+    /// Its counters, by name.
+    pub const fn rows(&self) -> [(&'static str, u64); 5] {
+        [
+            ("delayed", self.delayed),
+            ("duplicated", self.duplicated),
+            ("corrupted", self.corrupted),
+            ("reordered", self.reordered),
+            ("marked", self.marked),
+        ]
+    }
+}
+
+/// One direction of a port whose packets are impaired.
+#[derive(Debug)]
+pub struct Line {
+    rules: Impairment,
+    seed: u32,
+    streams: Streams,
+    losses: LossModel,
+    /// When the rules began: flaps are counted from here.
+    began: Instant,
+    queue: Queue,
+    /// Packets under way, in the order in which they are due.
+    flight: VecDeque<(Instant, Transit)>,
+    /// Those of them that go ahead of the others.
+    ahead: VecDeque<(Instant, Transit)>,
+    /// When the last one in order is due.
+    last: Instant,
+    /// Packets since one went ahead.
+    in_order: u32,
+    /// Bytes under way.
+    flying: usize,
+    /// What all packets on the line take.
+    held: usize,
+    treated: Treated,
+    lost: Vec<(DropReason, Transit)>,
+    spare: Vec<Vec<u8>>,
+}
+
+/// What waits for the rate.
+#[derive(Debug)]
+struct Queue {
+    packets: VecDeque<(Instant, Transit)>,
+    bytes: usize,
+    /// When the packet before has left.
+    free: Instant,
+    codel: Codel,
+}
+
+impl Line {
+    /// An empty line. `seed` and the direction decide about all that is random.
+    pub fn new(rules: Impairment, seed: u32, direction: Direction, now: Instant) -> Self {
+        Self {
+            rules,
+            seed,
+            streams: Streams::new(seed, direction),
+            losses: LossModel::new(rules.loss),
+            began: now,
+            queue: Queue { packets: VecDeque::new(), bytes: 0, free: now, codel: Codel::default() },
+            flight: VecDeque::new(),
+            ahead: VecDeque::new(),
+            last: now,
+            in_order: 0,
+            flying: 0,
+            held: 0,
+            treated: Treated::default(),
+            lost: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Begins anew under other rules. What is on the line stays, and is due when it was.
+    pub fn change(&mut self, rules: Impairment, seed: u32, direction: Direction, now: Instant) {
+        let old = std::mem::replace(self, Self::new(rules, seed, direction, now));
+        let (flight, ahead, last, flying, held, queue) = (old.flight, old.ahead, old.last, old.flying, old.held, old.queue);
+        (self.flight, self.ahead, self.last, self.flying, self.held) = (flight, ahead, last, flying, held);
+        (self.treated, self.lost, self.spare) = (old.treated, old.lost, old.spare);
+        self.queue = Queue { codel: Codel::default(), ..queue };
+        if rules.rate.is_none() {
+            self.queue.free = now;
+            self.start(now);
+        }
+    }
+
+    /// Whether it has these rules, begun by this seed.
+    pub fn is(&self, rules: &Impairment, seed: u32) -> bool {
+        (&self.rules, self.seed) == (rules, seed)
+    }
+
+    /// Makes all that is on the line due.
+    pub fn let_go(&mut self, now: Instant) {
+        let waiting = std::mem::take(&mut self.queue.packets);
+        self.flying += std::mem::take(&mut self.queue.bytes);
+        self.flight.extend(waiting);
+        self.flight.iter_mut().chain(&mut self.ahead).for_each(|(due, _)| *due = now);
+        self.last = now;
+    }
+
+    /// Puts a packet on the line.
+    pub fn push(&mut self, packet: &Packet<'_>, now: Instant) {
+        self.start(now);
+        let is_lost = self.losses.next(&mut self.streams.loss);
+        let draw =
+            |share: Option<api::Percent>, stream: &mut random::Draws| share.is_some_and(|share| share.takes(stream.next()));
+        let is_twice = draw(self.rules.duplicate, &mut self.streams.duplicate);
+        let is_corrupt = draw(self.rules.corrupt, &mut self.streams.corrupt);
+        let mut transit = self.take_in(packet);
+        if self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began))) {
+            return self.lose(DropReason::ImpairFlap, transit);
+        }
+        if is_lost {
+            return self.lose(DropReason::ImpairLoss, transit);
+        }
+        let copy = is_twice.then(|| self.take_in(packet));
+        if is_corrupt {
+            corrupt::turn_a_bit(&mut transit, &mut self.streams.bit);
+            self.treated.corrupted += 1;
+        }
+        self.enqueue(transit, now);
+        if let Some(copy) = copy {
+            self.treated.duplicated += 1;
+            self.enqueue(copy, now);
+        }
+    }
+
+    /// Takes a packet that is due.
+    pub fn pop(&mut self, now: Instant) -> Option<Transit> {
+        self.start(now);
+        let due = |queue: &VecDeque<(Instant, Transit)>| queue.front().map(|(due, _)| *due).filter(|due| *due <= now);
+        let from = match (due(&self.ahead), due(&self.flight)) {
+            (Some(ahead), Some(flight)) if flight < ahead => &mut self.flight,
+            (Some(_), _) => &mut self.ahead,
+            (None, Some(_)) => &mut self.flight,
+            (None, None) => return None,
+        };
+        let (_, transit) = from.pop_front()?;
+        self.flying -= transit.bytes.len();
+        self.held -= transit.bytes.len() + OVERHEAD;
+        Some(transit)
+    }
+
+    /// When there is something to do next.
+    pub fn next(&self) -> Option<Instant> {
+        let due = |queue: &VecDeque<(Instant, Transit)>| queue.front().map(|(due, _)| *due);
+        let sent = due(&self.queue.packets).map(|came| came.max(self.queue.free));
+        [due(&self.flight), due(&self.ahead), sent].into_iter().flatten().min()
+    }
+
+    /// What was lost since it was last asked.
+    pub fn take_lost(&mut self) -> Vec<(DropReason, Transit)> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// What was done to packets since it was last asked.
+    pub fn take_treated(&mut self) -> Treated {
+        std::mem::take(&mut self.treated)
+    }
+
+    /// Takes back the buffer of a packet.
+    pub fn reuse(&mut self, transit: Transit) {
+        if self.spare.len() < SPARE {
+            self.spare.push(transit.bytes);
+        }
+    }
+
+    /// Whether a packet that entered now would be lost for certain, and why. Nothing changes.
+    pub fn foretell(&self, now: Instant) -> Option<DropReason> {
+        let down = self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began)));
+        let certain = self.losses.is_certain();
+        [(down, DropReason::ImpairFlap), (certain, DropReason::ImpairLoss)]
+            .into_iter()
+            .find_map(|(is, reason)| is.then_some(reason))
+    }
+
+    /// What happens here.
+    pub const fn rules(&self) -> &Impairment {
+        &self.rules
+    }
+
+    /// A copy of a packet, in a buffer that was used before if there is one.
+    fn take_in(&mut self, packet: &Packet<'_>) -> Transit {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        packet.parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Transit { bytes, offload: packet.offload, ingress: packet.ingress, peer: packet.peer, id: packet.id }
+    }
+
+    fn enqueue(&mut self, transit: Transit, now: Instant) {
+        let (length, rate) = (transit.bytes.len(), self.rules.rate);
+        let (used, waits) = match rate {
+            Some(_) => (self.queue.bytes, !self.queue.packets.is_empty() || self.queue.free > now),
+            None => (self.flying, true),
+        };
+        let is_over = waits && (used + length) as u64 > self.limit();
+        if is_over || (self.held + length + OVERHEAD) as u64 > Impairment::MOST_BYTES {
+            return self.lose(DropReason::ImpairQueue, transit);
+        }
+        self.held += length + OVERHEAD;
+        if rate.is_none() {
+            return self.launch(transit, now);
+        }
+        self.queue.bytes += length;
+        self.queue.packets.push_back((now, transit));
+        self.start(now);
+    }
+
+    /// Most bytes that may wait, or be under way where nothing waits.
+    fn limit(&self) -> u64 {
+        let Some(rate) = self.rules.rate else { return self.rules.limit.map_or(Impairment::MOST_BYTES, api::ByteSize::bytes) };
+        let delay = self.rules.delay.map_or(Duration::ZERO, |delay| delay.time + delay.jitter);
+        let bits = delay.max(QUEUE_TIME).as_nanos() * u128::from(rate.bits_per_second()) / 1_000_000_000;
+        let usual = u64::try_from(bits / 8).unwrap_or(u64::MAX).clamp(LEAST_QUEUE, Impairment::MOST_BYTES);
+        self.rules.limit.map_or(usual, api::ByteSize::bytes)
+    }
+
+    /// Sends what has waited for the rate long enough.
+    fn start(&mut self, now: Instant) {
+        while let Some((came, _)) = self.queue.packets.front() {
+            let (came, at) = (*came, self.queue.free.max(*came));
+            if at > now {
+                return;
+            }
+            let Some((_, mut transit)) = self.queue.packets.pop_front() else { return };
+            self.queue.bytes -= transit.bytes.len();
+            let waited = at.saturating_duration_since(came);
+            if self.rules.codel && self.queue.codel.decide(waited, self.queue.bytes, at) == Verdict::Drop {
+                if self.rules.ecn && vxlan::ecn::mark(&mut transit.bytes) {
+                    self.treated.marked += 1;
+                } else {
+                    self.held -= transit.bytes.len() + OVERHEAD;
+                    self.lose(DropReason::ImpairCodel, transit);
+                    continue;
+                }
+            }
+            self.queue.free = at + self.rules.rate.map_or(Duration::ZERO, |rate| time_at(rate, transit.bytes.len()));
+            self.launch(transit, self.queue.free);
+        }
+    }
+
+    /// Sends a packet on its way, whose end it reaches after the delay.
+    fn launch(&mut self, transit: Transit, at: Instant) {
+        self.flying += transit.bytes.len();
+        let mut due = at;
+        if let Some(delay) = self.rules.delay {
+            if self.goes_ahead() {
+                self.treated.reordered += 1;
+                self.ahead.push_back((at, transit));
+                return;
+            }
+            due += jitter::draw(&delay, &mut self.streams.jitter);
+        }
+        self.treated.delayed += u64::from(self.rules.delay.is_some() || self.rules.rate.is_some());
+        self.last = self.last.max(due);
+        self.flight.push_back((self.last, transit));
+    }
+
+    /// Whether the next packet goes ahead of those under way.
+    fn goes_ahead(&mut self) -> bool {
+        let Some(reorder) = self.rules.reorder else { return false };
+        self.in_order = self.in_order.saturating_add(1);
+        // Each packet takes its number, so that the gap does not change which numbers later ones get.
+        let drawn = reorder.share.takes(self.streams.reorder.next());
+        let goes = drawn && self.in_order >= reorder.gap;
+        if goes {
+            self.in_order = 0;
+        }
+        goes
+    }
+
+    fn lose(&mut self, reason: DropReason, transit: Transit) {
+        self.lost.push((reason, transit));
+    }
+}
+
+/// Whether a line that flaps is down, so long after it began.
+fn is_down(Flap { down, every, .. }: Flap, since: Duration) -> bool {
+    let period = every.as_nanos().max(1);
+    since.as_nanos() % period >= period.saturating_sub(down.as_nanos())
+}
+
+/// How long a packet takes at a rate.
+fn time_at(rate: Rate, bytes: usize) -> Duration {
+    let nanoseconds = bytes as u128 * 8 * 1_000_000_000 / u128::from(rate.bits_per_second().max(1));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}

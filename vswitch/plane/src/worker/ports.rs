@@ -1,0 +1,69 @@
+//! Ports of a worker: their devices opened and closed, and what they are set to.
+
+use std::io;
+use std::time::Instant;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use super::{Queue, Worker, token};
+use crate::datapath::{PortId, PortSettings};
+use crate::device::Device;
+
+impl Worker {
+    /// Puts a device on a port that this makes.
+    pub(super) fn attach(
+        &mut self,
+        id: PortId,
+        settings: &PortSettings,
+        device: Box<dyn Device>,
+        now: Instant,
+    ) -> io::Result<()> {
+        self.open(id, device, false)?;
+        self.set_port(id, settings, now);
+        Ok(())
+    }
+
+    /// Makes or changes a port, and its impaired lines.
+    pub(super) fn set_port(&mut self, id: PortId, settings: &PortSettings, now: Instant) {
+        self.datapath.set_port(id, settings);
+        self.set_lines(id, &settings.policy.impair, now);
+    }
+
+    /// Reads from a device from now on.
+    pub(super) fn open(&mut self, id: PortId, device: Box<dyn Device>, shared: bool) -> io::Result<()> {
+        let descriptors = device.descriptors();
+        for (place, descriptor) in descriptors.iter().enumerate() {
+            self.poll.registry().register(&mut SourceFd(descriptor), token(id, place), Interest::READABLE)?;
+        }
+        if descriptors.is_empty() && device.receives() {
+            self.polled.push(id);
+        }
+        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
+        self.queues.insert(id.0, queue);
+        self.mark_captured();
+        // What came before the registration raises no edge.
+        self.make_ready(id);
+        Ok(())
+    }
+
+    /// Removes a port.
+    pub(super) fn detach(&mut self, id: PortId) {
+        self.close(id);
+        self.queues.remove(id.0);
+        self.lines.remove(id);
+        self.ready.retain(|ready| *ready != id);
+        self.datapath.remove_port(id);
+        self.watch.forget(id);
+    }
+
+    /// Closes the device of a port.
+    pub(super) fn close(&mut self, id: PortId) {
+        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
+        self.polled.retain(|polled| *polled != id);
+        for descriptor in device.descriptors() {
+            // Closing it ends the registration anyway.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+}

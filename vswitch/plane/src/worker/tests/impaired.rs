@@ -1,0 +1,336 @@
+//! Impaired lines between stations and workers whose clock the test moves.
+
+use etherparse::PacketBuilder;
+use packet::{Checksum, Gso, GsoKind};
+
+use super::*;
+use crate::capture::Direction;
+use crate::datapath::{Counters, Fate, Place, Step};
+
+/// Segments of a super-frame, and the payload of each.
+const SEGMENTS: usize = 44;
+const SIZE: usize = 1448;
+
+/// Workers that run when the test says so, with two ports.
+struct Still {
+    workers: Vec<Worker>,
+    /// Of each port, one far end per worker.
+    far: Vec<Vec<FarEnd>>,
+    began: Instant,
+    now: Instant,
+}
+
+impl Still {
+    fn new(workers: usize) -> Self {
+        let now = Instant::now();
+        let made: Vec<_> = (0..workers).map(|_| Worker::new(1, Box::new(|_| {})).unwrap()).collect();
+        let router = made[0].1.clone();
+        let mut still =
+            Self { workers: made.into_iter().map(|(worker, _)| worker).collect(), far: Vec::new(), began: now, now };
+        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, ..BridgeSettings::default() };
+        for (number, worker) in still.workers.iter_mut().enumerate() {
+            worker.execute(Command::SetBridge(BridgeId(0), settings.clone()), now);
+            if number > 0 {
+                worker.set_router(router.clone());
+            }
+        }
+        (0..2).for_each(|port| still.attach(port, Capabilities::ALL));
+        still
+    }
+
+    fn attach(&mut self, port: u32, capabilities: Capabilities) {
+        let far = self.workers.iter_mut().map(|worker| {
+            let (near, far) = Memory::new(capabilities, 1_000_000);
+            worker.attach(PortId(port), &PortSettings::on(BridgeId(0)), Box::new(near), self.now).unwrap();
+            far
+        });
+        let far = far.collect();
+        self.far.truncate(port as usize);
+        self.far.push(far);
+    }
+
+    fn impair(&mut self, port: u32, table: &str) {
+        let policy = api::PortPolicy { impair: serde_json::from_str(table).unwrap(), ..Default::default() };
+        let settings = PortSettings::on(BridgeId(0)).under(policy, self.now);
+        self.workers.iter_mut().for_each(|worker| worker.execute(Command::SetPort(PortId(port), settings.clone()), self.now));
+    }
+
+    /// Lets all workers do what there is to do at this time.
+    fn work(&mut self, after: Duration) {
+        self.now = self.began + after;
+        // What one hands over, another does in the next round.
+        for _ in 0..3 {
+            for worker in self.workers.iter_mut().rev() {
+                worker.make_all_ready();
+                while !worker.ready.is_empty() {
+                    worker.turn(self.now);
+                }
+                while worker.route(self.now) {}
+                while worker.lines.next().is_some_and(|next| next <= self.now) {
+                    worker.release(self.now);
+                }
+            }
+        }
+    }
+
+    /// Runs from one thing to do to the next until there is nothing more.
+    fn run(&mut self) {
+        while let Some(next) = self.workers[0].lines.next() {
+            self.work(next.max(self.now) - self.began);
+        }
+    }
+
+    fn counters(&self, port: u32) -> Counters {
+        let mut sum = Counters::default();
+        self.workers.iter().for_each(|worker| sum.add(worker.datapath.counters(PortId(port)).unwrap()));
+        sum
+    }
+
+    /// All that left by a port.
+    fn drain(&self, port: usize) -> Vec<(Vec<u8>, Offload)> {
+        self.far[port].iter().flat_map(FarEnd::drain).collect()
+    }
+}
+
+/// A TCP super-frame.
+fn super_frame(sequence: u32) -> (Vec<u8>, Offload) {
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let builder = builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).tcp(1, 2, sequence, 1000).ack(7);
+    builder.write(&mut bytes, &[5; SEGMENTS * SIZE]).unwrap();
+    // Fragments would need the identification.
+    bytes[20] |= 0x40;
+    let sum = packet::checksum::Sum::new().plus(&bytes[14..24]).plus(&bytes[26..34]).checksum();
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    let gso = Some(Gso { kind: GsoKind::Tcp4, size: 1448.try_into().unwrap(), ecn: false });
+    (bytes, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso })
+}
+
+fn payload(frames: &[(Vec<u8>, Offload)]) -> usize {
+    frames.iter().map(|(bytes, _)| bytes.len() - 54).sum()
+}
+
+#[test]
+fn of_super_frames_each_packet_on_the_wire_is_lost_on_its_own() {
+    for (port, table, ingress) in
+        [(0, r#"{ "in": "loss 1%", "seed": 2 }"#, true), (1, r#"{ "out": "loss 1%", "seed": 2 }"#, false)]
+    {
+        let mut still = Still::new(1);
+        still.impair(port, table);
+        let (mut received, mut writes, mut whole) = (0, 0, 0);
+        for number in 0..2273 {
+            let (bytes, offload) = super_frame(number * 63_712);
+            assert!(still.far[0][0].push(&bytes, offload));
+            still.work(Duration::from_micros(number.into()));
+            let frames = still.drain(1);
+            (received, writes) = (received + payload(&frames), writes + frames.len());
+            whole += frames.iter().filter(|(bytes, _)| bytes.len() == SEGMENTS * SIZE + 54).count();
+        }
+        let (lost, sent) = (still.counters(port).drops_on(ingress, DropReason::ImpairLoss), 2273 * SEGMENTS);
+        assert!((950..=1050).contains(&lost), "of 100,012 packets: {lost}");
+        assert_eq!(received, (sent - usize::try_from(lost).unwrap()) * SIZE);
+        assert!(whole > 1000 && writes < 5000, "what is in sequence is merged again: {writes} frames, {whole} whole");
+    }
+}
+
+#[test]
+fn the_same_seed_loses_the_same_packets_whatever_the_delay_the_workers_and_the_traces() {
+    let passed = |workers: usize, table: &str, traces: bool| {
+        let mut still = Still::new(workers);
+        still.impair(0, table);
+        for number in 0..3000_u32 {
+            let mut bytes = frame(1, Mac([2, 0, 0, 0, 0, 2]));
+            bytes[20..24].copy_from_slice(&number.to_be_bytes());
+            assert!(still.far[0][number as usize % workers].push(&bytes, Offload::default()));
+            still.work(Duration::from_micros(number.into()));
+            if traces {
+                let place = Place { port: PortId(0), peer: 0 };
+                assert!(still.workers[0].foretell(place, &bytes, still.now).is_some());
+            }
+        }
+        still.run();
+        let mut frames: Vec<_> = still.drain(1).into_iter().map(|(bytes, _)| bytes[20..24].to_vec()).collect();
+        frames.sort();
+        frames
+    };
+    let first = passed(1, r#"{ "in": "loss 10%", "seed": 7 }"#, false);
+    assert!((2600..2800).contains(&first.len()), "{}", first.len());
+    assert_eq!(passed(2, r#"{ "in": "loss 10%", "seed": 7 }"#, false), first);
+    assert_eq!(passed(1, r#"{ "in": "loss 10% delay 20ms jitter 5ms", "seed": 7 }"#, true), first);
+    assert_ne!(passed(1, r#"{ "in": "loss 10%", "seed": 8 }"#, false), first);
+}
+
+#[test]
+fn a_delay_holds_for_each_direction_and_a_device_that_takes_nothing_gets_whole_packets() {
+    for workers in [1, 2] {
+        let mut still = Still::new(workers);
+        still.attach(1, Capabilities::default());
+        still.impair(0, r#"{ "in": "delay 20ms" }"#);
+        still.impair(1, r#"{ "out": "delay 5ms" }"#);
+        let (bytes, offload) = super_frame(1);
+        assert!(still.far[0][workers - 1].push(&bytes, offload));
+        still.work(Duration::ZERO);
+        for wait in [Duration::from_micros(19_999), Duration::from_micros(20_000), Duration::from_micros(24_999)] {
+            still.work(wait);
+            assert_eq!(still.drain(1).len(), 0, "{wait:?}");
+        }
+        still.work(Duration::from_micros(25_000));
+        let frames = still.drain(1);
+        assert_eq!((frames.len(), payload(&frames)), (SEGMENTS, SEGMENTS * SIZE));
+        assert!(frames.iter().all(|(bytes, _)| packet::checksum::examine(bytes) == Checksum::Valid));
+        let [came, left] = [0, 1].map(|port| still.counters(port));
+        assert_eq!((came.treated[0].delayed, left.treated[1].delayed), (44, 44));
+        assert_eq!(
+            (came.rx_frames, left.tx_frames, came.treated[1], left.treated[0]),
+            (44, 44, Default::default(), Default::default())
+        );
+        // The other direction has no line.
+        assert!(still.far[1][0].push(&frame(2, Mac::BROADCAST), Offload::default()));
+        still.work(Duration::from_millis(30));
+        assert_eq!(still.drain(0).len(), 1);
+    }
+}
+
+#[test]
+fn a_rate_and_the_order_hold_for_all_workers_together() {
+    for workers in [1, 2] {
+        let mut still = Still::new(workers);
+        still.impair(1, r#"{ "out": "rate 100mbit" }"#);
+        for number in 0..200_u32 {
+            let (mut bytes, _) = super_frame(number);
+            bytes.truncate(1250);
+            assert!(still.far[0][number as usize % workers].push(&bytes, Offload::default()));
+            still.work(Duration::from_micros(10) * number);
+        }
+        let mut left = Vec::new();
+        for step in 200..1500_u32 {
+            still.work(Duration::from_micros(10) * step);
+            left.extend(still.drain(1));
+        }
+        // One each 100 us.
+        assert!((148..=150).contains(&left.len()), "{} with {workers} workers", left.len());
+        still.run();
+        left.extend(still.drain(1));
+        let sequence = |bytes: &[u8]| u32::from_be_bytes(bytes[38..42].try_into().unwrap());
+        let numbers: Vec<u32> = left.iter().map(|(bytes, _)| sequence(bytes)).collect();
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert_eq!(left.len(), 200);
+    }
+}
+
+#[test]
+fn a_trace_says_what_a_frame_meets_and_why_it_would_be_lost() {
+    let mut still = Still::new(1);
+    let ask = |still: &mut Still| {
+        let place = Place { port: PortId(0), peer: 0 };
+        still.workers[0].foretell(place, &frame(1, Mac::BROADCAST), still.now).unwrap()
+    };
+    let met = |steps: &[(usize, Step)]| {
+        let met = |(place, (_, step)): (usize, &(usize, Step))| match step {
+            Step::Impaired { port, direction, rules } => Some((place, port.0, *direction, rules.to_string())),
+            _ => None,
+        };
+        steps.iter().enumerate().filter_map(met).collect::<Vec<_>>()
+    };
+    assert_eq!(met(&ask(&mut still).steps), []);
+    still.impair(0, r#"{ "in": "delay 20ms loss 1%" }"#);
+    still.impair(1, r#"{ "out": "flap 1s every 2s" }"#);
+    let told = ask(&mut still);
+    let end = told.steps.len() - 1;
+    let expected =
+        [(0, 0, Direction::In, "delay 20ms loss 1%".to_owned()), (end - 1, 1, Direction::Out, "flap 1s every 2s".to_owned())];
+    assert_eq!(met(&told.steps), expected);
+    assert!(matches!(told.steps[end].1, Step::Settled(Fate::Flooded(_))));
+    assert_eq!(told.exits.iter().map(|exit| exit.lost).collect::<Vec<_>>(), [None]);
+    still.now += Duration::from_millis(1500);
+    assert_eq!(ask(&mut still).exits[0].lost, Some(DropReason::ImpairFlap));
+    still.impair(0, r#"{ "in": "loss 100%" }"#);
+    let told = ask(&mut still);
+    assert_eq!((told.fate, told.exits.len()), (Fate::Dropped(DropReason::ImpairLoss), 0));
+    assert_eq!(still.counters(0), Counters::default());
+}
+
+#[test]
+fn a_line_that_is_taken_away_lets_go_of_what_it_has_and_an_unrelated_change_keeps_it() {
+    let mut still = Still::new(1);
+    still.impair(0, r#"{ "in": "delay 20ms", "seed": 3 }"#);
+    let push = |still: &mut Still, count: u64| {
+        (0..count).for_each(|_| assert!(still.far[0][0].push(&frame(1, Mac::BROADCAST), Offload::default())));
+        still.work(Duration::ZERO);
+    };
+    push(&mut still, 100);
+    still.impair(0, r#"{ "in": "delay 20ms", "seed": 3 }"#);
+    assert_eq!(still.drain(1).len(), 0);
+    still.impair(0, "{}");
+    assert_eq!(still.drain(1).len(), 100);
+    assert!(!still.workers[0].lines.any_in() && still.workers[0].lines.next().is_none());
+    push(&mut still, 5);
+    assert_eq!(still.drain(1).len(), 5);
+    // What is on the line of a port that is removed goes with it.
+    still.impair(0, r#"{ "in": "delay 20ms" }"#);
+    push(&mut still, 5);
+    still.workers[0].detach(PortId(0));
+    still.work(Duration::from_secs(1));
+    assert_eq!(still.drain(1).len(), 0);
+}
+
+#[test]
+fn a_worker_that_sleeps_wakes_when_a_packet_is_due() {
+    let plane = Plane::new(1, 1);
+    // A device that is polled would wake it each millisecond.
+    let (socket, ours) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let mut late = Vec::new();
+    let device = Idle(socket);
+    let settings = |words: &str| {
+        let policy = api::PortPolicy { impair: serde_json::from_str(words).unwrap(), ..Default::default() };
+        PortSettings::on(BridgeId(0)).under(policy, Instant::now())
+    };
+    let attach = |id: u32, device: Box<dyn Device>, words: &str| {
+        plane.workers[0].ask(|reply| Command::Attach(PortId(id), settings(words), device, reply)).unwrap().unwrap();
+    };
+    plane.workers[0].ask(|reply| Command::Detach(PortId(0), reply)).unwrap();
+    attach(7, Box::new(device), r#"{ "out": "delay 2500us" }"#);
+    for _ in 0..20 {
+        let began = Instant::now();
+        plane.tell_without_waiting(Command::Emit(BridgeId(0), Some(VlanId::DEFAULT), frame(9, Mac::BROADCAST)));
+        ours.recv(&mut [0; 100]).unwrap();
+        late.push(began.elapsed().saturating_sub(Duration::from_micros(2500)));
+    }
+    // Where time is counted in milliseconds it would always be half of one. On a machine that is shared, some wait for a processor.
+    let best = late.iter().min().unwrap();
+    assert!(*best < Duration::from_micros(400), "{late:?}");
+}
+
+impl Plane {
+    fn tell_without_waiting(&self, command: Command) {
+        self.workers[0].tell(command).unwrap();
+    }
+}
+
+/// A device by which frames leave, and none comes.
+struct Idle(std::os::unix::net::UnixDatagram);
+
+impl Device for Idle {
+    fn descriptors(&self) -> Vec<std::os::fd::RawFd> {
+        Vec::new()
+    }
+
+    fn receives(&self) -> bool {
+        false
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    fn receive(&mut self, _: &mut packet::Batch) -> crate::device::Received {
+        crate::device::Received { status: crate::device::ReceiveStatus::Drained, malformed: 0, missed: 0 }
+    }
+
+    fn send(&mut self, packet: &packet::Packet<'_>) -> crate::device::Sent {
+        match self.0.send(&packet.to_vec()) {
+            Ok(_) => crate::device::Sent::Done,
+            Err(_) => crate::device::Sent::QueueFull,
+        }
+    }
+}
