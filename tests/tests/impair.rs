@@ -48,8 +48,9 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     assert!((44e6..50e6).contains(&slow.bits), "{slow:?}");
     let shown = lab.ctl("show").ok();
     assert!(shown.contains("impair-in 'delay 1ms rate 50mbit' impair-seed "), "{shown}");
-    let refused = lab.ctl("set-port b --impair-in 'rate 50mbit loss 130%'").refused();
-    assert!(refused.contains("at \"130%\", column 18: that is more than all packets"), "{refused}");
+    let refused = lab.ctl("set-port b --impair-in 'rate 50mbit loss 130%'");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("at \"130%\", column 18: that is more than all packets"), "{refused:?}");
 
     // What vsctl said outlives a restart, and is in the file that it prints.
     let mut lab = lab;
