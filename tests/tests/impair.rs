@@ -1,6 +1,8 @@
 //! Lines made worse on purpose, between real stations: what is asked for is what their tools measure.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails its test")]
 
+use std::process::Output;
+
 use vswitch_tests::{Lab, needs, tcp, udp};
 
 const SWITCH: &str = r#"
@@ -21,6 +23,17 @@ kind = "veth"
 addresses = ["10.0.0.3/24"]
 "#;
 
+/// `vsctl set-port` with options whose words have blanks.
+fn set(lab: &Lab, port: &str, options: &[&str]) -> Output {
+    lab.ctl_command().args(["set-port", port]).args(options).output().unwrap()
+}
+
+#[track_caller]
+fn set_well(lab: &Lab, port: &str, options: &[&str]) {
+    let done = set(lab, port, options);
+    assert!(done.status.success(), "{done:?}");
+}
+
 #[test]
 fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     needs!("ping", "iperf3");
@@ -32,7 +45,7 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     let trace = lab.ctl("trace --port a --to b").ok();
     assert!(trace.contains("the line in of a is impaired: delayed by 20ms"), "{trace}");
 
-    lab.ctl("set-port a --impair-in none --impair-out 'loss 5%' --impair-seed 3").ok();
+    set_well(&lab, "a", &["--impair-in", "none", "--impair-out", "loss 5%", "--impair-seed", "3"]);
     let lossy = udp(&lab, "b", "a", "10.0.0.2", "-b 40M -t 1 -l 1000");
     assert!((0.04..0.06).contains(&lossy.lost), "{lossy:?}");
     let port = lab.json("list-ports")[0].clone();
@@ -42,14 +55,16 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     assert!(stats[0]["counters"]["impair_in_delayed"].as_u64().unwrap() >= 10, "{stats}");
 
     // Super-frames of TCP are cut for the rate, and merged again.
-    lab.ctl("set-port a --impair-out none").ok();
-    lab.ctl("set-port b --impair-in 'rate 50mbit delay 1ms'").ok();
+    set_well(&lab, "a", &["--impair-out", "none"]);
+    set_well(&lab, "b", &["--impair-in", "rate 50mbit delay 1ms"]);
     let slow = tcp(&lab, "b", "a", "10.0.0.2", "-t 2");
     assert!((44e6..50e6).contains(&slow.bits), "{slow:?}");
     let shown = lab.ctl("show").ok();
     assert!(shown.contains("impair-in 'delay 1ms rate 50mbit' impair-seed "), "{shown}");
-    let refused = lab.ctl("set-port b --impair-in 'rate 50mbit loss 130%'").refused();
-    assert!(refused.contains("at \"130%\", column 18: that is more than all packets"), "{refused}");
+    let refused = set(&lab, "b", &["--impair-in", "rate 50mbit loss 130%"]);
+    let sentence = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{sentence}");
+    assert!(sentence.contains("at \"130%\", column 18: that is more than all packets"), "{sentence}");
 
     // What vsctl said outlives a restart, and is in the file that it prints.
     let mut lab = lab;
@@ -57,7 +72,7 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     lab.start();
     let exported = lab.ctl("export").ok();
     assert!(exported.contains("[port.impair]\nin = \"delay 1ms rate 50mbit\""), "{exported}");
-    lab.ctl("set-port b --impair-in off").ok();
+    set_well(&lab, "b", &["--impair-in", "off"]);
     assert!(!lab.ctl("export").ok().contains("impair"));
 }
 
