@@ -425,6 +425,8 @@ fn what_cannot_be_captured_is_one_sentence() {
     let directory = lab.path("").display().to_string();
     for (words, parts) in [
         (vec!["--filter", "tcp prot 80", "-w", "-"], &["\"tcp prot 80\" is not a filter", "syntax error"][..]),
+        (vec!["--filter", "inner(tcp prot 80)", "-w", "-"], &["at column 11, \"prot\""]),
+        (vec!["--filter", "vni x", "-w", "-"], &["vni 42", "at column 5, \"x\""]),
         (vec!["--filter", "host nowhere.invalid.", "-w", "-"], &["is not a filter", "nowhere.invalid"]),
         (vec!["--port", "nobody", "-w", "-"], &["no port \"nobody\"", "a, b"]),
         (vec!["-w", "/nowhere/file"], &["/nowhere/file"]),
@@ -478,18 +480,25 @@ fn without_a_recorder_nothing_is_recalled() {
     assert!(sentence.contains("the flight recorder is off") && sentence.contains("recorder = \"64MiB\""), "{sentence}");
 }
 
-#[test]
-fn wireshark_lists_the_ports_and_captures_as_an_ordinary_user() {
-    needs!("ping", "tshark", "setpriv");
-    let mut lab = Lab::with(TWO);
-    assert!(ping(&lab, "a", "10.0.0.2"));
-    lab.spawn_in("a", "ping -n -q -i 0.1 10.0.0.2");
+/// An ordinary user who has installed what Wireshark needs, for root's Wireshark reads none of it: what to type before a command.
+#[track_caller]
+fn wireshark_user(lab: &Lab) -> String {
     let place = |name: &str| lab.path(name).display().to_string();
     let (home, vsctl, socket) = (place("home"), place("vsctl"), place("control.sock"));
     lab.sh(&format!("mkdir {home} && chown 65534 {home} && chmod 755 {} && chmod 666 {socket}", place(""))).ok();
     lab.sh(&format!("cp {} {vsctl} && chmod 755 {vsctl}", program("vsctl").display())).ok();
     let user = format!("setpriv --reuid=65534 --regid=65534 --clear-groups env HOME={home} TMPDIR={home}");
     lab.sh(&format!("{user} {vsctl} --control {socket} extcap install")).ok();
+    user
+}
+
+#[test]
+fn wireshark_lists_the_ports_and_captures_as_an_ordinary_user() {
+    needs!("ping", "tshark", "setpriv");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.spawn_in("a", "ping -n -q -i 0.1 10.0.0.2");
+    let user = wireshark_user(&lab);
     let interfaces = lab.sh(&format!("{user} tshark -D")).ok();
     assert!(
         ["vswitch-all (vswitch: all ports)", "vswitch-port-a", "vswitch-port-b"].iter().all(|name| interfaces.contains(name))
@@ -502,4 +511,92 @@ fn wireshark_lists_the_ports_and_captures_as_an_ordinary_user() {
     let wrong = lab.sh(&format!("timeout 20 {user} tshark -i vswitch-all -f 'tcp prot 80' -c 1 2>&1"));
     assert!(wrong.stdout.contains("at column 5, \"prot\""), "{wrong:?}");
     lab.until("no capture is left", |lab| lab.json("show")["captures"] == 0);
+}
+
+#[test]
+fn a_bridged_transfer_looks_whole_to_wireshark() {
+    needs!("ping", "iperf3", "tshark");
+    let lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    let file = lab.path("transfer.pcapng");
+    // What stations really repeat, as where one of them had to wait for the processor, is flagged rightly.
+    let repeated = || -> u64 {
+        let of = |station| {
+            lab.run_in(station, "grep '^Tcp: [0-9]' /proc/net/snmp | cut -d ' ' -f 13").ok().trim().parse::<u64>().unwrap()
+        };
+        of("a") + of("b")
+    };
+    let transfers = (0..5).any(|_| {
+        let before = repeated();
+        let words = ["--filter", "tcp", "--snaplen", "128", "-w", &file.to_string_lossy()];
+        let capture = Capture::begin(&lab, &words, Stdio::null());
+        tcp(&lab, "a", "b", "10.0.0.2", "-n 16M");
+        let (captured, missed) = capture.end();
+        assert!(captured > 100 && missed == 0, "{captured} captured, {missed} missed");
+        repeated() == before
+    });
+    assert!(transfers, "no transfer of five went without repetition");
+    let ports = tshark(&lab, &file, "tcp.len > 0", &["frame.interface_name"]);
+    assert!(["a", "b"].iter().all(|port| ports.iter().any(|row| row[0] == *port)), "both ways are there");
+    let flagged = tshark(&lab, &file, "tcp.analysis.flags", &["frame.number", "_ws.col.Info"]);
+    assert!(flagged.is_empty(), "{flagged:?}");
+}
+
+#[test]
+fn wireshark_finds_the_drops_that_are_counted() {
+    needs!("ping", "tshark", "setpriv");
+    let lab = Lab::with(&TWO.replacen("addresses", "guard = true\naddresses", 1));
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    let file = lab.path("drops.pcapng");
+    let capture = Capture::begin(&lab, &["-w", &file.to_string_lossy()], Stdio::null());
+    let wire = Wire::open(&lab, "b");
+    // An access port takes no tags.
+    (0..3).for_each(|_| wire.send(&frame(BROADCAST, mac(1), &[0x81, 0, 0, 1, 0x88, 0xb6], &[])));
+    lab.run_in("a", "ip address add 10.0.0.77/24 dev eth0").ok();
+    lab.run_in("a", "ping -n -c 7 -i 0.05 -W 1 -I 10.0.0.77 10.0.0.2");
+    lab.run_in("a", "ping -n -c 2 -i 0.05 -W 1 -I 10.0.0.1 10.0.0.2").ok();
+    capture.end();
+    let counted = |port: usize, reason: &str| lab.json("stats")[port]["rx_drops"][reason].as_u64().unwrap();
+    let user = wireshark_user(&lab);
+    for (filter, count) in [("guard-ip", counted(0, "guard_ip")), ("vlan-not-allowed", counted(1, "vlan_not_allowed"))] {
+        let line = format!(
+            "{user} tshark -n -r {} -Y 'vswitch.drop == \"{filter}\"' -T fields -e vswitch.in -e ip.src",
+            file.display()
+        );
+        let rows = lab.sh(&format!("{line} 2>/dev/null")).ok();
+        let wanted = if filter == "guard-ip" { "a\t10.0.0.77" } else { "b\t" };
+        assert!(count >= 3 && rows.lines().count() as u64 == count, "{count} of {filter}: {rows}");
+        assert!(rows.lines().all(|row| row.trim_end() == wanted.trim_end()), "{rows}");
+    }
+}
+
+#[test]
+fn a_filter_sees_into_tunnels_and_says_where_it_is_blind() {
+    needs!("tshark");
+    let lab = Lab::with(&format!("{TWO}[[port]]\nname = \"t\"\nbridge = \"br0\"\nnetns = \"@t\"\ntrunk = \"10,20\"\n"));
+    let wire = Wire::open(&lab, "a");
+    let file = lab.path("inner.pcapng");
+    let filter = "vni 42 and inner(arp or ether proto 0x88b6) and not inner(ip)";
+    let capture = Capture::begin(&lab, &["--filter", "vni 42", "-w", "/dev/null"], Stdio::null());
+    let words = ["--port", "a", "--filter", filter, "--count", "2", "-w", &file.to_string_lossy()];
+    let other = Capture::begin(&lab, &words, Stdio::null());
+    // The VXLAN of a station of its own, from 10.0.0.1 to 10.0.0.2.
+    let carried = |vni: u8, kind: [u8; 2]| {
+        let inner = frame(BROADCAST, mac(9), &kind, &[0; 46]);
+        let udp = [&[0x30, 0, 0x12, 0xb5, 0, 16 + 60, 0, 0, 8, 0, 0, 0, 0, 0, vni, 0][..], &inner].concat();
+        let ip = [0x45, 0, 0, 96, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        wire.send(&frame(BROADCAST, mac(5), &[0x08, 0], &[&ip[..], &udp].concat()));
+    };
+    for (vni, kind) in [(43, [8, 6]), (42, [8, 6]), (42, [8, 0]), (42, [0x88, 0xb6])] {
+        carried(vni, kind);
+    }
+    assert_eq!(other.ended().0, 2);
+    assert_eq!(capture.end().0, 3);
+    let rows = tshark(&lab, &file, "", &["vxlan.vni", "eth.type"]);
+    assert_eq!(rows, [["42", "0x0800,0x0806"], ["42", "0x0800,0x88b6"]]);
+    for words in ["watch --filter arp --timeout 100ms", "capture --filter arp --seconds 1 -w /dev/null"] {
+        let said = lab.ctl(words).stderr;
+        assert!(said.contains("port t is a trunk") && said.contains("'(arp) or (vlan and (arp))'"), "{words}: {said}");
+    }
+    assert!(!lab.ctl("watch --filter inner(arp) --timeout 100ms").stderr.contains("trunk"));
 }

@@ -55,6 +55,7 @@ pub mod config;
 pub mod containers;
 pub mod control;
 pub mod docker;
+mod filter;
 mod frame;
 pub mod host;
 mod http;

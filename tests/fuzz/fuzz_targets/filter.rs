@@ -10,6 +10,6 @@ fuzz_target!(|input: (Vec<(u16, u8, u8, u32)>, Vec<u8>)| {
     let instructions: Vec<Instruction> =
         instructions.into_iter().map(|(code, yes, no, operand)| Instruction(code, yes, no, operand)).collect();
     if let Ok(program) = Program::new(&instructions) {
-        let _ = program.run(&frame);
+        let _ = program.run(&frame, &Default::default());
     }
 });

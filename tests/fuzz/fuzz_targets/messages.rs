@@ -37,9 +37,9 @@ fn request(text: &[u8]) {
 
 fn capture(text: &[u8]) {
     if let Ok(capture) = serde_json::from_slice::<CaptureRequest>(text)
-        && let Ok(program) = Program::new(&capture.filter)
+        && let Ok(program) = Program::of(&capture.filter)
     {
-        let _ = program.run(text);
+        let _ = program.run(text, &Default::default());
     }
 }
 

@@ -20,8 +20,8 @@ pub struct CaptureRequest {
     /// Containers of Docker's by their names, whose ports are captured too.
     #[serde(default)]
     pub containers: Vec<String>,
-    /// A classic BPF program over Ethernet frames; empty takes all.
-    pub filter: Vec<Instruction>,
+    /// Which frames.
+    pub filter: CaptureFilter,
     /// Stop after so many packets.
     pub count: Option<u64>,
     /// Stop after so many seconds.
@@ -39,6 +39,39 @@ pub struct CaptureRequest {
     /// Not what comes, but what the flight recorder has of the last so many milliseconds.
     #[serde(default)]
     pub last_milliseconds: Option<u64>,
+}
+
+/// Which frames a capture takes: a classic BPF program over Ethernet frames, none for all, and what the program asks about tunnels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureFilter {
+    /// The program. A load of any width at [`TUNNEL_TESTS`] plus `k` times [`TUNNEL_STEP`] gives 1 where the test with number `k` holds, else 0.
+    pub code: Vec<Instruction>,
+    /// The tests, at most [`CaptureFilter::MOST_TESTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<TunnelTest>,
+}
+
+/// Where a filter's program finds its tests: far behind the end of every frame, and before what Linux means by negative offsets.
+pub const TUNNEL_TESTS: u32 = 0x4000_0000;
+/// How far apart the tests are: further than any offset that libpcap may add to them.
+pub const TUNNEL_STEP: u32 = 0x10_0000;
+
+impl CaptureFilter {
+    /// Most tests of one program.
+    pub const MOST_TESTS: usize = 16;
+    /// Most filters inside each other.
+    pub const DEEPEST: usize = 4;
+}
+
+/// What a filter asks about the tunnel of a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TunnelTest {
+    /// The frame is in VXLAN with this network's number, or comes or leaves by a tunnel of the network.
+    Vni(u32),
+    /// The frame carries another one in VXLAN, which this filter takes.
+    Inner(CaptureFilter),
 }
 
 /// One instruction of classic BPF, as `struct sock_filter` (linux/filter.h) has it: code, jump if true, jump if false, operand.

@@ -37,7 +37,10 @@ mod vxlan;
 pub use self::vxlan::VxlanTable;
 pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
 pub use self::vxlan::{ReachInfo, UnderlayInfo, VxlanInfo};
-pub use capture::{CAPTURE_NUMBER, CaptureDirection, CapturePoint, CaptureRequest, FrameNote, Instruction, PointError};
+pub use capture::{
+    CAPTURE_NUMBER, CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, FrameNote, Instruction, PointError,
+    TUNNEL_STEP, TUNNEL_TESTS, TunnelTest,
+};
 pub use change::{ChangeInfo, ChangeKind, Part};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,

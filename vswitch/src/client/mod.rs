@@ -80,17 +80,7 @@ pub enum ClientError {
     Argument(String),
     /// Not a filter.
     #[error(transparent)]
-    Filter(#[from] sys::pcap::CompileError),
-    /// Not a filter, because of one word.
-    #[error("{source}; at column {column}, \"{word}\"")]
-    BadFilter {
-        /// Where the word begins, from 1.
-        column: usize,
-        /// The word.
-        word: String,
-        /// What libpcap says.
-        source: sys::pcap::CompileError,
-    },
+    Filter(#[from] crate::filter::FilterError),
     /// The capture has nowhere to go.
     #[error("cannot write {what}: {source}")]
     Write {

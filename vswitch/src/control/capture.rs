@@ -101,7 +101,7 @@ impl Switch {
         if self.plane.captures.running.len() >= MOST {
             return Err(ControlError::Captures(MOST));
         }
-        let selection = selection(Program::new(&request.filter)?, request);
+        let selection = selection(Program::of(&request.filter)?, request);
         if request.last_milliseconds.is_some() {
             return Ok((u64::MAX, self.recall(request, selection)?));
         }
@@ -210,16 +210,18 @@ fn interface(id: PortId, spec: &PortSpec) -> CapturedPort {
         port: id.0,
         name: spec.name.to_string(),
         description: format!("{} {} {place}", spec.kind, spec.ifname),
-        vni: None,
+        ..CapturedPort::default()
     }
 }
 
 fn uplink_interface(id: PortId, spec: &UplinkSpec) -> CapturedPort {
     let place = spec.device().map_or_else(|| "by the host's sockets".to_owned(), |device| format!("on {device}"));
-    CapturedPort { port: id.0, name: spec.name.to_string(), description: format!("uplink {place}"), vni: None }
+    let description = format!("uplink {place}");
+    CapturedPort { port: id.0, name: spec.name.to_string(), description, ..CapturedPort::default() }
 }
 
 fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> CapturedPort {
     let description = format!("vxlan {} from {} port {}, inner frames", spec.vni, spec.local, spec.port);
-    CapturedPort { port: id.0, name: spec.name.to_string(), description, vni: Some(spec.vni.number()) }
+    let (vni, vxlan_port) = (Some(spec.vni.number()), Some(spec.port));
+    CapturedPort { port: id.0, name: spec.name.to_string(), description, vni, vxlan_port }
 }

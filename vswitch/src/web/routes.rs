@@ -188,9 +188,9 @@ async fn capture(State(desk): State<Desk>, body: Bytes) -> Response {
         Ok(wanted) => wanted,
         Err(response) => return *response,
     };
-    let compiled = tokio::task::spawn_blocking(move || sys::pcap::compile(&filter)).await;
+    let compiled = tokio::task::spawn_blocking(move || crate::filter::compile(&filter)).await;
     let filter = match compiled {
-        Ok(Ok(program)) => program,
+        Ok(Ok(filter)) => filter,
         Ok(Err(wrong)) => return error(StatusCode::UNPROCESSABLE_ENTITY, &wrong.to_string()),
         Err(wrong) => return error(StatusCode::INTERNAL_SERVER_ERROR, &wrong.to_string()),
     };

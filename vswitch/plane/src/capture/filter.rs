@@ -11,7 +11,8 @@
 //! hand a program to the kernel.
 
 use super::operation::{Operand, Operation, Register, Value, Width};
-use api::Instruction;
+use super::tunnels::{Surroundings, Test};
+use api::{CaptureFilter, Instruction, TUNNEL_STEP, TUNNEL_TESTS};
 
 /// Most instructions in a program: `BPF_MAXINSNS` (linux/bpf_common.h).
 const LONGEST: usize = 4096;
@@ -22,6 +23,8 @@ pub(super) const WORDS: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     operations: Vec<Operation>,
+    /// What it asks about tunnels.
+    tests: Vec<Test>,
 }
 
 /// Why a list of instructions is not a program. Instructions are counted from 0, as tcpdump -d does.
@@ -57,6 +60,12 @@ pub enum BadProgram {
          has none, so choose ports instead"
     )]
     Metadata(usize),
+    /// Too many tests.
+    #[error("the filter asks {0} things about tunnels: use at most {most}", most = CaptureFilter::MOST_TESTS)]
+    TooManyTests(usize),
+    /// Too many filters inside each other.
+    #[error("more than {most} filters are inside each other", most = CaptureFilter::DEEPEST)]
+    TooDeep,
 }
 
 impl Program {
@@ -73,17 +82,41 @@ impl Program {
         check_jumps(&operations)?;
         check_memory(&operations)?;
         match operations.last() {
-            None | Some(Operation::Return(_)) => Ok(Self { operations }),
+            None | Some(Operation::Return(_)) => Ok(Self { operations, tests: Vec::new() }),
             Some(_) => Err(BadProgram::NoReturn),
         }
     }
 
+    /// Checks a filter with what it asks about tunnels.
+    ///
+    /// # Errors
+    /// [`BadProgram`] names the first thing that is wrong.
+    pub fn of(filter: &CaptureFilter) -> Result<Self, BadProgram> {
+        Self::inside(filter, CaptureFilter::DEEPEST)
+    }
+
+    /// As [`Program::of`], with at most so many filters inside each other.
+    pub(super) fn inside(filter: &CaptureFilter, deepest: usize) -> Result<Self, BadProgram> {
+        if filter.tunnels.len() > CaptureFilter::MOST_TESTS {
+            return Err(BadProgram::TooManyTests(filter.tunnels.len()));
+        }
+        let deepest = deepest.checked_sub(1).ok_or(BadProgram::TooDeep)?;
+        let tests = filter.tunnels.iter().map(|test| Test::of(test, deepest)).collect::<Result<_, _>>()?;
+        Ok(Self { tests, ..Self::new(&filter.code)? })
+    }
+
+    /// Whether it asks about tunnels.
+    pub(super) fn asks_about_tunnels(&self) -> bool {
+        !self.tests.is_empty()
+    }
+
     /// How many bytes of the frame `bytes` to keep; 0 if the frame is not wanted.
-    pub fn run(&self, bytes: &[u8]) -> u32 {
+    pub fn run(&self, bytes: &[u8], around: &Surroundings<'_>) -> u32 {
         if self.operations.is_empty() {
             return u32::MAX;
         }
-        let mut machine = Machine { bytes, a: 0, x: 0, memory: [0; WORDS] };
+        let tests = Answers { tests: &self.tests, around, asked: [None; CaptureFilter::MOST_TESTS] };
+        let mut machine = Machine { bytes, a: 0, x: 0, memory: [0; WORDS], tests };
         let mut next = 0;
         while let Some(&operation) = self.operations.get(next) {
             next += 1;
@@ -141,6 +174,23 @@ struct Machine<'a> {
     a: u32,
     x: u32,
     memory: [u32; WORDS],
+    tests: Answers<'a>,
+}
+
+/// What a running program was told about tunnels. It is told everything once, so a program takes no longer than all its tests together.
+struct Answers<'a> {
+    tests: &'a [Test],
+    around: &'a Surroundings<'a>,
+    asked: [Option<bool>; CaptureFilter::MOST_TESTS],
+}
+
+impl Answers<'_> {
+    fn ask(&mut self, offset: u32, bytes: &[u8]) -> Option<bool> {
+        let number = usize::try_from(offset / TUNNEL_STEP).ok()?;
+        let test = self.tests.get(number)?;
+        let answer = self.asked.get_mut(number)?;
+        Some(*answer.get_or_insert_with(|| test.holds(bytes, self.around)))
+    }
 }
 
 enum Step {
@@ -180,7 +230,10 @@ impl Machine<'_> {
         Step::Skip(0)
     }
 
-    fn load(&self, width: Width, offset: u32) -> Option<u32> {
+    fn load(&mut self, width: Width, offset: u32) -> Option<u32> {
+        if let Some(offset) = offset.checked_sub(TUNNEL_TESTS) {
+            return self.tests.ask(offset, self.bytes).map(u32::from);
+        }
         let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
         match width {
             Width::Byte => rest.first().map(|&byte| byte.into()),
@@ -365,7 +418,7 @@ mod tests {
             let program = Program::new(&code).unwrap();
             let mut taken = 0;
             for frame in &frames {
-                let verdict = program.run(frame);
+                let verdict = program.run(frame, &Surroundings::default());
                 assert_eq!(verdict, pcap::verdict(&code, frame).unwrap().unwrap(), "{expression} on {frame:02x?}");
                 taken += usize::from(verdict != 0);
             }
@@ -399,7 +452,7 @@ mod tests {
         }
         proptest!(ProptestConfig { cases: 4096, ..ProptestConfig::default() }, |(code in instructions(), frame in frame())| {
             if let Ok(program) = Program::new(&code) {
-                prop_assert_eq!(program.run(&frame), pcap::verdict(&code, &frame).unwrap().unwrap());
+                prop_assert_eq!(program.run(&frame, &Surroundings::default()), pcap::verdict(&code, &frame).unwrap().unwrap());
             }
         });
     }
@@ -414,7 +467,7 @@ mod tests {
         ) {
             let code: Vec<_> = code.into_iter().map(|(code, yes, no, k)| Instruction(code & 0xff, yes & 7, no & 7, k)).collect();
             if let Ok(program) = Program::new(&code) {
-                program.run(&frame);
+                program.run(&frame, &Surroundings::default());
             }
         }
     }
@@ -431,7 +484,7 @@ mod tests {
 
     #[test]
     fn no_instructions_take_everything() {
-        assert_eq!(Program::new(&[]).unwrap().run(&[]), u32::MAX);
+        assert_eq!(Program::new(&[]).unwrap().run(&[], &Surroundings::default()), u32::MAX);
     }
 
     #[test]
@@ -466,9 +519,9 @@ mod tests {
             [Instruction(0x3c, 0, 0, 0), Instruction(0x9c, 0, 0, 0), Instruction(0x20, 0, 0, 1), Instruction(0xb1, 0, 0, 4)]
         {
             let program = Program::new(&[code, Instruction(0x06, 0, 0, 9)]).unwrap();
-            assert_eq!(program.run(&[0; 4]), 0, "{code:?}");
+            assert_eq!(program.run(&[0; 4], &Surroundings::default()), 0, "{code:?}");
         }
         let program = Program::new(&[Instruction(0x20, 0, 0, 0), Instruction(0x06, 0, 0, 9)]).unwrap();
-        assert_eq!(program.run(&[0; 4]), 9);
+        assert_eq!(program.run(&[0; 4], &Surroundings::default()), 9);
     }
 }

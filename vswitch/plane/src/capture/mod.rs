@@ -32,6 +32,7 @@ mod recorder;
 mod seen;
 mod stream;
 mod tap;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub use recorder::{Incident, Recorded, Recorder, Replay, Snapshot};
 pub use seen::{Seen, Selection, Ways};
 pub use stream::{Control, Stream};
 pub use tap::CaptureTap;
+pub use tunnels::Surroundings;
 
 /// Most frames between workers and the reader.
 pub const MOST_FRAMES: usize = 4096;
@@ -66,7 +68,8 @@ fn open_bounded(
     let shared = Arc::new(tap::Shared::new(most_bytes));
     let selection = Arc::new(selection.into());
     let tap = CaptureTap { selection, frames: sender, shared: Arc::clone(&shared), whole: Vec::new() };
-    (tap, Control { commands: commander }, Stream::new(frames, commands, shared, interfaces, limits))
+    let control = Control { commands: commander, shared: Arc::clone(&shared) };
+    (tap, control, Stream::new(frames, commands, shared, interfaces, limits))
 }
 
 /// A port as the file shows it.
@@ -80,6 +83,8 @@ pub struct CapturedPort {
     pub description: String,
     /// The network of a port that is a tunnel.
     pub vni: Option<u32>,
+    /// Its UDP port.
+    pub vxlan_port: Option<u16>,
 }
 
 /// When a capture ends by itself.

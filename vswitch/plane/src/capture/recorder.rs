@@ -204,7 +204,7 @@ impl Replay {
                 self.is_over = true;
                 break;
             };
-            if let Some(captured) = chunk.get(place).and_then(|frame| frame.captured(&self.selection)) {
+            if let Some(captured) = chunk.get(place).and_then(|frame| frame.captured(&self.selection, &self.stream)) {
                 self.stream.write(captured);
             }
             if self.stream.has_enough() {
@@ -217,9 +217,10 @@ impl Replay {
 }
 
 impl Recorded {
-    fn captured(&self, selection: &Selection) -> Option<Captured> {
+    fn captured(&self, selection: &Selection, stream: &Stream) -> Option<Captured> {
         let bytes = self.bytes.get(..self.kept.into())?;
-        let kept = usize::try_from(selection.program.run(bytes).min(selection.snaplen)).ok()?.min(bytes.len());
+        let kept =
+            usize::try_from(stream.run(&selection.program, &self.seen, bytes).min(selection.snaplen)).ok()?.min(bytes.len());
         let (seen, offload, length) = (self.seen.clone(), self.offload, self.length);
         (kept > 0).then(|| Captured { seen, offload, length, missed: 0, bytes: bytes[..kept].into() })
     }

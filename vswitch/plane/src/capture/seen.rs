@@ -81,15 +81,24 @@ impl Seen {
         self.fate.and_then(Fate::drop_reason).is_some()
     }
 
-    /// What is said of it, with the names and networks of ports by their slots.
-    pub(super) fn note(&self, port: impl Fn(u32) -> (String, Option<u32>)) -> FrameNote {
-        let (came_in, came_by) = self.ingress.map(&port).unzip();
-        let mut out: Vec<(String, Option<u32>)> = self.ways.first.iter().map(|way| port(u32::from(*way))).collect();
-        if self.direction == Direction::Out {
-            out = vec![port(self.port)];
+    /// The ports that it leaves by, as far as they are known by number.
+    fn leaves_by(&self) -> ArrayVec<u32, 4> {
+        match self.direction {
+            Direction::Out => std::iter::once(self.port).collect(),
+            Direction::In => self.ways.first.iter().map(|way| u32::from(*way)).collect(),
         }
-        let vni = came_by.flatten().or_else(|| out.iter().find_map(|(_, vni)| *vni));
-        let mut out: Vec<String> = out.into_iter().map(|(name, _)| name).collect();
+    }
+
+    /// The network of the tunnel that it comes or leaves by, with the networks of ports by their slots.
+    pub(super) fn network(&self, of: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+        self.ingress.and_then(&of).or_else(|| self.leaves_by().into_iter().find_map(&of))
+    }
+
+    /// What is said of it, with the names and networks of ports by their slots.
+    pub(super) fn note(&self, name: impl Fn(u32) -> String, network: impl Fn(u32) -> Option<u32>) -> FrameNote {
+        let came_in = self.ingress.map(&name);
+        let vni = self.network(network);
+        let mut out: Vec<String> = self.leaves_by().into_iter().map(&name).collect();
         if self.ways.more > 0 && self.direction == Direction::In {
             out.push(format!("+{}", self.ways.more));
         }

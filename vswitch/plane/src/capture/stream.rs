@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
 use super::pcapng::{Statistics, Writer};
 use super::tap::Shared;
-use super::{Captured, CapturedPort, Limits};
+use super::{Captured, CapturedPort, Limits, Program, Seen};
 
 /// The reader's end of a capture: a pcapng file, chunk by chunk. Reading waits, so it belongs on a thread that may.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub struct Stream {
     interfaces: Vec<Known>,
     /// Index of the interface that a port slot means now.
     by_port: HashMap<u32, usize>,
-    /// Names and networks of ports by their slots, also of those that are not captured.
-    names: HashMap<u32, (String, Option<u32>)>,
+    /// Names of ports by their slots, also of those that are not captured.
+    names: HashMap<u32, String>,
     /// Packets that may still be written.
     left: u64,
     deadline: Option<Instant>,
@@ -36,6 +36,7 @@ pub struct Stream {
 #[derive(Clone, Debug)]
 pub struct Control {
     pub(super) commands: Sender<StreamOrder>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -73,12 +74,14 @@ impl Control {
     /// Announces the interface of a port. Call it before the port is made known to the workers; a slot that is announced again
     /// is another interface from then on.
     pub fn add_interface(&self, interface: CapturedPort) {
+        self.shared.meet(&interface);
         // A stream that has ended needs no interfaces.
         let _ = self.commands.send(StreamOrder::Add(interface));
     }
 
     /// Names a port that is not captured itself, for what is said of the frames that leave by it.
     pub fn name_port(&self, port: CapturedPort) {
+        self.shared.meet(&port);
         let _ = self.commands.send(StreamOrder::Name(port));
     }
 
@@ -114,7 +117,10 @@ impl Stream {
             began: now(),
             phase: Phase::Running,
         };
-        interfaces.into_iter().for_each(|interface| stream.add(&interface));
+        for interface in interfaces {
+            stream.shared.meet(&interface);
+            stream.add(&interface);
+        }
         stream
     }
 
@@ -184,6 +190,11 @@ impl Stream {
         self.phase == Phase::Ended
     }
 
+    /// How many bytes of a frame a filter keeps.
+    pub(super) fn run(&self, program: &Program, seen: &Seen, bytes: &[u8]) -> u32 {
+        self.shared.run(program, seen, bytes)
+    }
+
     /// What was written and not taken yet.
     pub(super) fn take(&mut self) -> Vec<u8> {
         self.obey();
@@ -198,8 +209,8 @@ impl Stream {
         let missed = captured.missed.saturating_sub(known.missed_seen);
         known.missed_seen += missed;
         known.written += 1;
-        let name = |port| self.names.get(&port).cloned().unwrap_or_else(|| (format!("port {port}"), None));
-        let said = captured.seen.note(name);
+        let name = |port| self.names.get(&port).cloned().unwrap_or_else(|| format!("port {port}"));
+        let said = captured.seen.note(name, |port| self.shared.network(port));
         self.writer.packet(number(index), missed, &mut captured, &said);
     }
 
@@ -222,7 +233,7 @@ impl Stream {
             before.missed_after = Some(missed);
         }
         self.writer.interface(&interface.name, &interface.description);
-        self.names.insert(interface.port, (interface.name.clone(), interface.vni));
+        self.names.insert(interface.port, interface.name.clone());
         self.interfaces.push(Known {
             port: interface.port,
             written: 0,
@@ -241,7 +252,7 @@ impl Stream {
     fn execute(&mut self, command: StreamOrder) {
         match command {
             StreamOrder::Add(interface) => self.add(&interface),
-            StreamOrder::Name(port) => drop(self.names.insert(port.port, (port.name, port.vni))),
+            StreamOrder::Name(port) => drop(self.names.insert(port.port, port.name)),
             StreamOrder::Hosts(names) => self.writer.names(&names),
             StreamOrder::Stop => self.drain(),
         }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 use packet::Offload;
 
-use super::{Captured, Seen, Selection};
+use super::tunnels::{Surroundings, Tunnels};
+use super::{Captured, CapturedPort, Program, Seen, Selection};
 
 /// The worker's end of a capture. Each worker has a clone and consults it only for ports that are captured.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     most_in_flight: usize,
     /// Frames that found no room, by port slot.
     missed: Box<[AtomicU64]>,
+    /// The switch's tunnels.
+    tunnels: Tunnels,
     /// The reader wants no more.
     over: AtomicBool,
 }
@@ -40,7 +43,7 @@ impl CaptureTap {
             return;
         }
         let bytes = if let [bytes] = parts { bytes } else { gather(&mut self.whole, parts) };
-        let kept = self.selection.program.run(bytes).min(self.selection.snaplen);
+        let kept = self.shared.run(&self.selection.program, seen, bytes).min(self.selection.snaplen);
         let kept = bytes.len().min(usize::try_from(kept).unwrap_or(usize::MAX));
         if kept == 0 {
             return;
@@ -87,8 +90,25 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             most_in_flight,
             missed: (0..Self::SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            tunnels: Tunnels::new(),
             over: AtomicBool::new(false),
         }
+    }
+
+    /// Learns whether a port is a tunnel.
+    pub(super) fn meet(&self, port: &CapturedPort) {
+        self.tunnels.set(port.port, port.vni, port.vxlan_port);
+    }
+
+    /// The network of a port that is a tunnel.
+    pub(super) fn network(&self, port: u32) -> Option<u32> {
+        self.tunnels.network(port)
+    }
+
+    /// How many bytes of a frame to keep; 0 if the filter does not want it.
+    pub(super) fn run(&self, program: &Program, seen: &Seen, bytes: &[u8]) -> u32 {
+        let vni = if program.asks_about_tunnels() { seen.network(|port| self.network(port)) } else { None };
+        program.run(bytes, &Surroundings { vni, tunnels: Some(&self.tunnels) })
     }
 
     /// Frames of a port that were missed so far.

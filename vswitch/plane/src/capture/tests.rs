@@ -16,7 +16,7 @@ const NOW: u64 = 1_700_000_000_123_456_789;
 const PLAIN: Offload = Offload { checksum: Checksum::Unverified, gso: None };
 
 fn interface(port: u32, name: &str) -> CapturedPort {
-    CapturedPort { port, name: name.to_owned(), description: format!("tap {name} in netns test"), vni: None }
+    CapturedPort { port, name: name.to_owned(), description: format!("tap {name} in netns test"), ..CapturedPort::default() }
 }
 
 fn everything() -> Program {

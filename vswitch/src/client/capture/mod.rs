@@ -2,7 +2,7 @@
 //! `client/mod.rs` runs it.
 
 mod blocks;
-mod filter;
+mod hint;
 mod live;
 mod options;
 mod output;
@@ -16,9 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ClientError;
 use super::connection::{Control, broken};
-use api::{CaptureRequest, PortInfo, Reply, Request};
+use crate::filter::compile;
+use api::{CaptureRequest, Request};
 use blocks::Blocks;
-pub(super) use filter::compile;
 pub(super) use options::CaptureOptions;
 use output::CaptureOutput;
 use rotate::Rotation;
@@ -46,7 +46,7 @@ impl Capture {
     /// Captures until vswitchd ends it, a signal comes, or the reader of stdout or of the live view is gone; then says how much it was.
     pub(super) async fn run(mut self, control: Control, json: bool) -> Result<(), ClientError> {
         self.check(json)?;
-        self.request.filter = filter::compile(&self.filter)?;
+        self.request.filter = compile(&self.filter)?;
         // Before vswitchd is asked: a signal that came between its answer and this would leave a file without an end.
         let mut signals = Signals::listen()?;
         let (number, mut body) = tokio::select! {
@@ -56,7 +56,7 @@ impl Capture {
         let mut output = CaptureOutput::open(self.write.as_deref(), self.rotation)?;
         if !json && !self.is_quiet && self.request.last_milliseconds.is_none() {
             eprintln!("{}", self.announcement());
-            self.hint(&control).await;
+            hint::hint(&control, &self.request, &self.filter).await;
         }
         tokio::spawn(signals.end(control, number));
         let mut blocks = Blocks::default();
@@ -113,23 +113,6 @@ impl Capture {
             (None, None) => "until Ctrl-C".to_owned(),
         };
         format!("capturing {of}{to} {until}")
-    }
-
-    /// Says so where a filter cannot match the tagged frames of a trunk.
-    async fn hint(&self, control: &Control) {
-        let mut words = self.filter.split(|c: char| !c.is_ascii_alphanumeric());
-        if self.filter.trim().is_empty() || words.any(|word| matches!(word, "vlan" | "ether" | "len" | "less" | "greater")) {
-            return;
-        }
-        let Ok(Reply::Ports(ports)) = control.ask(&Request::ListPorts(None)).await else { return };
-        let wanted = |port: &&PortInfo| self.request.ports.is_empty() || self.request.ports.contains(&port.name);
-        if let Some(port) = ports.iter().filter(wanted).find(|port| port.vlans.trunk.is_some()) {
-            let filter = &self.filter;
-            eprintln!(
-                "port {} is a trunk, whose tagged frames \"{filter}\" does not match: '({filter}) or (vlan and ({filter}))' does",
-                port.name
-            );
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::Capture;
 use super::rotate::{Rotate, Rotation};
 use crate::client::complete;
 use crate::client::options::whole;
-use api::{CaptureDirection, CapturePoint, CaptureRequest, PortName};
+use api::{CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, PortName};
 
 /// Which frames: the options that `vsctl capture` and `vsctl watch` have in common.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(super) struct WhichFrames {
     /// Only frames of a container of Docker's, on every network of the switch that it is on. May be repeated.
     #[arg(long, value_name = "NAME", add = complete::containers())]
     pub(super) container: Vec<String>,
-    /// Which of them, in tcpdump's language (man pcap-filter).
+    /// Which of them, in tcpdump's language (man pcap-filter); also inner(EXPR), what is carried in VXLAN, and vni N.
     #[arg(long, value_name = "EXPR", default_value = "")]
     pub(super) filter: String,
 }
@@ -66,7 +66,7 @@ impl CaptureOptions {
         let request = CaptureRequest {
             ports: self.which.port,
             containers: self.which.container,
-            filter: Vec::new(),
+            filter: CaptureFilter::default(),
             count: self.count,
             seconds: self.seconds,
             at: if self.dropped { vec![CapturePoint::Drop] } else { self.at },

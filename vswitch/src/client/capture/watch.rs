@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::blocks::{Blocks, NotedPacket, PACKET, each, packet};
 use super::options::WhichFrames;
-use super::{Signals, compile};
+use super::{Signals, hint};
 use crate::client::ClientError;
 use crate::client::connection::{Control, broken};
 use crate::client::options::whole;
+use crate::filter::compile;
 use crate::frame;
 use api::{CapturePoint, CaptureRequest, FrameInfo, Request};
 use plane::datapath::DropReason;
@@ -96,6 +97,9 @@ impl FrameWatch {
         self.request.filter = compile(&self.filter)?;
         let mut signals = Signals::listen()?;
         let (number, mut body) = control.capture(&self.request).await?;
+        if !json {
+            hint::hint(&control, &self.request, &self.filter).await;
+        }
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let (mut blocks, mut seen, mut shown) = (Blocks::default(), 0_u64, 0_u64);
         let is_enough = |shown: u64| self.first.is_some_and(|first| shown >= first);

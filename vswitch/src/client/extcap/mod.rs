@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::capture::{Capture, compile};
+use super::capture::Capture;
 use super::connection::Control;
 use super::{ClientError, print};
+use crate::filter::compile;
 use api::{CapturePoint, CaptureRequest, PortName, Reply, Request};
 use words::Words;
 
