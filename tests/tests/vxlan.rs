@@ -504,3 +504,45 @@ fn bad_input_is_one_sentence() {
     assert!(sentence.contains("UDP port 8472 of 192.0.2.1 is in use"), "{sentence}");
     assert_eq!(lab.json("list-vxlan").as_array().map(Vec::len), Some(1), "a failed change leaves nothing");
 }
+
+#[test]
+fn a_capture_of_the_underlay_is_what_is_on_the_wire() {
+    needs!("ping", "tshark");
+    let (_underlay, hosts) = hosts(2);
+    let [one, two] = &hosts[..] else { panic!() };
+    assert!(reaches(one, "10.0.0.2") && reaches(two, "10.0.0.1"));
+    let (ours, wire) = (one.path("ours.pcapng"), one.path("wire.pcap"));
+    let (ours, wire) = (ours.display(), wire.display());
+    let listen = format!("timeout -s INT 3 tcpdump -Z root -U -i u0 -w {wire} udp port 4789 2>/dev/null");
+    let vsctl = vswitch_tests::program("vsctl");
+    let socket = one.path("control.sock");
+    let ask = format!(
+        "{} --control {} capture --seconds 3 --at ingress,egress,underlay --filter 'icmp or inner(icmp)' -w {ours}",
+        vsctl.display(),
+        socket.display()
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.run_in("host", &listen));
+        scope.spawn(|| one.sh(&ask).ok());
+        std::thread::sleep(Duration::from_millis(1200));
+        one.run_in("a", "ping -n -c 5 -i 0.1 -W 2 10.0.0.2").ok();
+    });
+    let read = |file: &dyn std::fmt::Display, filter: &str, fields: &str| {
+        let text = one.sh(&format!("tshark -n -r {file} -Y '{filter}' -T fields {fields} 2>/dev/null")).ok();
+        let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+        rows.sort();
+        rows
+    };
+    let fields =
+        "-E occurrence=f -e ip.src -e ip.dst -e udp.srcport -e udp.dstport -e udp.length -e vxlan.vni -e icmp.seq -e icmp.type";
+    let (shown, real) = (read(&ours, "vxlan", fields), read(&wire, "vxlan && icmp", fields));
+    assert!(shown.len() == 10 && shown == real, "{shown:?} is not {real:?}");
+    // One frame has one id, once at each point.
+    let ids = |filter: &str| read(&ours, filter, "-e frame.packet_id");
+    let all = ids("vxlan");
+    assert_eq!(all, ids("!vxlan && frame.comment contains \"at=ingress\""));
+    assert_eq!(all, ids("frame.comment contains \"at=egress\""));
+    assert!(
+        read(&ours, "vxlan", "-e frame.comment").iter().all(|said| said.contains("at=underlay") && said.contains("vni=42"))
+    );
+}

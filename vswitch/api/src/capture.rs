@@ -102,11 +102,13 @@ pub enum CapturePoint {
     PreNat,
     /// As it is after NAT changed it.
     PostNat,
+    /// As it comes and leaves by the UDP socket of a tunnel, with the headers around it.
+    Underlay,
 }
 
 impl CapturePoint {
     /// All, in the order in which a frame comes by.
-    pub const ALL: [Self; 5] = [Self::Ingress, Self::Egress, Self::Drop, Self::PreNat, Self::PostNat];
+    pub const ALL: [Self; 6] = [Self::Ingress, Self::Egress, Self::Drop, Self::PreNat, Self::PostNat, Self::Underlay];
 
     /// The name that users see.
     pub const fn name(self) -> &'static str {
@@ -116,13 +118,14 @@ impl CapturePoint {
             Self::Drop => "drop",
             Self::PreNat => "pre-nat",
             Self::PostNat => "post-nat",
+            Self::Underlay => "underlay",
         }
     }
 }
 
 /// A text that names no point.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no point of a frame's way: use ingress, egress, drop, pre-nat or post-nat")]
+#[error("\"{0}\" is no point of a frame's way: use ingress, egress, drop, pre-nat, post-nat or underlay")]
 pub struct PointError(String);
 
 impl FromStr for CapturePoint {

@@ -92,7 +92,7 @@ impl Desk {
             "stage": self.progress.current().map(|stage| stage + 1), "stages": self.lab.stages.len(),
             "points": self.progress.points(), "of": self.lab.points(),
             "hosts": self.lab.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(),
-            "control": self.place.control(&self.lab, None),
+            "control": self.place.control(None),
         })
     }
 

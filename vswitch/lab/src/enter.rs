@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::file::{HostName, Lab};
+use crate::file::HostName;
 use crate::place::{INSIDE, Place, VARIABLE};
 use crate::step::Step;
 use crate::{During, LabError};
@@ -99,7 +99,7 @@ impl<'a> Entrance<'a> {
 }
 
 /// What all that runs in a lab finds in its environment.
-pub(crate) fn environment(place: &Place, lab: &Lab, host: Option<&HostName>) -> Vec<OsString> {
+pub(crate) fn environment(place: &Place, host: Option<&HostName>) -> Vec<OsString> {
     let variable = |name: &str, value: &OsStr| {
         let mut variable = OsString::from(format!("{name}="));
         variable.push(value);
@@ -111,7 +111,7 @@ pub(crate) fn environment(place: &Place, lab: &Lab, host: Option<&HostName>) -> 
     path.push(":/usr/sbin:/sbin");
     vec![
         variable("PATH", &path),
-        variable("VSWITCH_CONTROL", place.control(lab, host).as_os_str()),
+        variable("VSWITCH_CONTROL", place.control(host).as_os_str()),
         variable(VARIABLE, place.root().as_os_str()),
         variable(INSIDE, OsStr::new("1")),
     ]
@@ -133,7 +133,7 @@ pub(crate) fn is_there(program: &str) -> bool {
 pub(crate) fn run(place: &Place, command: &mut Command) -> Result<Outcome, LabError> {
     let said = Said::new(place)?;
     let program = command.get_program().to_string_lossy().into_owned();
-    let what = || format!("{program} cannot be run (it is in the package util-linux)");
+    let what = || format!("{program} cannot be run");
     let status = command.stdin(Stdio::null()).stdout(said.open()?).stderr(said.open()?).status().during(what)?;
     Ok(Outcome { code: status.code(), text: said.text()? })
 }

@@ -14,7 +14,7 @@ use crate::place::{Meta, Place, Process, VARIABLE, make, write};
 use crate::{During, LabError, namespace};
 
 /// What is in /run by these names is the lab's own, not the host's.
-const OWN_RUN: [&str; 4] = ["netns", "docker", "containerd", "vswitch"];
+const OWN_RUN: [&str; 5] = ["netns", "docker", "docker.sock", "containerd", "vswitch"];
 
 /// Keeps the lab that was laid out until it is killed.
 ///

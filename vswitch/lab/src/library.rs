@@ -25,7 +25,7 @@ pub(crate) struct Shelved {
 
 /// All of them.
 pub(crate) const LABS: &[Shelved] = labs![
-    "cable" "learning" "arp" "vlans" "subnets" "dhcp" "names" "ipv6" "snat" "publish" "mtu" "ospf" "vxlan" "docker" "faults"
+    "cable" "learning" "arp" "vlans" "loop" "subnets" "dhcp" "names" "ipv6" "snat" "publish" "mtu" "loss" "bufferbloat" "ospf" "vxlan" "docker" "faults"
 ];
 
 impl Shelved {

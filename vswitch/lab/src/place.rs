@@ -151,8 +151,8 @@ impl Place {
     }
 
     /// The control socket of the switch that is next to a host.
-    pub(crate) fn control(&self, lab: &Lab, host: Option<&HostName>) -> PathBuf {
-        let own = host.filter(|name| lab.host(name).is_some_and(|host| host.switch.is_some()));
+    pub(crate) fn control(&self, host: Option<&HostName>) -> PathBuf {
+        let own = host.filter(|host| self.switch(Some(host)).exists());
         self.switch(own).join("control.sock")
     }
 

@@ -13,7 +13,7 @@ use crate::progress::TaskResult;
 use std::collections::BTreeMap;
 
 /// How long a check may wait that must not hold.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_millis(300);
 /// How long one may wait that must.
 const LONG: Duration = Duration::from_secs(60);
 

@@ -27,10 +27,21 @@ pub struct Frame {
     pub ingress: u32,
     /// Which of the peers behind that port sent it, where the port is a tunnel; 0 for every other port.
     pub peer: u16,
+    /// What was around it, where the port is a tunnel.
+    pub outer: OuterOrigin,
     /// When it was taken in, by the batch's clock; 0 without one.
     pub at: u64,
     /// The number by which captures know it; 0: it has none yet.
     pub id: u64,
+}
+
+/// What the headers around a frame said that came by a tunnel; 0 for every other frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OuterOrigin {
+    /// The sender's UDP port.
+    pub port: u16,
+    /// TOS field or traffic class.
+    pub class: u8,
 }
 
 impl Frame {
@@ -82,6 +93,8 @@ pub struct Batch {
     limit: usize,
     /// Port and peer of the frames to come.
     origin: (u32, u16),
+    /// What was around them.
+    outer: OuterOrigin,
     clock: Option<fn() -> u64>,
     shelves: Shelves,
 }
@@ -108,7 +121,7 @@ impl Batch {
     /// An empty batch without buffers; they are made as they are first needed.
     pub fn new() -> Self {
         let (frames, shelves) = (Vec::new(), Shelves::default());
-        Self { frames, bytes: 0, limit: Self::BYTES, origin: (0, 0), clock: None, shelves }
+        Self { frames, bytes: 0, limit: Self::BYTES, origin: (0, 0), outer: OuterOrigin::default(), clock: None, shelves }
     }
 
     /// Bytes of the frames.
@@ -129,6 +142,12 @@ impl Batch {
     /// Says at which port, and from which of the peers behind it, the frames to come are received.
     pub fn set_origin(&mut self, port: u32, peer: u16) {
         self.origin = (port, peer);
+        self.outer = OuterOrigin::default();
+    }
+
+    /// Says what was around the frames to come, until their origin is set again.
+    pub fn set_outer(&mut self, outer: OuterOrigin) {
+        self.outer = outer;
     }
 
     /// Says which clock each of the frames to come is stamped by; `None`: none is.
@@ -277,7 +296,7 @@ impl Batch {
             offload.checksum = checksum::finish_inner(frame, offload.checksum);
         }
         let at = self.clock.map_or(0, |clock| clock());
-        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer, at, id: 0 });
+        self.frames.push(Frame { buffer, start: HEADROOM, end, offload, ingress, peer, outer: self.outer, at, id: 0 });
     }
 
     /// The frame taken in last, for metadata that comes after it.

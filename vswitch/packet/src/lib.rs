@@ -25,7 +25,7 @@ mod rewrite;
 mod segment;
 mod vlan;
 
-pub use batch::{Batch, Frame, MAX_FRAME};
+pub use batch::{Batch, Frame, MAX_FRAME, OuterOrigin};
 pub use egress::{Egress, MAX_PARTS, Packet, Queued};
 pub use ethernet::{ETHERNET_HEADER, Ethernet, Runt, Tag, TagEdit, ethertype};
 pub use ip::{Fragment, FragmentKey, IpPacket, protocol};

@@ -10,7 +10,7 @@ use super::error::{Doing, NET_ADMIN, NET_RAW};
 use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use api::{Reach, VxlanSpec};
-use plane::device::Sources;
+use plane::device::{SourceHeaders, Sources};
 use sys::udp;
 
 /// Sockets that a tunnel's frames leave from. The underlay spreads load by flows of its own; this many of them are enough for the
@@ -61,7 +61,7 @@ pub fn open_sources(spec: &VxlanSpec, underlay: &Underlay) -> Result<Sources, At
     let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(spec, underlay)).collect() };
     let sockets = open().doing(NET_RAW, doing)?;
     let segmenting = spec.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
-    Ok(Sources::new(sockets, segmenting))
+    Ok(Sources::new(sockets, segmenting, SourceHeaders { hops: spec.ttl, is_summed: spec.udp_checksum }))
 }
 
 fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> {

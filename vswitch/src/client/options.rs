@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::complete;
-use super::stp::StpOptions;
 use super::impair::ImpairOptions;
+use super::stp::StpOptions;
 use api::read::{address, cidr, number, time};
 use api::{
     BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority,

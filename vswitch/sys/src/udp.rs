@@ -19,7 +19,7 @@ pub struct RunReceived {
     /// Whether there was more than the buffer holds.
     pub truncated: bool,
     /// The sender.
-    pub source: IpAddr,
+    pub source: SocketAddr,
     /// Bytes of each datagram, of which the last may have fewer; `length` where it is only one.
     pub segment: usize,
     /// TOS field or traffic class.
@@ -224,7 +224,7 @@ pub fn take_error(fd: BorrowedFd<'_>) -> Result<Option<(IpAddr, Errno)>, Errno> 
     if length < 0 {
         return Err(last_error());
     }
-    Ok(address_of(&name).zip(read_error(&message)))
+    Ok(address_of(&name).map(|to| to.ip()).zip(read_error(&message)))
 }
 
 /// Whether the kernel knows how to send runs (`UDP_SEGMENT`, Linux 4.18).
@@ -368,7 +368,7 @@ mod tests {
             assert_eq!(send_each(sender.as_fd(), &run), Ok(3));
             let (mut buffer, mut heard, mut sizes) = (vec![0; 65_536], Vec::new(), Vec::new());
             while let Ok(reception) = receive(receiver.as_fd(), &mut buffer) {
-                assert_eq!((reception.source, reception.class, reception.truncated), (to.ip(), 0xb9, false));
+                assert_eq!((reception.source, reception.class, reception.truncated), (to, 0xb9, false));
                 sizes.extend(buffer[..reception.length].chunks(reception.segment).map(<[u8]>::len));
                 heard.extend_from_slice(&buffer[..reception.length]);
             }

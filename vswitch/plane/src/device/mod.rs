@@ -14,13 +14,13 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use packet::{Batch, Capabilities, Packet};
+use packet::{Batch, Capabilities, OuterOrigin, Packet};
 
 pub use flows::{Steering, SteeringTable};
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
 pub use tap::{Tap, header_size};
-pub use tunnel::{Change, Receiver, Sender, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
+pub use tunnel::{Change, Receiver, Sender, SourceHeaders, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
 
 use crate::datapath::{DropReason, PortId};
 
@@ -45,6 +45,12 @@ pub trait Device: Send {
 
     /// Sends one frame, whose parts together start with the destination address, or takes it to send it with the next ones.
     fn send(&mut self, packet: &Packet<'_>) -> Sent;
+
+    /// Where the device is a tunnel, shows a packet that it was given last as it leaves, with the headers around it, to each of its peers.
+    fn show_sent(&self, _packet: &Packet<'_>, _see: &mut dyn FnMut(&[u8])) {}
+
+    /// Where the device is a tunnel, shows a packet that came by it as it came, with the headers around it.
+    fn show_received(&self, _packet: &Packet<'_>, _outer: OuterOrigin, _see: &mut dyn FnMut(&[u8])) {}
 
     /// Sends what it took and did not send yet. The worker calls it after every queue.
     fn flush(&mut self) -> Losses {

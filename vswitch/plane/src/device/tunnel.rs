@@ -12,12 +12,13 @@
 //! **Underlay paths.** Routers and network cards spread load by the outer ports. The source port stands for the inner flow: a few
 //! [`Sources`] sockets, chosen by [`vxlan::Inner::flow`], so a flow stays in order.
 
+mod outer;
 mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -91,6 +92,19 @@ impl Tunnel {
         self.ageing.store(seconds, Ordering::Relaxed);
     }
 
+    /// Calls `to` with the number and address of each to which frames for a peer go, of which 0 is all; says whether the peer is one.
+    fn destinations(&self, peer: u16, mut to: impl FnMut(u16, IpAddr)) -> bool {
+        match (peer, self.group) {
+            (0, Some(group)) => to(0, group),
+            (0, None) => self.peers.configured().for_each(|(number, address)| to(number, address)),
+            (peer, _) => match self.peers.address(peer) {
+                Some(address) => to(peer, address),
+                None => return false,
+            },
+        }
+        true
+    }
+
     fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -116,8 +130,21 @@ impl Tunnel {
 #[derive(Debug)]
 pub struct Sources {
     sockets: Vec<OwnedFd>,
+    /// Their addresses and ports.
+    names: Vec<SocketAddr>,
+    /// What they write into the headers.
+    headers: SourceHeaders,
     /// Whether runs can be sent in one piece; found out as the first one is refused.
     segmenting: AtomicBool,
+}
+
+/// What the sockets of a tunnel write into the headers of datagrams.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceHeaders {
+    /// How many hops datagrams live.
+    pub hops: u8,
+    /// Whether they have a UDP checksum.
+    pub is_summed: bool,
 }
 
 impl Sources {
@@ -135,9 +162,13 @@ impl Sources {
         }
     }
 
-    /// Takes nonblocking sockets, at least one, as [`sys::udp`](sys::udp) opens them.
-    pub fn new(sockets: Vec<OwnedFd>, segmenting: bool) -> Self {
-        Self { sockets, segmenting: segmenting.into() }
+    /// Takes nonblocking sockets, at least one, as [`sys::udp`](sys::udp) opens and binds them.
+    pub fn new(sockets: Vec<OwnedFd>, segmenting: bool, headers: SourceHeaders) -> Self {
+        // Only captures show the names: a socket without one would have none to show.
+        let name = |socket: &OwnedFd| SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok();
+        let unnamed = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+        let names = sockets.iter().map(|socket| name(socket).unwrap_or(unnamed)).collect();
+        Self { sockets, names, headers, segmenting: segmenting.into() }
     }
 
     /// Whether runs are sent in one piece.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::CapturePoint;
 use arrayvec::ArrayVec;
-use packet::{Batch, Frame, MAX_PARTS, Packet, Queued};
+use packet::{Batch, Frame, MAX_PARTS, Offload, Packet, Queued};
 
 use super::{CaptureId, Worker};
 use crate::capture::{CaptureTap, Direction, Incident, Recorder, Seen, Snapshot, Ways};
@@ -103,6 +103,30 @@ impl Watch {
     /// Whether any capture wants the frames of a port, or the recorder what is lost there.
     pub(super) fn wants(&self, port: PortId) -> bool {
         self.recorder.is_some() || self.captures.iter().any(|capture| capture.wants(port))
+    }
+
+    /// Whether any capture wants what is around the frames of tunnels.
+    pub(super) fn takes_underlay(&self) -> bool {
+        self.captures.iter().any(|capture| capture.tap.selection().takes(CapturePoint::Underlay))
+    }
+
+    /// Shows a datagram in which a frame came.
+    pub(super) fn arrived(&mut self, frame: &Frame, bytes: &[u8]) {
+        self.at_underlay(Note::default().seen(frame, nanoseconds()), bytes);
+    }
+
+    /// Shows a datagram in which a packet leaves.
+    pub(super) fn departed(&mut self, port: PortId, packet: &Packet<'_>, batch: &Batch, bytes: &[u8]) {
+        self.at_underlay(sent(port, packet, batch, &self.notes), bytes);
+    }
+
+    fn at_underlay(&mut self, seen: Seen, bytes: &[u8]) {
+        let seen = Seen { point: CapturePoint::Underlay, ..seen };
+        for capture in self.captures.iter_mut().filter(|capture| capture.wants(PortId(seen.port))) {
+            if capture.tap.selection().takes(CapturePoint::Underlay) {
+                capture.tap.offer(&seen, &[bytes], Offload::default());
+            }
+        }
     }
 
     /// Gives the frames that a batch was received with their numbers.

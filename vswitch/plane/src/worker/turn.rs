@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use api::CapturePoint;
 use arrayvec::ArrayVec;
-use packet::{Batch, Packet, Queued};
+use packet::{Batch, Egress, Packet, Queued, TagEdit};
 
-use super::capture::nanoseconds;
+use super::capture::{Watch, nanoseconds};
 use super::command::{Handover, Purpose};
-use super::{Event, Worker};
+use super::{Event, Queue, Slots, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, Errand, Mode, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
@@ -35,6 +35,10 @@ impl Worker {
         if self.watch.is_on() {
             self.watch.number(&mut self.batch);
         }
+        if self.watch.takes_underlay() {
+            show_underlay(&mut self.watch, &self.batch, &self.queues, &mut self.egress);
+        }
+        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) else { return };
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
@@ -185,6 +189,9 @@ impl Worker {
             tally.count(sent, packet);
             if captured {
                 watch.sent(id, packet, batch, reason(sent));
+                if sent == Sent::Done && watch.takes_underlay() {
+                    device.show_sent(packet, &mut |bytes| watch.departed(id, packet, batch, bytes));
+                }
             }
         });
         let places = uncut.iter().filter(|_| captured);
@@ -199,6 +206,18 @@ impl Worker {
         for (sent, count) in [(Sent::QueueFull, full), (Sent::Down, down), (Sent::Refused, refused), (Sent::TooBig, too_big)] {
             reason(sent).into_iter().for_each(|reason| self.datapath.count_drops(id, reason, count));
         }
+    }
+}
+
+/// Shows the frames that came by tunnels with the headers around them, as many datagrams as they were.
+fn show_underlay(watch: &mut Watch, batch: &Batch, queues: &Slots<Queue>, egress: &mut Egress) {
+    for frame in batch.frames() {
+        let Some(tunnel) = queues.get(frame.ingress).and_then(|queue| queue.device.as_ref()) else { continue };
+        let queued = [Queued { frame, edit: TagEdit::Keep, peer: frame.peer }];
+        // What cannot be cut did not come by a tunnel.
+        egress.run(&queued, tunnel.capabilities(), &mut |packet| {
+            tunnel.show_received(packet, frame.outer, &mut |bytes| watch.arrived(frame, bytes));
+        });
     }
 }
 

@@ -76,7 +76,7 @@ impl LiveView {
 /// Port, way or point, VLAN and reason.
 fn head(port: &str, width: usize, is_out: bool, note: &FrameNote) -> String {
     let way = match note.at {
-        Some(point @ (CapturePoint::PreNat | CapturePoint::PostNat)) => point.name(),
+        Some(point @ (CapturePoint::PreNat | CapturePoint::PostNat | CapturePoint::Underlay)) => point.name(),
         _ if is_out => "out",
         _ => "in ",
     };

@@ -29,7 +29,7 @@ pub(super) struct WhichFrames {
 pub(in crate::client) struct CaptureOptions {
     #[command(flatten)]
     which: WhichFrames,
-    /// Where to take frames, of: ingress, egress, drop, pre-nat, post-nat. A frame has one packet id at all of them.
+    /// Where to take frames, of: ingress, egress, drop, pre-nat, post-nat, underlay. A frame has one packet id at all of them.
     #[arg(long, value_name = "POINT,...", value_delimiter = ',')]
     at: Vec<CapturePoint>,
     /// Takes only frames that are dropped, with the reason; the same as --at drop.

@@ -43,13 +43,14 @@ impl Name {
     }
 }
 
-/// `sockaddr_in` and `sockaddr_in6` have the family in the same place, and the IPv4 address where the flow label is.
-pub(super) fn address_of(name: &libc::sockaddr_in6) -> Option<IpAddr> {
-    match libc::c_int::from(name.sin6_family) {
-        libc::AF_INET => Some(Ipv4Addr::from(name.sin6_flowinfo.to_ne_bytes()).into()),
-        libc::AF_INET6 => Some(Ipv6Addr::from(name.sin6_addr.s6_addr).to_canonical()),
-        _ => None,
-    }
+/// `sockaddr_in` and `sockaddr_in6` have the family and the port in the same places, and the IPv4 address where the flow label is.
+pub(super) fn address_of(name: &libc::sockaddr_in6) -> Option<SocketAddr> {
+    let ip = match libc::c_int::from(name.sin6_family) {
+        libc::AF_INET => Ipv4Addr::from(name.sin6_flowinfo.to_ne_bytes()).into(),
+        libc::AF_INET6 => Ipv6Addr::from(name.sin6_addr.s6_addr).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_be(name.sin6_port)))
 }
 
 fn family(number: libc::c_int) -> Result<libc::sa_family_t, Errno> {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use packet::{Batch, Capabilities, Checksum, Gso, GsoKind, IpVersion, Layers, Offload, Packet, Transport, checksum};
+use packet::{
+    Batch, Capabilities, Checksum, Gso, GsoKind, IpVersion, Layers, Offload, OuterOrigin, Packet, Transport, checksum,
+};
 use rustix::io::Errno;
 use vxlan::{Admission, DecodeError, Header, Vni, ecn};
 
@@ -52,6 +54,7 @@ struct Found {
     offload: Offload,
     port: PortId,
     peer: u16,
+    outer: OuterOrigin,
 }
 
 /// A tunnel on this socket.
@@ -131,7 +134,7 @@ impl Receiver {
         let Some(member) = self.tunnels.get_mut(&vni) else {
             return self.counters.count(UnderlayDrop::UnknownVni, 1);
         };
-        let Some(peer) = member.sender(reception.source, self.now) else {
+        let Some(peer) = member.sender(reception.source.ip(), self.now) else {
             return drop_one(&mut self.drops, member.port, DropReason::UnknownVtep);
         };
         let frame = datagram.get_mut(vxlan::HEADER..).unwrap_or_default();
@@ -139,16 +142,18 @@ impl Receiver {
             return drop_one(&mut self.drops, member.port, DropReason::CongestionMark);
         }
         let offload = whole_offload(frame, member.tunnel.room(), nested);
-        self.frames.push(Found { place: place.start + vxlan::HEADER..place.end, offload, port: member.port, peer });
+        let outer = OuterOrigin { port: reception.source.port(), class: reception.class };
+        self.frames.push(Found { place: place.start + vxlan::HEADER..place.end, offload, port: member.port, peer, outer });
     }
 
     /// Puts the next frame of the run into the batch, or the next ones that are one super-frame; says whether there was any.
     fn take(&mut self, batch: &mut Batch) -> bool {
         let rest = self.frames.get(self.taken..).unwrap_or_default();
-        let Some(&Found { ref place, offload, port, peer }) = rest.first() else { return false };
+        let Some(&Found { ref place, offload, port, peer, outer }) = rest.first() else { return false };
         let buffer = &self.buffer;
         let bytes = |place: &Range<usize>| buffer.get(place.clone()).unwrap_or_default();
         batch.set_origin(port.0, peer);
+        batch.set_outer(outer);
         // What goes to many is limited by the frame.
         if bytes(place).first().is_some_and(|first| first & 1 == 1) {
             batch.push(bytes(place), offload);

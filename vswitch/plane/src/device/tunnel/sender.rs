@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use packet::{Batch, Capabilities, Checksum, Packet, checksum};
+use packet::{Batch, Capabilities, Checksum, OuterOrigin, Packet, checksum};
 use rustix::io::Errno;
 use vxlan::{HEADER, Header, Inner};
 
+use super::outer::Outer;
 use super::{Sources, Tunnel};
 use crate::device::{Device, Losses, ReceiveStatus, Received, Sent};
 use sys::udp::{self, Run};
@@ -97,15 +98,33 @@ impl Sender {
             }
             tunnel.peers.count_sent(number, count as u64, now);
         };
-        match (key.peer, tunnel.group) {
-            (0, Some(group)) => send(0, group),
-            (0, None) => tunnel.peers.configured().for_each(|(number, address)| send(number, address)),
-            (peer, _) => match tunnel.peers.address(peer) {
-                Some(address) => send(peer, address),
-                // It was taken out while the frame was on its way.
-                None => losses.count(Sent::Down, count as u64),
-            },
+        if !tunnel.destinations(key.peer, &mut send) {
+            // It was taken out while the frame was on its way.
+            losses.count(Sent::Down, count as u64);
         }
+    }
+
+    /// A datagram with a frame, its checksum finished, put behind `bytes`.
+    fn write(header: &[u8; HEADER], packet: &Packet<'_>, bytes: &mut Vec<u8>) {
+        let from = bytes.len() + HEADER;
+        bytes.extend_from_slice(header);
+        packet.parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        if let (Checksum::Partial { start, offset }, Some(frame)) = (packet.offload.checksum, bytes.get_mut(from..)) {
+            // With metadata that is nonsense it goes as it is.
+            let _ = checksum::complete(frame, start, offset);
+        }
+    }
+
+    fn key(&self, peer: u16) -> Key {
+        let Inner { flow, class } = self.inner;
+        Key { peer, socket: flow as usize % self.sources.sockets.len().max(1), class }
+    }
+
+    /// A frame with what was around it, from the socket with this number.
+    fn around(&self, packet: &Packet<'_>, from: SocketAddr, to: SocketAddr, (class, hops): (u8, u8)) -> Option<Vec<u8>> {
+        let mut datagram = Vec::new();
+        Self::write(&self.header, packet, &mut datagram);
+        Outer { from, to, class, hops, is_summed: self.sources.headers.is_summed }.around(&datagram)
     }
 }
 
@@ -180,20 +199,29 @@ impl Device for Sender {
             return Sent::TooBig;
         }
         let from = self.bytes.len();
-        self.bytes.extend_from_slice(&self.header);
-        packet.parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        let frame = self.bytes.get_mut(from + HEADER..).unwrap_or_default();
-        if let Checksum::Partial { start, offset } = packet.offload.checksum {
-            // With metadata that is nonsense it goes as it is.
-            let _ = checksum::complete(frame, start, offset);
-        }
+        Self::write(&self.header, packet, &mut self.bytes);
         // Segments of one super-frame are of one flow.
         if packet.frames > 0 {
-            self.inner = Inner::of(frame);
+            self.inner = Inner::of(self.bytes.get(from + HEADER..).unwrap_or_default());
         }
-        let Inner { flow, class } = self.inner;
-        self.take(from, Key { peer: packet.peer, socket: flow as usize % self.sources.sockets.len().max(1), class });
+        self.take(from, self.key(packet.peer));
         Sent::Done
+    }
+
+    fn show_sent(&self, packet: &Packet<'_>, see: &mut dyn FnMut(&[u8])) {
+        let Key { socket, class, .. } = self.key(packet.peer);
+        let Some(&from) = self.sources.names.get(socket) else { return };
+        let hops = self.sources.headers.hops;
+        self.tunnel.destinations(packet.peer, |_, address| {
+            let to = SocketAddr::new(address, self.tunnel.port);
+            self.around(packet, from, to, (class, hops)).iter().for_each(|bytes| see(bytes));
+        });
+    }
+
+    fn show_received(&self, packet: &Packet<'_>, outer: OuterOrigin, see: &mut dyn FnMut(&[u8])) {
+        let (Some(from), Some(here)) = (self.tunnel.peers.address(packet.peer), self.sources.names.first()) else { return };
+        let (from, to) = (SocketAddr::new(from, outer.port), SocketAddr::new(here.ip(), self.tunnel.port));
+        self.around(packet, from, to, (outer.class, 0)).iter().for_each(|bytes| see(bytes));
     }
 
     fn expire(&mut self, now: Instant) {

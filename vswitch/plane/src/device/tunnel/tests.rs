@@ -41,7 +41,7 @@ impl Pair {
             udp::bind(source.as_fd(), SocketAddr::new(local, 0)).unwrap();
             source
         });
-        let sources = Arc::new(Sources::new(sources.collect(), segmenting));
+        let sources = Arc::new(Sources::new(sources.collect(), segmenting, SourceHeaders { hops: 64, is_summed: true }));
         let tunnel = || {
             let tunnel = Tunnel::new(Vni::try_from(7).unwrap(), port, None, MTU);
             tunnel.set_peers(&[local]);
@@ -296,5 +296,46 @@ proptest! {
             pair.inject(&datagram);
         }
         pair.receive();
+    }
+}
+
+/// What a capture is shown of a frame on both sides is the same datagram, with the real ports and good checksums.
+#[test]
+fn a_frame_is_shown_with_what_is_around_it() {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+    for address in ["127.0.0.1", "::1"] {
+        let mut pair = Pair::new(address, true);
+        let frame = tcp(&[7; 100]);
+        let parts = [IoSlice::new(&frame)];
+        let packet = Packet { peer: 1, ..Packet::whole(&parts) };
+        assert_eq!(pair.sender.send(&packet), Sent::Done);
+        let mut shown = Vec::new();
+        pair.sender.show_sent(&packet, &mut |bytes| shown.push(bytes.to_vec()));
+        pair.sender.flush();
+        while pair.batch.frames().is_empty() {
+            pair.receiver.receive(&mut pair.batch);
+        }
+        let outer = pair.batch.frames()[0].outer;
+        pair.sender.show_received(&packet, outer, &mut |bytes| shown.push(bytes.to_vec()));
+        assert_eq!(shown.len(), 2, "{address}");
+        for (bytes, hops) in shown.iter().zip([64, 0]) {
+            let sliced = SlicedPacket::from_ethernet(bytes).unwrap();
+            let Some(TransportSlice::Udp(udp)) = &sliced.transport else { panic!("{address}") };
+            assert_eq!((udp.source_port(), udp.destination_port()), (outer.port, pair.to.port()));
+            let wanted = match sliced.net.as_ref().unwrap() {
+                NetSlice::Ipv4(ip) => {
+                    assert_eq!((ip.header().ttl(), ip.header().dont_fragment()), (hops, true));
+                    assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+                    udp.to_header().calc_checksum_ipv4_raw(ip.header().source(), ip.header().destination(), udp.payload())
+                }
+                NetSlice::Ipv6(ip) => {
+                    assert_eq!(ip.header().hop_limit(), hops);
+                    udp.to_header().calc_checksum_ipv6_raw(ip.header().source(), ip.header().destination(), udp.payload())
+                }
+                _ => panic!("{address}"),
+            };
+            assert_eq!(udp.checksum(), wanted.unwrap(), "{address}");
+            assert_eq!(udp.payload(), [&[8, 0, 0, 0, 0, 0, 7, 0], &frame[..]].concat());
+        }
     }
 }
