@@ -1,4 +1,5 @@
 //! What every store must do, tried on each: the one in memory, and real servers of etcd, Consul and ZooKeeper where they are to be had.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails where it cannot go on")]
 
 #[path = "servers/mod.rs"]
 mod servers;

@@ -75,7 +75,7 @@ impl View {
         segment.map(|segment| segment.addresses.handed_out.remove(&address));
     }
 
-    /// The blocks that the store has lost, whoever's they are, and one more for this host if it wants one: each in a transaction of its own.
+    /// The blocks of any host that the store has lost, and one more for this host if it wants one: each in a transaction of its own.
     pub(super) fn new_blocks(&self, name: &Name, segment: &Segment, now: Duration) -> Vec<Vec<Step>> {
         if !segment.listed || segment.is_refused {
             return Vec::new();
@@ -110,7 +110,7 @@ impl Segment {
     /// The addresses that were handed out here, and those of all stations that are known.
     fn used(&self) -> BTreeSet<IpAddr> {
         let endpoints = self.ours.values().chain(self.endpoints.values()).flat_map(|endpoint| &endpoint.ips);
-        let told = self.stations.values().flat_map(|station| &station.ips);
+        let told = self.told.stations.values().flat_map(|station| &station.ips);
         endpoints.chain(told).chain(&self.addresses.handed_out).copied().collect()
     }
 
@@ -121,7 +121,7 @@ impl Segment {
         !own.flat_map(all_of).any(|address| is_usable(subnet, address) && !used.contains(&address))
     }
 
-    /// A block that is nobody's. Each host begins elsewhere, so that two seldom ask for the same.
+    /// A block that no host has. Each host begins elsewhere, so that two seldom ask for the same.
     fn free_block(&self, subnet: IpNet, me: &Name) -> Option<IpNet> {
         let count = block_count(subnet);
         let first = hash(me.as_str()) % count;

@@ -7,6 +7,8 @@
 //! **What bounds it.** [`MOST_RECORDS`] stations and [`MOST_PEERS`] hosts of a network; what is beyond them is not followed.
 
 mod address;
+mod cluster;
+mod difference;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +19,11 @@ use ipnet::IpNet;
 use packet::Mac;
 
 use crate::record::{self, CLUSTER, Endpoint, Host, Key, Name, Network};
-use crate::store::{Change, Entry, MOST_STEPS, News, Step};
+use crate::store::{Change, MOST_STEPS, News, Step};
 
 pub use address::NoAddress;
+use cluster::Cluster;
+pub use difference::{Announced, Difference, Refusal, Station};
 use segment::Segment;
 
 /// How long what a host knows outlives a store that has lost it: all hosts put their own truth there again meanwhile.
@@ -28,6 +32,9 @@ pub const HOLD: Duration = Duration::from_secs(60);
 /// How long a host must have been gone before another takes over a block of its addresses. A host that was cut off from the store for half of it hands
 /// out no more of its own.
 pub const RECLAIM: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a host that knows of no cluster waits before it begins one in an empty store.
+pub const SETTLE: Duration = Duration::from_secs(5);
 
 /// Most stations of a network.
 pub const MOST_RECORDS: usize = 1 << 16;
@@ -52,98 +59,6 @@ pub struct View {
     refusal: Option<Refusal>,
     /// When the store was last heard to know this host.
     renewed: Duration,
-}
-
-/// What the store says of the whole cluster.
-#[derive(Default)]
-struct Cluster {
-    /// Whether all of it was heard once.
-    listed: bool,
-    revision: u64,
-    id: Option<String>,
-    hosts: BTreeMap<Name, Host>,
-    networks: BTreeMap<Name, Network>,
-    vnis: BTreeSet<u32>,
-    /// Since when the owner of a block is gone.
-    absent: BTreeMap<Name, Duration>,
-    /// Whether the store was heard to have this host's record.
-    confirmed: bool,
-}
-
-/// Why a host takes no part.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The store has an id, and it is not that of this host's cluster.
-    #[error(
-        "the store is of another cluster ({store}, and this host belongs to {ours}): correct `endpoints` and `prefix`, or have this host forget its cluster"
-    )]
-    Foreign {
-        /// The store's id.
-        store: String,
-        /// What this host remembers.
-        ours: String,
-    },
-    /// Another host has the same name.
-    #[error("host \"{name}\" is in the store already, with underlay address {underlay}: give one of the two another `node`")]
-    NameTaken {
-        /// The name.
-        name: Name,
-        /// The other's address.
-        underlay: IpAddr,
-    },
-    /// A network was made with other subnets.
-    #[error("network \"{network}\" has {theirs} in the store, and {ours} here: give the bridge addresses of the same subnets")]
-    Subnets {
-        /// The network.
-        network: Name,
-        /// The subnets of the store's record.
-        theirs: String,
-        /// The subnets of this host.
-        ours: String,
-    },
-}
-
-/// A station at another host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Station {
-    /// The host.
-    pub host: Name,
-    /// Where that host's tunnels end.
-    pub vtep: IpAddr,
-    /// Its addresses, for which ARP and neighbour discovery are answered here.
-    pub ips: BTreeSet<IpAddr>,
-    /// Its name.
-    pub name: Option<String>,
-}
-
-/// How the tunnels of a network must change. A station's peer joins before it, and leaves after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
-    /// The network has this VNI.
-    Vni(Name, u32),
-    /// A host has joined: it gets what is flooded.
-    Joined(Name, IpAddr),
-    /// A station is at another host now, or has other addresses.
-    Is(Name, Mac, Station),
-    /// A station is at no other host.
-    Gone(Name, Mac),
-    /// A host has left.
-    Left(Name, IpAddr),
-    /// A station that was announced here has moved to this host: it was seen there later.
-    Taken(Name, Mac, Name),
-}
-
-/// What came of the announcement of a station.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announced {
-    /// The others will hear of it.
-    Told,
-    /// It was known so.
-    Known,
-    /// It moves to and fro between hosts, so two stations have this address: it stays where it is for now (RFC 7432, section 15.1).
-    Duplicate,
-    /// The host has no part in that network, or the network has [`MOST_RECORDS`] stations here.
-    Ignored,
 }
 
 impl View {
@@ -207,12 +122,12 @@ impl View {
     /// The stations at other hosts as the tunnels were told.
     pub fn told(&self, network: &Name) -> impl Iterator<Item = (Mac, &Station)> {
         let segment = self.segments.get(network).into_iter();
-        segment.flat_map(|segment| segment.stations.iter().map(|(mac, station)| (*mac, station)))
+        segment.flat_map(|segment| segment.told.stations.iter().map(|(mac, station)| (*mac, station)))
     }
 
     /// The other hosts of a network as the tunnels were told.
     pub fn peers(&self, network: &Name) -> impl Iterator<Item = IpAddr> {
-        self.segments.get(network).into_iter().flat_map(|segment| segment.peers.iter().copied())
+        self.segments.get(network).into_iter().flat_map(|segment| segment.told.peers.iter().copied())
     }
 
     /// The host has ports in a network from now on. If the network is new, it has these subnets.
@@ -258,24 +173,7 @@ impl View {
     }
 
     fn hear_cluster(&mut self, news: &News, now: Duration) {
-        let mut cluster = std::mem::take(&mut self.cluster);
-        let mut older = false;
-        match news {
-            News::All(listing) => {
-                older = listing.revision < cluster.revision;
-                let (absent, confirmed) = (std::mem::take(&mut cluster.absent), cluster.confirmed);
-                cluster = Cluster { listed: true, revision: listing.revision, absent, confirmed, ..Cluster::default() };
-                listing.entries.iter().for_each(|entry| cluster.is(entry));
-            }
-            News::Some(changes) => changes.iter().for_each(|change| match change {
-                Change::Is(entry) => cluster.is(entry),
-                Change::Gone(key) => cluster.gone(key),
-            }),
-        }
-        let lost = cluster.confirmed && !cluster.hosts.contains_key(&self.me);
-        cluster.confirmed = cluster.hosts.contains_key(&self.me);
-        self.cluster = cluster;
-        if older || lost {
+        if self.cluster.hear(&self.me, news, now) {
             self.hold(now);
         }
         self.admit();
@@ -353,8 +251,12 @@ impl View {
     pub fn due(&self, now: Duration) -> Vec<Vec<Step>> {
         match (&self.refusal, &self.cluster.id) {
             (Some(Refusal::Foreign { .. } | Refusal::NameTaken { .. }), _) => return Vec::new(),
-            _ if !self.cluster.listed => return Vec::new(),
             (_, None) => {
+                // Hosts that know of an older cluster put its id there again first.
+                let waits = self.id.is_none() && self.cluster.listed.is_some_and(|heard| now < heard + SETTLE);
+                if waits || self.cluster.listed.is_none() {
+                    return Vec::new();
+                }
                 let value = self.id.clone().unwrap_or_else(|| self.new_id.clone());
                 return vec![vec![Step::Create { key: Key::Id.to_string(), value }]];
             }
@@ -441,42 +343,11 @@ impl View {
                 segment.vni = vni;
                 differences.extend(vni.map(|vni| Difference::Vni(name.clone(), vni)));
             }
-            if segment.is_changed && segment.listed && self.cluster.listed && !segment.is_refused {
+            if segment.is_changed && segment.listed && self.cluster.listed.is_some() && !segment.is_refused {
                 segment.differences(name, &self.me, &self.host, &self.cluster.hosts, self.held.is_some(), &mut differences);
             }
         }
         differences
-    }
-}
-
-impl Cluster {
-    fn is(&mut self, entry: &Entry) {
-        match Key::parse(&entry.key) {
-            Some(Key::Id) => self.id = Some(entry.value.clone()),
-            Some(Key::Host(name)) => drop(record::read(&entry.value).map(|host| self.hosts.insert(name, host))),
-            Some(Key::Network(name)) => drop(record::read(&entry.value).map(|network| self.networks.insert(name, network))),
-            Some(Key::Vni(vni)) => drop(self.vnis.insert(vni)),
-            _ => {}
-        }
-    }
-
-    fn gone(&mut self, key: &str) {
-        match Key::parse(key) {
-            Some(Key::Id) => self.id = None,
-            Some(Key::Host(name)) => drop(self.hosts.remove(&name)),
-            Some(Key::Network(name)) => drop(self.networks.remove(&name)),
-            Some(Key::Vni(vni)) => drop(self.vnis.remove(&vni)),
-            _ => {}
-        }
-    }
-
-    /// Remembers since when the owners of blocks are gone.
-    fn note_absence<'a>(&mut self, owners: impl Iterator<Item = &'a Name>, now: Duration) {
-        let gone: BTreeSet<&Name> = owners.filter(|owner| !self.hosts.contains_key(*owner)).collect();
-        self.absent.retain(|host, _| gone.contains(host));
-        for host in gone {
-            self.absent.entry(host.clone()).or_insert(now);
-        }
     }
 }
 

@@ -30,15 +30,20 @@ pub(super) struct Segment {
     pub(super) stored: BTreeSet<IpNet>,
     /// Whether the store was heard to have this host's membership.
     confirmed: bool,
-    /// What the tunnel was told.
-    pub(super) peers: BTreeSet<IpAddr>,
-    pub(super) stations: BTreeMap<Mac, Station>,
+    pub(super) told: Told,
     /// Whether there may be differences.
     pub(super) is_changed: bool,
     /// Whether the network is not what this host wants it to be.
     pub(super) is_refused: bool,
     /// How often stations came here from other hosts, and since when that is counted.
     moves: BTreeMap<Mac, (u32, Duration)>,
+}
+
+/// What a tunnel was told.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) peers: BTreeSet<IpAddr>,
+    pub(super) stations: BTreeMap<Mac, Station>,
 }
 
 /// The addresses that a host hands out.
@@ -168,23 +173,23 @@ impl Segment {
         self.is_changed = false;
         self.give_up_what_moved(network, me, here, hosts, differences);
         let (peers, stations) = self.program(me, here, hosts);
-        differences.extend(peers.difference(&self.peers).map(|peer| Difference::Joined(network.clone(), *peer)));
-        let fresh = stations.iter().filter(|(mac, station)| self.stations.get(*mac) != Some(station));
+        differences.extend(peers.difference(&self.told.peers).map(|peer| Difference::Joined(network.clone(), *peer)));
+        let fresh = stations.iter().filter(|(mac, station)| self.told.stations.get(*mac) != Some(station));
         differences.extend(fresh.map(|(mac, station)| Difference::Is(network.clone(), *mac, station.clone())));
         // A station that is here now is at no other host, whatever the store has lost.
         let is_over = |mac: &Mac| !stations.contains_key(mac) && (!held || self.ours.contains_key(mac));
-        let gone: Vec<Mac> = self.stations.keys().copied().filter(is_over).collect();
-        let left: Vec<IpAddr> = self.peers.difference(&peers).copied().filter(|_| !held).collect();
+        let gone: Vec<Mac> = self.told.stations.keys().copied().filter(is_over).collect();
+        let left: Vec<IpAddr> = self.told.peers.difference(&peers).copied().filter(|_| !held).collect();
         for mac in gone {
-            self.stations.remove(&mac);
+            self.told.stations.remove(&mac);
             differences.push(Difference::Gone(network.clone(), mac));
         }
         for peer in left {
-            self.peers.remove(&peer);
+            self.told.peers.remove(&peer);
             differences.push(Difference::Left(network.clone(), peer));
         }
-        self.stations.extend(stations);
-        self.peers.extend(peers);
+        self.told.stations.extend(stations);
+        self.told.peers.extend(peers);
     }
 
     /// A station that was announced here, and was seen at another host later, is here no more.

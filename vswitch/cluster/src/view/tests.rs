@@ -1,7 +1,7 @@
 //! What a view makes of news, step by step.
 
 use super::*;
-use crate::store::Listing;
+use crate::store::{Entry, Listing};
 
 const RED: &str = "net/red/";
 
