@@ -50,6 +50,7 @@ impl Agent {
                 Ok(Outcome::Done) => self.view.committed(steps),
                 Ok(Outcome::Refused) => {}
                 Err(error) => {
+                    self.view.perhaps_committed(steps);
                     if error.trouble == Trouble::SessionLost {
                         self.lose();
                     }

@@ -201,6 +201,13 @@ fn on(kind: Kind, test: impl AsyncFnOnce(Place)) {
     }
 }
 
+fn on_secured(test: impl AsyncFnOnce(Place)) {
+    let name = std::thread::current().name().unwrap_or("test").to_owned();
+    if isolated(&name, Kind::Etcd) {
+        run(async { test(Place::secured().await).await });
+    }
+}
+
 fn open(place: &Place) -> Arc<dyn Store> {
     let mut settings = place.settings();
     settings.ttl = TTL;
@@ -214,6 +221,59 @@ fn etcd() {
         contract(&*store, &*other).await;
         a_session_that_is_not_renewed_ends(&*store, async |time| tokio::time::sleep(time).await).await;
         history_is_lost(&*store, &place).await;
+    });
+}
+
+#[test]
+fn a_follower_goes_on_when_the_store_comes_back() {
+    on(Kind::Etcd, async |mut place| {
+        let store = open(&place);
+        let mut told = Told::new(&*store, "r/");
+        store.commit(None, &[create("r/a", "1")]).await.unwrap();
+        told.until("before", &[pair("r/a", "1")]).await;
+        place.kill();
+        assert!(told.follow.next().await.is_err());
+        assert!(matches!(store.list("r/").await.unwrap_err().trouble, Trouble::Unreachable(_)));
+        place.restart().await;
+        store.commit(None, &[create("r/b", "2")]).await.unwrap();
+        told.until("after", &[pair("r/a", "1"), pair("r/b", "2")]).await;
+        assert_eq!(told.lists, 1, "what it had heard is not told again");
+    });
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_said() {
+    on_secured(async |place| {
+        let says = async |change: &dyn Fn(&mut cluster::store::Settings)| {
+            let mut settings = place.settings();
+            change(&mut settings);
+            settings.open().unwrap().commit(None, &[create("c/a", "1")]).await.unwrap_err().to_string()
+        };
+        let identity = |name: &str| Some((place.file(&format!("{name}.pem")), place.file(&format!("{name}.key"))));
+        assert_eq!(open(&place).commit(None, &[create("c/b", "1")]).await, Ok(Outcome::Done));
+        let said = says(&|settings| settings.identity = None).await;
+        assert!(said.contains("the store wants a client certificate: give `cert` and `key`"), "{said}");
+        let said = says(&|settings| settings.identity = identity("stranger")).await;
+        assert!(said.contains("takes no certificate of this host's issuer"), "{said}");
+        let said = says(&|settings| settings.ca = Some(place.file("other.pem"))).await;
+        assert!(said.contains("the store's certificate is signed by none of those in `ca`"), "{said}");
+        let said = says(&|settings| settings.endpoints = vec!["https://localhost:2379".to_owned()]).await;
+        assert!(said.contains("the store's certificate is for another name"), "{said}");
+        let said = says(&|settings| {
+            *settings = cluster::store::Settings::new(settings.kind, vec!["http://127.0.0.1:2379".to_owned()]);
+        });
+        let said = said.await;
+        assert!(said.contains("the store speaks TLS only: write https:// in `endpoints`"), "{said}");
+        place.guard();
+        let said = says(&|settings| {
+            settings.identity = identity("named");
+            settings.user = Some(("root".to_owned(), "secret".to_owned()));
+        });
+        let said = said.await;
+        assert!(said.contains("its gateway refuses every client certificate with a CommonName: make one without it"), "{said}");
+        let mut settings = place.settings();
+        settings.user = Some(("root".to_owned(), "secret".to_owned()));
+        assert_eq!(settings.open().unwrap().commit(None, &[create("c/d", "1")]).await, Ok(Outcome::Done));
     });
 }
 

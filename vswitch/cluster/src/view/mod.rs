@@ -225,15 +225,19 @@ impl View {
         match news {
             News::All(listing) => {
                 let there: BTreeMap<&str, &str> = listing.entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
-                self.put.retain(|key, value| !key.starts_with(prefix) || there.get(&**key) == Some(&&**value));
+                self.put
+                    .retain(|key, value| !key.starts_with(prefix) || value == UNKNOWN || there.get(&**key) == Some(&&**value));
             }
             News::Some(changes) => changes.iter().for_each(|change| match change {
-                Change::Is(entry) if self.put.get(&entry.key).is_some_and(|value| *value != entry.value) => {
-                    self.put.remove(&entry.key);
-                }
-                Change::Is(_) => {}
-                Change::Gone(key) => drop(self.put.remove(key)),
+                Change::Is(entry) => self.forget(&entry.key, |value| value != UNKNOWN && value != entry.value),
+                Change::Gone(key) => self.forget(key, |value| value != UNKNOWN),
             }),
+        }
+    }
+
+    fn forget(&mut self, key: &str, is_gone: impl Fn(&str) -> bool) {
+        if self.put.get(key).is_some_and(|value| is_gone(value)) {
+            self.put.remove(key);
         }
     }
 
@@ -326,6 +330,15 @@ impl View {
         }
     }
 
+    /// Takes note of a transaction of which it is not known whether it was carried out: what it announced is announced again, or removed.
+    pub fn perhaps_committed(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Announce { key, .. } = step {
+                self.put.insert(key.clone(), UNKNOWN.to_owned());
+            }
+        }
+    }
+
     /// How the tunnels must change since this was asked last.
     pub fn differences(&mut self, now: Duration) -> Vec<Difference> {
         if self.held.is_some_and(|until| until <= now) {
@@ -355,6 +368,9 @@ impl View {
 fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
+
+/// Stands for the value of a key whose announcement got no answer: the store may have it, or still get it.
+const UNKNOWN: &str = "";
 
 /// The record of a member: there is no more to say.
 const MEMBER: &str = r#"{"v":1}"#;

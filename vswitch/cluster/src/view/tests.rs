@@ -342,3 +342,19 @@ fn a_block_of_a_host_that_is_long_dead_is_taken_over_when_no_other_is_left() {
     shelf.take(&mut view, late);
     assert_eq!(ask(&mut view, late), Ok(IpAddr::from([10, 0, 0, 128])));
 }
+
+#[test]
+fn what_may_have_been_announced_is_removed_when_it_is_no_more_true() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.take(&mut view, seconds(1));
+    view.announce(&name("red"), mac(7), BTreeSet::new(), None, seconds(2));
+    let due = view.due(seconds(2));
+    // The answer is lost, and the host leaves the network: it hears no more of it.
+    view.perhaps_committed(&due[0]);
+    view.leave(&name("red"));
+    let key = |key: Key| Step::Remove { key: key.to_string() };
+    let removed = [key(Key::Endpoint(name("red"), name("h1"), mac(7))), key(Key::Member(name("red"), name("h1")))];
+    assert_eq!(view.due(seconds(3)), [removed.to_vec()]);
+    view.committed(&removed);
+    assert_eq!(view.due(seconds(3)), Vec::<Vec<Step>>::new());
+}

@@ -19,7 +19,8 @@ pub(crate) enum Kind {
 pub(crate) struct Place {
     kind: Kind,
     child: Child,
-    _directory: TempDir,
+    directory: TempDir,
+    is_secured: bool,
 }
 
 /// Runs a future to its end.
@@ -142,25 +143,55 @@ fn class_path(zookeeper: &Path) -> String {
 impl Place {
     /// Starts a server, and waits until it answers.
     pub(crate) async fn new(kind: Kind) -> Self {
+        Self::start(kind, false).await
+    }
+
+    /// An etcd that speaks TLS only, and asks its clients for certificates.
+    pub(crate) async fn secured() -> Self {
+        Self::start(Kind::Etcd, true).await
+    }
+
+    async fn start(kind: Kind, is_secured: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut command = kind.command(directory.path());
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let place = Self { kind, child, _directory: directory };
-        let store = place.settings().open().unwrap();
+        if is_secured {
+            make_certificates(directory.path());
+        }
+        let child = spawn(kind, directory.path(), is_secured);
+        let place = Self { kind, child, directory, is_secured };
+        place.answers().await;
+        place
+    }
+
+    /// Kills the server, and starts it again with what it has kept.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.kind, self.directory.path(), self.is_secured);
+        self.answers().await;
+    }
+
+    /// Kills the server.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    async fn answers(&self) {
+        let store = self.settings().open().unwrap();
         let mut last = None;
         for _ in 0..200 {
             match store.open().await {
-                Ok(session) => {
-                    store.close(&session).await.unwrap();
-                    return place;
-                }
+                Ok(session) => return store.close(&session).await.unwrap(),
                 Err(error) => last = Some(error),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let log = std::fs::read_to_string(place._directory.path().join("log")).unwrap_or_default();
-        panic!("{kind:?} does not start: {last:?}\n{log}");
+        let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
+        panic!("{:?} does not start: {last:?}\n{log}", self.kind);
+    }
+
+    /// A file of the server's directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     /// The way to it.
@@ -170,7 +201,13 @@ impl Place {
             Kind::Consul => StoreKind::Consul,
             Kind::ZooKeeper => StoreKind::ZooKeeper,
         };
-        Settings::new(kind, vec![self.kind.endpoint().to_owned()])
+        let mut settings = Settings::new(kind, vec![self.kind.endpoint().to_owned()]);
+        if self.is_secured {
+            settings.endpoints = vec![self.kind.endpoint().replace("http:", "https:")];
+            settings.ca = Some(self.file("ca.pem"));
+            settings.identity = Some((self.file("client.pem"), self.file("client.key")));
+        }
+        settings
     }
 
     /// Makes etcd forget all history.
@@ -191,10 +228,48 @@ impl Place {
     }
 
     fn ask(&self, path: &str, body: &str) -> String {
-        let url = format!("{}{path}", self.kind.endpoint());
-        let said = Command::new("curl").args(["-sS", "--fail", "-d", body, &url]).output().unwrap();
+        let settings = self.settings();
+        let url = format!("{}{path}", settings.endpoints[0]);
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail", "-d", body, &url]);
+        if let (Some(ca), Some((cert, key))) = (settings.ca, settings.identity) {
+            curl.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
+        }
+        let said = curl.output().unwrap();
         assert!(said.status.success(), "{path}: {said:?}");
         String::from_utf8(said.stdout).unwrap()
+    }
+}
+
+fn spawn(kind: Kind, directory: &Path, is_secured: bool) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut command = kind.command(directory);
+    if is_secured {
+        let at = |name: &str| directory.join(name);
+        command.args(["--listen-client-urls", "https://127.0.0.1:2379", "--advertise-client-urls", "https://127.0.0.1:2379"]);
+        command.arg("--cert-file").arg(at("server.pem")).arg("--key-file").arg(at("server.key"));
+        command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(at("ca.pem"));
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+/// An issuer, a server's certificate, and those of three clients: one without a CommonName, one with it, and one of another issuer.
+fn make_certificates(directory: &Path) {
+    let openssl = |arguments: &str| {
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
+        assert!(made.status.success(), "{arguments}: {made:?}");
+    };
+    const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for issuer in ["ca", "other"] {
+        openssl(&format!("req -x509 {KEY} -days 2 -keyout {issuer}.key -out {issuer}.pem -subj /O={issuer}"));
+    }
+    std::fs::write(directory.join("end"), "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n").unwrap();
+    for (name, subject, issuer) in
+        [("server", "/O=s", "ca"), ("client", "/O=c", "ca"), ("named", "/CN=c", "ca"), ("stranger", "/O=c", "other")]
+    {
+        openssl(&format!("req -new {KEY} -keyout {name}.key -out {name}.csr -subj {subject}"));
+        let by = format!("-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -days 2 -extfile end");
+        openssl(&format!("x509 -req -in {name}.csr -out {name}.pem {by}"));
     }
 }
 
