@@ -183,9 +183,7 @@ impl Inner {
     fn trouble(&self, code: i64, message: &str, what: &'static str) -> Trouble {
         let says = |part: &str| message.contains(part);
         let user = self.user.as_ref().map(|(name, _)| name.clone());
-        if says("CommonName") {
-            Trouble::CommonName
-        } else if says("authentication failed") {
+        if says("authentication failed") {
             Trouble::WrongSecret(format!("user {:?} with the password of `password-file`", user.unwrap_or_default()))
         } else if says("user name is empty") || says("invalid auth token") || code == 16 {
             Trouble::Anonymous
@@ -210,6 +208,7 @@ impl Inner {
             first if first.contains("HTTP request to an HTTPS server") => {
                 Trouble::Tls("the store speaks TLS only: write https:// in `endpoints`, and give `ca`".to_owned())
             }
+            first if first.contains("CommonName") => Trouble::CommonName,
             first => Trouble::Stranger(format!("HTTP status {}: {}", reply.status, first.chars().take(60).collect::<String>())),
         };
         trouble.at(StoreKind::Etcd, &reply.endpoint)

@@ -25,6 +25,7 @@ pub(super) struct Members {
     /// The member that answered last.
     current: AtomicUsize,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    has_certificate: bool,
 }
 
 /// What is asked of a member.
@@ -70,7 +71,13 @@ impl Members {
         http.set_nodelay(true);
         let https = HttpsConnectorBuilder::new().with_tls_config(tls(settings)?).https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(https.wrap_connector(http));
-        Ok(Self { kind: settings.kind, endpoints, current: AtomicUsize::new(0), client })
+        Ok(Self {
+            kind: settings.kind,
+            endpoints,
+            current: AtomicUsize::new(0),
+            client,
+            has_certificate: settings.identity.is_some(),
+        })
     }
 
     /// The members as they were named.
@@ -123,17 +130,22 @@ impl Members {
         }
         let request = request.body(Full::new(Bytes::from(ask.body.clone())));
         let request = request.map_err(|error| failed(Trouble::Other(error.to_string())))?;
-        self.client.request(request).await.map_err(|error| failed(unreachable(&error)))
+        self.client.request(request).await.map_err(|error| failed(unreachable(&error, self.has_certificate)))
     }
 }
 
 /// The deepest cause of a request that came to nothing.
-fn unreachable(error: &(dyn Error + 'static)) -> Trouble {
+fn unreachable(error: &(dyn Error + 'static), has_certificate: bool) -> Trouble {
     let mut cause = error;
     let mut secure = None;
     loop {
         // An error of I/O shows what it wraps, but not as its source.
         let inner = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        // A member that takes only TLS closes what does not begin so.
+        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+            let closed = "it closed the connection without an answer (if it speaks TLS, write https:// and give `ca`)";
+            return Trouble::Unreachable(closed.to_owned());
+        }
         secure = secure.or(cause.downcast_ref::<rustls::Error>());
         match inner.map(|inner| inner as &(dyn Error + 'static)).or(cause.source()) {
             Some(deeper) => cause = deeper,
@@ -141,13 +153,13 @@ fn unreachable(error: &(dyn Error + 'static)) -> Trouble {
         }
     }
     match secure {
-        Some(error) => Trouble::Tls(advice(error)),
+        Some(error) => Trouble::Tls(advice(error, has_certificate)),
         None => Trouble::Unreachable(cause.to_string()),
     }
 }
 
 /// What to do about an error of TLS.
-fn advice(error: &rustls::Error) -> String {
+fn advice(error: &rustls::Error, has_certificate: bool) -> String {
     use rustls::{AlertDescription as Alert, CertificateError as Wrong, Error};
     match error {
         Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
@@ -159,7 +171,10 @@ fn advice(error: &rustls::Error) -> String {
         Error::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. }) => {
             "the store's certificate is for another name: use a name in `endpoints` that it bears".to_owned()
         }
-        Error::AlertReceived(Alert::CertificateRequired) => {
+        // Which alert comes depends on the version of TLS.
+        Error::AlertReceived(Alert::CertificateRequired | Alert::BadCertificate | Alert::HandshakeFailure)
+            if !has_certificate =>
+        {
             "the store wants a client certificate: give `cert` and `key`".to_owned()
         }
         Error::AlertReceived(Alert::CertificateExpired) => {
