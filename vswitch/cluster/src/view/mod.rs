@@ -1,0 +1,383 @@
+//! What one host knows of the cluster: its own truth, which it keeps in the store, and what others put there, which its tunnels follow.
+//!
+//! A view has no clock and no store. It is told what is true here ([`View::join`], [`View::announce`]) and what was heard ([`View::hear`]); it says
+//! what the store lacks ([`View::due`], which becomes [`View::committed`]) and how the tunnels must change ([`View::differences`]). All is compared
+//! with the whole, never counted up: news may come late or twice, and a store may lose everything.
+//!
+//! **What bounds it.** [`MOST_RECORDS`] stations and [`MOST_PEERS`] hosts of a network; what is beyond them is not followed.
+
+mod address;
+mod cluster;
+mod difference;
+mod segment;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use packet::Mac;
+
+use crate::record::{self, CLUSTER, Endpoint, Host, Key, Name, Network};
+use crate::store::{Change, MOST_STEPS, News, Step};
+
+pub use address::NoAddress;
+use cluster::Cluster;
+pub use difference::{Announced, Difference, Refusal, Station};
+use segment::Segment;
+
+/// How long what a host knows outlives a store that has lost it: all hosts put their own truth there again meanwhile.
+pub const HOLD: Duration = Duration::from_secs(60);
+
+/// How long a host must have been gone before another takes over a block of its addresses. A host that was cut off from the store for half of it hands
+/// out no more of its own.
+pub const RECLAIM: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a host that knows of no cluster waits before it begins one in an empty store.
+pub const SETTLE: Duration = Duration::from_secs(5);
+
+/// Most stations of a network.
+pub const MOST_RECORDS: usize = 1 << 16;
+
+/// Most hosts of a network besides this one; a tunnel has no more peers.
+pub const MOST_PEERS: usize = 1000;
+
+/// What one host knows.
+pub struct View {
+    me: Name,
+    host: Host,
+    /// Which cluster this is, once it is known.
+    id: Option<String>,
+    /// The id of a cluster that begins with this host.
+    new_id: String,
+    cluster: Cluster,
+    segments: BTreeMap<Name, Segment>,
+    /// What was announced in the session that lasts, by key.
+    put: BTreeMap<String, String>,
+    /// Until when nothing is withdrawn.
+    held: Option<Duration>,
+    refusal: Option<Refusal>,
+    /// When the store was last heard to know this host.
+    renewed: Duration,
+}
+
+impl View {
+    /// The view of a host that knows nothing yet. `id` is the cluster that it remembers, `new_id` that of one which begins with it.
+    pub fn new(me: Name, host: Host, id: Option<String>, new_id: String) -> Self {
+        Self {
+            me,
+            host,
+            id,
+            new_id,
+            cluster: Cluster::default(),
+            segments: BTreeMap::new(),
+            put: BTreeMap::new(),
+            held: None,
+            refusal: None,
+            renewed: Duration::ZERO,
+        }
+    }
+
+    /// The host's name.
+    pub fn me(&self) -> &Name {
+        &self.me
+    }
+
+    /// The id to remember, once it is known.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Why the host takes no part, if so.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// Whether withdrawals wait, because the store has lost what this host had put there.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The hosts that the store knows.
+    pub fn hosts(&self) -> impl Iterator<Item = (&Name, &Host)> {
+        self.cluster.hosts.iter()
+    }
+
+    /// The networks that the store knows.
+    pub fn networks(&self) -> impl Iterator<Item = (&Name, &Network)> {
+        self.cluster.networks.iter()
+    }
+
+    /// The networks that this host has a part in.
+    pub fn joined(&self) -> impl Iterator<Item = &Name> {
+        self.segments.keys()
+    }
+
+    /// The stations of a network: the host that announced each, its MAC address, and the rest.
+    pub fn endpoints(&self, network: &Name) -> impl Iterator<Item = (&Name, Mac, &Endpoint)> {
+        let segment = self.segments.get(network).into_iter();
+        segment.flat_map(|segment| segment.endpoints.iter().map(|((mac, host), endpoint)| (host, *mac, endpoint)))
+    }
+
+    /// The stations at other hosts as the tunnels were told.
+    pub fn told(&self, network: &Name) -> impl Iterator<Item = (Mac, &Station)> {
+        let segment = self.segments.get(network).into_iter();
+        segment.flat_map(|segment| segment.told.stations.iter().map(|(mac, station)| (*mac, station)))
+    }
+
+    /// The other hosts of a network as the tunnels were told.
+    pub fn peers(&self, network: &Name) -> impl Iterator<Item = IpAddr> {
+        self.segments.get(network).into_iter().flat_map(|segment| segment.told.peers.iter().copied())
+    }
+
+    /// The host has ports in a network from now on. If the network is new, it has these subnets.
+    pub fn join(&mut self, network: Name, subnets: Vec<IpNet>) {
+        let subnets: Vec<IpNet> = subnets.iter().map(IpNet::trunc).collect();
+        self.segments.entry(network).or_default().subnets = subnets;
+    }
+
+    /// The host has no more ports in a network. Its tunnel goes with it, so there are no differences to come.
+    pub fn leave(&mut self, network: &Name) {
+        self.segments.remove(network);
+    }
+
+    /// A station of this host: it was seen, or has other addresses.
+    pub fn announce(
+        &mut self,
+        network: &Name,
+        mac: Mac,
+        ips: BTreeSet<IpAddr>,
+        name: Option<String>,
+        now: Duration,
+    ) -> Announced {
+        let me = &self.me;
+        self.segments.get_mut(network).map_or(Announced::Ignored, |segment| segment.announce(me, mac, ips, name, now))
+    }
+
+    /// A station of this host is gone.
+    pub fn withdraw(&mut self, network: &Name, mac: Mac) {
+        if let Some(segment) = self.segments.get_mut(network) {
+            segment.ours.remove(&mac);
+            segment.is_changed = true;
+        }
+    }
+
+    /// Takes in what was heard of a prefix: [`CLUSTER`], or that of a network.
+    pub fn hear(&mut self, prefix: &str, news: &News, now: Duration) {
+        if prefix == CLUSTER {
+            self.hear_cluster(news, now);
+        } else if self.refusal.as_ref().is_none_or(|refusal| !matches!(refusal, Refusal::Foreign { .. })) {
+            self.hear_segment(prefix, news, now);
+        }
+        self.forget_what_is_gone(prefix, news);
+    }
+
+    fn hear_cluster(&mut self, news: &News, now: Duration) {
+        if self.cluster.hear(&self.me, news, now) {
+            self.hold(now);
+        }
+        self.admit();
+        self.segments.values_mut().for_each(|segment| segment.is_changed = true);
+    }
+
+    /// Whether this is the host's cluster, and the host the one of its name.
+    fn admit(&mut self) {
+        self.refusal = None;
+        match (&self.cluster.id, &self.id) {
+            (Some(store), Some(ours)) if store != ours => {
+                self.refusal = Some(Refusal::Foreign { store: store.clone(), ours: ours.clone() });
+                return;
+            }
+            (Some(store), None) => self.id = Some(store.clone()),
+            _ => {}
+        }
+        let other = self.cluster.hosts.get(&self.me).filter(|other| other.underlay != self.host.underlay);
+        if let Some(other) = other {
+            self.refusal = Some(Refusal::NameTaken { name: self.me.clone(), underlay: other.underlay });
+        }
+        for (name, segment) in &mut self.segments {
+            let Some(network) = self.cluster.networks.get(name) else { continue };
+            if !segment.subnets.is_empty() && !network.subnets.is_empty() && segment.subnets != network.subnets {
+                let text = |subnets: &[IpNet]| subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ");
+                let (theirs, ours) = (text(&network.subnets), text(&segment.subnets));
+                self.refusal = self.refusal.take().or(Some(Refusal::Subnets { network: name.clone(), theirs, ours }));
+                segment.is_refused = true;
+            } else {
+                segment.is_refused = false;
+            }
+        }
+    }
+
+    fn hear_segment(&mut self, prefix: &str, news: &News, now: Duration) {
+        let me = &self.me;
+        let found = self.segments.iter_mut().find(|(name, _)| record::network_prefix(name) == prefix);
+        if found.is_some_and(|(_, segment)| segment.hear(me, news)) {
+            self.hold(now);
+        }
+    }
+
+    fn hold(&mut self, now: Duration) {
+        self.held = Some(now + HOLD);
+    }
+
+    /// What this host put into the store, and is not there any more, is put there again.
+    fn forget_what_is_gone(&mut self, prefix: &str, news: &News) {
+        match news {
+            News::All(listing) => {
+                let there: BTreeMap<&str, &str> = listing.entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
+                self.put
+                    .retain(|key, value| !key.starts_with(prefix) || value == UNKNOWN || there.get(&**key) == Some(&&**value));
+            }
+            News::Some(changes) => changes.iter().for_each(|change| match change {
+                Change::Is(entry) => self.forget(&entry.key, |value| value != UNKNOWN && value != entry.value),
+                Change::Gone(key) => self.forget(key, |value| value != UNKNOWN),
+            }),
+        }
+    }
+
+    fn forget(&mut self, key: &str, is_gone: impl Fn(&str) -> bool) {
+        if self.put.get(key).is_some_and(|value| is_gone(value)) {
+            self.put.remove(key);
+        }
+    }
+
+    /// The store has just been heard to know this host's session.
+    pub fn renewed(&mut self, now: Duration) {
+        self.renewed = now;
+    }
+
+    /// The session has ended: what was announced in it is gone, or goes with it.
+    pub fn session_ended(&mut self) {
+        self.put.clear();
+    }
+
+    /// What the store lacks of this host's truth, as transactions in their order. One that is refused is due again after the next news, if at all.
+    pub fn due(&self, now: Duration) -> Vec<Vec<Step>> {
+        match (&self.refusal, &self.cluster.id) {
+            (Some(Refusal::Foreign { .. } | Refusal::NameTaken { .. }), _) => return Vec::new(),
+            (_, None) => {
+                // Hosts that know of an older cluster put its id there again first.
+                let waits = self.id.is_none() && self.cluster.listed.is_some_and(|heard| now < heard + SETTLE);
+                if waits || self.cluster.listed.is_none() {
+                    return Vec::new();
+                }
+                let value = self.id.clone().unwrap_or_else(|| self.new_id.clone());
+                return vec![vec![Step::Create { key: Key::Id.to_string(), value }]];
+            }
+            _ => {}
+        }
+        let networks = self.segments.iter().filter(|(name, _)| !self.cluster.networks.contains_key(name));
+        let mut due: Vec<Vec<Step>> = networks.filter_map(|(name, segment)| self.new_network(name, segment)).collect();
+        due.extend(self.segments.iter().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));
+        let wanted = self.wanted();
+        let strays = self.strays().chain(self.put.keys().cloned()).filter(|key| !wanted.contains_key(key));
+        let removes = strays.collect::<BTreeSet<String>>().into_iter().map(|key| Step::Remove { key });
+        let lacking = wanted.iter().filter(|(key, value)| self.put.get(*key) != Some(value));
+        // The host's own record comes first, by the order of the keys.
+        let announces = lacking.map(|(key, value)| Step::Announce { key: key.clone(), value: value.clone() });
+        let steps: Vec<Step> = announces.chain(removes).collect();
+        due.extend(steps.chunks(MOST_STEPS).map(<[Step]>::to_vec));
+        due
+    }
+
+    /// All that this host announces.
+    fn wanted(&self) -> BTreeMap<String, String> {
+        let mut wanted = BTreeMap::from([(Key::Host(self.me.clone()).to_string(), record::written(&self.host))]);
+        let is_there = |name: &Name| self.cluster.networks.contains_key(name);
+        for (name, segment) in self.segments.iter().filter(|(name, segment)| is_there(name) && !segment.is_refused) {
+            wanted.insert(Key::Member(name.clone(), self.me.clone()).to_string(), MEMBER.to_owned());
+            for (mac, endpoint) in &segment.ours {
+                wanted.insert(Key::Endpoint(name.clone(), self.me.clone(), *mac).to_string(), record::written(endpoint));
+            }
+        }
+        wanted
+    }
+
+    /// Stations that the store has of this host, and the host has not.
+    fn strays(&self) -> impl Iterator<Item = String> {
+        self.segments.iter().flat_map(|(name, segment)| {
+            let mine = segment.endpoints.keys().filter(|(mac, host)| *host == self.me && !segment.ours.contains_key(mac));
+            mine.map(|(mac, host)| Key::Endpoint(name.clone(), host.clone(), *mac).to_string())
+        })
+    }
+
+    /// A network and its VNI, taken together. The VNI is the one that it had, or else begins with the hash of its name.
+    fn new_network(&self, name: &Name, segment: &Segment) -> Option<Vec<Step>> {
+        let first = hash(name.as_str()) % VNIS;
+        let free = (0..VNIS).map(|step| FIRST_VNI + (first + step) % VNIS).find(|vni| !self.cluster.vnis.contains(vni));
+        let vni = segment.vni.filter(|vni| !self.cluster.vnis.contains(vni)).or(free)?;
+        let network = Network { vni, subnets: segment.subnets.clone() };
+        Some(vec![
+            Step::Create { key: Key::Network(name.clone()).to_string(), value: record::written(&network) },
+            Step::Create { key: Key::Vni(vni).to_string(), value: name.to_string() },
+        ])
+    }
+
+    /// Takes note of a transaction that was carried out.
+    pub fn committed(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Announce { key, value } => drop(self.put.insert(key.clone(), value.clone())),
+                Step::Remove { key } => {
+                    self.put.remove(key);
+                    if let Some(Key::Endpoint(network, host, mac)) = Key::parse(key) {
+                        let segment = self.segments.get_mut(&network);
+                        segment.map(|segment| segment.endpoints.remove(&(mac, host)));
+                    }
+                }
+                Step::Create { .. } | Step::Replace { .. } => {}
+            }
+        }
+    }
+
+    /// Takes note of a transaction of which it is not known whether it was carried out: what it announced is announced again, or removed.
+    pub fn perhaps_committed(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Announce { key, .. } = step {
+                self.put.insert(key.clone(), UNKNOWN.to_owned());
+            }
+        }
+    }
+
+    /// How the tunnels must change since this was asked last.
+    pub fn differences(&mut self, now: Duration) -> Vec<Difference> {
+        if self.held.is_some_and(|until| until <= now) {
+            self.held = None;
+            self.segments.values_mut().for_each(|segment| segment.is_changed = true);
+        }
+        self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);
+        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. })) {
+            return Vec::new();
+        }
+        let mut differences = Vec::new();
+        for (name, segment) in &mut self.segments {
+            let vni = self.cluster.networks.get(name).map(|network| network.vni);
+            if vni.is_some() && vni != segment.vni {
+                segment.vni = vni;
+                differences.extend(vni.map(|vni| Difference::Vni(name.clone(), vni)));
+            }
+            if segment.is_changed && segment.listed && self.cluster.listed.is_some() && !segment.is_refused {
+                segment.differences(name, &self.me, &self.host, &self.cluster.hosts, self.held.is_some(), &mut differences);
+            }
+        }
+        differences
+    }
+}
+
+/// A number that is the same on every host (FNV-1a).
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Stands for the value of a key whose announcement got no answer: the store may have it, or still get it.
+const UNKNOWN: &str = "";
+
+/// The record of a member: there is no more to say.
+const MEMBER: &str = r#"{"v":1}"#;
+
+/// The VNIs of networks: those below are left to tunnels that are configured by hand, as Docker and Kubernetes do.
+const FIRST_VNI: u32 = 4096;
+const VNIS: u32 = (1 << 24) - FIRST_VNI;
+
+#[cfg(test)]
+mod tests;

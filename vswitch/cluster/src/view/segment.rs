@@ -1,0 +1,244 @@
+//! One network as a host knows it: who has a part in it, which stations are where, and what its tunnel was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use packet::Mac;
+
+use super::{Announced, Difference, MOST_PEERS, MOST_RECORDS, Station};
+use crate::record::{self, Block, Endpoint, Host, Key, Name};
+use crate::store::{Change, Entry, News};
+
+#[derive(Default)]
+pub(super) struct Segment {
+    /// This host's truth.
+    pub(super) subnets: Vec<IpNet>,
+    pub(super) ours: BTreeMap<Mac, Endpoint>,
+    pub(super) addresses: Addresses,
+    /// What the network had when it was last seen.
+    pub(super) vni: Option<u32>,
+    /// The store's records.
+    pub(super) listed: bool,
+    revision: u64,
+    members: BTreeSet<Name>,
+    pub(super) endpoints: BTreeMap<(Mac, Name), Endpoint>,
+    /// Whose each block is, and which version the record has. A block is never removed, so one that the store lacks is one that it has lost.
+    pub(super) blocks: BTreeMap<IpNet, (Name, u64)>,
+    /// The blocks that the store has.
+    pub(super) stored: BTreeSet<IpNet>,
+    /// Whether the store was heard to have this host's membership.
+    confirmed: bool,
+    pub(super) told: Told,
+    /// Whether there may be differences.
+    pub(super) is_changed: bool,
+    /// Whether the network is not what this host wants it to be.
+    pub(super) is_refused: bool,
+    /// How often stations came here from other hosts, and since when that is counted.
+    moves: BTreeMap<Mac, (u32, Duration)>,
+}
+
+/// What a tunnel was told.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) peers: BTreeSet<IpAddr>,
+    pub(super) stations: BTreeMap<Mac, Station>,
+}
+
+/// The addresses that a host hands out.
+#[derive(Default)]
+pub(super) struct Addresses {
+    /// Its blocks.
+    pub(super) mine: BTreeSet<IpNet>,
+    /// Those that were handed out, and not given back.
+    pub(super) handed_out: BTreeSet<IpAddr>,
+    /// The subnet that one more block is wanted of.
+    pub(super) wanted: Option<IpNet>,
+}
+
+impl Segment {
+    /// The hosts that have blocks of addresses.
+    pub(super) fn owners(&self) -> impl Iterator<Item = &Name> {
+        self.blocks.values().map(|(host, _)| host)
+    }
+
+    pub(super) fn announce(
+        &mut self,
+        me: &Name,
+        mac: Mac,
+        ips: BTreeSet<IpAddr>,
+        name: Option<String>,
+        now: Duration,
+    ) -> Announced {
+        if let Some(endpoint) = self.ours.get_mut(&mac) {
+            let told = Endpoint { ips, name, sequence: endpoint.sequence };
+            let is_known = *endpoint == told;
+            *endpoint = told;
+            return if is_known { Announced::Known } else { Announced::Told };
+        }
+        if self.ours.len() >= MOST_RECORDS {
+            return Announced::Ignored;
+        }
+        let elsewhere = self.claims(mac).filter(|(host, _)| *host != me).map(|(_, endpoint)| endpoint.sequence).max();
+        let mut sequence = 0;
+        if let Some(highest) = elsewhere {
+            if self.moves_too_often(mac, now) {
+                return Announced::Duplicate;
+            }
+            sequence = highest.saturating_add(1);
+        }
+        self.ours.insert(mac, Endpoint { ips, name, sequence });
+        self.is_changed = true;
+        Announced::Told
+    }
+
+    /// Five moves within three minutes are two stations with one address (RFC 7432, section 15.1).
+    fn moves_too_often(&mut self, mac: Mac, now: Duration) -> bool {
+        self.moves.retain(|_, (_, since)| now < *since + MOVES_WITHIN);
+        let (count, _) = self.moves.entry(mac).or_insert((0, now));
+        *count += 1;
+        *count > MOST_MOVES
+    }
+
+    /// Every host that announces a station.
+    fn claims(&self, mac: Mac) -> impl Iterator<Item = (&Name, &Endpoint)> {
+        let all = self.endpoints.range((mac, Name::first())..).take_while(move |((of, _), _)| *of == mac);
+        all.map(|((_, host), endpoint)| (host, endpoint))
+    }
+
+    /// Takes in news; true if the store has lost this host's part, or is older than it was.
+    pub(super) fn hear(&mut self, me: &Name, news: &News) -> bool {
+        let mut older = false;
+        match news {
+            News::All(listing) => {
+                older = listing.revision < self.revision;
+                (self.listed, self.revision) = (true, listing.revision);
+                self.members.clear();
+                self.endpoints.clear();
+                self.stored.clear();
+                listing.entries.iter().for_each(|entry| self.is(me, entry));
+            }
+            News::Some(changes) => changes.iter().for_each(|change| match change {
+                Change::Is(entry) => self.is(me, entry),
+                Change::Gone(key) => self.gone(key),
+            }),
+        }
+        let lost = self.confirmed && !self.members.contains(me);
+        self.confirmed = self.members.contains(me);
+        self.is_changed = true;
+        older || lost
+    }
+
+    fn is(&mut self, me: &Name, entry: &Entry) {
+        match Key::parse(&entry.key) {
+            Some(Key::Member(_, host)) => drop(self.members.insert(host)),
+            Some(Key::Endpoint(_, host, mac)) if self.endpoints.len() < MOST_RECORDS && !mac.is_group() => {
+                drop(record::read(&entry.value).map(|endpoint| self.endpoints.insert((mac, host), endpoint)));
+            }
+            Some(Key::Block(_, subnet)) => {
+                let Some(Block { host }) = record::read(&entry.value) else { return };
+                // What was taken before this host was started again is its own still; what was taken from it is not.
+                if host == *me {
+                    self.addresses.mine.insert(subnet)
+                } else {
+                    self.addresses.mine.remove(&subnet)
+                };
+                self.blocks.insert(subnet, (host, entry.version));
+                self.stored.insert(subnet);
+            }
+            _ => {}
+        }
+    }
+
+    fn gone(&mut self, key: &str) {
+        match Key::parse(key) {
+            Some(Key::Member(_, host)) => drop(self.members.remove(&host)),
+            Some(Key::Endpoint(_, host, mac)) => drop(self.endpoints.remove(&(mac, host))),
+            Some(Key::Block(_, subnet)) => drop(self.stored.remove(&subnet)),
+            _ => {}
+        }
+    }
+
+    /// How the tunnel must change. Nothing is withdrawn while that is `held`.
+    pub(super) fn differences(
+        &mut self,
+        network: &Name,
+        me: &Name,
+        here: &Host,
+        hosts: &BTreeMap<Name, Host>,
+        held: bool,
+        differences: &mut Vec<Difference>,
+    ) {
+        self.is_changed = false;
+        self.give_up_what_moved(network, me, here, hosts, differences);
+        let (peers, stations) = self.program(me, here, hosts);
+        differences.extend(peers.difference(&self.told.peers).map(|peer| Difference::Joined(network.clone(), *peer)));
+        let fresh = stations.iter().filter(|(mac, station)| self.told.stations.get(*mac) != Some(station));
+        differences.extend(fresh.map(|(mac, station)| Difference::Is(network.clone(), *mac, station.clone())));
+        // A station that is here now is at no other host, whatever the store has lost.
+        let is_over = |mac: &Mac| !stations.contains_key(mac) && (!held || self.ours.contains_key(mac));
+        let gone: Vec<Mac> = self.told.stations.keys().copied().filter(is_over).collect();
+        let left: Vec<IpAddr> = self.told.peers.difference(&peers).copied().filter(|_| !held).collect();
+        for mac in gone {
+            self.told.stations.remove(&mac);
+            differences.push(Difference::Gone(network.clone(), mac));
+        }
+        for peer in left {
+            self.told.peers.remove(&peer);
+            differences.push(Difference::Left(network.clone(), peer));
+        }
+        self.told.stations.extend(stations);
+        self.told.peers.extend(peers);
+    }
+
+    /// A station that was announced here, and was seen at another host later, is here no more.
+    fn give_up_what_moved(
+        &mut self,
+        network: &Name,
+        me: &Name,
+        here: &Host,
+        hosts: &BTreeMap<Name, Host>,
+        differences: &mut Vec<Difference>,
+    ) {
+        let macs: Vec<Mac> = self.ours.keys().copied().collect();
+        for mac in macs {
+            if let Some((host, ..)) = self.best(mac, me, here, hosts).filter(|(host, ..)| *host != me) {
+                differences.push(Difference::Taken(network.clone(), mac, host.clone()));
+                self.ours.remove(&mac);
+            }
+        }
+    }
+
+    /// What the tunnel should know.
+    fn program(&self, me: &Name, here: &Host, hosts: &BTreeMap<Name, Host>) -> (BTreeSet<IpAddr>, BTreeMap<Mac, Station>) {
+        let others = self.members.iter().filter(|host| *host != me);
+        let vteps = others.filter_map(|host| hosts.get(host)).map(|host| host.underlay).filter(|vtep| *vtep != here.underlay);
+        let peers: BTreeSet<IpAddr> = vteps.take(MOST_PEERS).collect();
+        let macs: BTreeSet<Mac> = self.endpoints.keys().map(|(mac, _)| *mac).collect();
+        let station = |mac: Mac| {
+            let (host, vtep, endpoint) = self.best(mac, me, here, hosts)?;
+            let station = || Station { host: host.clone(), vtep, ips: endpoint.ips.clone(), name: endpoint.name.clone() };
+            (host != me && peers.contains(&vtep)).then(|| (mac, station()))
+        };
+        let stations = macs.into_iter().filter_map(station).collect();
+        (peers, stations)
+    }
+
+    /// Where a station is: the highest sequence number says so, and between equals the lowest address of a tunnel.
+    fn best<'a>(
+        &'a self,
+        mac: Mac,
+        me: &'a Name,
+        here: &Host,
+        hosts: &BTreeMap<Name, Host>,
+    ) -> Option<(&'a Name, IpAddr, &'a Endpoint)> {
+        let others = self.claims(mac).filter(|(host, _)| *host != me && self.members.contains(*host));
+        let others = others.filter_map(|(host, endpoint)| Some((host, hosts.get(host)?.underlay, endpoint)));
+        let ours = self.ours.get(&mac).map(|endpoint| (me, here.underlay, endpoint));
+        others.chain(ours).max_by_key(|(_, vtep, endpoint)| (endpoint.sequence, std::cmp::Reverse(*vtep)))
+    }
+}
+
+const MOST_MOVES: u32 = 5;
+const MOVES_WITHIN: Duration = Duration::from_secs(180);

@@ -1,0 +1,360 @@
+//! What a view makes of news, step by step.
+
+use super::*;
+use crate::store::{Entry, Listing};
+
+const RED: &str = "net/red/";
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn mac(last: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, last])
+}
+
+fn vtep(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn host(last: u8) -> Host {
+    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned() }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A store of a few records, which carries out what is due and tells all of it.
+#[derive(Default)]
+struct Shelf {
+    entries: BTreeMap<String, (String, u64)>,
+    revision: u64,
+}
+
+impl Shelf {
+    fn put(&mut self, key: &Key, value: &str) {
+        self.revision += 1;
+        self.entries.insert(key.to_string(), (value.to_owned(), self.revision));
+    }
+
+    fn with_network() -> Self {
+        let mut shelf = Self::default();
+        shelf.put(&Key::Id, "c1");
+        shelf.put(&Key::Network(name("red")), &record::written(&Network { vni: 5000, subnets: subnets() }));
+        shelf
+    }
+
+    fn host(&mut self, number: u8) {
+        let host_name = name(&format!("h{number}"));
+        self.put(&Key::Host(host_name.clone()), &record::written(&host(number)));
+        self.put(&Key::Member(name("red"), host_name), MEMBER);
+    }
+
+    fn endpoint(&mut self, number: u8, mac: Mac, sequence: u32) {
+        let endpoint = Endpoint { ips: BTreeSet::from([IpAddr::from([10, 0, 0, mac.0[5]])]), name: None, sequence };
+        self.put(&Key::Endpoint(name("red"), name(&format!("h{number}")), mac), &record::written(&endpoint));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.revision += 1;
+        self.entries.remove(&key.to_string());
+    }
+
+    fn tell(&self, view: &mut View, now: Duration) {
+        for prefix in [CLUSTER, RED] {
+            let there = self.entries.iter().filter(|(key, _)| key.starts_with(prefix));
+            let entry = |(key, (value, version)): (&String, &(String, u64))| Entry {
+                key: key.clone(),
+                value: value.clone(),
+                version: *version,
+            };
+            let listing = Listing { entries: there.map(entry).collect(), revision: self.revision };
+            view.hear(prefix, &News::All(listing), now);
+        }
+    }
+
+    /// Carries out what is due until nothing is; the steps.
+    fn take(&mut self, view: &mut View, now: Duration) -> Vec<Step> {
+        let mut taken = Vec::new();
+        for _ in 0..10 {
+            let due = view.due(now);
+            for steps in &due {
+                let refused = |step: &Step| match step {
+                    Step::Create { key, .. } => self.entries.contains_key(key),
+                    Step::Replace { key, version, .. } => self.entries.get(key).is_none_or(|(_, at)| at != version),
+                    _ => false,
+                };
+                if steps.iter().any(refused) {
+                    continue;
+                }
+                self.revision += 1;
+                for step in steps {
+                    match step {
+                        Step::Remove { key } => drop(self.entries.remove(key)),
+                        Step::Announce { key, value } | Step::Create { key, value } | Step::Replace { key, value, .. } => {
+                            self.entries.insert(key.clone(), (value.clone(), self.revision));
+                        }
+                    }
+                }
+                view.committed(steps);
+                taken.extend(steps.clone());
+            }
+            self.tell(view, now);
+        }
+        assert_eq!(view.due(now), Vec::<Vec<Step>>::new(), "all is done at last");
+        taken
+    }
+}
+
+fn subnets() -> Vec<IpNet> {
+    vec!["10.0.0.0/24".parse().unwrap()]
+}
+
+/// The view of host 1, which has a part in the network red.
+fn view() -> View {
+    let mut view = View::new(name("h1"), host(1), None, "c1".to_owned());
+    view.join(name("red"), subnets());
+    view
+}
+
+fn is(number: u8, mac: Mac) -> Difference {
+    let ips = BTreeSet::from([IpAddr::from([10, 0, 0, mac.0[5]])]);
+    Difference::Is(name("red"), mac, Station { host: name(&format!("h{number}")), vtep: vtep(number), ips, name: None })
+}
+
+#[test]
+fn a_station_comes_after_its_host_and_goes_before_it() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.host(2);
+    shelf.endpoint(2, mac(7), 0);
+    shelf.tell(&mut view, seconds(1));
+    let red = name("red");
+    assert_eq!(
+        view.differences(seconds(1)),
+        [Difference::Vni(red.clone(), 5000), Difference::Joined(red.clone(), vtep(2)), is(2, mac(7))]
+    );
+    assert_eq!(view.differences(seconds(2)), []);
+    shelf.remove(&Key::Host(name("h2")));
+    shelf.tell(&mut view, seconds(3));
+    assert_eq!(view.differences(seconds(3)), [Difference::Gone(red.clone(), mac(7)), Difference::Left(red, vtep(2))]);
+}
+
+#[test]
+fn of_two_hosts_the_one_that_saw_a_station_later_has_it() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    (2..=4).for_each(|number| shelf.host(number));
+    shelf.endpoint(3, mac(7), 4);
+    shelf.endpoint(4, mac(7), 4);
+    shelf.endpoint(2, mac(7), 3);
+    shelf.tell(&mut view, seconds(1));
+    assert!(view.differences(seconds(1)).contains(&is(3, mac(7))), "between equals, the lowest address of a tunnel");
+    shelf.endpoint(2, mac(7), 5);
+    shelf.tell(&mut view, seconds(2));
+    assert_eq!(view.differences(seconds(2)), [is(2, mac(7))]);
+    // It comes here, with a higher number, and is lost again to one that is higher still.
+    assert_eq!(view.announce(&name("red"), mac(7), BTreeSet::new(), None, seconds(3)), Announced::Told);
+    assert_eq!(view.announce(&name("red"), mac(7), BTreeSet::new(), None, seconds(3)), Announced::Known);
+    assert_eq!(view.differences(seconds(3)), [Difference::Gone(name("red"), mac(7))]);
+    let key = Key::Endpoint(name("red"), name("h1"), mac(7)).to_string();
+    let value = r#"{"v":1,"ips":[],"sequence":6}"#.to_owned();
+    assert!(shelf.take(&mut view, seconds(3)).contains(&Step::Announce { key: key.clone(), value }));
+    shelf.endpoint(4, mac(7), 7);
+    shelf.tell(&mut view, seconds(4));
+    assert_eq!(view.differences(seconds(4)), [Difference::Taken(name("red"), mac(7), name("h4")), is(4, mac(7))]);
+    assert_eq!(shelf.take(&mut view, seconds(4)), [Step::Remove { key }]);
+}
+
+#[test]
+fn a_station_that_moves_to_and_fro_stays_where_it_is() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.host(2);
+    let mut announce = |view: &mut View, sequence, now| {
+        shelf.endpoint(2, mac(7), sequence);
+        shelf.tell(view, now);
+        view.differences(now);
+        view.announce(&name("red"), mac(7), BTreeSet::new(), None, now)
+    };
+    for round in 0..5 {
+        assert_eq!(announce(&mut view, round * 2, seconds(1)), Announced::Told, "{round}");
+    }
+    assert_eq!(announce(&mut view, 10, seconds(2)), Announced::Duplicate);
+    assert_eq!(announce(&mut view, 10, seconds(182)), Announced::Told, "three minutes later");
+}
+
+#[test]
+fn a_store_that_comes_back_empty_withdraws_nothing_and_is_filled_again() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.host(2);
+    shelf.endpoint(2, mac(7), 0);
+    shelf.tell(&mut view, seconds(1));
+    view.announce(&name("red"), mac(9), BTreeSet::new(), None, seconds(1));
+    shelf.take(&mut view, seconds(1));
+    view.differences(seconds(1));
+    shelf = Shelf::default();
+    shelf.tell(&mut view, seconds(10));
+    assert!(view.is_held());
+    assert_eq!(view.differences(seconds(10)), []);
+    let keys = |shelf: &Shelf| shelf.entries.keys().cloned().collect::<Vec<_>>();
+    shelf.take(&mut view, seconds(11));
+    let again = [
+        "cluster/host/h1",
+        "cluster/id",
+        "cluster/network/red",
+        "cluster/vni/5000",
+        "net/red/endpoint/h1/02:00:00:00:00:09",
+        "net/red/member/h1",
+    ];
+    assert_eq!(keys(&shelf), again, "the VNI is what it was");
+    assert_eq!(view.differences(seconds(69)), []);
+    assert_eq!(
+        view.differences(seconds(70)),
+        [Difference::Gone(name("red"), mac(7)), Difference::Left(name("red"), vtep(2))],
+        "who did not say so again is gone"
+    );
+}
+
+#[test]
+fn an_older_store_withdraws_nothing() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.take(&mut view, seconds(1));
+    let (entries, revision) = (shelf.entries.clone(), shelf.revision);
+    shelf.host(2);
+    shelf.tell(&mut view, seconds(2));
+    assert!(view.differences(seconds(2)).contains(&Difference::Joined(name("red"), vtep(2))));
+    Shelf { entries, revision }.tell(&mut view, seconds(3));
+    assert_eq!(view.differences(seconds(3)), []);
+    assert_eq!(view.differences(seconds(63)), [Difference::Left(name("red"), vtep(2))]);
+}
+
+#[test]
+fn another_cluster_is_refused() {
+    let mut view = View::new(name("h1"), host(1), Some("ours".to_owned()), "new".to_owned());
+    view.join(name("red"), subnets());
+    let mut shelf = Shelf::with_network();
+    shelf.host(2);
+    shelf.tell(&mut view, seconds(1));
+    let said = view.refusal().unwrap().to_string();
+    assert!(
+        said.starts_with("the store is of another cluster (c1, and this host belongs to ours): correct `endpoints`"),
+        "{said}"
+    );
+    assert_eq!((view.differences(seconds(1)), view.due(seconds(1))), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_name_belongs_to_one_host() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.put(&Key::Host(name("h1")), &record::written(&host(9)));
+    shelf.tell(&mut view, seconds(1));
+    let said = view.refusal().unwrap().to_string();
+    assert!(
+        said.contains("host \"h1\" is in the store already, with underlay address 192.0.2.9: give one of the two"),
+        "{said}"
+    );
+    assert_eq!(view.due(seconds(1)), Vec::<Vec<Step>>::new());
+    // One of the same address is this host, before it was started again.
+    shelf.put(&Key::Host(name("h1")), &record::written(&Host { boot: "0".to_owned(), ..host(1) }));
+    shelf.tell(&mut view, seconds(2));
+    assert_eq!(view.refusal(), None);
+    assert!(!view.due(seconds(2)).is_empty());
+}
+
+#[test]
+fn a_network_has_the_subnets_that_it_was_made_with() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    view.join(name("red"), vec!["10.9.0.1/24".parse().unwrap()]);
+    shelf.host(2);
+    shelf.tell(&mut view, seconds(1));
+    let said = view.refusal().unwrap().to_string();
+    assert_eq!(
+        said,
+        "network \"red\" has 10.0.0.0/24 in the store, and 10.9.0.0/24 here: give the bridge addresses of the same subnets"
+    );
+    let taken = shelf.take(&mut view, seconds(1));
+    assert!(
+        matches!(&taken[..], [Step::Announce { key, .. }] if key == "cluster/host/h1"),
+        "it takes no part in it: {taken:?}"
+    );
+    view.join(name("red"), vec!["10.0.0.2/24".parse().unwrap()]);
+    shelf.tell(&mut view, seconds(2));
+    assert_eq!(view.refusal(), None, "the host part is the gateway's");
+}
+
+#[test]
+fn two_networks_never_get_one_vni() {
+    let mut view = view();
+    let mut shelf = Shelf::default();
+    shelf.put(&Key::Id, "c1");
+    shelf.tell(&mut view, seconds(1));
+    let vni = |shelf: &Shelf| record::read::<Network>(&shelf.entries["cluster/network/red"].0).unwrap().vni;
+    shelf.take(&mut view, seconds(1));
+    let first = vni(&shelf);
+    let mut other = Shelf::default();
+    other.put(&Key::Id, "c1");
+    other.put(&Key::Vni(first), "blue");
+    let mut view = self::view();
+    other.tell(&mut view, seconds(1));
+    other.take(&mut view, seconds(1));
+    assert_eq!(vni(&other), first + 1);
+}
+
+#[test]
+fn addresses_come_from_blocks_of_ones_own() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    let (red, subnet, reserved) = (name("red"), subnets()[0], BTreeSet::from([IpAddr::from([10, 0, 0, 1])]));
+    let ask = |view: &mut View, now| view.address(&red, subnet, &reserved, now);
+    shelf.tell(&mut view, seconds(1));
+    view.renewed(seconds(1));
+    assert_eq!(ask(&mut view, seconds(1)), Err(NoAddress::Soon));
+    shelf.take(&mut view, seconds(1));
+    let own: Vec<Key> =
+        shelf.entries.keys().filter(|key| key.contains("/block/")).map(|key| Key::parse(key).unwrap()).collect();
+    let [Key::Block(_, block)] = &own[..] else { panic!("{own:?}") };
+    // The store is away now: that does not matter for as many as the block has.
+    let mut got = BTreeSet::new();
+    while let Ok(address) = ask(&mut view, seconds(2)) {
+        assert!(block.contains(&address) && got.insert(address), "{address}");
+    }
+    assert!((61..=64).contains(&got.len()), "{}", got.len());
+    assert_eq!(ask(&mut view, seconds(1) + RECLAIM / 2), Err(NoAddress::Away), "another may have the block by then");
+    view.release(&name("red"), *got.first().unwrap());
+    assert_eq!(view.address(&name("red"), subnet, &reserved, seconds(3)), Ok(*got.first().unwrap()));
+}
+
+#[test]
+fn a_block_of_a_host_that_is_long_dead_is_taken_over_when_no_other_is_left() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    for (number, block) in ["10.0.0.0/26", "10.0.0.64/26", "10.0.0.128/26", "10.0.0.192/26"].iter().enumerate() {
+        let owner = name(if number == 2 { "dead" } else { "h2" });
+        shelf.put(&Key::Block(name("red"), block.parse().unwrap()), &record::written(&record::Block { host: owner }));
+    }
+    shelf.host(2);
+    let subnet = subnets()[0];
+    let ask = |view: &mut View, now| view.address(&name("red"), subnet, &BTreeSet::new(), now);
+    shelf.take(&mut view, seconds(1));
+    view.differences(seconds(1));
+    assert_eq!(ask(&mut view, seconds(1)), Err(NoAddress::Soon));
+    let late = seconds(1) + RECLAIM;
+    shelf.take(&mut view, late - seconds(1));
+    view.renewed(late);
+    assert_eq!(ask(&mut view, late), Err(NoAddress::Soon), "not before its time");
+    shelf.take(&mut view, late);
+    assert_eq!(ask(&mut view, late), Ok(IpAddr::from([10, 0, 0, 128])));
+}
+
+#[test]
+fn what_may_have_been_announced_is_removed_when_it_is_no_more_true() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    shelf.take(&mut view, seconds(1));
+    view.announce(&name("red"), mac(7), BTreeSet::new(), None, seconds(2));
+    let due = view.due(seconds(2));
+    // The answer is lost, and the host leaves the network: it hears no more of it.
+    view.perhaps_committed(&due[0]);
+    view.leave(&name("red"));
+    let key = |key: Key| Step::Remove { key: key.to_string() };
+    let removed = [key(Key::Endpoint(name("red"), name("h1"), mac(7))), key(Key::Member(name("red"), name("h1")))];
+    assert_eq!(view.due(seconds(3)), [removed.to_vec()]);
+    view.committed(&removed);
+    assert_eq!(view.due(seconds(3)), Vec::<Vec<Step>>::new());
+}
