@@ -1,6 +1,6 @@
 //! The lab's namespaces from within: how a command comes into them, and how a host's are made.
 //!
-//! Nobody is root in the lab of an ordinary user: commands run as that user and have every capability in the lab's namespaces. Mapped to root, with a
+//! In the lab of an ordinary user no command is root: it runs as that user and has every capability in the lab's namespaces. Mapped to root, with a
 //! single user to map, they could not become another user, which tcpdump and others try when root starts them.
 
 use std::fs::{self, File};
@@ -49,7 +49,7 @@ fn join(number: &str, kinds: &[&str]) -> Result<(), LabError> {
     let mut open = Vec::new();
     for kind in kinds {
         let file = File::open(of(number, kind)).during(|| what(kind))?;
-        // The kernel lets nobody into the namespace of users that he is in (EINVAL of setns(2)). /proc/self is there as long as that is to be asked.
+        // The kernel refuses the namespace of users in which a process is already (EINVAL of setns(2)). /proc/self is there as long as that is to be asked.
         let is_in = |file: &File| Ok::<bool, io::Error>(file.metadata()?.ino() == fs::metadata(of("self", kind))?.ino());
         if *kind != "user" || !is_in(&file).during(|| what(kind))? {
             open.push((*kind, file));

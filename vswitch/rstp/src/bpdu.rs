@@ -230,9 +230,9 @@ mod tests {
         }
     }
 
-    /// One of Linux 6.1's bridge, root of priority 4096, from its first port.
+    /// As a bridge without RSTP sends it that is root, with priority 4096, from its first port (IEEE 802.1D-1998, 9.3.1).
     #[test]
-    fn a_configuration_bpdu_of_linux_is_read() {
+    fn a_configuration_bpdu_is_read() {
         let mut frame = HEAD.to_vec();
         frame.extend([
             0, 0x26, 0x42, 0x42, 3, 0, 0, 0, 0, 0x01, 0x10, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 4, 0x10, 0, 2, 0, 0, 0, 0, 2,

@@ -11,7 +11,7 @@
 //! hand a program to the kernel.
 
 use super::operation::{Operand, Operation, Register, Value, Width};
-use super::tunnels::{Surroundings, Test};
+use super::tunnels::{Surroundings, TunnelCheck};
 use api::{CaptureFilter, Instruction, TUNNEL_STEP, TUNNEL_TESTS};
 
 /// Most instructions in a program: `BPF_MAXINSNS` (linux/bpf_common.h).
@@ -24,7 +24,7 @@ pub(super) const WORDS: usize = 16;
 pub struct Program {
     operations: Vec<Operation>,
     /// What it asks about tunnels.
-    tests: Vec<Test>,
+    tests: Vec<TunnelCheck>,
 }
 
 /// Why a list of instructions is not a program. Instructions are counted from 0, as tcpdump -d does.
@@ -101,7 +101,7 @@ impl Program {
             return Err(BadProgram::TooManyTests(filter.tunnels.len()));
         }
         let deepest = deepest.checked_sub(1).ok_or(BadProgram::TooDeep)?;
-        let tests = filter.tunnels.iter().map(|test| Test::of(test, deepest)).collect::<Result<_, _>>()?;
+        let tests = filter.tunnels.iter().map(|test| TunnelCheck::of(test, deepest)).collect::<Result<_, _>>()?;
         Ok(Self { tests, ..Self::new(&filter.code)? })
     }
 
@@ -179,7 +179,7 @@ struct Machine<'a> {
 
 /// What a running program was told about tunnels. It is told everything once, so a program takes no longer than all its tests together.
 struct Answers<'a> {
-    tests: &'a [Test],
+    tests: &'a [TunnelCheck],
     around: &'a Surroundings<'a>,
     asked: [Option<bool>; CaptureFilter::MOST_TESTS],
 }

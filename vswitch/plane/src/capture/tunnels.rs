@@ -17,7 +17,7 @@ const SLOTS: usize = 4096;
 
 /// One test of a filter.
 #[derive(Clone, Debug)]
-pub(super) enum Test {
+pub(super) enum TunnelCheck {
     Vni(u32),
     Inner(Program),
 }
@@ -40,7 +40,7 @@ pub(super) struct Tunnels {
     ports: Box<[AtomicU64]>,
 }
 
-impl Test {
+impl TunnelCheck {
     /// A test with at most so many filters inside each other.
     pub(super) fn of(test: &TunnelTest, deepest: usize) -> Result<Self, BadProgram> {
         match test {

@@ -12,7 +12,7 @@
 //!   and a packet costs the same however many there are. Packets that are to be reordered have a third queue, without the delay.
 //! - **Random numbers** come from one stream for each kind of decision, all of them begun by the seed. A packet takes its numbers as it enters,
 //!   whatever becomes of it, so the same seed loses the same packets of the same sequence, whatever other words say.
-//! - **What bounds it**: the limit, in bytes; and [`Impairment::MOST_BYTES`] altogether, where each packet counts for [`OVERHEAD`] more.
+//! - **What bounds it**: the limit, in bytes; and [`Impairment::MOST_BYTES`] altogether, where each packet counts for `OVERHEAD` more.
 
 mod codel;
 mod corrupt;

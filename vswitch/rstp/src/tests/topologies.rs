@@ -59,7 +59,7 @@ fn a_root_that_restarts_opens_no_loop() {
     }
 }
 
-/// Two bridges of a core, joined twice, and closets on both: figure 17.4.
+/// Two bridges of a core, joined twice, and closets on both.
 #[test]
 fn closets_on_a_doubled_core() {
     let closets: Vec<(usize, usize)> = (2..8).flat_map(|closet| [(0, closet), (1, closet)]).collect();
@@ -77,7 +77,7 @@ fn closets_on_a_doubled_core() {
     assert!(network.is_tree(), "{}", network.show());
 }
 
-/// A ring as the backbone (figure 17.5), with other rings on two neighbours of it each (figure 17.6).
+/// A ring as the backbone , with other rings on two neighbours of it each.
 #[test]
 fn rings_on_a_ring() {
     let backbone = [(0, 1), (1, 2), (2, 3), (3, 0)];
@@ -93,7 +93,7 @@ fn rings_on_a_ring() {
     }
 }
 
-/// Two ports of a bridge on one medium, with and without another bridge there (figure 17.7): one of them is a backup.
+/// Two ports of a bridge on one medium, with and without another bridge there: one of them is a backup.
 #[test]
 fn of_two_ports_on_one_medium_one_is_a_backup() {
     let mut network = Network::new(2, &[]);

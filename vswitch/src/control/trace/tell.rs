@@ -6,6 +6,7 @@ use packet::{Mac, TagEdit, VlanId};
 
 use api::{TraceStep, TraceVerdict};
 use plane::capture::Direction;
+use plane::datapath::DropReason as R;
 use plane::datapath::{BridgeId, DropReason, Fate, Learned, PortId, Step, Wait};
 
 /// What the numbers of ports and bridges are called.
@@ -132,64 +133,78 @@ pub(super) fn verdict(fate: Fate, names: &impl Naming) -> (TraceVerdict, String)
 
 /// What a reason means, as the end of a sentence.
 fn meaning(reason: DropReason) -> &'static str {
-    use DropReason as R;
-    match reason {
-        R::Runt => "it is shorter than an Ethernet header",
-        R::Oversized => "it is longer than the MTU of the bridge allows",
-        R::Malformed => "it is malformed",
-        R::MissedByKernel => "the switch did not read it in time",
-        R::InvalidSource => "no station may have its source MAC address",
-        R::VlanNotAllowed => "the port does not carry its VLAN",
-        R::ControlFrame => "link-local control frames stay on their link",
-        R::GuardMac => "the port's guard does not know its source MAC address",
-        R::GuardIp => "the port's guard does not know its source IP address",
-        R::GuardArp => "the port's guard does not know the sender in its ARP message",
-        R::GuardNd => "the port's guard does not accept its neighbour discovery",
-        R::GuardDhcp => "the port's guard lets no DHCP server speak",
-        R::SpoofedAddress => "it claims an address of the gateway or of another port",
-        R::RogueRouter => "it speaks as a router, and the gateway is the router",
-        R::RogueDhcp => "it speaks as a DHCP server, and the gateway is the server",
-        R::StormLimit => "the port is over its broadcast limit",
-        R::SendRate => "the port sends more than its rate",
-        R::SamePort => "its destination is behind the port that it came from",
-        R::Protected => "both ports are protected",
-        R::NoDestination => "no other port carries its VLAN",
-        R::MartianSource => "no packet may come from its source address here",
-        R::HopLimit => "its hop limit is used up",
-        R::ExceedsMtu => "it is longer than the way on takes, and may not be cut",
-        R::NoRoute => "there is no route to its destination",
-        R::Isolated => "its destination is on a bridge that is isolated from this one",
-        R::NeighborUnresolved => "its next hop does not say its MAC address",
-        R::NoService => "it is for the gateway, where nothing takes it",
-        R::FragmentForGateway => "its fragments contradict each other",
-        R::NoSession => "it belongs to no session and no published port",
-        R::NatNoAddress => "the uplink has no address of its IP version",
-        R::NatMalformed => "its transport header is not all there",
-        R::NatUntrackedProtocol => "NAT does not know its protocol",
-        R::NatStrayError => "it is an ICMP error about nothing that was sent",
-        R::NatNoSession => "it is a reset or a reply to nothing",
-        R::NatFiltered => "no station opened the port to its sender",
-        R::NatFragmentBeforeFirst => "the first fragment of its packet was not seen",
-        R::NatNoPort => "every external port is in use",
-        R::NatSessionCap => "the session table is full",
-        R::NatSourceCap => "its source has all the sessions that it may have",
-        R::NatClash => "its ends have a session already by another port",
-        R::NatOlder => "its connection may be older than the switch",
-        R::ReceiveRate => "the port receives more than its rate",
-        R::QueueFull => "a queue is full",
-        R::DeviceDown => "the device is down",
-        R::Refused => "the device does not take it",
-        R::Unsegmentable => "it cannot be cut into segments",
-        R::PacketTooBig => "the way out carries no frame as long",
-        R::UnknownVtep => "its tunnel endpoint is no peer",
-        R::CongestionMark => "the underlay marked congestion that it cannot carry",
-        R::MacMove => "its source MAC address moves to and fro between ports",
-        R::Suppressed => "the switch answers for the station that it asks for",
-        R::PortDown => "the port is unplugged",
-        R::StpDiscarding => "the spanning tree blocks the port that it came by, or all that it could leave by",
-        R::ImpairLoss => "the port's impairment loses it",
-        R::ImpairQueue => "the queue of the port's impaired line is full",
-        R::ImpairCodel => "CoDel keeps the queue of the port's impaired line short",
-        R::ImpairFlap => "the port's impaired line is interrupted now",
+    MEANINGS.iter().find(|(of, _)| *of == reason).map_or("for a reason that has no words", |(_, meaning)| meaning)
+}
+
+/// What each reason means.
+const MEANINGS: [(DropReason, &str); DropReason::ALL.len()] = [
+    (R::Runt, "it is shorter than an Ethernet header"),
+    (R::Oversized, "it is longer than the MTU of the bridge allows"),
+    (R::Malformed, "it is malformed"),
+    (R::MissedByKernel, "the switch did not read it in time"),
+    (R::InvalidSource, "no station may have its source MAC address"),
+    (R::VlanNotAllowed, "the port does not carry its VLAN"),
+    (R::ControlFrame, "link-local control frames stay on their link"),
+    (R::GuardMac, "the port's guard does not know its source MAC address"),
+    (R::GuardIp, "the port's guard does not know its source IP address"),
+    (R::GuardArp, "the port's guard does not know the sender in its ARP message"),
+    (R::GuardNd, "the port's guard does not accept its neighbour discovery"),
+    (R::GuardDhcp, "the port's guard lets no DHCP server speak"),
+    (R::SpoofedAddress, "it claims an address of the gateway or of another port"),
+    (R::RogueRouter, "it speaks as a router, and the gateway is the router"),
+    (R::RogueDhcp, "it speaks as a DHCP server, and the gateway is the server"),
+    (R::StormLimit, "the port is over its broadcast limit"),
+    (R::SendRate, "the port sends more than its rate"),
+    (R::SamePort, "its destination is behind the port that it came from"),
+    (R::Protected, "both ports are protected"),
+    (R::NoDestination, "no other port carries its VLAN"),
+    (R::MartianSource, "no packet may come from its source address here"),
+    (R::HopLimit, "its hop limit is used up"),
+    (R::ExceedsMtu, "it is longer than the way on takes, and may not be cut"),
+    (R::NoRoute, "there is no route to its destination"),
+    (R::Isolated, "its destination is on a bridge that is isolated from this one"),
+    (R::NeighborUnresolved, "its next hop does not say its MAC address"),
+    (R::NoService, "it is for the gateway, where nothing takes it"),
+    (R::FragmentForGateway, "its fragments contradict each other"),
+    (R::NoSession, "it belongs to no session and no published port"),
+    (R::NatNoAddress, "the uplink has no address of its IP version"),
+    (R::NatMalformed, "its transport header is not all there"),
+    (R::NatUntrackedProtocol, "NAT does not know its protocol"),
+    (R::NatStrayError, "it is an ICMP error about nothing that was sent"),
+    (R::NatNoSession, "it is a reset or a reply to nothing"),
+    (R::NatFiltered, "no station opened the port to its sender"),
+    (R::NatFragmentBeforeFirst, "the first fragment of its packet was not seen"),
+    (R::NatNoPort, "every external port is in use"),
+    (R::NatSessionCap, "the session table is full"),
+    (R::NatSourceCap, "its source has all the sessions that it may have"),
+    (R::NatClash, "its ends have a session already by another port"),
+    (R::NatOlder, "its connection may be older than the switch"),
+    (R::ReceiveRate, "the port receives more than its rate"),
+    (R::QueueFull, "a queue is full"),
+    (R::DeviceDown, "the device is down"),
+    (R::Refused, "the device does not take it"),
+    (R::Unsegmentable, "it cannot be cut into segments"),
+    (R::PacketTooBig, "the way out carries no frame as long"),
+    (R::UnknownVtep, "its tunnel endpoint is no peer"),
+    (R::CongestionMark, "the underlay marked congestion that it cannot carry"),
+    (R::MacMove, "its source MAC address moves to and fro between ports"),
+    (R::Suppressed, "the switch answers for the station that it asks for"),
+    (R::PortDown, "the port is unplugged"),
+    (R::StpDiscarding, "the spanning tree blocks the port that it came by, or all that it could leave by"),
+    (R::ImpairLoss, "the port's impairment loses it"),
+    (R::ImpairQueue, "the queue of the port's impaired line is full"),
+    (R::ImpairCodel, "CoDel keeps the queue of the port's impaired line short"),
+    (R::ImpairFlap, "the port's impaired line is interrupted now"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_meaning() {
+        for reason in DropReason::ALL {
+            assert!(MEANINGS.iter().filter(|(of, _)| *of == reason).count() == 1, "{}", reason.name());
+        }
     }
 }
