@@ -1,20 +1,20 @@
 //! Teaching labs: a network to look at, break and mend, with stages, checks and grades.
 //!
-//! A lab is one TOML file, a `switch.toml` with more tables beside it ([`file`]), and a text in Markdown. [`draw`] puts the values of a seed into
+//! A lab is one TOML file, a `switch.toml` with more tables beside it (`file`), and a text in Markdown. `draw` puts the values of a seed into
 //! both, so that two learners have two networks.
 //!
 //! # What runs
 //!
-//! `vsctl lab start` makes namespaces of the lab's own ([`boot`]): of users where it is not root that asks, of mounts, of process numbers, and of the
-//! network unless the lab needs the way out of the host. The first process in there, the keeper ([`keep`]), makes the hosts, starts the switches and
+//! `vsctl lab start` makes namespaces of the lab's own (`boot`): of users where it is not root that asks, of mounts, of process numbers, and of the
+//! network unless the lab needs the way out of the host. The first process in there, the keeper (`keep`), makes the hosts, starts the switches and
 //! the daemons, and waits. When it ends, whatever the reason, the kernel ends all others and takes the namespaces away with every device in them:
 //! nothing needs to be tidied up.
 //!
-//! What learner and checks run comes into a host by [`namespace`]; what makes the outermost namespaces is `unshare` of util-linux.
+//! What learner and checks run comes into a host by `namespace`; what makes the outermost namespaces is `unshare` of util-linux.
 //!
 //! # What is kept
 //!
-//! One directory ([`place`]): what runs, and the progress; both are files that only the commands here write.
+//! One directory (`place`): what runs, and the progress; both are files that only the commands here write.
 #![forbid(unsafe_code)]
 
 mod boot;
