@@ -697,7 +697,7 @@ fn nonsense_on_the_socket_is_answered_and_forgotten() {
         (format!("-X GET {url}"), "405"),
         ("http://vswitch/".to_owned(), "404"),
         ("-d '{\"filter\":[[6,0,0]]}' http://vswitch/v1/capture".to_owned(), "400"),
-        ("-d '{\"ports\":[],\"filter\":[[255,0,0,0]]}' http://vswitch/v1/capture".to_owned(), "422"),
+        ("-d '{\"ports\":[],\"filter\":{\"code\":[[255,0,0,0]],\"tunnels\":[]}}' http://vswitch/v1/capture".to_owned(), "422"),
     ] {
         let answer = ask(&what);
         assert!(answer.ends_with(status), "{what}: {answer}");

@@ -63,7 +63,7 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     assert!(shown.contains("impair-in 'delay 1ms rate 50mbit' impair-seed "), "{shown}");
     let refused = set(&lab, "b", &["--impair-in", "rate 50mbit loss 130%"]);
     let sentence = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(2), "{sentence}");
+    assert_eq!(refused.status.code(), Some(1), "{sentence}");
     assert!(sentence.contains("at \"130%\", column 18: that is more than all packets"), "{sentence}");
 
     // What vsctl said outlives a restart, and is in the file that it prints.

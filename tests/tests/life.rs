@@ -231,7 +231,7 @@ fn too_few_threads_are_a_sentence() {
         lab.file().display()
     );
     let sentence = lab.sh(&line).refused();
-    assert!(sentence.contains("vswitchd needs 6 threads") && sentence.contains("pids.max"), "{sentence}");
+    assert!(sentence.contains("vswitchd needs 7 threads") && sentence.contains("pids.max"), "{sentence}");
     assert_eq!(sentence.lines().count(), 1, "{sentence}");
 }
 

@@ -46,8 +46,8 @@ pub(crate) fn start(place: &Place, source: &Source, seed: &str, web: WebAt) -> R
     if let Some(meta) = place.meta()?.filter(|_| place.keeper().is_some()) {
         return Err(LabError::refused(format!("the lab {} runs already: end it with `vsctl lab stop`", meta.name)));
     }
-    // What is left of one that was killed.
-    clear(place)?;
+    // What is left of one that was killed, or whose start was interrupted.
+    stop(place)?;
     let begun = lay_out(place, source, seed, &lab, web).and_then(|(meta, listener)| {
         begin(place, &lab, &meta, listener)?;
         Ok(meta)

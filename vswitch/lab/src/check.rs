@@ -45,8 +45,11 @@ fn wait(entrance: &Entrance<'_>, check: &Check, patience: Duration) -> Result<Op
 
 /// What an outcome is instead of what it must be.
 fn instead(check: &Check, outcome: &Outcome) -> Option<String> {
-    if outcome.is_well() == check.fails {
-        return Some(if check.fails { format!("it works: {}", outcome.seen()) } else { outcome.seen() });
+    if check.fails && !outcome.has_failed() {
+        return Some(if outcome.is_well() { format!("it works: {}", outcome.seen()) } else { outcome.seen() });
+    }
+    if !check.fails && !outcome.is_well() {
+        return Some(outcome.seen());
     }
     if check.hides.as_ref().is_some_and(|pattern| pattern.is_match(&outcome.text)) {
         return Some(outcome.seen());
@@ -70,7 +73,12 @@ fn ask(entrance: &Entrance<'_>, question: &Question, given: Option<&String>) -> 
     let Some(given) = given else {
         return Ok(Some(format!("not answered yet: vsctl lab answer {} ...", question.name)));
     };
-    let right = answer(entrance, question)?;
+    // A learner may have broken what would tell.
+    let right = match answer(entrance, question) {
+        Ok(right) => right,
+        Err(LabError::Refused(why)) => return Ok(Some(why)),
+        Err(other) => return Err(other),
+    };
     Ok((!is_same(given, &right, question.tolerance)).then(|| format!("\"{given}\" is not right")))
 }
 
@@ -121,7 +129,7 @@ mod tests {
     }
 
     fn seen(check: &Check, code: i32, text: &str) -> Option<String> {
-        instead(check, &Outcome { code: Some(code), text: text.to_owned() })
+        instead(check, &Outcome { code: Some(code), text: text.to_owned(), is_late: false })
     }
 
     #[test]
@@ -132,6 +140,7 @@ mod tests {
         let fails = Check { fails: true, ..check() };
         assert_eq!(seen(&fails, 1, "x"), None);
         assert_eq!(seen(&fails, 0, "x").as_deref(), Some("it works: x"));
+        assert!(seen(&fails, 127, "sh: pign: not found").is_some(), "what does not run at all shows nothing");
         let hides = Check { hides: regex::Regex::new("b").ok(), ..check() };
         assert_eq!((seen(&hides, 0, "a"), seen(&hides, 0, "b")), (None, Some("b".to_owned())));
         let loss = Check { shows: regex::Regex::new(r"([\d.]+)% loss").ok(), between: Some([0.5, 1.5]), ..check() };

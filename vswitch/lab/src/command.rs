@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::boot::{self, WebAt, check_outside};
 use crate::desk::Desk;
 use crate::file::{HostName, read};
-use crate::place::{Place, write};
+use crate::place::Place;
 use crate::{During, LabError, course, enter, grade, keep, library, namespace, relay, verify};
 
-/// Teaching labs, each a network of its own to look at, break and mend. Nothing of the host's network is touched.
+/// Teaching labs: each a network of its own, to look at, to break and to mend.
 ///
 /// A lab needs no root where the kernel lets users make namespaces. Its text and its tasks are in the terminal (text, check, hint) and
 /// beside the web view, whose address start prints.
@@ -318,7 +318,10 @@ fn new(name: &str) -> Result<(), LabError> {
     if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
         return Err(LabError::refused(format!("{} is there already: choose another name", path.display())));
     }
-    files.iter().try_for_each(|(path, text)| write(path, text))?;
+    for (path, text) in &files {
+        let file = std::fs::File::options().write(true).create_new(true).open(path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).during(|| format!("{} cannot be written", path.display()))?;
+    }
     print(&format!("{name}.toml and {name}.md are a lab that works: vsctl lab verify {name}.toml\n"));
     Ok(())
 }

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::boot::{self, WebAt, check_outside};
 use crate::command::{print, print_course, print_json};
 use crate::enter::Entrance;
-use crate::file::{HostName, Lab, Source, TaskKind};
-use crate::place::{Meta, Place, write};
+use crate::file::{HostName, Lab, Source, Stage, TaskKind};
+use crate::place::{Meta, Place};
 use crate::progress::{Progress, StageProgress, TaskResult};
 use crate::{During, LabError, check, guide};
 
@@ -137,11 +137,8 @@ impl Desk {
 
     pub(crate) fn answer(mut self, question: &str, answer: &str) -> Result<(), LabError> {
         self.lock()?;
-        let names = self.lab.stages.iter().flat_map(|stage| &stage.tasks).filter_map(|task| match &task.kind {
-            TaskKind::Question(question) => Some(question.name.clone()),
-            TaskKind::Check(_) => None,
-        });
-        let names: Vec<String> = names.collect();
+        let names: Vec<String> =
+            self.lab.stages.iter().flat_map(Stage::questions).map(|question| question.name.clone()).collect();
         if !names.iter().any(|name| name == question) {
             let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
             return Err(LabError::refused(format!(
@@ -165,8 +162,11 @@ impl Desk {
                 print(&self.shown(number, &results));
             }
             let reached = &mut self.progress.stages[number];
+            // What was earned stays, whatever a later stage undid.
+            if passed || !reached.passed {
+                reached.tasks = results;
+            }
             reached.passed |= passed;
-            reached.tasks = results;
             self.save()?;
             next = self.progress.current().filter(|_| passed && only.is_none());
             if let Some(next) = next.filter(|_| !as_json) {
@@ -177,7 +177,7 @@ impl Desk {
         }
         if let Some(path) = report {
             let text = serde_json::to_vec_pretty(&self.progress.report(&self.lab, &self.meta)).unwrap_or_default();
-            write(path, text)?;
+            std::fs::write(path, text).during(|| format!("{} cannot be written", path.display()))?;
         }
         if as_json {
             print_json(&self.progress.report(&self.lab, &self.meta));
@@ -260,12 +260,10 @@ impl Desk {
             say(format!("{step}\n"));
             entrance.run_all(std::slice::from_ref(step))?;
         }
-        for task in &self.lab.stages[number].tasks {
-            if let TaskKind::Question(question) = &task.kind {
-                let answer = check::answer(&entrance, question)?;
-                say(format!("{} {answer}\n", task.says));
-                answers.push((question.name.clone(), answer));
-            }
+        for question in self.lab.stages[number].questions() {
+            let answer = check::answer(&entrance, question)?;
+            say(format!("{}: {answer}\n", question.name));
+            answers.push((question.name.clone(), answer));
         }
         self.progress.answers.extend(answers);
         Ok(())
@@ -284,6 +282,16 @@ impl Desk {
         let port = self.meta.page.as_ref().and_then(|page| page.trim_end_matches('/').rsplit(':').next()?.parse().ok());
         boot::stop(&self.place)?;
         self.meta = boot::start(&self.place, &source, &self.meta.seed, port.map_or(WebAt::Off, WebAt::Port))?;
+        // What the lab answered is no answer of the learner's.
+        let answered: Vec<String> = self
+            .lab
+            .stages
+            .iter()
+            .zip(&self.progress.stages)
+            .skip(stage)
+            .flat_map(|(stage, reached)| stage.questions().filter(|_| reached.solved).map(|question| question.name.clone()))
+            .collect();
+        self.progress.answers.retain(|name, _| !answered.contains(name));
         for before in 0..stage {
             self.do_stage(before, false)?;
             let reached = &mut self.progress.stages[before];
@@ -293,7 +301,7 @@ impl Desk {
             }
         }
         for reached in &mut self.progress.stages[stage..] {
-            *reached = StageProgress { hints: reached.hints, ..StageProgress::default() };
+            *reached = StageProgress { hints: reached.hints, solved: reached.solved, ..StageProgress::default() };
         }
         self.save()?;
         print_course(&self.lab.stages[stage].text);

@@ -64,9 +64,8 @@ impl Draw {
     fn try_one(&self, dice: &mut Dice) -> Result<String, String> {
         match (self.between, &self.of, self.hex) {
             (Some([low, high]), None, None) if low <= high => {
-                let span = u64::try_from(high - low).unwrap_or(0) + 1;
-                let offset = i64::try_from(dice.roll(span)).unwrap_or(0);
-                Ok((low + offset).to_string())
+                let offset = dice.roll(low.abs_diff(high).saturating_add(1));
+                Ok(low.saturating_add_unsigned(offset).to_string())
             }
             (Some([low, high]), None, None) => Err(format!("is between {low} and {high}: write the smaller first")),
             (None, Some(list), None) if !list.is_empty() => {

@@ -12,7 +12,7 @@ use crate::step::Step;
 use crate::{During, LabError};
 
 /// How long a step may take, in seconds.
-const PATIENCE: &str = "60";
+const PATIENCE: u64 = 60;
 /// What is kept of what a step prints, in bytes.
 const LONGEST: u64 = 1 << 16;
 
@@ -31,11 +31,18 @@ pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     /// What it printed, on both ways.
     pub(crate) text: String,
+    /// Whether it had to be ended.
+    pub(crate) is_late: bool,
 }
 
 impl Outcome {
     pub(crate) fn is_well(&self) -> bool {
         self.code == Some(0)
+    }
+
+    /// Whether the command itself ran and said no, rather than that it is missing (126, 127), took too long or was killed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.code.is_some_and(|code| code != 0 && !matches!(code, 126 | 127 | 137) && !self.is_late)
     }
 
     /// What was seen, in a line or two.
@@ -46,7 +53,7 @@ impl Outcome {
         match (self.code, last.is_empty()) {
             (Some(0), true) => "nothing".to_owned(),
             (Some(0), false) => last,
-            (Some(124 | 137), _) => format!("no end within {PATIENCE} s"),
+            _ if self.is_late => format!("no end within {PATIENCE} s"),
             (Some(code), true) => format!("exit status {code}"),
             (Some(_), false) => last,
             (None, _) => "it was killed".to_owned(),
@@ -82,7 +89,8 @@ impl<'a> Entrance<'a> {
 
     /// Runs a step to its end.
     pub(crate) fn run(&self, step: &Step) -> Result<Outcome, LabError> {
-        let mut command = self.command(step.host.as_ref(), &["timeout", "-k", "1", PATIENCE, "sh", "-c", &step.line])?;
+        let mut command =
+            self.command(step.host.as_ref(), &["timeout", "-k", "1", &PATIENCE.to_string(), "sh", "-c", &step.line])?;
         run(self.place, &mut command)
     }
 
@@ -134,8 +142,9 @@ pub(crate) fn run(place: &Place, command: &mut Command) -> Result<Outcome, LabEr
     let said = Said::new(place)?;
     let program = command.get_program().to_string_lossy().into_owned();
     let what = || format!("{program} cannot be run");
+    let begun = std::time::Instant::now();
     let status = command.stdin(Stdio::null()).stdout(said.open()?).stderr(said.open()?).status().during(what)?;
-    Ok(Outcome { code: status.code(), text: said.text()? })
+    Ok(Outcome { code: status.code(), text: said.text()?, is_late: begun.elapsed().as_secs() >= PATIENCE })
 }
 
 /// A file for what a command prints, which goes with this.

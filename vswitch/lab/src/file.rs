@@ -168,12 +168,19 @@ impl Lab {
     }
 
     pub(crate) fn points(&self) -> u32 {
-        self.stages.iter().map(Stage::points).sum()
+        self.stages.iter().map(Stage::points).fold(0, u32::saturating_add)
     }
 }
 
 impl Stage {
+    pub(crate) fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.tasks.iter().filter_map(|task| match &task.kind {
+            TaskKind::Question(question) => Some(question),
+            TaskKind::Check(_) => None,
+        })
+    }
+
     pub(crate) fn points(&self) -> u32 {
-        self.tasks.iter().map(|task| task.points).sum()
+        self.tasks.iter().map(|task| task.points).fold(0, u32::saturating_add)
     }
 }

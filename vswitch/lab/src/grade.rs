@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::progress::Report;
+use crate::progress::{Report, ReportedStage};
 use crate::{During, LabError};
 
 /// Most bytes of a report.
@@ -42,17 +43,30 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, LabError> {
 }
 
 fn report(file: &Path) -> Result<Report, String> {
-    let size = fs::metadata(file).map_err(|error| error.to_string())?.len();
-    if size > LARGEST {
-        return Err(format!("has {size} bytes, more than any report"));
+    let metadata = fs::symlink_metadata(file).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("is no plain file".to_owned());
     }
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    if metadata.len() > LARGEST {
+        return Err(format!("has {} bytes, more than any report", metadata.len()));
+    }
+    let mut text = String::new();
+    let read = fs::File::open(file).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+    read.map_err(|error| error.to_string())?;
     let report: Report =
         serde_json::from_str(&text).map_err(|error| format!("is no report of `vsctl lab check --report`: {error}"))?;
     // A report is a file that its learner can write to.
-    let sums = report.stages.iter().all(|stage| stage.points <= stage.of)
-        && report.stages.iter().map(|stage| stage.points).sum::<u32>() == report.points;
-    if sums { Ok(report) } else { Err("its points are not the sum of its stages'".to_owned()) }
+    let earned = |stage: &ReportedStage| -> u64 {
+        let passed = stage.tasks.iter().filter(|task| task.passed && !stage.solved);
+        passed.map(|task| u64::from(task.points)).sum()
+    };
+    let stages: u64 = report.stages.iter().map(|stage| u64::from(stage.points)).sum();
+    let is_sum = stages == u64::from(report.points);
+    if is_sum && report.stages.iter().all(|stage| stage.points <= stage.of && u64::from(stage.points) == earned(stage)) {
+        Ok(report)
+    } else {
+        Err("its points are not the sum of what was passed".to_owned())
+    }
 }
 
 /// A line for each report.
@@ -80,8 +94,10 @@ pub(crate) fn table(reports: &[Report]) -> String {
 /// A line for each task, as RFC 4180 has it.
 pub(crate) fn csv(reports: &[Report]) -> String {
     let field = |text: &str| {
+        // A spreadsheet takes what begins so for a formula.
+        let text = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
         let plain = !text.contains([',', '"', '\n', '\r']);
-        if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+        if plain { text } else { format!("\"{}\"", text.replace('"', "\"\"")) }
     };
     let mut lines = "learner,lab,seed,stage,task,points,of,hints,solved,saw\r\n".to_owned();
     for report in reports {
@@ -101,7 +117,7 @@ pub(crate) fn csv(reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::{ReportedStage, TaskResult};
+    use crate::progress::TaskResult;
 
     fn report(learner: &str, points: u32) -> Report {
         let task = TaskResult { says: "a, \"b\"".to_owned(), passed: points > 0, points: 2, saw: None };

@@ -21,6 +21,8 @@ use crate::{During, LabError};
 /// Becomes a command in a host, or beside the switch; `keeper` is the keeper's number in the /proc that this process sees.
 pub(crate) fn enter(place: &Place, keeper: &str, host: Option<&HostName>, words: &[String]) -> Result<(), LabError> {
     let meta = place.meta()?.ok_or_else(|| LabError::refused("no lab runs"))?;
+    // In there, /proc does not know this process, which could not say then where its program is.
+    let environment = environment(place, host);
     let mut kinds = vec!["user", "pid", "mnt"];
     if !meta.way_out {
         kinds.insert(1, "net");
@@ -38,7 +40,7 @@ pub(crate) fn enter(place: &Place, keeper: &str, host: Option<&HostName>, words:
     }
     // What is started next is the first that has a number in there.
     let mut command = Command::new("unshare");
-    command.args(["--fork", "--", "env", "-C"]).arg(home).args(environment(place, host)).args(words);
+    command.args(["--fork", "--", "env", "-C"]).arg(home).args(environment).args(words);
     Err(LabError::System("unshare cannot be run (it is in the package util-linux)".to_owned(), command.exec()))
 }
 

@@ -61,10 +61,8 @@ impl<'a> Run<'a> {
     fn solve(&self, stage: &Stage, answers: &mut Answers) -> Result<(), LabError> {
         let entrance = self.entrance()?;
         entrance.run_all(&stage.solve)?;
-        for task in &stage.tasks {
-            if let TaskKind::Question(question) = &task.kind {
-                answers.insert(question.name.clone(), check::answer(&entrance, question)?);
-            }
+        for question in stage.questions() {
+            answers.insert(question.name.clone(), check::answer(&entrance, question)?);
         }
         Ok(())
     }
@@ -136,14 +134,16 @@ fn misled(
     let title = format!("stage {} ({})", number + 1, stage.title);
     let entrance = run.entrance()?;
     // A learner goes on when one of the lines fails.
+    let mut worked = false;
     for step in &stage.wrong {
-        entrance.run(step)?;
+        worked |= entrance.run(step)?.is_well();
+    }
+    if !worked {
+        wrong.push(format!("{title}: no line of `wrong` does anything: each fails"));
     }
     // Its questions are answered as they should be: what was done must be found out by the checks.
-    for task in &stage.tasks {
-        if let TaskKind::Question(question) = &task.kind
-            && let Ok(answer) = check::answer(&entrance, question)
-        {
+    for question in stage.questions() {
+        if let Ok(answer) = check::answer(&entrance, question) {
             answers.insert(question.name.clone(), answer);
         }
     }

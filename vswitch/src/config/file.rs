@@ -264,7 +264,13 @@ fn culprit(fields: &DeTable<'_>, error: &toml::de::Error) -> Option<String> {
 
 /// What the parser says, on one line.
 fn sentence_of(message: &str) -> String {
-    message.trim().replace('\n', "; ")
+    let message = message.trim();
+    // A table within a table is read by serde, which calls its keys fields.
+    let field = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "));
+    match field {
+        Some((key, known)) => format!("unknown key `{key}`: use {}", known.trim_start_matches("one of ")),
+        None => message.replace('\n', "; "),
+    }
 }
 
 /// The name that was probably meant: at most a third of its characters are different.

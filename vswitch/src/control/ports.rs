@@ -64,8 +64,6 @@ impl Switch {
             attach::reconfigure(&old, &spec, mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
         }
         let mac = spec.mac.or(mac);
-        // The same rules go on with the numbers that they have.
-        let seed = if old.policy.impair == spec.policy.impair { seed } else { rand::random() };
         let settings = self.settings(&spec, mac, seed)?;
         if old.policy.down != spec.policy.down {
             self.set_carrier(id, &spec)?;

@@ -77,7 +77,7 @@ pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
         // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
         let (handover, sockets) = Handover::sort(activation::passed());
         let doors = Doors::open(&config, sockets)?;
-        let (voices, heard, bpdus) = channels();
+        let (voices, heard, bpdus) = channels(config.switch.workers);
         let plane = DataPlane::start(config.switch.workers, &voices)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
         let trees = voices.trees.clone();
@@ -159,10 +159,11 @@ struct Heard {
     trees: mpsc::Receiver<StpNews>,
 }
 
-fn channels() -> (Voices, Heard, crossbeam_channel::Receiver<Punt>) {
+/// `workers` is how many of them punt BPDUs, each by tickets of its own.
+fn channels(workers: usize) -> (Voices, Heard, crossbeam_channel::Receiver<Punt>) {
     let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
     let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES));
+    let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES * workers));
     let heard = Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in };
     (Voices { punts, gone, said, changed, bpdus, trees }, heard, bpdus_in)
 }
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {
-        let (voices, mut heard, _bpdus) = channels();
+        let (voices, mut heard, _bpdus) = channels(1);
         for _ in 0..2 * FRAMES {
             voices.notify(Event::Punt(Punt {
                 bridge: BridgeId(0),

@@ -162,8 +162,9 @@ impl Line {
         (self.flight, self.ahead, self.last, self.flying, self.held) = (flight, ahead, last, flying, held);
         (self.treated, self.lost, self.spare) = (old.treated, old.lost, old.spare);
         self.queue = Queue { codel: Codel::default(), ..queue };
+        // What the old rate would have kept back is ready for the new one.
+        self.queue.free = self.queue.free.min(now);
         if rules.rate.is_none() {
-            self.queue.free = now;
             self.start(now);
         }
     }
@@ -275,7 +276,7 @@ impl Line {
         let (length, rate) = (transit.bytes.len(), self.rules.rate);
         let (used, waits) = match rate {
             Some(_) => (self.queue.bytes, !self.queue.packets.is_empty() || self.queue.free > now),
-            None => (self.flying, true),
+            None => (self.flying, self.flying > 0),
         };
         let is_over = waits && (used + length) as u64 > self.limit();
         if is_over || (self.held + length + OVERHEAD) as u64 > Impairment::MOST_BYTES {

@@ -199,9 +199,18 @@ impl Worker {
         batch.set_origin(handover.ingress, handover.peer);
         batch.push(&handover.bytes, handover.offload);
         batch.last_mut().into_iter().for_each(|pushed| pushed.id = handover.id);
-        for frame in batch.frames() {
-            self.enter(id, direction, &Queued { frame, edit: TagEdit::Keep, peer: handover.peer }, now);
+        let list: List<'_> = batch
+            .frames()
+            .iter()
+            .map(|frame| Queued { frame, edit: TagEdit::Keep, peer: handover.peer })
+            .take(Batch::MOST)
+            .collect();
+        // The line may have been taken away while this waited for its turn.
+        match (self.lines.has(id, direction), direction) {
+            (false, Direction::Out) => self.transmit(id, &list, &batch),
+            _ => list.iter().for_each(|queued| self.enter(id, direction, queued, now)),
         }
+        drop(list);
         batch.clear();
         self.lines.batch = batch;
         self.end_entering(id, direction);
@@ -219,9 +228,9 @@ impl Worker {
 
     /// Hands a frame to the worker that has the line.
     fn hand_to_line(&mut self, id: PortId, direction: Direction, queued: &Queued<'_>) {
-        let Some(router) = &self.router else { return };
-        let mut lost = false;
+        let mut lost = self.router.is_none();
         queued.show(&mut |packet| {
+            let Some(router) = &self.router else { return };
             let (bytes, offload, purpose) = (packet.to_vec(), packet.offload, Purpose::Enter(id, direction));
             let (ingress, peer, id) = (packet.ingress, packet.peer, packet.id);
             lost |= !router.hand_over(Handover { bytes, offload, ingress, peer, at: 0, id, purpose });

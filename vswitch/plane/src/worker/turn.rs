@@ -157,7 +157,9 @@ impl Worker {
         let (mut list, mut held_back) = (List::new(), List::new());
         for departure in self.outputs.queue(id) {
             let Some(frame) = batch.frames().get(departure.frame) else { continue };
-            let is_admitted = rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
+            // Without the hellos of this switch, its neighbour would take the link for free and open a loop.
+            let is_hello = frame.bytes().starts_with(&rstp::GROUP.0);
+            let is_admitted = is_hello || rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
             let list = if is_admitted { &mut list } else { &mut held_back };
             let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }
@@ -211,7 +213,7 @@ impl Worker {
 
 /// Shows the frames that came by tunnels with the headers around them, as many datagrams as they were.
 fn show_underlay(watch: &mut Watch, batch: &Batch, queues: &Slots<Queue>, egress: &mut Egress) {
-    for frame in batch.frames() {
+    for frame in batch.frames().iter().filter(|frame| frame.outer.port != 0) {
         let Some(tunnel) = queues.get(frame.ingress).and_then(|queue| queue.device.as_ref()) else { continue };
         let queued = [Queued { frame, edit: TagEdit::Keep, peer: frame.peer }];
         // What cannot be cut did not come by a tunnel.
