@@ -69,7 +69,7 @@ pub(super) const TOPIC: Topic = Topic {
         ),
         same(
             "UDP",
-            "box udp --network $d-one -p ${n}53:53/udp; on udp sh -c 'timeout 2 netcat -u -l -p 53 > /tmp/got 2> /dev/null' 2> /dev/null & sleep 0.5; echo hello | outside timeout 1 nc -u -w 1 192.0.2.1 ${n}53; wait; on udp cat /tmp/got",
+            "box udp --network $d-one -p ${n}53:53/udp; on udp sh -c 'timeout 4 netcat -u -l -p 53 > /tmp/got 2> /dev/null' 2> /dev/null & sleep 1.5; echo hello | outside timeout 1 nc -u -w 1 192.0.2.1 ${n}53; wait; on udp cat /tmp/got",
             "hello",
         ),
         same(
