@@ -67,14 +67,18 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     assert_eq!(refused.status.code(), Some(1), "{sentence}");
     assert!(sentence.contains("at \"130%\", column 18: that is more than all packets"), "{sentence}");
 
-    // What vsctl said outlives a restart, and is in the file that it prints.
+    let exported = lab.ctl("export").ok();
+    assert!(exported.contains("in = \"delay 1ms rate 50mbit\""), "{exported}");
+    set_well(&lab, "b", &["--impair-in", "off"]);
+    assert!(!lab.ctl("export").ok().contains("50mbit"));
+
+    // What is made at run time outlives a restart with all that it is.
+    let made = lab.ctl_command().args(["add-port", "br0", "c", "--impair-out", "delay 3ms"]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
     let mut lab = lab;
     lab.stop();
     lab.start();
-    let exported = lab.ctl("export").ok();
-    assert!(exported.contains("[port.impair]\nin = \"delay 1ms rate 50mbit\""), "{exported}");
-    set_well(&lab, "b", &["--impair-in", "off"]);
-    assert!(!lab.ctl("export").ok().contains("impair"));
+    assert!(lab.ctl("show").ok().contains("impair-out 'delay 3ms'"));
 }
 
 #[test]
