@@ -84,8 +84,8 @@ pub(crate) fn table(reports: &[Report]) -> String {
             .collect();
         let points = format!("{}/{}", report.points, report.of);
         // Writing into a string cannot fail.
-        let _ =
-            writeln!(table, "{:<16} {:<12} {:<12} {points:>6}  {}", report.learner, report.lab, report.seed, stages.join(" "));
+        let [learner, lab, seed] = [&report.learner, &report.lab, &report.seed].map(|text| text.escape_debug().to_string());
+        let _ = writeln!(table, "{learner:<16} {lab:<12} {seed:<12} {points:>6}  {}", stages.join(" "));
     }
     table += "s: solved by the lab itself; ?: a hint\n";
     table
@@ -152,6 +152,7 @@ mod tests {
             wrong.len() == 2 && wrong[0].contains("broken.json: is no report") && wrong[1].contains("not the sum"),
             "{wrong:?}"
         );
+        assert!(!table(&[report("\x1b[2J\nada", 2)]).contains("\x1b") && table(&[report("a\nb", 2)]).lines().count() == 3);
         assert!(table(&reports).contains("bob              x            s               2/2  2/2?"), "{}", table(&reports));
         assert_eq!(csv(&reports).lines().nth(2).unwrap(), "bob,x,s,One,\"a, \"\"b\"\"\",2,2,1,false,");
     }

@@ -104,6 +104,11 @@ impl Progress {
         place::make(&place.results())?;
         let name = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "_");
         let path = place.results().join(format!("{}-{}.json", name(&meta.name), name(&meta.seed)));
+        let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Report>(&text).ok());
+        if kept.is_some_and(|kept| kept.points > self.points()) {
+            // Of an earlier run, which went further.
+            return Ok(());
+        }
         let text = serde_json::to_vec_pretty(&self.report(lab, meta))
             .map_err(|error| LabError::System("a report".to_owned(), error.into()))?;
         place::write(&path, text)
