@@ -166,7 +166,7 @@ fn begin(place: &Place, lab: &Lab, meta: &Meta, listener: Option<TcpListener>) -
     }
     let log = File::create(place.in_run("log/keeper.log")).during(|| "the keeper has no log".to_owned())?;
     let errors = log.try_clone().during(|| "the keeper has no log".to_owned())?;
-    let program = std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?;
+    let program = enter::vsctl()?;
     command.arg("--").arg(&program).args(["lab", "keep"]).env(VARIABLE, place.root()).env(INSIDE, "1");
     let what = || "setsid and unshare cannot be run (they are in the package util-linux)".to_owned();
     let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().during(what)?;
@@ -239,10 +239,6 @@ pub(crate) fn stop(place: &Place) -> Result<(), LabError> {
             process.kill();
         }
     }
-    clear(place)
-}
-
-fn clear(place: &Place) -> Result<(), LabError> {
     match fs::remove_dir_all(place.run()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).during(|| format!("{} cannot be removed", place.run().display()))

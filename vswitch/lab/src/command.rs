@@ -220,7 +220,7 @@ fn start(name: &str, seed: Option<String>, web: WebAt, as_json: bool) -> Result<
     let source = library::find(name)?;
     let seed = seed.unwrap_or_else(any_seed);
     boot::start(&place, &source, &seed, web)?;
-    let desk = Desk::open_locked(place)?;
+    let desk = Desk::at(place)?;
     if as_json {
         print_json(&desk.status());
         return Ok(());
@@ -271,7 +271,7 @@ fn shells() -> Result<(), LabError> {
             "the windows are tmux's, which is not installed: apt-get install tmux, or open one shell for each host",
         ));
     }
-    let own = std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?;
+    let own = enter::vsctl()?;
     let mut command = std::process::Command::new("tmux");
     // A server of its own: one that runs already has other variables, and perhaps another lab's.
     command.arg("-S").arg(desk.tmux()).args(["new-session", "-n", "switch"]).arg(&own).args(["lab", "shell"]);
@@ -335,8 +335,7 @@ fn verify_all(labs: &[String], seed: &str) -> Result<(), LabError> {
         // Beside a lab that may run.
         let place = Place::at(own.root().join(format!("v{}", std::process::id())))?;
         let result = verify::verify(&place, &source, seed, |line| print(&format!("{name}: {line}\n")));
-        // It is empty but for a directory or two.
-        let _ = std::fs::remove_dir_all(place.results()).and_then(|()| std::fs::remove_dir(place.host_run()));
+        // It is empty but for one directory.
         let _ = std::fs::remove_dir(place.host_run()).and_then(|()| std::fs::remove_dir(place.root()));
         wrong.extend(
             result

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::boot::{self, WebAt, check_outside};
 use crate::command::{print, print_course, print_json};
 use crate::enter::Entrance;
-use crate::file::{HostName, Lab, Source, Stage, TaskKind};
+use crate::file::{HostName, Lab, Stage, TaskKind};
 use crate::place::{Meta, Place};
 use crate::progress::{Progress, StageProgress, TaskResult};
 use crate::{During, LabError, check, guide};
@@ -29,10 +29,11 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn open() -> Result<Self, LabError> {
-        Self::open_locked(Place::of_user()?)
+        Self::at(Place::of_user()?)
     }
 
-    pub(crate) fn open_locked(place: Place) -> Result<Self, LabError> {
+    /// The lab that was started at a place.
+    pub(crate) fn at(place: Place) -> Result<Self, LabError> {
         let meta = place
             .meta()?
             .ok_or_else(|| LabError::refused("no lab runs: `vsctl lab list` has them, `vsctl lab start NAME` begins one"))?;
@@ -274,11 +275,7 @@ impl Desk {
         check_outside()?;
         self.lock()?;
         let stage = self.stage(number)?;
-        let source = Source {
-            file: self.meta.file.clone(),
-            toml: std::fs::read_to_string(self.place.in_run("lab.toml")).during(|| "the lab's file is gone".to_owned())?,
-            text: std::fs::read_to_string(self.place.in_run("lab.md")).during(|| "the lab's text is gone".to_owned())?,
-        };
+        let source = self.place.source(&self.meta)?;
         let port = self.meta.page.as_ref().and_then(|page| page.trim_end_matches('/').rsplit(':').next()?.parse().ok());
         boot::stop(&self.place)?;
         self.meta = boot::start(&self.place, &source, &self.meta.seed, port.map_or(WebAt::Off, WebAt::Port))?;

@@ -78,8 +78,7 @@ impl<'a> Entrance<'a> {
 
     /// The command that runs words in a host, or beside the switch, in its directory and with what it needs in its environment.
     pub(crate) fn command(&self, host: Option<&HostName>, words: &[impl AsRef<OsStr>]) -> Result<Command, LabError> {
-        let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
-        command.args(["lab", "enter", "--keeper", &self.keeper]).env(VARIABLE, self.place.root());
+        let mut command = lab_command(self.place, &["enter", "--keeper", &self.keeper])?;
         if let Some(host) = host {
             command.args(["--host", host.as_str()]);
         }
@@ -123,6 +122,18 @@ pub(crate) fn environment(place: &Place, host: Option<&HostName>) -> Vec<OsStrin
         variable(VARIABLE, place.root().as_os_str()),
         variable(INSIDE, OsStr::new("1")),
     ]
+}
+
+/// This program.
+pub(crate) fn vsctl() -> Result<PathBuf, LabError> {
+    std::env::current_exe().during(|| "vsctl does not find itself".to_owned())
+}
+
+/// Another `vsctl lab`, about the labs at a place.
+pub(crate) fn lab_command(place: &Place, words: &[&str]) -> Result<Command, LabError> {
+    let mut command = Command::new(vsctl()?);
+    command.arg("lab").args(words).env(VARIABLE, place.root());
+    Ok(command)
 }
 
 /// Where vsctl is, and vswitchd beside it.

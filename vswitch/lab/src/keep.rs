@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 
 use crate::enter::{self, Entrance};
 use crate::file::HostName;
-use crate::place::{Meta, Place, Process, VARIABLE, make, write};
+use crate::place::{Meta, Place, Process, make, write};
 use crate::{During, LabError, namespace};
 
 /// What is in /run by these names is the lab's own, not the host's.
@@ -67,8 +67,7 @@ fn build(place: &Place) -> Result<(), LabError> {
     }
     entrance.run_all(&lab.faults)?;
     if meta.page.is_some() && !meta.way_out {
-        let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
-        spawn(place, "relay", command.args(["lab", "relay", "--inner"]).env(VARIABLE, place.root()))?;
+        spawn(place, "relay", &mut enter::lab_command(place, &["relay", "--inner"])?)?;
     }
     write(&place.in_run("ready"), "")
 }
@@ -111,9 +110,8 @@ fn probe(place: &Place, meta: &Meta) -> Result<(), LabError> {
 
 /// Starts the process that has a host's other namespaces, and waits until it has told its number.
 fn hold_host(place: &Place, host: &HostName) -> Result<(), LabError> {
-    let mut command = Command::new(std::env::current_exe().during(|| "vsctl does not find itself".to_owned())?);
     let name = format!("host-{host}");
-    let mut child = spawn(place, &name, command.args(["lab", "hold", host.as_str()]).env(VARIABLE, place.root()))?;
+    let mut child = spawn(place, &name, &mut enter::lab_command(place, &["hold", host.as_str()])?)?;
     while !place.holder(host).exists() {
         if child.try_wait().during(|| name.clone())?.is_some() {
             return Err(LabError::Refused(last_words(place, &name)));

@@ -183,12 +183,17 @@ impl Place {
         self.load("meta.json")
     }
 
-    /// The lab that was started.
-    pub(crate) fn lab(&self, meta: &Meta) -> Result<Lab, LabError> {
+    /// The lab that was started, as its author wrote it.
+    pub(crate) fn source(&self, meta: &Meta) -> Result<Source, LabError> {
         let text = |name: &str| {
             fs::read_to_string(self.in_run(name)).during(|| format!("{} cannot be read", self.in_run(name).display()))
         };
-        read(&Source { file: meta.file.clone(), toml: text("lab.toml")?, text: text("lab.md")? }, &meta.seed)
+        Ok(Source { file: meta.file.clone(), toml: text("lab.toml")?, text: text("lab.md")? })
+    }
+
+    /// The lab that was started.
+    pub(crate) fn lab(&self, meta: &Meta) -> Result<Lab, LabError> {
+        read(&self.source(meta)?, &meta.seed)
     }
 
     pub(crate) fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LabError> {

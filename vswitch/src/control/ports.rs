@@ -71,7 +71,7 @@ impl Switch {
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
         if let Some(port) = self.inventory.find_mut::<Port>(&name) {
-            (port.spec, port.origin, port.mac, port.seed) = (spec, origin, mac, seed);
+            (port.spec, port.origin, port.mac) = (spec, origin, mac);
         }
         self.tell_services();
         Ok(())

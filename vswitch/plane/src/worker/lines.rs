@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use api::{Impair, Impairment};
-use packet::{Batch, Capabilities, Packet, Queued, TagEdit};
+use packet::{Batch, Capabilities, Offload, Packet, Queued, TagEdit};
 
 use super::command::{Handover, Purpose};
 use super::timer::Timer;
@@ -17,7 +17,7 @@ use super::turn::List;
 use super::{SPIN, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, PortId, Slots};
-use crate::impair::{Line, Transit};
+use crate::impair::Line;
 
 /// Most batches that leave one line before other ports get their turn: about two super-frames each, and more than one turn takes in.
 const BATCHES: usize = 16;
@@ -196,9 +196,7 @@ impl Worker {
     /// Puts what another worker handed over on a line.
     pub(super) fn enter_for_another(&mut self, id: PortId, direction: Direction, handover: &Handover, now: Instant) {
         let mut batch = std::mem::take(&mut self.lines.batch);
-        batch.set_origin(handover.ingress, handover.peer);
-        batch.push(&handover.bytes, handover.offload);
-        batch.last_mut().into_iter().for_each(|pushed| pushed.id = handover.id);
+        take_again(&mut batch, (handover.ingress, handover.peer), (&handover.bytes, handover.offload), handover.id);
         let list: List<'_> = batch
             .frames()
             .iter()
@@ -313,11 +311,15 @@ fn set_line(way: &mut Option<Way>, rules: Impairment, seed: u32, direction: Dire
 fn fill(batch: &mut Batch, line: &mut Line, now: Instant) -> bool {
     while !batch.is_full() {
         let Some(transit) = line.pop(now) else { return false };
-        let Transit { bytes, offload, ingress, peer, id } = &transit;
-        batch.set_origin(*ingress, *peer);
-        batch.push(bytes, *offload);
-        batch.last_mut().into_iter().for_each(|pushed| pushed.id = *id);
+        take_again(batch, (transit.ingress, transit.peer), (&transit.bytes, transit.offload), transit.id);
         line.reuse(transit);
     }
     true
+}
+
+/// Takes a packet into a batch that was taken in before, with its origin and the number by which captures know it.
+fn take_again(batch: &mut Batch, (ingress, peer): (u32, u16), (bytes, offload): (&[u8], Offload), id: u64) {
+    batch.set_origin(ingress, peer);
+    batch.push(bytes, offload);
+    batch.last_mut().into_iter().for_each(|pushed| pushed.id = id);
 }

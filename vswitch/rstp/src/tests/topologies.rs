@@ -59,38 +59,37 @@ fn a_root_that_restarts_opens_no_loop() {
     }
 }
 
+/// Cuts each cable in turn and mends it: the others take over within a second.
+fn cut_each(network: &mut Network) {
+    for lan in 0..network.lans.len() {
+        network.set_lan(lan, false);
+        network.until(1000, Network::is_tree);
+        network.set_lan(lan, true);
+        network.run(6000);
+        assert!(network.is_tree(), "{}", network.show());
+    }
+}
+
 /// Two bridges of a core, joined twice, and closets on both.
 #[test]
 fn closets_on_a_doubled_core() {
     let closets: Vec<(usize, usize)> = (2..8).flat_map(|closet| [(0, closet), (1, closet)]).collect();
     let mut network = Network::new(8, &[&[(0, 1), (0, 1)][..], &closets].concat());
     network.until(1500, Network::is_tree);
-    for lan in 0..network.lans.len() {
-        network.set_lan(lan, false);
-        network.until(1000, Network::is_tree);
-        network.set_lan(lan, true);
-        network.run(6000);
-        assert!(network.is_tree(), "{}", network.show());
-    }
+    cut_each(&mut network);
     network.kill(0);
     network.run(20_000);
     assert!(network.is_tree(), "{}", network.show());
 }
 
-/// A ring as the backbone , with other rings on two neighbours of it each.
+/// A ring as the backbone, with other rings on two neighbours of it each.
 #[test]
 fn rings_on_a_ring() {
     let backbone = [(0, 1), (1, 2), (2, 3), (3, 0)];
     let rings = [(0, 4), (4, 5), (5, 1), (2, 6), (6, 7), (7, 3), (1, 8), (8, 2)];
     let mut network = Network::new(9, &[&backbone[..], &rings].concat());
     network.until(2000, Network::is_tree);
-    for lan in 0..network.lans.len() {
-        network.set_lan(lan, false);
-        network.until(1000, Network::is_tree);
-        network.set_lan(lan, true);
-        network.run(6000);
-        assert!(network.is_tree(), "{}", network.show());
-    }
+    cut_each(&mut network);
 }
 
 /// Two ports of a bridge on one medium, with and without another bridge there: one of them is a backup.
