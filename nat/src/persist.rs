@@ -10,6 +10,7 @@ use crate::rings::Link;
 use crate::session::{Binding, Class, Direction, Session, Traffic};
 use crate::sessions::Sessions;
 use crate::settings::Mapping;
+use crate::sources::CROWD;
 use crate::tcp::Tcp;
 use crate::{Nat, table::Table};
 
@@ -36,6 +37,9 @@ pub struct SavedSession {
     pub seconds_left: u32,
     /// What went inbound and outbound, by [`Direction`].
     pub traffic: [Traffic; 2],
+    /// Whether it counts as one of the crowd's: of the containers that came when [`Settings::sources`](crate::Settings::sources) others had
+    /// sessions already.
+    pub crowded: bool,
 }
 
 impl Nat {
@@ -53,6 +57,7 @@ impl Nat {
             tcp: session.tcp.bits(),
             seconds_left: session.deadline - now,
             traffic: session.traffic,
+            crowded: session.source == CROWD,
         })
     }
 
@@ -79,8 +84,14 @@ impl Nat {
             Binding::Mapped => self.table.check_mapping(now, &session)?,
             Binding::Forwarded | Binding::Alone => {}
         }
-        self.table.make_room(session.kind, session.inside_address)?;
-        self.table.insert(session);
+        // Who was first is not known any more. Were it decided anew, the crowd might be another, and more than a source may have.
+        if saved.crowded {
+            self.table.make_room_for(Some(CROWD))?;
+            self.table.insert_of(CROWD, session);
+        } else {
+            self.table.make_room(session.kind, session.inside_address)?;
+            self.table.insert(session);
+        }
         Ok(())
     }
 

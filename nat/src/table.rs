@@ -296,7 +296,23 @@ impl Sessions for Table {
     }
 
     fn make_room(&mut self, kind: Kind, inside: u128) -> Result<(), Denied> {
-        let source = self.sources.find(kind.version, inside);
+        self.make_room_for(self.sources.find(kind.version, inside))
+    }
+
+    fn insert(&mut self, session: Session) {
+        let source = self.sources.find_or_add(session.kind.version, session.inside_address);
+        self.insert_of(source, session);
+    }
+
+    fn give_way(&mut self, index: u32) {
+        self.remove(index);
+        self.counters.removed += 1;
+    }
+}
+
+impl Table {
+    /// Sees to it that a source, if it has sessions, or else a new one may have one more, if need be by the end of another's.
+    pub(crate) fn make_room_for(&mut self, source: Option<u32>) -> Result<(), Denied> {
         let room =
             Room { source, of_source: source.map_or(0, |source| self.sources.count(source)), in_all: self.outside.len() };
         let Some(victim) = self.victim(room, |_| true)? else { return Ok(()) };
@@ -309,8 +325,8 @@ impl Sessions for Table {
         Ok(())
     }
 
-    fn insert(&mut self, session: Session) {
-        let source = self.sources.find_or_add(session.kind.version, session.inside_address);
+    /// As [`Sessions::insert`], and says whose it is.
+    pub(crate) fn insert_of(&mut self, source: u32, session: Session) {
         let session = Session { source, ..session };
         let index = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(session);
@@ -331,11 +347,6 @@ impl Sessions for Table {
         self.wheel.insert(&mut self.sessions, index);
         self.sources.join(&mut self.sessions, index);
         self.counters.created += 1;
-    }
-
-    fn give_way(&mut self, index: u32) {
-        self.remove(index);
-        self.counters.removed += 1;
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(clippy::panic, reason = "a harness fails the test that uses it")]
 
 pub mod bench;
+mod disk;
 mod docker;
 mod engine;
 pub mod interrupt;
@@ -20,10 +21,11 @@ mod tour;
 mod underlay;
 mod wire;
 
+pub use disk::Mounted;
 pub use docker::{DockerHost, FROM};
 pub use engine::Engine;
 pub use lab::{Lab, Outcome, program};
-pub use measure::{AllowCubic, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
+pub use measure::{AllowCubic, Footprint, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::{missing, skipped};
 pub use settings::Hostile;
 pub use terminal::Terminal;

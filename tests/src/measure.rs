@@ -42,6 +42,32 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
+/// What a lab's vswitchd holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Footprint {
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Its threads.
+    pub threads: usize,
+    /// Resident memory, in kB.
+    pub memory: u64,
+}
+
+impl Footprint {
+    /// At this moment.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn of(lab: &Lab) -> Self {
+        let place = format!("/proc/{}", lab.pid());
+        let count = |what: &str| std::fs::read_dir(format!("{place}/{what}")).expect("vswitchd runs").count();
+        let status = std::fs::read_to_string(format!("{place}/status")).expect("vswitchd runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let memory = line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number of kB");
+        Self { descriptors: count("fd"), threads: count("task"), memory }
+    }
+}
+
 /// In a namespace: TCP is controlled by CUBIC, the default of Linux, if namespaces may choose it ([`AllowCubic`]). BBR keeps to the rate
 /// that it believes the way has, and would measure less of what is between.
 pub(crate) const CUBIC: &str = "! grep -qw cubic /proc/sys/net/ipv4/tcp_allowed_congestion_control || \

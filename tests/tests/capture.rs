@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, ping, program, tcp};
+use vswitch_tests::{BROADCAST, Footprint, Lab, Wire, frame, mac, needs, ping, program, tcp};
 
 const TWO: &str = r#"
 [[bridge]]
@@ -366,11 +366,7 @@ fn a_slow_reader_slows_nothing_and_is_told_what_it_missed() {
     let lab = Lab::with(TWO);
     assert!(ping(&lab, "a", "10.0.0.2"));
     let free = tcp(&lab, "a", "b", "10.0.0.2", "-n 256M").bits;
-    let memory = || -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
+    let memory = || Footprint::of(&lab).memory;
     let before = memory();
     let mut capture = Capture::begin(&lab, &["-w", "-"], Stdio::piped());
     let watched = tcp(&lab, "a", "b", "10.0.0.2", "-n 512M").bits;
@@ -452,8 +448,8 @@ fn what_cannot_be_captured_is_one_sentence() {
 
 #[test]
 fn the_recorder_has_what_was_before() {
-    needs!("ping", "tshark");
-    let lab = Lab::with(&format!("[capture]\nrecorder = \"4MiB\"\n{TWO}"));
+    needs!("ping", "tshark", "curl");
+    let lab = Lab::with(&format!("[capture]\nrecorder = \"4MiB\"\n[web]\nlisten = \"127.0.0.1:8080\"\n{TWO}"));
     let wire = Wire::open(&lab, "b");
     lab.run_in("a", "ping -n -c 5 -i 0.05 -W 2 10.0.0.2").ok();
     // A burst of drops writes itself down.
@@ -466,6 +462,13 @@ fn the_recorder_has_what_was_before() {
     assert!(rows.len() == 10 && rows.iter().all(|row| row[1].contains(" at=ingress in=")), "{rows:?}");
     lab.ctl(&format!("capture --last 60s --dropped --port b --count 3 -w {}", file.display())).ok();
     assert!(tshark(&lab, &file, "", &["frame.comment"]).iter().all(|row| row[0].ends_with("drop=vlan-not-allowed")));
+    let page = lab.run_in("host", "curl -sS -m 5 localhost:8080/api/last-drops").ok();
+    let drops: Vec<serde_json::Value> = serde_json::from_str(&page).unwrap();
+    let words =
+        drops.iter().map(|row| [&row["port"], &row["came_in"], &row["reason"], &row["frame"]].map(|cell| cell.to_string()));
+    let expected = ["\"b\"", "\"b\"", "\"vlan-not-allowed\""];
+    assert!(drops.len() == 100 && words.clone().all(|row| row[..3] == expected && row[3].contains("vlan 1")), "{page}");
+    assert!(drops.is_sorted_by(|one, next| one["time"].as_str() >= next["time"].as_str()), "the newest first");
     lab.until("the burst is written down", |lab| {
         let folder = std::fs::read_dir(lab.path("state/recordings")).into_iter().flatten().flatten();
         folder.into_iter().any(|file| file.file_name().to_string_lossy().ends_with("-drop-burst.pcapng"))
@@ -600,4 +603,67 @@ fn a_filter_sees_into_tunnels_and_says_where_it_is_blind() {
         assert!(said.contains("port t is a trunk") && said.contains("'(arp) or (vlan and (arp))'"), "{words}: {said}");
     }
     assert!(!lab.ctl("watch --filter inner(arp) --timeout 100ms").stderr.contains("trunk"));
+}
+
+#[test]
+fn a_watched_frame_has_its_steps_below_it() {
+    let lab = Lab::with(&format!("{TWO}[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\nguard = true\n"));
+    let wire = Wire::open(&lab, "c");
+    let foreign = frame(BROADCAST, mac(5), &[0x88, 0xb6], &[0; 46]);
+    let watched = |more: &[&str]| {
+        let words = ["watch", "--steps", "--reason", "guard-mac", "--port", "c", "--first", "1", "--timeout", "20s"];
+        let mut watch = lab.ctl_command().args(words).args(more).stdout(Stdio::piped()).spawn().unwrap();
+        // It begins some time after its program did.
+        let mut sent = 0;
+        while watch.try_wait().unwrap().is_none() && sent < 400 {
+            wire.send(&foreign);
+            std::thread::sleep(Duration::from_millis(50));
+            sent += 1;
+        }
+        String::from_utf8(watch.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let text = watched(&[]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("c dropped: guard-mac: "), "{text}");
+    assert!(lines.len() > 1 && lines[1..].iter().all(|line| line.starts_with("  ")), "{text}");
+    assert!(lines[1].starts_with("  1  ") && text.contains("guard"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&watched(&["--json"])).unwrap();
+    assert_eq!((&json["verdict"], &json["drop_reason"]), (&"dropped".into(), &"guard_mac".into()));
+    let steps = json["steps"].as_array().unwrap();
+    assert_eq!(steps.last().unwrap()["step"], "dropped", "{json}");
+}
+
+#[test]
+fn wireshark_captures_on_another_host_by_ssh() {
+    needs!("ping", "tshark");
+    let mut lab = Lab::with(TWO);
+    assert!(ping(&lab, "a", "10.0.0.2"));
+    lab.spawn_in("a", "ping -n -q -i 0.1 10.0.0.2");
+    let place = |name: &str| lab.path(name).display().to_string();
+    let (bin, told, file) = (place("bin"), place("told"), place("there.pcapng"));
+    // It runs here what it should run there.
+    let vsctl = program("vsctl");
+    let there = vsctl.parent().unwrap().display();
+    let ssh = format!("#!/bin/sh\nfor word; do echo \"$word\"; done > {told}\nPATH={there}:$PATH exec sh -c \"exec $5\"\n");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(format!("{bin}/ssh"), ssh).unwrap();
+    lab.sh(&format!("chmod 755 {bin}/ssh && touch {file}")).ok();
+    let words = "--extcap-interface vswitch-all --capture --extcap-capture-filter 'icmp and host 10.0.0.2'";
+    let remote = format!("--remote-host far.example --remote-control {}", place("control.sock"));
+    let extcap = |more: &str| {
+        let vsctl = vsctl.display();
+        lab.sh(&format!(
+            "PATH={bin}:$PATH VSWITCH_CONTROL=/nowhere timeout 2 {vsctl} extcap call -- {words} --fifo {file} {more}"
+        ))
+    };
+    extcap(&remote);
+    let said = std::fs::read_to_string(&told).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said[..5], ["-o", "BatchMode=yes", "--", "far.example", said[4]], "{said:?}");
+    let rows = tshark(&lab, std::path::Path::new(&file), "", &["frame.interface_name", "ip.proto"]);
+    assert!(rows.len() >= 4 && rows.iter().all(|row| row[1] == "1"), "{rows:?}");
+    // A name that ssh would take for an option is none.
+    let refused = extcap("--remote-host -oProxyCommand=touch");
+    assert!(refused.stderr.contains("a host's name does not begin with -"), "{refused:?}");
+    lab.until("no capture is left", |lab| lab.json("show")["captures"] == 0);
 }

@@ -161,7 +161,7 @@ fn json_documents_have_their_fields() {
     has(&ports[0], &port);
     assert_eq!((&ports[0]["state"], &ports[0]["origin"]), (&json!("up"), &json!("file")));
     let switch = lab.json("show");
-    has(&switch, &["version", "pid", "uptime_seconds", "workers", "config", "bridges", "ports", "captures"]);
+    has(&switch, &["version", "pid", "uptime_seconds", "workers", "config", "sandbox", "bridges", "ports", "captures"]);
     assert_eq!((&switch["pid"], &switch["ports"]), (&json!(lab.pid()), &ports));
     let fdb = lab.json("fdb br0");
     has(&fdb[0], &["mac", "vlan", "port", "age_seconds"]);

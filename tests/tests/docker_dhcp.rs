@@ -13,9 +13,10 @@ web() { local name=$1; shift; docker run -d --name $name --hostname $name --netw
 # address NAME: what Docker says is a container's.
 address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}/{{.IPPrefixLen}}{{end}}' $1; }
 # dnsmasq_on RANGE [OPTIONS]: the LAN's DHCP server.
+# It stays root, since its log is in a directory with the sticky bit, where no user may open what is another's (fs.protected_regular).
 dnsmasq_on() {
     local range=$1; shift
-    outside dnsmasq --conf-file=/dev/null --pid-file=/run/dhcp.pid --port=0 --interface=lan --bind-interfaces --no-ping \
+    outside dnsmasq --user=root --conf-file=/dev/null --pid-file=/run/dhcp.pid --port=0 --interface=lan --bind-interfaces --no-ping \
         --dhcp-authoritative --dhcp-leasefile=/run/dhcp.leases --log-dhcp --log-facility=/run/dhcp.log --dhcp-range=$range "$@"
 }
 dnsmasq_off() { kill $(cat /run/dhcp.pid); while [ -e /run/dhcp.pid ]; do sleep 0.05; done; }

@@ -2,9 +2,12 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vswitch_tests::{needs, program};
@@ -34,13 +37,18 @@ impl Learner {
     }
 
     fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
         let vsctl = self.directory.path().join("vsctl");
         let mut command = if self.is_root { Command::new(vsctl) } else { Command::new(NOBODY[0]) };
         if !self.is_root {
             command.args(&NOBODY[1..]).arg(self.directory.path().join("vsctl"));
         }
         command.arg("lab").args(words).env("VSWITCH_LAB_DIR", self.place()).env("HOME", self.directory.path());
-        command.current_dir(self.directory.path()).output().unwrap()
+        command.current_dir(self.directory.path());
+        command
     }
 
     #[track_caller]
@@ -96,7 +104,7 @@ fn every_lab_can_be_passed_and_only_by_doing_it() {
                 loop {
                     let Some((name, root)) = queue.lock().unwrap().pop() else { break };
                     let learner = Learner::new(root);
-                    let output = learner.run(&["verify", &name]);
+                    let output = learner.run(&["verify", "--quick", &name]);
                     if !output.status.success() {
                         wrong.lock().unwrap().push(format!("{}{}", text(&output.stdout), text(&output.stderr)));
                     }
@@ -175,6 +183,11 @@ fn a_learner_is_told_what_was_seen_and_is_graded() {
     fs::create_dir(learner.directory.path().join("class")).unwrap();
     assert!(Command::new("chmod").arg("777").arg(learner.directory.path().join("class")).status().unwrap().success());
     learner.does(&["check", "--report", "class/ada.json"]);
+    // What is undone is not done, though it stays earned.
+    learner.does(&["shell", "--", "vsctl", "set-port", "blue", "--vlan", "4000"]);
+    learner.is_told(&["check", "--stage", "1"], "3 of 3 points; stage 1 was done, and is not so any more");
+    learner.does(&["shell", "--", "vsctl", "set-port", "blue", "--vlan", vlan.trim()]);
+    learner.does(&["check", "--stage", "1"]);
     learner.does(&["stop"]);
     assert!(learner.does(&["grade", "class"]).contains("3/3?"));
     assert!(learner.does(&["grade", "class", "--csv"]).contains("red reaches blue,1,1,1,false,"));
@@ -203,4 +216,111 @@ fn a_file_that_cannot_be_a_lab_is_told_with_its_line() {
     fs::write(&file, good.replace("holds = true", "")).unwrap();
     learner.is_told(&["verify", "mine.toml"], "\"red is still in its VLAN\" holds before anything is done");
     assert!(!Path::new(&learner.place()).join("run").exists(), "nothing is left of what did not start");
+}
+
+/// A lab that reaches a server outside, and is reached by a published port.
+const WAY_OUT: &str = r#"
+[lab]
+name    = "out"
+title   = "The way out"
+summary = "A host behind the host's own sockets."
+minutes = 5
+way-out = true
+
+[[uplink]]
+name = "host"
+kind = "host"
+
+[[bridge]]
+name      = "br0"
+addresses = ["10.66.0.1/24"]
+
+[[port]]
+name      = "pc"
+bridge    = "br0"
+netns     = "pc"
+addresses = ["10.66.0.2/24"]
+
+[[host]]
+name    = "pc"
+daemons = ["python3 -m http.server 8000"]
+
+[[stage]]
+title = "Out and in"
+hints = ["An uplink of a bridge is its way out."]
+solve = ["$ vsctl set-br br0 --uplink host", "$ vsctl add-forward host tcp/PUBLISHED 10.66.0.2:8000"]
+wrong = ["$ vsctl add-br br1 --address 10.67.0.1/24 --uplink host"]
+
+  [[stage.check]]
+  says  = "pc reaches a server outside"
+  run   = "pc$ curl -s -m 2 http://OUTSIDE/"
+  shows = "from outside"
+
+  [[stage.check]]
+  says   = "pc is reached from outside"
+  run    = "$ curl -s -m 2 http://127.0.0.1:PUBLISHED/"
+  shows  = "Directory listing"
+  within = "5s"
+"#;
+
+#[test]
+fn a_lab_with_a_way_out_reaches_the_outside_and_is_reached_by_root_and_others() {
+    needs!("unshare", "nsenter", "setsid", "setpriv", "curl", "python3");
+    // The address by which this machine would go out; nothing is sent.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let outside = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
+    let listener = TcpListener::bind((outside.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)).unwrap();
+    let outside = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 1000];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 12\r\n\r\nfrom outside");
+        }
+    });
+    for is_root in [true, false] {
+        let learner = Learner::new(is_root);
+        let published = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let lab = WAY_OUT.replace("OUTSIDE", &outside).replace("PUBLISHED", &published);
+        fs::write(learner.directory.path().join("out.toml"), lab).unwrap();
+        fs::write(learner.directory.path().join("out.md"), "# The way out\n\n## Out and in\n\nReach it.\n").unwrap();
+        let said = learner.does(&["verify", "--quick", "out.toml"]);
+        assert!(said.contains("fails unsolved, passes solved") && said.contains("fails with a wrong solution"), "{said}");
+        assert_eq!((learner.processes(), learner.mounts()), (0, 0));
+    }
+}
+
+#[test]
+fn a_wrong_solution_has_the_time_that_a_learners_check_has_and_an_interrupted_one_is_stopped() {
+    needs!("unshare", "nsenter", "setsid", "setpriv");
+    let learner = Learner::new(false);
+    learner.does(&["new", "mine"]);
+    let file = learner.directory.path().join("mine.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    // What mends it a second later would pass a learner's check, which waits for two.
+    let late = "wrong = [\"$ (sleep 1; vsctl set-port blue --vlan {{vlan}}) > /dev/null 2>&1 &\"]";
+    fs::write(&file, good.replace("wrong = [\"$ vsctl set-port red --vlan 1\"]", late)).unwrap();
+    learner.is_told(&["verify", "mine.toml"], "is passed by what only seems to solve it");
+
+    fs::write(&file, good.replace("solve = [", "solve = [\"red$ sleep 50\", ")).unwrap();
+    let mut verifying = learner.command(&["verify", "mine.toml"]).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let sleeps = || {
+        let words = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        fs::read_dir("/proc").unwrap().flatten().any(|entry| words(entry) == b"sleep\x0050\0")
+    };
+    while !sleeps() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    Command::new("kill").arg("-INT").arg(verifying.id().to_string()).status().unwrap();
+    let status = verifying.wait().unwrap();
+    let mut said = String::new();
+    verifying.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.code() == Some(1) && said.contains("interrupted: what was verified is stopped"), "{status} {said}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!((learner.processes(), learner.mounts()), (0, 0));
+    assert!(
+        fs::read_dir(learner.place()).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with('v'))
+    );
 }

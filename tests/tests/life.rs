@@ -1,12 +1,13 @@
 //! The life of a vswitchd: planned ends, what they leave to programs, and what keeps it from being of use without ending.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails its test")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vswitch_tests::{Lab, needs, ping, program};
+use vswitch_tests::{Lab, Mounted, needs, ping, program};
 
 const BRIDGE: &str = "[[bridge]]\nname = \"br0\"\n";
 
@@ -215,6 +216,57 @@ fn one_thread_that_hangs_starves_the_watchdog() {
     }
 }
 
+/// What the kernel says of each thread of a process: by name, its capabilities, whether it is filtered, and whether it can get new privileges.
+fn threads(pid: u32) -> BTreeMap<String, [String; 4]> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let thread = |status: String| {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        (field("Name:"), [field("CapEff:"), field("CapBnd:"), field("Seccomp:"), field("NoNewPrivs:")])
+    };
+    statuses.map(thread).collect()
+}
+
+#[test]
+fn threads_that_read_what_others_send_hold_no_right() {
+    needs!("curl", "ping");
+    let mut lab = Lab::new();
+    let bridge = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\nuplink = \"host\"\nstp = \"rstp\"\n";
+    let uplink = "[[uplink]]\nname = \"host\"\nkind = \"host\"\n[web]\nlisten = \"127.0.0.1:8080\"\n";
+    // A name takes a thread of its own to ask for, and none is there to answer.
+    let cluster = "[cluster]\nstore = \"etcd\"\nnode = \"a\"\nunderlay = \"192.0.2.1\"\nendpoints = [\"http://localhost:1\"]\n";
+    let forward = "[[forward]]\nuplink = \"host\"\nprotocol = \"tcp\"\nport = \"80\"\nto = \"10.0.0.2:80\"\n";
+    lab.write(&format!("{bridge}{uplink}{forward}{cluster}{}", port("a", &address(2))));
+    lab.start();
+    lab.spawn_in(
+        "host",
+        &format!("{} --control {} capture -w /dev/null", program("vsctl").display(), lab.path("control.sock").display()),
+    );
+    lab.until("the capture runs", |lab| lab.json("show")["captures"] == 1);
+    let nothing = ["0000000000000000", "0000000000000000", "2", "1"].map(str::to_owned);
+    let all = threads(lab.pid());
+    for name in ["worker-0", "services", "stp", "host-host", "web", "capture-0", "overlay"] {
+        assert_eq!(all.get(name), Some(&nothing), "{name} of {all:?}");
+    }
+    assert_ne!(all["vswitchd"][0], nothing[0], "the control side has its rights");
+    assert!(lab.json("show")["sandbox"].as_str().unwrap().starts_with("no capabilities, seccomp"));
+    lab.until("the store was asked", |lab| lab.log().contains("check `endpoints` of [cluster]"));
+    // What takes a right is done by threads that have it: a port below 1024, and a port made at run time.
+    assert_ne!(lab.run_in("host", "ss -Hltn sport = :80").ok(), "");
+    lab.ctl("add-port br0 b --netns @b --address 10.0.0.3/24 --stp-edge on").ok();
+    lab.until("both are there", |lab| lab.run_in("b", "ping -c 1 -W 1 10.0.0.1").code == Some(0));
+    assert!(lab.run_in("host", "curl -sS localhost:8080/api/show").ok().contains("\"sandbox\""));
+    assert!(lab.stop().success());
+
+    let line = format!("{} --no-sandbox --config {}", program("vswitchd").display(), lab.file().display());
+    let pid = lab.spawn_in("host", &line);
+    lab.until("it answers", |lab| lab.ctl("list-br").code == Some(0));
+    let all = threads(pid);
+    assert_eq!((&*all["worker-0"][2], lab.json("show")["sandbox"].as_str()), ("0", Some("off")));
+    assert!(lab.ctl("show").ok().contains("sandbox off"));
+    lab.ctl("shutdown").ok();
+}
+
 #[test]
 fn too_few_threads_are_a_sentence() {
     needs!("prlimit", "setpriv");
@@ -346,30 +398,13 @@ fn the_log_says_who_changed_what_at_the_level_that_is_set() {
     assert_eq!(lab.ctl("log verbose").code, Some(2));
 }
 
-/// A file system of its own on a directory, until this is dropped.
-struct Mounted(String);
-
-impl Mounted {
-    fn new(lab: &Lab, name: &str) -> Self {
-        let path = lab.path(name).display().to_string();
-        lab.sh(&format!("mkdir -p {path} && mount -t tmpfs -o size=256k,mode=700 life {path}")).ok();
-        Self(path)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").args(["-l", &self.0]).status();
-    }
-}
-
 #[test]
 fn a_full_disk_keeps_no_switch_from_starting() {
     needs!("ping", "mount");
     let mut lab = Lab::new();
     let state = Mounted::new(&lab, "state");
     lab.write(&format!("{BRIDGE}{}{}", port("a", &address(1)), port("b", &address(2))));
-    let (fill, free) = (format!("cat /dev/zero > {}/fill", state.0), format!("rm {}/fill", state.0));
+    let (fill, free) = (format!("cat /dev/zero > {}/fill", state.path()), format!("rm {}/fill", state.path()));
     // Nothing was ever kept; then something was.
     for is_first in [true, false] {
         lab.sh(&fill);
@@ -405,17 +440,17 @@ fn a_read_only_disk_keeps_no_switch_from_starting() {
     let disk = Mounted::new(&lab, "disk");
     let file = |state: &str| {
         let directory = lab.path("").display().to_string();
-        let head = format!("[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{}/{state}\"\n", disk.0);
+        let head = format!("[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{}/{state}\"\n", disk.path());
         lab.write(&format!("{head}{BRIDGE}{}{}", port("a", &address(1)), port("b", &address(2))));
     };
     file("there");
     lab.start();
     lab.ctl("add-br br1").ok();
     assert!(lab.stop().success());
-    lab.sh(&format!("mount -o remount,ro {}", disk.0)).ok();
+    lab.sh(&format!("mount -o remount,ro {}", disk.path())).ok();
     for (state, bridges) in [("there", 2), ("not/there", 1)] {
         let directory = lab.path("").display().to_string();
-        let head = format!("[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{}/{state}\"\n", disk.0);
+        let head = format!("[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{}/{state}\"\n", disk.path());
         lab.write(&format!("{head}{BRIDGE}{}{}", port("a", &address(1)), port("b", &address(2))));
         let said = lab.log().len();
         lab.start();
@@ -428,7 +463,7 @@ fn a_read_only_disk_keeps_no_switch_from_starting() {
             assert!(lab.stop().success());
         }
     }
-    lab.sh(&format!("mount -o remount,rw {}", disk.0)).ok();
+    lab.sh(&format!("mount -o remount,rw {}", disk.path())).ok();
     lab.ctl("add-br br2").ok();
     assert!(lab.stop().success());
     assert_eq!(lab.netns(), ["host"]);

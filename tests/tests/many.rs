@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, ping, tcp};
+use vswitch_tests::{BROADCAST, Footprint, Lab, Wire, frame, mac, needs, ping, tcp};
 
 const BRIDGE: &str = "[[bridge]]\nname = \"br0\"\n";
 
@@ -46,14 +46,6 @@ fn two_hundred_stations_all_reach_each_other() {
     assert_eq!(lab.netns(), ["host"]);
 }
 
-/// File descriptors and resident memory in kB of vswitchd.
-fn footprint(lab: &Lab) -> (usize, u64) {
-    let fds = std::fs::read_dir(format!("/proc/{}/fd", lab.pid())).unwrap().count();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    (fds, line.split_whitespace().nth(1).unwrap().parse().unwrap())
-}
-
 #[test]
 fn a_thousand_ports_come_and_go_without_a_trace() {
     needs!();
@@ -66,10 +58,10 @@ fn a_thousand_ports_come_and_go_without_a_trace() {
         lab.ctl("del-port p").ok();
     };
     (0..100).for_each(round);
-    let (fds, memory) = footprint(&lab);
+    let Footprint { descriptors: fds, memory, .. } = Footprint::of(&lab);
     let before = devices();
     (0..1000).for_each(round);
-    let (fds_after, memory_after) = footprint(&lab);
+    let Footprint { descriptors: fds_after, memory: memory_after, .. } = Footprint::of(&lab);
     assert_eq!(fds_after, fds);
     assert!(memory_after < memory + 4096, "{memory} kB became {memory_after} kB");
     assert_eq!(devices(), before);
@@ -125,7 +117,7 @@ fn a_flood_of_addresses_evicts_only_its_own() {
     let owners = |lab: &Lab| -> Vec<String> {
         lab.json("fdb br0").as_array().unwrap().iter().map(|row| row["port"].as_str().unwrap().to_owned()).collect()
     };
-    let (_, memory) = footprint(&lab);
+    let Footprint { memory, .. } = Footprint::of(&lab);
     std::fs::write(lab.path("flood.py"), FLOOD).unwrap();
     let script = lab.path("flood.py").display().to_string();
     lab.run_in("evil", &format!("python3 {script} 100000")).ok();
@@ -133,7 +125,7 @@ fn a_flood_of_addresses_evicts_only_its_own() {
     assert_eq!(after.len(), 500);
     assert!(["a", "b"].iter().all(|station| after.contains(&(*station).to_owned())), "a and b are not forgotten");
     assert!(lab.json("list-br")[0]["evictions"].as_u64().unwrap() > 10_000);
-    assert!(footprint(&lab).1 < memory + 4096, "{memory} kB became {} kB", footprint(&lab).1);
+    assert!(Footprint::of(&lab).memory < memory + 4096, "{memory} kB became {} kB", Footprint::of(&lab).memory);
     // What a sends to b is not flooded to the third.
     let received = |lab: &Lab| lab.json("stats evil")[0]["tx_bytes"].as_u64().unwrap();
     let before = received(&lab);

@@ -1,7 +1,8 @@
 //! README's blocks, typed as they are printed, by somebody who has a clean checkout and nothing built.
 //!
 //! The host is one of the harness's, with a world outside that has 1.1.1.1 and is the other end of the tunnel. Only the optimizer is switched off,
-//! which makes the first line take one minute instead of three, and the compiler leaves the processors to the other tests.
+//! and crates that the tests were built of are not compiled again: the first line takes less than a minute instead of three. The compiler leaves the
+//! processors to the other tests.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -42,7 +43,19 @@ impl Clone {
     fn terminal(host: &DockerHost, user: &[&str]) -> Terminal {
         let mut command = host.command();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("CARGO_NET_OFFLINE", "true").env_remove("CARGO_TARGET_DIR");
-        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("RUSTC_WRAPPER", "nice").args(["env", "-C", HOME]).args(user);
+        // What is built is what the tests are built of, as far as its features are the same; that is looked for by `tests/rustc`.
+        for (key, value) in [
+            ("OPT_LEVEL", "0"),
+            ("DEBUG_ASSERTIONS", "true"),
+            ("OVERFLOW_CHECKS", "true"),
+            ("PANIC", "unwind"),
+            ("STRIP", "debuginfo"),
+        ] {
+            command.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
+        }
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        command.env("RUSTC_WRAPPER", tests.join("rustc")).env("COMPILED", vswitch_tests::program("vsctl").parent().unwrap());
+        command.args(["env", "-C", HOME]).args(user);
         Terminal::open(command)
     }
 
@@ -159,4 +172,34 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
 fn end(daemon: &mut Terminal) {
     daemon.interrupt();
     assert_eq!(daemon.ended(SOON).0, 0);
+}
+
+/// Each `path.rs::name` of a page that is a test's name.
+fn tests_of(page: &str) -> Vec<(&str, &str)> {
+    let words = page.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::"));
+    words.filter(|(file, _)| file.ends_with(".rs")).collect()
+}
+
+#[test]
+fn every_claim_of_the_security_page_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let claims =
+        page.split_once("## Who may do what by default").unwrap().1.split("## What the programs are made of").next().unwrap();
+    let without: Vec<&str> = claims.lines().filter(|line| line.starts_with("- ") && tests_of(line).is_empty()).collect();
+    assert_eq!(without, Vec::<&str>::new(), "claims without a test");
+    let tests = tests_of(&page);
+    assert!(tests.len() > 60, "{}", tests.len());
+    for (file, name) in tests {
+        let source = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        // One of both engines is in a list, without an attribute of its own.
+        let place = source.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{file} has no {name}"));
+        let before = source[..place]
+            .lines()
+            .rev()
+            .take(4)
+            .any(|line| ["#[test]", "#[tokio::test"].iter().any(|attribute| line.trim().starts_with(attribute)));
+        let listed = source.split("on_each_engine!").nth(1).is_some_and(|list| list.split('}').next().unwrap().contains(name));
+        assert!(before || listed, "{file}: {name} is no test");
+    }
 }

@@ -186,6 +186,43 @@ fn a_ring_with_an_open_vswitch_heals_within_a_second() {
 }
 
 #[test]
+fn a_bridge_where_a_station_should_be_takes_its_port_down_until_it_is_set_up() {
+    let lab = Lab::with(
+        "[[bridge]]\nname = \"br0\"\nstp = \"rstp\"\n\
+         [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"@a\"\nstp-edge = true\nbpdu-guard = true\n\
+         [[port]]\nname = \"b\"\nbridge = \"br0\"\nnetns = \"@b\"\nstp-edge = true\n",
+    );
+    let states = || {
+        let ports = lab.json("list-ports");
+        ["a", "b"].map(|name| {
+            let port = ports.as_array().unwrap().iter().find(|port| port["name"] == name).unwrap();
+            port["state"].as_str().unwrap().to_owned()
+        })
+    };
+    assert_eq!(states(), ["up", "up"]);
+    // A topology change notification of 1998, in 802.3 with LLC (802.1D-2004, 9.3.2).
+    let bpdu = [&[1, 0x80, 0xc2, 0, 0, 0, 2, 0, 0, 0, 0, 9, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80][..], &[0; 39]].concat();
+    let wires = ["a", "b"].map(|name| Wire::open(&lab, name));
+    wires.iter().for_each(|wire| wire.send(&bpdu));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while states()[0] == "up" && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(states(), ["a BPDU came in, and bpdu-guard is set: vsctl set-port a --up", "up"]);
+    let has_carrier = |name| !lab.run_in(name, "ip link show dev eth0").ok().contains("NO-CARRIER");
+    assert_eq!(["a", "b"].map(has_carrier), [false, true]);
+    let events = lab.ctl("events").ok();
+    assert!(events.contains("it is down: a BPDU came in, and bpdu-guard is set, so a bridge is there"), "{events}");
+    // Another change leaves it down.
+    lab.ctl("set-port a --broadcast-limit 100").ok();
+    assert!(!has_carrier("a"));
+    lab.ctl("set-port a --up").ok();
+    assert_eq!((states()[0].as_str(), has_carrier("a")), ("up", true));
+    let shown = lab.ctl("show").ok();
+    assert!(shown.contains("bpdu-guard"), "{shown}");
+}
+
+#[test]
 fn a_ring_with_a_bridge_of_the_kernels_has_one_way() {
     needs!();
     let ring = Ring::new([Kind::Linux, Kind::Ours, Kind::Ours]);

@@ -1,8 +1,10 @@
-//! The units in `dist/`, and what systemd does by them: it holds Docker's socket and starts vswitchd with it.
+//! The units in `dist/`, and what systemd does by them: it holds Docker's socket and starts vswitchd with it, and leaves the service no more than it
+//! needs.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use vswitch_tests::{DockerHost, needs, program};
 
@@ -162,4 +164,125 @@ fn no_link_goes_down_when_the_switch_is_restarted() {
     assert_ne!(changes(&host, "web"), before, "what else would a link notice?");
     host.sh("docker exec box ping -c 3 -W 3 web && docker rm -f box web && docker network rm net").ok();
     assert_eq!(host.sh("vsctl --json list-ports; ip -o link | grep ep-").stdout, "[]\n");
+}
+
+/// Boots systemd of this machine, as far as basic.target, in namespaces of its own and an overlay of the root directory, with the built programs in
+/// `$1` installed, and the units of `$2`.
+const BOOT: &str = r#"
+set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/up /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt/root
+cd /mnt/root
+mount -t proc none proc && mount -t sysfs none sys && mount -t cgroup2 none sys/fs/cgroup
+mount -t tmpfs none run && mount -t tmpfs none tmp && mount --rbind /dev dev
+mount --bind "$1" usr/local/bin
+rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires
+ln -sf /lib/systemd/system/basic.target etc/systemd/system/default.target
+cp "$2"/vswitchd.service etc/systemd/system/
+rm -rf var/lib/vswitch && mkdir -p etc/vswitch
+cat > etc/vswitch/switch.toml
+mount --make-rprivate /
+pivot_root . mnt
+umount -l /mnt
+# As on any machine; systemd does it itself but for a container.
+mount --make-rshared /
+export container=other
+exec /lib/systemd/systemd --system --show-status=0 --log-target=null
+"#;
+
+/// A machine that systemd has booted. It is gone with this.
+struct Machine(Child);
+
+impl Machine {
+    fn boot(switch: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--fork",
+            "--kill-child",
+            "--pid",
+            "--mount",
+            "--net",
+            "--uts",
+            "--ipc",
+            "--cgroup",
+            "bash",
+            "-c",
+            BOOT,
+            "boot",
+        ]);
+        command.arg(program("vswitchd").parent().unwrap()).arg(dist()).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), switch.as_bytes()).unwrap();
+        let machine = Self(child);
+        machine.until("systemd has booted", "systemctl is-system-running | grep -q 'running\\|degraded'");
+        machine
+    }
+
+    fn sh(&self, line: &str) -> Output {
+        // What unshare has forked is the first process of the machine.
+        let first = Command::new("pgrep").args(["-P", &self.0.id().to_string()]).output().unwrap().stdout;
+        let first = String::from_utf8(first).unwrap();
+        Command::new("nsenter").args(["-a", "-t", first.trim(), "sh", "-c", line]).stdin(Stdio::null()).output().unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, line: &str) -> String {
+        let Output { status, stdout, stderr } = self.sh(line);
+        let log = || String::from_utf8(self.sh("journalctl -u vswitchd -o cat | tail -n 30").stdout).unwrap();
+        assert!(status.success(), "{line}: {}{}", String::from_utf8_lossy(&stderr), log());
+        String::from_utf8(stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, line: &str) {
+        let begun = Instant::now();
+        while !self.sh(line).status.success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // All of its processes end with the first one.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_service_works_with_what_its_unit_leaves_it() {
+    needs!("unshare", "pivot_root", "systemctl", "pgrep", "ping", "systemd-analyze", "busybox");
+    let station = |name: &str, number: u8, more: &str| {
+        format!(
+            "[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"{name}\"\naddresses = [\"10.10.0.{number}/24\"]\n{more}"
+        )
+    };
+    let file = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.10.0.1/24\"]\ndhcp = true\nuplink = \"host\"\n[[uplink]]\nname = \"host\"\nkind = \"host\"\n\
+        [[forward]]\nuplink = \"host\"\nprotocol = \"tcp\"\nport = \"80\"\nto = \"10.10.0.2:80\"\n[switch]\ncontrol-group = \"daemon\"\n[web]\nlisten = \"127.0.0.1:8080\"\n";
+    let machine = Machine::boot(&format!("{file}{}{}", station("red", 2, ""), station("blue", 3, "kind = \"veth\"\n")));
+    machine.ok("ip link set lo up && systemctl start vswitchd");
+    // Names of namespaces are seen by all, and what is in them works.
+    machine.ok("ip netns exec red ping -c 1 -W 5 10.10.0.3 && ip netns exec blue ping -c 1 -W 5 10.10.0.1");
+    machine
+        .ok("test $(stat -c %a /run/netns) = 755 && test $(stat -c '%a %G' /run/vswitch/control.sock | tr ' ' -) = 660-daemon");
+    machine.ok("vsctl add-port br0 green --netns green --mac 02:00:00:00:00:04 && ip netns exec green busybox udhcpc -f -n -q -i eth0 -s /bin/true");
+    // A port below 1024, through which a client on the host gets to red.
+    machine.ok("ip netns exec red sh -c 'echo hello > /run/index.html; busybox httpd -p 80 -h /run' && busybox wget -q -O - http://127.0.0.1/index.html");
+    let shown = machine.ok("vsctl show");
+    assert!(shown.contains("sandbox on") && shown.contains("flow_queues"), "{shown}");
+    let held = machine.ok("pid=$(systemctl show -p MainPID --value vswitchd); cat /proc/$pid/task/*/status");
+    assert!(held.matches("NoNewPrivs:\t1").count() > 5 && !held.contains("CapEff:\t000001ffffffffff"), "{held}");
+    machine.ok("systemctl reload vswitchd && vsctl add-br br1 && vsctl del-port green && systemctl restart vswitchd");
+    machine.ok("vsctl list-br | grep br1 && ip netns exec red ping -c 1 -W 5 10.10.0.3");
+    assert_eq!(machine.ok("ip netns list | grep -c green; true"), "0\n");
+    machine.ok("pkill busybox; systemctl stop vswitchd");
+    assert_eq!(machine.ok("ip netns list; systemctl show -p Result --value vswitchd"), "success\n");
+    // Peers: dnsmasq, Docker and Open vSwitch have 9.5 and more.
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--threshold=36", "--no-pager"]).arg(dist().join("vswitchd.service"));
+    let analyzed = analyze.output().unwrap();
+    assert!(analyzed.status.success(), "{}", String::from_utf8_lossy(&analyzed.stdout));
 }

@@ -14,6 +14,7 @@ use plane::datapath::{BridgeId, BridgeSettings, PortId, PortSettings};
 use plane::device::Device;
 use plane::worker::{Command as Order, Handle, Worker};
 use vswitch::attach::{Plan, attach, make_netns, remove_netns};
+use vswitch::confine::Confinement;
 use vswitch::host::{Capacity, HostUplink, Settings, open};
 
 const HOST: &str = "vsb-uplink-host";
@@ -119,7 +120,8 @@ impl Ours {
     fn start() -> Self {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 10]));
         let tap = tap(router);
-        let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
+        let sandbox = Confinement::on(&std::env::temp_dir()).expect("threads are confined");
+        let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox };
         let file = std::fs::File::open(format!("/run/netns/{HOST}")).expect("a namespace");
         let opened = std::thread::spawn(move || {
             sys::netns::enter(std::os::fd::AsFd::as_fd(&file)).expect("entered");

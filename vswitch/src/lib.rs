@@ -26,6 +26,7 @@
 //!  lab       teaching labs, for vsctl: asks the others only as a user does, by running vswitchd and vsctl
 //!  sys       every unsafe block of the workspace
 //!  api       the vocabulary: names, specifications, Request, Reply
+//!  cluster   what hosts say to each other through etcd, Consul or ZooKeeper
 //!  packet    bytes and nothing else          nat, vxlan, rstp   translation, tunnels and spanning tree without I/O
 //! ```
 //!
@@ -38,12 +39,15 @@
 //!   links, LANs, Docker, symptoms.
 //! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a source of bridges, ports and forwards as the file is; a call
 //!   of Docker's is carried out as a reload is.
+//! - [`overlay`]: bridges of several hosts that are one segment. A thread deals with the store through which the hosts hear of each other (the
+//!   crate `cluster`); what it hears is a source of tunnels.
 //! - [`containers`]: the same for Podman and for whatever speaks CNI; [`plugin`]: the two programs that those call.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
 //!   uplinks and of containers on a LAN.
 //! - `stp`: the thread that speaks RSTP for bridges; the protocol itself is the crate `rstp`.
+//! - [`confine`]: what threads that take in what others send give up before: capabilities, system calls, files.
 //! - `view`: what others look at while the switch runs: events, counters, metrics. Looking waits for no worker. [`web`]: the web view.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
 //! - `http`: what the control socket, Docker's and the web view have in common.
@@ -52,6 +56,7 @@
 pub mod attach;
 pub mod client;
 pub mod config;
+pub mod confine;
 pub mod containers;
 pub mod control;
 pub mod docker;
@@ -61,6 +66,7 @@ pub mod host;
 mod http;
 mod json;
 mod keep;
+pub mod overlay;
 pub mod plugin;
 pub mod services;
 mod stp;

@@ -72,9 +72,14 @@ impl Bindings {
         self.0.is_empty()
     }
 
+    /// The MAC address of a known station.
+    pub fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        self.0.get(&address).copied()
+    }
+
     /// The answer to a frame that asks for one of these stations.
     pub fn answer(&self, frame: &[u8], ethernet: &Ethernet) -> Option<Answer> {
-        if self.0.is_empty() { None } else { Answer::to(frame, ethernet, |address| self.0.get(&address).copied()) }
+        if self.0.is_empty() { None } else { Answer::to(frame, ethernet, |address| self.mac_of(address)) }
     }
 }
 

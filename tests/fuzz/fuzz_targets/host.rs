@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use packet::{Batch, Ethernet, IpPacket, Mac, Packet};
 use plane::device::Device;
 use sys::netns;
+use vswitch::confine::Confinement;
 use vswitch::host::{self, Capacity, Gateway, HostUplink, Settings};
 
 const ROUTER: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -64,7 +65,7 @@ impl Bench {
         local();
         let capacity = Capacity { tcp: 32, udp: 32, echo: 8 };
         // As in production: it takes the longest packets, and the stations' link does not.
-        let settings = Settings { name: "host".to_owned(), mac: HOST, router: ROUTER, mtu: 65_535, capacity };
+        let settings = Settings { name: "host".to_owned(), mac: HOST, router: ROUTER, mtu: 65_535, capacity, sandbox: Confinement::off() };
         let (uplink, device) = host::open(settings).unwrap();
         let gateways = ["10.10.0.1/24", "fd10::1/64"].map(|address| Gateway { address: address.parse().unwrap(), mtu: 1500 });
         uplink.set_gateways(gateways.to_vec()).unwrap();

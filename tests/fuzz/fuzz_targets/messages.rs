@@ -10,6 +10,7 @@ use plane::capture::Program;
 use vswitch::config::{Config, State, merge};
 use vswitch::docker::message::{self, DockerCall, Driver};
 use vswitch::docker::{Network, Pools};
+use vswitch::overlay::Elsewhere;
 
 const METHODS: [&str; 14] = [
     "/NetworkDriver.CreateNetwork",
@@ -47,7 +48,7 @@ fn state(text: &[u8]) {
     if let Ok(state) = serde_json::from_slice::<State>(text) {
         let again = serde_json::to_vec(&state).unwrap();
         assert_eq!(serde_json::from_slice::<State>(&again).unwrap(), state);
-        let _ = merge(&Config::default(), &state);
+        let _ = merge(&Config::default(), &state, &Elsewhere::default());
     }
 }
 

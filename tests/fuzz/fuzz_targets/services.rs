@@ -32,6 +32,7 @@ fn link() -> Link {
         dhcp: true,
         advertises: true,
         members: vec![member("web", None, &["10.10.0.2/28", "fd10::2/64"]), member("db", Some(STATION), &[])],
+        elsewhere: None,
     }
 }
 

@@ -162,6 +162,23 @@ pub struct FrameNote {
     pub drop: Option<String>,
 }
 
+/// A frame that was dropped, as the web view lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropInfo {
+    /// When, in RFC 3339.
+    pub time: String,
+    /// The port that counts it.
+    pub port: PortName,
+    /// The port that it came in by; `None`: the switch made it.
+    pub came_in: Option<PortName>,
+    /// Why.
+    pub reason: String,
+    /// Its VLAN, if it got into one.
+    pub vlan: Option<u16>,
+    /// The frame, in words that `vsctl trace` takes, as far as there are any.
+    pub frame: String,
+}
+
 impl fmt::Display for FrameNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gap = "";

@@ -34,11 +34,13 @@ pub enum EventKind {
     Lease,
     /// A port has another role in a spanning tree, or the way to stations changed.
     Stp,
+    /// A host of the cluster came or went, or the cluster's store was lost or is back.
+    Cluster,
 }
 
 impl EventKind {
     /// All of them, in the order of their definition.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Change,
         Self::Link,
         Self::MacLearned,
@@ -50,6 +52,7 @@ impl EventKind {
         Self::TableFull,
         Self::Lease,
         Self::Stp,
+        Self::Cluster,
     ];
 
     /// As JSON has it.
@@ -66,6 +69,7 @@ impl EventKind {
             Self::TableFull => "table_full",
             Self::Lease => "lease",
             Self::Stp => "stp",
+            Self::Cluster => "cluster",
         }
     }
 

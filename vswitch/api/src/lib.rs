@@ -8,6 +8,7 @@
 
 mod capture;
 mod change;
+mod cluster;
 mod container;
 mod docker;
 mod ending;
@@ -38,10 +39,11 @@ pub use self::vxlan::VxlanTable;
 pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
 pub use self::vxlan::{ReachInfo, UnderlayInfo, VxlanInfo};
 pub use capture::{
-    CAPTURE_NUMBER, CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, FrameNote, Instruction, PointError,
-    TUNNEL_STEP, TUNNEL_TESTS, TunnelTest,
+    CAPTURE_NUMBER, CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, DropInfo, FrameNote, Instruction,
+    PointError, TUNNEL_STEP, TUNNEL_TESTS, TunnelTest,
 };
 pub use change::{ChangeInfo, ChangeKind, Part};
+pub use cluster::{ClusterAnswer, ClusterHost, ClusterNetwork, ClusterQuestion, ClusterStation, ClusterStatus, Finding};
 pub use container::{
     ContainerAddresses, ContainerError, ContainerInfo, ContainerKey, ContainerNetwork, ContainerRoute, ContainerSpec,
     NetworkName, PublishedPort, Runtime,
@@ -52,8 +54,8 @@ pub use event::{EventFacts, EventInfo, EventKind};
 pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 pub use impair::{Burst, Delay, Distribution, Flap, Impair, ImpairError, Impairment, Loss, Percent, Reorder};
-pub use live::{LiveBridge, LiveInfo, LiveKind, LivePort, LiveTunnel, LiveUplink};
-pub use name::{BridgeName, InterfaceName, NameError, PortName};
+pub use live::{LiveBridge, LiveCluster, LiveInfo, LiveKind, LivePort, LiveTunnel, LiveUplink};
+pub use name::{BridgeName, InterfaceName, NameError, OverlayName, PortName};
 pub use network::{Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;

@@ -7,7 +7,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, PeerInfo, PoolInfo, PortName, PortState};
+use super::{BridgeName, PeerInfo, PoolInfo, PortName, PortState, StpState};
 
 /// The switch at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,20 @@ pub struct LiveInfo {
     pub tunnels: Vec<LiveTunnel>,
     /// How many events of each kind there were.
     pub events: BTreeMap<String, u64>,
+    /// How it stands with the cluster, if this host is in one.
+    #[serde(default)]
+    pub cluster: Option<LiveCluster>,
+}
+
+/// How it stands with the cluster of overlay networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveCluster {
+    /// Whether its store is reached.
+    pub up: bool,
+    /// Hosts that are known, this one among them.
+    pub hosts: usize,
+    /// Stations at other hosts.
+    pub stations: usize,
 }
 
 /// How full a bridge's tables are.
@@ -103,6 +117,9 @@ pub struct LivePort {
     pub place: Option<String>,
     /// Whether frames can pass.
     pub state: PortState,
+    /// What the spanning tree of its bridge lets pass, if it is part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stp_state: Option<StpState>,
     /// Frames received from the device; a super-frame counts once.
     pub rx_frames: u64,
     /// Their bytes.
@@ -126,6 +143,7 @@ impl LivePort {
             kind,
             place: None,
             state,
+            stp_state: None,
             rx_frames: 0,
             rx_bytes: 0,
             tx_frames: 0,

@@ -9,6 +9,8 @@ use super::read::{Raw, Read, parsed};
 
 /// Most bytes in the name of a network interface: `IFNAMSIZ` (linux/if.h) less its terminating zero.
 const LONGEST: usize = 15;
+/// Most bytes in the name of an overlay network, which is part of the keys of a store.
+const LONGEST_OVERLAY: usize = 63;
 
 /// A text that cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,13 +21,28 @@ pub enum NameError {
     /// Longer than an interface's name may be.
     #[error("{0} name \"{1}\" has {count} characters: use at most {LONGEST}, as for a network interface", count = .1.chars().count())]
     TooLong(&'static str, String),
+    /// Longer than the name of an overlay network may be.
+    #[error("overlay name \"{0}\" has {count} characters: use at most {LONGEST_OVERLAY}", count = .0.chars().count())]
+    LongOverlay(String),
     /// A character that interface names, command lines or paths do not carry.
     #[error("{0} name \"{shown}\" holds {2:?}: use letters, digits, '-', '_' and '.', not '-' first and not '.' or '..' alone", shown = .1.escape_default())]
     Character(&'static str, String, char),
 }
 
-/// Letters, digits, `-`, `_` and `.`, as the kernel's `dev_valid_name` allows and a command line carries unquoted.
+/// The rule of names that a network interface may have.
 fn check(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_characters(what, text)?;
+    if text.len() > LONGEST { Err(NameError::TooLong(what, text.to_owned())) } else { Ok(()) }
+}
+
+/// The rule of names that are a part of a store's keys.
+fn check_overlay(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_characters(what, text)?;
+    if text.len() > LONGEST_OVERLAY { Err(NameError::LongOverlay(text.to_owned())) } else { Ok(()) }
+}
+
+/// Letters, digits, `-`, `_` and `.`, as the kernel's `dev_valid_name` allows and a command line carries unquoted.
+fn check_characters(what: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty(what));
     }
@@ -35,14 +52,11 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
     if let Some(bad) = bad.or(only_dots).or(dash_first) {
         return Err(NameError::Character(what, text.to_owned(), bad));
     }
-    if text.len() > LONGEST {
-        return Err(NameError::TooLong(what, text.to_owned()));
-    }
     Ok(())
 }
 
 macro_rules! name {
-    ($(#[$docs:meta])* $name:ident, $what:literal, $wanted:literal) => {
+    ($(#[$docs:meta])* $name:ident, $what:literal, $wanted:literal, $check:ident) => {
         $(#[$docs])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -59,7 +73,7 @@ macro_rules! name {
             type Error = NameError;
 
             fn try_from(text: String) -> Result<Self, NameError> {
-                check($what, &text)?;
+                $check($what, &text)?;
                 Ok(Self(text))
             }
         }
@@ -102,19 +116,30 @@ name!(
     /// The name of a port of the switch, 1 to 15 characters; unique on the whole switch.
     PortName,
     "port",
-    "the name of a port"
+    "the name of a port",
+    check
 );
 name!(
     /// The name of a bridge, 1 to 15 characters.
     BridgeName,
     "bridge",
-    "the name of a bridge"
+    "the name of a bridge",
+    check
 );
 name!(
     /// The name of a network interface, 1 to 15 characters.
     InterfaceName,
     "interface",
-    "the name of an interface"
+    "the name of an interface",
+    check
+);
+
+name!(
+    /// The name of an overlay network, 1 to 63 characters; the same on every host of a cluster.
+    OverlayName,
+    "overlay",
+    "the name of an overlay network",
+    check_overlay
 );
 
 impl From<&PortName> for InterfaceName {
@@ -147,6 +172,9 @@ mod tests {
 
     #[test]
     fn the_error_names_the_rule() {
+        assert!("a-name-of-18-chars".parse::<OverlayName>().is_ok());
+        let error = "x".repeat(64).parse::<OverlayName>().unwrap_err().to_string();
+        assert!(error.ends_with("has 64 characters: use at most 63"), "{error}");
         let error = "a-name-of-18-chars".parse::<BridgeName>().unwrap_err();
         assert_eq!(
             error.to_string(),

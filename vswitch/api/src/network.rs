@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use packet::Mac;
 
-use super::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortName, PortSpec, UplinkKindName, UplinkSpec, VlanMode};
+use super::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, OverlayName, PortName, PortSpec, UplinkKindName, UplinkSpec, VlanMode,
+};
 
 /// What must hold between bridges, ports, uplinks and forwards: the same rules for the file and for changes at run time.
 ///
@@ -71,6 +73,11 @@ pub enum NetworkError {
     /// A station with the gateway's address.
     #[error("port \"{0}\" has the address {1} of its bridge's gateway: use another")]
     AddressOfGateway(PortName, IpAddr),
+    /// Two bridges in one overlay network.
+    #[error(
+        "bridge \"{0}\" has overlay \"{1}\", as bridge \"{2}\" has: a host has one bridge in it; put the ports on that one"
+    )]
+    SameOverlay(BridgeName, OverlayName, BridgeName),
     /// Two uplinks on one interface.
     #[error(
         "uplink \"{0}\" has interface \"{1}\", which uplink \"{2}\" has already: use one uplink for both, or another interface"
@@ -125,6 +132,7 @@ impl NetworkError {
             Self::ListenElsewhere(..) | Self::ListenAcross(..) => "listen",
             Self::NameOfPort(_) | Self::NameOfUplink(_) => "name",
             Self::SameDevice(..) => "device",
+            Self::SameOverlay(..) => "overlay",
         }
     }
 }
@@ -171,6 +179,12 @@ impl Network<'_> {
             && !self.uplinks.iter().any(|other| other.name == *uplink)
         {
             return Err(NetworkError::NoUplink(spec.name.clone(), uplink.clone()));
+        }
+        if let Some(overlay) = &spec.overlay
+            && let Some(other) =
+                self.bridges.iter().find(|other| other.name != spec.name && other.overlay.as_ref() == Some(overlay))
+        {
+            return Err(NetworkError::SameOverlay(spec.name.clone(), overlay.clone(), other.name.clone()));
         }
         let others = self.subnets().filter(|(owner, _)| *owner != Owner::Bridge(&spec.name));
         check_subnets(&Owner::Bridge(&spec.name), &spec.addresses, others)?;

@@ -32,7 +32,20 @@ impl Patch {
             return Err(PatchError(format!("a name cannot be changed, here to {name}: add another and delete this one")));
         }
         merge(&mut table, &self.0);
+        self.end_lone_seed(&mut table);
         from_table(table).map_err(PatchError)
+    }
+}
+
+impl Patch {
+    /// Takes away the seed of an impairment that this change ended. One that the change itself names is refused later.
+    fn end_lone_seed(&self, table: &mut Map<String, Value>) {
+        let is_said = |keys: &Map<String, Value>, key: &str| keys.get(key).is_some_and(|value| !value.is_null());
+        let named = self.0.get("impair").and_then(Value::as_object).is_some_and(|keys| is_said(keys, "seed"));
+        let is_lone = |value: &Value| value.as_object().is_some_and(|keys| !is_said(keys, "in") && !is_said(keys, "out"));
+        if !named && table.get("impair").is_some_and(is_lone) {
+            table.remove("impair");
+        }
     }
 }
 
@@ -103,6 +116,21 @@ mod tests {
         let uplink: UplinkSpec = toml::from_str("name = \"wan\"\nkind = \"host\"").unwrap();
         let link = patch(json!({ "kind": "link", "device": "eth0", "address": "dhcp" })).apply(&uplink).unwrap();
         assert_eq!(link.device().map(|device| device.as_str()), Some("eth0"));
+    }
+
+    #[test]
+    fn a_seed_goes_with_what_it_is_of_and_is_refused_alone() {
+        let text = "name = \"p\"\nbridge = \"br0\"\nimpair = { in = \"loss 1%\", seed = 7 }";
+        let spec: crate::PortSpec = toml::from_str(text).unwrap();
+        let set = |spec: &crate::PortSpec, impair: Value| patch(json!({ "impair": impair })).apply(spec);
+        let ended = set(&spec, json!({ "in": null })).unwrap();
+        assert_eq!(ended.policy.impair, crate::Impair::default());
+        assert_eq!(set(&spec, json!({ "seed": 8 })).unwrap().policy.impair.seed, Some(8));
+        for (spec, change) in [(&ended, json!({ "seed": 8 })), (&spec, json!({ "in": null, "seed": 8 }))] {
+            let wrong = set(spec, change).unwrap_err().to_string();
+            assert!(wrong.contains("`seed` stands alone: it is that of `in` or `out`"), "{wrong}");
+        }
+        assert_eq!(set(&ended, json!({ "seed": null })).unwrap(), ended);
     }
 
     #[test]

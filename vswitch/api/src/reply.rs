@@ -9,10 +9,10 @@ use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ContainerInfo, ControlFrames, DockerPlace, Ending, EventInfo,
-    ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, PoolInfo, PortKind, PortName,
-    PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState, TraceInfo, UplinkInfo,
-    VlanList, VlanMode, VxlanInfo,
+    AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ClusterAnswer, ContainerInfo, ControlFrames, DockerPlace, Ending,
+    EventInfo, ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, OverlayName, PoolInfo,
+    PortKind, PortName, PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState, TraceInfo,
+    UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -53,6 +53,8 @@ pub enum Reply {
     Routes(Vec<RouteInfo>),
     /// Spanning trees, by bridge.
     Stp(Vec<StpInfo>),
+    /// What the cluster is.
+    Cluster(Box<ClusterAnswer>),
     /// The way of a frame.
     Trace(Box<TraceInfo>),
     /// A `switch.toml`.
@@ -76,6 +78,8 @@ pub struct SwitchInfo {
     pub workers: usize,
     /// The file that it was started with.
     pub config: String,
+    /// What its threads that take in frames are confined by, or `off`.
+    pub sandbox: String,
     /// Its bridges, by name.
     pub bridges: Vec<BridgeInfo>,
     /// Its ports, by name.
@@ -143,7 +147,7 @@ impl BridgeInfo {
             macs,
             max_macs: spec.max_macs,
             evictions,
-            between: BetweenInfo { control_frames: spec.control_frames, stp: spec.stp },
+            between: BetweenInfo { control_frames: spec.control_frames, stp: spec.stp, overlay: spec.overlay.clone() },
             gateway: GatewayInfo {
                 addresses: spec.addresses.clone(),
                 gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
@@ -161,14 +165,17 @@ impl BridgeInfo {
     }
 }
 
-/// What a bridge does with frames that bridges say to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a bridge does with frames that bridges say to each other, and with which bridges of other hosts it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BetweenInfo {
     /// Link-local control frames.
     pub control_frames: ControlFrames,
     /// Those of a spanning tree, if it is part of one.
     #[serde(default)]
     pub stp: Stp,
+    /// The overlay network that it is a part of.
+    #[serde(default)]
+    pub overlay: Option<OverlayName>,
 }
 
 /// What asked for a bridge, port, uplink, forward or tunnel.
@@ -183,6 +190,8 @@ pub enum Origin {
     Docker,
     /// A container of Podman's, or of a runtime that speaks CNI.
     Container,
+    /// The cluster, for the overlay network of a bridge.
+    Cluster,
 }
 
 impl Origin {
@@ -318,6 +327,9 @@ pub struct FdbEntry {
     pub port: PortName,
     /// The remote host that it is on, behind a tunnel.
     pub remote: Option<IpAddr>,
+    /// The name of that host, in an overlay network.
+    #[serde(default)]
+    pub host: Option<String>,
     /// Seconds since its last frame.
     pub age_seconds: u64,
     /// Whether it is a static entry.

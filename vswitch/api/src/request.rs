@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::read::{Raw, Read};
 use super::{
-    BridgeName, BridgeSpec, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec, NetworkName, Patch,
-    PortName, PortSpec, RouteSpec, Runtime, TraceRequest, UplinkSpec, VxlanChange, VxlanSpec,
+    BridgeName, BridgeSpec, ClusterQuestion, ContainerKey, ContainerNetwork, ContainerSpec, ForwardKey, ForwardSpec,
+    NetworkName, Patch, PortName, PortSpec, RouteSpec, Runtime, TraceRequest, UplinkSpec, VxlanChange, VxlanSpec,
 };
 
 /// One change to the running switch, or one question.
@@ -70,6 +70,8 @@ pub enum Request {
     ListVxlans(Option<BridgeName>),
     /// How spanning trees stand, that of one bridge or of all.
     Stp(Option<BridgeName>),
+    /// What the cluster of overlay networks is, as this host knows it.
+    Cluster(ClusterQuestion),
     /// The whole switch.
     Show,
     /// One bridge, with what is on it.
@@ -161,6 +163,7 @@ impl Request {
             | Self::ListPorts(_)
             | Self::ListVxlans(_)
             | Self::Stp(_)
+            | Self::Cluster(_)
             | Self::Show
             | Self::Fdb(_)
             | Self::Stats(_)

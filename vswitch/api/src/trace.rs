@@ -90,6 +90,9 @@ pub struct TraceExit {
     pub port: PortName,
     /// To which host at the other end of a tunnel; `None` of a tunnel: to all of them.
     pub remote: Option<IpAddr>,
+    /// The name of that host, in an overlay network.
+    #[serde(default)]
+    pub host: Option<String>,
     /// The number of the tunnel's network.
     pub vni: Option<u32>,
     /// Whether the switch makes it: an answer, a question, an error message or a fragment.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cluster::agent::Agent;
+use cluster::agent::{self, Agent};
 use cluster::record::{CLUSTER, Host, Key, Name, network_prefix};
 use cluster::store::memory::{Link, Memory, MemoryHost};
 use cluster::store::{Follow, Store};
@@ -35,7 +35,7 @@ fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 /// A tunnel, which does as it is told.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Tunnel {
     peers: BTreeSet<IpAddr>,
     stations: BTreeMap<Mac, Station>,
@@ -47,6 +47,8 @@ struct Machine {
     way: MemoryHost,
     /// The cluster that it remembers, on its disk.
     id: Option<String>,
+    /// What its tunnels were when it crashed, with the network's VNI; on its disk as well.
+    kept: BTreeMap<Name, (u32, Tunnel)>,
     /// What runs there; none if it crashed.
     running: Option<Running>,
 }
@@ -80,6 +82,7 @@ impl World {
             number,
             way: memory.host(),
             id: known.clone(),
+            kept: BTreeMap::new(),
             running: None,
         };
         let network = |name: &str, subnet: &str| (name.parse().unwrap(), subnet.parse().unwrap());
@@ -113,7 +116,7 @@ impl World {
         let underlay = IpAddr::from([192, 0, 2, u8::try_from(machine.number).unwrap() + 1]);
         let host = Host { underlay, port: 4789, boot: self.boots.to_string(), program: "test".to_owned() };
         let view = View::new(machine.name.clone(), host, machine.id.clone(), format!("id{}", self.boots));
-        let agent = Agent::new(Arc::new(machine.way.clone()), view, TTL);
+        let agent = Agent::new(view, TTL);
         machine.running =
             Some(Running { agent, follows: BTreeMap::new(), tunnels: BTreeMap::new(), stations: BTreeMap::new() });
     }
@@ -125,12 +128,14 @@ impl World {
         match what {
             0..4 => {
                 self.note(format!("h{number} crashes"));
-                self.machines[number].running = None;
+                self.machines[number].crash();
             }
             4..6 => {
                 self.note(format!("h{number} leaves"));
-                if let Some(mut running) = self.machines[number].running.take() {
-                    let _ = now_or_never(running.agent.leave());
+                if let Some(mut running) = self.machines[number].running.take()
+                    && let Some(session) = running.agent.leave()
+                {
+                    let _ = now_or_never(self.machines[number].way.close(&session));
                 }
             }
             6..20 => {
@@ -199,9 +204,14 @@ impl World {
             }
         }
         let (now, gateway) = (self.now, BTreeSet::from([subnet.hosts().next().unwrap()]));
-        let Some(running) = &mut self.machines[number].running else { return };
+        let machine = &mut self.machines[number];
+        let Some(running) = &mut machine.running else { return };
         let view = running.agent.view_mut();
         view.join(network.clone(), vec![subnet]);
+        if let Some((vni, tunnel)) = machine.kept.remove(&network) {
+            view.recall(&network, vni, tunnel.peers.clone(), tunnel.stations.clone(), now);
+            running.tunnels.insert(network.clone(), tunnel);
+        }
         let mut ips = running.stations.get(&key).cloned().unwrap_or_default();
         if is_container && ips.is_empty() {
             match view.address(&network, subnet, &gateway, now) {
@@ -332,6 +342,14 @@ impl Machine {
         IpAddr::from([192, 0, 2, u8::try_from(self.number).unwrap() + 1])
     }
 
+    fn crash(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let view = running.agent.view();
+        let kept =
+            running.tunnels.into_iter().filter_map(|(network, tunnel)| Some((network.clone(), (view.vni(&network)?, tunnel))));
+        self.kept.extend(kept);
+    }
+
     fn holds(&self, key: &(Name, Mac)) -> bool {
         self.running.as_ref().is_some_and(|running| running.stations.contains_key(key))
     }
@@ -349,8 +367,16 @@ impl Machine {
                 running.agent.view_mut().hear(&prefix, &news, now);
             }
         }
-        // What the store could not do is tried again with the next turn.
-        let _ = now_or_never(running.agent.turn(now)).expect("a memory store answers at once");
+        // What the store could not do is tried again with the next turn. A session, a renewal, and then what is due.
+        for _ in 0..3 {
+            let Some(errand) = running.agent.errand(now) else { break };
+            let is_last = matches!(errand, agent::Errand::Put(..));
+            let done =
+                now_or_never(agent::carry_out(Arc::new(self.way.clone()), errand)).expect("a memory store answers at once");
+            if running.agent.done(done, now).is_err() || is_last {
+                break;
+            }
+        }
         self.id = running.agent.view().id().map(str::to_owned).or(self.id.take());
         for difference in running.agent.view_mut().differences(now) {
             running.program(difference);

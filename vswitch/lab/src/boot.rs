@@ -236,7 +236,7 @@ fn forbidden(said: &str, meta: &Meta) -> String {
 pub(crate) fn stop(place: &Place) -> Result<(), LabError> {
     for name in ["parent", "keeper", "relay"] {
         if let Ok(Some(process)) = place.load::<Process>(name) {
-            process.kill();
+            process.kill()?;
         }
     }
     match fs::remove_dir_all(place.run()) {

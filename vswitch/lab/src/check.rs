@@ -31,6 +31,35 @@ pub(crate) fn stage(
     stage.tasks.iter().map(one).collect()
 }
 
+/// Whether a stage is not done, and does not come to be so in the time that a learner's check gives it. A check that takes long is waited for only
+/// where no other shows it.
+///
+/// # Errors
+/// A command could not be run at all.
+pub(crate) fn stays_open(
+    entrance: &Entrance<'_>,
+    stage: &Stage,
+    answers: &std::collections::BTreeMap<String, String>,
+    (short, long): (Duration, Duration),
+) -> Result<bool, LabError> {
+    let first = self::stage(entrance, stage, answers, short)?;
+    let mut open: Vec<&Check> = Vec::new();
+    for (task, _) in stage.tasks.iter().zip(&first).filter(|(_, result)| !result.passed) {
+        match &task.kind {
+            TaskKind::Check(check) => open.push(check),
+            TaskKind::Question(_) => return Ok(true),
+        }
+    }
+    open.sort_by_key(|check| check.within);
+    for check in open {
+        if wait(entrance, check, long)?.is_some() {
+            return Ok(true);
+        }
+    }
+    // The last one took its time, in which another may have ceased to be so.
+    Ok(self::stage(entrance, stage, answers, short)?.iter().any(|result| !result.passed))
+}
+
 /// What was seen instead of what must be so, once it has had the time that it may take.
 fn wait(entrance: &Entrance<'_>, check: &Check, patience: Duration) -> Result<Option<String>, LabError> {
     let end = Instant::now() + check.within.min(patience);

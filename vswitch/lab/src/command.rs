@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -106,6 +107,9 @@ pub enum LabCommand {
         /// What is drawn.
         #[arg(long, default_value = "1")]
         seed: String,
+        /// Gives a wrong solution a moment only, instead of as long as a learner's check.
+        #[arg(long)]
+        quick: bool,
     },
     /// Holds a lab's namespaces.
     #[command(hide = true)]
@@ -163,7 +167,7 @@ impl LabCommand {
             Self::Stop => stop(),
             Self::Grade { directory, csv } => grade_class(&directory, csv, json),
             Self::New { name } => new(&name),
-            Self::Verify { labs, seed } => verify_all(&labs, &seed),
+            Self::Verify { labs, seed, quick } => verify_all(&labs, &seed, if quick { verify::SHORT } else { verify::LONG }),
             Self::Keep => keep::keep(&Place::of_user()?),
             Self::Hold { host } => namespace::hold(&Place::of_user()?, &named(&host)?),
             Self::Enter { keeper, host, words } => {
@@ -326,22 +330,30 @@ fn new(name: &str) -> Result<(), LabError> {
     Ok(())
 }
 
-fn verify_all(labs: &[String], seed: &str) -> Result<(), LabError> {
+fn verify_all(labs: &[String], seed: &str, wrong_may_take: Duration) -> Result<(), LabError> {
     check_outside()?;
     let own = Place::of_user()?;
     let mut wrong = Vec::new();
+    // Beside a lab that may run.
+    let place = Place::at(own.root().join(format!("v{}", std::process::id())))?;
+    verify::end_when_interrupted(place.clone())?;
     for name in labs {
-        let source = library::find(name)?;
-        // Beside a lab that may run.
-        let place = Place::at(own.root().join(format!("v{}", std::process::id())))?;
-        let result = verify::verify(&place, &source, seed, |line| print(&format!("{name}: {line}\n")));
-        // It is empty but for one directory.
-        let _ = std::fs::remove_dir(place.host_run()).and_then(|()| std::fs::remove_dir(place.root()));
+        let verified = library::find(name).and_then(|source| {
+            verify::verify(&place, &source, (seed, wrong_may_take), |line| print(&format!("{name}: {line}\n")))
+        });
+        // What an interrupted one says is about what was taken from it.
+        let result = verify::check_interrupted().and(verified);
+        let is_over = verify::check_interrupted().is_err();
         wrong.extend(
             result
                 .err()
                 .map(|error| error.to_string().lines().map(|line| format!("{name}: {line}")).collect::<Vec<_>>().join("\n")),
         );
+        if is_over {
+            break;
+        }
     }
+    // It is empty but for one directory.
+    let _ = std::fs::remove_dir(place.host_run()).and_then(|()| std::fs::remove_dir(place.root()));
     if wrong.is_empty() { Ok(()) } else { Err(LabError::Refused(wrong.join("\n"))) }
 }

@@ -104,13 +104,8 @@ impl Desk {
             .progress
             .current()
             .map_or_else(|| "done".to_owned(), |stage| format!("{} of {}", stage + 1, self.lab.stages.len()));
-        let mut text = format!(
-            "\n{}: stage {stage}, {} of {} points, seed {}\n",
-            self.meta.name,
-            self.progress.points(),
-            self.lab.points(),
-            self.meta.seed
-        );
+        let mut text =
+            format!("\n{}: stage {stage}, {}, seed {}\n", self.meta.name, self.progress.score(&self.lab), self.meta.seed);
         if !self.place.runs() {
             text += "  it has ended: vsctl lab reset starts it anew, vsctl lab stop removes it\n";
             return text;
@@ -154,11 +149,12 @@ impl Desk {
     pub(crate) fn check(mut self, stage: Option<usize>, report: Option<&Path>, as_json: bool) -> Result<(), LabError> {
         self.lock()?;
         let only = stage.map(|number| self.stage(number)).transpose()?;
-        let first = only.or(self.progress.current());
-        let mut next = first;
+        let mut next = only.or(self.progress.current());
+        let mut seen = None;
         while let Some(number) = next {
             let results = check::stage(&self.entrance()?, &self.lab.stages[number], &self.progress.answers, PATIENCE)?;
             let passed = results.iter().all(|result| result.passed);
+            seen = Some(passed);
             if !as_json {
                 print(&self.shown(number, &results));
             }
@@ -183,18 +179,23 @@ impl Desk {
         if as_json {
             print_json(&self.progress.report(&self.lab, &self.meta));
         }
-        self.verdict(only)
+        self.verdict(only.map(|stage| (stage, seen == Some(true))))
     }
 
-    fn verdict(&self, only: Option<usize>) -> Result<(), LabError> {
-        let points = format!("{} of {} points", self.progress.points(), self.lab.points());
-        let open = only
-            .filter(|stage| self.progress.stages[*stage].tasks.iter().any(|task| !task.passed))
-            .or(self.progress.current().filter(|_| only.is_none()));
+    /// What the command ends with: about one stage, whether it is so now; about all, whether each was.
+    fn verdict(&self, only: Option<(usize, bool)>) -> Result<(), LabError> {
+        let points = self.progress.score(&self.lab);
+        let open = match only {
+            None => self.progress.current(),
+            Some((stage, passes)) => Some(stage).filter(|_| !passes),
+        };
         match open {
             None => {
                 eprintln!("{points}");
                 Ok(())
+            }
+            Some(stage) if self.progress.stages[stage].passed => {
+                Err(LabError::refused(format!("{points}; stage {} was done, and is not so any more", stage + 1)))
             }
             Some(stage) => Err(LabError::refused(format!("{points}; stage {} is not done yet", stage + 1))),
         }

@@ -13,6 +13,8 @@ use crate::{During, LabError};
 
 /// How long a step may take, in seconds.
 const PATIENCE: u64 = 60;
+/// Largest file that a step or a daemon writes, in bytes; a process that would write more ends (`SIGXFSZ`).
+pub(crate) const LARGEST: u64 = 1 << 30;
 /// What is kept of what a step prints, in bytes.
 const LONGEST: u64 = 1 << 16;
 
@@ -88,8 +90,10 @@ impl<'a> Entrance<'a> {
 
     /// Runs a step to its end.
     pub(crate) fn run(&self, step: &Step) -> Result<Outcome, LabError> {
+        // What it prints goes to a file (see `run`), which must not fill the disk. The limit is in blocks of 512 bytes (sh(1)).
+        let limited = format!("ulimit -f {} 2> /dev/null; {}", LARGEST / 512, step.line);
         let mut command =
-            self.command(step.host.as_ref(), &["timeout", "-k", "1", &PATIENCE.to_string(), "sh", "-c", &step.line])?;
+            self.command(step.host.as_ref(), &["timeout", "-k", "1", &PATIENCE.to_string(), "sh", "-c", &limited])?;
         run(self.place, &mut command)
     }
 

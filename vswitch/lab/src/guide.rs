@@ -44,9 +44,8 @@ fn page(lab: &Lab, meta: &Meta, progress: &Progress) -> String {
     }
     let _ = write!(
         page,
-        "<p class=\"dim\">{} of {} points. Seed {}. Look again with <code>vsctl lab check</code>.</p>",
-        progress.points(),
-        lab.points(),
+        "<p class=\"dim\">{}. Seed {}. Look again with <code>vsctl lab check</code>.</p>",
+        progress.score(lab),
         escaped(&meta.seed)
     );
     page

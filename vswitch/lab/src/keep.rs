@@ -30,7 +30,16 @@ pub(crate) fn keep(place: &Place) -> Result<(), LabError> {
     }
 }
 
+/// Bounds what daemons and switches may write to their logs.
+fn limit_files() -> Result<(), LabError> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Fsize).maximum.map_or(enter::LARGEST, |most| most.min(enter::LARGEST));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(Resource::Fsize, limit).map_err(io::Error::from).during(|| "the size of files cannot be limited".to_owned())
+}
+
 fn build(place: &Place) -> Result<(), LabError> {
+    limit_files()?;
     let meta = place.meta()?.ok_or_else(|| LabError::refused("no lab was laid out: use `vsctl lab start`"))?;
     let lab = place.lab(&meta)?;
     // /proc is still that of outside, and so is the number that it tells.

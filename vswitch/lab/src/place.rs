@@ -48,12 +48,18 @@ pub(crate) struct Meta {
 }
 
 /// A process, told from a later one of the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     /// In ticks since the host's start, as in /proc/PID/stat.
     born: u64,
+    /// Which of the host's starts that was.
+    #[serde(default)]
+    boot: String,
 }
+
+/// How long a process may take to be gone once it is killed: one that waits for a disk takes its time.
+const DYING: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Process {
     /// The process of a number, if it runs.
@@ -63,21 +69,34 @@ impl Process {
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let is_dead = matches!(fields.next()?, "Z" | "X");
         let born = fields.nth(18)?.parse().ok()?;
-        (!is_dead).then_some(Self { pid, born })
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        (!is_dead).then_some(Self { pid, born, boot })
     }
 
-    pub(crate) fn runs(self) -> bool {
-        Self::of(self.pid) == Some(self)
+    pub(crate) fn runs(&self) -> bool {
+        // An earlier vsctl did not write down which start of the host it was.
+        let is_same = |now: Self| now.born == self.born && (self.boot.is_empty() || now.boot == self.boot);
+        Self::of(self.pid).is_some_and(is_same)
     }
 
     /// Kills it, and waits until it is gone.
-    pub(crate) fn kill(self) {
+    ///
+    /// # Errors
+    /// It does not go, or may not be killed.
+    pub(crate) fn kill(&self) -> Result<(), LabError> {
         use nix::sys::signal::{Signal, kill};
+        let (end, mut last) = (std::time::Instant::now() + DYING, Ok(()));
         while self.runs() {
+            if std::time::Instant::now() > end {
+                let why = last.err().map_or_else(String::new, |errno: nix::Error| format!(" ({})", errno.desc()));
+                let sentence = format!("process {} of the lab was killed and does not end{why}: try it again later", self.pid);
+                return Err(LabError::Refused(sentence));
+            }
             // It may have ended just now.
-            let _ = kill(nix::unistd::Pid::from_raw(self.pid), Signal::SIGKILL);
+            last = kill(nix::unistd::Pid::from_raw(self.pid), Signal::SIGKILL);
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        Ok(())
     }
 }
 
@@ -170,7 +189,7 @@ impl Place {
 
     /// The process that holds the lab, if it runs.
     pub(crate) fn keeper(&self) -> Option<Process> {
-        self.load::<Process>("keeper").ok().flatten().filter(|keeper| keeper.runs())
+        self.load::<Process>("keeper").ok().flatten().filter(Process::runs)
     }
 
     /// Whether the lab runs. What is inside of it sees its keeper under another number, and would not run without it.
@@ -225,4 +244,19 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), LabErr
     new.push(".new");
     fs::write(&new, content).during(what)?;
     fs::rename(&new, path).during(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_another_start_of_the_host_is_another_process() {
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.runs());
+        let before = Process { boot: "11111111-2222-3333-4444-555555555555".to_owned(), ..own.clone() };
+        assert!(!before.runs());
+        // It is not killed, and nothing waits for it.
+        before.kill().unwrap();
+    }
 }

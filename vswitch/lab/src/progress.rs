@@ -83,6 +83,13 @@ impl Progress {
         self.stages.iter().map(StageProgress::points).sum()
     }
 
+    /// The points that were earned, and why there may be less than the stages that are done would give.
+    pub(crate) fn score(&self, lab: &Lab) -> String {
+        let solved = self.stages.iter().any(|stage| stage.solved);
+        let why = if solved { " (none for what the lab solved)" } else { "" };
+        format!("{} of {} points{why}", self.points(), lab.points())
+    }
+
     /// What is handed in.
     pub(crate) fn report(&self, lab: &Lab, meta: &Meta) -> Report {
         let stages = lab.stages.iter().zip(&self.stages).map(|(stage, progress)| ReportedStage {

@@ -13,6 +13,9 @@ use crate::{During, LabError};
 /// Where the lab's vswitchd listens in the lab's network.
 pub(crate) const INNER: &str = "127.0.0.1:8080";
 
+/// How long it waits after a connection could not be taken, as where there are no descriptors left: the next would fail likewise.
+const REST: Duration = Duration::from_millis(200);
+
 fn wait<F: Future<Output = Result<(), LabError>>>(work: F) -> Result<(), LabError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.during(|| "the relay cannot wait for connections".to_owned())?.block_on(work)
@@ -23,8 +26,9 @@ pub(crate) fn inner(socket: &Path) -> Result<(), LabError> {
     wait(async {
         let listener = UnixListener::bind(socket).during(|| format!("{} cannot be listened on", socket.display()))?;
         loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move { carry(stream, TcpStream::connect(INNER).await).await });
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(async move { carry(stream, TcpStream::connect(INNER).await).await })),
+                Err(_) => tokio::time::sleep(REST).await,
             }
         }
     })
@@ -40,8 +44,9 @@ pub(crate) fn outer(place: &Place, listener: std::net::TcpListener) -> Result<()
         while place.keeper().is_some() {
             let Ok(accepted) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await else { continue };
             let socket = socket.clone();
-            if let Ok((stream, _)) = accepted {
-                tokio::spawn(async move { carry(stream, UnixStream::connect(socket).await).await });
+            match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(async move { carry(stream, UnixStream::connect(socket).await).await })),
+                Err(_) => tokio::time::sleep(REST).await,
             }
         }
         Ok(())

@@ -48,7 +48,9 @@ use station::StationSetup;
 pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
 pub use lan::{host_addresses, set_host_routes};
-pub use netns::{Identity, make_netns, netns_inode, netns_to_make, netns_warning, own_netns_inode, remove_netns};
+pub use netns::{
+    Identity, make_netns, name_namespaces_in, netns_inode, netns_to_make, netns_warning, own_netns_inode, remove_netns,
+};
 pub use programs::Programs;
 pub use station::default_gateways;
 pub use uplink::{UplinkAttachment, attach_uplink};

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
 use rustix::io::Errno;
@@ -18,6 +19,9 @@ use super::netlink::Netlink;
 use super::watch::{NamespaceNumber, Watch};
 use api::Netns;
 use sys::netns;
+
+/// The mount namespace in which namespaces get their names; none: vswitchd's own.
+static NAMED_IN: OnceLock<File> = OnceLock::new();
 
 /// Where `ip netns` looks for namespaces (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
@@ -143,6 +147,24 @@ impl Namespace {
     }
 }
 
+/// Lets namespaces get their names in another mount namespace than vswitchd's own, from now on: a name is a mount, and one of a service that has
+/// a mount namespace for itself is seen by no other process.
+///
+/// # Errors
+/// The file cannot be opened, or this was done before.
+pub fn name_namespaces_in(mounts: &Path) -> io::Result<()> {
+    NAMED_IN.set(File::open(mounts)?).map_err(|_| io::ErrorKind::AlreadyExists.into())
+}
+
+/// As [`on_own_thread`], where namespaces get their names.
+fn where_names_are<T: Send>(work: impl FnOnce() -> Result<T, AttachError> + Send) -> Result<T, AttachError> {
+    on_own_thread(|| {
+        let enter = NAMED_IN.get().map_or(Ok(()), |mounts| netns::enter_mounts(mounts.as_fd()));
+        enter.map_err(|errno| refused(errno, "enter the mount namespace of --mounts".to_owned()))?;
+        work()
+    })
+}
+
 fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, AttachError> + Send) -> Result<T, AttachError> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("netns".to_owned());
@@ -163,7 +185,7 @@ fn refused(errno: Errno, doing: String) -> AttachError {
 pub fn make_netns(name: &str) -> Result<bool, AttachError> {
     let path = Path::new(DIRECTORY).join(name);
     let doing = || format!("make network namespace \"{name}\" at {}", path.display());
-    on_own_thread(|| {
+    where_names_are(|| {
         let _lock = shared_directory().doing(SYS_ADMIN, || format!("make {DIRECTORY} a place for namespaces"))?;
         let file = match rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
@@ -177,7 +199,7 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
         let made = made.and_then(|()| loopback_up().doing(NET_ADMIN, || format!("set up the loopback of \"{name}\"")));
         if made.is_err() {
             // The error that counts is the first one.
-            let _ = remove_netns(name);
+            let _ = unname(name);
         }
         made.map(|()| true)
     })
@@ -189,6 +211,10 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
 /// # Errors
 /// A missing `CAP_SYS_ADMIN`.
 pub fn remove_netns(name: &str) -> Result<(), AttachError> {
+    where_names_are(|| unname(name))
+}
+
+fn unname(name: &str) -> Result<(), AttachError> {
     let path = Path::new(DIRECTORY).join(name);
     let removed = match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
         // EINVAL: a plain file, as a crash between making the file and mounting it leaves.
@@ -206,7 +232,7 @@ pub fn remove_netns(name: &str) -> Result<(), AttachError> {
 pub fn netns_warning() -> Option<String> {
     let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     let (ours, first) = (mounts("self")?, mounts("1")?);
-    (ours != first).then(|| {
+    (ours != first && NAMED_IN.get().is_none()).then(|| {
         "vswitchd runs in a mount namespace of its own (as under `ip netns exec`), so network namespaces that it makes cannot \
          be seen from outside: make them beforehand with `ip netns add`, or start vswitchd with \
          `nsenter --net=/run/netns/NAME`, which changes the network namespace only"
@@ -218,7 +244,9 @@ pub fn netns_warning() -> Option<String> {
 /// returned holds the lock under which `ip netns` does the same.
 fn shared_directory() -> Result<impl Drop, Errno> {
     match rustix::fs::mkdir(DIRECTORY, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
+        // Whatever the umask is: users list namespaces, too.
+        Ok(()) => rustix::fs::chmod(DIRECTORY, Mode::from_raw_mode(0o755))?,
+        Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     let directory = rustix::fs::open(DIRECTORY, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

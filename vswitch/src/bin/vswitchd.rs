@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use vswitch::attach;
 use vswitch::config;
 use vswitch::control::{self, Log};
 
@@ -21,6 +22,14 @@ struct Arguments {
     /// is most likely a mistake is printed as a warning.
     #[arg(long)]
     check: bool,
+    /// Leaves the threads that read what others send the rights that vswitchd was started with, for debuggers and tracers. By default they have no
+    /// capability, a few system calls, and no file but leases.
+    #[arg(long)]
+    no_sandbox: bool,
+    /// The mount namespace in which network namespaces that vswitchd makes get their names, for a service that has one of its own:
+    /// /proc/1/ns/mnt. A name in vswitchd's own would be seen by no other program.
+    #[arg(long, value_name = "FILE")]
+    mounts: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -28,8 +37,14 @@ fn main() -> ExitCode {
     if arguments.check {
         return check(&arguments);
     }
+    if let Some(mounts) = &arguments.mounts
+        && let Err(error) = attach::name_namespaces_in(mounts)
+    {
+        eprintln!("--mounts: {} cannot be opened: {error}", mounts.display());
+        return ExitCode::FAILURE;
+    }
     control::end_with_any_thread();
-    match control::run(&arguments.config, Log::start()) {
+    match control::run(&arguments.config, Log::start(), !arguments.no_sandbox) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -11,10 +11,11 @@ use super::ClientError;
 use super::capture::{Capture, FrameWatch};
 use super::command::{Bridging, Command, Plain, Routing};
 use super::complete;
+use super::connection::timeout;
 use super::events::Events;
 use super::extcap::ExtcapCommand;
 use super::help::arranged;
-use super::options::{some, timeout};
+use super::options::some;
 use super::stats::{How, Stats};
 use super::trace::Trace;
 use api::{FdbFilter, ForwardKey, PortName, Request, RouteSpec, VxlanChange, from_table, protocol_name};
@@ -101,6 +102,7 @@ impl Arguments {
                 };
                 Action::Stats(Stats { request, how })
             }
+            Command::Cluster(command) => Action::Ask(Request::Cluster(command.question())),
             Command::Extcap(command) => Action::Extcap(command),
             Command::Lab(command) => Action::Lab(command),
             Command::Capture(options) => Action::Capture(options.capture()),
@@ -127,12 +129,13 @@ impl Bridging {
                 gateway_vlan,
                 dhcp,
                 uplink,
+                overlay,
                 open,
                 route,
             } => Request::AddBridge(spec(json!({
                 "name": name, "mtu": mtu, "ageing": ageing, "max-macs": max_macs, "control-frames": control_frames,
                 "addresses": address, "gateway-vlan": gateway_vlan, "dhcp": dhcp, "uplink": uplink, "isolated": !open,
-                "routes": route, "stp": tree.stp, "stp-priority": tree.stp_priority,
+                "routes": route, "overlay": overlay, "stp": tree.stp, "stp-priority": tree.stp_priority,
             }))?),
             Self::SetBr { name, options } => Request::SetBridge(name, options.patch()),
             Self::DelBr { name } => Request::DeleteBridge(name),

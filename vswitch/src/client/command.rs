@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 
 use super::capture::{CaptureOptions, WatchOptions};
+use super::cluster::ClusterCommand;
 use super::complete;
 use super::extcap::ExtcapCommand;
 use super::help::GLOSSARY;
@@ -18,7 +19,7 @@ use super::trace::TraceOptions;
 use lab::LabCommand;
 
 use api::read::{address, cidr, number};
-use api::{BridgeName, EventKind, InterfaceName, LogLevel, PortName, RouteSpec, StationSpec, UplinkKindName};
+use api::{BridgeName, EventKind, InterfaceName, LogLevel, OverlayName, PortName, RouteSpec, StationSpec, UplinkKindName};
 
 /// A command of `vsctl`.
 #[derive(Debug, Subcommand)]
@@ -82,6 +83,9 @@ pub(super) enum Command {
     /// Wireshark's interfaces on the switch: install, remove.
     #[command(subcommand)]
     Extcap(ExtcapCommand),
+    /// The overlay networks of several hosts, as this one knows them.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Lab(LabCommand),
     /// Ends vswitchd and removes what it made, but for where programs run.
@@ -133,6 +137,9 @@ pub(super) enum Bridging {
         /// The uplink by which its stations reach the rest of the world.
         #[arg(long, value_name = "NAME", requires = "address", add = complete::uplinks())]
         uplink: Option<PortName>,
+        /// The overlay network that it is a part of, with the bridges of other hosts that name it too.
+        #[arg(long, value_name = "NAME")]
+        overlay: Option<OverlayName>,
         /// Routes between it and other bridges that are open too.
         #[arg(long)]
         open: bool,

@@ -17,6 +17,8 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::ClientError;
+use super::options::interval;
+use api::read::number;
 use api::{CAPTURE_NUMBER, CaptureRequest, Reply, Request};
 
 /// How to reach vswitchd. Each question has a connection of its own.
@@ -142,4 +144,15 @@ fn whose(path: &Path) -> String {
 
 pub(super) fn broken(error: hyper::Error) -> ClientError {
     ClientError::Answer(error.to_string())
+}
+
+/// How long an answer may take: a bare number is one of seconds.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    if text.ends_with(|last: char| last.is_ascii_alphabetic()) {
+        return interval(text);
+    }
+    match number(text)? {
+        seconds @ 1..=86_400 => Ok(Duration::from_secs(seconds.unsigned_abs())),
+        seconds => Err(format!("{seconds} is out of range: use 1 to 86400 seconds")),
+    }
 }

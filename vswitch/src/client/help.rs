@@ -8,7 +8,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 7] = [
     ("Bridges", &["add-br", "set-br", "del-br", "list-br", "add-route", "del-route", "list-routes"]),
     ("Ports", &["add-port", "set-port", "del-port", "list-ports"]),
-    ("Tunnels to other hosts", &["add-vxlan", "set-vxlan", "del-vxlan", "list-vxlan"]),
+    ("Tunnels to other hosts", &["add-vxlan", "set-vxlan", "del-vxlan", "list-vxlan", "cluster"]),
     (
         "Uplinks and published ports",
         &["add-uplink", "set-uplink", "del-uplink", "list-uplinks", "add-forward", "del-forward", "list-forwards"],
@@ -80,6 +80,7 @@ The words of `show`:
   gateway           the switch's own addresses on the bridge, and its MAC address
   dhcp              the gateway gives out addresses (`leases` lists them)
   uplink            by which the bridge's stations reach the rest of the world
+  overlay           bridges of other hosts that name it too are one segment with it (`cluster`)
   isolated, open    whether nothing is routed between it and other bridges that are open
   route             a subnet behind a station that routes (`list-routes` lists all)
   tap, veth, link   what carries the frames: a TAP device, a veth pair, an interface that was there

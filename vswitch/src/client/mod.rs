@@ -5,6 +5,7 @@
 
 mod arguments;
 mod capture;
+mod cluster;
 mod command;
 mod complete;
 mod connection;

@@ -104,6 +104,10 @@ struct PolicyOptions {
     #[arg(long, value_name = "WHAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     stp_edge: Option<StpEdge>,
+    /// Whether a BPDU that comes in, so a bridge where a station should be, takes it down until set-port --up: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bpdu_guard: Option<bool>,
     #[command(flatten)]
     #[serde(skip)]
     impair: ImpairOptions,
@@ -228,6 +232,9 @@ pub(super) struct BridgeOptions {
     /// The uplink by which its stations reach the rest of the world, or none.
     #[arg(long, value_name = "NAME", add = complete::uplinks())]
     uplink: Option<String>,
+    /// The overlay network that it is a part of, with bridges of other hosts; or none.
+    #[arg(long, value_name = "NAME")]
+    overlay: Option<String>,
     /// Nothing is routed between it and other bridges: on or off.
     #[arg(long, value_name = "ON", value_parser = on_or_off)]
     isolated: Option<bool>,
@@ -247,6 +254,9 @@ impl BridgeOptions {
         }
         if let Some(uplink) = self.uplink {
             patch.insert("uplink".to_owned(), if uplink == NONE { Value::Null } else { json!(uplink) });
+        }
+        if let Some(overlay) = self.overlay {
+            patch.insert("overlay".to_owned(), if overlay == NONE { Value::Null } else { json!(overlay) });
         }
         Patch(patch)
     }
@@ -367,16 +377,6 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let waited = text.parse().map(Duration::from_secs).or_else(|_| time(text))?;
     let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
     if range.contains(&waited) { Ok(waited) } else { Err(format!("{text} is out of range: use 100ms to 1day")) }
-}
-
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    if text.ends_with(|last: char| last.is_ascii_alphabetic()) {
-        return interval(text);
-    }
-    match number(text)? {
-        seconds @ 1..=86_400 => Ok(Duration::from_secs(seconds.unsigned_abs())),
-        seconds => Err(format!("{seconds} is out of range: use 1 to 86400 seconds")),
-    }
 }
 
 /// A list, unless nothing is in it.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::Table;
-use super::{events, gateway, stp, symptoms};
+use super::{cluster, events, gateway, stp, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind, PortName,
-    PortState, PortStats, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
+    PortState, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
 };
 
 /// One document, without the name of the reply around it.
@@ -33,6 +33,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Events(events) => document(events),
         Reply::Routes(routes) => document(routes),
         Reply::Stp(trees) => document(trees),
+        Reply::Cluster(answer) => cluster::document(answer),
         Reply::Trace(trace) => document(trace),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
@@ -55,7 +56,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Vxlans(vxlans) => list_vxlans(vxlans),
         Reply::Switch(switch) => show(switch),
         Reply::Fdb(entries) => fdb(entries),
-        Reply::Stats(ports) => stats(ports),
+        Reply::Stats(ports) => super::stats::totals(ports),
         Reply::Uplinks(uplinks) => gateway::list_uplinks(uplinks),
         Reply::Forwards(forwards) => gateway::list_forwards(forwards),
         Reply::Sessions(rows) => gateway::sessions(rows),
@@ -66,6 +67,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Events(rows) => events::list(rows),
         Reply::Routes(rows) => gateway::routes(rows),
         Reply::Stp(trees) => stp::list(trees),
+        Reply::Cluster(answer) => cluster::text(answer),
         Reply::Trace(trace) => super::trace::text(trace),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),
@@ -90,7 +92,7 @@ fn end(ending: &Ending) -> String {
 
 fn list_bridges(bridges: &[BridgeInfo]) -> String {
     let mut table =
-        Table::new(["BRIDGE", "MTU", "PORTS", "MACS", "MAX MACS", "EVICTED", "AGEING", "CONTROL FRAMES", "NETWORK"]);
+        Table::new(["BRIDGE", "MTU", "PORTS", "MACS", "MAX MACS", "EVICTED", "AGEING", "CONTROL FRAMES", "NETWORK", "OVERLAY"]);
     for bridge in bridges {
         table.row([
             bridge.name.to_string(),
@@ -102,6 +104,7 @@ fn list_bridges(bridges: &[BridgeInfo]) -> String {
             format!("{}s", bridge.ageing_seconds),
             stp::control_frames(&bridge.between).to_owned(),
             bridge.networks.join(","),
+            bridge.between.overlay.clone().map(String::from).unwrap_or_default(),
         ]);
     }
     table.text()
@@ -133,11 +136,12 @@ fn show(switch: &SwitchInfo) -> String {
     // Writing into a string cannot fail.
     let _ = writeln!(
         text,
-        "vswitchd {}, process {}, up {uptime}, {}\nfile {}{}",
+        "vswitchd {}, process {}, up {uptime}, {}\nfile {}, sandbox {}{}",
         switch.version,
         switch.pid,
         count(switch.workers as u64, "worker"),
         switch.config,
+        if switch.sandbox == "off" { "off" } else { "on" },
         if switch.captures > 0 { format!("\n{} running", count(switch.captures as u64, "capture")) } else { String::new() },
     );
     for bridge in &switch.bridges {
@@ -277,7 +281,7 @@ fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
 }
 
 fn fdb(entries: &[FdbEntry]) -> String {
-    let mut table = Table::new(["BRIDGE", "MAC", "VLAN", "PORT", "REMOTE", "AGE"]);
+    let mut table = Table::new(["BRIDGE", "MAC", "VLAN", "PORT", "REMOTE", "HOST", "AGE"]);
     let one = entries.iter().all(|entry| entries.first().is_some_and(|first| first.bridge == entry.bridge));
     for entry in entries {
         let bridge = if one { String::new() } else { entry.bridge.to_string() };
@@ -287,39 +291,10 @@ fn fdb(entries: &[FdbEntry]) -> String {
             _ => format!("{}s", entry.age_seconds),
         };
         let remote = entry.remote.map_or_else(|| "-".to_owned(), |remote| remote.to_string());
-        table.row([bridge, entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), remote, age]);
+        let host = entry.host.clone().unwrap_or_default();
+        table.row([bridge, entry.mac.to_string(), entry.vlan.to_string(), entry.port.to_string(), remote, host, age]);
     }
     table.text()
-}
-
-fn stats(ports: &[PortStats]) -> String {
-    let mut table =
-        Table::new(["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS", "CONTAINER", "NETWORK"]);
-    let sum = |drops: &BTreeMap<String, u64>| drops.values().sum::<u64>().to_string();
-    for port in ports {
-        let [container, network] = names(&port.docker);
-        table.row([
-            port.port.to_string(),
-            port.rx_frames.to_string(),
-            port.rx_bytes.to_string(),
-            sum(&port.rx_drops),
-            port.tx_frames.to_string(),
-            port.tx_bytes.to_string(),
-            sum(&port.tx_drops),
-            container,
-            network,
-        ]);
-    }
-    let mut drops = Table::new(["PORT", "DROPPED", "WAY", "REASON"]);
-    for port in ports {
-        for (way, reasons) in [("in", &port.rx_drops), ("out", &port.tx_drops)] {
-            for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
-                drops.row([port.port.to_string(), count.to_string(), way.to_owned(), reason.replace('_', "-")]);
-            }
-        }
-    }
-    let counted = counted(ports.iter().map(|port| (&port.port, &port.counters)));
-    table.text() + &drops.more() + &counted.more()
 }
 
 /// What uplinks counted besides frames, and impaired ports of their packets, where it is anything.
@@ -368,6 +343,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
         Origin::Runtime => " (by vsctl)",
         Origin::Docker => " (Docker's)",
         Origin::Container => " (of a container's network)",
+        Origin::Cluster => " (of an overlay)",
     }
 }
 
@@ -376,13 +352,13 @@ fn whose(from: Origin, name: &str) -> String {
     match from {
         _ if name.is_empty() => origin(from).to_owned(),
         Origin::Docker => format!(" (Docker's {name})"),
-        Origin::Container => format!(" (of {name})"),
+        Origin::Container | Origin::Cluster => format!(" (of {name})"),
         Origin::File | Origin::Runtime => format!("{} (with Docker's {name})", origin(from)),
     }
 }
 
 /// The cells of a container and its network.
-fn names(place: &DockerPlace) -> [String; 2] {
+pub(super) fn names(place: &DockerPlace) -> [String; 2] {
     [&place.container, &place.network].map(|name| match name {
         Some(name) => name.clone(),
         None if *place == DockerPlace::default() => String::new(),

@@ -169,6 +169,37 @@ fn rounded(rate: f64) -> String {
     format!("{shown:.0}")
 }
 
+/// The counters as they are.
+pub(super) fn totals(ports: &[PortStats]) -> String {
+    let mut table =
+        Table::new(["PORT", "RX FRAMES", "RX BYTES", "RX DROPS", "TX FRAMES", "TX BYTES", "TX DROPS", "CONTAINER", "NETWORK"]);
+    let sum = |drops: &BTreeMap<String, u64>| drops.values().sum::<u64>().to_string();
+    for port in ports {
+        let [container, network] = print::names(&port.docker);
+        table.row([
+            port.port.to_string(),
+            port.rx_frames.to_string(),
+            port.rx_bytes.to_string(),
+            sum(&port.rx_drops),
+            port.tx_frames.to_string(),
+            port.tx_bytes.to_string(),
+            sum(&port.tx_drops),
+            container,
+            network,
+        ]);
+    }
+    let mut drops = Table::new(["PORT", "DROPPED", "WAY", "REASON"]);
+    for port in ports {
+        for (way, reasons) in [("in", &port.rx_drops), ("out", &port.tx_drops)] {
+            for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
+                drops.row([port.port.to_string(), count.to_string(), way.to_owned(), reason.replace('_', "-")]);
+            }
+        }
+    }
+    let counted = print::counted(ports.iter().map(|port| (&port.port, &port.counters)));
+    table.text() + &drops.more() + &counted.more()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,7 +88,8 @@ pub(super) const fn control_frames(between: &BetweenInfo) -> &'static str {
 /// What becomes of frames between bridges, in words.
 pub(super) fn between(between: &BetweenInfo) -> String {
     let tree = if between.stp.is_on() { format!(", {}", between.stp) } else { String::new() };
-    control_frames(between).to_owned() + &tree
+    let overlay = between.overlay.as_ref().map(|name| format!(", overlay {name}"));
+    control_frames(between).to_owned() + &tree + &overlay.unwrap_or_default()
 }
 
 /// What stands behind the state of a port that is up, where the spanning tree lets not everything pass it.

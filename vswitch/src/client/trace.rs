@@ -70,10 +70,7 @@ fn write_page(path: &Path, trace: &TraceInfo) -> Result<(), ClientError> {
 pub(super) fn text(trace: &TraceInfo) -> String {
     let mut lines = vec![format!("in   {}: {}", trace.port, trace.frame.summary)];
     lines.extend(addresses(trace).map(|text| format!("     {text}")));
-    for (number, step) in (1..).zip(&trace.steps) {
-        let mark = if step.own { "+" } else { " " };
-        lines.extend(wrapped(&format!("{number:>3}{mark} "), &step.text));
-    }
+    lines.extend(steps(trace));
     for exit in &trace.exits {
         lines.push(format!("out  {}: {}", exit.port, exit.frame.summary));
         lines.extend(remarks(exit).into_iter().map(|text| format!("     {text}")));
@@ -81,6 +78,14 @@ pub(super) fn text(trace: &TraceInfo) -> String {
     lines.extend(wrapped("", &trace.conclusion));
     lines.extend(trace.advice.iter().flat_map(|advice| wrapped("", advice)));
     lines.join("\n") + "\n"
+}
+
+/// The steps of a frame, numbered.
+pub(super) fn steps(trace: &TraceInfo) -> impl Iterator<Item = String> {
+    (1..).zip(&trace.steps).flat_map(|(number, step)| {
+        let mark = if step.own { "+" } else { " " };
+        wrapped(&format!("{number:>3}{mark} "), &step.text)
+    })
 }
 
 fn addresses(trace: &TraceInfo) -> Option<String> {
@@ -92,7 +97,11 @@ fn addresses(trace: &TraceInfo) -> Option<String> {
 pub(super) fn remarks(exit: &TraceExit) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(vni) = exit.vni {
-        let host = exit.remote.map_or_else(|| "all its hosts".to_owned(), |remote| format!("host {remote}"));
+        let host = match (exit.remote, &exit.host) {
+            (None, _) => "all its hosts".to_owned(),
+            (Some(remote), None) => format!("host {remote}"),
+            (Some(remote), Some(host)) => format!("host {host} at {remote}"),
+        };
         remarks.push(format!("inside VXLAN, VNI {vni}, to {host}"));
     }
     if exit.own {

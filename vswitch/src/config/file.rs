@@ -19,9 +19,6 @@ use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
 
 /// Most bytes of a file; 20,000 ports need less.
 const LARGEST: u64 = 4 << 20;
-/// What a later version will know, and this one must not pretend to.
-const TABLES_TO_COME: &[&str] = &["cluster"];
-const BRIDGE_KEYS_TO_COME: &[&str] = &["overlay"];
 
 /// Reads a file.
 ///
@@ -101,6 +98,7 @@ impl Reader<'_> {
 
     fn config(&mut self, root: DeTable<'_>) -> Config {
         let (mut switch, mut nat, mut docker, mut web, mut capture) = (None, None, None, None, None);
+        let (mut cluster, mut has_cluster) = (None, self.damage.may_hide("cluster"));
         let (mut uplinks, mut forwards) = (Entries::default(), Entries::default());
         let (mut bridges, mut ports, mut vxlans) = (Entries::default(), Entries::default(), Entries::default());
         for (key, value) in root {
@@ -110,15 +108,12 @@ impl Reader<'_> {
                 "docker" => docker = self.entry(value),
                 "web" => web = self.entry(value),
                 "capture" => capture = self.entry(value),
+                "cluster" => (cluster, has_cluster) = (self.entry(value), true),
                 "bridge" => bridges = self.entries(value),
                 "port" => ports = self.entries(value),
                 "uplink" => uplinks = self.entries(value),
                 "forward" => forwards = self.entries(value),
                 "vxlan" => vxlans = self.entries(value),
-                name if TABLES_TO_COME.contains(&name) => {
-                    let sentence = format!("[{name}] is not built yet: remove it; this version knows {}", TABLES.join(", "));
-                    self.problem(key.span(), sentence);
-                }
                 name => self.unknown("table", name, "the file", TABLES, key.span()),
             }
         }
@@ -138,6 +133,9 @@ impl Reader<'_> {
         if uplinks.complete {
             docker.iter().for_each(|docker| self.check_docker(docker, &uplinks.list));
         }
+        if !has_cluster {
+            self.check_overlays(&bridges.list);
+        }
         let warnings = self.warnings(&bridges.list, &ports.list);
         Config {
             switch: switch.map(|entry| entry.spec).unwrap_or_default(),
@@ -145,6 +143,7 @@ impl Reader<'_> {
             docker: docker.map(|entry| entry.spec).unwrap_or_default(),
             web: web.map(|entry| entry.spec),
             capture: capture.map(|entry| entry.spec).unwrap_or_default(),
+            cluster: cluster.map(|entry| entry.spec),
             bridges: bridges.specs(),
             ports: ports.specs(),
             vxlans: vxlans.specs(),
@@ -189,7 +188,8 @@ impl Reader<'_> {
         let missing: Vec<&str> = T::NEEDED.iter().copied().filter(|key| !heading.keys.contains_key(*key)).collect();
         if !missing.is_empty() && !heading.damaged {
             let list = missing.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and no ");
-            self.problem(heading.start.clone(), format!("[[{}]] has no {list}", T::NAME));
+            let name = if T::IS_SINGLE { format!("[{}]", T::NAME) } else { format!("[[{}]]", T::NAME) };
+            self.problem(heading.start.clone(), format!("{name} has no {list}"));
         }
         loop {
             let value = Spanned::new(heading.start.clone(), DeValue::Table(fields.clone()));
@@ -201,7 +201,9 @@ impl Reader<'_> {
                 Err(error) => {
                     // An error without a culprit is about a missing key: the file lacks it, which was noted above, or it was taken out here.
                     let key = culprit(&fields, &error)?;
-                    self.problem(heading.place(&key), about(&key, &sentence_of(error.message())));
+                    let sentence = sentence_of(error.message());
+                    let within = fields.get(key.as_str()).and_then(|value| self.place_within(value, &sentence));
+                    self.problem(within.unwrap_or_else(|| heading.place(&key)), about(&key, &sentence));
                     fields.remove(key.as_str());
                     continue;
                 }
@@ -219,12 +221,22 @@ impl Reader<'_> {
         }
     }
 
+    /// Where in a table that is a value the key is that a sentence begins with; if its value is an impairment, the word that is wrong.
+    fn place_within(&self, value: &Spanned<DeValue<'_>>, sentence: &str) -> Option<Range<usize>> {
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        let name = sentence.strip_prefix('`')?.split_once('`')?.0;
+        let (key, value) = table.iter().find(|(key, _)| key.get_ref() == name)?;
+        let DeValue::String(words) = value.get_ref() else { return Some(key.span()) };
+        let (start, written) = (value.span().start, self.text.get(value.span())?);
+        // In what is written otherwise, the words are not where they are in the text that it stands for.
+        let is_plain = written.len() == words.len() + 2 && !written.contains('\\');
+        let before = words.parse::<api::Impairment>().err().filter(|_| is_plain).map(|wrong| wrong.column() - 1);
+        let at = start + before.map_or(0, |before| 1 + words.chars().take(before).map(char::len_utf8).sum::<usize>());
+        Some(at..at)
+    }
+
     /// Whether a key is for its table's type to read; if it is not, that is noted unless it means nothing.
     fn is_known(&mut self, table: &str, key: &str, span: Range<usize>, known: &[&str]) -> bool {
-        if table == "bridge" && BRIDGE_KEYS_TO_COME.contains(&key) {
-            self.problem(span, format!("`{key}` of a bridge is not built yet: remove it"));
-            return false;
-        }
         if known.contains(&key) {
             return true;
         }
@@ -360,7 +372,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_in_order() {
         let text = "[[bridge]]\nname = \"br0\"\nmtu = \"x\"\ncolour = 2\nageing = \"soon\"\n\
-                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[cluster]\n";
+                    [[port]]\nname = \"a\"\nbridge = \"br0\"\nmac = \"ä\"\nvlan = 4095\n[clusters]\n";
         let found = problems(text);
         let starts = [
             "f:3:1: `mtu` is \"x\"",
@@ -368,7 +380,7 @@ mod tests {
             "f:5:1: `ageing`",
             "f:9:1: `mac`",
             "f:10:1: `vlan`",
-            "f:11:2: [cluster] is not built",
+            "f:11:2: unknown table `clusters`",
         ];
         assert_eq!(found.len(), starts.len(), "{found:#?}");
         for (problem, start) in found.iter().zip(starts) {
@@ -417,11 +429,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_not_pretended() {
-        only(&format!("{BRIDGE}overlay = \"x\"\n"), "f:3:1: `overlay` of a bridge is not built yet");
-        for table in TABLES_TO_COME {
-            only(&format!("[[{table}]]\nname = \"x\"\n"), &format!("f:1:3: [{table}] is not built yet"));
-        }
+    fn an_overlay_needs_a_cluster_and_one_bridge() {
+        only(
+            &format!("{BRIDGE}overlay = \"x\"\n"),
+            "f:3:1: bridge \"br0\" has overlay \"x\", and the file has no [cluster]: add one",
+        );
+        let cluster =
+            "[cluster]\nstore = \"etcd\"\nnode = \"a\"\nunderlay = \"192.0.2.1\"\nendpoints = [\"http://192.0.2.9:2379\"]\n";
+        let sound = format!("{BRIDGE}overlay = \"x\"\n{cluster}");
+        assert_eq!(problems(&sound), [""; 0]);
+        // What is wrong with the cluster is told, and not that there is none.
+        only(&sound.replace("etcd", "redis"), "f:5:1: `store`: \"redis\" is no store: use etcd, consul or zookeeper");
+        only(&sound.replace("http://", ""), "f:8:1: endpoint \"192.0.2.9:2379\" has no scheme");
+        let slip = problems(&sound.replace("store", "stores"));
+        let unknown = "f:5:1: unknown key `stores` in [cluster]: did you mean `store`?";
+        assert_eq!(slip, ["f:4:1: [cluster] has no `store`", unknown]);
+        only(
+            &format!("{sound}[[bridge]]\nname = \"br1\"\noverlay = \"x\"\n"),
+            "f:11:1: bridge \"br1\" has overlay \"x\", as bridge \"br0\"",
+        );
     }
 
     #[test]
@@ -465,6 +491,10 @@ mod tests {
             "switch" => ("[switch]", ""),
             "nat" => ("[nat]", ""),
             "docker" => ("[docker]", ""),
+            "cluster" => (
+                "[cluster]",
+                "store = \"etcd\"\nnode = \"a\"\nunderlay = \"192.0.2.1\"\nendpoints = [\"http://192.0.2.9:2379\"]",
+            ),
             "bridge" => ("[[bridge]]", "name = \"br0\""),
             "port" => ("[[port]]", "name = \"a\"\nbridge = \"br0\""),
             "uplink" => ("[[uplink]]", "name = \"wan\"\nkind = \"host\""),
@@ -511,6 +541,7 @@ mod tests {
             try_values::<UplinkSpec>(),
             try_values::<ForwardSpec>(),
             try_values::<VxlanSpec>(),
+            try_values::<crate::overlay::ClusterSettings>(),
         ];
         assert!(tried.iter().sum::<usize>() > 600, "{tried:?}");
     }
@@ -551,6 +582,22 @@ mod tests {
         only(&format!("{vxlan}peers = [\"192.0.2.2/24\"]\n"), "f:8:1: `peers`: \"192.0.2.2/24\" has a prefix length");
         only(&format!("{vxlan}static = [{{ mac = \"02:00:00:00:00:01\" }}]\n"), "f:8:1: `static`: a station has no `peer`");
         only("[[uplink]]\nkind = \"host\"\n", "f:1:1: [[uplink]] has no `name`");
+    }
+
+    #[test]
+    fn a_wrong_word_of_an_impairment_is_pointed_at() {
+        let port = format!("{BRIDGE}[[port]]\nname = \"a\"\nbridge = \"br0\"\n");
+        let loss = "at \"130%\", column 18: that is more than all packets";
+        for (text, at) in [
+            ("[port.impair]\nseed = 7\nin = \"rate 50mbit loss 130%\"\n", "8:24"),
+            ("impair = { in = \"rate 50mbit loss 130%\" }\n", "6:35"),
+            ("[port.impair]\nin = '''rate 50mbit loss 130%'''\n", "7:6"),
+        ] {
+            only(&format!("{port}{text}"), &format!("f:{at}: `impair`: `in` {loss}"));
+        }
+        only(&format!("{port}[port.impair]\nout = \"delay 5ms\"\nseed = -1\n"), "f:8:1: `impair`: `seed` is -1");
+        only(&format!("{port}[port.impair]\nout = \"delay 5ms\"\nsede = 1\n"), "f:6:7: `impair`: unknown key `sede`");
+        only(&format!("{port}[port.impair]\nseed = 1\n"), "f:7:1: `impair`: `seed` stands alone");
     }
 
     #[test]

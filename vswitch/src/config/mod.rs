@@ -23,6 +23,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::docker::DockerSettings;
+use crate::overlay::ClusterSettings;
 use crate::web::WebSettings;
 use api::read::{Raw, Read, read};
 use api::{BridgeSpec, ForwardSpec, PortSpec, ResourceKey, UplinkSpec, VxlanSpec};
@@ -52,6 +53,8 @@ pub struct Config {
     pub web: Option<WebSettings>,
     /// `[capture]`.
     pub capture: CaptureSettings,
+    /// `[cluster]`; `None`: this host has no part in overlay networks.
+    pub cluster: Option<ClusterSettings>,
     /// Every `[[uplink]]`, in order; no name twice.
     pub uplinks: Vec<UplinkSpec>,
     /// Every `[[forward]]`, in order; no port twice.
@@ -140,6 +143,8 @@ pub fn export(config: &Config) -> String {
         web: &'a Option<WebSettings>,
         #[serde(skip_serializing_if = "is_default")]
         capture: &'a CaptureSettings,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster: &'a Option<ClusterSettings>,
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
@@ -149,7 +154,7 @@ pub fn export(config: &Config) -> String {
     fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
         **table == T::default()
     }
-    let Config { switch, nat, docker, web, capture, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
+    let Config { switch, nat, docker, web, capture, cluster, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
     toml::to_string(&File {
         switch,
@@ -157,6 +162,7 @@ pub fn export(config: &Config) -> String {
         docker,
         web,
         capture,
+        cluster,
         uplink: uplinks,
         bridge: bridges,
         port: ports,
@@ -174,8 +180,9 @@ mod tests {
     fn what_is_exported_reads_back_the_same() {
         let text = "[switch]\nworkers = 2\ncontrol-group = \"switchers\"\n\
             [[bridge]]\nname = \"br0\"\nmtu = 9000\nageing = \"5m\"\ncontrol-frames = \"pass\"\naddresses = [\"10.1.0.1/24\"]\ndhcp = true\n\
-            isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
+            isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\noverlay = \"red\"\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
             [docker]\nenabled = true\nuplink = \"wan\"\n[web]\nlisten = \"[::1]:9\"\nhosts = [\"switch.lan\"]\n[capture]\nrecorder = \"64MiB\"\n\
+            [cluster]\nstore = \"etcd\"\nendpoints = [\"http://192.0.2.9:2379\"]\nnode = \"a\"\nunderlay = \"192.0.2.1\"\nttl = \"5s\"\n\
             [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
@@ -192,7 +199,8 @@ mod tests {
         assert_eq!((&again.switch, &again.docker, &again.web), (&config.switch, &config.docker, &config.web));
         assert_eq!((&again.capture, again.capture.recorder_of(2)), (&config.capture, Some(32 << 20)));
         assert_eq!(config.web.unwrap().listen.to_string(), "[::1]:9");
-        assert_eq!(again.bridges, config.bridges);
+        assert!(config.cluster.is_some());
+        assert_eq!((&again.bridges, &again.cluster), (&config.bridges, &config.cluster));
         assert_eq!(again.ports, config.ports);
         assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));
         assert_eq!((&again.vxlans, config.vxlans.len()), (&config.vxlans, 1));

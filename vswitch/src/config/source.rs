@@ -1,9 +1,10 @@
-//! Who may say what a switch should be, as a list in the order of precedence. A further one (a cluster, a lab) is one more [`Source`] in
+//! Who may say what a switch should be, as a list in the order of precedence. A further one is one more [`Source`] in
 //! [`merged`].
 
 use super::{Change, Changes, Config, Layout, State};
 use crate::containers::Containers;
 use crate::docker::{Docker, DockerSettings};
+use crate::overlay::{ClusterSettings, Elsewhere};
 use api::{BridgeName, BridgeSpec, Origin, PortName, Resource};
 
 /// A source of resources.
@@ -16,10 +17,11 @@ pub(super) trait Source {
 }
 
 /// What all sources come to: the first wins where two name the same resource.
-pub(super) fn merged(config: &Config, state: &State) -> Layout {
+pub(super) fn merged(config: &Config, state: &State, tables: &Elsewhere) -> Layout {
     let docker = AskedByDocker { settings: &config.docker, docker: &state.docker };
     let containers = AskedByContainers { uplink: config.docker.uplink.as_ref(), containers: &state.containers };
-    let sources: [&dyn Source; 4] = [config, &state.changes, &docker, &containers];
+    let cluster = AskedByCluster { settings: config.cluster.as_ref(), tables };
+    let sources: [&dyn Source; 5] = [config, &state.changes, &docker, &containers, &cluster];
     let mut layout = Layout::default();
     for source in sources {
         for resource in source.resources(&layout) {
@@ -102,5 +104,22 @@ impl Source for AskedByContainers<'_> {
         let bridges = uplink.into_iter().map(Resource::from).chain(bridges.into_iter().map(Resource::from));
         let members = self.containers.ports().map(Resource::from);
         bridges.chain(members).chain(self.containers.forwards().cloned().map(Resource::from)).collect()
+    }
+}
+
+/// The tunnels of bridges that are in overlay networks.
+struct AskedByCluster<'a> {
+    settings: Option<&'a ClusterSettings>,
+    tables: &'a Elsewhere,
+}
+
+impl Source for AskedByCluster<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Cluster
+    }
+
+    fn resources(&self, before: &Layout) -> Vec<Resource> {
+        let Some(settings) = self.settings else { return Vec::new() };
+        before.all::<BridgeSpec>().filter_map(|bridge| self.tables.tunnel(settings, bridge)).map(Resource::from).collect()
     }
 }

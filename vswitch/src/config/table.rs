@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use super::capture::CaptureSettings;
 use super::{NatSettings, SwitchSettings};
 use crate::docker::DockerSettings;
+use crate::overlay::{ClusterSettings, ClusterTable};
 use crate::web::WebSettings;
 use api::read::about;
 use api::{
@@ -14,7 +15,7 @@ use api::{
 
 /// The tables that a file may have.
 pub(super) const TABLES: &[&str] =
-    &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web", "capture"];
+    &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web", "capture", "cluster"];
 
 /// What a table of the file becomes.
 pub(super) trait Tabular: Sized {
@@ -24,6 +25,8 @@ pub(super) trait Tabular: Sized {
     const NAME: &'static str;
     /// Its keys.
     const KEYS: &'static [&'static str];
+    /// Whether there is one of its kind.
+    const IS_SINGLE: bool = false;
     /// Those that it cannot do without.
     const NEEDED: &'static [&'static str] = &[];
 
@@ -116,6 +119,33 @@ impl Tabular for CaptureSettings {
     }
 }
 
+impl Tabular for ClusterSettings {
+    type Table = ClusterTable;
+    const NAME: &'static str = "cluster";
+    const KEYS: &'static [&'static str] = &[
+        "store",
+        "endpoints",
+        "node",
+        "underlay",
+        "port",
+        "prefix",
+        "ttl",
+        "required",
+        "username",
+        "password-file",
+        "token-file",
+        "ca",
+        "cert",
+        "key",
+    ];
+    const NEEDED: &'static [&'static str] = &["store", "underlay"];
+    const IS_SINGLE: bool = true;
+
+    fn check(table: ClusterTable) -> Result<Self, Wrong> {
+        table.check().map_err(|(key, sentence)| Wrong { keys: vec![key], sentence })
+    }
+}
+
 impl Tabular for WebSettings {
     type Table = Self;
     const NAME: &'static str = "web";
@@ -146,6 +176,7 @@ impl Tabular for BridgeSpec {
         "uplink",
         "isolated",
         "routes",
+        "overlay",
     ];
     const NEEDED: &'static [&'static str] = &["name"];
 
@@ -236,6 +267,7 @@ mod tests {
         keys::<PortSpec>();
         keys::<VxlanSpec>();
         keys::<DockerSettings>();
+        keys::<ClusterSettings>();
     }
 
     #[test]
@@ -256,5 +288,6 @@ mod tests {
         needed::<PortSpec>();
         needed::<VxlanSpec>();
         needed::<DockerSettings>();
+        needed::<ClusterSettings>();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::carrier::plugged;
 use super::inventory::Vport;
 use super::{Bridge, ControlError, Port, Switch, Uplink};
 use crate::config::{self, Config};
@@ -22,9 +21,10 @@ impl Switch {
         Ok(Reply::Switch(Box::new(SwitchInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: self.life.started.elapsed().as_secs(),
             workers: self.plane.workers.len(),
             config: self.ledger.path.display().to_string(),
+            sandbox: self.plane.sandbox.words().to_owned(),
             bridges: self.bridge_infos(bridge)?,
             uplinks: self.uplink_infos()?.into_iter().filter(|uplink| is_shown(&uplink.name)).collect(),
             forwards: self.forward_infos().into_iter().filter(|forward| is_shown(&forward.uplink)).collect(),
@@ -66,12 +66,16 @@ impl Switch {
         let (mut places, states) = (self.docker_places(), self.tree_states());
         let info = |port: &Port| {
             let mac = port.mac.or(port.spec.mac);
-            let state = plugged(port.presence.state(), port.spec.policy.down);
+            let state = port.state();
             let mut info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
             info.policy.impair = info.policy.impair.or_seed(port.seed);
             let lease = self.lease_info(&port.spec.name);
-            let tree = states.iter().find(|(name, _)| *name == port.spec.name).map(|(_, state)| *state);
-            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), lease, stp_state: tree, ..info }
+            PortInfo {
+                docker: places.remove(&port.spec.name).unwrap_or_default(),
+                lease,
+                stp_state: states.get(&port.spec.name).copied(),
+                ..info
+            }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
         Ok(self.inventory.all::<Port>().filter(on_it).map(info).collect())
@@ -101,6 +105,7 @@ impl Switch {
                     mac: row.mac,
                     vlan: row.vlan,
                     remote: self.inventory.remote(&port, row.place.peer),
+                    host: self.host_behind(&port, row.place.peer),
                     port,
                     age_seconds: row.age.into(),
                     r#static: row.fixed == Fixed::Given,
@@ -174,6 +179,7 @@ impl Switch {
             docker: self.ledger.file.docker.clone(),
             web: self.ledger.file.web.clone(),
             capture: self.ledger.file.capture.clone(),
+            cluster: self.ledger.file.cluster.clone(),
             warnings: Vec::new(),
             forwards: layout.all().filter(fits).cloned().collect(),
             uplinks: layout.all().cloned().collect(),
@@ -184,7 +190,7 @@ impl Switch {
     }
 
     /// A bridge's addresses, of all workers together.
-    fn table(&self, bridge: &Bridge) -> Result<FdbListing, Stopped> {
+    pub(super) fn table(&self, bridge: &Bridge) -> Result<FdbListing, Stopped> {
         let parts: Result<Vec<FdbListing>, Stopped> =
             self.plane.workers.iter().map(|worker| worker.ask(|reply| Command::Fdb(bridge.id, reply))).collect();
         Ok(together(parts?, usize::try_from(bridge.spec.max_macs).unwrap_or(usize::MAX)))

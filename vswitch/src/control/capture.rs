@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::inventory::Vport;
 use super::{ControlError, Port, Switch};
+use crate::confine::Role;
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
 use plane::capture::{self, CapturedPort, Limits, Program, Selection, Stream};
 use plane::datapath::PortId;
@@ -121,8 +122,9 @@ impl Switch {
         self.plane.tell_all(|| Command::StartCapture(id, ports.clone(), tap.clone()))?;
         drop(tap);
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        let workers = self.plane.workers.clone();
+        let (workers, sandbox) = (self.plane.workers.clone(), self.plane.sandbox.clone());
         std::thread::Builder::new().name(format!("capture-{}", id.0)).spawn(move || {
+            sandbox.enter(Role::Capture);
             pump(stream, &sender);
             workers.iter().for_each(|worker| worker.hint(Command::StopCapture(id)));
             over.store(true, Ordering::Relaxed);

@@ -46,12 +46,20 @@ impl Switch {
             true => state.changes.0.insert(key.clone(), Change::Deleted),
             false => state.changes.0.remove(key),
         };
-        self.remember(forget, vec![Step::Delete(key.clone())])
+        let mut steps = match key {
+            ResourceKey::Bridge(name) => self.without_overlay(name),
+            _ => Vec::new(),
+        };
+        steps.push(Step::Delete(key.clone()));
+        self.remember(forget, steps)
     }
 
     fn check_new(&self, resource: &Resource) -> Result<(), ControlError> {
         self.check_free(&resource.key())?;
         let layout = self.inventory.layout();
+        if let Resource::Bridge(spec) = resource {
+            self.check_overlay(spec)?;
+        }
         match resource {
             Resource::Bridge(spec) if self.inventory.bridges.contains_key(&spec.name) => {
                 return Err(ControlError::BridgeExists(spec.name.clone()));
@@ -86,7 +94,8 @@ impl Switch {
             ResourceKey::Bridge(name) => self.check_unused_bridge(name),
             ResourceKey::Uplink(name) => self.check_unused_uplink(name),
             ResourceKey::Port(name) => self.own_port(name).map(drop),
-            ResourceKey::Vxlan(_) | ResourceKey::Forward(_) => self.inventory.resource(key).map(drop),
+            ResourceKey::Vxlan(name) => self.own_tunnel(name).map(drop),
+            ResourceKey::Forward(_) => self.inventory.resource(key).map(drop),
         }
     }
 
@@ -97,7 +106,8 @@ impl Switch {
             return Err(ControlError::BridgeInUse(name.clone(), on_it.len(), first.spec.name.clone()));
         }
         self.check_unforwarded(name)?;
-        match self.inventory.all::<TunnelPort>().find(|tunnel| tunnel.spec.bridge == *name) {
+        let mut tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.origin != Origin::Cluster);
+        match tunnels.find(|tunnel| tunnel.spec.bridge == *name) {
             Some(tunnel) => Err(ControlError::BridgeTunnelled(name.clone(), tunnel.spec.name.clone())),
             None => Ok(()),
         }
@@ -128,6 +138,7 @@ impl Switch {
     /// Makes a bridge what this says, if all that depends on it still fits.
     pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
         self.check_own_bridge(&spec.name)?;
+        self.check_overlay(&spec)?;
         self.inventory.layout().network().check_bridge(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
@@ -155,12 +166,26 @@ impl Switch {
     pub(super) fn set_port(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
         let spec = self.own_port(name)?.spec.changed(patch)?;
         self.inventory.layout().network().check_port(&spec)?;
+        let is_rearmed = patch.0.get("down") == Some(&serde_json::Value::Bool(false));
+        if let Some(port) = self.inventory.find_mut::<Port>(name).filter(|port| is_rearmed && port.tripped) {
+            port.tripped = false;
+            self.follow_guard(name)?;
+        }
         self.put(spec.into(), Step::Set)
     }
 
     pub(super) fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
-        let spec = self.inventory.tunnel(name)?.spec.clone().changed(change)?;
+        let spec = self.own_tunnel(name)?.spec.clone().changed(change)?;
         self.put(spec.into(), Step::Set)
+    }
+
+    /// A tunnel that a user asked for.
+    fn own_tunnel(&self, name: &PortName) -> Result<&TunnelPort, ControlError> {
+        let tunnel = self.inventory.tunnel(name)?;
+        if tunnel.origin == Origin::Cluster {
+            return Err(ControlError::ClustersVxlan(name.clone(), tunnel.spec.bridge.clone()));
+        }
+        Ok(tunnel)
     }
 
     /// Deletes a forward, whichever source asked for it: a container's runtime is not told.

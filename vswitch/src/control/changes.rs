@@ -57,7 +57,7 @@ impl Switch {
             return Ok(());
         }
         match self.ledger.save() {
-            Err(error) if self.started_up => Err(error),
+            Err(error) if self.life.started_up => Err(error),
             _ => Ok(()),
         }
     }
@@ -77,7 +77,7 @@ impl Switch {
     }
 
     fn list_changes(&self) -> Vec<ChangeInfo> {
-        let (_, notes) = config::merge(&self.ledger.file, &self.ledger.state);
+        let (_, notes) = config::merge(&self.ledger.file, &self.ledger.state, &self.ledger.tables);
         self.ledger.state.changes.0.iter().map(|(key, change)| row(key, change, &notes)).collect()
     }
 }

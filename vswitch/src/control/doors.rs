@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::server::{self, Call};
 use super::socket::{self, Socket, SocketError, SocketFile, SocketPlace};
 use crate::config::Config;
+use crate::confine::Confinement;
 use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
@@ -59,7 +61,7 @@ impl Doors {
         calls: mpsc::Sender<Call>,
         asks: mpsc::Sender<Ask>,
         found: mpsc::Sender<Found>,
-        board: Arc<Board>,
+        (board, sandbox): (Arc<Board>, Confinement),
     ) -> Served {
         let unnamed = Arc::new(Notify::new());
         let daemon = self.api.map(|api| tokio::spawn(daemon::follow(api, Arc::clone(&unnamed), found)));
@@ -67,8 +69,8 @@ impl Doors {
         let open = self.sockets.into_iter().map(|(guest, socket)| served.let_in(guest, socket));
         let web = self.web.map(|web| {
             let (end, ended) = watch::channel(());
-            let shown = Shown { board, calls: served.calls.clone() };
-            Door { file: None, task: tokio::spawn(web.serve(shown, ended)), end }
+            let shown = Shown { board, calls: served.calls.clone(), desk: Handle::current() };
+            Door { file: None, task: tokio::spawn(web.serve_apart(shown, ended, sandbox)), end }
         });
         served.open = open.chain(web).collect();
         served

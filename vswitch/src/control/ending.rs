@@ -12,6 +12,8 @@ impl Switch {
     /// Removes every device and namespace that this switch made, but for those of `Self::staying`, which find the next vswitchd at
     /// their other end. What vsctl changed and containers' runtimes asked for is kept for the next start.
     pub fn shut_down(mut self, keep: bool) -> Ending {
+        // Other hosts stop sending here before the ports are gone.
+        self.overlay.end(!keep);
         self.plane.captures.stop_all(&self.plane.workers);
         let staying = self.staying(keep);
         self.hand_over(&staying);

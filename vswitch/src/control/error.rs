@@ -3,7 +3,7 @@
 
 use crate::attach::AttachError;
 use crate::config::Problem;
-use api::{BridgeName, ForwardKey, NetworkError, PortName, SpecError, UplinkError, VxlanError};
+use api::{BridgeName, ForwardKey, NetworkError, OverlayName, PortName, SpecError, UplinkError, VxlanError};
 use plane::worker::Stopped;
 
 /// Why a request was not carried out. Nothing of it was done then.
@@ -100,6 +100,25 @@ pub enum ControlError {
     /// Spanning trees have no thread.
     #[error("the thread that speaks for spanning trees cannot start: {0}")]
     StpThread(#[source] std::io::Error),
+    /// A bridge in an overlay network, and no store to hear of others.
+    #[error(
+        "bridge \"{0}\" has overlay \"{1}\", and switch.toml has no [cluster]: add one with `store`, `endpoints` and `underlay`, then reload"
+    )]
+    NoCluster(BridgeName, OverlayName),
+    /// No `[cluster]`.
+    #[error("this host is in no cluster: add [cluster] to switch.toml, with `store`, `endpoints` and `underlay`")]
+    NotInCluster,
+    /// The thread does not answer in time.
+    #[error("the thread that deals with the cluster's store is too busy to answer: ask again")]
+    ClusterBusy,
+    /// The store is required and not to be used, or its thread cannot start.
+    #[error("[cluster]: {0}")]
+    Cluster(String),
+    /// A tunnel that is not the user's.
+    #[error(
+        "vxlan \"{0}\" is that of bridge \"{1}\" in its overlay network, and goes with it: change the bridge with set-br {1} --overlay"
+    )]
+    ClustersVxlan(PortName, BridgeName),
     /// A bridge without a spanning tree.
     #[error("bridge \"{0}\" is part of no spanning tree: switch one on with vsctl set-br {0} --stp rstp")]
     NoTree(BridgeName),

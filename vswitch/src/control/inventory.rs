@@ -44,6 +44,8 @@ pub(super) struct Port {
     pub(super) presence: Presence,
     /// Whether its device was there before this start.
     pub(super) reopened: bool,
+    /// Whether its guard against BPDUs has taken it down, until `set-port --up`.
+    pub(super) tripped: bool,
     /// What random numbers of its impaired lines begin with, where no seed is given.
     pub(super) seed: u32,
 }

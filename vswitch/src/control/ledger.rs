@@ -2,9 +2,11 @@
 //! changes one of them saves it here before anything is done.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::ControlError;
 use crate::config::{self, Config, Layout, State, StateFile};
+use crate::overlay::Elsewhere;
 
 /// The sources, and where they are kept.
 pub(super) struct Ledger {
@@ -14,12 +16,14 @@ pub(super) struct Ledger {
     pub(super) file: Config,
     pub(super) state: State,
     pub(super) state_file: StateFile,
+    /// What is known of overlay networks.
+    pub(super) tables: Arc<Elsewhere>,
 }
 
 impl Ledger {
     /// What the file and the changes at run time come to, and what to say about it.
     pub(super) fn wanted(&self) -> (Layout, Vec<String>) {
-        let (layout, notes) = config::merge(&self.file, &self.state);
+        let (layout, notes) = config::merge(&self.file, &self.state, &self.tables);
         (layout, notes.iter().map(ToString::to_string).collect())
     }
 

@@ -308,11 +308,11 @@ impl Switch {
     /// What a reload says about ports and uplinks that frames cannot pass, one sentence each.
     pub(super) fn state_notes(&self) -> Vec<String> {
         let ports = self.inventory.all::<Port>().filter(|port| port.origin != Origin::Docker && !port.spec.policy.down);
-        let ports = ports.map(|port| (format!("port \"{}\"", port.spec.name), port.presence.state()));
+        let ports = ports.map(|port| (format!("port \"{}\"", port.spec.name), port.state()));
         let uplinks = self.inventory.all::<Uplink>();
-        let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.presence.state()));
-        let mut out = ports.chain(uplinks).filter(|(_, state)| **state != PortState::Up);
-        let mut notes: Vec<String> = out.by_ref().take(NAMED).map(|(who, state)| note(&who, state)).collect();
+        let uplinks = uplinks.map(|uplink| (format!("uplink \"{}\"", uplink.spec.name), uplink.presence.state().clone()));
+        let mut out = ports.chain(uplinks).filter(|(_, state)| *state != PortState::Up);
+        let mut notes: Vec<String> = out.by_ref().take(NAMED).map(|(who, state)| note(&who, &state)).collect();
         let more = out.count();
         notes.extend((more > 0).then(|| format!("and {more} more: see vsctl list-ports")));
         notes

@@ -13,8 +13,8 @@
 //! - `inventory`: what is; every resource as it runs. `plan` has the steps from one to the other, `apply` carries them out, `change` checks and
 //!   keeps what `vsctl` wants; `ports`, `uplink`, `vxlan` and `forward` have what is each kind's own.
 //! - `plane_handle`: the workers, and one way to tell and ask them.
-//! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `lease` and `routes` (LANs), `moves`, `conflicts`
-//!   and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
+//! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
+//!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
 //! - `views`: what others look at while the switch runs, as events and counters.
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
 
@@ -38,6 +38,7 @@ mod ledger;
 mod links;
 mod log;
 mod moves;
+mod overlay;
 mod peers;
 mod plan;
 mod plane_handle;
@@ -64,6 +65,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::ControlError;
@@ -75,6 +77,7 @@ pub use workers::end_with_any_thread;
 
 use crate::attach;
 use crate::config::{self, Config, StateFile};
+use crate::confine::Confinement;
 use crate::docker::{EndpointId, Names};
 use crate::services::client::Terms;
 use crate::services::{Output, Services, Station};
@@ -87,6 +90,7 @@ use docker::Asking;
 use handover::Handover;
 use inventory::{Bridge, Inventory, Port};
 use ledger::Ledger;
+use overlay::OverlayDesk;
 use plane::capture::Incident;
 use plane::datapath::Punt;
 use plane::worker::{Event, Handle};
@@ -106,19 +110,25 @@ pub struct Switch {
     services: ServicesThread,
     trees: StpThread,
     docker: DockerDesk,
+    overlay: OverlayDesk,
     lans: Lans,
     symptoms: SymptomLog,
     views: Views,
-    started: Instant,
+    life: Life,
     /// Empty when the start is over.
     handover: Handover,
     /// What the kernel tells of devices; `None`: it does not.
     watch: Option<attach::Watch>,
+    log: Log,
+}
+
+/// Since when the switch runs, and who watches that it does.
+struct Life {
+    started: Instant,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
     /// The service manager's, if it has one for this process.
     watchdog: Option<Watchdog>,
-    log: Log,
 }
 
 /// What Docker has begun and not ended.
@@ -162,6 +172,8 @@ pub struct Start {
     pub config: Config,
     /// The data plane.
     pub workers: Vec<Handle>,
+    /// What its threads are confined by.
+    pub sandbox: Confinement,
     /// Queues that the last vswitchd left for this one.
     pub handover: Handover,
     /// The log.
@@ -170,6 +182,8 @@ pub struct Start {
     pub output: Box<dyn FnMut(Output) + Send>,
     /// The BPDUs that workers punt, and what gets the news of spanning trees, for `Switch::note_tree`; it must not wait.
     pub(crate) trees: (Receiver<Punt>, Box<dyn FnMut(StpNews) + Send>),
+    /// Gets what is heard of overlay networks, for `Switch::hear_overlay`.
+    pub(crate) overlay: tokio::sync::mpsc::UnboundedSender<crate::overlay::OverlayNews>,
 }
 
 impl Switch {
@@ -182,30 +196,30 @@ impl Switch {
     /// A port of the file cannot be attached, or the state cannot be read. What this call made is removed again; what was there
     /// before stays. A state that cannot be kept is a note: the switch runs, and changes are refused.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers, handover, log, output, trees } = start;
+        let Start { path, config, workers, sandbox, handover, log, output, trees, overlay } = start;
         let (state_file, state, read) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
-        let services = ServicesThread::start(services, output).map_err(ControlError::Services)?;
-        let trees = StpThread::start(workers.clone(), trees.0, trees.1).map_err(ControlError::StpThread)?;
+        let services = ServicesThread::start(services, output, sandbox.clone()).map_err(ControlError::Services)?;
+        let trees = StpThread::start(workers.clone(), trees.0, trees.1, sandbox.clone()).map_err(ControlError::StpThread)?;
         let watch =
             attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
+        let (overlay, tables, lost) = OverlayDesk::start(&config, overlay, &sandbox)?;
         let started = Instant::now();
         let views = Views::new(started, &workers);
         let mut switch = Self {
-            ledger: Ledger { path, file: config, state, state_file },
+            ledger: Ledger { path, file: config, state, state_file, tables: Arc::new(tables) },
             inventory: Inventory::default(),
-            plane: PlaneHandle { workers, sockets: Sockets::default(), captures: Captures::default() },
+            plane: PlaneHandle { workers, sandbox, sockets: Sockets::default(), captures: Captures::default() },
             services,
             trees,
             docker: DockerDesk::default(),
+            overlay,
             lans: Lans::default(),
             symptoms: SymptomLog::default(),
             views,
-            started,
+            life: Life { started, started_up: false, watchdog: Watchdog::from_environment() },
             handover,
             watch,
-            started_up: false,
-            watchdog: Watchdog::from_environment(),
             log,
         };
         switch.forget_dead();
@@ -214,13 +228,17 @@ impl Switch {
         let (wanted, left_out) = switch.ledger.wanted();
         switch.remove_leftovers(&wanted);
         let mut notes = read;
+        notes.extend(lost);
         notes.extend(left_out);
         notes.extend(switch.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
-        switch.started_up = true;
+        switch.life.started_up = true;
+        switch.follow_resolvers();
         switch.tell_services();
         switch.tell_stations();
+        switch.follow_overlay();
+        notes.extend(switch.overlay_notes());
         notes.extend(switch.mtu_notes());
         notes.extend(switch.watch_note());
         notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
@@ -265,6 +283,7 @@ impl Switch {
             Request::ListBridges => Ok(Reply::Bridges(self.bridge_infos(None)?)),
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
             Request::Stp(bridge) => self.stp(bridge.as_ref()).map(Reply::Stp),
+            Request::Cluster(question) => self.cluster(question),
             Request::Show => self.show(None),
             Request::ShowBridge(bridge) => self.show(Some(&bridge)),
             Request::Fdb(filter) => self.fdb(&filter).map(Reply::Fdb),
@@ -295,7 +314,10 @@ impl Switch {
             Event::Punt(punt) => self.serve(punt),
             // They go to the thread that speaks for spanning trees, past this one.
             Event::Bpdu(_) => {}
-            Event::Macs(bridge, changes) => self.note_macs(bridge, &changes),
+            Event::Macs(bridge, changes) => {
+                self.note_macs(bridge, &changes);
+                self.note_overlay_macs(bridge);
+            }
             Event::PacketTooBig(id) => self.note_too_big(id),
             Event::Held(bridge, hold) => {
                 self.note_hold(bridge, hold);
@@ -333,6 +355,8 @@ impl Switch {
         if before.nat != self.ledger.file.nat {
             self.refresh_uplinks()?;
         }
+        notes.extend(self.change_cluster(&before));
+        notes.extend(self.overlay_notes());
         self.ledger.state.forget_overruled(&self.ledger.file);
         notes.extend(self.ledger.save().err().map(|error| error.to_string()));
         notes.extend(self.ledger.file.warnings.iter().map(ToString::to_string));

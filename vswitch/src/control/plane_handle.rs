@@ -2,11 +2,14 @@
 
 use super::capture::Captures;
 use super::sockets::Sockets;
+use crate::confine::Confinement;
 use plane::worker::{Command, Handle, Stopped};
 
 /// The data plane, as the control side reaches it.
 pub(super) struct PlaneHandle {
     pub(super) workers: Vec<Handle>,
+    /// What threads that take in frames are confined by.
+    pub(super) sandbox: Confinement,
     pub(super) sockets: Sockets,
     pub(super) captures: Captures,
 }

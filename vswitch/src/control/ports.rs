@@ -39,6 +39,7 @@ impl Switch {
             features: Vec::new(),
             presence: Presence::unusable(error),
             reopened: true,
+            tripped: false,
             seed: 0,
             spec,
         };
@@ -48,7 +49,7 @@ impl Switch {
     pub(super) fn change_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let port = self.inventory.port(&name)?;
-        let (id, old, mac, seed) = (port.id, port.spec.clone(), port.mac, port.seed);
+        let (id, old, mac, seed, tripped) = (port.id, port.spec.clone(), port.mac, port.seed, port.tripped);
         let (mtu, gateways) = (
             self.inventory.port_mtu(&spec.bridge)?,
             self.gateways_of(&spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses),
@@ -66,7 +67,7 @@ impl Switch {
         let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac, seed)?;
         if old.policy.down != spec.policy.down {
-            self.set_carrier(id, &spec)?;
+            self.set_carrier(id, &spec, spec.policy.down || tripped)?;
         }
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         self.journal(&spec)?;
@@ -75,6 +76,14 @@ impl Switch {
         }
         self.tell_services();
         Ok(())
+    }
+
+    /// Plugs a port in or unplugs it, as its guard against BPDUs has it now.
+    pub(super) fn follow_guard(&self, name: &PortName) -> Result<(), ControlError> {
+        let Port { id, spec, mac, seed, tripped, .. } = self.inventory.port(name)?;
+        let settings = self.settings(spec, spec.mac.or(*mac), *seed)?;
+        self.plane.tell_all(|| Command::SetPort(*id, settings.clone()))?;
+        self.set_carrier(*id, spec, spec.policy.down || *tripped)
     }
 
     /// Takes a port's device away and gives it another; if that fails, the first one comes back.
@@ -153,12 +162,12 @@ impl Switch {
             }
         }
         if spec.policy.down
-            && let Err(error) = self.set_carrier(id, &spec)
+            && let Err(error) = self.set_carrier(id, &spec, true)
         {
             self.undo_attach(id, &spec, reopened);
             return Err(error);
         }
-        Ok(Port { id, spec, origin, mac, features, presence, reopened, seed })
+        Ok(Port { id, spec, origin, mac, features, presence, reopened, tripped: false, seed })
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
@@ -271,7 +280,8 @@ impl Switch {
             owner: mac.filter(|_| spec.kind == PortKind::Link),
             ..PortSettings::on(self.inventory.bridge(&spec.bridge)?.id)
         };
-        let policy = PortPolicy { impair: spec.policy.impair.clone().or_seed(seed), ..spec.policy.clone() };
+        let down = spec.policy.down || self.inventory.find::<Port>(&spec.name).is_some_and(|port| port.tripped);
+        let policy = PortPolicy { impair: spec.policy.impair.clone().or_seed(seed), down, ..spec.policy.clone() };
         Ok(settings.under(policy, Instant::now()))
     }
 }
@@ -282,7 +292,7 @@ impl Port {
         match self.origin {
             Origin::Docker => self.spec.is_handed_over(),
             Origin::Container => true,
-            Origin::File | Origin::Runtime => false,
+            Origin::File | Origin::Runtime | Origin::Cluster => false,
         }
     }
 }

@@ -9,8 +9,11 @@ use axum::body::Bytes;
 use tokio::sync::mpsc;
 
 use super::{ControlError, Switch};
-use api::CaptureRequest;
-use plane::capture::{self, Incident, Limits, Program, Replay, Selection};
+use crate::confine::Role;
+use crate::frame;
+use api::{CaptureRequest, DropInfo};
+use plane::capture::{self, Incident, Limits, Program, Recorded, Replay, Selection, Snapshot};
+use plane::datapath::{Fate, PortId};
 use plane::worker::Command;
 
 /// The folder in the state directory.
@@ -19,6 +22,8 @@ const FOLDER: &str = "recordings";
 const MOST: usize = 8;
 /// How much of what came before an incident is written.
 const BEFORE: Duration = Duration::from_secs(10);
+/// Most drops that are shown at once.
+const SHOWN: usize = 100;
 /// How long after one recording no other is written.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -42,7 +47,9 @@ impl Switch {
         let last = Duration::from_millis(request.last_milliseconds.unwrap_or_default());
         let mut replay = self.replay(selection, ports.as_deref(), last, request.count)?;
         let (sender, receiver) = mpsc::channel(4);
+        let sandbox = self.plane.sandbox.clone();
         std::thread::Builder::new().name("recall".to_owned()).spawn(move || {
+            sandbox.enter(Role::Capture);
             while let Some(chunk) = replay.next_chunk() {
                 if sender.blocking_send(chunk.into()).is_err() {
                     return;
@@ -52,6 +59,35 @@ impl Switch {
         Ok(receiver)
     }
 
+    /// The last frames that were dropped, of those that the recorders have, the newest first.
+    ///
+    /// # Errors
+    /// There is no recorder.
+    pub(super) fn last_drops(&self) -> Result<Vec<DropInfo>, ControlError> {
+        let snapshots = self.snapshots()?;
+        let name = |id: u32| self.inventory.name_of(PortId(id)).cloned();
+        let info = |frame: &Recorded| {
+            let seen = frame.seen();
+            Some(DropInfo {
+                time: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(seen.at)).to_string(),
+                port: name(seen.port)?,
+                came_in: seen.ingress.and_then(name),
+                reason: seen.fate.and_then(Fate::drop_reason)?.name().to_owned(),
+                vlan: seen.vlan,
+                frame: frame::read(&frame.padded()).summary,
+            })
+        };
+        Ok(Recorded::last_drops(&snapshots, SHOWN).into_iter().filter_map(info).collect())
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError> {
+        if self.ledger.file.capture.recorder.is_none() {
+            return Err(ControlError::NoRecorder);
+        }
+        let workers = self.plane.workers.iter();
+        Ok(workers.map(|worker| worker.ask(Command::Recall)).collect::<Result<_, _>>()?)
+    }
+
     fn replay(
         &self,
         selection: Selection,
@@ -59,14 +95,10 @@ impl Switch {
         last: Duration,
         count: Option<u64>,
     ) -> Result<Replay, ControlError> {
-        if self.ledger.file.capture.recorder.is_none() {
-            return Err(ControlError::NoRecorder);
-        }
+        let snapshots = self.snapshots()?;
         let limits = Limits { count, seconds: None };
         let (_, control, stream) = capture::open(selection.clone(), self.interfaces(&[])?, limits);
         control.name_hosts(self.host_names()?);
-        let workers = self.plane.workers.iter();
-        let snapshots = workers.map(|worker| worker.ask(Command::Recall)).collect::<Result<Vec<_>, _>>()?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(last);
         let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         Ok(Replay::new(stream, selection, ports, since, snapshots))

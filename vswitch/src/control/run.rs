@@ -18,7 +18,9 @@ use super::server::{AnswerTo, Call};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
+use crate::confine::{Confinement, ConfinementError};
 use crate::docker::daemon::Found;
+use crate::overlay;
 use crate::services::Output;
 use crate::stp::StpNews;
 use api::{Ending, Reply, Request};
@@ -35,6 +37,9 @@ pub enum RunError {
     /// A socket could not be opened.
     #[error(transparent)]
     Socket(#[from] super::socket::SocketError),
+    /// Threads that take in frames would keep rights.
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     /// Too few threads.
     #[error(
         "vswitchd needs {0} threads and does not get them ({1}): raise the limit of processes (`pids.max` of its control group, \
@@ -58,14 +63,16 @@ const ROLL_CALL: Duration = Duration::from_millis(400);
 /// How often the control loop looks whether containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`.
+/// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`; `confined`: with its threads in a
+/// [`Confinement`].
 ///
 /// # Errors
 /// Why it could not start; nothing that it made stays then.
-pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
+pub fn run(path: &Path, log: Log, confined: bool) -> Result<(), RunError> {
     let config = config::load(path).map_err(ControlError::File)?;
     workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
+    let sandbox = if confined { Confinement::on(&config.switch.state_dir)? } else { Confinement::off() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -78,17 +85,18 @@ pub fn run(path: &Path, log: Log) -> Result<(), RunError> {
         let (handover, sockets) = Handover::sort(activation::passed());
         let doors = Doors::open(&config, sockets)?;
         let (voices, heard, bpdus) = channels(config.switch.workers);
-        let plane = DataPlane::start(config.switch.workers, &voices)
+        let plane = DataPlane::start(config.switch.workers, &voices, &sandbox)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
-        let trees = voices.trees.clone();
+        let (trees, overlay) = (voices.trees.clone(), voices.overlay.clone());
         let output = Box::new(move |output| voices.say(output));
         // What finds no room is missed by those who read events, and nothing else.
         let trees: (_, Box<dyn FnMut(StpNews) + Send>) = (bpdus, Box::new(move |news| drop(trees.try_send(news))));
-        let start = Start { path: path.to_owned(), config, workers: plane.handles.clone(), handover, log, output, trees };
+        let (path, workers) = (path.to_owned(), plane.handles.clone());
+        let start = Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay };
         let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
             Ok((switch, notes)) => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                Ok(serve(switch, doors, heard, signals).await)
+                Ok(serve(switch, (doors, sandbox), heard, signals).await)
             }
             Err(error) => Err(RunError::from(error)),
         };
@@ -148,6 +156,7 @@ pub(super) struct Voices {
     /// To the thread that speaks for spanning trees, past the control side.
     bpdus: crossbeam_channel::Sender<Punt>,
     trees: mpsc::Sender<StpNews>,
+    overlay: mpsc::UnboundedSender<overlay::OverlayNews>,
 }
 
 /// The control side's end of it.
@@ -157,6 +166,7 @@ struct Heard {
     said: mpsc::Receiver<Output>,
     changed: mpsc::UnboundedReceiver<Output>,
     trees: mpsc::Receiver<StpNews>,
+    overlay: mpsc::UnboundedReceiver<overlay::OverlayNews>,
 }
 
 /// `workers` is how many of them punt BPDUs, each by tickets of its own.
@@ -164,8 +174,10 @@ fn channels(workers: usize) -> (Voices, Heard, crossbeam_channel::Receiver<Punt>
     let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
     let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES * workers));
-    let heard = Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in };
-    (Voices { punts, gone, said, changed, bpdus, trees }, heard, bpdus_in)
+    let (overlay, overlay_in) = mpsc::unbounded_channel();
+    let heard =
+        Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in, overlay: overlay_in };
+    (Voices { punts, gone, said, changed, bpdus, trees, overlay }, heard, bpdus_in)
 }
 
 impl Voices {
@@ -190,11 +202,11 @@ impl Voices {
 }
 
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: Signals) -> Ended {
+async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut heard: Heard, mut signals: Signals) -> Ended {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
     switch.show_to_viewers();
-    let mut served = doors.serve(calls, asks, found, switch.board());
+    let mut served = doors.serve(calls, asks, found, (switch.board(), sandbox));
     let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
     let watched = switch.watchdog_interval();
     let mut feed = interval(watched.unwrap_or(LOOK));
@@ -217,6 +229,7 @@ async fn serve(mut switch: Switch, doors: Doors, mut heard: Heard, mut signals: 
             Some(event) = heard.punts.recv() => switch.note(event),
             Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             Some(news) = heard.trees.recv() => switch.note_tree(news),
+            Some(heard) = heard.overlay.recv() => tokio::task::block_in_place(|| switch.hear_overlay(heard)),
             Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
             mut news = readable(links.as_ref()) => {
                 if !tokio::task::block_in_place(|| switch.follow_links()) {
@@ -255,6 +268,7 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_namespaces();
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
+    switch.follow_overlay();
     switch.show_to_viewers();
 }
 
@@ -270,6 +284,7 @@ fn survey_world(switch: &mut Switch) {
     switch.follow_underlay();
     switch.follow_bridges();
     switch.follow_lans();
+    switch.follow_resolvers();
     switch.tell_stations();
     switch.note_arrivals();
     switch.follow_tables(Instant::now());
@@ -302,6 +317,7 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
             let outcome = switch.execute(request.clone()).map_err(|error| error.to_string());
             switch.record_change(&request, peer, outcome.as_ref().err());
             if is_change {
+                switch.follow_overlay();
                 switch.show_to_viewers();
             }
             // The client that asked may have gone away.
@@ -309,6 +325,9 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
         }
         Call::Follow { after, reply } => {
             let _ = reply.send(Ok(switch.follow_events(after)));
+        }
+        Call::LastDrops(reply) => {
+            let _ = reply.send(switch.last_drops().map_err(|error| error.to_string()));
         }
         Call::Capture { request, reply } => {
             let _ = reply.send(switch.capture(&request).map_err(|error| error.to_string()));

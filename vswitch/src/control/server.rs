@@ -25,7 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::http::{self, Limits, Peer};
 use crate::view;
-use api::{CAPTURE_NUMBER, CaptureRequest, EventInfo, Reply, Request};
+use api::{CAPTURE_NUMBER, CaptureRequest, DropInfo, EventInfo, Reply, Request};
 
 /// Largest request. The longest filter has 4096 instructions of at most 30 characters.
 const LARGEST_REQUEST: usize = 1 << 20;
@@ -38,6 +38,8 @@ pub(crate) enum Call {
     Request { request: Request, peer: Peer, reply: AnswerTo },
     /// A capture, which answers with its number and the chunks of its file.
     Capture { request: CaptureRequest, reply: oneshot::Sender<Result<(u64, mpsc::Receiver<Bytes>), String>> },
+    /// The last frames that were dropped, of those that the recorders have.
+    LastDrops(oneshot::Sender<Result<Vec<DropInfo>, String>>),
     /// The events after one of that number, and those to come.
     Follow { after: u64, reply: oneshot::Sender<Result<Followed, String>> },
 }

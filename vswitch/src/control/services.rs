@@ -9,8 +9,9 @@ use packet::{Mac, VlanId};
 use tokio::sync::mpsc;
 
 use super::{Bridge, Port, Switch, Uplink};
-use crate::services::{self, Input, LeasedUplink, Link, Member, Output, Services, Station};
-use api::{BridgeName, Origin, PortName};
+use crate::confine::{Confinement, Role};
+use crate::services::{self, Input, LeasedUplink, Link, Member, Output, OverlayShare, ResolverFile, Services, Station};
+use api::{BridgeName, BridgeSpec, Origin, PortName};
 use plane::datapath::{BridgeId, Punt, Tickets};
 use plane::worker::Command;
 
@@ -29,16 +30,26 @@ pub(super) struct ServicesThread {
     /// What it was told last.
     links: BTreeMap<BridgeName, Link>,
     uplinks: Vec<LeasedUplink>,
+    /// The host's resolvers, as the thread was told.
+    resolvers: ResolverFile,
 }
 
 impl ServicesThread {
-    /// Starts the thread in the network namespace of this one. What it has to send goes to `output`.
-    pub(super) fn start(services: Services, output: impl FnMut(Output) + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the thread in the network namespace of this one, confined. What it has to send goes to `output`.
+    pub(super) fn start(
+        services: Services,
+        output: impl FnMut(Output) + Send + 'static,
+        sandbox: Confinement,
+    ) -> std::io::Result<Self> {
         let (inputs, inputs_in) = mpsc::channel(INPUTS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = move || runtime.block_on(services::run(services, PathBuf::from(RESOLVERS), inputs_in, output));
+        let run = move || {
+            sandbox.enter(Role::Services);
+            runtime.block_on(services::run(services, inputs_in, output));
+        };
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(run)?;
-        Ok(Self { inputs: Some(inputs), thread: Some(thread), links: BTreeMap::new(), uplinks: Vec::new() })
+        let resolvers = ResolverFile::new(PathBuf::from(RESOLVERS));
+        Ok(Self { inputs: Some(inputs), thread: Some(thread), links: BTreeMap::new(), uplinks: Vec::new(), resolvers })
     }
 
     /// Tells the thread what is different now.
@@ -53,6 +64,13 @@ impl ServicesThread {
             self.tell(Input::Uplinks(uplinks.clone()));
         }
         (self.links, self.uplinks) = (links, uplinks);
+    }
+
+    /// Tells the thread which resolvers the host has now, if that has changed.
+    pub(super) fn follow_resolvers(&mut self) {
+        if let Some(text) = self.resolvers.changed() {
+            self.tell(Input::Resolvers(text));
+        }
     }
 
     /// Tells the thread something that may be lost.
@@ -75,6 +93,11 @@ impl Drop for ServicesThread {
 }
 
 impl Switch {
+    /// Tells the services which resolvers the host has now.
+    pub(super) fn follow_resolvers(&mut self) {
+        self.services.follow_resolvers();
+    }
+
     /// Passes a frame for a gateway on to the services.
     pub(super) fn serve(&self, punt: Punt) {
         let Some(port) = self.inventory.name_of(punt.port).cloned() else { return };
@@ -114,7 +137,8 @@ impl Switch {
     /// Tells the services which gateways and uplinks there are now, and spanning trees which bridges and ports.
     pub(super) fn tell_services(&mut self) {
         self.tell_trees();
-        if !self.started_up {
+        self.overlay.touch();
+        if !self.life.started_up {
             return;
         }
         let links = self.inventory.bridges.values().filter(|bridge| !bridge.spec.addresses.is_empty());
@@ -126,6 +150,7 @@ impl Switch {
             dhcp: bridge.spec.dhcp,
             advertises: bridge.origin.is_of_users(),
             members: self.members(&bridge.spec.name),
+            elsewhere: self.overlay_share(&bridge.spec),
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
         let by_dhcp = self.inventory.all::<Uplink>().filter(|uplink| uplink.spec.is_by_dhcp());
@@ -145,6 +170,13 @@ impl Switch {
             }
         }
         self.services.tell(Input::Stations(stations));
+    }
+
+    /// What a bridge in an overlay network leaves to other hosts.
+    fn overlay_share(&self, bridge: &BridgeSpec) -> Option<Box<OverlayShare>> {
+        let table = self.ledger.tables.networks.get(bridge.overlay.as_ref()?);
+        let share = table.map(|table| OverlayShare { blocks: table.blocks.clone(), taken: table.addresses() });
+        Some(Box::new(share.unwrap_or_default()))
     }
 
     fn members(&self, bridge: &BridgeName) -> Vec<Member> {

@@ -14,7 +14,7 @@ use super::vxlan::Live;
 use super::{ControlError, Switch};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Listening, Underlay};
-use api::VxlanSpec;
+use api::{Origin, VxlanSpec};
 use plane::datapath::PortId;
 use plane::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters};
 use plane::worker::Command;
@@ -48,8 +48,8 @@ pub(super) struct Sockets {
 }
 
 impl Switch {
-    pub(super) fn connect(&mut self, spec: &VxlanSpec, live: &Live) -> Result<(), ControlError> {
-        let settings = self.prepare_tunnel(&live.shared, spec)?;
+    pub(super) fn connect(&mut self, spec: &VxlanSpec, origin: Origin, live: &Live) -> Result<(), ControlError> {
+        let settings = self.prepare_tunnel(&live.shared, spec, origin)?;
         for worker in &self.plane.workers {
             let sender: Box<dyn Device> = Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources)));
             let attached = worker.ask(|reply| Command::Attach(live.id, settings.clone(), sender, reply))?;

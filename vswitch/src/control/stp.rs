@@ -1,13 +1,16 @@
 //! Spanning trees: which bridges and ports are in one, as the thread that speaks for them is told, and what it tells.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rstp::{BridgeSettings, Edge, PortSettings, Version, cost_of};
 
-use super::carrier::plugged;
+use super::carrier::TRIPPED;
 use super::{Bridge, ControlError, Port, Switch};
-use crate::stp::{self, StpInput, StpNews, TreePort, TreeSpec, What};
+use crate::confine::{Confinement, Role};
+use crate::stp::{self, StpInput, StpNews, StpStates, TreePort, TreeSpec, What};
 use api::{
     BridgeName, EventFacts, EventKind, PortKind, PortName, PortPolicy, PortSpec, PortState, Stp, StpCost, StpEdge, StpInfo,
     StpPortPriority, StpRole, StpState,
@@ -26,19 +29,26 @@ pub(super) struct StpThread {
     thread: Option<JoinHandle<()>>,
     /// What it was told last.
     specs: Vec<TreeSpec>,
+    states: StpStates,
 }
 
 impl StpThread {
-    /// Starts the thread, which gets the BPDUs that workers punt. What happens in trees goes to `tell`.
+    /// Starts the thread, confined, which gets the BPDUs that workers punt. What happens in trees goes to `tell`.
     pub(super) fn start(
         workers: Vec<Handle>,
         bpdus: Receiver<Punt>,
         tell: impl FnMut(StpNews) + Send + 'static,
+        sandbox: Confinement,
     ) -> std::io::Result<Self> {
         let (inputs, inputs_in) = unbounded();
-        let run = move || stp::run(workers, &inputs_in, &bpdus, tell);
+        let states = StpStates::default();
+        let shown = StpStates::clone(&states);
+        let run = move || {
+            sandbox.enter(Role::Trees);
+            stp::run((workers, shown), &inputs_in, &bpdus, tell);
+        };
         let thread = std::thread::Builder::new().name("stp".to_owned()).spawn(run)?;
-        Ok(Self { inputs: Some(inputs), thread: Some(thread), specs: Vec::new() })
+        Ok(Self { inputs: Some(inputs), thread: Some(thread), specs: Vec::new(), states })
     }
 
     /// Tells the thread which trees there are, and waits until it knows.
@@ -67,7 +77,7 @@ impl Drop for StpThread {
 impl Switch {
     /// Tells the thread what is in trees now. To be called whenever a bridge, a port or a link has changed.
     pub(super) fn tell_trees(&mut self) {
-        if !self.started_up {
+        if !self.life.started_up {
             return;
         }
         let in_trees = self.inventory.bridges.values().filter(|bridge| bridge.spec.stp.is_on());
@@ -99,9 +109,26 @@ impl Switch {
             What::Role(StpRole::Backup) => "the spanning tree blocks it: it leads to where another port of the bridge does",
             What::Role(StpRole::Disabled) => "it is out of the spanning tree: it has no link",
             What::TopologyChange => "it forwards now, so the way to stations has changed: their addresses are learned anew",
+            What::Guarded => return self.trip(bridge, port),
         };
         let facts = EventFacts { bridge: Some(bridge), port: Some(port), ..EventFacts::new(summary) };
         self.views.events.record(EventKind::Stp, facts);
+    }
+
+    /// Takes a port down whose guard let no BPDU in.
+    fn trip(&mut self, bridge: BridgeName, name: PortName) {
+        let is_armed = |port: &&mut Port| port.spec.policy.bpdu_guard && !port.tripped;
+        let Some(port) = self.inventory.find_mut::<Port>(&name).filter(is_armed) else { return };
+        port.tripped = true;
+        if let Err(error) = self.follow_guard(&name) {
+            tracing::error!("port \"{name}\" could not be taken down: {error}");
+        }
+        let summary = format!("it is down: {TRIPPED}, so a bridge is there; vsctl set-port {name} --up, without it");
+        tracing::warn!("port \"{name}\": {summary}");
+        self.views
+            .events
+            .record(EventKind::Stp, EventFacts { bridge: Some(bridge), port: Some(name), ..EventFacts::new(summary) });
+        self.tell_trees();
     }
 
     /// How the trees stand, that of one bridge or all.
@@ -117,17 +144,13 @@ impl Switch {
     }
 
     /// What trees let pass each port that is in one.
-    pub(super) fn tree_states(&self) -> Vec<(PortName, StpState)> {
-        if self.inventory.bridges.values().all(|bridge| !bridge.spec.stp.is_on()) {
-            return Vec::new();
-        }
-        let infos = self.trees.ask(StpInput::List).unwrap_or_default();
-        infos.into_iter().flat_map(|info| info.ports).map(|port| (port.port, port.state)).collect()
+    pub(super) fn tree_states(&self) -> Arc<BTreeMap<PortName, StpState>> {
+        self.trees.states.load_full()
     }
 }
 
 fn tree_port(port: &Port) -> TreePort {
-    let PortPolicy { stp_cost, stp_priority, stp_edge, down, .. } = port.spec.policy;
+    let PortPolicy { stp_cost, stp_priority, stp_edge, bpdu_guard, .. } = port.spec.policy;
     let edge = match stp_edge {
         StpEdge::Auto => Edge::Auto,
         StpEdge::Yes => Edge::Yes,
@@ -136,13 +159,14 @@ fn tree_port(port: &Port) -> TreePort {
     TreePort {
         name: port.spec.name.clone(),
         id: port.id,
-        up: plugged(port.presence.state(), down) == PortState::Up,
+        up: port.state() == PortState::Up,
         device: Some(port.spec.ifname.clone()).filter(|_| is_own_link(&port.spec)),
         settings: PortSettings {
             priority: stp_priority.map_or(PORT_PRIORITY, StpPortPriority::number),
             cost: stp_cost.map_or_else(|| cost_of(speed(&port.spec)), StpCost::number),
             edge,
         },
+        guarded: bpdu_guard,
     }
 }
 

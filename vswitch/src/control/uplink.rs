@@ -288,6 +288,7 @@ impl Switch {
                     router: mac,
                     mtu: HOST_MTU,
                     capacity: host::Capacity::default(),
+                    sandbox: self.plane.sandbox.clone(),
                 };
                 let (host, device) = host::open(settings)?;
                 let presence = Presence::always_up();

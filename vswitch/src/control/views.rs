@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
-use super::carrier::plugged;
 use super::uplink::Uplink;
 use super::vxlan::{Run, TunnelPort};
 use super::{Port, Switch};
@@ -201,8 +200,12 @@ impl Switch {
 
     /// Says what the switch is now, for those who look.
     pub(super) fn show_to_viewers(&self) {
-        let places = self.docker_places();
-        let ports = self.inventory.all::<Port>().map(|port| (port.id, live_port(port, places.get(&port.spec.name))));
+        let (places, states) = (self.docker_places(), self.tree_states());
+        let row = |port: &Port| {
+            let stp_state = states.get(&port.spec.name).copied();
+            (port.id, LivePort { stp_state, ..live_port(port, places.get(&port.spec.name)) })
+        };
+        let ports = self.inventory.all::<Port>().map(row);
         let uplinks = self.inventory.all::<Uplink>();
         let uplink_ports = uplinks.clone().map(|uplink| (uplink.port, uplink_port(uplink)));
         let (live, idle): (Vec<_>, Vec<_>) =
@@ -216,6 +219,7 @@ impl Switch {
             uplinks: uplinks.map(|uplink| self.live_uplink(uplink)).collect(),
             tunnels: self.inventory.all::<TunnelPort>().filter_map(live_tunnel).collect(),
             events: self.views.events.counts(),
+            cluster: self.live_cluster(),
         });
     }
 
@@ -249,7 +253,7 @@ fn live_port(port: &Port, container: Option<&DockerPlace>) -> LivePort {
     };
     let container = container.map(ToString::to_string).filter(|name| !name.is_empty());
     let place = container.or_else(|| Some(format!("netns {}", port.spec.netns.as_ref()?)));
-    let state = plugged(port.presence.state(), port.spec.policy.down);
+    let state = port.state();
     LivePort { place, ..LivePort::new(port.spec.name.clone(), Some(port.spec.bridge.clone()), kind, state) }
 }
 

@@ -63,7 +63,7 @@ impl Switch {
         self.check_vxlan(&spec)?;
         let (name, bridge) = (spec.name.clone(), spec.bridge.clone());
         let before = self.inventory.port_mtu(&bridge)?;
-        let run = Run::Up(self.open_vxlan(&spec)?);
+        let run = Run::Up(self.open_vxlan(&spec, origin)?);
         self.inventory.put(TunnelPort { spec, origin, run });
         if let Err(error) = self.fit_mtu(&bridge, before) {
             // Without the tunnel the devices are as they were.
@@ -92,7 +92,7 @@ impl Switch {
         let places = BTreeSet::from([old.bridge.clone(), spec.bridge.clone()]);
         let before: Vec<_> = places.iter().map(|bridge| self.inventory.port_mtu(bridge)).collect::<Result<_, _>>()?;
         shared.set_mtu(inner_mtu(&spec, &underlay));
-        self.set_tunnel(id, &shared, &spec)?;
+        self.set_tunnel(id, &shared, (&spec, origin))?;
         if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) =
             self.inventory.find_mut::<TunnelPort>(&name)
         {
@@ -229,7 +229,7 @@ impl Switch {
     }
 
     /// Opens what a tunnel needs; all or nothing.
-    fn open_vxlan(&mut self, spec: &VxlanSpec) -> Result<Live, ControlError> {
+    fn open_vxlan(&mut self, spec: &VxlanSpec, origin: Origin) -> Result<Live, ControlError> {
         let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
         let underlay = underlay::survey(spec).map_err(failed)?;
         let group = match &spec.reach {
@@ -246,7 +246,7 @@ impl Switch {
         let id = PortId(self.inventory.port_ids.vacancy());
         self.inventory.port_ids.insert(id.0, spec.name.clone());
         let live = Live { id, shared, sources, underlay, ears };
-        if let Err(error) = self.connect(spec, &live) {
+        if let Err(error) = self.connect(spec, origin, &live) {
             self.disconnect(spec, &live);
             return Err(error);
         }
@@ -262,9 +262,9 @@ impl Switch {
     }
 
     /// Tells every worker how a running tunnel is now, and to forget what was behind peers that are no more.
-    fn set_tunnel(&mut self, id: PortId, shared: &Tunnel, spec: &VxlanSpec) -> Result<(), ControlError> {
+    fn set_tunnel(&mut self, id: PortId, shared: &Tunnel, (spec, origin): (&VxlanSpec, Origin)) -> Result<(), ControlError> {
         let gone = shared.set_peers(&named(spec));
-        let settings = self.prepare_tunnel(shared, spec)?;
+        let settings = self.prepare_tunnel(shared, spec, origin)?;
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         for peer in gone {
             self.plane.tell_all(|| Command::ForgetPeer(id, peer))?;
@@ -273,14 +273,22 @@ impl Switch {
     }
 
     /// Gives the peers their numbers; returns what the datapath needs to know.
-    pub(super) fn prepare_tunnel(&self, shared: &Tunnel, spec: &VxlanSpec) -> Result<PortSettings, ControlError> {
+    pub(super) fn prepare_tunnel(
+        &self,
+        shared: &Tunnel,
+        spec: &VxlanSpec,
+        origin: Origin,
+    ) -> Result<PortSettings, ControlError> {
         let bridge = self.inventory.bridge(&spec.bridge)?;
         shared.set_peers(&named(spec));
         shared.set_ageing(u32::try_from(bridge.spec.ageing.as_secs()).unwrap_or(u32::MAX));
         let stations = spec.stations.iter().filter_map(|station| {
             Some(RemoteStation { mac: station.mac, peer: shared.peers.number(station.peer)?, ip: station.ip })
         });
-        let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.collect() });
+        let mut stations: Vec<RemoteStation> = stations.collect();
+        stations.sort_by_key(|station| station.mac);
+        let told = origin == Origin::Cluster;
+        let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.into(), told });
         let policy = PortPolicy { broadcast_limit: spec.bum_limit.and_then(FrameRate::new), ..PortPolicy::default() };
         let settings = PortSettings { vlans: spec.vlans.clone(), tunnel, ..PortSettings::on(bridge.id) };
         Ok(settings.under(policy, Instant::now()))

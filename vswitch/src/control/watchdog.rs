@@ -47,13 +47,13 @@ impl Watchdog {
 impl Switch {
     /// How often [`Self::feed_watchdog`] wants to be called; `None`: never.
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
-        self.watchdog.as_ref().map(|watchdog| watchdog.every)
+        self.life.watchdog.as_ref().map(|watchdog| watchdog.every)
     }
 
     /// Feeds the watchdog if there is one, it is time, and everything moves.
     pub(super) fn feed_watchdog(&mut self) {
         let now = Instant::now();
-        let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.is_due(now)) else { return };
+        let Some(watchdog) = self.life.watchdog.as_mut().filter(|watchdog| watchdog.is_due(now)) else { return };
         let workers =
             self.plane.workers.iter().enumerate().map(|(number, worker)| (format!("worker {number}"), worker.turns()));
         let hosts = self

@@ -3,6 +3,7 @@
 use std::thread::JoinHandle;
 
 use super::run::Voices;
+use crate::confine::{Confinement, Role};
 use plane::worker::{Command, Handle, Worker};
 
 /// Threads of a vswitchd besides its workers, at the least: two of the control side and one that takes over while that waits, the
@@ -16,7 +17,7 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlane {
-    pub(super) fn start(count: usize, voices: &Voices) -> std::io::Result<Self> {
+    pub(super) fn start(count: usize, voices: &Voices, sandbox: &Confinement) -> std::io::Result<Self> {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), count);
         let mut workers = Vec::new();
         for _ in 0..count {
@@ -31,7 +32,11 @@ impl DataPlane {
             if let Some(router) = handles.first().filter(|_| number > 0) {
                 worker.set_router(router.clone());
             }
-            threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?);
+            let sandbox = sandbox.clone();
+            threads.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                sandbox.enter(Role::Worker);
+                worker.run();
+            })?);
         }
         Ok(Self { handles, threads })
     }

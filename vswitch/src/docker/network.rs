@@ -104,6 +104,7 @@ impl Network {
             uplink: uplink.cloned(),
             routes: Vec::new(),
             isolated: isolated.unwrap_or(true),
+            overlay: None,
         };
         spec.checked().map(Some)
     }

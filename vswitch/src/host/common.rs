@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::apart::Apart;
+use super::doors::Doorkeeper;
 use super::engine::PATIENCE;
 use super::outbox::{Outbox, Unreachable, pseudo};
 use super::report::Counters;
@@ -23,6 +24,7 @@ pub(super) struct Common {
     pub(super) registry: Registry,
     pub(super) apart: Apart,
     pub(super) counters: Counters,
+    pub(super) doors: Doorkeeper,
 }
 
 impl Common {

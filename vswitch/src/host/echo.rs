@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use super::common::{Arrival, Behind, Common, HeardError, Manner, hear, unsendable};
+use super::doors::{Doorkeeper, Wish};
 use super::engine::{self, PATIENCE};
 use super::outbox::rebuilt;
 use super::report::{Direction, Protocol, Session};
@@ -87,7 +88,7 @@ impl Echo {
             self.flows.remove(victim);
         }
         let (_, target, identifier) = key;
-        let (fd, is_raw) = open(target)?;
+        let (fd, is_raw) = open(target, &common.doors)?;
         let descriptor = fd.as_raw_fd();
         let raw = is_raw.then(|| identifier ^ u16::try_from(descriptor & 0x7fff).unwrap_or(0));
         let ping = Ping { fd, manner: Manner::default(), raw, sent: 0, received: 0 };
@@ -197,24 +198,30 @@ fn reply(bytes: &mut [u8], target: IpAddr, raw: Option<u16>) -> Option<&mut [u8]
 }
 
 /// A socket that pings `target`, and whether it is a raw one.
-fn open(target: IpAddr) -> Result<(OwnedFd, bool), Errno> {
+fn open(target: IpAddr, doors: &Doorkeeper) -> Result<(OwnedFd, bool), Errno> {
+    let (fd, is_raw) = match socket(target, SocketType::DGRAM) {
+        Ok(fd) => (fd, false),
+        Err(Errno::ACCESS | Errno::PERM | Errno::PROTONOSUPPORT) => (doors.open(Wish::Ping(target))?, true),
+        Err(error) => return Err(error),
+    };
+    datagram::ask_for_errors(fd.as_fd(), target.is_ipv6())?;
+    rustix::net::connect(&fd, &SocketAddr::new(target, 0))?;
+    Ok((fd, is_raw))
+}
+
+/// A raw socket for pings of `target`, not connected yet.
+pub(super) fn open_raw(target: IpAddr) -> Result<OwnedFd, Errno> {
+    let fd = socket(target, SocketType::RAW)?;
+    datagram::only_echo_replies(fd.as_fd(), target.is_ipv6())?;
+    Ok(fd)
+}
+
+fn socket(target: IpAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
     let (family, protocol) = match target {
         IpAddr::V4(_) => (AddressFamily::INET, rustix::net::ipproto::ICMP),
         IpAddr::V6(_) => (AddressFamily::INET6, rustix::net::ipproto::ICMPV6),
     };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = |kind| rustix::net::socket_with(family, kind, flags, Some(protocol));
-    let (fd, is_raw) = match socket(SocketType::DGRAM) {
-        Ok(fd) => (fd, false),
-        Err(Errno::ACCESS | Errno::PERM | Errno::PROTONOSUPPORT) => (socket(SocketType::RAW)?, true),
-        Err(error) => return Err(error),
-    };
-    if is_raw {
-        datagram::only_echo_replies(fd.as_fd(), target.is_ipv6())?;
-    }
-    datagram::ask_for_errors(fd.as_fd(), target.is_ipv6())?;
-    rustix::net::connect(&fd, &SocketAddr::new(target, 0))?;
-    Ok((fd, is_raw))
+    rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, Some(protocol))
 }
 
 /// Tells a container what its requests met.

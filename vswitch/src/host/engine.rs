@@ -208,7 +208,7 @@ impl Engine {
 
     fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
         let common = &self.common;
-        self.listeners.set(forwards, |listener, number| {
+        self.listeners.set(forwards, &common.doors, |listener, number| {
             common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE)
         })?;
         let targets = self.listeners.targets();

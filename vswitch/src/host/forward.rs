@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::HostError;
+use super::doors::{Doorkeeper, Wish};
 use sys::datagram;
 
 /// Most sockets that listen: every port of one protocol on all addresses of both versions.
@@ -64,14 +65,19 @@ impl Listeners {
     }
 
     /// Listens as `forwards` say. `watch` is told the new sockets and their numbers.
-    pub(super) fn set(&mut self, forwards: &[Forward], watch: impl Fn(&Listener, usize) -> bool) -> Result<(), HostError> {
+    pub(super) fn set(
+        &mut self,
+        forwards: &[Forward],
+        doors: &Doorkeeper,
+        watch: impl Fn(&Listener, usize) -> bool,
+    ) -> Result<(), HostError> {
         let wanted = wanted(forwards, self.most)?;
         let (mut new, mut closed) = (Vec::new(), Vec::new());
-        if let Err(error) = self.open_new(&wanted, &mut new, &mut closed) {
+        if let Err(error) = self.open_new(&wanted, doors, &mut new, &mut closed) {
             drop(new);
             for (place, to) in closed {
                 // A moment ago the port was this uplink's. If another program was quicker, that has it now.
-                if let Ok(socket) = open(place) {
+                if let Ok(socket) = open_or_ask(place, doors) {
                     self.insert(Listener { place, socket: Arc::new(socket), to }, &watch)?;
                 }
             }
@@ -98,6 +104,7 @@ impl Listeners {
     fn open_new(
         &mut self,
         wanted: &[Wanted],
+        doors: &Doorkeeper,
         new: &mut Vec<Listener>,
         closed: &mut Vec<(ListenPlace, SocketAddr)>,
     ) -> Result<(), HostError> {
@@ -105,8 +112,8 @@ impl Listeners {
             if self.numbers.contains_key(place) {
                 continue;
             }
-            let opened = match open(*place) {
-                Err(Errno::ADDRINUSE) if self.make_way(*place, wanted, closed) => open(*place),
+            let opened = match open_or_ask(*place, doors) {
+                Err(Errno::ADDRINUSE) if self.make_way(*place, wanted, closed) => open_or_ask(*place, doors),
                 opened => opened,
             };
             match opened {
@@ -196,7 +203,15 @@ fn target(wanted: &[Wanted], place: ListenPlace) -> Option<SocketAddr> {
     wanted.get(at).map(|(_, to, _)| *to)
 }
 
-fn open(place: ListenPlace) -> Result<OwnedFd, Errno> {
+/// As [`open`], also where that takes a right.
+fn open_or_ask(place: ListenPlace, doors: &Doorkeeper) -> Result<OwnedFd, Errno> {
+    match open(place) {
+        Err(Errno::ACCESS | Errno::PERM) => doors.open(Wish::Listen(place)),
+        opened => opened,
+    }
+}
+
+pub(super) fn open(place: ListenPlace) -> Result<OwnedFd, Errno> {
     let v6 = place.address.is_ipv6();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let kind = if place.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };

@@ -20,7 +20,7 @@
 //!   the sessions that it concerns, not for all that there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
 //! - `udp`, `echo`: datagrams, and the ICMP errors that come back for them.
-//! - `forward`: published ports.
+//! - `forward`: published ports. `doors`: those that take rights, which the thread has not ([`Confinement`]).
 //!
 //! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
 //! loopback's, as a neighbour of the host would. Loopback, link-local and multicast addresses are refused, and so are the networks that
@@ -33,6 +33,7 @@
 mod apart;
 mod common;
 mod connection;
+mod doors;
 mod echo;
 mod engine;
 mod error;
@@ -64,9 +65,12 @@ use rustix::process::Resource;
 
 use apart::Apart;
 use common::Common;
+use doors::Doorkeeper;
 use engine::{Engine, Order, Watched};
 use outbox::Outbox;
 use plane::device::Device;
+
+use crate::confine::{Confinement, Role};
 
 pub use error::HostError;
 pub use forward::Forward;
@@ -86,6 +90,8 @@ pub struct Settings {
     pub mtu: u16,
     /// How many sessions it may have.
     pub capacity: Capacity,
+    /// What its thread is confined by.
+    pub sandbox: Confinement,
 }
 
 /// How many sessions of each kind there may be at once. Less, if the process may not open so many descriptors.
@@ -125,7 +131,7 @@ const SPARE: usize = 256;
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
 pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
-    let Settings { name, mac, router, mtu, capacity } = settings;
+    let Settings { name, mac, router, mtu, capacity, sandbox } = settings;
     if mtu < 1280 {
         return Err(HostError::Mtu { name, mtu });
     }
@@ -135,7 +141,8 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
     let registry = poll.registry().try_clone().map_err(failed)?;
     let outbox = Outbox::new(link, mac, router, mtu);
-    let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default() };
+    let doors = Doorkeeper::start(&name).map_err(failed)?;
+    let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default(), doors };
     let (commands, inbox) = bounded(COMMANDS);
     let (turns, descriptors) = (Arc::new(AtomicU64::new(0)), descriptors());
     let capacity = capacity.within(descriptors);
@@ -143,7 +150,11 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let watched = Watched { turns: Arc::clone(&turns), totals: Arc::clone(&totals) };
     let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched);
     // A new thread is in the network namespace of the one that makes it.
-    let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(move || engine.run()).map_err(failed)?;
+    let run = move || {
+        sandbox.enter(Role::Host);
+        engine.run();
+    };
+    let thread = std::thread::Builder::new().name(format!("host-{name}")).spawn(run).map_err(failed)?;
     Ok((HostUplink { commands, waker, turns, totals, thread: Some(thread) }, Box::new(device)))
 }
 

@@ -128,7 +128,7 @@ impl Lab {
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
         // As in production: it takes the longest packets, and the station's link does not.
-        let settings = Settings { name, mac, router, mtu: 65_535, capacity };
+        let settings = Settings { name, mac, router, mtu: 65_535, capacity, sandbox: sandbox() };
         let (uplink, device) = open(settings).unwrap();
         uplink.set_gateways(vec![gateway("10.10.0.1/24"), gateway("fd10::1/64")]).unwrap();
         let worker = bridge([tap(&container, router), device]);
@@ -201,6 +201,11 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
     .unwrap()
     .devices
     .remove(0)
+}
+
+/// As in production.
+fn sandbox() -> Confinement {
+    Confinement::on(&std::env::temp_dir()).unwrap()
 }
 
 /// A gateway of stations with the usual MTU.
@@ -792,7 +797,8 @@ fn an_uplink_that_is_dropped_takes_its_device_and_sockets_along() {
 #[test]
 fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let settings = Settings { name: "wan".to_owned(), mac, router, mtu: 1000, capacity: Capacity::default() };
+    let settings =
+        Settings { name: "wan".to_owned(), mac, router, mtu: 1000, capacity: Capacity::default(), sandbox: sandbox() };
     let error = open(settings).err().unwrap().to_string();
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
 }
@@ -800,7 +806,7 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
 #[test]
 fn a_container_that_the_router_does_not_find_is_a_reset() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
+    let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox() };
     let (uplink, mut device) = open(settings).unwrap();
     uplink.set_gateways(vec![gateway("10.10.0.1/24")]).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -840,7 +846,16 @@ pub(super) fn common() -> (Common, link::HostDevice) {
     let mut outbox = Outbox::new(link, Mac([2; 6]), Mac([4; 6]), 1500);
     outbox.gateways = vec![gateway("10.10.0.1/24")];
     let registry = poll.registry().try_clone().unwrap();
-    (Common { outbox, registry, apart: Apart::default(), counters: Counters::default() }, device)
+    (
+        Common {
+            outbox,
+            registry,
+            apart: Apart::default(),
+            counters: Counters::default(),
+            doors: Doorkeeper::start("test").unwrap(),
+        },
+        device,
+    )
 }
 
 proptest! {
@@ -852,7 +867,7 @@ proptest! {
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
     ) {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default() };
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox() };
         let (uplink, mut device) = open(settings).unwrap();
         for (payload, kind, fragment) in frames {
             let protocol = [1, 6, 17, 58][kind % 4];

@@ -241,6 +241,11 @@ impl Leases {
         }
     }
 
+    /// Whether another host of an overlay network gives out an address.
+    pub(super) fn is_of_another_host(&self, address: IpAddr) -> bool {
+        self.pool.contains(address) && !self.pool.may_begin(address) && !self.rows.contains_key(&address)
+    }
+
     fn own(&self, who: Who<'_>) -> Option<&Lease> {
         self.clients.get(who.client).and_then(|address| self.rows.get(address))
     }
@@ -252,22 +257,23 @@ impl Leases {
         let unused = || self.pool.around(who.client).find(is_unused);
         let room = self.rows.len() < MOST;
         let chosen = preferred.or_else(|| if room { unused() } else { None });
-        chosen.or_else(|| self.longest_idle(now, who.mac)).ok_or(Refusal::Exhausted)
+        let idle = || self.longest_idle(now, who.mac, |address| self.pool.may_begin(address));
+        chosen.or_else(idle).ok_or(Refusal::Exhausted)
     }
 
-    /// The address that has been free the longest.
-    fn longest_idle(&self, now: u64, mac: Mac) -> Option<IpAddr> {
-        let idle = |row: &&Lease| !row.is_live(now) && !self.is_used(now, mac, row.address);
+    /// Of these addresses the one that has been free the longest.
+    fn longest_idle(&self, now: u64, mac: Mac, may_be: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let idle = |row: &&Lease| !row.is_live(now) && !self.is_used(now, mac, row.address) && may_be(row.address);
         self.rows.values().filter(idle).min_by_key(|row| row.until).map(|row| row.address)
     }
 
     fn may_have(&self, now: u64, who: Who<'_>, address: IpAddr) -> bool {
         self.pool.contains(address)
             && !self.is_used(now, who.mac, address)
-            && self
-                .rows
-                .get(&address)
-                .is_none_or(|row| !row.is_live(now) || (row.client == who.client && row.state != LeaseState::Declined))
+            && match self.rows.get(&address) {
+                Some(row) if row.client == who.client && row.state != LeaseState::Declined => true,
+                row => self.pool.may_begin(address) && row.is_none_or(|row| !row.is_live(now)),
+            }
     }
 
     /// Whether the port may have one more; what the client has already does not count.
@@ -294,7 +300,7 @@ impl Leases {
         if self.rows.contains_key(&address) || self.rows.len() < MOST {
             return true;
         }
-        let idle = self.longest_idle(now, mac);
+        let idle = self.longest_idle(now, mac, |_| true);
         idle.into_iter().for_each(|idle| self.remove(idle));
         idle.is_some()
     }
@@ -424,6 +430,36 @@ mod tests {
         with(9000, "z", |who| assert!(leases.bind(3600, who, new, 7200)));
         assert_eq!(leases.rows.len(), MOST);
         assert!(leases.clients.len() <= MOST);
+    }
+
+    #[test]
+    fn of_a_shared_subnet_only_own_blocks_are_given_and_no_client_loses_its_address() {
+        let within = |blocks: &[&str]| {
+            let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
+            pool("10.0.0.0/24", &["10.0.0.65"]).within(Some(&blocks))
+        };
+        let mut leases = Leases::new(within(&["10.0.0.64/28", "10.0.0.128/28"]), Vec::new());
+        let own = |address: IpAddr| {
+            let IpAddr::V4(address) = address else { return false };
+            matches!(address.octets()[3], 64..80 | 128..144)
+        };
+        let mut given = HashMap::new();
+        for client in 0..31 {
+            let port = format!("p{}", client % 4);
+            let wish = Some(IpAddr::from([10, 0, 0, 200]));
+            let address = with(client, &port, |who| leases.offer(0, who, wish)).unwrap();
+            assert!(own(address) && given.insert(address, client).is_none(), "{address}");
+            assert!(with(client, &port, |who| leases.bind(0, who, address, 1000)));
+        }
+        assert_eq!(with(99, "q", |who| leases.offer(0, who, None)), Err(Refusal::Exhausted));
+        let strange = IpAddr::from([10, 0, 0, 200]);
+        assert!(!with(99, "q", |who| leases.bind(0, who, strange, 1000)) && leases.is_of_another_host(strange));
+        assert!(!leases.is_of_another_host(IpAddr::from([10, 0, 0, 66])));
+        // Blocks that the store does not confirm any more give nothing new.
+        leases.set_pool(within(&[]));
+        let (address, client) = given.into_iter().next().unwrap();
+        assert!(with(client, &format!("p{}", client % 4), |who| leases.bind(500, who, address, 1500)), "it stays");
+        assert_eq!(with(99, "q", |who| leases.offer(0, who, None)), Err(Refusal::Exhausted));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the services know of a bridge with a gateway. The control side makes it (`control/services.rs`), and every service reads it.
 //! Pure functions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -27,6 +27,17 @@ pub struct Link {
     pub advertises: bool,
     /// The bridge's ports.
     pub members: Vec<Member>,
+    /// What is left to other hosts; `None`: the bridge is in no overlay network.
+    pub elsewhere: Option<Box<OverlayShare>>,
+}
+
+/// What other hosts of an overlay network leave to this one, and what stations of theirs have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverlayShare {
+    /// The blocks out of which this host may give an address that no client of its own has yet.
+    pub blocks: BTreeSet<IpNet>,
+    /// The addresses of stations at other hosts.
+    pub taken: BTreeSet<IpAddr>,
 }
 
 /// A port of the bridge.
@@ -92,7 +103,13 @@ impl Link {
     /// Addresses that no client may be given: the gateway's and those of the stations.
     pub(super) fn taken(&self) -> HashSet<IpAddr> {
         let stations = self.members.iter().flat_map(|member| &member.addresses);
-        self.addresses.iter().chain(stations).map(IpNet::addr).collect()
+        let elsewhere = self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.taken).copied();
+        self.addresses.iter().chain(stations).map(IpNet::addr).chain(elsewhere).collect()
+    }
+
+    /// The blocks out of which addresses are given; `None`: all of the subnet.
+    pub(super) fn blocks(&self) -> Option<&BTreeSet<IpNet>> {
+        self.elsewhere.as_ref().map(|elsewhere| &elsewhere.blocks)
     }
 
     /// Whether an address is the gateway's.

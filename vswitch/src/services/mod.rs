@@ -52,9 +52,9 @@ use packet::{Mac, VlanId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub use dns::{Query, ResolverOutcome, Resolvers, Transport};
+pub use dns::{Query, ResolverFile, ResolverOutcome, Resolvers, Transport};
 pub use leases::Lease;
-pub use link::{Link, Member, domain_of};
+pub use link::{Link, Member, OverlayShare, domain_of};
 pub use news::LeaseNews;
 pub use run::{Input, Listing, run};
 pub use stations::{LIMIT, PATIENCE, Question, Station};

@@ -1,6 +1,6 @@
 //! Which addresses of a subnet may be given out, and where the search for a free one starts. `leases.rs` asks. Pure functions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,6 +14,8 @@ pub(super) struct AddressPool {
     last: u128,
     v4: bool,
     reserved: HashSet<IpAddr>,
+    /// The parts out of which an address may be given that no client has yet, by their ends; `None`: all.
+    parts: Option<Vec<(u128, u128)>>,
 }
 
 impl AddressPool {
@@ -28,7 +30,27 @@ impl AddressPool {
             IpNet::V6(net) if net.prefix_len() <= 64 => (1, 128),
             IpNet::V6(net) => (u128::from(net.prefix_len() < 127), 0),
         };
-        Self { first: first + low, last: last - high, v4: matches!(net, IpNet::V4(_)), reserved }
+        Self { first: first + low, last: last - high, v4: matches!(net, IpNet::V4(_)), reserved, parts: None }
+    }
+
+    /// The same, of which only these blocks are given to clients that have no address yet; `None`: all.
+    pub(super) fn within(self, blocks: Option<&BTreeSet<IpNet>>) -> Self {
+        let ends = |block: &IpNet| {
+            let (first, last) = (number(block.network()).max(self.first), number(block.broadcast()).min(self.last));
+            (block.addr().is_ipv4() == self.v4 && first <= last).then_some((first, last))
+        };
+        let parts = blocks.map(|blocks| blocks.iter().filter_map(ends).collect());
+        Self { parts, ..self }
+    }
+
+    /// Whether a client may be given it that has it not yet.
+    pub(super) fn may_begin(&self, address: IpAddr) -> bool {
+        let number = number(address);
+        self.contains(address) && self.parts().iter().any(|(first, last)| (*first..=*last).contains(&number))
+    }
+
+    fn parts(&self) -> Vec<(u128, u128)> {
+        self.parts.clone().unwrap_or_else(|| vec![(self.first, self.last)])
     }
 
     /// Whether it may be given out.
@@ -39,7 +61,7 @@ impl AddressPool {
 
     /// How many addresses it has, the reserved ones among them.
     fn count(&self) -> u128 {
-        self.last.checked_sub(self.first).map_or(0, |difference| difference.saturating_add(1))
+        size(&(self.first, self.last))
     }
 
     /// How many addresses it has, or [`MOST`].
@@ -51,12 +73,26 @@ impl AddressPool {
 
     /// Addresses from a place that depends on `client`, once around, so many that one of them must be free if any is.
     pub(super) fn around(&self, client: &[u8]) -> impl Iterator<Item = IpAddr> {
-        let all = self.count();
+        let parts = self.parts();
+        let all = parts.iter().map(size).fold(0, u128::saturating_add);
         let start = if all == 0 { 0 } else { u128::from(spread(client)) % all };
         let steps = all.min((MOST + self.reserved.len() + 1) as u128);
-        let address = move |step| address(self.first + (start + step) % all, self.v4);
-        (0..steps).map(address).filter(|address| !self.reserved.contains(address))
+        let address = move |step| {
+            let mut place = (start + step) % all;
+            let part = parts.iter().find(|part| {
+                let is_in = place < size(part);
+                place -= if is_in { 0 } else { size(part) };
+                is_in
+            });
+            part.map(|(first, _)| address(first + place, self.v4))
+        };
+        (0..steps).filter_map(address).filter(|address| !self.reserved.contains(address))
     }
+}
+
+/// How many addresses there are from the first to the last.
+fn size((first, last): &(u128, u128)) -> u128 {
+    last.checked_sub(*first).map_or(0, |difference| difference.saturating_add(1))
 }
 
 fn number(address: IpAddr) -> u128 {

@@ -2,7 +2,6 @@
 //! Touches the clock and, by what it calls, the network and the files of `state-dir`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
@@ -30,6 +29,8 @@ pub enum Input {
     Uplinks(Vec<LeasedUplink>),
     /// The containers that ask about their addresses from now on.
     Stations(Vec<Station>),
+    /// What `/etc/resolv.conf` says from now on.
+    Resolvers(String),
     /// A question for every lease of every bridge.
     List(Sender<Listing>),
 }
@@ -47,15 +48,10 @@ pub struct Listing {
 
 /// Serves until the last sender of `inputs` is gone, then keeps the leases. It writes files, so it wants a thread of its own,
 /// which is this one. `output` must not wait: it puts frames into a bounded queue or drops them. It is never given an
-/// [`Output::Ask`]; the servers in the file `resolvers` are asked here, from sockets of the thread's network namespace.
-pub async fn run(
-    mut services: Services,
-    resolvers: PathBuf,
-    mut inputs: mpsc::Receiver<Input>,
-    mut output: impl FnMut(Output),
-) {
+/// [`Output::Ask`]; the servers of [`Input::Resolvers`] are asked here, from sockets of the thread's network namespace.
+pub async fn run(mut services: Services, mut inputs: mpsc::Receiver<Input>, mut output: impl FnMut(Output)) {
     let clock = Clock::start();
-    let mut resolvers = Resolvers::new(resolvers);
+    let mut resolvers = Resolvers::default();
     let mut questions = JoinSet::new();
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,7 +60,7 @@ pub async fn run(
     loop {
         let outputs = tokio::select! {
             input = inputs.recv() => match input {
-                Some(input) => take(&mut services, clock.now(), input),
+                Some(input) => take(&mut services, &mut resolvers, clock.now(), input),
                 None => break,
             },
             _ = seconds.tick() => {
@@ -99,7 +95,7 @@ fn answered(services: &mut Services, resolvers: &mut Resolvers, now: Duration, d
     services.resolved(now, &query, outcome.answer)
 }
 
-fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
+fn take(services: &mut Services, resolvers: &mut Resolvers, now: Duration, input: Input) -> Vec<Output> {
     match input {
         Input::Frame(punt, _) => services.receive(now, &punt),
         Input::Uplink(name, frame, _) => services.receive_uplink(now, &name, &frame),
@@ -107,6 +103,10 @@ fn take(services: &mut Services, now: Duration, input: Input) -> Vec<Output> {
         Input::Unlink(bridge) => services.remove_link(&bridge).into_iter().collect(),
         Input::Uplinks(uplinks) => services.set_uplinks(now, &uplinks),
         Input::Stations(stations) => services.set_stations(now, stations),
+        Input::Resolvers(text) => {
+            resolvers.set(&text);
+            Vec::new()
+        }
         Input::List(reply) => {
             // The control side may have given up waiting.
             let _ = reply.try_send(Listing { now: now.as_secs(), leases: services.all_leases(), pools: services.pools(now) });

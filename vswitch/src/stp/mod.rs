@@ -16,4 +16,4 @@ mod run;
 mod trees;
 
 pub(crate) use run::{StpInput, run};
-pub(crate) use trees::{StpNews, TreePort, TreeSpec, What};
+pub(crate) use trees::{StpNews, StpStates, TreePort, TreeSpec, What};

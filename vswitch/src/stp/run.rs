@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 
-use super::trees::{StpNews, TreeSpec, Trees};
+use super::trees::{StpNews, StpStates, TreeSpec, Trees};
 use api::StpInfo;
 use plane::datapath::Punt;
 use plane::worker::Handle;
@@ -17,13 +17,20 @@ pub(crate) enum StpInput {
     List(Sender<Vec<StpInfo>>),
 }
 
+/// Most BPDUs that are received before anything else has its turn.
+const TOGETHER: usize = 256;
 /// A process that did not run for longer than that, as when it was stopped by a signal, has been given up by its neighbours: they wait for three
 /// hellos, six seconds.
 const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// Speaks for bridges until the last sender of `inputs` is gone. `tell` must not wait.
-pub(crate) fn run(workers: Vec<Handle>, inputs: &Receiver<StpInput>, bpdus: &Receiver<Punt>, tell: impl FnMut(StpNews)) {
-    let mut trees = Trees::new(workers, tell);
+pub(crate) fn run(
+    (workers, states): (Vec<Handle>, StpStates),
+    inputs: &Receiver<StpInput>,
+    bpdus: &Receiver<Punt>,
+    tell: impl FnMut(StpNews),
+) {
+    let mut trees = Trees::new(workers, states, tell);
     let mut tick = Instant::now();
     loop {
         let due = if trees.is_empty() { never() } else { crossbeam_channel::at(tick) };
@@ -54,7 +61,11 @@ pub(crate) fn run(workers: Vec<Handle>, inputs: &Receiver<StpInput>, bpdus: &Rec
                 tick = now + rstp::TICK;
             }
             recv(bpdus) -> bpdu => match bpdu {
-                Ok(punt) => trees.receive(&punt),
+                Ok(punt) => {
+                    trees.receive(&punt);
+                    bpdus.try_iter().take(TOGETHER).for_each(|punt| trees.receive(&punt));
+                    trees.flush();
+                }
                 Err(_) => return,
             },
         }

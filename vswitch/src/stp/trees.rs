@@ -1,7 +1,9 @@
 //! The spanning trees of all bridges: what is told of ports and BPDUs becomes commands to workers, and news.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use packet::Mac;
 use rstp::{Action, Bpdu, BridgeIdentifier, BridgeSettings, PortSettings, Version};
 
@@ -28,6 +30,8 @@ pub(crate) struct TreePort {
     /// The device of a link, whose carrier is looked at besides.
     pub(crate) device: Option<InterfaceName>,
     pub(crate) settings: PortSettings,
+    /// Whether a BPDU takes it down.
+    pub(crate) guarded: bool,
 }
 
 impl TreePort {
@@ -37,6 +41,9 @@ impl TreePort {
         self.up && self.device.as_ref().is_none_or(carrier)
     }
 }
+
+/// What passes each port that is in a tree, for those who look. Neither side waits for the other.
+pub(crate) type StpStates = Arc<ArcSwap<BTreeMap<PortName, StpState>>>;
 
 /// What happened in a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +61,15 @@ pub(crate) enum What {
     Role(StpRole),
     /// The port forwards from now on, so the way to stations is another.
     TopologyChange,
+    /// A BPDU came in by the port, whose guard lets none in.
+    Guarded,
 }
 
 /// All trees.
 pub(super) struct Trees<F> {
     workers: Vec<Handle>,
     trees: BTreeMap<BridgeId, Tree>,
+    states: StpStates,
     tell: F,
 }
 
@@ -70,11 +80,15 @@ struct Tree {
     bridge: rstp::Bridge,
     /// By their number in the tree.
     ports: BTreeMap<u16, TreePort>,
+    /// Ports at which addresses are to be forgotten, each of which may be named many times in what is received at once.
+    flushes: BTreeSet<PortId>,
+    /// Whether the state of a port has changed, and was not yet shown.
+    moved: bool,
 }
 
 impl<F: FnMut(StpNews)> Trees<F> {
-    pub(super) const fn new(workers: Vec<Handle>, tell: F) -> Self {
-        Self { workers, trees: BTreeMap::new(), tell }
+    pub(super) const fn new(workers: Vec<Handle>, states: StpStates, tell: F) -> Self {
+        Self { workers, trees: BTreeMap::new(), states, tell }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,14 +118,43 @@ impl<F: FnMut(StpNews)> Trees<F> {
                 tree.carry_out(&self.workers, &mut self.tell);
             }
         }
+        self.flush();
+        self.publish();
     }
 
-    /// A BPDU came in. One that cannot be read is passed over.
+    /// A BPDU came in. One that cannot be read is passed over. When all that waits is received, [`Self::flush`] ends it.
     pub(super) fn receive(&mut self, punt: &Punt) {
         let (Some(tree), Some(bpdu)) = (self.trees.get_mut(&punt.bridge), Bpdu::from_frame(&punt.frame)) else { return };
-        let Some(number) = tree.ports.iter().find(|(_, port)| port.id == punt.port).map(|(number, _)| *number) else { return };
-        tree.bridge.receive(number, &bpdu);
+        let found = tree.ports.iter_mut().find(|(_, port)| port.id == punt.port);
+        let Some((&number, port)) = found else { return };
+        if port.guarded {
+            // It forwards nothing from now on. The control side, which may be busy, takes it down after that.
+            port.up = false;
+            tree.bridge.set_link(number, false);
+            (self.tell)(StpNews { bridge: tree.name.clone(), port: port.name.clone(), what: What::Guarded });
+        } else {
+            tree.bridge.receive(number, &bpdu);
+        }
         tree.carry_out(&self.workers, &mut self.tell);
+    }
+
+    /// Has addresses forgotten where what was received asks for it: once for each port, since workers take longer for that than BPDUs to come.
+    pub(super) fn flush(&mut self) {
+        for tree in self.trees.values_mut() {
+            std::mem::take(&mut tree.flushes).into_iter().for_each(|port| flush(&self.workers, tree.id, port));
+        }
+        if self.trees.values().any(|tree| tree.moved) {
+            self.trees.values_mut().for_each(|tree| tree.moved = false);
+            self.publish();
+        }
+    }
+
+    /// Shows what passes each port.
+    fn publish(&self) {
+        let ports = self.trees.values().flat_map(|tree| tree.ports.iter().map(move |(number, port)| (tree, number, port)));
+        let state =
+            |(tree, number, port): (&Tree, &u16, &TreePort)| Some((port.name.clone(), tree.bridge.port_status(*number)?.state));
+        self.states.store(Arc::new(ports.filter_map(state).collect()));
     }
 
     /// A [`rstp::TICK`] has passed.
@@ -123,6 +166,7 @@ impl<F: FnMut(StpNews)> Trees<F> {
             tree.bridge.tick();
             tree.carry_out(&self.workers, &mut self.tell);
         }
+        self.flush();
     }
 
     /// Begins anew with all links that are up: what was heard and agreed on is older than neighbours wait.
@@ -135,6 +179,7 @@ impl<F: FnMut(StpNews)> Trees<F> {
                 tree.carry_out(&self.workers, &mut self.tell);
             }
         }
+        self.flush();
     }
 
     /// How they stand.
@@ -148,7 +193,15 @@ impl<F: FnMut(StpNews)> Trees<F> {
 impl Tree {
     fn new(spec: &TreeSpec) -> Self {
         let (name, id, settings) = (spec.name.clone(), spec.id, spec.settings);
-        Self { name, id, settings, bridge: rstp::Bridge::new(settings), ports: BTreeMap::new() }
+        Self {
+            name,
+            id,
+            settings,
+            bridge: rstp::Bridge::new(settings),
+            ports: BTreeMap::new(),
+            flushes: BTreeSet::new(),
+            moved: true,
+        }
     }
 
     /// The number of a port, the lowest that is free if it is new; none, if there is none.
@@ -174,8 +227,11 @@ impl Tree {
             let Some(TreePort { name, id, .. }) = self.ports.get(&number) else { continue };
             let mut news = |what| tell(StpNews { bridge: self.name.clone(), port: name.clone(), what });
             match action {
-                Action::State(_, state) => set_state(workers, self.id, *id, state),
-                Action::Flush(_) => flush(workers, self.id, *id),
+                Action::State(_, state) => {
+                    set_state(workers, self.id, *id, state);
+                    self.moved = true;
+                }
+                Action::Flush(_) => drop(self.flushes.insert(*id)),
                 Action::Send(_, bpdu) => {
                     // A data plane that has stopped ends vswitchd.
                     let frame = bpdu.to_frame(self.settings.address);
@@ -246,5 +302,76 @@ fn flush(workers: &[Handle], bridge: BridgeId, port: PortId) {
         for worker in workers.iter().filter(|_| rounds > 1) {
             let _ = worker.ask(|reply| Command::IsOpen(port, reply));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use rstp::Edge;
+
+    use super::*;
+
+    const NEIGHBOUR: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+    fn spec(edge: Edge, guarded: &[u32]) -> TreeSpec {
+        let port = |id: u32| TreePort {
+            name: format!("p{id}").parse().unwrap(),
+            id: PortId(id),
+            up: true,
+            device: None,
+            settings: PortSettings { priority: 128, cost: 2000, edge },
+            guarded: guarded.contains(&id),
+        };
+        let settings = BridgeSettings { address: Mac([2, 0, 0, 0, 0, 1]), priority: 4096, version: Version::Rstp };
+        TreeSpec { name: "br0".parse().unwrap(), id: BridgeId(0), settings, ports: (0..3).map(port).collect() }
+    }
+
+    fn punt(port: u32, bpdu: Bpdu) -> Punt {
+        let (frame, ticket) = (bpdu.to_frame(NEIGHBOUR), plane::datapath::Ticket::default());
+        Punt { bridge: BridgeId(0), port: PortId(port), vlan: None, frame, ticket }
+    }
+
+    /// Trees of one bridge, all of whose ports forward.
+    fn forwarding<F: FnMut(StpNews)>(edge: Edge, guarded: &[u32], tell: F) -> (Trees<F>, StpStates) {
+        let states = StpStates::default();
+        let mut trees = Trees::new(Vec::new(), StpStates::clone(&states), tell);
+        trees.set(vec![spec(edge, guarded)]);
+        (0..200).for_each(|_| trees.tick());
+        assert!(states.load().len() == 3 && states.load().values().all(|state| *state == StpState::Forwarding));
+        (trees, states)
+    }
+
+    #[test]
+    fn a_flood_of_topology_changes_has_addresses_forgotten_once() {
+        let (mut trees, _) = forwarding(Edge::No, &[], |_| {});
+        (0..500).for_each(|_| trees.receive(&punt(1, Bpdu::TopologyChange)));
+        let flushes = &trees.trees[&BridgeId(0)].flushes;
+        assert_eq!(flushes.iter().collect::<Vec<_>>(), [&PortId(0), &PortId(2)]);
+        trees.flush();
+        assert!(trees.trees[&BridgeId(0)].flushes.is_empty());
+    }
+
+    #[test]
+    fn a_bpdu_where_none_may_come_blocks_the_port_until_it_is_set_up_again() {
+        let told = RefCell::new(Vec::new());
+        let (mut trees, states) = forwarding(Edge::Auto, &[1], |news: StpNews| told.borrow_mut().push(news));
+        let state = |name: &str| states.load()[&name.parse::<PortName>().unwrap()];
+        told.borrow_mut().clear();
+        trees.receive(&punt(1, Bpdu::TopologyChange));
+        trees.flush();
+        let guarded = |news: &StpNews| news.port.as_str() == "p1" && news.what == What::Guarded;
+        assert!(told.borrow().iter().any(guarded), "{told:?}");
+        assert_eq!([state("p0"), state("p1")], [StpState::Forwarding, StpState::Discarding]);
+        (0..200).for_each(|_| trees.tick());
+        assert_eq!(state("p1"), StpState::Discarding);
+        // A port without the guard is no edge any more, and goes on.
+        trees.receive(&punt(2, Bpdu::TopologyChange));
+        trees.flush();
+        assert_eq!(state("p2"), StpState::Forwarding);
+        trees.set(vec![spec(Edge::Auto, &[1])]);
+        (0..200).for_each(|_| trees.tick());
+        assert_eq!(state("p1"), StpState::Forwarding);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::host;
-use api::{LiveBridge, LiveInfo, LivePort, LiveTunnel, LiveUplink};
+use api::{LiveBridge, LiveCluster, LiveInfo, LivePort, LiveTunnel, LiveUplink};
 use plane::datapath::{BridgeCounts, BridgeId, Counters, PortId, WorkerCounts};
 use plane::worker::Handle;
 
@@ -22,6 +22,7 @@ pub(crate) struct Roster {
     pub(crate) uplinks: Vec<(UplinkSource, LiveUplink)>,
     pub(crate) tunnels: Vec<LiveTunnel>,
     pub(crate) events: BTreeMap<String, u64>,
+    pub(crate) cluster: Option<LiveCluster>,
 }
 
 /// Where an uplink's sessions are counted.
@@ -89,6 +90,7 @@ fn live(roster: &Roster, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
         uplinks: roster.uplinks.iter().map(uplink).collect(),
         tunnels: roster.tunnels.clone(),
         events: roster.events.clone(),
+        cluster: roster.cluster,
         ..LiveInfo::default()
     }
 }

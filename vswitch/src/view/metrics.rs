@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, prometheus_t
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use api::{LiveInfo, LivePort, LiveUplink, PeerInfo, PoolInfo, PortState};
+use api::{LiveCluster, LiveInfo, LivePort, LiveUplink, PeerInfo, PoolInfo, PortState};
 
 /// The format's name in HTTP.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -74,7 +74,12 @@ fn families(live: &LiveInfo) -> Vec<Family> {
 
 fn of_switch(live: &LiveInfo) -> Vec<Family> {
     let events = live.events.iter().map(|(kind, count)| series([("kind", kind)], *count)).collect();
+    let cluster =
+        |value: fn(&LiveCluster) -> usize| live.cluster.iter().map(|cluster| series([], value(cluster) as u64)).collect();
     vec![
+        gauge("cluster_up", "Whether the store of overlay networks is reached.", cluster(|cluster| cluster.up.into())),
+        gauge("cluster_hosts", "Hosts of overlay networks that are known.", cluster(|cluster| cluster.hosts)),
+        gauge("cluster_stations", "Stations at other hosts of overlay networks.", cluster(|cluster| cluster.stations)),
         gauge("info", "Which vswitchd this is.", vec![series([("version", &live.version)], 1)]),
         gauge("uptime_seconds", "Time since vswitchd started.", vec![series([], live.uptime_seconds)]),
         gauge("workers", "Data-plane threads.", vec![series([], live.workers as u64)]),

@@ -5,6 +5,9 @@
 //!
 //! The page is a few files that are compiled in. They ask no other host for anything, and a browser is told to let them ask none.
 //!
+//! It has a thread of its own, confined ([`Confinement`]), for a page of anywhere may make a browser send something. What opens a file or loads
+//! libpcap is done by the control side's threads.
+//!
 //! **What bounds it.** Connections, as on the control socket; of these, `STREAMS` may wait for news, which are never answered to the end.
 
 mod guard;
@@ -19,8 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::confine::{Confinement, Role};
 use crate::control::server::Call;
 use crate::http::{self, Limits};
 use crate::view::Board;
@@ -71,6 +76,8 @@ pub(crate) struct Web {
 pub(crate) struct Shown {
     pub(crate) board: Arc<Board>,
     pub(crate) calls: mpsc::Sender<Call>,
+    /// Where files are read, and filters compiled.
+    pub(crate) desk: Handle,
 }
 
 impl Web {
@@ -86,8 +93,27 @@ impl Web {
         Ok(Self { listener, guard: Guard::new(settings, token, place), guide: settings.guide.clone() })
     }
 
+    /// Answers requests, on a thread of its own, until the sender of `end` is dropped.
+    pub(crate) async fn serve_apart(self, shown: Shown, end: watch::Receiver<()>, sandbox: Confinement) {
+        let (done, ended) = oneshot::channel();
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            sandbox.enter(Role::Web);
+            runtime.block_on(self.serve(shown, end));
+            // The control side may not wait for it.
+            let _ = done.send(());
+            io::Result::Ok(())
+        };
+        match std::thread::Builder::new().name("web".to_owned()).spawn(serve) {
+            // Without an answer, it could not begin.
+            Ok(_) if ended.await.is_ok() => {}
+            Ok(_) => tracing::error!("the web view is not served: its thread has ended"),
+            Err(error) => tracing::error!("the web view is not served: {error}"),
+        }
+    }
+
     /// Answers requests until the sender of `end` is dropped.
-    pub(crate) async fn serve(self, shown: Shown, end: watch::Receiver<()>) {
+    async fn serve(self, shown: Shown, end: watch::Receiver<()>) {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("the web view is not served: {error}"),

@@ -1,5 +1,6 @@
 //! What the web view answers.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinError;
 
 use super::Shown;
 use super::guard::Guard;
@@ -68,6 +70,7 @@ pub(super) fn routes(desk: Desk, guard: Arc<Guard>) -> Router {
         .route("/api/fdb", question(Request::Fdb(Default::default())))
         .route("/api/sessions", question(Request::Sessions(None)))
         .route("/api/leases", question(Request::Leases(None)))
+        .route("/api/last-drops", get(drops))
         .route("/api/trace", post(trace))
         .route("/api/guide", get(guide))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
@@ -158,15 +161,28 @@ async fn trace(State(desk): State<Desk>, peer: Extension<Peer>, body: Bytes) -> 
     }
 }
 
+/// The last frames that were dropped.
+async fn drops(State(desk): State<Desk>) -> Response {
+    match server::ask(&desk.shown.calls, Call::LastDrops).await {
+        Ok(rows) => Json(rows).into_response(),
+        Err(response) => *response,
+    }
+}
+
+/// Has a thread with rights do what may wait: one of the web view may not even start another, as a runtime does on the thread that asks.
+async fn elsewhere<T: Send + 'static>(desk: &Handle, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    desk.spawn(async { tokio::task::spawn_blocking(work).await }).await?
+}
+
 /// What stands beside the topology, if anything does.
 async fn guide(State(desk): State<Desk>) -> Response {
     let Some(path) = desk.guide else { return StatusCode::NO_CONTENT.into_response() };
-    let read = async {
-        let file = tokio::fs::File::open(&path).await?;
+    let place = path.clone();
+    let read = elsewhere(&desk.shown.desk, move || {
         let mut page = String::new();
-        file.take(LARGEST_GUIDE).read_to_string(&mut page).await.map(|_| page)
-    };
-    match read.await {
+        std::fs::File::open(&place)?.take(LARGEST_GUIDE).read_to_string(&mut page).map(|_| page)
+    });
+    match read.await.unwrap_or_else(|error| Err(error.into())) {
         Ok(page) => ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response(),
         Err(why) => error(StatusCode::NOT_FOUND, &format!("{}, the `guide` of [web], cannot be read: {why}", path.display())),
     }
@@ -188,7 +204,7 @@ async fn capture(State(desk): State<Desk>, body: Bytes) -> Response {
         Ok(wanted) => wanted,
         Err(response) => return *response,
     };
-    let compiled = tokio::task::spawn_blocking(move || crate::filter::compile(&filter)).await;
+    let compiled = elsewhere(&desk.shown.desk, move || crate::filter::compile(&filter)).await;
     let filter = match compiled {
         Ok(Ok(filter)) => filter,
         Ok(Err(wrong)) => return error(StatusCode::UNPROCESSABLE_ENTITY, &wrong.to_string()),

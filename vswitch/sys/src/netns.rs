@@ -1,4 +1,4 @@
-//! Network namespaces of threads.
+//! Network and mount namespaces of threads.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,6 +11,16 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 /// `EINVAL` if the file is no network namespace, `EPERM` without `CAP_SYS_ADMIN`.
 pub fn enter(file: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::thread::move_into_link_name_space(file, Some(LinkNameSpaceType::Network))
+}
+
+/// Moves the calling thread, and no other, into the mount namespace that `file` stands for. Its root and working directories become its own.
+///
+/// # Errors
+/// `EINVAL` if the file is no mount namespace, `EPERM` without `CAP_SYS_ADMIN` and `CAP_SYS_CHROOT`.
+pub fn enter_mounts(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: as for `unshare`; the flag is FS alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+    rustix::thread::move_into_link_name_space(file, Some(LinkNameSpaceType::Mount))
 }
 
 /// Moves the calling thread, and no other, into a new network namespace.

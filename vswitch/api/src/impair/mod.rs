@@ -118,6 +118,12 @@ impl Impairment {
     /// Most bytes that one direction of a port keeps, whatever its limit is.
     pub const MOST_BYTES: u64 = 64 << 20;
 
+    /// Whether all packets are delayed alike, and nothing else happens to them.
+    pub fn is_even_delay(&self) -> bool {
+        let is_even = self.delay.is_some_and(|delay| delay.jitter.is_zero());
+        is_even && Self { delay: None, ..*self } == Self::NOTHING
+    }
+
     /// Nothing, to which words are added.
     const NOTHING: Self = Self {
         delay: None,

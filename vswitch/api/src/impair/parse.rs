@@ -19,6 +19,13 @@ pub struct ImpairError {
     sentence: String,
 }
 
+impl ImpairError {
+    /// Where the word that is wrong begins, in characters of the text from 1.
+    pub const fn column(&self) -> usize {
+        self.column
+    }
+}
+
 impl fmt::Display for ImpairError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { column, word, sentence } = self;

@@ -71,9 +71,12 @@ impl Read for Impair {
         };
         let mut read = Self::default();
         keys.into_iter().try_for_each(|(key, raw)| read.read_key(&key, raw))?;
-        // A seed is that of something, which a change may have taken away.
-        let seed = read.seed.filter(|_| read.is_some());
-        Ok(Self { seed, ..read })
+        match read.seed {
+            Some(_) if !read.is_some() => {
+                Err("`seed` stands alone: it is that of `in` or `out`, so say one of them too".to_owned())
+            }
+            _ => Ok(read),
+        }
     }
 }
 

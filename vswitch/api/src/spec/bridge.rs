@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::stp::{Stp, StpBridgePriority};
 use super::{SpecError, yes};
 use crate::read::{Raw, Read, read, word, write_seconds};
-use crate::{BridgeName, PortName, RouteSpec, is_host};
+use crate::{BridgeName, OverlayName, PortName, RouteSpec, is_host};
 
 /// A bridge as `switch.toml` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct BridgeSpec {
     pub isolated: bool,
     /// Subnets behind stations that route, no destination twice; each next hop is in one of its subnets, or link-local.
     pub routes: Vec<RouteSpec>,
+    /// The overlay network that it is a part of, with the bridges of other hosts that name it too.
+    pub overlay: Option<OverlayName>,
 }
 
 /// What a bridge does with link-local control frames: STP, LACP, LLDP and the rest of `01:80:c2:00:00:0x`. PAUSE frames
@@ -97,6 +99,8 @@ pub struct BridgeTable {
     isolated: bool,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteSpec>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    overlay: Option<OverlayName>,
 }
 
 fn is_default(priority: &StpBridgePriority) -> bool {
@@ -154,6 +158,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             uplink: table.uplink,
             isolated: table.isolated,
             routes: table.routes,
+            overlay: table.overlay,
         })
     }
 }
@@ -174,6 +179,7 @@ impl From<BridgeSpec> for BridgeTable {
             uplink: spec.uplink,
             isolated: spec.isolated,
             routes: spec.routes,
+            overlay: spec.overlay,
         }
     }
 }

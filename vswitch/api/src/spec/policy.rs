@@ -76,6 +76,8 @@ policy_keys! {
     "stp-priority" stp_priority: Option<StpPortPriority>,
     /// Whether it leads to a station, for the bridge's spanning tree.
     "stp-edge" stp_edge: StpEdge,
+    /// Whether a BPDU that comes in by it, from a bridge where a station should be, takes it down.
+    "bpdu-guard" bpdu_guard: bool,
     /// What happens to its packets on purpose.
     "impair" impair: Impair,
 }

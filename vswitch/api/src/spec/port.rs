@@ -306,7 +306,8 @@ mod tests {
         let error = toml::from_str::<OwnKeys>("x = 1").err().map(|error| error.message().to_owned()).unwrap();
         let read: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
         assert_eq!(read, OwnKeys::KEYS);
-        let values = ["true", "true", "true", "5", "\"1mbit\"", "\"2mbit\"", "2000", "16", "false", "{ in = \"loss 1%\" }"];
+        let values =
+            ["true", "true", "true", "5", "\"1mbit\"", "\"2mbit\"", "2000", "16", "false", "true", "{ in = \"loss 1%\" }"];
         for (key, value) in PortPolicy::KEYS.iter().zip(values) {
             let policy = port(&format!("{key} = {value}")).unwrap().policy;
             let [rule] = &policy.rules()[..] else { panic!("{policy:?}") };

@@ -30,9 +30,6 @@ struct Inner {
 
 impl Consul {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        if settings.user.is_some() {
-            return Err("`username` is not for Consul: give it a token, in `token-file`".to_owned());
-        }
         let members = Members::new(settings)?;
         let root = settings.root().trim_start_matches('/').to_owned();
         Ok(Self(Arc::new(Inner { members, root, token: settings.token.clone(), ttl: settings.ttl })))

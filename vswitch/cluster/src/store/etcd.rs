@@ -34,9 +34,6 @@ struct Inner {
 
 impl Etcd {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        if settings.token.is_some() {
-            return Err("`token-file` is for Consul: give `username` and `password-file` to etcd".to_owned());
-        }
         let members = Members::new(settings)?;
         let (root, user, token) = (settings.root(), settings.user.clone(), Mutex::default());
         Ok(Self(Arc::new(Inner { members, root, user, token, ttl: settings.ttl })))

@@ -189,13 +189,10 @@ fn advice(error: &rustls::Error, has_certificate: bool) -> String {
 }
 
 /// An endpoint without a slash at its end.
-fn checked(endpoint: &str, settings: &Settings) -> Result<String, String> {
+pub(super) fn checked(endpoint: &str, settings: &Settings) -> Result<String, String> {
     let wrong = |why: &str| format!("endpoint \"{}\" {why}", endpoint.escape_debug());
     let uri: Uri = endpoint.parse().map_err(|_| wrong("is no URL: write http://ADDRESS:PORT"))?;
     match uri.scheme_str() {
-        Some("http") if settings.ca.is_some() || settings.identity.is_some() => {
-            Err(wrong("is without TLS, and there are certificates for it: write https://, or remove `ca`, `cert` and `key`"))
-        }
         Some("http") => Ok(()),
         Some("https") if settings.ca.is_none() => Err(wrong("needs `ca`, the file of the certificate of its issuer")),
         Some("https") => Ok(()),

@@ -158,6 +158,18 @@ pub enum StoreKind {
     ZooKeeper,
 }
 
+impl StoreKind {
+    /// The word for it in `switch.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Etcd => "etcd",
+            Self::Consul => "consul",
+            Self::ZooKeeper => "zookeeper",
+        }
+    }
+}
+
 impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -215,15 +227,49 @@ impl Settings {
     /// # Errors
     /// A setting that cannot work with this store, or a file that cannot be read, in a sentence.
     pub fn open(&self) -> Result<Arc<dyn Store>, String> {
-        if self.endpoints.is_empty() {
-            return Err("`endpoints` is empty: name the members of the store".to_owned());
-        }
+        self.check().map_err(|(_, sentence)| sentence)?;
         match self.kind {
             StoreKind::Memory => Ok(Arc::new(memory::Memory::new(self.ttl).host())),
             StoreKind::Etcd => Ok(Arc::new(etcd::Etcd::new(self)?)),
             StoreKind::Consul => Ok(Arc::new(consul::Consul::new(self)?)),
-            StoreKind::ZooKeeper => Ok(Arc::new(zookeeper::ZooKeeper::new(self)?)),
+            StoreKind::ZooKeeper => Ok(Arc::new(zookeeper::ZooKeeper::new(self))),
         }
+    }
+
+    /// Whether the settings can be those of this store, without a look at the files that they name.
+    ///
+    /// # Errors
+    /// The key of `[cluster]` that is wrong, and a sentence.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let wrong = |key, sentence: &str| Err((key, sentence.to_owned()));
+        match self.kind {
+            StoreKind::Memory => return Ok(()),
+            _ if self.endpoints.is_empty() => return wrong("endpoints", "`endpoints` is empty: name the members of the store"),
+            StoreKind::Etcd if self.token.is_some() => {
+                return wrong("token-file", "`token-file` is for Consul: give `username` and `password-file` to etcd");
+            }
+            StoreKind::Consul if self.user.is_some() => {
+                return wrong("username", "`username` is not for Consul: give it a token, in `token-file`");
+            }
+            StoreKind::ZooKeeper if self.token.is_some() => {
+                return wrong("token-file", "`token-file` is for Consul: give `username` and `password-file` to ZooKeeper");
+            }
+            StoreKind::ZooKeeper if self.ca.is_some() || self.identity.is_some() => {
+                return wrong("ca", "TLS to ZooKeeper is not built: remove `ca`, `cert` and `key`");
+            }
+            StoreKind::Etcd | StoreKind::Consul | StoreKind::ZooKeeper => {}
+        }
+        let certificates = [("ca", self.ca.is_some()), ("cert", self.identity.is_some())];
+        let plain = self.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"));
+        if let (Some((key, _)), Some(plain)) = (certificates.iter().find(|(_, is_there)| *is_there), plain) {
+            let end = "is without TLS, and there are certificates for it: write https://, or remove `ca`, `cert` and `key`";
+            return wrong(key, &format!("endpoint \"{}\" {end}", plain.escape_debug()));
+        }
+        let is_sound = |endpoint: &String| match self.kind {
+            StoreKind::ZooKeeper => zookeeper::check_endpoint(endpoint),
+            _ => http::checked(endpoint, self).map(drop),
+        };
+        self.endpoints.iter().try_for_each(is_sound).map_err(|sentence| ("endpoints", sentence))
     }
 
     /// The prefix between slashes, or one slash.

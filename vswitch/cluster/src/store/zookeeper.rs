@@ -21,7 +21,7 @@ use super::{
 pub(super) struct ZooKeeper(Arc<Inner>);
 
 struct Inner {
-    /// The members, with commas.
+    /// The members, with commas, as they were named.
     cluster: String,
     /// What all paths begin with, between slashes.
     root: String,
@@ -34,26 +34,22 @@ struct Inner {
 }
 
 impl ZooKeeper {
-    pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        if settings.ca.is_some() || settings.identity.is_some() {
-            return Err("TLS to ZooKeeper is not built: remove `ca`, `cert` and `key`".to_owned());
-        }
-        if settings.token.is_some() {
-            return Err("`token-file` is for Consul: give `username` and `password-file` to ZooKeeper".to_owned());
-        }
-        for endpoint in &settings.endpoints {
-            let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none() || endpoint.contains('/') || endpoint.contains(',') {
-                return Err(format!(
-                    "endpoint \"{}\" of ZooKeeper is not ADDRESS:PORT, as in 192.0.2.1:2181",
-                    endpoint.escape_debug()
-                ));
-            }
-        }
+    pub(super) fn new(settings: &Settings) -> Self {
         let (cluster, root, user) = (settings.endpoints.join(","), settings.root(), settings.user.clone());
         let (writer, reader) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { cluster, root, ttl: settings.ttl, user, writer, reader })))
+        // The client waits by a thread that is begun when something is waited for first. A confined thread could not begin it; this one can.
+        async_io::block_on(async_io::Timer::after(Duration::from_millis(1)));
+        Self(Arc::new(Inner { cluster, root, ttl: settings.ttl, user, writer, reader }))
     }
+}
+
+/// Whether an endpoint is an address and a port.
+pub(super) fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() || endpoint.contains('/') || endpoint.contains(',') {
+        return Err(format!("endpoint \"{}\" of ZooKeeper is not ADDRESS:PORT, as in 192.0.2.1:2181", endpoint.escape_debug()));
+    }
+    Ok(())
 }
 
 impl Store for ZooKeeper {
@@ -114,9 +110,23 @@ impl Inner {
         if let Some((name, password)) = &self.user {
             connector = connector.with_auth("digest", format!("{name}:{password}").as_bytes());
         }
-        let client = self.answer(connector.connect(&self.cluster), "log in").await?;
+        let members = self.members().await?;
+        let client = self.answer(connector.connect(&members), "log in").await?;
         *kept = Some(client.clone());
         Ok(client)
+    }
+
+    /// The addresses of the members, with commas. The client itself would ask for them on a thread that it begins.
+    async fn members(&self) -> Result<String, StoreError> {
+        let (mut found, mut failure) = (Vec::new(), None);
+        for member in self.cluster.split(',') {
+            match tokio::time::timeout(PATIENCE, tokio::net::lookup_host(member)).await {
+                Ok(Ok(addresses)) => found.extend(addresses.map(|address| address.to_string())),
+                Ok(Err(error)) => failure = Some(Trouble::Unreachable(error.to_string()).at(StoreKind::ZooKeeper, member)),
+                Err(_) => failure = Some(Trouble::Silent(PATIENCE.as_secs()).at(StoreKind::ZooKeeper, member)),
+            }
+        }
+        failure.filter(|_| found.is_empty()).map_or_else(|| Ok(found.join(",")), Err)
     }
 
     /// What comes in time.

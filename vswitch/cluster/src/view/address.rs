@@ -1,7 +1,7 @@
 //! The addresses of a network, in blocks: a host takes a block by a transaction, and then hands out of it without asking anyone, also while the store
 //! is away.
 //!
-//! A block is 64 addresses, or the whole subnet if that is smaller. One is taken anew only when no address of the own ones is free, and never while
+//! A block is 64 addresses, or the whole subnet if that is smaller. One is taken anew only when few addresses of the own ones are free, and never while
 //! the store may have lost what others hold: what it has lost is put there again by every host that knows. A block of a host that has been gone for [`RECLAIM`] is taken over when no other is left.
 
 use std::collections::BTreeSet;
@@ -42,10 +42,10 @@ impl View {
         reserved: &BTreeSet<IpAddr>,
         now: Duration,
     ) -> Result<IpAddr, NoAddress> {
-        let renewed = self.renewed;
+        let is_away = self.is_away(now);
         let segment = self.segments.get_mut(network).filter(|segment| segment.subnets.contains(&subnet.trunc()));
         let segment = segment.ok_or(NoAddress::NoNetwork)?;
-        if now >= renewed + RECLAIM / 2 {
+        if is_away {
             return Err(NoAddress::Away);
         }
         let used = segment.used();
@@ -61,6 +61,23 @@ impl View {
                 Err(NoAddress::Soon)
             }
         }
+    }
+
+    /// The blocks of a subnet out of which this host gives addresses. One more is asked for while few are free; there are none while the store has not
+    /// known this host for so long that another may have them.
+    pub fn blocks(&mut self, network: &Name, subnet: IpNet, now: Duration) -> BTreeSet<IpNet> {
+        let is_away = self.is_away(now);
+        let segment = self.segments.get_mut(network).filter(|segment| segment.subnets.contains(&subnet.trunc()));
+        let Some(segment) = segment.filter(|_| !is_away) else { return BTreeSet::new() };
+        if segment.is_short(subnet) {
+            segment.addresses.wanted = Some(subnet.trunc());
+        }
+        segment.addresses.mine.iter().copied().filter(|block| subnet.contains(block)).collect()
+    }
+
+    /// Whether the store has not known this host for so long that another may have its blocks of addresses.
+    pub fn is_away(&self, now: Duration) -> bool {
+        now >= self.renewed + RECLAIM / 2
     }
 
     /// An address that was handed out before this host was started again.
@@ -86,7 +103,7 @@ impl View {
         let lost = lost.map(|(block, (host, _))| vec![Step::Create { key: key(*block), value: value(host) }]);
         let mut due: Vec<Vec<Step>> = lost.collect();
         let wanted =
-            segment.addresses.wanted.filter(|subnet| due.is_empty() && self.held.is_none() && segment.own_is_full(*subnet));
+            segment.addresses.wanted.filter(|subnet| due.is_empty() && self.held.is_none() && segment.is_short(*subnet));
         let Some(subnet) = wanted else { return due };
         if let Some(block) = segment.free_block(subnet, &self.me) {
             due.push(vec![Step::Create { key: key(block), value: value(&self.me) }]);
@@ -114,11 +131,12 @@ impl Segment {
         endpoints.chain(told).chain(&self.addresses.handed_out).copied().collect()
     }
 
-    /// Whether every address of this host's blocks is some station's.
-    fn own_is_full(&self, subnet: IpNet) -> bool {
+    /// Whether few addresses of this host's blocks are no station's.
+    fn is_short(&self, subnet: IpNet) -> bool {
         let used = self.used();
         let own = self.addresses.mine.iter().filter(|block| subnet.contains(*block));
-        !own.flat_map(all_of).any(|address| is_usable(subnet, address) && !used.contains(&address))
+        let free = own.flat_map(all_of).filter(|address| is_usable(subnet, *address) && !used.contains(address));
+        free.take(FEW).count() < FEW
     }
 
     /// A block that no host has. Each host begins elsewhere, so that two seldom ask for the same.
@@ -172,3 +190,6 @@ fn is_usable(subnet: IpNet, address: IpAddr) -> bool {
 }
 
 const BLOCK_BITS: u8 = 6;
+
+/// With fewer free addresses than these one more block is asked for.
+const FEW: usize = 16;

@@ -12,7 +12,7 @@ use crate::record::Name;
 pub enum Refusal {
     /// The store has an id, and it is not that of this host's cluster.
     #[error(
-        "the store is of another cluster ({store}, and this host belongs to {ours}): correct `endpoints` and `prefix`, or have this host forget its cluster"
+        "the store is of another cluster ({store}, and this host belongs to {ours}): correct `endpoints` and `prefix`, or remove overlay.json from `state-dir` to have this host join it"
     )]
     Foreign {
         /// The store's id.

@@ -9,6 +9,7 @@
 mod address;
 mod cluster;
 mod difference;
+mod look;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use packet::Mac;
 
-use crate::record::{self, CLUSTER, Endpoint, Host, Key, Name, Network};
+use crate::record::{self, CLUSTER, Host, Key, Name, Network};
 use crate::store::{Change, MOST_STEPS, News, Step};
 
 pub use address::NoAddress;
@@ -93,52 +94,49 @@ impl View {
         self.refusal.as_ref()
     }
 
+    /// Whether the store's list of hosts and networks was heard.
+    pub fn is_heard(&self) -> bool {
+        self.cluster.listed.is_some()
+    }
+
     /// Whether withdrawals wait, because the store has lost what this host had put there.
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// The hosts that the store knows.
-    pub fn hosts(&self) -> impl Iterator<Item = (&Name, &Host)> {
-        self.cluster.hosts.iter()
-    }
-
-    /// The networks that the store knows.
-    pub fn networks(&self) -> impl Iterator<Item = (&Name, &Network)> {
-        self.cluster.networks.iter()
-    }
-
-    /// The networks that this host has a part in.
-    pub fn joined(&self) -> impl Iterator<Item = &Name> {
-        self.segments.keys()
-    }
-
-    /// The stations of a network: the host that announced each, its MAC address, and the rest.
-    pub fn endpoints(&self, network: &Name) -> impl Iterator<Item = (&Name, Mac, &Endpoint)> {
-        let segment = self.segments.get(network).into_iter();
-        segment.flat_map(|segment| segment.endpoints.iter().map(|((mac, host), endpoint)| (host, *mac, endpoint)))
-    }
-
-    /// The stations at other hosts as the tunnels were told.
-    pub fn told(&self, network: &Name) -> impl Iterator<Item = (Mac, &Station)> {
-        let segment = self.segments.get(network).into_iter();
-        segment.flat_map(|segment| segment.told.stations.iter().map(|(mac, station)| (*mac, station)))
-    }
-
-    /// The other hosts of a network as the tunnels were told.
-    pub fn peers(&self, network: &Name) -> impl Iterator<Item = IpAddr> {
-        self.segments.get(network).into_iter().flat_map(|segment| segment.told.peers.iter().copied())
-    }
-
     /// The host has ports in a network from now on. If the network is new, it has these subnets.
     pub fn join(&mut self, network: Name, subnets: Vec<IpNet>) {
-        let subnets: Vec<IpNet> = subnets.iter().map(IpNet::trunc).collect();
+        let mut subnets: Vec<IpNet> = subnets.iter().map(IpNet::trunc).collect();
+        subnets.sort_unstable();
+        let segment = self.segments.get(&network);
+        if segment.is_some_and(|segment| segment.subnets == subnets) {
+            return;
+        }
         self.segments.entry(network).or_default().subnets = subnets;
+        self.admit();
+    }
+
+    /// What a network's tunnel was told before this host was started again. It stays until the store has been heard, and for [`HOLD`] what the
+    /// store lacks of it.
+    pub fn recall(
+        &mut self,
+        network: &Name,
+        vni: u32,
+        peers: BTreeSet<IpAddr>,
+        stations: BTreeMap<Mac, Station>,
+        now: Duration,
+    ) {
+        let Some(segment) = self.segments.get_mut(network) else { return };
+        segment.vni = Some(vni);
+        segment.told = segment::Told { peers, stations };
+        self.held = Some(now + HOLD);
     }
 
     /// The host has no more ports in a network. Its tunnel goes with it, so there are no differences to come.
     pub fn leave(&mut self, network: &Name) {
         self.segments.remove(network);
+        // What was wrong with it is no matter any more.
+        self.admit();
     }
 
     /// A station of this host: it was seen, or has other addresses.

@@ -22,7 +22,7 @@ pub(super) struct Segment {
     /// The store's records.
     pub(super) listed: bool,
     revision: u64,
-    members: BTreeSet<Name>,
+    pub(super) members: BTreeSet<Name>,
     pub(super) endpoints: BTreeMap<(Mac, Name), Endpoint>,
     /// Whose each block is, and which version the record has. A block is never removed, so one that the store lacks is one that it has lost.
     pub(super) blocks: BTreeMap<IpNet, (Name, u64)>,

@@ -1,6 +1,7 @@
 //! What a view makes of news, step by step.
 
 use super::*;
+use crate::record::Endpoint;
 use crate::store::{Entry, Listing};
 
 const RED: &str = "net/red/";
@@ -279,6 +280,10 @@ fn a_network_has_the_subnets_that_it_was_made_with() {
     view.join(name("red"), vec!["10.0.0.2/24".parse().unwrap()]);
     shelf.tell(&mut view, seconds(2));
     assert_eq!(view.refusal(), None, "the host part is the gateway's");
+    view.join(name("red"), vec!["10.9.0.1/24".parse().unwrap()]);
+    assert!(view.refusal().is_some());
+    view.leave(&name("red"));
+    assert_eq!(view.refusal(), None, "it is no matter any more");
 }
 
 #[test]
@@ -323,6 +328,30 @@ fn addresses_come_from_blocks_of_ones_own() {
 }
 
 #[test]
+fn a_host_that_gives_addresses_takes_one_more_block_before_its_own_are_used_up() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    let (red, subnet) = (name("red"), subnets()[0]);
+    let blocks = |view: &mut View, now| view.blocks(&red, subnet, now).len();
+    shelf.tell(&mut view, seconds(1));
+    view.renewed(seconds(1));
+    assert_eq!(blocks(&mut view, seconds(1)), 0);
+    shelf.take(&mut view, seconds(1));
+    assert_eq!(blocks(&mut view, seconds(1)), 1);
+    shelf.take(&mut view, seconds(2));
+    assert_eq!(blocks(&mut view, seconds(2)), 1, "one is enough");
+    let block = *view.blocks(&red, subnet, seconds(2)).first().unwrap();
+    let stations = block.hosts().skip(1).take(50).enumerate();
+    for (number, address) in stations {
+        view.announce(&red, mac(u8::try_from(number).unwrap()), BTreeSet::from([address]), None, seconds(3));
+    }
+    blocks(&mut view, seconds(3));
+    shelf.take(&mut view, seconds(3));
+    assert_eq!(blocks(&mut view, seconds(3)), 2);
+    assert_eq!(blocks(&mut view, seconds(1) + RECLAIM / 2), 0, "another may have them by then");
+    assert_eq!(view.blocks(&red, "10.9.0.0/24".parse().unwrap(), seconds(3)).len(), 0, "no subnet of the network");
+}
+
+#[test]
 fn a_block_of_a_host_that_is_long_dead_is_taken_over_when_no_other_is_left() {
     let (mut view, mut shelf) = (view(), Shelf::with_network());
     for (number, block) in ["10.0.0.0/26", "10.0.0.64/26", "10.0.0.128/26", "10.0.0.192/26"].iter().enumerate() {
@@ -357,4 +386,28 @@ fn what_may_have_been_announced_is_removed_when_it_is_no_more_true() {
     assert_eq!(view.due(seconds(3)), [removed.to_vec()]);
     view.committed(&removed);
     assert_eq!(view.due(seconds(3)), Vec::<Vec<Step>>::new());
+}
+
+#[test]
+fn what_a_tunnel_knew_before_a_restart_stays_until_the_store_was_heard_for_a_while() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    let station =
+        |number: u8| Station { host: name(&format!("h{number}")), vtep: vtep(number), ips: BTreeSet::new(), name: None };
+    let stations = BTreeMap::from([(mac(7), station(2)), (mac(8), station(3))]);
+    view.recall(&name("red"), 5000, BTreeSet::from([vtep(2), vtep(3)]), stations, seconds(0));
+    assert_eq!((view.vni(&name("red")), view.peers(&name("red")).count(), view.told(&name("red")).count()), (Some(5000), 2, 2));
+    assert_eq!(view.differences(seconds(1)), [], "nothing was heard");
+    shelf.host(2);
+    shelf.endpoint(2, mac(7), 0);
+    shelf.tell(&mut view, seconds(2));
+    assert_eq!(view.differences(seconds(2)), [is(2, mac(7))], "host 3 may not have said it again");
+    let gone = [Difference::Gone(name("red"), mac(8)), Difference::Left(name("red"), vtep(3))];
+    assert_eq!(view.differences(HOLD), gone);
+    // A store that has lost the network is told its number again.
+    let (mut view, mut shelf) = (self::view(), Shelf::default());
+    shelf.put(&Key::Id, "c1");
+    view.recall(&name("red"), 5000, BTreeSet::new(), BTreeMap::new(), seconds(0));
+    shelf.tell(&mut view, seconds(1));
+    let steps = shelf.take(&mut view, seconds(1));
+    assert!(steps.iter().any(|step| matches!(step, Step::Create { key, .. } if key == "cluster/vni/5000")), "{steps:?}");
 }

@@ -24,6 +24,8 @@ const KEPT: usize = 128;
 const CHUNK: usize = 64;
 /// Drops in one second that are a burst.
 const BURST: u32 = 100;
+/// Longest frame: a super-frame with its headers.
+const LONGEST: usize = 1 << 17;
 /// One second, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
@@ -72,6 +74,33 @@ pub struct Recorded {
     length: u32,
     kept: u8,
     bytes: [u8; KEPT],
+}
+
+impl Recorded {
+    /// What is known of it.
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Its beginning, and zeros up to its length, so that its headers can be read.
+    pub fn padded(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.get(..self.kept.into()).unwrap_or_default().to_vec();
+        bytes.resize((self.length as usize).min(LONGEST), 0);
+        bytes
+    }
+
+    /// The last frames that were dropped, the newest first, and at most so many.
+    pub fn last_drops(snapshots: &[Snapshot], most: usize) -> Vec<&Self> {
+        let recorded = snapshots.iter().flatten().flat_map(|chunk| chunk.iter());
+        let mut drops: Vec<&Self> = recorded.filter(|frame| frame.seen.is_dropped()).collect();
+        let newest = |frame: &&Self| std::cmp::Reverse(frame.seen.at);
+        if drops.len() > most {
+            drops.select_nth_unstable_by_key(most, newest);
+            drops.truncate(most);
+        }
+        drops.sort_by_key(newest);
+        drops
+    }
 }
 
 /// The frames of one port, oldest first.

@@ -132,6 +132,10 @@ impl Stream {
         }
         if self.writer.len() == 0 && self.phase == Phase::Running {
             self.wait(timeout);
+            // A worker that finds its reader asleep has to wake it, and so has each that comes after it in turn. Those that come meanwhile do not.
+            if self.writer.len() > 0 {
+                std::thread::sleep(GATHERING);
+            }
         }
         self.obey();
         self.fill();
@@ -287,6 +291,8 @@ impl Drop for Stream {
 
 /// Bytes at which a chunk is full.
 const CHUNK: usize = 256 * 1024;
+/// How long the reader lets frames gather once one is there: at 4 million frames a second a channel of [`MOST_FRAMES`](super::MOST_FRAMES) would be full then.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// A capture has as many interfaces as the switch has ports, and some more.
 fn number(index: usize) -> u32 {

@@ -14,7 +14,7 @@ use super::fdb::Fdb;
 use super::place::{Hold, Learned, Place};
 use super::router::Arrival;
 use super::tunnel::Reply;
-use super::{Departure, DropReason, Limiter, Mode, Observer, Outputs, Port, PortId, PortSettings, Slots, Step};
+use super::{Departure, DropReason, Limiter, Mode, Observer, Outputs, Port, PortId, PortSettings, RemoteStation, Slots, Step};
 use api::{BridgeSpec, ControlFrames, VlanMode};
 
 /// What the datapath needs to know about a bridge.
@@ -130,8 +130,9 @@ impl Bridge {
         self.claims.forget_port(port);
     }
 
-    /// Takes note of what is known beforehand behind a port, and whether the switch answers for it.
-    pub(super) fn set_known(&mut self, port: PortId, settings: &PortSettings, answers: bool) {
+    /// Takes note of what is known beforehand behind a port, and whether the switch answers for it. `before` is what other hosts told of stations
+    /// there.
+    pub(super) fn set_known(&mut self, port: PortId, settings: &PortSettings, answers: bool, before: &[RemoteStation]) {
         self.answering.retain(|member| *member != port);
         if answers {
             self.answering.push(port);
@@ -140,8 +141,16 @@ impl Bridge {
             VlanMode::Access(vlan) | VlanMode::Trunk { native: Some(vlan), .. } => *vlan,
             _ => VlanId::DEFAULT,
         };
-        let stations = settings.tunnel.iter().flat_map(|tunnel| &tunnel.stations);
-        self.fdb.fix(port, stations.clone().map(|station| (vlan, station.mac, station.peer)));
+        let told = settings.tunnel.as_ref().filter(|tunnel| tunnel.told);
+        match told {
+            Some(tunnel) => self.fdb.tell(port, vlan, before, &tunnel.stations),
+            None => {
+                let stations = settings.tunnel.iter().flat_map(|tunnel| tunnel.stations.iter());
+                self.fdb.fix(port, stations.map(|station| (vlan, station.mac, station.peer)));
+            }
+        }
+        // The addresses of a station that may move are its own wherever it is.
+        let stations = settings.tunnel.iter().filter(|tunnel| !tunnel.told).flat_map(|tunnel| tunnel.stations.iter());
         self.owners.retain(|(.., owner)| *owner != port);
         let addresses = settings.addresses.iter().copied().chain(stations.filter_map(|station| station.ip));
         self.owners.extend(addresses.map(|address| (vlan, address, port)));
@@ -180,6 +189,14 @@ impl Bridge {
         let learned = || Answer::to(bytes, &at.ethernet, |address| neighbor(address).filter(is_remote));
         let answer = given.or_else(|| if asked_at.remote.is_none() { learned() } else { None })?;
         Some(Reply { answer, to: at.port, edit: asked_at.vlans.egress(at.vlan, None)? })
+    }
+
+    /// The MAC address of a station that is known beforehand behind a tunnel.
+    pub(super) fn known(&self, vlan: VlanId, address: IpAddr, ports: &Slots<Port>) -> Option<Mac> {
+        self.answering.iter().find_map(|id| {
+            let port = ports.get(id.0).filter(|port| port.vlans.egress(vlan, None).is_some())?;
+            port.remote.as_ref()?.mac_of(address)
+        })
     }
 
     pub(super) fn has_members(&self) -> bool {

@@ -51,6 +51,8 @@ pub(super) struct Claimant {
     pub(super) second: u32,
     /// Whether the port leads to a station, and not to another network.
     pub(super) is_station: bool,
+    /// Whether the port is a tunnel of whose stations other hosts tell: each of them may have a gateway with this one's address.
+    pub(super) is_told: bool,
 }
 
 /// Whether a frame with its payload at this place certainly claims nothing.
@@ -164,6 +166,9 @@ fn note(router: &Router, bridge: &mut Bridge, who: &Claimant, ethernet: &Etherne
     for address in addresses.into_iter().flatten().filter(|address| !address.is_unspecified()) {
         let gateway = router.is_gateway(who.bridge, vlan, address).then_some(Holder::Gateway);
         let owner = || bridge.other_owner(vlan, address, who.port).map(Holder::Port);
+        if gateway.is_some() && who.is_told {
+            continue;
+        }
         match gateway.or_else(owner) {
             Some(holder) => bridge.claims.count(AddressConflict { vlan, address, holder, claimant }),
             None => bridge.claims.hear(vlan, address, claimant, what, who.second),

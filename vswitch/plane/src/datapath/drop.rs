@@ -112,7 +112,7 @@ pub enum DropReason {
     MacMove,
     /// It asked for a station behind a tunnel that the switch knows, and the switch answered.
     Suppressed,
-    /// The port is unplugged: `set-port --down`.
+    /// The port is unplugged: `set-port --down`; or its cable was pulled while the frame was on its impaired line, as for a move to another bridge.
     PortDown,
     /// The spanning tree has blocked the port that it came in by, or the only ports that it could leave by.
     StpDiscarding,

@@ -23,7 +23,8 @@
 //! source addresses soon has the most, and from then on pushes out only its own; a port with a handful of stations keeps them.
 //!
 //! **Fixed entries** are those that the user gave for a tunnel. They are found first, never move, never age and take no part in
-//! evictions; there are as many as the user gave.
+//! evictions; there are as many as the user gave. Those that other hosts told of ([`Fdb::tell`]) are the same, but that they give way to a sight of
+//! the address at another port: the station has moved here, and the others will hear of it.
 //!
 //! **Moves.** An address that is seen elsewhere is there from then on. One that moves to and fro is held where it was for a while
 //! ([`vxlan::Moves`]). In a loop, of two ports or of two hosts, every frame would otherwise move it, go round again, and be sent to all.
@@ -32,6 +33,7 @@
 //! **Hashing** is seeded, so that a station cannot choose addresses that fall into one bucket.
 
 mod changes;
+mod given;
 mod lines;
 mod lists;
 mod persist;
@@ -46,6 +48,7 @@ use vxlan::Moves;
 use super::PortId;
 use super::place::{Fixed, Hold, Learned, MacMove, MacMoves, Place, Row};
 pub use changes::{MacChange, MacChanges, MacNews};
+use given::Given;
 use lines::{Entry, Lines, Packed};
 use lists::Lists;
 use sight::Sight;
@@ -66,7 +69,7 @@ pub struct Fdb {
     evictions: u64,
     moves: MacMoves,
     changes: MacChanges,
-    fixed: HashMap<u64, Place, FixedState>,
+    fixed: HashMap<u64, Given, FixedState>,
     /// What was held last, until it is taken.
     hold: Option<Hold>,
     /// The second in which nothing is held any more.
@@ -134,8 +137,8 @@ impl Fdb {
     /// Where an address is.
     pub fn find(&self, vlan: VlanId, mac: Mac) -> Option<Place> {
         let key = key(vlan, mac);
-        if let Some(place) = self.fixed_at(key) {
-            return Some(place);
+        if let Some(given) = self.given_at(key) {
+            return Some(given.place);
         }
         self.lines.find(key).map(|slot| self.lines.entry(slot).place.into())
     }
@@ -149,10 +152,12 @@ impl Fdb {
     /// Notes that a frame from `mac` came from `place` in second `now`.
     pub fn learn(&mut self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
         // No port is above the most.
-        let Some(place) = Packed::new(place) else { return Learned::Known };
+        let (port, Some(place)) = (place.port, Packed::new(place)) else { return Learned::Known };
         let fresh = Entry { key: key(vlan, mac), place, seen: now };
-        if self.fixed_at(fresh.key).is_some() {
-            return Learned::Known;
+        match self.given_at(fresh.key) {
+            Some(given) if given.outlasts(port) => return Learned::Known,
+            Some(_) => drop(self.fixed.remove(&fresh.key)),
+            None => {}
         }
         let Some(slot) = self.lines.find(fresh.key) else {
             self.insert(fresh);
@@ -164,9 +169,9 @@ impl Fdb {
 
     /// What [`Fdb::learn`] would say now. Nothing changes.
     pub fn peek_learn(&self, vlan: VlanId, mac: Mac, place: Place, now: u32) -> Learned {
-        let Some(place) = Packed::new(place) else { return Learned::Known };
+        let (port, Some(place)) = (place.port, Packed::new(place)) else { return Learned::Known };
         let seen = Entry { key: key(vlan, mac), place, seen: now };
-        if self.fixed_at(seen.key).is_some() {
+        if self.given_at(seen.key).is_some_and(|given| given.outlasts(port)) {
             return Learned::Known;
         }
         match self.lines.find(seen.key) {
@@ -216,26 +221,6 @@ impl Fdb {
         now < self.held_until && self.lines.find(key(vlan, mac)).is_some_and(|slot| moves(slot).is_held(now))
     }
 
-    /// Makes these the fixed addresses of a port, each in its VLAN behind a peer, instead of those before.
-    pub fn fix(&mut self, port: PortId, addresses: impl Iterator<Item = (VlanId, Mac, u16)>) {
-        self.fixed.retain(|_, place| place.port != port);
-        for (vlan, mac, peer) in addresses {
-            if let Some(slot) = self.lines.find(key(vlan, mac)) {
-                self.remove(self.lines.entry(slot).place.port(), slot);
-            }
-            self.fixed.insert(key(vlan, mac), Place { port, peer });
-        }
-    }
-
-    /// Whether the user gave an address.
-    pub fn is_given(&self, vlan: VlanId, mac: Mac) -> bool {
-        self.fixed_at(key(vlan, mac)).is_some()
-    }
-
-    fn fixed_at(&self, key: u64) -> Option<Place> {
-        if self.fixed.is_empty() { None } else { self.fixed.get(&key).copied() }
-    }
-
     /// Forgets addresses whose last frame is longer ago than the ageing time.
     pub fn expire(&mut self, now: u32) {
         for port in 0..self.lists.ports() {
@@ -271,7 +256,7 @@ impl Fdb {
 
     /// Forgets the addresses of a port, also those that were given.
     pub fn forget_port(&mut self, port: PortId) {
-        self.fixed.retain(|_, place| place.port != port);
+        self.fixed.retain(|_, given| given.place.port != port);
         while let Some(slot) = self.lists.oldest(port.index()) {
             self.remove(port.index(), slot);
         }
@@ -299,9 +284,9 @@ impl Fdb {
             let fixed = if self.beside[slot as usize].moves.is_held(now) { Fixed::Held } else { Fixed::No };
             Row { vlan, mac, place: place.into(), age: now.saturating_sub(seen), fixed }
         };
-        let given = self.fixed.iter().map(|(key, place)| {
+        let given = self.fixed.iter().map(|(key, given)| {
             let (vlan, mac) = unkey(*key);
-            Row { vlan, mac, place: *place, age: 0, fixed: Fixed::Given }
+            Row { vlan, mac, place: given.place, age: 0, fixed: Fixed::Given }
         });
         given.chain(self.lists.slots().map(row)).collect()
     }
@@ -372,6 +357,7 @@ fn unkey(key: u64) -> (VlanId, Mac) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::RemoteStation;
     use proptest::prelude::*;
     use std::collections::HashMap;
     use vxlan::Verdict;
@@ -472,6 +458,32 @@ mod tests {
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 75), Learned::Known);
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 76), Learned::News);
         assert_eq!(fdb.learn(ONE, mac(1), port(1), 77), Learned::Known);
+    }
+
+    #[test]
+    fn what_other_hosts_told_gives_way_to_a_sight_of_it_here_until_they_tell_otherwise() {
+        let told = |number, peer| RemoteStation { mac: mac(number), peer, ip: None };
+        let (one, two) = ([told(1, 4), told(2, 4)], [told(1, 4), told(2, 5)]);
+        let mut fdb = Fdb::new(8, 300, 1);
+        fdb.learn(ONE, mac(1), port(3), 0);
+        fdb.tell(PortId(9), ONE, &[], &one);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(behind(9, 4)), "it has moved away");
+        assert_eq!(fdb.learn(ONE, mac(1), behind(9, 5), 1), Learned::Known, "its tunnel says nothing new");
+        assert_eq!(fdb.peek_learn(ONE, mac(1), port(3), 1), Learned::News);
+        assert_eq!(fdb.learn(ONE, mac(1), port(3), 1), Learned::News);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(3)), "it is back");
+        // The others have not heard of it yet.
+        fdb.tell(PortId(9), ONE, &one, &two);
+        assert_eq!((fdb.find(ONE, mac(1)), fdb.find(ONE, mac(2))), (Some(port(3)), Some(behind(9, 5))));
+        fdb.tell(PortId(9), ONE, &two, &two[1..]);
+        assert_eq!(fdb.find(ONE, mac(1)), Some(port(3)));
+        fdb.tell(PortId(9), ONE, &two[1..], &[]);
+        assert_eq!((fdb.find(ONE, mac(2)), fdb.rows(1).len()), (None, 1));
+        // What the user gave stays.
+        fdb.fix(PortId(7), [(ONE, mac(5), 1)].into_iter());
+        fdb.tell(PortId(9), ONE, &[], &[told(5, 4)]);
+        assert_eq!(fdb.learn(ONE, mac(5), port(3), 1), Learned::Known);
+        assert_eq!(fdb.find(ONE, mac(5)), Some(behind(7, 1)));
     }
 
     fn behind(port: u32, peer: u16) -> Place {

@@ -312,8 +312,14 @@ fn check_sender(
     }
     let watched = router.watches(at.bridge) || bridge.has_owners();
     if watched {
-        let who =
-            Claimant { bridge: at.bridge, vlan: at.vlan, port: at.port, second: at.second, is_station: port.is_station() };
+        let who = Claimant {
+            bridge: at.bridge,
+            vlan: at.vlan,
+            port: at.port,
+            second: at.second,
+            is_station: port.is_station(),
+            is_told: port.remote.as_ref().is_some_and(|remote| remote.told),
+        };
         claim::check(router, bridge, &who, (&at.ethernet, received.bytes()), mode)?;
     }
     Ok(watched)

@@ -1,6 +1,7 @@
 //! What the control side changes and asks, between two batches.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use packet::{Mac, VlanId};
@@ -56,9 +57,13 @@ impl Datapath {
             bridge.join(id);
         }
         let remote = settings.tunnel.as_ref().map(Remote::new);
+        // What was told of a port that is gone from where it was is forgotten with that.
+        let same_place = |port: &&Port| port.bridge == settings.bridge && port.vlans == vlans && !settings.policy.down;
+        let told = self.ports.get(id.0).filter(same_place).and_then(|port| port.remote.as_ref()).filter(|remote| remote.told);
+        let told = told.map(|remote| Arc::clone(&remote.stations)).unwrap_or_default();
         let before = self.ports.get(id.0).filter(|port| port.bridge == settings.bridge).and_then(|port| port.tree);
         let tree = tree(bridge.settings.stp, remote.is_some(), before);
-        bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers));
+        bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers), &told);
         let port = Port {
             bridge: settings.bridge,
             vlans,
@@ -71,6 +76,16 @@ impl Datapath {
             counters,
         };
         self.ports.insert(id.0, port);
+    }
+
+    /// The bridge of a port.
+    pub(crate) fn bridge_of(&self, id: PortId) -> Option<BridgeId> {
+        self.ports.get(id.0).map(|port| port.bridge)
+    }
+
+    /// Whether a port is unplugged.
+    pub(crate) fn is_unplugged(&self, id: PortId) -> bool {
+        self.ports.get(id.0).is_some_and(|port| port.policy.down)
     }
 
     /// Lets the spanning tree of a bridge decide what passes a port, if the port is part of it.

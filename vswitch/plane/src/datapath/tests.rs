@@ -455,7 +455,7 @@ fn various() -> Lab {
     assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now, Mode::Live)));
     let limits = PortLimits { send: Some(Arc::new(limiter)), ..PortLimits::default() };
     lab.set(4, PortSettings { limits, ..protected(VlanMode::All) });
-    let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() });
+    let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: [].into(), told: false });
     lab.set(
         5,
         PortSettings { vlans: VlanMode::Access(vlan(1)), limits: limit(3, lab.now), tunnel, ..PortSettings::on(BridgeId(0)) },
@@ -528,7 +528,7 @@ fn with_tunnel(tunnel: TunnelSettings, frames: Option<u32>) -> Lab {
 #[test]
 fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
     let station = RemoteStation { mac: Mac::from_u64(0x0200_0000_0009), peer: 4, ip: None };
-    let mut lab = with_tunnel(TunnelSettings { learn: false, mtu: 1450, stations: vec![station] }, None);
+    let mut lab = with_tunnel(TunnelSettings { learn: false, mtu: 1450, stations: [station].into(), told: false }, None);
     assert_eq!(lab.carry(1, 0x0200_0000_0008, BROADCAST), Ok(vec![0]));
     let mut batch = Batch::new();
     batch.push(&frame(0x0200_0000_0001, 0x0200_0000_0009, None, 46), Offload::default());
@@ -543,7 +543,7 @@ fn a_tunnel_that_does_not_learn_knows_what_it_was_given() {
 fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
     let (asker, known) = ([2, 0, 0, 0, 0, 1], Mac([2, 0, 0, 0, 0, 9]));
     let station = RemoteStation { mac: known, peer: 1, ip: Some([10, 0, 0, 9].into()) };
-    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: vec![station] }, None);
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: [station].into(), told: false }, None);
     let mut question = [&[0xff; 6][..], &asker, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &asker, &[10, 0, 0, 1]].concat();
     question.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
     let (mut batch, mut outputs) = (Batch::new(), Outputs::new());
@@ -558,7 +558,7 @@ fn a_question_for_a_known_station_is_answered_and_goes_no_further() {
 
 #[test]
 fn what_floods_out_of_a_tunnel_is_limited_and_what_is_known_is_not() {
-    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() }, Some(5));
+    let mut lab = with_tunnel(TunnelSettings { learn: true, mtu: 1450, stations: [].into(), told: false }, Some(5));
     lab.carry(0, 0x0200_0000_0001, BROADCAST).unwrap();
     let passed = (0..20).filter(|_| lab.carry(1, 0x0200_0000_0002, 0x0300_5e00_0001).is_ok()).count();
     assert_eq!((passed, lab.drops(1, DropReason::StormLimit)), (5, 15));
@@ -660,7 +660,7 @@ fn a_flood_of_bpdus_leaves_room_for_those_of_others() {
 #[test]
 fn a_tunnel_is_part_of_no_tree_and_brings_no_bpdus() {
     let mut lab = tree(&[State::Forwarding]);
-    let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() };
+    let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: [].into(), told: false };
     lab.set(1, PortSettings { tunnel: Some(tunnel), ..PortSettings::on(BridgeId(0)) });
     assert_eq!(lab.carry(1, 4, BROADCAST), Ok(vec![0]));
     assert_eq!(lab.send(1, &bpdu(), Offload::default()), Err(DropReason::ControlFrame));

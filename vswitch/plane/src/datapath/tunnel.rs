@@ -2,6 +2,7 @@
 //! neighbour discovery for. The datapath sees no VXLAN here.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use packet::{Batch, Ethernet, Mac, Offload, TagEdit};
 use vxlan::{Answer, Binding, Bindings};
@@ -15,11 +16,13 @@ pub struct TunnelSettings {
     pub learn: bool,
     /// Longest packet that it carries, in bytes.
     pub mtu: u16,
-    /// Stations that are known beforehand.
-    pub stations: Vec<RemoteStation>,
+    /// Stations that are known beforehand, by MAC address.
+    pub stations: Arc<[RemoteStation]>,
+    /// Whether other hosts told of them, and not the user: then a station that is seen at another port is there, until they tell otherwise.
+    pub told: bool,
 }
 
-/// A station behind a tunnel that is known beforehand. Its address is never learned elsewhere and does not age.
+/// A station behind a tunnel that is known beforehand. Its address does not age, and unless other hosts told of it, is never learned elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteStation {
     /// Its MAC address.
@@ -35,6 +38,8 @@ pub struct RemoteStation {
 pub(super) struct Remote {
     pub(super) learn: bool,
     pub(super) mtu: u16,
+    pub(super) told: bool,
+    pub(super) stations: Arc<[RemoteStation]>,
     bindings: Bindings,
 }
 
@@ -59,11 +64,17 @@ impl Reply {
 impl Remote {
     pub(super) fn new(settings: &TunnelSettings) -> Self {
         let bindings = settings.stations.iter().filter_map(|station| Some(Binding { ip: station.ip?, mac: station.mac }));
-        Self { learn: settings.learn, mtu: settings.mtu, bindings: bindings.collect() }
+        let (learn, mtu, told) = (settings.learn, settings.mtu, settings.told);
+        Self { learn, mtu, told, stations: Arc::clone(&settings.stations), bindings: bindings.collect() }
     }
 
     pub(super) fn answers(&self) -> bool {
         !self.bindings.is_empty()
+    }
+
+    /// The MAC address of the station with this address.
+    pub(super) fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        self.bindings.mac_of(address)
     }
 
     pub(super) fn answer(&self, frame: &[u8], ethernet: &Ethernet) -> Option<Answer> {

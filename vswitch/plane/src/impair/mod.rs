@@ -16,6 +16,7 @@
 
 mod codel;
 mod corrupt;
+mod flight;
 mod jitter;
 mod loss;
 mod random;
@@ -32,6 +33,7 @@ use packet::{Offload, Packet};
 use crate::capture::Direction;
 use crate::datapath::DropReason;
 use codel::{Codel, Verdict};
+use flight::Flight;
 use loss::LossModel;
 use random::Streams;
 
@@ -41,8 +43,9 @@ const OVERHEAD: usize = 128;
 const LEAST_QUEUE: u64 = 128 << 10;
 /// The time at a rate that its queue holds if the delay is shorter and no limit is given.
 const QUEUE_TIME: Duration = Duration::from_millis(100);
-/// Most buffers that are kept for packets to come.
+/// Most buffers that are kept for packets to come; a quarter as many for super-frames, of which each has more than the bytes of a packet.
 const SPARE: usize = 256;
+const SMALL: usize = 16 << 10;
 
 /// One packet on a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,20 +109,13 @@ pub struct Line {
     /// When the rules began: flaps are counted from here.
     began: Instant,
     queue: Queue,
-    /// Packets under way, in the order in which they are due.
-    flight: VecDeque<(Instant, Transit)>,
-    /// Those of them that go ahead of the others.
-    ahead: VecDeque<(Instant, Transit)>,
-    /// When the last one in order is due.
-    last: Instant,
-    /// Packets since one went ahead.
-    in_order: u32,
-    /// Bytes under way.
-    flying: usize,
-    /// What all packets on the line take.
+    flight: Flight,
+    /// What all packets on the line take, and those that were lost and not yet told of.
     held: usize,
+    /// Whether it is taken away: what comes now goes on at once, behind what is still here.
+    ends: bool,
     treated: Treated,
-    lost: Vec<(DropReason, Transit)>,
+    lost: VecDeque<(DropReason, Transit)>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -143,14 +139,11 @@ impl Line {
             losses: LossModel::new(rules.loss),
             began: now,
             queue: Queue { packets: VecDeque::new(), bytes: 0, free: now, codel: Codel::default() },
-            flight: VecDeque::new(),
-            ahead: VecDeque::new(),
-            last: now,
-            in_order: 0,
-            flying: 0,
+            flight: Flight::new(now),
             held: 0,
+            ends: false,
             treated: Treated::default(),
-            lost: Vec::new(),
+            lost: VecDeque::new(),
             spare: Vec::new(),
         }
     }
@@ -158,10 +151,9 @@ impl Line {
     /// Begins anew under other rules. What is on the line stays, and is due when it was.
     pub fn change(&mut self, rules: Impairment, seed: u32, direction: Direction, now: Instant) {
         let old = std::mem::replace(self, Self::new(rules, seed, direction, now));
-        let (flight, ahead, last, flying, held, queue) = (old.flight, old.ahead, old.last, old.flying, old.held, old.queue);
-        (self.flight, self.ahead, self.last, self.flying, self.held) = (flight, ahead, last, flying, held);
+        (self.flight, self.held) = (old.flight.begun_anew(), old.held);
         (self.treated, self.lost, self.spare) = (old.treated, old.lost, old.spare);
-        self.queue = Queue { codel: Codel::default(), ..queue };
+        self.queue = Queue { codel: Codel::default(), ..old.queue };
         // What the old rate would have kept back is ready for the new one.
         self.queue.free = self.queue.free.min(now);
         if rules.rate.is_none() {
@@ -169,22 +161,37 @@ impl Line {
         }
     }
 
-    /// Whether it has these rules, begun by this seed.
+    /// Whether it has these rules, begun by this seed, and is not taken away.
     pub fn is(&self, rules: &Impairment, seed: u32) -> bool {
-        (&self.rules, self.seed) == (rules, seed)
+        !self.ends && (&self.rules, self.seed) == (rules, seed)
     }
 
-    /// Makes all that is on the line due.
+    /// Whether it is taken away.
+    pub const fn ends(&self) -> bool {
+        self.ends
+    }
+
+    /// Takes the line away: all that is on it is due, and what comes until it is empty goes on at once, behind that.
     pub fn let_go(&mut self, now: Instant) {
-        let waiting = std::mem::take(&mut self.queue.packets);
-        self.flying += std::mem::take(&mut self.queue.bytes);
-        self.flight.extend(waiting);
-        self.flight.iter_mut().chain(&mut self.ahead).for_each(|(due, _)| *due = now);
-        self.last = now;
+        self.ends = true;
+        self.queue.bytes = 0;
+        self.queue.packets.drain(..).for_each(|(_, transit)| self.flight.push(now, transit));
+        self.flight.land(now);
+    }
+
+    /// Loses all that is on the line.
+    pub fn lose_all(&mut self, reason: DropReason) {
+        let waiting = self.queue.packets.drain(..).map(|(_, transit)| transit);
+        self.lost.extend(self.flight.drain().chain(waiting).map(|transit| (reason, transit)));
+        self.queue.bytes = 0;
     }
 
     /// Puts a packet on the line.
     pub fn push(&mut self, packet: &Packet<'_>, now: Instant) {
+        if self.ends {
+            let transit = self.take_in(packet);
+            return self.flight.push(now, transit);
+        }
         self.start(now);
         let is_lost = self.losses.next(&mut self.streams.loss);
         let draw =
@@ -213,29 +220,27 @@ impl Line {
     /// Takes a packet that is due.
     pub fn pop(&mut self, now: Instant) -> Option<Transit> {
         self.start(now);
-        let due = |queue: &VecDeque<(Instant, Transit)>| queue.front().map(|(due, _)| *due).filter(|due| *due <= now);
-        let from = match (due(&self.ahead), due(&self.flight)) {
-            (Some(ahead), Some(flight)) if flight < ahead => &mut self.flight,
-            (Some(_), _) => &mut self.ahead,
-            (None, Some(_)) => &mut self.flight,
-            (None, None) => return None,
-        };
-        let (_, transit) = from.pop_front()?;
-        self.flying -= transit.bytes.len();
+        let transit = self.flight.pop(now)?;
         self.held -= transit.bytes.len() + OVERHEAD;
         Some(transit)
     }
 
     /// When there is something to do next.
     pub fn next(&self) -> Option<Instant> {
-        let due = |queue: &VecDeque<(Instant, Transit)>| queue.front().map(|(due, _)| *due);
-        let sent = due(&self.queue.packets).map(|came| came.max(self.queue.free));
-        [due(&self.flight), due(&self.ahead), sent].into_iter().flatten().min()
+        let sent = self.queue.packets.front().map(|(came, _)| self.queue.free.max(*came));
+        [self.flight.next(), sent].into_iter().flatten().min()
     }
 
-    /// What was lost since it was last asked.
-    pub fn take_lost(&mut self) -> Vec<(DropReason, Transit)> {
-        std::mem::take(&mut self.lost)
+    /// Whether packets were lost that are not yet told of.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// A packet that was lost and not yet told of.
+    pub fn next_lost(&mut self) -> Option<(DropReason, Transit)> {
+        let (reason, transit) = self.lost.pop_front()?;
+        self.held -= transit.bytes.len() + OVERHEAD;
+        Some((reason, transit))
     }
 
     /// What was done to packets since it was last asked.
@@ -245,18 +250,30 @@ impl Line {
 
     /// Takes back the buffer of a packet.
     pub fn reuse(&mut self, transit: Transit) {
-        if self.spare.len() < SPARE {
+        let most = if transit.bytes.capacity() > SMALL { SPARE / 4 } else { SPARE };
+        if self.spare.len() < most {
             self.spare.push(transit.bytes);
         }
     }
 
-    /// Whether a packet that entered now would be lost for certain, and why. Nothing changes.
-    pub fn foretell(&self, now: Instant) -> Option<DropReason> {
+    /// Whether a packet of so many bytes that entered now would be lost for certain, and why. Only what time alone changes does.
+    pub fn foretell(&mut self, length: usize, now: Instant) -> Option<DropReason> {
+        self.start(now);
         let down = self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began)));
-        let certain = self.losses.is_certain();
-        [(down, DropReason::ImpairFlap), (certain, DropReason::ImpairLoss)]
+        let (certain, full) = (self.losses.is_certain(), !self.has_room(length, self.held + length + OVERHEAD, now));
+        [(down, DropReason::ImpairFlap), (certain, DropReason::ImpairLoss), (full, DropReason::ImpairQueue)]
             .into_iter()
             .find_map(|(is, reason)| is.then_some(reason))
+    }
+
+    /// Whether it does nothing to single packets but to delay all of them alike: then a super-frame is all of its packets, one after the other.
+    pub fn keeps_whole(&self) -> bool {
+        self.ends || self.rules.is_even_delay()
+    }
+
+    /// Counts the packets in a super-frame that entered whole, besides the first.
+    pub const fn count_more(&mut self, packets: u64) {
+        self.treated.delayed += packets;
     }
 
     /// What happens here.
@@ -269,26 +286,31 @@ impl Line {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         packet.parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        self.held += bytes.len() + OVERHEAD;
         Transit { bytes, offload: packet.offload, ingress: packet.ingress, peer: packet.peer, id: packet.id }
     }
 
     fn enqueue(&mut self, transit: Transit, now: Instant) {
-        let (length, rate) = (transit.bytes.len(), self.rules.rate);
-        let (used, waits) = match rate {
-            Some(_) => (self.queue.bytes, !self.queue.packets.is_empty() || self.queue.free > now),
-            None => (self.flying, self.flying > 0),
-        };
-        let is_over = waits && (used + length) as u64 > self.limit();
-        if is_over || (self.held + length + OVERHEAD) as u64 > Impairment::MOST_BYTES {
+        let length = transit.bytes.len();
+        if !self.has_room(length, self.held, now) {
             return self.lose(DropReason::ImpairQueue, transit);
         }
-        self.held += length + OVERHEAD;
-        if rate.is_none() {
+        if self.rules.rate.is_none() {
             return self.launch(transit, now);
         }
         self.queue.bytes += length;
         self.queue.packets.push_back((now, transit));
         self.start(now);
+    }
+
+    /// Whether the limit lets one more packet of this length wait, where with it all packets take `held`.
+    fn has_room(&self, length: usize, held: usize, now: Instant) -> bool {
+        let (used, waits) = match self.rules.rate {
+            Some(_) => (self.queue.bytes, !self.queue.packets.is_empty() || self.queue.free > now),
+            None => (self.flight.bytes(), self.flight.bytes() > 0),
+        };
+        let is_within = !waits || (used + length) as u64 <= self.limit();
+        is_within && held as u64 <= Impairment::MOST_BYTES
     }
 
     /// Most bytes that may wait, or be under way where nothing waits.
@@ -314,7 +336,6 @@ impl Line {
                 if self.rules.ecn && vxlan::ecn::mark(&mut transit.bytes) {
                     self.treated.marked += 1;
                 } else {
-                    self.held -= transit.bytes.len() + OVERHEAD;
                     self.lose(DropReason::ImpairCodel, transit);
                     continue;
                 }
@@ -326,36 +347,20 @@ impl Line {
 
     /// Sends a packet on its way, whose end it reaches after the delay.
     fn launch(&mut self, transit: Transit, at: Instant) {
-        self.flying += transit.bytes.len();
         let mut due = at;
         if let Some(delay) = self.rules.delay {
-            if self.goes_ahead() {
+            if self.flight.goes_ahead(self.rules.reorder, &mut self.streams.reorder) {
                 self.treated.reordered += 1;
-                self.ahead.push_back((at, transit));
-                return;
+                return self.flight.push_ahead(at, transit);
             }
             due += jitter::draw(&delay, &mut self.streams.jitter);
         }
         self.treated.delayed += u64::from(self.rules.delay.is_some() || self.rules.rate.is_some());
-        self.last = self.last.max(due);
-        self.flight.push_back((self.last, transit));
-    }
-
-    /// Whether the next packet goes ahead of those under way.
-    fn goes_ahead(&mut self) -> bool {
-        let Some(reorder) = self.rules.reorder else { return false };
-        self.in_order = self.in_order.saturating_add(1);
-        // Each packet takes its number, so that the gap does not change which numbers later ones get.
-        let drawn = reorder.share.takes(self.streams.reorder.next());
-        let goes = drawn && self.in_order >= reorder.gap;
-        if goes {
-            self.in_order = 0;
-        }
-        goes
+        self.flight.push(due, transit);
     }
 
     fn lose(&mut self, reason: DropReason, transit: Transit) {
-        self.lost.push((reason, transit));
+        self.lost.push_back((reason, transit));
     }
 }
 

@@ -157,9 +157,13 @@ impl Watch {
         }
     }
 
-    /// Gives the frames that the switch made their numbers, and shows what NAT is about to change.
-    pub(super) fn decided(&mut self, batch: &mut Batch, outputs: &Outputs, datapath: &Datapath) {
+    /// Gives the frames that the switch made their numbers.
+    pub(super) fn number_own(&self, batch: &mut Batch, outputs: &Outputs) {
         number(batch.frames_mut().iter_mut().skip(outputs.fates().len()).filter(|frame| frame.id == 0), OWN);
+    }
+
+    /// Shows what NAT is about to change, and records what the switch itself says.
+    pub(super) fn decided(&mut self, batch: &Batch, outputs: &Outputs, datapath: &Datapath) {
         if self.notes.len() < batch.frames().len() {
             self.take_notes(batch, outputs, datapath);
         }

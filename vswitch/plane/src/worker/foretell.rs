@@ -38,7 +38,7 @@ impl Worker {
     /// What would become of a frame with complete checksums that came in at a place now. Nothing changes. `None`: there is no such port.
     pub(super) fn foretell(&mut self, place: Place, frame: &[u8], now: Instant) -> Option<Foretold> {
         let dry = self.datapath.dry_run(now, place, frame, Offload::default())?;
-        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, now).unzip();
+        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, (frame.len(), now)).unzip();
         if let Some(reason) = kept_out.flatten() {
             let fate = Fate::Dropped(reason);
             return Some(Foretold {
@@ -52,7 +52,7 @@ impl Worker {
         for port in dry.outputs.used() {
             for departure in dry.outputs.queue(*port) {
                 let Some(frame) = dry.batch.frames().get(departure.frame) else { continue };
-                let met = self.meet_line((departure.frame, *port), Direction::Out, now);
+                let met = self.meet_line((departure.frame, *port), Direction::Out, (frame.bytes().len(), now));
                 let lost_on_line = met.as_ref().and_then(|(_, lost)| *lost);
                 // What became of the frame is told last.
                 let end = steps.iter().position(|(_, step)| matches!(step, Step::Settled(_))).unwrap_or(steps.len());
@@ -83,9 +83,9 @@ impl Worker {
         &mut self,
         (frame, port): (usize, PortId),
         direction: Direction,
-        now: Instant,
+        (length, now): (usize, Instant),
     ) -> Option<((usize, Step), Option<DropReason>)> {
-        let line = self.lines.line(port, direction)?;
-        Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(now)))
+        let line = self.lines.line(port, direction).filter(|line| !line.ends())?;
+        Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(length, now)))
     }
 }

@@ -294,7 +294,7 @@ impl Worker {
             Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device, now)),
             Command::Listen(id, device, reply) => send(&reply, self.open(id, device, true)),
             Command::Detach(id, reply) => {
-                self.detach(id);
+                self.detach(id, now);
                 send(&reply, ());
             }
             Command::Close(id, reply) => {

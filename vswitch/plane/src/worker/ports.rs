@@ -26,7 +26,11 @@ impl Worker {
 
     /// Makes or changes a port, and its impaired lines.
     pub(super) fn set_port(&mut self, id: PortId, settings: &PortSettings, now: Instant) {
+        let is_moved = self.datapath.bridge_of(id).is_some_and(|bridge| bridge != settings.bridge);
         self.datapath.set_port(id, settings);
+        if is_moved || settings.policy.down {
+            self.cut_lines(id, now);
+        }
         self.set_lines(id, &settings.policy.impair, now);
     }
 
@@ -48,10 +52,10 @@ impl Worker {
     }
 
     /// Removes a port.
-    pub(super) fn detach(&mut self, id: PortId) {
+    pub(super) fn detach(&mut self, id: PortId, now: Instant) {
         self.close(id);
         self.queues.remove(id.0);
-        self.lines.remove(id);
+        self.lines.remove(id, now);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
         self.watch.forget(id);

@@ -32,7 +32,8 @@ impl Worker {
         self.batch.set_ingress(id.0);
         self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
-        if self.watch.is_on() {
+        // A capture may begin while a frame is on a line.
+        if self.watch.is_on() || self.lines.any() {
             self.watch.number(&mut self.batch);
         }
         if self.watch.takes_underlay() {
@@ -131,8 +132,11 @@ impl Worker {
     /// Sends what the outputs hold, and empties them and the batch.
     pub(super) fn flush(&mut self, now: Instant) {
         let watched = self.watch.is_on();
+        if watched || self.lines.any() {
+            self.watch.number_own(&mut self.batch, &self.outputs);
+        }
         if watched {
-            self.watch.decided(&mut self.batch, &self.outputs, &self.datapath);
+            self.watch.decided(&self.batch, &self.outputs, &self.datapath);
         }
         self.outputs.act(&mut self.batch);
         if watched {

@@ -1,4 +1,5 @@
-//! `vsctl watch`: frames as they come, a line each, until there were enough of them or the time is over. It reads what a capture brings.
+//! `vsctl watch`: frames as they come, a line each, until there were enough of them or the time is over. It reads what a capture brings, and asks for a
+//! trace of each frame whose steps are wanted.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,9 +14,10 @@ use super::{Signals, hint};
 use crate::client::ClientError;
 use crate::client::connection::{Control, broken};
 use crate::client::options::whole;
+use crate::client::trace;
 use crate::filter::compile;
 use crate::frame;
-use api::{CapturePoint, CaptureRequest, FrameInfo, Request};
+use api::{CapturePoint, CaptureRequest, FrameInfo, Reply, Request, TraceFrame, TraceInfo, TraceRequest, TraceStep};
 use plane::datapath::DropReason;
 
 /// The options of `vsctl watch`.
@@ -29,6 +31,9 @@ pub(in crate::client) struct WatchOptions {
     /// Only frames that are dropped for this reason, such as guard-ip.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
+    /// Shows below each frame the steps that it takes through the switch, as `vsctl trace` does: those of the same frame, a moment later.
+    #[arg(long)]
+    steps: bool,
     /// Only each Nth frame.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     sample: u64,
@@ -44,6 +49,7 @@ pub(in crate::client) struct FrameWatch {
     filter: String,
     /// As drops are named.
     reason: Option<&'static str>,
+    steps: bool,
     sample: u64,
     first: Option<u64>,
     timeout: Option<Duration>,
@@ -65,6 +71,9 @@ struct Record<'a> {
     vni: Option<u32>,
     nat: &'a [String],
     frame: FrameInfo,
+    /// Where they were asked for and there is a way to show: the switch's own frames take none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<&'a [TraceStep]>,
 }
 
 impl WatchOptions {
@@ -72,9 +81,9 @@ impl WatchOptions {
     pub(in crate::client) fn watch(self, timeout: Option<Duration>) -> Result<FrameWatch, ClientError> {
         let reason = self.reason.as_deref().map(reason).transpose()?;
         let at = if self.dropped || reason.is_some() { vec![CapturePoint::Drop] } else { Vec::new() };
-        let Self { which: WhichFrames { port: ports, container: containers, filter }, sample, first, .. } = self;
+        let Self { which: WhichFrames { port: ports, container: containers, filter }, steps, sample, first, .. } = self;
         let request = CaptureRequest { ports, containers, at, ..CaptureRequest::default() };
-        Ok(FrameWatch { request, filter, reason, sample, first, timeout })
+        Ok(FrameWatch { request, filter, reason, steps, sample, first, timeout })
     }
 }
 
@@ -120,7 +129,8 @@ impl FrameWatch {
                 seen += 1;
                 if (seen - 1) % self.sample == 0 {
                     shown += 1;
-                    crate::client::print(line(&packet, json).as_bytes());
+                    let way = if self.steps { way(&control, &packet).await? } else { None };
+                    crate::client::print(line(&packet, way.as_ref(), json).as_bytes());
                 }
             }
         }
@@ -153,8 +163,19 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// A frame as a line.
-fn line(packet: &NotedPacket<'_>, json: bool) -> String {
+/// What would become of a frame, were it to come in again. `None`: it did not come in by a port that is still there.
+async fn way(control: &Control, packet: &NotedPacket<'_>) -> Result<Option<TraceInfo>, ClientError> {
+    let Some(port) = packet.note.came_in.as_ref().and_then(|name| name.parse().ok()) else { return Ok(None) };
+    let request = TraceRequest { port, frame: TraceFrame::Text(api::hex(packet.bytes)) };
+    match control.ask(&Request::Trace(request)).await {
+        Ok(Reply::Trace(trace)) => Ok(Some(*trace)),
+        Ok(_) | Err(ClientError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A frame as a line, with its steps below.
+fn line(packet: &NotedPacket<'_>, way: Option<&TraceInfo>, json: bool) -> String {
     let NotedPacket { at, note, bytes, .. } = packet;
     let time = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(*at)).to_string();
     let frame = frame::read(bytes);
@@ -173,20 +194,22 @@ fn line(packet: &NotedPacket<'_>, json: bool) -> String {
             vni: note.vni,
             nat: &note.nat,
             frame,
+            steps: way.map(|way| &*way.steps),
         };
         return serde_json::to_string(&record).unwrap_or_default() + "\n";
     }
     // The time of day, in UTC, to the millisecond.
     let time = time.get(11..23).unwrap_or(&time);
     let from = note.came_in.as_deref().unwrap_or("switch");
-    let way = match (&note.drop, &note.out[..], &note.fate) {
+    let to = match (&note.drop, &note.out[..], &note.fate) {
         (Some(reason), ..) => format!("dropped: {reason}"),
         (None, [], Some(fate)) => fate.clone(),
         (None, [], None) => "noted".to_owned(),
         (None, out, _) => format!("-> {}", out.join(",")),
     };
     let nat: String = note.nat.iter().map(|change| format!(" [{change}]")).collect();
-    format!("{time} {from} {way}: {}{nat}\n", frame.summary)
+    let steps: String = way.into_iter().flat_map(trace::steps).map(|step| step + "\n").collect();
+    format!("{time} {from} {to}: {}{nat}\n{steps}", frame.summary)
 }
 
 #[cfg(test)]
@@ -207,11 +230,11 @@ mod tests {
         let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], &[0; 46]].concat();
         let note = |text: &str| FrameNote::read(text);
         let of = |text: &str| NotedPacket { interface: 0, at: 1_500_000_000, is_out: false, note: note(text), bytes: &frame };
-        let went = line(&of("id=7 at=ingress in=red out=blue,+3 vlan=1"), false);
+        let went = line(&of("id=7 at=ingress in=red out=blue,+3 vlan=1"), None, false);
         assert!(went.starts_with("00:00:01.500 red -> blue,+3: ethertype 0x88b5"), "{went}");
-        let dropped = line(&of("id=7 at=ingress in=red vlan=1 drop=guard-mac"), false);
+        let dropped = line(&of("id=7 at=ingress in=red vlan=1 drop=guard-mac"), None, false);
         assert!(dropped.contains("red dropped: guard-mac:"), "{dropped}");
-        let json: serde_json::Value = serde_json::from_str(&line(&of("id=7 in=red drop=guard-mac"), true)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line(&of("id=7 in=red drop=guard-mac"), None, true)).unwrap();
         assert_eq!(
             (&json["verdict"], &json["drop_reason"], &json["in"]),
             (&"dropped".into(), &"guard_mac".into(), &"red".into())

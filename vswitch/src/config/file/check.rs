@@ -22,6 +22,18 @@ impl Reader<'_> {
         }
     }
 
+    /// A file without [cluster] has no overlays.
+    pub(super) fn check_overlays(&mut self, bridges: &[Entry<BridgeSpec>]) {
+        for entry in bridges {
+            let Some(overlay) = &entry.spec.overlay else { continue };
+            let sentence = format!(
+                "bridge \"{}\" has overlay \"{overlay}\", and the file has no [cluster]: add one with `store`, `endpoints` and `underlay`",
+                entry.spec.name
+            );
+            self.problem(entry.place("overlay"), sentence);
+        }
+    }
+
     pub(super) fn check_names<T>(&mut self, (what, key): (&str, &str), entries: &[Entry<T>], name: impl Fn(&T) -> String) {
         let mut seen = HashMap::new();
         for entry in entries {

@@ -183,7 +183,7 @@ impl Switch {
         let asking = leased.chain(self.docker.asking.values().map(|asking| &asking.endpoint));
         let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
         let stations: Vec<Station> = stations.collect();
-        if stations == self.lans.stations || !self.started_up {
+        if stations == self.lans.stations || !self.life.started_up {
             return;
         }
         self.lans.granted.retain(|port, _| stations.iter().any(|station| station.port == *port));

@@ -35,6 +35,7 @@ impl Switch {
                     self.note_change(change, "Docker");
                 }
                 self.follow_lans();
+                self.follow_overlay();
                 // Docker may have been stopped meanwhile.
                 let _ = reply.send(answer.map_err(|error| error.to_string()));
             }

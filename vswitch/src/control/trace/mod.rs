@@ -57,6 +57,7 @@ impl Switch {
                 let tunnel = self.inventory.by_id(exit.port).and_then(TunnelPort::of);
                 TraceExit {
                     remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
+                    host: tunnel.and_then(|tunnel| self.host_behind(&tunnel.spec.name, exit.peer)),
                     vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
                     own: exit.frame > 0,
                     changes: if exit.frame > 0 { Vec::new() } else { frame::changes(&before, &after) },
@@ -110,7 +111,10 @@ impl Naming for Switch {
     fn peer(&self, id: PortId, peer: u16) -> String {
         let name = self.inventory.name_of(id).filter(|name| self.inventory.has::<TunnelPort>(name));
         match name.map(|name| self.inventory.remote(name, peer)) {
-            Some(Some(remote)) => format!(" to host {remote}"),
+            Some(Some(remote)) => match name.and_then(|name| self.host_behind(name, peer)) {
+                Some(host) => format!(" to host {host} at {remote}"),
+                None => format!(" to host {remote}"),
+            },
             Some(None) => " to all its hosts".to_owned(),
             None => String::new(),
         }

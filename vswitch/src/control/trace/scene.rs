@@ -139,6 +139,12 @@ impl Scene {
         heard.or_else(|| given.and_then(|info| info.mac.or_else(|| self.seen_at(&info.name))))
     }
 
+    /// The MAC address of a station at another host, as the tunnels of a bridge were told.
+    fn mac_behind_tunnels(&self, bridge: &api::BridgeName, address: IpAddr) -> Option<Mac> {
+        let tunnels = self.tunnels.iter().filter(|info| info.bridge == *bridge);
+        tunnels.flat_map(|info| &info.r#static).find(|station| station.ip == Some(address)).map(|station| station.mac)
+    }
+
     fn sender(&self, port: &PortName, words: &FrameWords) -> Result<Mac, TraceError> {
         if let Some(mac) = words.from {
             return Ok(mac);
@@ -169,7 +175,8 @@ impl Scene {
         }
         let is_near = gateway.addresses.iter().any(|net| net.contains(&to)) || gateway.addresses.is_empty();
         let elsewhere = !is_near && !is_link_local(to);
-        match (self.mac_of(to), gateway.gateway_mac) {
+        let there = self.mac_of(to).or_else(|| self.mac_behind_tunnels(&bridge.name, to));
+        match (there, gateway.gateway_mac) {
             (_, Some(gateway)) if elsewhere => Ok(gateway),
             (Some(mac), _) => Ok(mac),
             (None, None) if !self.is_subnet_of_a_port(&bridge.name, to) => {

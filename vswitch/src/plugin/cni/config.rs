@@ -28,8 +28,8 @@ const OWN: &str = "vswitch-cni";
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NetworkConfig {
-    #[serde(default)]
-    cni_version: String,
+    #[serde(skip)]
+    call: Call,
     name: NetworkName,
     bridge: Option<BridgeName>,
     subnets: Option<Vec<IpNet>>,
@@ -42,6 +42,14 @@ pub(super) struct NetworkConfig {
     attach: Option<PortKind>,
     ipam: Option<Ipam>,
     dns: Option<Map<String, Value>>,
+}
+
+/// What a runtime writes into it for one call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    #[serde(default)]
+    cni_version: String,
     runtime_config: Option<RuntimeConfig>,
     prev_result: Option<Previous>,
     #[serde(rename = "cni.dev/valid-attachments")]
@@ -103,15 +111,17 @@ impl NetworkConfig {
     pub(super) fn read(document: &[u8]) -> Result<Self, Fault> {
         let malformed = |what| Fault::new(Code::Decode, format!("the network's configuration is not understood: {what}"));
         let config: Self = json::read(document).map_err(malformed)?;
-        if !VERSIONS.contains(&config.cni_version.as_str()) {
-            let (version, known) = (config.cni_version.escape_debug(), VERSIONS.join(", "));
+        let config = Self { call: json::read(document).map_err(malformed)?, ..config };
+        let version = &config.call.cni_version;
+        if !VERSIONS.contains(&version.as_str()) {
+            let (version, known) = (version.escape_debug(), VERSIONS.join(", "));
             return Err(Fault::new(Code::Version, format!("`cniVersion` is \"{version}\": this plugin speaks {known}")));
         }
         Ok(config)
     }
 
     pub(super) fn version(&self) -> &str {
-        &self.cni_version
+        &self.call.cni_version
     }
 
     pub(super) const fn name(&self) -> &NetworkName {
@@ -120,7 +130,7 @@ impl NetworkConfig {
 
     /// What an earlier plugin of the chain, or ADD, came to.
     pub(super) const fn previous(&self) -> Option<&Previous> {
-        self.prev_result.as_ref()
+        self.call.prev_result.as_ref()
     }
 
     pub(super) fn is_internal(&self) -> bool {
@@ -140,7 +150,7 @@ impl NetworkConfig {
 
     /// The interfaces that the runtime knows.
     pub(super) fn valid_attachments(&self) -> Result<BTreeSet<ContainerKey>, Fault> {
-        let Some(attachments) = &self.valid_attachments else {
+        let Some(attachments) = &self.call.valid_attachments else {
             return Err(Fault::config("GC needs `cni.dev/valid-attachments`, the list of what is to stay"));
         };
         let key = |Attachment { container, ifname }: &Attachment| {
@@ -195,6 +205,7 @@ impl NetworkConfig {
             uplink: self.uplink.clone(),
             isolated: self.is_internal() || self.isolated.unwrap_or(true),
             routes: Vec::new(),
+            overlay: None,
         };
         spec.checked().map_err(|error| Fault::config(error.to_string()))
     }
@@ -207,7 +218,7 @@ impl NetworkConfig {
         arguments: &[(String, String)],
     ) -> Result<ContainerSpec, Fault> {
         let none = RuntimeConfig::default();
-        let runtime = self.runtime_config.as_ref().unwrap_or(&none);
+        let runtime = self.call.runtime_config.as_ref().unwrap_or(&none);
         let pod = arguments.iter().find(|(key, _)| key == "K8S_POD_NAME").map(|(_, name)| name.clone());
         let aliases = runtime.aliases.iter().flat_map(|aliases| aliases.get(self.name.as_str())).flatten().cloned();
         let names = pod.into_iter().chain(std::iter::once(key.container().to_owned())).chain(aliases);

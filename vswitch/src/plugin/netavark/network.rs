@@ -194,6 +194,7 @@ impl PodmanNetwork {
             uplink: self.options.uplink.clone(),
             isolated: self.internal() || self.options.isolated.unwrap_or(true),
             routes: Vec::new(),
+            overlay: None,
         };
         spec.checked().map_err(|error| error.to_string())
     }

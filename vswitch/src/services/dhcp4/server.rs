@@ -172,7 +172,12 @@ impl Server {
             Some(fixed) => fixed == address,
             None => self.leases.bind(asker.now, asker.who, address.into(), asker.now + seconds),
         };
-        if granted { Verdict::Ack(address, seconds) } else { Verdict::No("this address is not for you here") }
+        match granted {
+            true => Verdict::Ack(address, seconds),
+            // That host answers.
+            false if self.leases.is_of_another_host(address.into()) => Verdict::Silence,
+            false => Verdict::No("this address is not for you here"),
+        }
     }
 
     fn decline(&mut self, asker: &Asker<'_>, message: &Message<'_>) -> Verdict {
@@ -201,7 +206,7 @@ fn fixed(link: &Link, subnet: Ipv4Net, port: &PortName, mac: Mac) -> Option<Ipv4
 }
 
 fn pool(link: &Link, subnet: Ipv4Net) -> AddressPool {
-    AddressPool::new(IpNet::V4(subnet), link.taken())
+    AddressPool::new(IpNet::V4(subnet), link.taken()).within(link.blocks())
 }
 
 fn lease_time(message: &Message<'_>) -> u64 {

@@ -212,7 +212,7 @@ impl Asker<'_> {
 }
 
 fn pool(link: &Link, subnet: Ipv6Net) -> AddressPool {
-    AddressPool::new(IpNet::V6(subnet), link.taken())
+    AddressPool::new(IpNet::V6(subnet), link.taken()).within(link.blocks())
 }
 
 /// DUID-LL of Ethernet (RFC 8415, section 11.4): the gateway's MAC stays, so this does.

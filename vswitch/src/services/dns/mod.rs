@@ -24,7 +24,7 @@ pub(super) use forward::{Asker, MOST, ReplyTo};
 pub use forward::{Query, Transport};
 pub(super) use names::NameDirectory;
 pub(super) use reply::{Decision, decide, failure};
-pub use resolvers::Resolvers;
+pub use resolvers::{ResolverFile, Resolvers};
 #[cfg(test)]
 pub(super) use stream::IDLE;
 pub(super) use stream::{Sent, StreamId, Streams};

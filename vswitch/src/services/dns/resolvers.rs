@@ -1,5 +1,5 @@
-//! Which resolvers the host uses, and in what order to ask them. The services' thread asks for each question (`services/run.rs`).
-//! Touches `/etc/resolv.conf`, which it reads, and asks the kernel for the numbers of interfaces.
+//! Which resolvers the host uses, and in what order to ask them. The services' thread asks for each question (`services/run.rs`), and asks the
+//! kernel for the numbers of interfaces. It opens no file: the control side reads `/etc/resolv.conf` ([`ResolverFile`]) and tells it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -13,8 +13,6 @@ use super::{PORT, ResolverOutcome};
 
 /// Most servers that are used; the C library uses three.
 const MOST: usize = 8;
-/// How often the file is looked at, at most.
-const PAUSE: Duration = Duration::from_secs(1);
 /// More than this of the file is not read.
 const LONGEST: u64 = 64 << 10;
 /// For how long a server that said nothing is asked after the others.
@@ -26,15 +24,19 @@ const TRIAL: Duration = Duration::from_secs(3);
 ///
 /// One that says nothing costs each question the time that it is waited for. So it goes behind the others for a minute, after which one
 /// question tries it again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Resolvers {
-    path: PathBuf,
-    checked: Option<Duration>,
-    /// Time and length of what was read.
-    version: Option<(SystemTime, u64)>,
     servers: Vec<Server>,
     /// Servers that said nothing, and until when they are asked last.
     silent: HashMap<SocketAddr, Duration>,
+}
+
+/// The file that lists them, as it was read last.
+#[derive(Debug)]
+pub struct ResolverFile {
+    path: PathBuf,
+    /// Time and length of what was read.
+    version: Option<(SystemTime, u64)>,
 }
 
 /// An address in the file.
@@ -46,17 +48,18 @@ struct Server {
 }
 
 impl Resolvers {
-    /// Those in the file at `path`, read when they are first asked for.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, checked: None, version: None, servers: Vec::new(), silent: HashMap::new() }
+    /// Those in a text as in `resolv.conf`, from now on.
+    pub fn set(&mut self, text: &str) {
+        let (servers, unread) = parse(text);
+        self.servers = servers;
+        if let Some(line) = unread.first() {
+            let count = unread.len();
+            tracing::warn!("/etc/resolv.conf: {line:?} names no server by its IP address: {count} such lines are passed over");
+        }
     }
 
     /// The servers, in the order in which to ask them, without the switch's own addresses: it would ask itself.
     pub fn servers(&mut self, now: Duration, own: impl Fn(IpAddr) -> bool) -> Vec<SocketAddr> {
-        if self.checked.is_none_or(|checked| now >= checked + PAUSE) {
-            self.checked = Some(now);
-            self.read();
-        }
         let all = self.servers.iter().filter(|server| !own(server.address));
         let (mut first, mut last) = (Vec::new(), Vec::new());
         for server in all.map(Server::socket_address) {
@@ -79,19 +82,20 @@ impl Resolvers {
         self.silent.extend(outcome.silent.iter().map(|server| (*server, now + SILENCE)));
         self.silent.retain(|server, _| listed.contains(server) && !outcome.heard.contains(server));
     }
+}
 
-    fn read(&mut self) {
+impl ResolverFile {
+    /// The file at `path`, not read yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, version: None }
+    }
+
+    /// What it says, if that may be different from what it said when it was read last; one that is not there says nothing.
+    pub fn changed(&mut self) -> Option<String> {
         let version = std::fs::metadata(&self.path).ok().and_then(|data| Some((data.modified().ok()?, data.len())));
-        if version.is_none() || version != self.version {
-            self.version = version;
-            let text = self.text().unwrap_or_default();
-            let (servers, unread) = parse(&text);
-            self.servers = servers;
-            if let Some(line) = unread.first() {
-                let (path, count) = (self.path.display(), unread.len());
-                tracing::warn!("{path}: {line:?} names no server by its IP address: {count} such lines are passed over");
-            }
-        }
+        let is_new = version != self.version;
+        self.version = version;
+        is_new.then(|| self.text().unwrap_or_default())
     }
 
     fn text(&self) -> std::io::Result<String> {
@@ -227,10 +231,8 @@ mod tests {
 
     #[test]
     fn a_server_that_says_nothing_is_asked_last_and_tried_by_one_question_a_minute() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("resolv.conf");
-        std::fs::write(&path, "nameserver 192.0.2.1\nnameserver 192.0.2.2\n").unwrap();
-        let mut resolvers = Resolvers::new(path);
+        let mut resolvers = Resolvers::default();
+        resolvers.set("nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
         let [dead, good]: [SocketAddr; 2] = ["192.0.2.1:53".parse().unwrap(), "192.0.2.2:53".parse().unwrap()];
         let silent = || ResolverOutcome { answer: Some(vec![]), silent: vec![dead], heard: vec![good] };
         let at = Duration::from_secs;
@@ -255,15 +257,20 @@ mod tests {
     fn a_changed_file_is_read_again_and_the_switch_never_asks_itself() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("resolv.conf");
-        let mut resolvers = Resolvers::new(path.clone());
-        let mut servers = |second| resolvers.servers(Duration::from_secs(second), |own| own == IpAddr::from([10, 0, 0, 1]));
-        assert_eq!(servers(0), []);
+        let (mut file, mut resolvers) = (ResolverFile::new(path.clone()), Resolvers::default());
+        let mut servers = || {
+            let text = file.changed();
+            text.iter().for_each(|text| resolvers.set(text));
+            let own = |address| address == IpAddr::from([10, 0, 0, 1]);
+            (text.is_some(), resolvers.servers(Duration::ZERO, own))
+        };
+        assert_eq!(servers(), (false, vec![]));
         std::fs::write(&path, "nameserver 10.0.0.1\nnameserver 192.0.2.1\n").unwrap();
-        assert_eq!(servers(0), [], "not looked at again so soon");
-        assert_eq!(servers(1), ["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(servers(), (true, vec!["192.0.2.1:53".parse().unwrap()]));
+        assert!(!servers().0, "it is read once");
         std::fs::write(&path, "nameserver 192.0.2.22\n").unwrap();
-        assert_eq!(servers(2), ["192.0.2.22:53".parse().unwrap()]);
+        assert_eq!(servers(), (true, vec!["192.0.2.22:53".parse().unwrap()]));
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(servers(3), []);
+        assert_eq!(servers(), (true, vec![]));
     }
 }

@@ -51,6 +51,7 @@ fn link() -> Link {
             member("web.1", 3, &["10.10.0.3/24"]),
             member("cache", 4, &[]),
         ],
+        elsewhere: None,
     }
 }
 

@@ -106,7 +106,6 @@ impl Wire {
 
     /// Connects the services; frames of the wire are those of port `db`, or, with `uplink`, of an uplink.
     fn serve(&mut self, first: Input, uplink: bool) {
-        std::fs::write(self.path("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
         let index: u32 = shell("cat /sys/class/net/wire/ifindex 2>/dev/null || ip -o link show dev wire | cut -d: -f1")
             .trim()
             .parse()
@@ -118,7 +117,8 @@ impl Wire {
         let (sender, inputs) = mpsc::channel(64);
         sender.try_send(first).unwrap();
         self.inputs = Some(sender.clone());
-        let (services, resolvers) = (Services::new(self.directory.path(), 1), self.directory.path().join("resolv.conf"));
+        sender.try_send(Input::Resolvers("nameserver 127.0.0.1\n".to_owned())).unwrap();
+        let services = Services::new(self.directory.path(), 1);
         let (out, events) = (fd.clone(), self.events.clone());
         let output = move |output| match output {
             Output::Answer(GatewayAnswer { frame, .. }) | Output::Uplink(_, frame) => drop(rustix::io::write(&out, &frame)),
@@ -127,7 +127,7 @@ impl Wire {
             Output::Ask(_) => panic!("asked by itself"),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        self.threads.push(std::thread::spawn(move || runtime.block_on(serve(services, resolvers, inputs, output))));
+        self.threads.push(std::thread::spawn(move || runtime.block_on(serve(services, inputs, output))));
         let end = self.end.clone();
         self.threads.push(std::thread::spawn(move || {
             let mut buffer = vec![0; 70_000];
@@ -359,8 +359,8 @@ fn dig_gets_our_names_and_the_hosts() {
     drop(daemon);
     assert!(tcp("+tcp @10.10.0.1 www.example.test").contains("status: SERVFAIL"));
     assert!(dig("www.example.test").contains("status: SERVFAIL"));
-    std::fs::write(wire.path("resolv.conf"), "nameserver 10.10.0.1\nnameserver fd10::1\n").unwrap();
-    std::thread::sleep(Duration::from_millis(1100));
+    let own = Input::Resolvers("nameserver 10.10.0.1\nnameserver fd10::1\n".to_owned());
+    wire.inputs.as_ref().unwrap().blocking_send(own).unwrap();
     assert!(dig("www.example.test").contains("status: SERVFAIL"), "it does not ask itself");
 }
 

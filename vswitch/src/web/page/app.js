@@ -1,6 +1,6 @@
 // The page: what comes by itself (counters, events), what is asked for while it is looked at (tables), and what needs the token.
 
-import { Topology, element, short, spark, standing } from './draw.js';
+import { Topology, element, isBlocked, short, spark, standing } from './draw.js';
 
 const $ = (id) => document.getElementById(id);
 const REMEMBERED = 60, SHOWN = 200, EVENTS = 200;
@@ -108,7 +108,8 @@ function drawPorts() {
     const place = [port.bridge, port.kind, port.place].filter(Boolean).join(' · ');
     return element('tr', {},
       element('td', {}, element('button', { 'data-key': port.name, onclick: () => details(port.name) }, port.name), element('small', {}, place)),
-      element('td', {}, element('span', { class: 'state ' + standing(port.state), title: port.state }, element('span', {}, port.state.length < 20 ? port.state : 'unusable'))),
+      element('td', {}, element('span', { class: 'state ' + (isBlocked(port) ? 'warn' : standing(port.state)), title: isBlocked(port) ? `The spanning tree lets no frames pass: ${port.stp_state}` : port.state },
+        element('span', {}, isBlocked(port) ? port.stp_state : port.state.length < 20 ? port.state : 'unusable'))),
       number(rate?.[unit + '_rx']), number(rate?.[unit + '_tx']),
       element('td', { class: 'wide' }, spark(history.get(port.name) ?? [])),
       element('td', { class: 'n' + (rate?.drops > 0 ? ' bad' : '') }, rate ? short(rate.drops) : '–'),
@@ -202,6 +203,8 @@ const TABLES = {
     ['VLAN', (r) => r.vlan, 'n'], ['Age', (r) => (r.static ? 'static' : r.held ? 'held' : `${r.age_seconds} s`), 'n']] },
   sessions: { nothing: 'There is no session.', columns: [['', (r) => r.protocol], ['Station', (r) => (r.container ? `${r.container} ` : '') + r.inside, 'mono'], ['', (r) => (r.direction === 'out' ? '→' : '←')],
     ['Remote', (r) => r.remote, 'mono'], ['State', (r) => r.state], ['Out', (r) => bytes(r.out_bytes), 'n'], ['In', (r) => bytes(r.in_bytes), 'n'], ['Uplink', (r) => r.uplink]] },
+  'last-drops': { nothing: 'The recorder has no frame that was dropped.', columns: [['When', (r) => new Date(r.time).toLocaleTimeString([], { hour12: false }), 'n'], ['Reason', (r) => r.reason], ['Port', (r) => r.port],
+    ['From', (r) => (r.came_in === r.port ? '' : r.came_in ?? 'the switch')], ['VLAN', (r) => r.vlan ?? '', 'n'], ['Frame', (r) => r.frame, 'mono']] },
   leases: { nothing: 'No address was given out.', columns: [['Address', (r) => r.address, 'mono'], ['MAC', (r) => r.mac, 'mono'], ['Name', (r) => r.container ?? r.name], ['Bridge', (r) => r.bridge],
     ['State', (r) => r.state], ['Ends in', (r) => time(r.seconds_left), 'n']] },
 };
@@ -227,7 +230,7 @@ async function refresh(name) {
 function drawTable(name) {
   const { columns, nothing } = TABLES[name], wanted = $('find').value.trim().toLowerCase();
   const all = tables[name] ?? [], found = all.filter((row) => !wanted || columns.some(([, cell]) => String(cell(row)).toLowerCase().includes(wanted)));
-  $(name).firstElementChild.textContent = `${{ fdb: 'MAC addresses', sessions: 'Sessions', leases: 'Leases' }[name]} (${found.length}${wanted ? ' of ' + all.length : ''})`;
+  $(name).firstElementChild.textContent = `${{ fdb: 'MAC addresses', sessions: 'Sessions', leases: 'Leases', 'last-drops': 'Last drops' }[name]} (${found.length}${wanted ? ' of ' + all.length : ''})`;
   const head = element('tr', {}, ...columns.map(([title, , kind]) => element('th', { scope: 'col', class: kind === 'n' ? 'n' : null }, title)));
   const row = (row) => element('tr', {}, ...columns.map(([, cell, kind]) => element('td', { class: kind ?? null }, String(cell(row)))));
   const place = $(name).lastElementChild, top = place.scrollTop;
@@ -244,7 +247,7 @@ async function details(name) {
   if (!port) return;
   $('details-title').textContent = name;
   const body = $('details-body');
-  const facts = [['State', port.state], ['Kind', port.kind], ['Bridge', port.bridge], ['Where', port.place],
+  const facts = [['State', port.state], ['Spanning tree', port.stp_state], ['Kind', port.kind], ['Bridge', port.bridge], ['Where', port.place],
     ['In', `${port.rx_frames} frames, ${bytes(port.rx_bytes)}`], ['Out', `${port.tx_frames} frames, ${bytes(port.tx_bytes)}`]];
   for (const [way, reasons] of [['in', port.rx_drops], ['out', port.tx_drops]]) {
     for (const [reason, count] of Object.entries(reasons)) facts.push([`Dropped ${way}`, `${count} ${reason.replaceAll('_', '-')}`]);

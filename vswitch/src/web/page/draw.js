@@ -39,6 +39,9 @@ export function standing(state) {
   return state === 'down' || state === 'no carrier' || state === 'never heard' ? 'warn' : 'bad';
 }
 
+/** Whether the spanning tree lets no frames pass. */
+export const isBlocked = (port) => port.state === 'up' && (port.stp_state ?? 'forwarding') !== 'forwarding';
+
 /** Two curves of rates over the last minute, in and out, on one scale. */
 export function spark(rows) {
   const top = Math.max(1, ...rows.flatMap((row) => [row.rx, row.tx]));
@@ -147,8 +150,10 @@ export class Topology {
       }
       row.forEach((port, column) => {
         const x = 18 + column * (wide + NODE.gap), from = first ? top : top + 6, to = top + 26;
-        const off = port.state === 'up' ? '' : ' off';
-        wires.append(shape('path', { class: 'link' + off, d: `M${x + wide / 2} ${from}V${to}` }), this.flow(port.name, x + wide / 2, from, to));
+        const link = shape('path', { d: `M${x + wide / 2} ${from}V${to}` });
+        const cut = shape('path', { class: 'cut', d: `M${x + wide / 2 - 8} ${(from + to) / 2}h16` });
+        this.nodes.set('link ' + port.name, link);
+        wires.append(link, cut, this.flow(port.name, x + wide / 2, from, to));
         this.node(boxes, port, x, to, wide);
       });
       top += NODE.row;
@@ -181,21 +186,23 @@ export class Topology {
     const known = this.nodes.get(port.name);
     if (!known) return;
     const how = standing(port.state);
-    known.node.setAttribute('class', `node ${how}${port.state === 'up' ? '' : ' off'}${this.traced.includes(port.name) ? ' traced' : ''}`);
+    known.node.setAttribute('class', `node ${how}${port.state === 'up' ? '' : ' off'}${isBlocked(port) ? ' blocked' : ''}${this.traced.includes(port.name) ? ' traced' : ''}`);
     const tunnel = this.live.tunnels.find((tunnel) => tunnel.name === port.name);
     const peers = tunnel ? `${tunnel.peers.filter((peer) => peer.state === 'up').length}/${tunnel.peers.length} peers` : null;
     const busy = rate && rate.rx + rate.tx > 0;
+    const tree = isBlocked(port) ? `STP: ${port.stp_state}` : null;
     const idle = port.state === 'up' ? peers ?? port.place ?? port.kind : port.state;
-    const text = rate?.drops > 0 ? `${short(rate.drops)} drops/s` : busy ? `↑${short(rate.bits_rx)} ↓${short(rate.bits_tx)} bit/s` : idle;
+    const text = tree ? tree : rate?.drops > 0 ? `${short(rate.drops)} drops/s` : busy ? `↑${short(rate.bits_rx)} ↓${short(rate.bits_tx)} bit/s` : idle;
     known.rate.textContent = text.length > known.room ? text.slice(0, known.room - 1) + '…' : text;
-    known.rate.setAttribute('class', rate?.drops > 0 ? 'dropping' : 'small');
-    const label = `${port.name}, ${port.kind}${port.place ? ', ' + port.place : ''}: ${port.state}`;
+    known.rate.setAttribute('class', tree ? 'blocked' : rate?.drops > 0 ? 'dropping' : 'small');
+    this.nodes.get('link ' + port.name)?.setAttribute('class', `link${tree ? ' blocked' : port.state === 'up' ? '' : ' off'}`);
+    const label = `${port.name}, ${port.kind}${port.place ? ', ' + port.place : ''}: ${tree ?? port.state}`;
     known.title.textContent = label;
     known.node.setAttribute('aria-label', label);
     const flow = this.nodes.get('flow ' + port.name);
     if (flow) {
-      flow.setAttribute('class', busy ? 'flow on' : 'flow');
-      flow.setAttribute('stroke-width', busy ? Math.min(8, 1.5 + Math.log10(1 + (rate.bits_rx + rate.bits_tx) / 1000)).toFixed(1) : 0);
+      flow.setAttribute('class', busy && !tree ? 'flow on' : 'flow');
+      flow.setAttribute('stroke-width', busy && !tree ? Math.min(8, 1.5 + Math.log10(1 + (rate.bits_rx + rate.bits_tx) / 1000)).toFixed(1) : 0);
     }
   }
 }

@@ -367,7 +367,7 @@ impl Router {
         self.neighbors.tick(second, &mut due);
         for item in due.drain(..) {
             match item {
-                Due::Solicit(bridge, address, known) => self.solicit(bridge, address, known, paths),
+                Due::Solicit(bridge, address, known) => self.solicit((bridge, address, known), second, paths),
                 Due::Unreachable(pending) => {
                     self.complain_late(&pending, now, paths);
                     self.late_drops.push(pending.unresolved());

@@ -1,5 +1,7 @@
 //! What the router may touch of the rest of the datapath: it reads bridges and ports, and adds frames to the batch and to the outputs.
 
+use std::net::IpAddr;
+
 use packet::{Batch, Ethernet, Frame, Mac, Offload, Tag, VlanId};
 
 use crate::datapath::bridge::{Bridge, Destination};
@@ -49,6 +51,11 @@ impl<O: Observer> Paths<'_, O> {
     /// The number by which captures know a frame of the batch.
     pub(super) fn id(&self, index: usize) -> u64 {
         self.frame(index).map_or(0, |frame| frame.id)
+    }
+
+    /// The MAC address of a station that is known beforehand behind a tunnel of a bridge.
+    pub(super) fn known(&self, bridge: BridgeId, vlan: VlanId, address: IpAddr) -> Option<Mac> {
+        self.bridges.get(bridge.0)?.known(vlan, address, self.ports)
     }
 
     /// Sends a frame that the gateway of a bridge made, in the gateway's VLAN.

@@ -223,6 +223,7 @@ impl Router {
     ) -> Decision {
         let Way { egress, next_hop } = plan.way;
         let mac = self.mac_of(egress, next_hop, at.second, paths.is_dry());
+        let mac = mac.or_else(|| self.told(egress, next_hop, at.second, paths));
         paths.observer.see(index, || Step::NeighborLookedUp { bridge: egress, address: next_hop, mac });
         if let Some(mac) = mac {
             return self.launch(index, plan, (packet, at.ethernet.tag), mac, paths);
@@ -236,7 +237,7 @@ impl Router {
             asked.solicit
         };
         if solicit {
-            self.solicit(egress, next_hop, None, paths);
+            self.solicit((egress, next_hop, None), at.second, paths);
         }
         Ok(Fate::Waiting(Wait::Neighbor))
     }
@@ -247,6 +248,23 @@ impl Router {
             _ if dry => self.neighbors.peek(egress, next_hop),
             _ => self.neighbors.find(egress, next_hop, second),
         }
+    }
+
+    /// The MAC address of a neighbour that is known beforehand behind a tunnel, from where it need not be asked. What waited for it is sent.
+    pub(super) fn told(
+        &mut self,
+        bridge: BridgeId,
+        address: IpAddr,
+        second: u32,
+        paths: &mut Paths<'_, impl Observer>,
+    ) -> Option<Mac> {
+        let mac = paths.known(bridge, self.vlan(bridge)?, address)?;
+        if !paths.is_dry() {
+            for pending in self.neighbors.learn(bridge, address, mac, true, second) {
+                self.release(pending, mac, paths);
+            }
+        }
+        Some(mac)
     }
 
     pub(super) fn launch(
@@ -277,14 +295,16 @@ impl Router {
         }
     }
 
-    /// Asks for the MAC address of a neighbour, by ARP or neighbour discovery.
+    /// Asks for the MAC address of a neighbour, by ARP or neighbour discovery, unless it is known beforehand.
     pub(super) fn solicit(
         &mut self,
-        bridge: BridgeId,
-        address: IpAddr,
-        known: Option<Mac>,
+        (bridge, address, known): (BridgeId, IpAddr, Option<Mac>),
+        second: u32,
         paths: &mut Paths<'_, impl Observer>,
     ) {
+        if self.told(bridge, address, second, paths).is_some() {
+            return;
+        }
         let Some(interface) = self.interfaces.get(bridge) else { return };
         let (mac, vlan) = (interface.settings.mac, interface.settings.vlan);
         match address {

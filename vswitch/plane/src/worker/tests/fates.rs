@@ -148,6 +148,29 @@ fn a_frame_whose_next_hop_never_answers_is_in_the_capture_when_that_is_known() {
 }
 
 #[test]
+fn a_capture_that_begins_while_frames_are_on_a_line_says_of_each_what_is_its_own() {
+    let plane = Plane::new(1, 3);
+    let impaired = |words: &str| {
+        let policy = api::PortPolicy { impair: serde_json::from_str(words).unwrap(), ..Default::default() };
+        PortSettings::on(BridgeId(0)).under(policy, Instant::now())
+    };
+    plane.tell(|| Command::SetPort(PortId(0), impaired(r#"{ "in": "delay 300ms" }"#)));
+    plane.tell(|| Command::SetPort(PortId(1), impaired("{}")));
+    let tagged = |vlan: u8| [&frame(1, Mac::BROADCAST)[..12], &[0x81, 0, 0, vlan, 0x90, 0], &[vlan; 60]].concat();
+    [10, 20].iter().for_each(|vlan| assert!(plane.far[0][0].push(&tagged(*vlan), Offload::default())));
+    plane.settle(&[0]);
+    let watch = Watch::at(&plane, Some(vec![PortId(1)]), &[CapturePoint::Egress]);
+    for _ in 0..2 {
+        plane.next(1).unwrap();
+    }
+    let frames = watch.frames(&plane);
+    let notes: Vec<FrameNote> = frames.iter().map(|(comment, _)| FrameNote::read(comment.as_deref().unwrap())).collect();
+    let own = frames.iter().map(|(_, bytes)| Some(u16::from(bytes[15])));
+    assert_eq!(notes.iter().map(|note| note.vlan).collect::<Vec<_>>(), own.collect::<Vec<_>>(), "{frames:?}");
+    assert!(notes.len() == 2 && notes[0].id != notes[1].id && notes[0].id.is_some(), "{frames:?}");
+}
+
+#[test]
 fn what_is_lost_in_the_queue_of_a_port_is_in_the_capture() {
     let plane = Plane::new(1, 3);
     let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));

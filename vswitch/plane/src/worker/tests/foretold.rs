@@ -128,7 +128,7 @@ fn plane(workers: usize) -> Plane {
     let on = PortSettings::on(BRIDGE);
     let one = VlanMode::Access(VlanId::DEFAULT);
     let guard = Guard { mac: mac(0), addresses: vec![address(0).into()] };
-    let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: Vec::new() };
+    let tunnel = TunnelSettings { learn: true, mtu: 1450, stations: [].into(), told: false };
     let policy = api::PortPolicy { protected: true, ..api::PortPolicy::default() };
     let settings = [
         PortSettings { vlans: one.clone(), guard: Some(guard), ..on.clone() },

@@ -111,6 +111,36 @@ fn payload(frames: &[(Vec<u8>, Offload)]) -> usize {
 }
 
 #[test]
+fn a_line_that_only_delays_keeps_super_frames_whole_and_is_exact() {
+    let delay = Duration::from_millis(1);
+    for (words, whole) in [("delay 1ms", true), ("delay 1ms jitter 1us", false), ("delay 1ms loss 0.0001%", false)] {
+        let mut still = Still::new(1);
+        still.impair(0, &format!(r#"{{ "in": "{words}", "seed": 1 }}"#));
+        let (bytes, offload) = super_frame(1);
+        for number in 0..20 {
+            assert!(still.far[0][0].push(&bytes, offload));
+            still.work(Duration::from_micros(100) * number);
+        }
+        still.run();
+        assert_eq!(still.counters(0).rx_frames, if whole { 20 } else { 20 * SEGMENTS as u64 }, "{words}");
+        assert_eq!(still.counters(0).treated[0].delayed, 20 * SEGMENTS as u64, "{words}");
+        assert_eq!(payload(&still.drain(1)), 20 * SEGMENTS * SIZE, "{words}");
+    }
+    let mut still = Still::new(1);
+    still.impair(0, r#"{ "in": "delay 1ms" }"#);
+    for number in 0..50 {
+        let (bytes, offload) = super_frame(number * 63_712);
+        assert!(still.far[0][0].push(&bytes, offload));
+        let sent = Duration::from_micros(1500) * number;
+        still.work(sent);
+        still.work(sent + delay - Duration::from_nanos(1));
+        assert!(still.drain(1).is_empty());
+        still.work(sent + delay);
+        assert!(still.drain(1) == [(bytes, offload)], "as it was, after exactly a millisecond");
+    }
+}
+
+#[test]
 fn of_super_frames_each_packet_on_the_wire_is_lost_on_its_own() {
     for (port, table, ingress) in
         [(0, r#"{ "in": "loss 1%", "seed": 2 }"#, true), (1, r#"{ "out": "loss 1%", "seed": 2 }"#, false)]
@@ -182,7 +212,8 @@ fn a_delay_holds_for_each_direction_and_a_device_that_takes_nothing_gets_whole_p
         assert_eq!((came.treated[0].delayed, left.treated[1].delayed), (44, 44));
         assert_eq!(
             (came.rx_frames, left.tx_frames, came.treated[1], left.treated[0]),
-            (44, 44, Default::default(), Default::default())
+            (1, 44, Default::default(), Default::default()),
+            "a line that only delays keeps super-frames whole"
         );
         // The other direction has no line.
         assert!(still.far[1][0].push(&frame(2, Mac::BROADCAST), Offload::default()));
@@ -269,9 +300,118 @@ fn a_line_that_is_taken_away_lets_go_of_what_it_has_and_an_unrelated_change_keep
     // What is on the line of a port that is removed goes with it.
     still.impair(0, r#"{ "in": "delay 20ms" }"#);
     push(&mut still, 5);
-    still.workers[0].detach(PortId(0));
+    still.workers[0].detach(PortId(0), still.now);
     still.work(Duration::from_secs(1));
     assert_eq!(still.drain(1).len(), 0);
+}
+
+/// A frame to all that has this number in it.
+fn numbered(number: u32) -> Vec<u8> {
+    let mut bytes = frame(1, Mac::BROADCAST);
+    bytes[20..24].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn numbers(frames: &[(Vec<u8>, Offload)]) -> Vec<u32> {
+    frames.iter().map(|(bytes, _)| u32::from_be_bytes(bytes[20..24].try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_long_line_that_is_taken_away_empties_turn_by_turn_and_nothing_overtakes() {
+    for (port, table) in [(0, r#"{ "in": "delay 20ms" }"#), (1, r#"{ "out": "rate 8kbit limit 10MB" }"#)] {
+        let mut still = Still::new(1);
+        still.impair(port, table);
+        for number in 0..5000 {
+            assert!(still.far[0][0].push(&numbered(number), Offload::default()));
+        }
+        still.work(Duration::ZERO);
+        still.drain(1);
+        still.impair(port, "{}");
+        let mut left = still.drain(1);
+        assert!((1..=1024).contains(&left.len()), "{} in the turn of the change", left.len());
+        for number in 5000..5010 {
+            assert!(still.far[0][0].push(&numbered(number), Offload::default()));
+        }
+        while still.workers[0].lines.any() {
+            still.workers[0].make_all_ready();
+            still.workers[0].turn(still.now);
+            still.workers[0].release(still.now);
+            let more = still.drain(1);
+            assert!(more.len() <= 1100, "{}", more.len());
+            left.extend(more);
+        }
+        assert!(numbers(&left).into_iter().eq(0..5010), "{} left, or not in order", left.len());
+        assert_eq!(still.workers[0].lines.next(), None);
+    }
+}
+
+#[test]
+fn what_is_on_the_lines_of_a_port_that_is_unplugged_or_moved_is_lost_and_counted() {
+    for workers in [1, 2] {
+        let settings = |still: &Still, bridge, down| {
+            let impair = serde_json::from_str(r#"{ "in": "delay 20ms", "out": "rate 8kbit limit 10MB" }"#).unwrap();
+            PortSettings::on(BridgeId(bridge)).under(api::PortPolicy { impair, down, ..Default::default() }, still.now)
+        };
+        let mut still = Still::new(workers);
+        let second = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, ..BridgeSettings::default() };
+        let set = |still: &mut Still, bridge, down| {
+            let (settings, now) = (settings(still, bridge, down), still.now);
+            still.workers.iter_mut().for_each(|worker| worker.execute(Command::SetPort(PortId(1), settings.clone()), now));
+        };
+        still.workers.iter_mut().for_each(|worker| worker.execute(Command::SetBridge(BridgeId(1), second.clone()), still.now));
+        set(&mut still, 0, false);
+        let mut lost = [0, 0];
+        for (bridge, down) in [(0, true), (1, false)] {
+            set(&mut still, 0, false);
+            for number in 0..100 {
+                assert!(still.far[0][workers - 1].push(&numbered(number), Offload::default()));
+            }
+            assert!(still.far[1][workers - 1].push(&frame(2, Mac::BROADCAST), Offload::default()));
+            let after = still.now - still.began;
+            still.work(after);
+            let passed = still.drain(1).len() as u64;
+            assert!(passed <= 1, "{passed}");
+            set(&mut still, bridge, down);
+            // It is as if the cable had been pulled: plugged in again at once, nothing of it comes.
+            set(&mut still, bridge, false);
+            still.run();
+            assert_eq!((still.drain(0).len(), still.drain(1).len()), (0, 0));
+            lost = [lost[0] + 1, lost[1] + 100 - passed];
+            let counters = still.counters(1);
+            let counted = [true, false].map(|ingress| counters.drops_on(ingress, DropReason::PortDown));
+            assert_eq!(counted, lost, "{workers} workers, bridge {bridge}, down {down}");
+        }
+        // The line is as it was.
+        set(&mut still, 0, false);
+        assert!(still.far[0][0].push(&numbered(7), Offload::default()));
+        let after = still.now - still.began;
+        still.work(after);
+        still.run();
+        assert_eq!(numbers(&still.drain(1)), [7]);
+    }
+}
+
+#[test]
+fn a_trace_foretells_that_a_line_has_no_room() {
+    let mut still = Still::new(1);
+    still.impair(1, r#"{ "out": "rate 8kbit limit 2000B" }"#);
+    let ask = |still: &mut Still| {
+        let place = Place { port: PortId(0), peer: 0 };
+        let told = still.workers[0].foretell(place, &frame(1, Mac::BROADCAST), still.now).unwrap();
+        told.exits.iter().map(|exit| exit.lost).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&mut still), [None]);
+    (0..50).for_each(|number| assert!(still.far[0][0].push(&numbered(number), Offload::default())));
+    still.work(Duration::ZERO);
+    // One has left, and 33 of 60 bytes wait.
+    assert_eq!(still.counters(1).drops_on(false, DropReason::ImpairQueue), 16);
+    assert_eq!(ask(&mut still), [Some(DropReason::ImpairQueue)]);
+    // As what leaves by then makes room.
+    still.now += Duration::from_millis(59);
+    assert_eq!(ask(&mut still), [Some(DropReason::ImpairQueue)]);
+    still.now += Duration::from_millis(1);
+    assert_eq!(ask(&mut still), [None]);
+    assert_eq!(still.counters(1).drops_on(false, DropReason::ImpairQueue), 16);
 }
 
 #[test]

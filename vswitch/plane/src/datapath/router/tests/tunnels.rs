@@ -1,7 +1,7 @@
 //! What a gateway does for the tunnels of its bridge: it says what they do not carry, and answers for the stations that it has heard behind them.
 
 use super::*;
-use crate::datapath::TunnelSettings;
+use crate::datapath::{RemoteStation, TunnelSettings};
 
 const MTU: u16 = 1400;
 
@@ -9,7 +9,7 @@ impl Lab {
     /// Port B is a tunnel, and station 2 was heard behind it.
     fn with_tunnel() -> Self {
         let mut lab = Self::new(true, nat());
-        let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, stations: Vec::new() });
+        let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, stations: [].into(), told: false });
         let vlans = VlanMode::Access(VlanId::DEFAULT);
         let settings = PortSettings { vlans, tunnel, ..PortSettings::on(BridgeId(0)) };
         lab.datapath.set_port(B, &settings);
@@ -114,4 +114,55 @@ fn a_question_goes_on_if_the_neighbor_is_in_doubt_or_near() {
     let mut lab = Lab::with_tunnel();
     let from_far = arp(ArpOperation::REQUEST, station(5), Mac::BROADCAST, [10, 0, 0, 15], [10, 0, 0, 12]);
     assert_eq!(lab.send(B, &from_far), [Left(A, from_far.clone())], "who asks is behind it too");
+}
+
+/// The address of station 9, which other hosts told of: it is behind peer 4 of the tunnel at port B.
+const TOLD: [u8; 4] = [10, 0, 0, 19];
+
+impl Lab {
+    /// Port B is a tunnel of whose stations other hosts tell.
+    fn with_told() -> Self {
+        let mut lab = Self::new(false, nat());
+        let known = RemoteStation { mac: station(9), peer: 4, ip: Some(TOLD.into()) };
+        let tunnel = Some(TunnelSettings { learn: true, mtu: MTU, stations: [known].into(), told: true });
+        let vlans = VlanMode::Access(VlanId::DEFAULT);
+        lab.datapath.set_port(B, &PortSettings { vlans, tunnel, ..PortSettings::on(BridgeId(0)) });
+        lab
+    }
+}
+
+#[test]
+fn a_station_that_other_hosts_told_of_is_routed_to_and_never_asked() {
+    let mut lab = Lab::with_told();
+    let frame = udp((station(3), [10, 0, 1, 13], 1), (gateway(1), TOLD, 2), 64, b"hello");
+    let left = lab.send(C, &frame);
+    let [Left(B, sent)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((&sent[..6], &sent[30..34]), (&station(9).0[..], &TOLD[..]));
+    // It is in use for long, and confirmed by what is told.
+    for _ in 0..100 {
+        lab.now += Duration::from_secs(1);
+        assert_eq!(lab.send(C, &frame).len(), 1);
+        assert_eq!(lab.tick(), []);
+    }
+}
+
+#[test]
+fn another_host_s_gateway_may_have_this_one_s_address_and_is_not_heard() {
+    let mut lab = Lab::with_told();
+    let claim = arp(ArpOperation::REQUEST, station(8), Mac::BROADCAST, [10, 0, 0, 1], [10, 0, 0, 77]);
+    assert_eq!(lab.send(B, &claim), []);
+    assert_eq!(lab.drops(B, DropReason::SpoofedAddress), 1);
+    let conflicts = |lab: &Lab| lab.datapath.symptoms().iter().map(|(_, symptoms)| symptoms.conflicts.count).sum::<u64>();
+    assert_eq!(conflicts(&lab), 0, "that is as it should be");
+    assert_eq!(lab.send(A, &claim), []);
+    assert_eq!(conflicts(&lab), 1, "a station of this host must not");
+}
+
+#[test]
+fn a_station_that_other_hosts_told_of_may_come_here_with_its_address() {
+    let mut lab = Lab::with_told();
+    lab.send(A, &arp(ArpOperation::REQUEST, station(9), Mac::BROADCAST, TOLD, TOLD));
+    assert_eq!(lab.drops(A, DropReason::SpoofedAddress), 0);
+    let left = lab.send(C, &udp((station(3), [10, 0, 1, 13], 1), (gateway(1), TOLD, 2), 64, b"hello"));
+    assert!(matches!(&left[..], [Left(A, _)]), "{left:?}");
 }

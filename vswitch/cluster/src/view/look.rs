@@ -1,0 +1,63 @@
+//! What a view knows, to be looked at.
+
+use std::net::IpAddr;
+
+use packet::Mac;
+
+use super::{Station, View};
+use crate::record::{Endpoint, Host, Name, Network};
+
+impl View {
+    /// The hosts that the store knows.
+    pub fn hosts(&self) -> impl Iterator<Item = (&Name, &Host)> {
+        self.cluster.hosts.iter()
+    }
+
+    /// The networks that the store knows.
+    pub fn networks(&self) -> impl Iterator<Item = (&Name, &Network)> {
+        self.cluster.networks.iter()
+    }
+
+    /// The networks that this host has a part in.
+    pub fn joined(&self) -> impl Iterator<Item = &Name> {
+        self.segments.keys()
+    }
+
+    /// The hosts that have a part in a network, as the store knows it.
+    pub fn members(&self, network: &Name) -> impl Iterator<Item = &Name> {
+        self.segments.get(network).into_iter().flat_map(|segment| &segment.members)
+    }
+
+    /// The VNI of a network that this host has a part in, once it is known.
+    pub fn vni(&self, network: &Name) -> Option<u32> {
+        self.segments.get(network)?.vni
+    }
+
+    /// Whether the store has a network with other subnets than this host's.
+    pub fn is_refused(&self, network: &Name) -> bool {
+        self.segments.get(network).is_some_and(|segment| segment.is_refused)
+    }
+
+    /// A station that this host announces.
+    pub fn ours(&self, network: &Name) -> impl Iterator<Item = (Mac, &Endpoint)> {
+        let segment = self.segments.get(network).into_iter();
+        segment.flat_map(|segment| segment.ours.iter().map(|(mac, endpoint)| (*mac, endpoint)))
+    }
+
+    /// The stations of a network: the host that announced each, its MAC address, and the rest.
+    pub fn endpoints(&self, network: &Name) -> impl Iterator<Item = (&Name, Mac, &Endpoint)> {
+        let segment = self.segments.get(network).into_iter();
+        segment.flat_map(|segment| segment.endpoints.iter().map(|((mac, host), endpoint)| (host, *mac, endpoint)))
+    }
+
+    /// The stations at other hosts as the tunnels were told.
+    pub fn told(&self, network: &Name) -> impl Iterator<Item = (Mac, &Station)> {
+        let segment = self.segments.get(network).into_iter();
+        segment.flat_map(|segment| segment.told.stations.iter().map(|(mac, station)| (*mac, station)))
+    }
+
+    /// The other hosts of a network as the tunnels were told.
+    pub fn peers(&self, network: &Name) -> impl Iterator<Item = IpAddr> {
+        self.segments.get(network).into_iter().flat_map(|segment| segment.told.peers.iter().copied())
+    }
+}

@@ -1,0 +1,372 @@
+//! Overlay networks, as far as the switch itself is concerned: what it tells the thread that deals with the store, and what it makes of what that
+//! thread hears.
+
+mod check;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use packet::{Mac, VlanId};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::plan::{self, Step};
+use super::vxlan::{Live, TunnelPort};
+use super::{Bridge, ControlError, Port, Switch};
+use crate::config::Config;
+use crate::confine::Confinement;
+use crate::overlay::{Elsewhere, GATEWAY, Happening, Local, LocalStation, OverlayFile, OverlayNews, Thread, Truth};
+use api::{
+    BridgeName, BridgeSpec, ClusterAnswer, ClusterHost, ClusterQuestion, EventFacts, EventKind, LiveCluster, Origin, PortName,
+    PortState, Reply, ResourceKey, VlanMode,
+};
+use plane::datapath::{BridgeId, Fixed, Row};
+
+/// How often is looked at what is here, if nothing tells that it has changed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What belongs to overlay networks.
+pub(super) struct OverlayDesk {
+    /// `None`: the file has no `[cluster]`.
+    thread: Option<Thread>,
+    /// Where the thread's news go.
+    news: UnboundedSender<OverlayNews>,
+    /// What the thread was told last.
+    told: Truth,
+    looked: Option<Instant>,
+    /// Whether what is here may have changed.
+    is_stale: bool,
+    /// Whether the tunnels may have to change.
+    is_due: bool,
+    /// What was said of tunnels that cannot be.
+    said: BTreeSet<String>,
+    /// Whether the store was reached when it was last told.
+    is_up: bool,
+}
+
+impl OverlayDesk {
+    /// Starts the thread if the file has a cluster. Returns the tables that were kept, and what is to be said.
+    ///
+    /// # Errors
+    /// The store is required, and cannot be used.
+    pub(super) fn start(
+        config: &Config,
+        news: UnboundedSender<OverlayNews>,
+        sandbox: &Confinement,
+    ) -> Result<(Self, Elsewhere, Vec<String>), ControlError> {
+        let mut desk = Self {
+            thread: None,
+            news,
+            told: Truth::default(),
+            looked: None,
+            is_stale: true,
+            is_due: true,
+            said: BTreeSet::new(),
+            is_up: false,
+        };
+        let Some(settings) = &config.cluster else { return Ok((desk, Elsewhere::default(), Vec::new())) };
+        let kept = OverlayFile::new(&config.switch.state_dir);
+        let (tables, note) = kept.read();
+        let news = desk.news.clone();
+        // At the end there is no receiver any more.
+        let tell = move |heard| drop(news.send(heard));
+        let thread =
+            Thread::start(settings.clone(), (kept, tables.clone()), tell, sandbox.clone()).map_err(ControlError::Cluster)?;
+        desk.thread = Some(thread);
+        Ok((desk, tables, note.into_iter().collect()))
+    }
+
+    /// Takes note that something was made, changed or removed.
+    pub(super) fn touch(&mut self) {
+        (self.is_stale, self.is_due) = (true, true);
+    }
+
+    /// Ends the thread. With `leave`, the others hear at once that this host is gone.
+    pub(super) fn end(&mut self, leave: bool) {
+        if let Some(thread) = self.thread.take() {
+            thread.end(leave);
+        }
+    }
+}
+
+impl Switch {
+    /// Takes in what the thread has to say.
+    pub(super) fn hear_overlay(&mut self, heard: OverlayNews) {
+        // One that has ended may have said something last.
+        if self.overlay.thread.is_none() {
+            return;
+        }
+        if heard.tables.generation != self.ledger.tables.generation {
+            let are_others = heard.tables.given() != self.ledger.tables.given();
+            self.ledger.tables = heard.tables;
+            self.overlay.touch();
+            if are_others {
+                self.tell_services();
+            }
+        }
+        heard.happened.into_iter().for_each(|happening| self.note_happening(happening));
+        self.follow_overlay();
+    }
+
+    fn note_happening(&mut self, happening: Happening) {
+        match happening {
+            Happening::Up { .. } => self.overlay.is_up = true,
+            Happening::Down(_) => self.overlay.is_up = false,
+            _ => {}
+        }
+        let (summary, address) = match happening {
+            Happening::Joined(host, underlay) => (format!("host {host} has joined the cluster"), Some(underlay)),
+            Happening::Gone(host, underlay) => (format!("host {host} is gone from the cluster"), Some(underlay)),
+            Happening::Up { again: false } => ("the store of overlay networks is reached".to_owned(), None),
+            Happening::Up { again: true } => ("the store of overlay networks is reached again".to_owned(), None),
+            Happening::Down(sentence) => {
+                tracing::warn!("overlay networks: {sentence}; frames are forwarded by what is known, and it is tried again");
+                let facts = EventFacts::new(format!("the store of overlay networks is not to be used: {sentence}"));
+                return self.views.events.record(EventKind::Cluster, facts);
+            }
+            Happening::Note(sentence) => {
+                tracing::warn!("{sentence}");
+                return self.views.events.record(EventKind::Cluster, EventFacts::new(sentence));
+            }
+        };
+        tracing::info!("{summary}");
+        self.views.events.record(EventKind::Cluster, EventFacts { address, ..EventFacts::new(summary) });
+    }
+
+    /// Brings the tunnels to what is known of overlay networks, and tells the others what is here. To be called often; it does nothing if nothing
+    /// has changed.
+    pub(super) fn follow_overlay(&mut self) {
+        if self.overlay.thread.is_none() || !self.life.started_up {
+            return;
+        }
+        let now = Instant::now();
+        let is_time = self.overlay.looked.is_none_or(|looked| now >= looked + LOOK);
+        if self.overlay.is_due || is_time {
+            self.set_overlay_tunnels();
+        }
+        if self.overlay.is_stale || is_time {
+            self.overlay.looked = Some(now);
+            self.tell_overlay();
+        }
+    }
+
+    /// Takes note that addresses were learned or moved on a bridge: the others hear of them at once.
+    pub(super) fn note_overlay_macs(&mut self, id: BridgeId) {
+        if self.inventory.bridges.values().any(|bridge| bridge.id == id && bridge.spec.overlay.is_some()) {
+            self.overlay.is_stale = true;
+            self.follow_overlay();
+        }
+    }
+
+    fn set_overlay_tunnels(&mut self) {
+        self.overlay.is_due = false;
+        let (wanted, notes) = self.ledger.wanted();
+        let is_clusters = |step: &Step| match step {
+            Step::Add(_, origin) | Step::Set(_, origin) => *origin == Origin::Cluster,
+            Step::Delete(ResourceKey::Vxlan(name)) => {
+                self.inventory.find::<TunnelPort>(name).is_some_and(|tunnel| tunnel.origin == Origin::Cluster)
+            }
+            Step::Delete(_) => false,
+        };
+        let mut steps = plan::steps(&self.inventory.layout(), &wanted);
+        steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
+        steps.retain(is_clusters);
+        let mut said: BTreeSet<String> = notes.into_iter().filter(|note| note.contains("an overlay network needs")).collect();
+        for step in steps {
+            said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));
+        }
+        said.difference(&self.overlay.said).for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
+        self.overlay.said = said;
+    }
+
+    /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
+    fn set_overlay_tunnel(&mut self, step: Step) -> Result<(), ControlError> {
+        let spec = match &step {
+            Step::Add(resource, _) | Step::Set(resource, _) => match resource {
+                api::Resource::Vxlan(spec) => spec.clone(),
+                _ => return Ok(()),
+            },
+            Step::Delete(_) => return self.apply(vec![step]).map(drop),
+        };
+        let is_down = self.inventory.find::<TunnelPort>(&spec.name).is_some_and(|tunnel| tunnel.live().is_none());
+        let steps = match step {
+            Step::Set(resource, origin) if is_down => vec![Step::Delete(resource.key()), Step::Add(resource, origin)],
+            step => vec![step],
+        };
+        let outcome = self.apply(steps).map(drop);
+        if let Err(error) = &outcome
+            && !self.inventory.has::<TunnelPort>(&spec.name)
+            && self.check_free(&ResourceKey::Vxlan(spec.name.clone())).is_ok()
+        {
+            self.add_vxlan_down(spec, Origin::Cluster, error);
+        }
+        outcome
+    }
+
+    /// Tells the thread what is here.
+    fn tell_overlay(&mut self) {
+        self.overlay.is_stale = false;
+        let Ok(truth) = self.truth() else { return };
+        if truth != self.overlay.told {
+            self.overlay.told.clone_from(&truth);
+            self.overlay.thread.iter().for_each(|thread| thread.set(truth.clone()));
+        }
+    }
+
+    fn truth(&self) -> Result<Truth, ControlError> {
+        let mut truth = Truth { generation: self.ledger.tables.generation, networks: BTreeMap::new() };
+        for bridge in self.inventory.bridges.values() {
+            let Some(network) = &bridge.spec.overlay else { continue };
+            let tunnels = self.inventory.all::<TunnelPort>();
+            let mut tunnels =
+                tunnels.filter(|tunnel| tunnel.origin == Origin::Cluster && tunnel.spec.bridge == bridge.spec.name);
+            let local = Local {
+                bridge: bridge.spec.name.clone(),
+                tunnel: tunnels.next().map(|tunnel| tunnel.spec.name.clone()),
+                subnets: bridge.spec.addresses.clone(),
+                given: given(&bridge.spec),
+                stations: self.stations_here(bridge)?,
+            };
+            truth.networks.insert(network.clone(), local);
+        }
+        Ok(truth)
+    }
+
+    /// The stations at the ports of a bridge, and its gateway: as the configuration has them, and as they were seen.
+    fn stations_here(&self, bridge: &Bridge) -> Result<BTreeMap<Mac, LocalStation>, ControlError> {
+        let mut stations = BTreeMap::new();
+        let spec = &bridge.spec;
+        if !spec.addresses.is_empty() && spec.gateway_vlan == VlanId::DEFAULT {
+            let ips = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
+            stations.insert(self.gateway_mac(&spec.name), LocalStation { ips, name: Some(GATEWAY.to_owned()) });
+        }
+        let places = self.docker_places();
+        let on_it = |port: &&Port| port.spec.bridge == spec.name && *port.presence.state() == PortState::Up && is_in(port);
+        for port in self.inventory.all::<Port>().filter(on_it) {
+            let Some(mac) = port.mac.or(port.spec.mac) else { continue };
+            let ips = port.spec.addresses.iter().map(ipnet::IpNet::addr).collect();
+            let container = places.get(&port.spec.name).and_then(|place| place.container.clone());
+            let name = container.unwrap_or_else(|| port.spec.name.to_string());
+            stations.insert(mac, LocalStation { ips, name: Some(name) });
+        }
+        let is_here = |row: &&Row| {
+            row.vlan == VlanId::DEFAULT
+                && row.fixed != Fixed::Given
+                && self.inventory.by_id(row.place.port).is_some_and(is_port)
+        };
+        for row in self.table(bridge)?.rows.iter().filter(is_here) {
+            stations.entry(row.mac).or_default();
+        }
+        if !spec.addresses.is_empty() {
+            let neighbors = self.neighbor_rows(bridge.id)?;
+            let known = neighbors.iter().filter_map(|row| Some((row.mac?, row.address)));
+            for (mac, address) in known {
+                stations.get_mut(&mac).map(|station| station.ips.insert(address));
+            }
+        }
+        Ok(stations)
+    }
+
+    /// Has the thread deal with the store that the file names now.
+    pub(super) fn change_cluster(&mut self, before: &Config) -> Option<String> {
+        if before.cluster == self.ledger.file.cluster {
+            return None;
+        }
+        self.overlay.end(true);
+        let outcome = OverlayDesk::start(&self.ledger.file, self.overlay.news.clone(), &self.plane.sandbox);
+        let note = match outcome {
+            Ok((desk, tables, _)) => {
+                (self.overlay, self.ledger.tables) = (desk, Arc::new(tables));
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        self.set_overlay_tunnels();
+        self.follow_overlay();
+        note
+    }
+
+    /// Bridges that are in overlay networks although the file has no cluster.
+    pub(super) fn overlay_notes(&self) -> Vec<String> {
+        let lost = self.inventory.bridges.values().filter(|_| self.ledger.file.cluster.is_none());
+        lost.filter_map(|bridge| self.check_overlay(&bridge.spec).err()).map(|error| error.to_string()).collect()
+    }
+
+    /// Whether a bridge may be in an overlay network.
+    pub(super) fn check_overlay(&self, spec: &BridgeSpec) -> Result<(), ControlError> {
+        match &spec.overlay {
+            Some(overlay) if self.ledger.file.cluster.is_none() => {
+                Err(ControlError::NoCluster(spec.name.clone(), overlay.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The steps that take the tunnel of a bridge's overlay network away.
+    pub(super) fn without_overlay(&self, bridge: &BridgeName) -> Vec<Step> {
+        let tunnels = self.inventory.all::<TunnelPort>();
+        let its = tunnels.filter(|tunnel| tunnel.origin == Origin::Cluster && tunnel.spec.bridge == *bridge);
+        its.map(|tunnel| Step::Delete(ResourceKey::Vxlan(tunnel.spec.name.clone()))).collect()
+    }
+
+    /// Answers a question about the cluster.
+    pub(super) fn cluster(&self, question: ClusterQuestion) -> Result<Reply, ControlError> {
+        let thread = self.overlay.thread.as_ref().ok_or(ControlError::NotInCluster)?;
+        let mut answer = thread.ask(question).ok_or(ControlError::ClusterBusy)?;
+        match &mut answer {
+            ClusterAnswer::Hosts(hosts) => hosts.iter_mut().for_each(|host| host.tunnel = self.tunnel_state(host)),
+            ClusterAnswer::Check(findings) => findings.extend(self.table_findings()?),
+            _ => {}
+        }
+        Ok(Reply::Cluster(Box::new(answer)))
+    }
+
+    fn overlay_tunnels(&self) -> impl Iterator<Item = (&TunnelPort, &Live)> {
+        let tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.origin == Origin::Cluster);
+        tunnels.filter_map(|tunnel| Some((tunnel, tunnel.live()?)))
+    }
+
+    /// How it stands with a host as a peer of tunnels: the worst, if it is one of several.
+    fn tunnel_state(&self, host: &ClusterHost) -> Option<String> {
+        let remotes = self.overlay_tunnels().flat_map(|(_, live)| live.remotes());
+        let states: Vec<String> =
+            remotes.filter(|peer| peer.address == host.underlay && peer.named).map(|peer| peer.state).collect();
+        let is_up = |state: &&String| *state == "up";
+        states.iter().find(is_up).or(states.first()).cloned()
+    }
+
+    /// How it stands with the cluster, for metrics.
+    pub(super) fn live_cluster(&self) -> Option<LiveCluster> {
+        self.overlay.thread.as_ref()?;
+        let (up, tables) = (self.overlay.is_up, &self.ledger.tables);
+        let stations = tables.networks.values().map(|table| table.stations.len()).sum();
+        Some(LiveCluster { up, hosts: tables.hosts.len(), stations })
+    }
+
+    /// The name of a host behind the tunnel of an overlay network.
+    pub(super) fn host_behind(&self, tunnel: &PortName, peer: u16) -> Option<String> {
+        self.inventory.find::<TunnelPort>(tunnel).filter(|tunnel| tunnel.origin == Origin::Cluster)?;
+        self.ledger.tables.host_at(self.inventory.remote(tunnel, peer)?).map(str::to_owned)
+    }
+}
+
+/// Whether untagged frames of a port are in the VLAN of overlay networks.
+fn is_in(port: &Port) -> bool {
+    match &port.spec.vlans {
+        VlanMode::Access(vlan) => *vlan == VlanId::DEFAULT,
+        VlanMode::Trunk { native, .. } => *native == Some(VlanId::DEFAULT),
+        VlanMode::All => true,
+    }
+}
+
+/// The subnets out of which a gateway gives addresses: its first of each IP version.
+fn given(bridge: &BridgeSpec) -> Vec<ipnet::IpNet> {
+    let is_shared = |net: &&ipnet::IpNet| !matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+    let first = |four: bool| bridge.addresses.iter().filter(is_shared).find(|net| net.addr().is_ipv4() == four);
+    [true, false].into_iter().filter(|_| bridge.dhcp).filter_map(first).map(ipnet::IpNet::trunc).collect()
+}
+
+fn is_port(vport: &super::inventory::Vport) -> bool {
+    matches!(vport, super::inventory::Vport::Port(_))
+}

@@ -1,0 +1,65 @@
+//! What takes rights that the uplink's own thread has given up: a thread beside it, in the same network namespace, that opens the sockets of forwards
+//! below `net.ipv4.ip_unprivileged_port_start`, and raw ones for pings where ping sockets are not for its group (`net.ipv4.ping_group_range`).
+//!
+//! It is asked only where the kernel refused the uplink's thread, takes in nothing that a network sends, and ends with the uplink.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded};
+use rustix::io::Errno;
+
+use super::forward::ListenPlace;
+use super::{echo, forward};
+
+/// A socket that may take rights.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wish {
+    /// One that listens.
+    Listen(ListenPlace),
+    /// A raw one that pings this address.
+    Ping(IpAddr),
+}
+
+type Opened = Result<OwnedFd, Errno>;
+
+/// The way to the thread, which ends with it.
+pub(super) struct Doorkeeper {
+    wishes: Option<Sender<(Wish, Sender<Opened>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Doorkeeper {
+    /// Starts the thread, in the network namespace of this one.
+    pub(super) fn start(name: &str) -> std::io::Result<Self> {
+        let (wishes, wished) = bounded::<(Wish, Sender<Opened>)>(1);
+        let open = move || {
+            for (wish, reply) in wished {
+                let opened = match wish {
+                    Wish::Listen(place) => forward::open(place),
+                    Wish::Ping(target) => echo::open_raw(target),
+                };
+                // Who asked waits, or has ended.
+                let _ = reply.send(opened);
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("doors-{name}")).spawn(open)?;
+        Ok(Self { wishes: Some(wishes), thread: Some(thread) })
+    }
+
+    /// Opens a socket.
+    pub(super) fn open(&self, wish: Wish) -> Opened {
+        let (reply, opened) = bounded(1);
+        let sent = self.wishes.as_ref().is_some_and(|wishes| wishes.send((wish, reply)).is_ok());
+        // The thread ends only with this.
+        opened.recv().ok().filter(|_| sent).unwrap_or(Err(Errno::PERM))
+    }
+}
+
+impl Drop for Doorkeeper {
+    fn drop(&mut self) {
+        self.wishes = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,83 @@
+//! How the thread follows the store: a task for each prefix, whose news it takes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cluster::pace::Backoff;
+use cluster::record::{CLUSTER, Name, network_prefix};
+use cluster::store::{News, Store, StoreError};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::run::{Follows, Room};
+use super::thread::Happening;
+
+/// Tells the news of a prefix, as long as the loop takes them.
+async fn follow(store: Arc<dyn Store>, prefix: String, news: mpsc::Sender<Follows>) {
+    let (mut follow, mut backoff) = (store.follow(&prefix), Backoff::default());
+    loop {
+        let heard = follow.next().await;
+        let is_error = heard.is_err();
+        if news.send((prefix.clone(), heard)).await.is_err() {
+            return;
+        }
+        if is_error {
+            tokio::time::sleep(backoff.wait(rand::random())).await;
+        } else {
+            backoff.reset();
+        }
+    }
+}
+
+impl Room {
+    /// Begins to follow what is to be followed, and ends the rest.
+    pub(super) fn set_follows(&mut self) {
+        let Some(store) = &self.store else { return };
+        let wanted: BTreeSet<String> =
+            std::iter::once(CLUSTER.to_owned()).chain(self.agent.view().joined().map(network_prefix)).collect();
+        let over: Vec<String> = self.follows.keys().filter(|prefix| !wanted.contains(*prefix)).cloned().collect();
+        for prefix in over {
+            self.standing.forget(&prefix);
+            self.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
+        }
+        for prefix in wanted {
+            let begin = || {
+                let task = follow(Arc::clone(store), prefix.clone(), self.news.clone());
+                tokio::spawn(task).abort_handle()
+            };
+            self.follows.entry(prefix.clone()).or_insert_with(begin);
+        }
+    }
+
+    /// The store is back: what was lost of it is asked for at once.
+    pub(super) fn follow_again(&mut self) {
+        for prefix in self.standing.failing() {
+            self.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    /// Takes in what was heard of a prefix.
+    pub(super) fn hear(&mut self, prefix: &str, news: Result<News, StoreError>) {
+        let now = self.now();
+        self.standing.followed(prefix, news.as_ref().map(drop), now);
+        let Ok(news) = news else { return };
+        let (before, was_heard) = (self.hosts(), self.agent.view().is_heard());
+        self.agent.view_mut().hear(prefix, &news, now);
+        (self.pace.eager, self.pace.is_changed) = (true, true);
+        if prefix == CLUSTER && was_heard {
+            let after = self.hosts();
+            let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
+            let gone = gone.map(|(name, underlay)| Happening::Gone(name.to_string(), *underlay));
+            let joined = after.iter().filter(|(name, _)| !before.contains_key(*name));
+            let joined = joined.map(|(name, underlay)| Happening::Joined(name.to_string(), *underlay));
+            self.pace.happened.extend(gone.chain(joined));
+        }
+    }
+
+    fn hosts(&self) -> BTreeMap<Name, IpAddr> {
+        let view = self.agent.view();
+        let others = view.hosts().filter(|(name, _)| *name != view.me());
+        others.map(|(name, host)| (name.clone(), host.underlay)).collect()
+    }
+}

@@ -1,0 +1,296 @@
+//! The table `[cluster]` of `switch.toml`: its keys and defaults, and what it says to the store. The files that it names are read when the store is
+//! opened, so that a secret can be renewed without a restart.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cluster::record::Name;
+use cluster::store::{Settings, StoreKind};
+use serde::{Deserialize, Serialize};
+
+use api::read::{Raw, Read, about, parsed, read, write_seconds};
+
+/// `[cluster]`: the store through which hosts share overlay networks, and what this host is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "ClusterTable")]
+pub struct ClusterSettings {
+    /// Which store.
+    pub store: StoreKind,
+    /// Its members.
+    pub endpoints: Vec<String>,
+    /// The name of this host, which no other may have; by default that of the machine.
+    pub node: Name,
+    /// The address of this host at which its tunnels end.
+    pub underlay: IpAddr,
+    /// The UDP port of the tunnels; 4789 by default.
+    pub port: u16,
+    /// What all keys of the cluster begin with.
+    pub prefix: String,
+    /// How long a host may be silent before the store takes it for dead, 2 s to 3600 s; 10 s by default.
+    pub ttl: Duration,
+    /// Whether a start without the store is none.
+    pub required: bool,
+    /// Who asks.
+    pub access: Access,
+}
+
+/// How a host shows a store who it is. Secrets are in files of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A user of etcd or ZooKeeper.
+    pub username: Option<String>,
+    /// The file with that user's password.
+    pub password_file: Option<PathBuf>,
+    /// The file with a token of Consul's.
+    pub token_file: Option<PathBuf>,
+    /// The file of the certificates that a member's is checked by.
+    pub ca: Option<PathBuf>,
+    /// The file of a certificate of this host's.
+    pub cert: Option<PathBuf>,
+    /// The file of its key.
+    pub key: Option<PathBuf>,
+}
+
+/// `[cluster]` as it is written: each value of its kind, but not yet whether they fit together.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ClusterTable {
+    #[serde(deserialize_with = "read")]
+    store: Kind,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Vec::is_empty")]
+    endpoints: Vec<String>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(deserialize_with = "read")]
+    underlay: IpAddr,
+    #[serde(default = "assigned_port", deserialize_with = "read")]
+    port: i64,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(default = "usual_ttl", deserialize_with = "read", serialize_with = "write_seconds")]
+    ttl: Duration,
+    #[serde(default, deserialize_with = "read")]
+    required: bool,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    password_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    cert: Option<PathBuf>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+}
+
+/// The word for a store.
+#[derive(Clone, Copy)]
+struct Kind(StoreKind);
+
+impl Read for Kind {
+    fn read(raw: Raw) -> Result<Self, String> {
+        parsed(raw, "a store: etcd, consul or zookeeper").map(Self)
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.word())
+    }
+}
+
+fn assigned_port() -> i64 {
+    vxlan::UDP_PORT.into()
+}
+
+const fn usual_ttl() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// What is wrong with the keys together: the first of them, and a sentence.
+pub type ClusterFault = (&'static str, String);
+
+impl ClusterTable {
+    /// The settings that the keys come to.
+    ///
+    /// # Errors
+    /// What cannot be, or does not fit together.
+    pub fn check(self) -> Result<ClusterSettings, ClusterFault> {
+        let fault = |key: &'static str, sentence: &str| Err((key, about(key, sentence)));
+        let (node, named) = match self.node {
+            Some(node) => (node, true),
+            None => (nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(), false),
+        };
+        let node = node.parse::<Name>().map_err(|wrong| {
+            let hint = if named { "" } else { " (that is the machine's name: set `node`)" };
+            ("node", about("node", &format!("{wrong}{hint}")))
+        })?;
+        let underlay = self.underlay.to_canonical();
+        let is_link_local = matches!(underlay, IpAddr::V6(address) if address.is_unicast_link_local());
+        if underlay.is_unspecified() || underlay.is_multicast() || underlay.is_loopback() || is_link_local {
+            return fault("underlay", &format!("is {underlay}: use an address of this host that the other hosts reach"));
+        }
+        let port = match u16::try_from(self.port) {
+            Ok(port @ 1..) => port,
+            _ => return fault("port", &format!("is {}: use 4789, or another UDP port from 1 to 65535", self.port)),
+        };
+        if !(2..=3600).contains(&self.ttl.as_secs()) {
+            return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
+        }
+        // What is there is what is told of.
+        match (&self.username, &self.password_file) {
+            (Some(_), None) => return fault("username", "and `password-file` belong together: give both, or none"),
+            (None, Some(_)) => return fault("password-file", "and `username` belong together: give both, or none"),
+            _ => {}
+        }
+        match (&self.cert, &self.key) {
+            (Some(_), None) => return fault("cert", "and `key` belong together: give both, or none"),
+            (None, Some(_)) => return fault("key", "and `cert` belong together: give both, or none"),
+            _ => {}
+        }
+        let access = Access {
+            username: self.username,
+            password_file: self.password_file,
+            token_file: self.token_file,
+            ca: self.ca,
+            cert: self.cert,
+            key: self.key,
+        };
+        let settings = ClusterSettings {
+            store: self.store.0,
+            endpoints: self.endpoints,
+            node,
+            underlay,
+            port,
+            prefix: self.prefix.unwrap_or_else(usual_prefix),
+            ttl: self.ttl,
+            required: self.required,
+            access,
+        };
+        settings.shape().check()?;
+        Ok(settings)
+    }
+}
+
+impl From<ClusterSettings> for ClusterTable {
+    fn from(settings: ClusterSettings) -> Self {
+        let Access { username, password_file, token_file, ca, cert, key } = settings.access;
+        Self {
+            store: Kind(settings.store),
+            endpoints: settings.endpoints,
+            node: Some(settings.node.to_string()),
+            underlay: settings.underlay,
+            port: settings.port.into(),
+            prefix: Some(settings.prefix).filter(|prefix| *prefix != usual_prefix()),
+            ttl: settings.ttl,
+            required: settings.required,
+            username,
+            password_file,
+            token_file,
+            ca,
+            cert,
+            key,
+        }
+    }
+}
+
+fn usual_prefix() -> String {
+    "vswitch".to_owned()
+}
+
+impl ClusterSettings {
+    /// What the store needs to know, without secrets.
+    fn shape(&self) -> Settings {
+        let Access { username, token_file, ca, cert, key, .. } = &self.access;
+        Settings {
+            prefix: self.prefix.clone(),
+            ttl: self.ttl,
+            user: username.clone().map(|name| (name, String::new())),
+            token: token_file.as_ref().map(|_| String::new()),
+            ca: ca.clone(),
+            identity: cert.clone().zip(key.clone()),
+            ..Settings::new(self.store, self.endpoints.clone())
+        }
+    }
+
+    /// What the store needs to know, with the secrets as their files have them now.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn store(&self) -> Result<Settings, String> {
+        let Access { username, password_file, token_file, .. } = &self.access;
+        let password = password_file.as_deref().map(secret).transpose()?;
+        let token = token_file.as_deref().map(secret).transpose()?;
+        Ok(Settings { user: username.clone().zip(password), token, ..self.shape() })
+    }
+}
+
+/// The first line of a file.
+fn secret(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return Err(format!("{} is empty: its first line must be the secret", path.display()));
+    }
+    Ok(line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(rest: &str) -> Result<ClusterSettings, ClusterFault> {
+        let text = format!("store = \"etcd\"\nunderlay = \"192.0.2.1\"\nnode = \"a\"\n{rest}");
+        toml::from_str::<ClusterTable>(&text).map_err(|error| ("", error.message().to_owned()))?.check()
+    }
+
+    const MEMBERS: &str = "endpoints = [\"http://127.0.0.1:2379\"]\n";
+
+    #[test]
+    fn what_is_not_said_has_a_default_and_is_written_as_it_was_read() {
+        let read = settings(MEMBERS).unwrap();
+        assert_eq!((read.port, &*read.prefix, read.ttl.as_secs(), read.required), (4789, "vswitch", 10, false));
+        let all =
+            settings(&format!("{MEMBERS}prefix = \"x\"\nttl = \"5s\"\nusername = \"u\"\npassword-file = \"/p\"\n")).unwrap();
+        for settings in [read, all] {
+            let text = toml::to_string(&settings).unwrap();
+            let again = toml::from_str::<ClusterTable>(&text).unwrap().check().unwrap();
+            assert_eq!(again, settings, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_a_sentence_at_its_key() {
+        let wrong = [
+            ("", "endpoints", "`endpoints` is empty"),
+            ("endpoints = [\"127.0.0.1:2379\"]", "endpoints", "has no scheme"),
+            ("endpoints = [\"http://127.0.0.1\"]", "endpoints", "has no port"),
+            ("endpoints = [\"https://127.0.0.1:2379\"]", "endpoints", "needs `ca`"),
+            (&format!("{MEMBERS}ttl = \"1s\""), "ttl", "use 2s to 3600s"),
+            (&format!("{MEMBERS}port = 0"), "port", "use 4789"),
+            (&format!("{MEMBERS}username = \"u\""), "username", "belong together"),
+            (&format!("{MEMBERS}cert = \"/c\""), "cert", "belong together"),
+            (&format!("{MEMBERS}token-file = \"/t\""), "token-file", "is for Consul"),
+        ];
+        for (text, key, part) in wrong {
+            let (at, sentence) = settings(text).unwrap_err();
+            assert!(at == key && sentence.contains(part), "{text}: {at}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_read_when_the_store_is_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("password");
+        let text = format!("{MEMBERS}username = \"u\"\npassword-file = \"{}\"", path.display());
+        let settings = settings(&text).unwrap();
+        assert!(settings.store().unwrap_err().contains("No such file"));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(settings.store().unwrap_err().contains("is empty"));
+        std::fs::write(&path, "hush\n").unwrap();
+        assert_eq!(settings.store().unwrap().user, Some(("u".to_owned(), "hush".to_owned())));
+    }
+}

@@ -1,0 +1,202 @@
+//! What the cluster comes to for this host: the other hosts of its networks, and their stations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cluster::record::Name;
+use cluster::view::{Station, View};
+use ipnet::IpNet;
+use packet::{Mac, VlanId};
+use serde::{Deserialize, Serialize};
+
+use super::ClusterSettings;
+use api::{BridgeName, BridgeSpec, OverlayName, PortName, Reach, StationSpec, VlanMode, VxlanSpec};
+
+/// What the cluster comes to for this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Elsewhere {
+    /// Grows with each change.
+    #[serde(skip)]
+    pub generation: u64,
+    /// Which cluster this is.
+    pub cluster: Option<String>,
+    /// The hosts, by name.
+    pub hosts: BTreeMap<String, HostRow>,
+    /// The networks that this host has a part in and whose VNI is known.
+    pub networks: BTreeMap<OverlayName, NetworkTable>,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Where its tunnels end.
+    pub underlay: IpAddr,
+    /// The UDP port that they listen on.
+    pub port: u16,
+    /// The version of its vswitchd.
+    pub version: String,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkTable {
+    /// Its number in frames.
+    pub vni: u32,
+    /// Where the tunnels of the other hosts end.
+    pub peers: BTreeSet<IpAddr>,
+    /// The stations at other hosts.
+    pub stations: BTreeMap<Mac, StationRow>,
+    /// The blocks out of which this host gives addresses. They are not kept: only the store knows whether they are still this host's.
+    #[serde(skip)]
+    pub blocks: BTreeSet<IpNet>,
+}
+
+impl NetworkTable {
+    /// The addresses of stations at other hosts.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.stations.values().flat_map(|row| &row.ips).copied().collect()
+    }
+}
+
+/// A station at another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationRow {
+    /// The host.
+    pub host: String,
+    /// Where that host's tunnels end.
+    pub vtep: IpAddr,
+    /// Its addresses.
+    pub ips: BTreeSet<IpAddr>,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Elsewhere {
+    /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
+    pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
+        let host = |(name, host): (&Name, &cluster::record::Host)| {
+            let row = HostRow { underlay: host.underlay, port: host.port, version: host.program.clone() };
+            (name.to_string(), row)
+        };
+        let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
+        let network = |name: &Name| {
+            let key: OverlayName = name.as_str().parse().ok()?;
+            let table = NetworkTable {
+                vni: view.vni(name)?,
+                peers: view.peers(name).collect(),
+                stations: view.told(name).map(|(mac, station)| (mac, StationRow::from(station))).collect(),
+                blocks: blocks.get(&key).cloned().unwrap_or_default(),
+            };
+            Some((key, table))
+        };
+        Self {
+            generation: before.generation,
+            cluster: view.id().map(str::to_owned).or_else(|| before.cluster.clone()),
+            hosts: if hosts.is_empty() { before.hosts.clone() } else { hosts },
+            networks: view.joined().filter_map(network).collect(),
+        }
+    }
+
+    /// Out of which blocks this host gives addresses, by network, and which addresses stations of other hosts have.
+    pub fn given(&self) -> BTreeMap<&OverlayName, (&BTreeSet<IpNet>, BTreeSet<IpAddr>)> {
+        self.networks.iter().map(|(network, table)| (network, (&table.blocks, table.addresses()))).collect()
+    }
+
+    /// The name of the host whose tunnels end there.
+    pub fn host_at(&self, underlay: IpAddr) -> Option<&str> {
+        self.hosts.iter().find(|(_, row)| row.underlay == underlay).map(|(name, _)| name.as_str())
+    }
+
+    /// The tunnel of a bridge that is in an overlay network whose VNI is known.
+    pub fn tunnel(&self, settings: &ClusterSettings, bridge: &BridgeSpec) -> Option<VxlanSpec> {
+        let table = self.networks.get(bridge.overlay.as_ref()?)?;
+        let is_peer = |peer: &IpAddr| *peer != settings.underlay && peer.is_ipv4() == settings.underlay.is_ipv4();
+        let peers: BTreeSet<IpAddr> = table.peers.iter().copied().filter(is_peer).collect();
+        let known = table.stations.iter().filter(|(_, row)| peers.contains(&row.vtep));
+        Some(VxlanSpec {
+            name: tunnel_name(&bridge.name, table.vni)?,
+            bridge: bridge.name.clone(),
+            vni: table.vni.try_into().ok()?,
+            local: settings.underlay,
+            port: settings.port,
+            stations: known.flat_map(|(mac, row)| specs(*mac, row, bridge)).collect(),
+            reach: Reach::Peers(peers),
+            // What hosts do not say of themselves, because the store is away, the tunnel finds out.
+            learn: true,
+            udp_checksum: true,
+            ttl: 64,
+            vlans: VlanMode::Access(VlanId::DEFAULT),
+            bum_limit: Some(VxlanSpec::BUM_LIMIT),
+        })
+    }
+}
+
+/// A station with each of its addresses, but for those that the bridge's own gateway has too: that one is nearer.
+fn specs(mac: Mac, row: &StationRow, bridge: &BridgeSpec) -> Vec<StationSpec> {
+    let of = |ip: Option<IpAddr>| StationSpec { mac, peer: row.vtep, ip };
+    let ips: Vec<StationSpec> =
+        row.ips.iter().filter(|ip| bridge.addresses.iter().all(|net| net.addr() != **ip)).map(|ip| of(Some(*ip))).collect();
+    if ips.is_empty() { vec![of(None)] } else { ips }
+}
+
+/// The name of a bridge's tunnel: after the bridge, or after its VNI where that is too long.
+fn tunnel_name(bridge: &BridgeName, vni: u32) -> Option<PortName> {
+    format!("ov-{bridge}").parse().or_else(|_| format!("ov-{vni}").parse()).ok()
+}
+
+impl From<&Station> for StationRow {
+    fn from(station: &Station) -> Self {
+        let Station { host, vtep, ips, name } = station;
+        Self { host: host.to_string(), vtep: *vtep, ips: ips.clone(), name: name.clone() }
+    }
+}
+
+impl StationRow {
+    /// As a view has it; none, if the host's name cannot be one.
+    pub(super) fn station(&self) -> Option<Station> {
+        let Self { host, vtep, ips, name } = self;
+        Some(Station { host: host.parse().ok()?, vtep: *vtep, ips: ips.clone(), name: name.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_is_made_of_what_the_cluster_knows_without_this_host_and_its_gateway() {
+        let settings = "store = \"etcd\"\nunderlay = \"192.0.2.1\"\nnode = \"a\"\nendpoints = [\"http://127.0.0.1:2379\"]";
+        let settings = toml::from_str::<super::super::ClusterTable>(settings).unwrap().check().unwrap();
+        let bridge = "name = \"a-bridge-of-15c\"\naddresses = [\"10.0.0.1/24\"]\noverlay = \"red\"";
+        let bridge: BridgeSpec = toml::from_str(bridge).unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mac = |last| Mac([2, 0, 0, 0, 0, last]);
+        let row = |vtep: &str, ips: &[&str]| StationRow {
+            host: "b".to_owned(),
+            vtep: ip(vtep),
+            ips: ips.iter().map(|text| ip(text)).collect(),
+            name: None,
+        };
+        let stations = BTreeMap::from([
+            (mac(1), row("192.0.2.2", &["10.0.0.1"])),
+            (mac(2), row("192.0.2.2", &["10.0.0.9", "fd00::9"])),
+            (mac(3), row("192.0.2.9", &["10.0.0.8"])),
+        ]);
+        let peers = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into();
+        let table = NetworkTable { vni: 5000, peers, stations, blocks: BTreeSet::new() };
+        let mut tables = Elsewhere::default();
+        assert_eq!(tables.tunnel(&settings, &bridge), None, "the VNI is not known yet");
+        tables.networks.insert("red".parse().unwrap(), table);
+        let spec = tables.tunnel(&settings, &bridge).unwrap();
+        assert_eq!((spec.name.as_str(), spec.vni.number(), spec.local), ("ov-5000", 5000, ip("192.0.2.1")));
+        assert_eq!(spec.reach.peers(), [ip("192.0.2.2")]);
+        let told: Vec<_> = spec.stations.iter().map(|station| (station.mac, station.ip)).collect();
+        assert_eq!(told, [(mac(1), None), (mac(2), Some(ip("10.0.0.9"))), (mac(2), Some(ip("fd00::9")))]);
+        let text = serde_json::to_string(&tables).unwrap();
+        assert_eq!(serde_json::from_str::<Elsewhere>(&text).unwrap(), tables);
+        let plain: BridgeSpec = toml::from_str("name = \"br0\"\noverlay = \"blue\"").unwrap();
+        assert_eq!(tables.tunnel(&settings, &plain), None);
+    }
+}
