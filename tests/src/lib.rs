@@ -19,6 +19,7 @@ mod settings;
 mod terminal;
 mod tour;
 mod underlay;
+mod user;
 mod wire;
 
 pub use disk::Mounted;
@@ -31,6 +32,7 @@ pub use settings::Hostile;
 pub use terminal::Terminal;
 pub use tour::Tour;
 pub use underlay::{Underlay, across};
+pub use user::ORDINARY;
 pub use wire::{BROADCAST, Wire, frame, mac, mark};
 
 /// Ends the test unless it runs as root, every tool is there and the engine can be had. An engine that cannot be reached is no failure, whatever

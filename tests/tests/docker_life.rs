@@ -38,6 +38,17 @@ fn all_ways(host: &mut DockerHost) {
     host.until("every way leads to where it should", |host| host.sh(WAYS).code == Some(0));
 }
 
+/// What a container would notice, as soon as the switch has seen that its device came.
+#[track_caller]
+fn noticed(host: &mut DockerHost) -> String {
+    let mut said = String::new();
+    host.until("both devices send without a queueing discipline", |host| {
+        said = host.sh(NOTICED).ok();
+        said.matches("qdisc noqueue").count() == 2
+    });
+    said
+}
+
 /// What there is for containers: ports, forwards, endpoints in the state, devices on the host.
 fn kept(host: &DockerHost) -> [usize; 4] {
     let list = |words: &str| -> Vec<Value> { serde_json::from_str(&host.sh(&format!("vsctl --json {words}")).ok()).unwrap() };
@@ -60,7 +71,7 @@ fn containers_live_through_a_crash_and_a_restart_of_the_switch(engine: Engine) {
     let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
     all_ways(&mut host);
-    let before = host.sh(NOTICED).ok();
+    let before = noticed(&mut host);
     for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGKILL] {
         host.stop("vswitchd", signal);
         assert_ne!(host.sh("docker exec box ping -c 1 -W 1 10.82.0.11").code, Some(0), "who forwarded that?");
@@ -68,6 +79,9 @@ fn containers_live_through_a_crash_and_a_restart_of_the_switch(engine: Engine) {
         all_ways(&mut host);
         assert_eq!(host.sh(NOTICED).ok(), before);
     }
+    // The kernel tells when a device comes to its container: nobody has to look for it from time to time.
+    let come = "for i in 1 2 3 4; do docker run --rm --network net busybox sh -c 'sleep 1; ip -o link show eth0'; done";
+    assert_eq!(host.sh(come).ok().matches("qdisc noqueue").count(), 4);
     // All that Docker can do still works.
     host.sh("docker restart -t 0 web && docker network disconnect net box && docker network connect net box").ok();
     host.until("web answers", |host| {
@@ -93,7 +107,7 @@ fn containers_live_through_a_restart_of_docker(engine: Engine) {
     host.stop("dockerd", libc::SIGTERM);
     host.start_dockerd(&["--live-restore"]);
     all_ways(&mut host);
-    let before = host.sh(NOTICED).ok();
+    let before = noticed(&mut host);
     host.stop("dockerd", libc::SIGTERM);
     let pid = before.lines().find(|line| line.bytes().all(|byte| byte.is_ascii_digit())).unwrap();
     host.sh(&format!("nsenter -t {pid} -n busybox ping -c 1 -W 3 10.82.0.11")).ok();
@@ -127,7 +141,7 @@ fn a_switch_killed_again_and_again_neither_hangs_docker_nor_leaks(engine: Engine
     needs_engine!(engine, "dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc");
     let mut host = DockerHost::on(engine, FILE);
     host.sh(TWO).ok();
-    let before = host.sh(NOTICED).ok();
+    let before = noticed(&mut host);
     let (done, runs) = (AtomicBool::new(false), 8);
     let script = "docker run --rm --network net busybox ping -c 1 -W 2 10.82.0.11 > /dev/null 2>&1; echo $?";
     let ends = std::thread::scope(|scope| {

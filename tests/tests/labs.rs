@@ -10,10 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vswitch_tests::{needs, program};
-
-/// An ordinary user, whom every Debian has.
-const NOBODY: [&str; 5] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+use vswitch_tests::{ORDINARY, needs, program};
 
 /// A learner with a directory for labs, whose name is short enough for sockets.
 struct Learner {
@@ -42,10 +39,8 @@ impl Learner {
 
     fn command(&self, words: &[&str]) -> Command {
         let vsctl = self.directory.path().join("vsctl");
-        let mut command = if self.is_root { Command::new(vsctl) } else { Command::new(NOBODY[0]) };
-        if !self.is_root {
-            command.args(&NOBODY[1..]).arg(self.directory.path().join("vsctl"));
-        }
+        let mut command = Command::new(if self.is_root { "env" } else { ORDINARY[0] });
+        command.args(if self.is_root { &[] } else { &ORDINARY[1..] }).arg(vsctl);
         command.arg("lab").args(words).env("VSWITCH_LAB_DIR", self.place()).env("HOME", self.directory.path());
         command.current_dir(self.directory.path());
         command

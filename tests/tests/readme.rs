@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use vswitch_tests::{DockerHost, Terminal, needs};
+use vswitch_tests::{DockerHost, ORDINARY, Terminal, needs};
 
 /// The blocks of a language, in their order.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<&'a str>> {
@@ -159,9 +159,7 @@ fn the_blocks_of_readme_run_as_they_are_printed() {
     type_all(&mut user, &["vswitchd --config tunnel.toml --check"]);
     end(&mut daemon);
 
-    // Debian lets everybody open it where udev runs.
-    host.sh("mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun").ok();
-    let mut ordinary = Clone::terminal(&host, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let mut ordinary = Clone::terminal(&host, &ORDINARY);
     let shown = type_all(&mut ordinary, rootless);
     assert!(shown.contains("3 received") && shown.contains("Directory listing") && shown.contains("bridge br0"), "{shown}");
     assert!(host.sh("curl -s -m 5 http://localhost:8080/").ok().contains("Directory listing"), "the host reaches it");

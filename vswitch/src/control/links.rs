@@ -24,41 +24,57 @@ const TURN: usize = 4096;
 /// Most ports of which a reload says that they are not up.
 pub(super) const NAMED: usize = 8;
 
+/// What is to be done after news of links.
+#[derive(Default)]
+struct Due {
+    /// An interface that was missed may be there again.
+    back: bool,
+    /// A container's device has come to its sandbox.
+    arrived: bool,
+}
+
 impl Switch {
     /// Takes note of what the kernel said about links since it was last asked, and says whether more may wait.
     pub(super) fn follow_links(&mut self) -> bool {
-        let mut back = false;
+        let (mut due, mut more) = (Due::default(), true);
         for _ in 0..TURN {
             match self.watch.as_mut().map_or(Heard::Nothing, attach::Watch::hear) {
-                Heard::News(news) => back |= self.hear(&news),
+                Heard::News(news) => self.hear(&news, &mut due),
                 Heard::Lost => self.look_at_links(),
                 Heard::Nothing => {
-                    if back {
-                        self.retake();
-                    }
-                    self.tell_trees();
-                    return false;
+                    more = false;
+                    break;
                 }
             }
         }
-        true
+        if due.back {
+            self.retake();
+        }
+        if due.arrived {
+            self.note_arrivals();
+        }
+        self.tell_trees();
+        more
     }
 
-    /// Takes note of one thing, and says whether something may have come back.
-    fn hear(&mut self, news: &News) -> bool {
+    /// Takes note of one thing.
+    fn hear(&mut self, news: &News, due: &mut Due) {
         let own = self.watch.as_ref().and_then(attach::Watch::own);
         let mut lost = Vec::new();
         for vport in self.inventory.vports_mut() {
             let name = vport.name().clone();
             let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
             let moving = moves.then_some((&name, own));
-            if vport.presence_mut().is_some_and(|presence| presence.hear(news, moving)) {
+            let Some(presence) = vport.presence_mut() else { continue };
+            let was_away = moves && !presence.is_in_sandbox();
+            if presence.hear(news, moving) {
                 lost.push(name);
             }
+            due.arrived |= was_away && presence.is_in_sandbox();
         }
         lost.retain(|name| !self.is_there_again(name, news));
         lost.iter().for_each(|name| self.lose_device(name));
-        !news.gone && self.missing().any(|ifname| ifname == news.ifname)
+        due.back |= !news.gone && self.missing().any(|ifname| ifname == news.ifname);
     }
 
     /// Whether the device of a port is there, though the kernel has just told of its end. A namespace that is made anew, as when a change is taken
@@ -99,9 +115,10 @@ impl Switch {
         let gone = known.iter().filter(is_gone);
         let gone: Vec<News> = gone.map(|end| News { end: *end, ifname: String::new(), port: None, gone: true }).collect();
         for news in looks.values().chain(&gone) {
-            self.hear(news);
+            self.hear(news, &mut Due::default());
         }
         self.retake();
+        self.note_arrivals();
         self.tell_trees();
     }
 
@@ -174,7 +191,7 @@ impl Switch {
     }
 
     /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports.
-    fn find_sandboxes(&mut self) {
+    pub(super) fn find_sandboxes(&mut self) {
         let Some(watch) = &self.watch else { return };
         let unknown = |port: &&mut Port| {
             port.spec.is_handed_over() && port.presence.sandbox.is_none() && port.presence.state.has_device()

@@ -70,6 +70,11 @@ impl Presence {
         };
     }
 
+    /// Whether a container's runtime has brought the device to its sandbox, as far as the kernel has told.
+    pub(super) fn is_in_sandbox(&self) -> bool {
+        self.sandbox.is_some() && self.station.is_some_and(|end| end.namespace == self.sandbox)
+    }
+
     /// Takes note of news, and says whether an end is gone with them. The device of the port `moving` may be brought from the namespace `own`
     /// to its sandbox and back, and is known by its mark.
     pub(super) fn hear(&mut self, news: &News, moving: Option<(&PortName, Option<NamespaceNumber>)>) -> bool {

@@ -137,6 +137,7 @@ impl Switch {
         let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
         self.docker.awaited.insert(id.clone(), Instant::now());
         self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
+        self.find_sandboxes();
         // A later switch.toml may have left no room for the network.
         if self.inventory.has::<Port>(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
     }
@@ -193,7 +194,7 @@ impl Switch {
     }
 
     /// Stops awaiting the endpoints whose devices have come to their sandboxes, so that their deaths show. Docker does not say when a device
-    /// comes, so the control loop calls this at every `SURVEY`.
+    /// comes. The kernel does, but for sandboxes that could not be watched, so the control loop calls this at every `SURVEY` too.
     pub(in crate::control) fn note_arrivals(&mut self) {
         let mut awaited = std::mem::take(&mut self.docker.awaited);
         let endpoints = &self.ledger.state.docker.endpoints;
