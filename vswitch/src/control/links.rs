@@ -29,8 +29,8 @@ pub(super) const NAMED: usize = 8;
 struct Due {
     /// An interface that was missed may be there again.
     back: bool,
-    /// A container's device has come to its sandbox.
-    arrived: bool,
+    /// A container's runtime has taken a device elsewhere.
+    moved: bool,
 }
 
 impl Switch {
@@ -50,7 +50,8 @@ impl Switch {
         if due.back {
             self.retake();
         }
-        if due.arrived {
+        if due.moved {
+            self.find_sandboxes();
             self.note_arrivals();
         }
         self.tell_trees();
@@ -66,11 +67,11 @@ impl Switch {
             let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
             let moving = moves.then_some((&name, own));
             let Some(presence) = vport.presence_mut() else { continue };
-            let was_away = moves && !presence.is_in_sandbox();
+            let place = presence.place();
             if presence.hear(news, moving) {
                 lost.push(name);
             }
-            due.arrived |= was_away && presence.is_in_sandbox();
+            due.moved |= moves && presence.place() != place;
         }
         lost.retain(|name| !self.is_there_again(name, news));
         lost.iter().for_each(|name| self.lose_device(name));
@@ -167,7 +168,9 @@ impl Switch {
         if !gone.is_empty() {
             self.collect_dead();
         }
-        self.find_sandboxes();
+        if self.find_sandboxes() {
+            self.note_arrivals();
+        }
         self.tell_states();
     }
 
@@ -190,21 +193,25 @@ impl Switch {
         }
     }
 
-    /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports.
-    pub(super) fn find_sandboxes(&mut self) {
-        let Some(watch) = &self.watch else { return };
+    /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports. Says whether there were any
+    /// new ones.
+    fn find_sandboxes(&mut self) -> bool {
+        let Some(watch) = &self.watch else { return false };
+        let mut any = false;
         let unknown = |port: &&mut Port| {
             port.spec.is_handed_over() && port.presence.sandbox.is_none() && port.presence.state.has_device()
         };
         for port in self.inventory.all_mut::<Port>().filter(unknown) {
             let Some(sandbox) = port.spec.netns.as_ref().and_then(|netns| watch.number_of(netns)) else { continue };
             port.presence.sandbox = Some(sandbox);
+            any = true;
             // It may have come there before.
             if let Some(end) = attach::moved_end(&port.spec, watch) {
                 port.presence.station = Some(end);
                 port.presence.look();
             }
         }
+        any
     }
 
     /// The socket by which the kernel tells of links.

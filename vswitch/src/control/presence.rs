@@ -70,9 +70,9 @@ impl Presence {
         };
     }
 
-    /// Whether a container's runtime has brought the device to its sandbox, as far as the kernel has told.
-    pub(super) fn is_in_sandbox(&self) -> bool {
-        self.sandbox.is_some() && self.station.is_some_and(|end| end.namespace == self.sandbox)
+    /// Where the station's end is, as far as the kernel has told; `None`: between two namespaces.
+    pub(super) fn place(&self) -> Option<Option<NamespaceNumber>> {
+        self.station.map(|end| end.namespace)
     }
 
     /// Takes note of news, and says whether an end is gone with them. The device of the port `moving` may be brought from the namespace `own`

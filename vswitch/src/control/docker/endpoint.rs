@@ -137,7 +137,6 @@ impl Switch {
         let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
         self.docker.awaited.insert(id.clone(), Instant::now());
         self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
-        self.find_sandboxes();
         // A later switch.toml may have left no room for the network.
         if self.inventory.has::<Port>(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
     }
