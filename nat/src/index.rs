@@ -72,7 +72,14 @@ impl Index {
 
     /// All numbers, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
-        self.places.iter().filter(|entry| **entry != 0).map(|entry| number(*entry))
+        numbers(&self.places)
+    }
+
+    /// The numbers in so many places, and the first place behind those, if there is one.
+    pub(crate) fn page(&self, from: usize, places: usize) -> (impl Iterator<Item = u32>, Option<usize>) {
+        let end = from.saturating_add(places);
+        let page = self.places.get(from..end.min(self.places.len())).unwrap_or_default();
+        (numbers(page), Some(end).filter(|end| *end < self.places.len()))
     }
 
     /// The longest way from a number's home to its place.
@@ -109,6 +116,10 @@ impl Index {
 
 /// The part of an entry that is of its hash.
 const HASH: u64 = 0xffff_ffff_0000_0000;
+
+fn numbers(places: &[u64]) -> impl Iterator<Item = u32> {
+    places.iter().filter(|entry| **entry != 0).map(|entry| number(*entry))
+}
 
 fn number(entry: u64) -> u32 {
     u32::try_from((entry & !HASH).wrapping_sub(1)).unwrap_or(u32::MAX)

@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::counters::Denied;
 use crate::key::{self, Endpoint, Kind, Transport};
 use crate::rings::Link;
@@ -15,7 +17,7 @@ use crate::tcp::Tcp;
 use crate::{Nat, table::Table};
 
 /// A session as it is handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSession {
     /// The protocol.
     pub transport: Transport,
@@ -42,11 +44,25 @@ pub struct SavedSession {
     pub crowded: bool,
 }
 
+/// How much of the table one page goes through: a few hundred microseconds.
+const PAGE: usize = 1 << 14;
+
 impl Nat {
     /// All sessions whose time is not over, in no order.
     pub fn export(&self, now: Instant) -> impl Iterator<Item = SavedSession> {
+        self.saved(self.table.iter(), now)
+    }
+
+    /// As [`Nat::export`], but only as many as take a moment, from the place `from` of the table on, which begins with 0; and the place that the next
+    /// such call goes on from, if there is more. What comes about between two calls may be in none, and what was in one may be in the next again.
+    pub fn export_page(&self, now: Instant, from: usize) -> (Vec<SavedSession>, Option<usize>) {
+        let (sessions, next) = self.table.page(from, PAGE);
+        (self.saved(sessions, now).collect(), next)
+    }
+
+    fn saved<'a>(&self, sessions: impl Iterator<Item = &'a Session>, now: Instant) -> impl Iterator<Item = SavedSession> {
         let now = self.seconds_since(now);
-        self.table.iter().filter(move |session| session.deadline > now).map(move |session| SavedSession {
+        sessions.filter(move |session| session.deadline > now).map(move |session| SavedSession {
             transport: session.kind.transport,
             initiator: session.initiator,
             inside: session.inside().socket(session.kind.version),

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::key::{Endpoint, Kind, Transport};
 use crate::rings::{Link, Linked};
 use crate::tcp::{Flags, Tcp};
@@ -19,7 +21,7 @@ pub(crate) mod ring {
 }
 
 /// Which way a packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Direction {
     /// From outside to a container.
@@ -29,7 +31,7 @@ pub enum Direction {
 }
 
 /// Which timeout a session has: those of [`Timeouts`](crate::Timeouts), the shortest first as usual.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     /// TCP that was closed or reset.
     TcpClosing,
@@ -48,7 +50,7 @@ pub enum Class {
 }
 
 /// How a session's external port came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Binding {
     /// A mapping that all sessions of the container's port share.
     Mapped,
@@ -84,7 +86,7 @@ pub(crate) struct Session {
 }
 
 /// What went in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Frames; a super-frame counts once.
     pub packets: u64,

@@ -211,6 +211,12 @@ impl Table {
         self.outside.iter().map(|index| self.session(index))
     }
 
+    /// The sessions of so many places of the index, and where the others begin, if there are more.
+    pub(crate) fn page(&self, from: usize, places: usize) -> (impl Iterator<Item = &Session>, Option<usize>) {
+        let (numbers, next) = self.outside.page(from, places);
+        (numbers.map(|index| self.session(index)), next)
+    }
+
     /// Number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.outside.len()

@@ -188,3 +188,81 @@ fn an_end_that_is_asked_for_during_the_start_leaves_nothing() {
     assert_eq!(lab.netns(), ["host"]);
     assert!(!lab.path("control.sock").exists());
 }
+
+/// A connection, of which both ends say what they get; each says something when it is given a line.
+const TALK: &str = r#"
+import socket, sys, threading
+role, port = sys.argv[1], int(sys.argv[2])
+if role == "server":
+    listening = socket.create_server(("192.0.2.1", port))
+    print("listening", flush=True)
+    peer, _ = listening.accept()
+else:
+    peer = socket.create_connection(("192.0.2.1", port))
+peer.settimeout(20)
+def hear():
+    while True:
+        got = peer.recv(100)
+        print("got", got.decode() if got else "the end", flush=True)
+        if not got:
+            break
+threading.Thread(target=hear, daemon=True).start()
+for line in open(sys.argv[3]):
+    peer.sendall(line.strip().encode())
+"#;
+
+#[test]
+fn sessions_of_a_link_outlive_every_end_whoever_speaks_first() {
+    needs!("python3", "ping");
+    let mut lab = Lab::new();
+    lab.add_netns("world");
+    lab.run_in("host", "ip link add wan type veth peer name wan netns @world && ip link set wan up").ok();
+    lab.run_in("world", "ip link set wan up && ip addr add 192.0.2.1/24 dev wan").ok();
+    lab.write(
+        "[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.254/24\"]\nuplink = \"wan\"\n[[uplink]]\nname = \"wan\"\nkind = \"link\"\n\
+         device = \"wan\"\naddress = \"192.0.2.10/24\"\n[[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"@a\"\naddresses = [\"10.0.0.1/24\"]\n",
+    );
+    lab.start();
+    assert!(ping(&lab, "a", "192.0.2.1"));
+    std::fs::write(lab.path("talk.py"), TALK).unwrap();
+    // A connection for each end of the switch, idle until then, so that only the image has it.
+    let place = lab.path("").display().to_string();
+    for port in 1..=3 {
+        let pipes = ["server", "client"].map(|role| format!("{place}/{role}{port}"));
+        lab.sh(&format!("mkfifo {} {}", pipes[0], pipes[1])).ok();
+        for (netns, role) in [("world", "server"), ("a", "client")] {
+            lab.spawn_in(
+                netns,
+                &format!("python3 {place}/talk.py {role} {port} {place}/{role}{port} > {place}/{role}{port}.said 2>&1"),
+            );
+            if role == "server" {
+                lab.until("it listens", |lab| lab.sh(&format!("cat {place}/server{port}.said")).stdout.contains("listening"));
+            }
+        }
+        lab.until("they are connected", |lab| {
+            lab.json("sessions").as_array().unwrap().iter().filter(|row| row["state"] == "established").count() == port
+        });
+    }
+    let before = lab.json("sessions");
+    let ports = |rows: &serde_json::Value| {
+        let mut ports: Vec<String> = rows.as_array().unwrap().iter().map(|row| row["as"].to_string()).collect();
+        ports.sort();
+        ports
+    };
+    for (port, first) in [(1, "server"), (2, "client"), (3, "server")] {
+        // What is new is written down within a second or two.
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        if port == 3 {
+            lab.stop();
+        } else {
+            lab.kill();
+        }
+        lab.start();
+        let second = if first == "server" { "client" } else { "server" };
+        lab.sh(&format!("echo hello > {place}/{first}{port}")).ok();
+        lab.until("the other one hears it", |lab| {
+            lab.sh(&format!("cat {place}/{second}{port}.said")).stdout.contains("got hello")
+        });
+    }
+    assert_eq!(ports(&lab.json("sessions")), ports(&before));
+}

@@ -258,6 +258,11 @@ impl StateFile {
         if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state) }
     }
 
+    /// The directory, if it is there.
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        self.place.as_ref().map(|place| &place.directory)
+    }
+
     /// What exists in the kernel because of vswitchd, as far as the next start would know it.
     pub fn known_made(&self) -> Option<&Made> {
         self.kept.as_ref().map(|state| &state.made)

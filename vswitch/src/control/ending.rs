@@ -15,6 +15,7 @@ impl Switch {
         // Other hosts stop sending here before the ports are gone.
         self.overlay.end(!keep);
         self.plane.captures.stop_all(&self.plane.workers);
+        self.write_image();
         let staying = self.staying(keep);
         self.hand_over(&staying);
         let devices: Vec<PortName> = self

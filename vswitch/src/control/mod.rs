@@ -13,6 +13,7 @@
 //! - `inventory`: what is; every resource as it runs. `plan` has the steps from one to the other, `apply` carries them out, `change` checks and
 //!   keeps what `vsctl` wants; `ports`, `uplink`, `vxlan` and `forward` have what is each kind's own.
 //! - `plane_handle`: the workers, and one way to tell and ask them.
+//! - `image`: what the tables know, kept for the vswitchd that comes after this one.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
 //!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
 //! - `views`: what others look at while the switch runs, as events and counters.
@@ -32,6 +33,7 @@ mod ending;
 mod error;
 mod forward;
 mod handover;
+mod image;
 mod inventory;
 mod lease;
 mod ledger;
@@ -88,12 +90,13 @@ use capture::Captures;
 use crossbeam_channel::Receiver;
 use docker::Asking;
 use handover::Handover;
+use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
 use ledger::Ledger;
 use overlay::OverlayDesk;
 use plane::capture::Incident;
 use plane::datapath::Punt;
-use plane::worker::{Event, Handle};
+use plane::worker::{Command, Event, Handle};
 use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
@@ -119,6 +122,8 @@ pub struct Switch {
     handover: Handover,
     /// What the kernel tells of devices; `None`: it does not.
     watch: Option<attach::Watch>,
+    /// When what the tables know is written down next.
+    image: ImageClock,
     log: Log,
 }
 
@@ -220,8 +225,12 @@ impl Switch {
             life: Life { started, started_up: false, watchdog: Watchdog::from_environment() },
             handover,
             watch,
+            image: ImageClock::new(started),
             log,
         };
+        // What comes waits until the switch is whole and knows what the last one knew.
+        switch.plane.workers.iter().try_for_each(|worker| worker.ask(Command::Pause))?;
+        let image = switch.ledger.state_file.directory().and_then(image::read);
         switch.forget_dead();
         switch.forget_dead_containers();
         switch.set_recorder();
@@ -233,6 +242,7 @@ impl Switch {
         notes.extend(switch.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
+        image.map_or(Ok(()), |image| switch.restore_image(image))?;
         switch.life.started_up = true;
         switch.follow_resolvers();
         switch.tell_services();
@@ -242,6 +252,7 @@ impl Switch {
         notes.extend(switch.mtu_notes());
         notes.extend(switch.watch_note());
         notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
+        switch.plane.tell_all(|| Command::Resume)?;
         Ok((switch, notes))
     }
 

@@ -269,6 +269,7 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.follow_overlay();
+    switch.follow_image(Instant::now());
     switch.show_to_viewers();
 }
 

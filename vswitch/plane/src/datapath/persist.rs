@@ -21,12 +21,25 @@ pub struct SavedBridge {
 impl Datapath {
     /// What is known of a bridge.
     pub fn export(&self, bridge: BridgeId, now: Instant) -> SavedBridge {
-        let second = self.second(now);
-        SavedBridge {
-            addresses: self.bridges.get(bridge.0).map(|bridge| bridge.fdb.export(second)).unwrap_or_default(),
-            neighbors: self.router.export_neighbors(bridge, second),
-            sessions: self.router.nat(bridge).map(|nat| nat.export(now).collect()).unwrap_or_default(),
+        let (mut saved, mut next) = self.export_page(bridge, 0, now);
+        while let Some(from) = next {
+            let (page, more) = self.export_page(bridge, from, now);
+            saved.sessions.extend(page.sessions);
+            next = more;
         }
+        saved
+    }
+
+    /// As [`Datapath::export`], but only as much as takes a moment: with `from` 0 all but most sessions, then more of those. The number is that for the
+    /// next call, if there is more ([`nat::Nat::export_page`]).
+    pub fn export_page(&self, bridge: BridgeId, from: usize, now: Instant) -> (SavedBridge, Option<usize>) {
+        let (sessions, next) = self.router.nat(bridge).map(|nat| nat.export_page(now, from)).unwrap_or_default();
+        if from > 0 {
+            return (SavedBridge { sessions, ..SavedBridge::default() }, next);
+        }
+        let second = self.second(now);
+        let addresses = self.bridges.get(bridge.0).map(|bridge| bridge.fdb.export(second)).unwrap_or_default();
+        (SavedBridge { addresses, neighbors: self.router.export_neighbors(bridge, second), sessions }, next)
     }
 
     /// Takes on what another data plane knew of a bridge, as far as it fits the ports, addresses and forwards, which must have been set before.

@@ -15,7 +15,7 @@ use super::foretell::Foretold;
 use crate::capture::{CaptureTap, Direction, Incident, Snapshot};
 use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
-    PortId, PortSettings, Punt, Symptoms, WorkerCounts,
+    PortId, PortSettings, Punt, SavedBridge, Symptoms, WorkerCounts,
 };
 use crate::device::Device;
 
@@ -81,6 +81,14 @@ pub enum Command {
     SetRecorder(Option<usize>),
     /// Give what the recorder holds.
     Recall(Sender<Snapshot>),
+    /// Read from no device any more, until `Resume`: what comes waits, as far as the devices have room. All else goes on.
+    Pause(Sender<()>),
+    /// Read again.
+    Resume,
+    /// Give what is known of a bridge or uplink, a page at a time ([`Datapath::export_page`](crate::datapath::Datapath::export_page)).
+    Export(BridgeId, usize, Sender<(SavedBridge, Option<usize>)>),
+    /// Take on what another data plane knew of it; says how many sessions did not fit.
+    Import(BridgeId, Box<SavedBridge>, Sender<usize>),
     /// End the thread.
     Stop,
 }

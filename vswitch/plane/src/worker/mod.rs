@@ -89,6 +89,8 @@ pub struct Worker {
     outputs: Outputs,
     egress: Egress,
     publisher: Publisher,
+    /// Whether what comes is left to wait.
+    paused: bool,
 }
 
 /// This worker's part of a port.
@@ -131,6 +133,7 @@ impl Worker {
             outputs: Outputs::new(),
             egress: Egress::new(),
             publisher,
+            paused: false,
         };
         Ok((worker, handle))
     }
@@ -156,6 +159,10 @@ impl Worker {
             let now = Instant::now();
             if self.listen(now).is_break() {
                 return;
+            }
+            if self.paused {
+                self.wait(&mut events, EXPIRY);
+                continue;
             }
             let expires = now >= expiry;
             if expires {
@@ -280,6 +287,10 @@ impl Worker {
                 self.datapath.transmit(id, &bpdu, &mut self.batch, &mut self.outputs);
                 self.flush(now);
             }
+            Command::Resume => {
+                self.paused = false;
+                self.make_all_ready();
+            }
             Command::Stop => {}
             asked => self.answer(asked, now),
         }
@@ -327,6 +338,12 @@ impl Worker {
                 self.datapath.set_tree(bridge, id, state);
                 send(&reply, ());
             }
+            Command::Pause(reply) => {
+                self.paused = true;
+                send(&reply, ());
+            }
+            Command::Export(id, from, reply) => send(&reply, self.datapath.export_page(id, from, now)),
+            Command::Import(id, saved, reply) => send(&reply, self.datapath.import(id, *saved, now)),
             Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
             _ => {}

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use packet::Mac;
+use serde::{Deserialize, Serialize};
 
 use super::{CONFIRMED, Known, MOST_KNOWN, Neighbors, UNUSED, forget_least_used};
 use crate::datapath::BridgeId;
 
 /// A known neighbour as it is handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedNeighbor {
     /// The address.
     pub address: IpAddr,

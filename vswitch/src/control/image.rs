@@ -1,0 +1,256 @@
+//! What the tables of the switch know, for the vswitchd that comes after this one, however this one ends: MAC addresses, neighbours, sessions of
+//! `link` uplinks, and what DHCP gave those.
+//!
+//! It is written about once a second, and less often where it is large, so that writing takes at most a hundredth of the time. Two files in
+//! `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
+//! short leaves the other one. A start takes on what still fits, before any frame comes in.
+//!
+//! Ages and times left are as of [`Image::second`], of a clock that all processes share until the next boot.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use packet::{Mac, VlanId};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::inventory::Vport;
+use super::{ControlError, Switch, Uplink};
+use crate::keep::Directory;
+use api::{BridgeName, PortName};
+use nat::SavedSession;
+use plane::datapath::{BridgeId, Fixed, Place, Row, SavedBridge, SavedNeighbor};
+use plane::worker::{Command, Stopped};
+
+/// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
+const FORMAT: u32 = 1;
+/// The files.
+const FILES: [&str; 2] = ["tables-0.json", "tables-1.json"];
+/// The shortest time between two writes.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many times as long as a write took there is none after it.
+const REST: u32 = 100;
+/// For how many seconds an address that DHCP gave is used before its client has asked again.
+const FRESH: u64 = 300;
+/// No image is longer: that of a million sessions has 300 MB.
+const LONGEST: u64 = 1 << 30;
+
+/// What is known, by the names of things, which the successor numbers anew.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Image {
+    format: u32,
+    /// Which boot of the machine `second` counts from.
+    boot: String,
+    /// Seconds since the machine was started.
+    second: u64,
+    bridges: BTreeMap<BridgeName, Known>,
+    uplinks: BTreeMap<PortName, Known>,
+    /// What DHCP gave uplinks: addresses and gateways.
+    #[serde(default)]
+    leases: BTreeMap<PortName, (Vec<IpNet>, Vec<IpAddr>)>,
+}
+
+/// What is known on a bridge, or on the link of an uplink.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    #[serde(default)]
+    addresses: Vec<KnownAddress>,
+    #[serde(default)]
+    neighbors: Vec<SavedNeighbor>,
+    #[serde(default)]
+    sessions: Vec<SavedSession>,
+}
+
+/// A learned MAC address.
+#[derive(Debug, Serialize, Deserialize)]
+struct KnownAddress {
+    vlan: VlanId,
+    mac: Mac,
+    port: PortName,
+    /// The host behind which it is, of a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<IpAddr>,
+    age: u32,
+}
+
+/// When the next image is due, and which file is next.
+#[derive(Debug)]
+pub(super) struct ImageClock {
+    due: Instant,
+    file: usize,
+}
+
+impl ImageClock {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { due: now + PAUSE, file: 0 }
+    }
+}
+
+impl Image {
+    /// What the last vswitchd left, if it was of this boot and can be read; `read` reads a file.
+    fn newest(files: impl IntoIterator<Item = Vec<u8>>, boot: &str) -> Option<Self> {
+        let parse = |bytes: Vec<u8>| {
+            // Behind it may be the end of an older one that was longer.
+            let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Self>();
+            values.next()?.ok().filter(|image| image.format == FORMAT && image.boot == boot)
+        };
+        files.into_iter().filter_map(parse).max_by_key(|image| image.second)
+    }
+
+    /// Lets so many seconds pass.
+    fn age(&mut self, seconds: u64) {
+        let passed = u32::try_from(seconds).unwrap_or(u32::MAX);
+        for known in self.bridges.values_mut().chain(self.uplinks.values_mut()) {
+            known.addresses.iter_mut().for_each(|address| address.age = address.age.saturating_add(passed));
+            for neighbor in &mut known.neighbors {
+                neighbor.confirmed = neighbor.confirmed.saturating_add(passed);
+                neighbor.used = neighbor.used.saturating_add(passed);
+            }
+            known.sessions.retain_mut(|session| {
+                session.seconds_left = session.seconds_left.saturating_sub(passed);
+                session.seconds_left > 0
+            });
+        }
+        if seconds > FRESH {
+            self.leases.clear();
+        }
+    }
+}
+
+/// Reads what the last vswitchd left in its directory, as old as it is now.
+pub(super) fn read(directory: &Directory) -> Option<Image> {
+    let file = |name: &&str| {
+        let mut bytes = Vec::new();
+        directory.open_file(name, OFlags::RDONLY).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    let mut image = Image::newest(FILES.iter().filter_map(file), &boot())?;
+    image.age(second().saturating_sub(image.second));
+    Some(image)
+}
+
+/// Overwrites a file in its place, so that no disk is waited for.
+fn overwrite(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = directory.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)
+}
+
+/// Which boot this is (random(4), `boot_id`).
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// Seconds since the machine was started, also those that it slept.
+fn second() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0)
+}
+
+impl Switch {
+    /// Writes down what is known, if it is time. The control loop calls it at every `ROLL_CALL`.
+    pub(super) fn follow_image(&mut self, now: Instant) {
+        if now >= self.image.due {
+            self.write_image();
+        }
+    }
+
+    /// Writes down what is known.
+    pub(super) fn write_image(&mut self) {
+        let begun = Instant::now();
+        let Some(directory) = self.ledger.state_file.directory() else { return };
+        let file = self.image.file;
+        let written = self.image().map_err(io::Error::other).and_then(|image| {
+            let bytes = serde_json::to_vec(&image)?;
+            overwrite(directory, FILES[file], &bytes)
+        });
+        if let Err(error) = written {
+            tracing::debug!("what the tables know is not written down: {error}");
+        }
+        let took = begun.elapsed();
+        self.image = ImageClock { due: begun + PAUSE.max(took * REST), file: 1 - file };
+    }
+
+    /// What the tables know now.
+    fn image(&self) -> Result<Image, Stopped> {
+        let bridges = self.inventory.bridges.iter().map(|(name, bridge)| Ok((name.clone(), self.known(bridge.id)?)));
+        let uplinks = self.inventory.named::<Uplink>().map(|(name, uplink)| Ok((name.clone(), self.known(uplink.bridge)?)));
+        let leases = self.inventory.named::<Uplink>().filter_map(|(name, uplink)| Some((name.clone(), uplink.lease.clone()?)));
+        Ok(Image {
+            format: FORMAT,
+            boot: boot(),
+            second: second(),
+            bridges: bridges.collect::<Result<_, Stopped>>()?,
+            uplinks: uplinks.collect::<Result<_, Stopped>>()?,
+            leases: leases.collect(),
+        })
+    }
+
+    fn known(&self, bridge: BridgeId) -> Result<Known, Stopped> {
+        let router = self.plane.router()?;
+        let (mut saved, mut next) = router.ask(|reply| Command::Export(bridge, 0, reply))?;
+        while let Some(from) = next {
+            let (page, more) = router.ask(|reply| Command::Export(bridge, from, reply))?;
+            saved.sessions.extend(page.sessions);
+            next = more;
+        }
+        let SavedBridge { addresses, neighbors, sessions } = saved;
+        let address = |row: Row| {
+            let vport = self.inventory.by_id(row.place.port)?;
+            let peer = match vport {
+                Vport::Tunnel(tunnel) => Some(tunnel.live()?.shared.peers.address(row.place.peer)?),
+                Vport::Port(_) | Vport::Uplink(_) => None,
+            };
+            Some(KnownAddress { vlan: row.vlan, mac: row.mac, port: vport.name().clone(), peer, age: row.age })
+        };
+        Ok(Known { addresses: addresses.into_iter().filter_map(address).collect(), neighbors, sessions })
+    }
+
+    /// Takes on what the last vswitchd knew, as far as it fits what is there now. Before any frame comes in, so that no session finds its port taken.
+    pub(super) fn restore_image(&mut self, image: Image) -> Result<(), ControlError> {
+        let Image { bridges, uplinks, leases, .. } = image;
+        for (name, lease) in leases {
+            let Some(uplink) = self.inventory.find_mut::<Uplink>(&name).filter(|uplink| uplink.spec.is_by_dhcp()) else {
+                continue;
+            };
+            uplink.lease = Some(lease);
+            self.refresh_uplink(&name)?;
+        }
+        let bridges = bridges.into_iter().filter_map(|(name, known)| Some((self.inventory.bridges.get(&name)?.id, known)));
+        let uplinks =
+            uplinks.into_iter().filter_map(|(name, known)| Some((self.inventory.find::<Uplink>(&name)?.bridge, known)));
+        let mut lost = 0;
+        for (id, known) in bridges.chain(uplinks) {
+            lost += self.take_on(id, known)?;
+        }
+        if lost > 0 {
+            tracing::info!(sessions = lost, "sessions of the last vswitchd that fit no uplink any more are forgotten");
+        }
+        Ok(())
+    }
+
+    /// Returns how many sessions did not fit.
+    fn take_on(&self, bridge: BridgeId, known: Known) -> Result<usize, Stopped> {
+        let row = |address: KnownAddress| {
+            let KnownAddress { vlan, mac, port, peer, age } = address;
+            let vport = self.inventory.vport(&port)?;
+            let peer = match (vport, peer) {
+                (Vport::Tunnel(tunnel), Some(peer)) => tunnel.live()?.shared.peers.number(peer)?,
+                (Vport::Tunnel(_), None) | (Vport::Port(_) | Vport::Uplink(_), Some(_)) => return None,
+                (Vport::Port(_) | Vport::Uplink(_), None) => 0,
+            };
+            Some(Row { vlan, mac, place: Place { port: vport.id()?, peer }, age, fixed: Fixed::No })
+        };
+        let addresses: Vec<Row> = known.addresses.into_iter().filter_map(row).collect();
+        for worker in self.plane.workers.iter().skip(1) {
+            let saved = SavedBridge { addresses: addresses.clone(), ..SavedBridge::default() };
+            worker.ask(|reply| Command::Import(bridge, Box::new(saved), reply))?;
+        }
+        let saved = SavedBridge { addresses, neighbors: known.neighbors, sessions: known.sessions };
+        self.plane.router()?.ask(|reply| Command::Import(bridge, Box::new(saved), reply))
+    }
+}
