@@ -107,11 +107,27 @@ impl Lab {
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.daemon.is_none(), "vswitchd runs already");
+        self.launch(&[]);
+    }
+
+    /// Has another vswitchd take over from the one that runs, and waits until that has ended.
+    ///
+    /// # Panics
+    /// If the new one is not ready within a minute, or the old one does not end well.
+    #[track_caller]
+    pub fn take_over(&mut self) {
+        let mut old = self.daemon.take().expect("vswitchd runs");
+        self.launch(&["--takeover"]);
+        assert!(wait(&mut old, "the vswitchd from which another took over").success(), "{}", self.log());
+    }
+
+    #[track_caller]
+    fn launch(&mut self, more: &[&str]) {
         let before = self.netns();
         let log = self.path("log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = self.daemon_command();
-        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("vswitchd started");
+        let mut child = command.args(more).stdout(Stdio::piped()).stderr(stderr).spawn().expect("vswitchd started");
         let stdout = child.stdout.take().expect("a pipe");
         self.daemon = Some(child);
         let (sender, ready) = mpsc::channel();

@@ -121,7 +121,15 @@ impl Ours {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 10]));
         let tap = tap(router);
         let sandbox = Confinement::on(&std::env::temp_dir()).expect("threads are confined");
-        let settings = Settings { name: "bench".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox };
+        let settings = Settings {
+            name: "bench".to_owned(),
+            mac,
+            router,
+            mtu: 1500,
+            capacity: Capacity::default(),
+            sandbox,
+            inherited: Arc::default(),
+        };
         let file = std::fs::File::open(format!("/run/netns/{HOST}")).expect("a namespace");
         let opened = std::thread::spawn(move || {
             sys::netns::enter(std::os::fd::AsFd::as_fd(&file)).expect("entered");

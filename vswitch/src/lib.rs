@@ -64,6 +64,7 @@ mod filter;
 mod frame;
 pub mod host;
 mod http;
+pub mod inherited;
 mod json;
 mod keep;
 pub mod overlay;

@@ -10,7 +10,7 @@ pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachmen
     let ifname = spec.ifname.as_str();
     namespace.with_netlink(|netlink| {
         let link = look_up(netlink, ifname, place)?;
-        let opened = || sockets::open((ifname, link.index), plan.workers, spec.offload, place);
+        let opened = || sockets::open((ifname, link.index), plan, place);
         let (devices, features) = while_up(netlink, &link, place, opened)?;
         // It may have been down before.
         let link = look_up(netlink, ifname, place)?;

@@ -68,7 +68,7 @@ pub struct Plan<'a> {
     pub mtu: u16,
     /// How many workers there are, each of which gets a device of its own.
     pub workers: usize,
-    /// Queues of its TAP that are open already, left by the last vswitchd.
+    /// Queues of its TAP, or sockets on its interface, that are open already, left by the last vswitchd.
     pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
     pub gateways: &'a [IpNet],

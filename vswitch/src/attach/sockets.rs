@@ -2,13 +2,13 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use packet::{Capabilities, Mac};
 use rustix::io::Errno;
 
-use super::AttachError;
-use super::bulk_queues;
 use super::error::{Doing, NET_RAW, Place};
+use super::{AttachError, Plan, bulk_queues};
 use plane::device::{Device, PacketSocket, SteeringTable};
 use sys::packet as socket;
 
@@ -20,14 +20,15 @@ const MOST_FRAMES: usize = 2 * (8 << 20) / 512;
 /// What they can do.
 pub(super) type Features = Vec<String>;
 
-/// Opens sockets for `workers` on the interface, in the network namespace of the calling thread, and says what they can do.
+/// Opens sockets for the workers of `plan` on the interface, in the network namespace of the calling thread, and says what they can do. Those
+/// that the last vswitchd left are taken if they are as many.
 pub(super) fn open(
     (ifname, index): (&str, u32),
-    workers: usize,
-    offload: bool,
+    plan: &Plan<'_>,
     place: &Place,
 ) -> Result<(Vec<Box<dyn Device>>, Features), AttachError> {
-    let plan = Sockets { index, offload, station: None };
+    let Plan { workers, held, spec, .. } = *plan;
+    let plan = Sockets { index, offload: spec.offload, station: None, held };
     if let Ok(opened) = plan.open_steered(workers.max(1)) {
         return Ok(opened);
     }
@@ -41,8 +42,8 @@ pub(super) fn open(
 }
 
 /// Opens sockets of one worker that get frames to `mac` and to groups only.
-pub(super) fn open_for(index: u32, mac: Mac) -> Result<(Box<dyn Device>, Features), Errno> {
-    let plan = Sockets { index, offload: true, station: Some(mac) };
+pub(super) fn open_for(index: u32, mac: Mac, held: &[OwnedFd]) -> Result<(Box<dyn Device>, Features), Errno> {
+    let plan = Sockets { index, offload: true, station: Some(mac), held };
     if let Ok((mut devices, features)) = plan.open_steered(1)
         && let Some(device) = devices.pop()
     {
@@ -54,11 +55,13 @@ pub(super) fn open_for(index: u32, mac: Mac) -> Result<(Box<dyn Device>, Feature
 }
 
 /// What all sockets of an interface have in common.
-struct Sockets {
+struct Sockets<'a> {
     index: u32,
     offload: bool,
     /// Whose frames alone they get.
     station: Option<Mac>,
+    /// Those that the last vswitchd left.
+    held: &'a [OwnedFd],
 }
 
 struct Socket {
@@ -67,36 +70,36 @@ struct Socket {
     virtio_header: bool,
 }
 
-impl Sockets {
+impl Sockets<'_> {
     /// Opens several for each worker, where the kernel lets the switch say which of them gets a flow.
     fn open_steered(&self, workers: usize) -> Result<(Vec<Box<dyn Device>>, Features), Errno> {
-        let (table, each) = (SteeringTable::new(workers)?, bulk_queues(workers));
-        let mut sparse = (0..workers * (1 + each)).map(|_| self.open_one()).collect::<Result<Vec<_>, _>>()?;
-        join(&sparse, true)?;
-        // The first gets all from here on, so what the others have is what they got before that, and the first got as well.
-        sparse.iter().skip(1).try_for_each(|socket| drain(&socket.fd))?;
+        let (table, each) = (Arc::new(SteeringTable::new(workers)?), bulk_queues(workers));
+        let count = workers * (1 + each);
+        let left = self.held.iter().filter(|fd| socket::bound_to(fd.as_fd()) == Some(self.index));
+        let left = left.map(|fd| Ok(self.with_header(fd.try_clone().map_err(|_| Errno::MFILE)?)));
+        let mut sparse = left.collect::<Result<Vec<_>, _>>()?;
+        if sparse.len() != count {
+            sparse = (0..count).map(|_| self.open_one()).collect::<Result<Vec<_>, _>>()?;
+            join(&sparse, true)?;
+            // The first gets all from here on, so what the others have is what they got before that, and the first got as well.
+            sparse.iter().skip(1).try_for_each(|socket| drain(&socket.fd))?;
+        }
         socket::steer_group(sparse[0].fd.as_fd(), table.program())?;
         let mut bulk = sparse.split_off(workers).into_iter().map(|socket| socket.fd);
         let features = features(&sparse, true);
         let device = |(worker, socket): (usize, Socket)| {
             let first = u32::try_from(workers + worker * each).map_err(|_| Errno::INVAL)?;
             let others = bulk.by_ref().take(each).collect();
-            Ok(Box::new(socket.into_device().with_bulk(others, MOST_FRAMES, table.part(first, each)?)) as Box<dyn Device>)
+            Ok(Box::new(socket.into_device().with_bulk(others, MOST_FRAMES, table.part(first, each))) as Box<dyn Device>)
         };
         Ok((sparse.into_iter().enumerate().map(device).collect::<Result<_, Errno>>()?, features))
     }
 
     /// Everything is set before the socket is bound, so that no frame arrives in another shape.
     fn open_one(&self) -> Result<Socket, Errno> {
-        let Self { index, offload, station } = *self;
-        let fd = socket::open()?;
-        let header = socket::set_virtio_header(fd.as_fd());
-        // Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only
-        // the header says what is missing.
-        let capabilities = match header {
-            Ok(udp) if offload => Capabilities { udp, ..Capabilities::PLAIN },
-            _ => Capabilities::default(),
-        };
+        let Self { index, station, .. } = *self;
+        let socket = self.with_header(socket::open()?);
+        let fd = &socket.fd;
         socket::set_auxiliary_data(fd.as_fd())?;
         // Older kernels mark such frames, and the device throws them away.
         let _ = socket::ignore_outgoing(fd.as_fd());
@@ -109,7 +112,18 @@ impl Sockets {
             Some(mac) => socket::add_station(fd.as_fd(), index, mac.0)?,
             None => socket::set_promiscuous(fd.as_fd(), index)?,
         }
-        Ok(Socket { fd, capabilities, virtio_header: header.is_ok() })
+        Ok(socket)
+    }
+
+    /// Headers are read even without offload: the other end of a veth pair may leave frames unfinished all the same, and only the header says what
+    /// is missing.
+    fn with_header(&self, fd: OwnedFd) -> Socket {
+        let header = socket::set_virtio_header(fd.as_fd());
+        let capabilities = match header {
+            Ok(udp) if self.offload => Capabilities { udp, ..Capabilities::PLAIN },
+            _ => Capabilities::default(),
+        };
+        Socket { fd, capabilities, virtio_header: header.is_ok() }
     }
 }
 

@@ -11,6 +11,7 @@
 //! the queue of a network card is full.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use netlink_packet_route::link::InfoKind;
 use packet::Capabilities;
@@ -59,7 +60,7 @@ impl Queues {
     /// For so many workers: first those queues that are held, all of this device.
     fn open(ifname: &str, workers: usize, held: impl Iterator<Item = OwnedFd>, place: &Place) -> Result<Self, AttachError> {
         let doing = || format!("open TAP \"{ifname}\" {place}");
-        let (mut held, table) = (held.fuse(), SteeringTable::new(workers).ok());
+        let (mut held, table) = (held.fuse(), SteeringTable::new(workers).ok().map(Arc::new));
         let (first, many) = match held.next() {
             Some(first) => {
                 let many = tun::device_of(first.as_fd()).doing(NET_ADMIN, doing)?.many;
@@ -74,33 +75,38 @@ impl Queues {
         };
         let others: Vec<OwnedFd> = (1..workers).map(|_| another()).collect::<Result<_, _>>()?;
         let sparse: Vec<OwnedFd> = std::iter::once(first).chain(others).collect();
-        if many {
-            // Who left them holds them still, but the queues that follow are to have the numbers that follow.
-            held.for_each(|queue| tun::detach_queue(queue.as_fd()).unwrap_or_default());
-        }
-        let bulk = Self::open_bulk(ifname, table.filter(|_| many), &sparse, place)?;
+        let bulk = Self::open_bulk(ifname, table.filter(|_| many), &sparse, held.collect(), place)?;
         Ok(Self { sparse, many, bulk })
     }
 
-    /// Opens the queues of bulk flows, if the kernel takes what sends those there.
+    /// Opens the queues of bulk flows, if the kernel takes what sends those there. Those that are `held` are taken if they are as many.
     fn open_bulk(
         ifname: &str,
-        table: Option<SteeringTable>,
+        table: Option<Arc<SteeringTable>>,
         sparse: &[OwnedFd],
+        mut held: Vec<OwnedFd>,
         place: &Place,
     ) -> Result<Vec<(Vec<OwnedFd>, Steering)>, AttachError> {
         let doing = || format!("open TAP \"{ifname}\" {place}");
-        let set = |table: &SteeringTable| tun::set_steering(sparse[0].as_fd(), Some(table.program())).is_ok();
-        let Some(table) = table.filter(set) else { return Ok(Vec::new()) };
+        let set = |table: &Arc<SteeringTable>| tun::set_steering(sparse[0].as_fd(), Some(table.program())).is_ok();
+        let table = table.filter(set);
         let each = bulk_queues(sparse.len());
-        let part = |worker| {
-            let queues = (0..each).map(|_| open_queue(ifname, true, place)?.doing(NET_ADMIN, doing));
-            let queues = queues.collect::<Result<Vec<_>, _>>()?;
-            let first = u32::try_from(sparse.len() + worker * each).map_err(|_| Errno::INVAL);
-            let steering = first.and_then(|first| table.part(first, each)).doing(NET_ADMIN, doing)?;
-            Ok((queues, steering))
+        if table.is_none() || held.len() != sparse.len() * each {
+            // Who left them holds them still, but the queues that follow are to have the numbers that follow.
+            held.drain(..).for_each(|queue| tun::detach_queue(queue.as_fd()).unwrap_or_default());
+        }
+        let Some(table) = table else { return Ok(Vec::new()) };
+        let mut held = held.into_iter();
+        let mut next = || match held.next() {
+            Some(queue) => Ok(queue),
+            None => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
         };
-        (0..sparse.len()).map(part).collect()
+        let mut part = |worker| {
+            let queues = (0..each).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
+            let first = u32::try_from(sparse.len() + worker * each).map_err(|_| Errno::INVAL).doing(NET_ADMIN, doing)?;
+            Ok((queues, table.part(first, each)))
+        };
+        (0..sparse.len()).map(&mut part).collect()
     }
 
     fn devices(self, capabilities: Capabilities) -> Vec<Box<dyn Device>> {

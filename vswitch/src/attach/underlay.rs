@@ -91,17 +91,22 @@ pub struct Listening {
     pub runs: bool,
 }
 
-/// Opens `count` sockets on an address and port of this host, among which the kernel spreads flows.
+/// Opens `count` sockets on an address and port of this host, among which the kernel spreads flows; or takes those that the last vswitchd `left`, if
+/// they are as many.
 ///
 /// # Errors
 /// Another process has the port.
-pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<Listening>, AttachError> {
+pub fn listen(address: SocketAddr, count: usize, left: Vec<OwnedFd>) -> Result<Vec<Listening>, AttachError> {
     let doing = || format!("listen on UDP port {} of {}", address.port(), address.ip());
     let in_use = |error: Errno| match error {
         Errno::ADDRINUSE => AttachError::PortInUse(address),
         Errno::ADDRNOTAVAIL => AttachError::NotLocal(address.ip()),
         error => Err::<(), _>(error).doing(NET_RAW, doing).err().unwrap_or(AttachError::PortInUse(address)),
     };
+    if left.len() == count.max(1) {
+        let again = |socket: OwnedFd| prepare(&socket, address.ip()).map(|runs| Listening { socket, runs });
+        return left.into_iter().map(again).collect::<Result<_, _>>().doing(NET_RAW, doing);
+    }
     if count > 1 {
         // Sockets that share a port would also share it with those of another process.
         udp::open(address.ip()).and_then(|probe| udp::bind(probe.as_fd(), address)).map_err(in_use)?;

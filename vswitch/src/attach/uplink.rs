@@ -1,5 +1,7 @@
 //! Interfaces on which the switch has an address of its own, beside their owner's.
 
+use std::os::fd::OwnedFd;
+
 use packet::Mac;
 
 use super::error::{AttachError, Doing, NET_RAW};
@@ -20,18 +22,19 @@ pub struct UplinkAttachment {
     pub end: End,
 }
 
-/// Listens on the interface `ifname` of the own namespace for `mac`, besides what the interface is used for.
+/// Listens on the interface `ifname` of the own namespace for `mac`, besides what the interface is used for; by the sockets that the last vswitchd
+/// left, if they are `held`.
 ///
 /// # Errors
 /// One sentence for the user. Nothing that this call made is left behind then.
-pub fn attach_uplink(ifname: &str, mac: Mac, watch: Option<&Watch>) -> Result<UplinkAttachment, AttachError> {
+pub fn attach_uplink(ifname: &str, mac: Mac, held: &[OwnedFd], watch: Option<&Watch>) -> Result<UplinkAttachment, AttachError> {
     let namespace = Namespace::own().watched(watch);
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
         let found = link::look_up(netlink, ifname, place)?;
         let doing = || format!("open a packet socket on \"{ifname}\" {place}");
         let (device, features) =
-            link::while_up(netlink, &found, place, || sockets::open_for(found.index, mac).doing(NET_RAW, doing))?;
+            link::while_up(netlink, &found, place, || sockets::open_for(found.index, mac, held).doing(NET_RAW, doing))?;
         // It may have been down before.
         let found = link::look_up(netlink, ifname, place)?;
         let end = End::of(&found, &namespace);

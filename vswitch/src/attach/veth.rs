@@ -202,7 +202,7 @@ impl Pair<'_> {
             let mtu = switch_mtu(self.plan.mtu);
             let message = netlink::change(link.index).mtu(mtu).up().build();
             netlink.change(message).doing(NET_ADMIN, || format!("set \"{name}\" {place} up with MTU {mtu}"))?;
-            let (devices, mut features) = sockets::open((&name, link.index), self.plan.workers, spec.offload, place)?;
+            let (devices, mut features) = sockets::open((&name, link.index), self.plan, place)?;
             features.extend(isolated.then(|| "stack_isolated".to_owned()));
             Ok((devices, features))
         })

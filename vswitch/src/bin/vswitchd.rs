@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use vswitch::attach;
 use vswitch::config;
-use vswitch::control::{self, Log};
+use vswitch::control::{self, Log, RunMode};
 
 /// A userspace virtual switch for containers, namespaces and VMs.
 ///
@@ -22,6 +22,10 @@ struct Arguments {
     /// is most likely a mistake is printed as a warning.
     #[arg(long)]
     check: bool,
+    /// Takes over from the vswitchd that runs with the same control socket, with all that it has open and knows. If that cannot be, it says why and
+    /// ends, and the other one goes on as if nothing had been.
+    #[arg(long)]
+    takeover: bool,
     /// Leaves the threads that read what others send the rights that vswitchd was started with, for debuggers and tracers. By default they have no
     /// capability, a few system calls, and no file but leases.
     #[arg(long)]
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     control::end_with_any_thread();
-    match control::run(&arguments.config, Log::start(), !arguments.no_sandbox) {
+    let mode = RunMode { confined: !arguments.no_sandbox, takeover: arguments.takeover };
+    match control::run(&arguments.config, Log::start(), mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use packet::Mac;
@@ -191,7 +192,7 @@ pub struct StateFile {
 #[derive(Debug)]
 struct Place {
     directory: Directory,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 const FILE: &str = "state.json";
@@ -256,6 +257,26 @@ impl StateFile {
     /// The disk is full or read-only.
     pub fn save(&mut self, state: &State) -> Result<(), StateError> {
         if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state) }
+    }
+
+    /// Lets another vswitchd have the directory. What this one changes meanwhile is not kept.
+    pub(crate) fn unlock(&self) {
+        if let Some(Place { directory, lock }) = &self.place {
+            let locked = std::iter::once(directory.descriptor().as_fd()).chain(lock.as_ref().map(AsFd::as_fd));
+            // What is open can be unlocked.
+            locked.for_each(|file| rustix::fs::flock(file, FlockOperation::Unlock).unwrap_or_default());
+        }
+    }
+
+    /// Takes the directory back from one that has ended.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(crate) fn lock_again(&mut self) -> Result<(), StateError> {
+        if self.place.is_some() {
+            self.place = Some(Place::take(&self.path)?);
+        }
+        Ok(())
     }
 
     /// The directory, if it is there.
@@ -352,7 +373,7 @@ impl Place {
             // A full disk takes nothing from the lock.
             let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         }
-        Ok(Self { directory, _lock: lock })
+        Ok(Self { directory, lock })
     }
 }
 

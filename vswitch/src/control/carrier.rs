@@ -16,7 +16,8 @@ impl Switch {
         match spec.kind {
             PortKind::Tap => {
                 let router = self.plane.router()?;
-                let Some(queue) = router.ask(|reply| Command::Duplicate(id, reply))? else { return Ok(()) };
+                let Some(device) = router.ask(|reply| Command::Duplicate(id, reply))? else { return Ok(()) };
+                let Some(queue) = device.queues.first() else { return Ok(()) };
                 let set = tun::set_carrier(queue.as_fd(), !down);
                 set.map_err(|errno| ControlError::Carrier(spec.name.clone(), errno.into()))
             }

@@ -1,33 +1,40 @@
 //! The sockets by which requests come in: opened before anything else, served when the switch is there, and made again if their files
 //! are removed.
 
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::server::{self, Call};
-use super::socket::{self, Socket, SocketError, SocketFile, SocketPlace};
+use super::socket::{self, Passed, Socket, SocketError, SocketFile, SocketPlace};
+use super::takeover::{self, Label};
 use crate::config::Config;
 use crate::confine::Confinement;
 use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
+use crate::inherited::Inherited;
 use crate::view::Board;
 use crate::web::{Shown, Web};
 
 /// How long answers that are on their way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it is waited where the kernel gives no connection, as without a free descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The clients that come in by a socket.
 #[derive(Clone, Copy, Debug)]
 enum Guest {
     Control,
     Docker(Driver),
+    /// The vswitchd that is to come after this one.
+    Successor,
 }
 
 /// The sockets by which requests come in.
@@ -39,8 +46,8 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    /// Opens them, or takes them from what the service manager passed.
-    pub(super) fn open(config: &Config, mut passed: Vec<UnixListener>) -> Result<Self, SocketError> {
+    /// Opens them, or takes them from what the service manager or the last vswitchd passed.
+    pub(super) fn open(config: &Config, mut passed: Vec<Passed>, inherited: &Inherited) -> Result<Self, SocketError> {
         let group = config.switch.control_group.as_deref().map(socket::group).transpose()?;
         let mut places =
             vec![(Guest::Control, SocketPlace { path: config.switch.control.clone(), purpose: socket::CONTROL, group })];
@@ -49,9 +56,14 @@ impl Doors {
                 places.push((Guest::Docker(driver), SocketPlace { path, purpose: socket::DOCKER, group: None }));
             }
         }
-        let open = |(guest, place): (Guest, SocketPlace)| Ok((guest, socket::open(&place, &mut passed)?));
-        let sockets = places.into_iter().map(open).collect::<Result<_, SocketError>>()?;
-        let web = config.web.as_ref().map(|web| Web::open(web, &config.switch.state_dir)).transpose()?;
+        let mut open = |(guest, place): (Guest, SocketPlace)| Ok((guest, socket::open(&place, &mut passed)?));
+        let mut sockets = places.into_iter().map(&mut open).collect::<Result<Vec<_>, SocketError>>()?;
+        let place = SocketPlace { path: takeover::place(&config.switch.control), purpose: socket::TAKEOVER, group: None };
+        match open((Guest::Successor, place)) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => tracing::warn!("no other vswitchd can take over from this one: {error}"),
+        }
+        let web = config.web.as_ref().map(|web| Web::open(web, &config.switch.state_dir, inherited)).transpose()?;
         Ok(Self { sockets, api: config.docker.enabled.then(|| config.docker.api.clone()), web })
     }
 
@@ -69,8 +81,9 @@ impl Doors {
         let open = self.sockets.into_iter().map(|(guest, socket)| served.let_in(guest, socket));
         let web = self.web.map(|web| {
             let (end, ended) = watch::channel(());
+            let socket = web.duplicate().ok().map(|socket| (Label::Socket, socket));
             let shown = Shown { board, calls: served.calls.clone(), desk: Handle::current() };
-            Door { file: None, task: tokio::spawn(web.serve_apart(shown, ended, sandbox)), end }
+            Door { file: None, socket, task: tokio::spawn(web.serve_apart(shown, ended, sandbox)), end }
         });
         served.open = open.chain(web).collect();
         served
@@ -91,6 +104,8 @@ pub(super) struct Served {
 struct Door {
     /// The file that it has, and for whom.
     file: Option<(Guest, SocketFile)>,
+    /// The socket once more, for a successor.
+    socket: Option<(Label, OwnedFd)>,
     task: JoinHandle<()>,
     end: watch::Sender<()>,
 }
@@ -98,11 +113,14 @@ struct Door {
 impl Served {
     fn let_in(&self, guest: Guest, socket: Socket) -> Door {
         let (end, ended) = watch::channel(());
+        let again = socket.listener.as_fd().try_clone_to_owned().ok();
+        let again = again.map(|again| (Label::Door { ours: socket.file.is_some() }, again));
         let task = match guest {
+            Guest::Successor => tokio::spawn(hear_successors(socket.listener, self.calls.clone(), ended)),
             Guest::Control => tokio::spawn(server::serve(socket.listener, self.calls.clone(), ended)),
             Guest::Docker(driver) => tokio::spawn(docker_server::serve(socket.listener, driver, self.asks.clone(), ended)),
         };
-        Door { file: socket.file.map(|file| (guest, file)), task, end }
+        Door { file: socket.file.map(|file| (guest, file)), socket: again, task, end }
     }
 
     /// Makes sockets again whose files are gone. What was asked by way of the old ones is answered.
@@ -120,6 +138,18 @@ impl Served {
         }
     }
 
+    /// The sockets once more, for a successor.
+    pub(super) fn duplicates(&self) -> Vec<(Label, OwnedFd)> {
+        let sockets = self.open.iter().filter_map(|door| door.socket.as_ref());
+        sockets.filter_map(|(label, socket)| Some((label.clone(), socket.try_clone().ok()?))).collect()
+    }
+
+    /// Leaves the files of sockets to a successor.
+    pub(super) fn leave_files(&mut self) {
+        let files = self.open.iter_mut().filter_map(|door| door.file.take());
+        files.for_each(|(_, file)| file.leave());
+    }
+
     /// Takes no more requests, and waits a moment for answers that are on their way.
     pub(super) async fn end(mut self) {
         self.daemon.iter().for_each(JoinHandle::abort);
@@ -127,6 +157,29 @@ impl Served {
             drop((end, file));
             // A client that does not read its answer is not waited for.
             let _ = tokio::time::timeout(PATIENCE, task).await;
+        }
+    }
+}
+
+/// Passes on who wants to take over, if that is root or the same user, until the sender of `end` is dropped.
+async fn hear_successors(listener: UnixListener, calls: mpsc::Sender<Call>, mut end: watch::Receiver<()>) {
+    loop {
+        let accepted = tokio::select! {
+            _ = end.changed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let is_trusted = stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()));
+        if let Ok(stream) = stream.into_std()
+            && is_trusted
+            && stream.set_nonblocking(false).is_ok()
+            && calls.send(Call::Takeover(stream)).await.is_err()
+        {
+            return;
         }
     }
 }

@@ -9,6 +9,9 @@ use plane::worker::Stopped;
 /// Why a request was not carried out. Nothing of it was done then.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
+    /// A vswitchd that wanted to take over could not be given what it needs.
+    #[error("what it needs cannot be handed over: {0}")]
+    Takeover(#[source] std::io::Error),
     /// The name is taken.
     #[error("bridge \"{0}\" exists already: choose another name")]
     BridgeExists(BridgeName),

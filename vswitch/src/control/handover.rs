@@ -8,33 +8,48 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use sd_notify::NotifyState;
 
+use super::image::Image;
+use super::socket::Passed;
 use super::{Port, Switch};
+use crate::inherited::Inherited;
 use api::{PortKind, PortName};
 use plane::worker::Command;
 
 /// What the name of a queue's descriptor begins with; its port's name follows.
 const PREFIX: &str = "tap-";
 
-/// Queues that the last vswitchd left with the service manager.
+/// What the last vswitchd left for this one: with the service manager, or directly ([`takeover`](super::takeover)).
 #[derive(Debug, Default)]
 pub struct Handover {
     queues: BTreeMap<PortName, Vec<OwnedFd>>,
+    /// Whether the service manager holds them too.
+    is_kept: bool,
+    /// Sockets with an IP address.
+    pub(crate) inherited: Arc<Inherited>,
+    /// What its tables knew, if it was not read from a file.
+    pub(super) image: Option<Image>,
 }
 
 impl Handover {
     /// Tells queues from sockets among what was passed.
-    pub(super) fn sort(passed: Vec<(String, OwnedFd)>) -> (Self, Vec<UnixListener>) {
-        let (mut handover, mut sockets) = (Self::default(), Vec::new());
+    pub(super) fn sort(passed: Vec<(String, OwnedFd)>) -> (Self, Vec<Passed>) {
+        let (mut handover, mut sockets) = (Self { is_kept: true, ..Self::default() }, Vec::new());
         for (name, descriptor) in passed {
             match name.strip_prefix(PREFIX).and_then(|port| port.parse().ok()) {
-                Some(port) => handover.queues.entry(port).or_default().push(descriptor),
-                None => sockets.push(UnixListener::from(descriptor)),
+                Some(port) => handover.put(port, descriptor),
+                None => sockets.push(Passed { listener: UnixListener::from(descriptor), ours: false }),
             }
         }
         (handover, sockets)
+    }
+
+    /// Adds a queue of a port, behind those that it has.
+    pub(super) fn put(&mut self, port: PortName, queue: OwnedFd) {
+        self.queues.entry(port).or_default().push(queue);
     }
 
     /// The queues of a port.
@@ -42,9 +57,10 @@ impl Handover {
         self.queues.get(port).map_or(&[], Vec::as_slice)
     }
 
-    /// Closes the queues that no port took, and lets the service manager close its copies of all.
+    /// Closes what was not taken, and lets the service manager close its copies of all queues.
     pub(super) fn end(self) {
-        for port in self.queues.keys() {
+        self.inherited.close();
+        for port in self.queues.keys().filter(|_| self.is_kept) {
             let name = format!("{PREFIX}{port}");
             if let Err(error) = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)]) {
                 tracing::warn!("systemd could not be told to close the queues of port \"{port}\": {error}");
@@ -59,7 +75,9 @@ impl Switch {
         let is_left = |port: &&Port| port.spec.kind == PortKind::Tap && staying.contains_key(&port.spec.name);
         for port in self.inventory.all::<Port>().filter(is_left) {
             let duplicate = |worker: &plane::worker::Handle| worker.ask(|reply| Command::Duplicate(port.id, reply)).ok()?;
-            let queues: Vec<OwnedFd> = self.plane.workers.iter().filter_map(duplicate).collect();
+            // Those of bulk flows go with the process, after which all flows are in the first ones.
+            let devices = self.plane.workers.iter().filter_map(duplicate);
+            let queues: Vec<OwnedFd> = devices.filter_map(|device| device.queues.into_iter().next()).collect();
             if queues.is_empty() {
                 continue;
             }
@@ -87,7 +105,7 @@ mod tests {
         let (handover, sockets) = Handover::sort(passed.map(|(name, descriptor)| (name.to_owned(), descriptor)).into());
         let count = |port: &str| handover.queues_of(&port.parse().unwrap()).len();
         assert_eq!((count("ep-1"), count("ep-2"), count("ep-3")), (2, 1, 0));
-        let paths: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let paths: Vec<_> = sockets.iter().map(|socket| socket.listener.local_addr().unwrap()).collect();
         assert_eq!(paths.iter().map(|address| address.as_pathname()).collect::<Vec<_>>(), [Some(path.as_path())]);
     }
 }

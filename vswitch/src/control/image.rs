@@ -128,7 +128,16 @@ pub(super) fn read(directory: &Directory) -> Option<Image> {
         directory.open_file(name, OFlags::RDONLY).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     };
-    let mut image = Image::newest(FILES.iter().filter_map(file), &boot())?;
+    newest(FILES.iter().filter_map(file))
+}
+
+/// Reads what the last vswitchd handed over.
+pub(super) fn parse(bytes: Vec<u8>) -> Option<Image> {
+    newest([bytes])
+}
+
+fn newest(files: impl IntoIterator<Item = Vec<u8>>) -> Option<Image> {
+    let mut image = Image::newest(files, &boot())?;
     image.age(second().saturating_sub(image.second));
     Some(image)
 }
@@ -176,7 +185,7 @@ impl Switch {
     }
 
     /// What the tables know now.
-    fn image(&self) -> Result<Image, Stopped> {
+    pub(super) fn image(&self) -> Result<Image, Stopped> {
         let bridges = self.inventory.bridges.iter().map(|(name, bridge)| Ok((name.clone(), self.known(bridge.id)?)));
         let uplinks = self.inventory.named::<Uplink>().map(|(name, uplink)| Ok((name.clone(), self.known(uplink.bridge)?)));
         let leases = self.inventory.named::<Uplink>().filter_map(|(name, uplink)| Some((name.clone(), uplink.lease.clone()?)));

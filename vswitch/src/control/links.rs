@@ -179,7 +179,7 @@ impl Switch {
         let Some(port) = self.inventory.find::<Port>(name) else { return };
         let (id, spec) = (port.id, port.spec.clone());
         let duplicate = |worker: &Handle| worker.ask(|reply| Command::Duplicate(id, reply)).ok()?;
-        let queue = self.plane.workers.first().and_then(duplicate);
+        let queue = self.plane.workers.first().and_then(duplicate).and_then(|device| device.queues.into_iter().next());
         if let Err(error) = attach::abandon(&spec, queue) {
             tracing::warn!(port = %name, "{error}");
         }

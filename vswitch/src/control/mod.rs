@@ -13,7 +13,7 @@
 //! - `inventory`: what is; every resource as it runs. `plan` has the steps from one to the other, `apply` carries them out, `change` checks and
 //!   keeps what `vsctl` wants; `ports`, `uplink`, `vxlan` and `forward` have what is each kind's own.
 //! - `plane_handle`: the workers, and one way to tell and ask them.
-//! - `image`: what the tables know, kept for the vswitchd that comes after this one.
+//! - `image`: what the tables know, kept for the vswitchd that comes after this one; `handover` and `takeover`: what it is left besides.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
 //!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
 //! - `views`: what others look at while the switch runs, as events and counters.
@@ -57,6 +57,7 @@ mod sessions;
 mod socket;
 mod sockets;
 mod stp;
+mod takeover;
 mod trace;
 mod uplink;
 mod views;
@@ -73,8 +74,8 @@ use std::time::Instant;
 pub use error::ControlError;
 pub use log::Log;
 pub use refusal::ContainerRefusal;
-pub use run::RunError;
-pub use run::run;
+pub use run::{RunError, RunMode, run};
+pub use takeover::TakeoverError;
 pub use workers::end_with_any_thread;
 
 use crate::attach;
@@ -230,7 +231,7 @@ impl Switch {
         };
         // What comes waits until the switch is whole and knows what the last one knew.
         switch.plane.workers.iter().try_for_each(|worker| worker.ask(Command::Pause))?;
-        let image = switch.ledger.state_file.directory().and_then(image::read);
+        let image = switch.handover.image.take().or_else(|| switch.ledger.state_file.directory().and_then(image::read));
         switch.forget_dead();
         switch.forget_dead_containers();
         switch.set_recorder();

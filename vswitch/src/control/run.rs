@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
+use sd_notify::NotifyState;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::doors::{Doors, Served};
 use super::handover::Handover;
 use super::server::{AnswerTo, Call};
+use super::takeover::{Outcome, Takeover, TakeoverError};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
@@ -37,6 +40,9 @@ pub enum RunError {
     /// A socket could not be opened.
     #[error(transparent)]
     Socket(#[from] super::socket::SocketError),
+    /// Nothing was taken over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// Threads that take in frames would keep rights.
     #[error(transparent)]
     Confinement(#[from] ConfinementError),
@@ -63,16 +69,24 @@ const ROLL_CALL: Duration = Duration::from_millis(400);
 /// How often the control loop looks whether containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`; `confined`: with its threads in a
-/// [`Confinement`].
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunMode {
+    /// With threads in a [`Confinement`].
+    pub confined: bool,
+    /// In the place of the vswitchd that runs ([`takeover`](super::takeover)).
+    pub takeover: bool,
+}
+
+/// Runs the switch that the file at `path` describes, until SIGTERM, SIGINT or `vsctl shutdown`, or until another takes over.
 ///
 /// # Errors
 /// Why it could not start; nothing that it made stays then.
-pub fn run(path: &Path, log: Log, confined: bool) -> Result<(), RunError> {
+pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
     let config = config::load(path).map_err(ControlError::File)?;
     workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
-    let sandbox = if confined { Confinement::on(&config.switch.state_dir)? } else { Confinement::off() };
+    let sandbox = if mode.confined { Confinement::on(&config.switch.state_dir)? } else { Confinement::off() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -81,24 +95,38 @@ pub fn run(path: &Path, log: Log, confined: bool) -> Result<(), RunError> {
     runtime.block_on(async {
         // An end that is asked for during the start comes right after it, with everything removed again.
         let signals = Signals::new().map_err(|error| RunError::System("signals cannot be received", error))?;
-        // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
-        let (handover, sockets) = Handover::sort(activation::passed());
-        let doors = Doors::open(&config, sockets)?;
         let (voices, heard, bpdus) = channels(config.switch.workers);
         let plane = DataPlane::start(config.switch.workers, &voices, &sandbox)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
+        // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
+        let (takeover, handover, passed) = if mode.takeover {
+            let (takeover, handover, passed) = Takeover::begin(&config)?;
+            (Some(takeover), handover, passed)
+        } else {
+            let (handover, passed) = Handover::sort(activation::passed());
+            (None, handover, passed)
+        };
         let (trees, overlay) = (voices.trees.clone(), voices.overlay.clone());
         let output = Box::new(move |output| voices.say(output));
         // What finds no room is missed by those who read events, and nothing else.
         let trees: (_, Box<dyn FnMut(StpNews) + Send>) = (bpdus, Box::new(move |news| drop(trees.try_send(news))));
         let (path, workers) = (path.to_owned(), plane.handles.clone());
-        let start = Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay };
-        let outcome = match tokio::task::block_in_place(|| Switch::start(start)) {
-            Ok((switch, notes)) => {
+        let built = tokio::task::block_in_place(|| {
+            let doors = Doors::open(&config, passed, &handover.inherited)?;
+            let start = Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay };
+            let (switch, notes) = Switch::start(start)?;
+            Ok((doors, switch, notes))
+        });
+        let outcome = match built {
+            Ok((doors, switch, notes)) => {
+                takeover.map(Takeover::succeed);
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
                 Ok(serve(switch, (doors, sandbox), heard, signals).await)
             }
-            Err(error) => Err(RunError::from(error)),
+            Err(error) => {
+                takeover.map(|takeover| takeover.fail(&RunError::to_string(&error)));
+                Err(error)
+            }
         };
         plane.stop();
         outcome?.tell().await;
@@ -115,7 +143,8 @@ fn raise_descriptor_limit() {
 
 /// A switch that has ended, of which only the sockets are left.
 struct Ended {
-    ending: Ending,
+    /// `None`: another has taken over.
+    ending: Option<Ending>,
     /// The client that asked for it, if that was by the socket.
     asker: Option<AnswerTo>,
     served: Served,
@@ -125,7 +154,9 @@ impl Ended {
     /// Answers the client that asked for the end, when all else is over, and closes the sockets.
     async fn tell(self) {
         // The client that asked may have gone away.
-        let _ = self.asker.map(|asker| asker.send(Ok(Reply::Ended(self.ending))));
+        if let (Some(asker), Some(ending)) = (self.asker, self.ending) {
+            let _ = asker.send(Ok(Reply::Ended(ending)));
+        }
         self.served.end().await;
     }
 }
@@ -215,7 +246,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
     }
     let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
-    let by_signal = End { keep: false, asker: None };
+    let by_signal = End::Planned { keep: false, asker: None };
     let end = loop {
         tokio::select! {
             _ = signals.term.recv() => break by_signal,
@@ -253,14 +284,41 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                 }
             }
             Some(call) = calls_in.recv() => {
-                if let ControlFlow::Break(end) = tokio::task::block_in_place(|| answer(&mut switch, call)) {
+                let answered = tokio::task::block_in_place(|| match call {
+                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &served),
+                    call => answer(&mut switch, call),
+                });
+                if let ControlFlow::Break(end) = answered {
                     break end;
                 }
             }
         }
     };
-    let ending = tokio::task::block_in_place(|| switch.shut_down(end.keep));
-    Ended { ending, asker: end.asker, served }
+    tokio::task::block_in_place(|| match end {
+        End::Planned { keep, asker } => Ended { ending: Some(switch.shut_down(keep)), asker, served },
+        End::TakenOver => {
+            switch.make_way();
+            served.leave_files();
+            Ended { ending: None, asker: None, served }
+        }
+    })
+}
+
+/// Lets another vswitchd take over, if it can.
+fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &Served) -> ControlFlow<End> {
+    match switch.hand_to(stream, served.duplicates()) {
+        Outcome::Taken(pid) => {
+            tracing::info!("process {pid} has taken over");
+            if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {
+                tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
+            }
+            ControlFlow::Break(End::TakenOver)
+        }
+        Outcome::Kept(why) => {
+            tracing::warn!("another vswitchd wanted to take over; this one goes on: {why}");
+            ControlFlow::Continue(())
+        }
+    }
 }
 
 /// What is due every [`ROLL_CALL`].
@@ -302,16 +360,18 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
 }
 
 /// The end, as it was asked for.
-struct End {
-    keep: bool,
-    asker: Option<AnswerTo>,
+enum End {
+    /// By a signal or a client.
+    Planned { keep: bool, asker: Option<AnswerTo> },
+    /// Another vswitchd goes on.
+    TakenOver,
 }
 
 fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
     match call {
         Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {
             switch.record_change(&request, peer, None);
-            return ControlFlow::Break(End { keep, asker: Some(reply) });
+            return ControlFlow::Break(End::Planned { keep, asker: Some(reply) });
         }
         Call::Request { request, peer, reply } => {
             let is_change = request.change().is_some();
@@ -330,6 +390,8 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
         Call::LastDrops(reply) => {
             let _ = reply.send(switch.last_drops().map_err(|error| error.to_string()));
         }
+        // It is answered where the sockets are.
+        Call::Takeover(_) => {}
         Call::Capture { request, reply } => {
             let _ = reply.send(switch.capture(&request).map_err(|error| error.to_string()));
         }
@@ -354,7 +416,7 @@ fn say_ready() {
     let mut stdout = std::io::stdout();
     // A closed stdout is no reason to stop switching.
     let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!("systemd could not be told that vswitchd is ready: {error}");
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum Call {
     Request { request: Request, peer: Peer, reply: AnswerTo },
     /// A capture, which answers with its number and the chunks of its file.
     Capture { request: CaptureRequest, reply: oneshot::Sender<Result<(u64, mpsc::Receiver<Bytes>), String>> },
+    /// Another vswitchd that wants to take over, at the other end.
+    Takeover(std::os::unix::net::UnixStream),
     /// The last frames that were dropped, of those that the recorders have.
     LastDrops(oneshot::Sender<Result<Vec<DropInfo>, String>>),
     /// The events after one of that number, and those to come.

@@ -23,6 +23,8 @@ pub struct SocketPurpose {
 
 /// `vsctl`'s.
 pub(super) const CONTROL: SocketPurpose = SocketPurpose { name: "control socket", key: "`control`", mode: 0o660 };
+/// That of who takes over.
+pub(super) const TAKEOVER: SocketPurpose = SocketPurpose { name: "takeover socket", key: "`control`", mode: 0o600 };
 /// Docker's.
 pub(super) const DOCKER: SocketPurpose = SocketPurpose { name: "Docker's socket", key: "`socket` in [docker]", mode: 0o600 };
 
@@ -57,6 +59,14 @@ pub(super) struct Socket {
     pub(super) file: Option<SocketFile>,
 }
 
+/// A socket that another process opened.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) listener: BlockingListener,
+    /// Whether its file is this process's, to be removed in the end.
+    pub(super) ours: bool,
+}
+
 /// The file of a socket, which goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile {
@@ -75,6 +85,21 @@ pub(super) struct SocketPlace {
 }
 
 impl SocketFile {
+    /// The file of a socket that is there; `None`: it was removed.
+    fn at(place: &SocketPlace) -> io::Result<Option<Self>> {
+        match identity(&place.path) {
+            Ok(identity) => Ok(Some(Self { place: place.clone(), identity })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves the file to another process.
+    pub(super) fn leave(mut self) {
+        // No file has these.
+        self.identity = (0, 0);
+    }
+
     /// The socket once more, if its file is gone; `None`: it is there.
     pub(super) fn remake(&self) -> Result<Option<Socket>, SocketError> {
         let refused = |source| SocketError::Refused(self.place.purpose, self.place.path.clone(), source);
@@ -109,15 +134,16 @@ pub(super) fn group(name: &str) -> Result<u32, SocketError> {
     found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoGroup(name.to_owned()))
 }
 
-/// Opens a socket: that among `passed`, which the service manager opened, or a new one, which replaces one that a killed vswitchd left.
-pub(super) fn open(place: &SocketPlace, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+/// Opens a socket: that among `passed`, which another process opened, or a new one, which replaces one that a killed vswitchd left.
+pub(super) fn open(place: &SocketPlace, passed: &mut Vec<Passed>) -> Result<Socket, SocketError> {
     let SocketPlace { path, purpose, .. } = place;
-    let is_it = |socket: &BlockingListener| socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
+    let is_it = |socket: &Passed| socket.listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
     let Some(number) = passed.iter().position(is_it) else { return bind(place) };
-    let socket = passed.swap_remove(number);
-    let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    let Passed { listener, ours } = passed.swap_remove(number);
     let refused = |source| SocketError::Refused(*purpose, path.clone(), source);
-    Ok(Socket { listener: listener.map_err(refused)?, file: None })
+    let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(refused)?;
+    let file = if ours { SocketFile::at(place) } else { Ok(None) };
+    Ok(Socket { listener, file: file.map_err(refused)? })
 }
 
 fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
@@ -166,7 +192,7 @@ mod tests {
         open(path, &mut Vec::new())
     }
 
-    fn open(path: &Path, passed: &mut Vec<BlockingListener>) -> Result<Socket, SocketError> {
+    fn open(path: &Path, passed: &mut Vec<Passed>) -> Result<Socket, SocketError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let place = SocketPlace { path: path.to_owned(), purpose: CONTROL, group: None };
         runtime.block_on(async { super::open(&place, passed) })
@@ -176,10 +202,19 @@ mod tests {
     fn a_socket_that_was_passed_is_used_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let [path, other] = ["control.sock", "other.sock"].map(|name| directory.path().join(name));
-        let mut passed = vec![BlockingListener::bind(&other).unwrap(), BlockingListener::bind(&path).unwrap()];
+        let pass = |path: &Path, ours| Passed { listener: BlockingListener::bind(path).unwrap(), ours };
+        let mut passed = vec![pass(&other, false), pass(&path, false)];
         drop(open(&path, &mut passed).unwrap());
         assert!(path.exists());
         assert_eq!(passed.len(), 1);
+        // One that a vswitchd opened goes with its successor, unless that leaves it to another.
+        let mine =
+            open(&other, &mut vec![passed.remove(0)].into_iter().map(|socket| Passed { ours: true, ..socket }).collect());
+        mine.unwrap().file.unwrap().leave();
+        assert!(other.exists());
+        std::fs::remove_file(&other).unwrap();
+        drop(open(&other, &mut vec![pass(&other, true)]).unwrap());
+        assert!(!other.exists());
         drop(bind(&path).unwrap());
         assert!(!path.exists());
     }

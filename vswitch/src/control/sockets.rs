@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use rustix::net::SocketType;
 use vxlan::Vni;
 
 use super::vxlan::Live;
@@ -45,6 +46,14 @@ pub(super) struct Sockets {
     pub(super) ears: BTreeMap<Ear, Open>,
     /// Tunnels that send in the same way share sockets, which are gone with the last of them.
     sources: BTreeMap<String, Weak<Sources>>,
+}
+
+impl Sockets {
+    /// The sockets that hear hosts, once more. Those that hear groups are not among them: each process may have its own.
+    pub(super) fn all(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let hosts = self.ears.iter().filter(|(ear, _)| matches!(ear, Ear::Host(_)));
+        hosts.flat_map(|(_, open)| open.sockets.iter().map(OwnedFd::try_clone)).collect()
+    }
 }
 
 impl Switch {
@@ -95,7 +104,10 @@ impl Switch {
         let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
         if !self.plane.sockets.ears.contains_key(&ear) {
             let listening = match ear {
-                Ear::Host(address) => underlay::listen(address, self.plane.workers.len()).map_err(failed)?,
+                Ear::Host(address) => {
+                    let left = self.handover.inherited.take(SocketType::DGRAM, address);
+                    underlay::listen(address, self.plane.workers.len(), left).map_err(failed)?
+                }
                 Ear::Group(group, interface) => vec![underlay::listen_to_group(group, interface).map_err(failed)?],
             };
             let id = PortId(self.inventory.port_ids.vacancy());

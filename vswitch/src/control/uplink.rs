@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
@@ -276,7 +277,8 @@ impl Switch {
     pub(super) fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
         match &spec.kind {
             UplinkKind::Link { device, .. } => {
-                let attached = attach::attach_uplink(device.as_str(), mac, self.watch.as_ref());
+                let attached =
+                    attach::attach_uplink(device.as_str(), mac, self.handover.queues_of(&spec.name), self.watch.as_ref());
                 let attached = attached.map_err(|error| ControlError::AttachUplink(spec.name.clone(), error))?;
                 let attach::UplinkAttachment { device, mtu, features, end } = attached;
                 Ok(Opened { device, mtu, features, host: None, presence: Presence::at(end) })
@@ -289,6 +291,7 @@ impl Switch {
                     mtu: HOST_MTU,
                     capacity: host::Capacity::default(),
                     sandbox: self.plane.sandbox.clone(),
+                    inherited: Arc::clone(&self.handover.inherited),
                 };
                 let (host, device) = host::open(settings)?;
                 let presence = Presence::always_up();

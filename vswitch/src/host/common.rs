@@ -33,6 +33,12 @@ impl Common {
         self.registry.register(&mut SourceFd(&descriptor), token, interest).is_ok()
     }
 
+    /// Asks no more.
+    pub(super) fn unwatch(&self, descriptor: RawFd) {
+        // It fails for what is not watched.
+        let _ = self.registry.deregister(&mut SourceFd(&descriptor));
+    }
+
     /// Whether the address is a gateway's. What a container sends there is for a client of a forward, or has no receiver: the gateway's own
     /// services are the router's.
     pub(super) fn is_gateway(&self, address: IpAddr) -> bool {

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 
 use super::forward::ListenPlace;
 use super::{echo, forward};
+use crate::inherited::Inherited;
 
 /// A socket that may take rights.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +28,14 @@ type Opened = Result<OwnedFd, Errno>;
 
 /// The way to the thread, which ends with it.
 pub(super) struct Doorkeeper {
+    inherited: Arc<Inherited>,
     wishes: Option<Sender<(Wish, Sender<Opened>)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Doorkeeper {
     /// Starts the thread, in the network namespace of this one.
-    pub(super) fn start(name: &str) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, inherited: Arc<Inherited>) -> std::io::Result<Self> {
         let (wishes, wished) = bounded::<(Wish, Sender<Opened>)>(1);
         let open = move || {
             for (wish, reply) in wished {
@@ -45,7 +48,12 @@ impl Doorkeeper {
             }
         };
         let thread = std::thread::Builder::new().name(format!("doors-{name}")).spawn(open)?;
-        Ok(Self { wishes: Some(wishes), thread: Some(thread) })
+        Ok(Self { inherited, wishes: Some(wishes), thread: Some(thread) })
+    }
+
+    /// The socket that the last vswitchd left for a published port.
+    pub(super) fn inherited(&self, place: ListenPlace) -> Option<OwnedFd> {
+        self.inherited.take(forward::kind(place.protocol), place.address).into_iter().next()
     }
 
     /// Opens a socket.

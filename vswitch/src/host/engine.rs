@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ const KIND: u32 = 32;
 /// What the control side wants.
 pub(super) enum Order {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
+    LendListeners(Sender<Result<Vec<OwnedFd>, HostError>>),
+    KeepListeners(Sender<()>),
     SetGateways(Vec<Gateway>, Sender<()>),
     SetFiltering(Filtering, Sender<()>),
     SetApart(Apart, Sender<()>),
@@ -167,6 +170,13 @@ impl Engine {
                 Ok(Order::SetForwards(forwards, reply)) => {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }
+                Ok(Order::LendListeners(reply)) => {
+                    let _ = reply.send(self.lend_listeners());
+                }
+                Ok(Order::KeepListeners(reply)) => {
+                    self.keep_listeners();
+                    let _ = reply.send(());
+                }
                 Ok(Order::SetGateways(gateways, reply)) => {
                     self.common.outbox.gateways = gateways;
                     let _ = reply.send(());
@@ -214,6 +224,25 @@ impl Engine {
         let targets = self.listeners.targets();
         self.udp.retain(|socket, to| targets.get(&socket.as_ptr()) == Some(&to));
         Ok(())
+    }
+
+    fn lend_listeners(&mut self) -> Result<Vec<OwnedFd>, HostError> {
+        let lent = self.listeners.all().map(|(_, listener)| listener.socket.try_clone().map_err(HostError::Lend));
+        let lent = lent.collect::<Result<Vec<_>, _>>()?;
+        for (_, listener) in self.listeners.all() {
+            self.common.unwatch(listener.descriptor());
+        }
+        let is_listener = |token: &Token| EventSource::of(*token).is_some_and(|(source, _)| source == EventSource::Listener);
+        self.again.retain(|token| !is_listener(token));
+        self.starved.clear();
+        Ok(lent)
+    }
+
+    fn keep_listeners(&mut self) {
+        for (number, listener) in self.listeners.all() {
+            // What came meanwhile raises an edge.
+            self.common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE);
+        }
     }
 
     fn expire(&mut self, now: Instant) {

@@ -10,6 +10,9 @@ use super::forward::MOST_LISTENERS;
 /// Why the uplink cannot do what it is asked, in one sentence that says what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
+    /// The sockets of published ports cannot be handed to another process.
+    #[error("the sockets of published ports cannot be handed over: {0}")]
+    Lend(#[source] std::io::Error),
     /// The kernel gives no thread or descriptor.
     #[error("cannot open the host uplink \"{name}\": {source}")]
     Open {

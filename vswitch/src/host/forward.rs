@@ -158,6 +158,11 @@ impl Listeners {
         self.open.get_mut(number)?.take()
     }
 
+    /// All that are open, with their numbers.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &Listener)> {
+        self.open.iter().enumerate().filter_map(|(number, listener)| Some((number, listener.as_ref()?)))
+    }
+
     pub(super) fn get(&self, number: usize) -> Option<&Listener> {
         self.open.get(number)?.as_ref()
     }
@@ -203,19 +208,26 @@ fn target(wanted: &[Wanted], place: ListenPlace) -> Option<SocketAddr> {
     wanted.get(at).map(|(_, to, _)| *to)
 }
 
-/// As [`open`], also where that takes a right.
+/// As [`open`], also where that takes a right, or where the last vswitchd has left it.
 fn open_or_ask(place: ListenPlace, doors: &Doorkeeper) -> Result<OwnedFd, Errno> {
+    if let Some(socket) = doors.inherited(place) {
+        return Ok(socket);
+    }
     match open(place) {
         Err(Errno::ACCESS | Errno::PERM) => doors.open(Wish::Listen(place)),
         opened => opened,
     }
 }
 
+/// The kind of socket that listens for a protocol.
+pub(super) fn kind(protocol: Protocol) -> SocketType {
+    if protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM }
+}
+
 pub(super) fn open(place: ListenPlace) -> Result<OwnedFd, Errno> {
     let v6 = place.address.is_ipv6();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    let kind = if place.protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
-    let fd = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let fd = rustix::net::socket_with(family, kind(place.protocol), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     if v6 {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }

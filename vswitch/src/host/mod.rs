@@ -51,6 +51,7 @@ mod tests;
 mod udp;
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -71,6 +72,7 @@ use outbox::Outbox;
 use plane::device::Device;
 
 use crate::confine::{Confinement, Role};
+use crate::inherited::Inherited;
 
 pub use error::HostError;
 pub use forward::Forward;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub capacity: Capacity,
     /// What its thread is confined by.
     pub sandbox: Confinement,
+    /// Sockets that the last vswitchd left, among them those of its published ports.
+    pub inherited: Arc<Inherited>,
 }
 
 /// How many sessions of each kind there may be at once. Less, if the process may not open so many descriptors.
@@ -131,7 +135,7 @@ const SPARE: usize = 256;
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
 pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
-    let Settings { name, mac, router, mtu, capacity, sandbox } = settings;
+    let Settings { name, mac, router, mtu, capacity, sandbox, inherited } = settings;
     if mtu < 1280 {
         return Err(HostError::Mtu { name, mtu });
     }
@@ -141,7 +145,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let (device, link) = link::link(Arc::clone(&waker)).map_err(|errno| failed(errno.into()))?;
     let registry = poll.registry().try_clone().map_err(failed)?;
     let outbox = Outbox::new(link, mac, router, mtu);
-    let doors = Doorkeeper::start(&name).map_err(failed)?;
+    let doors = Doorkeeper::start(&name, inherited).map_err(failed)?;
     let common = Common { outbox, registry, apart: Apart::default(), counters: Counters::default(), doors };
     let (commands, inbox) = bounded(COMMANDS);
     let (turns, descriptors) = (Arc::new(AtomicU64::new(0)), descriptors());
@@ -166,6 +170,22 @@ impl HostUplink {
     /// One sentence that names the first port that cannot be had; everything is then as it was.
     pub fn set_forwards(&self, forwards: Vec<Forward>) -> Result<(), HostError> {
         self.ask(|reply| Order::SetForwards(forwards, reply))?
+    }
+
+    /// The sockets of published ports, once more, at which the thread takes in nothing from now on.
+    ///
+    /// # Errors
+    /// The thread has ended, or has no descriptors left.
+    pub fn lend_listeners(&self) -> Result<Vec<OwnedFd>, HostError> {
+        self.ask(Order::LendListeners)?
+    }
+
+    /// Takes in again what comes to published ports.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn keep_listeners(&self) -> Result<(), HostError> {
+        self.ask(Order::KeepListeners)
     }
 
     /// Says which gateways lead here, with the subnets of their stations and what their links take. A client of a forward on the host itself,

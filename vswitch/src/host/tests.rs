@@ -128,7 +128,7 @@ impl Lab {
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
         // As in production: it takes the longest packets, and the station's link does not.
-        let settings = Settings { name, mac, router, mtu: 65_535, capacity, sandbox: sandbox() };
+        let settings = Settings { name, mac, router, mtu: 65_535, capacity, sandbox: sandbox(), inherited: Arc::default() };
         let (uplink, device) = open(settings).unwrap();
         uplink.set_gateways(vec![gateway("10.10.0.1/24"), gateway("fd10::1/64")]).unwrap();
         let worker = bridge([tap(&container, router), device]);
@@ -797,8 +797,15 @@ fn an_uplink_that_is_dropped_takes_its_device_and_sockets_along() {
 #[test]
 fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let settings =
-        Settings { name: "wan".to_owned(), mac, router, mtu: 1000, capacity: Capacity::default(), sandbox: sandbox() };
+    let settings = Settings {
+        name: "wan".to_owned(),
+        mac,
+        router,
+        mtu: 1000,
+        capacity: Capacity::default(),
+        sandbox: sandbox(),
+        inherited: Arc::default(),
+    };
     let error = open(settings).err().unwrap().to_string();
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
 }
@@ -806,7 +813,15 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
 #[test]
 fn a_container_that_the_router_does_not_find_is_a_reset() {
     let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-    let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox() };
+    let settings = Settings {
+        name: "t".to_owned(),
+        mac,
+        router,
+        mtu: 1500,
+        capacity: Capacity::default(),
+        sandbox: sandbox(),
+        inherited: Arc::default(),
+    };
     let (uplink, mut device) = open(settings).unwrap();
     uplink.set_gateways(vec![gateway("10.10.0.1/24")]).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -867,7 +882,7 @@ proptest! {
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
     ) {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox() };
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox(), inherited: Arc::default() };
         let (uplink, mut device) = open(settings).unwrap();
         for (payload, kind, fragment) in frames {
             let protocol = [1, 6, 17, 58][kind % 4];

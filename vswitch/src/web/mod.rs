@@ -18,16 +18,19 @@ mod token;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SocketType;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::confine::{Confinement, Role};
 use crate::control::server::Call;
 use crate::http::{self, Limits};
+use crate::inherited::Inherited;
 use crate::view::Board;
 use guard::Guard;
 
@@ -81,16 +84,26 @@ pub(crate) struct Shown {
 }
 
 impl Web {
-    /// Listens. What comes before it is served waits.
-    pub(crate) fn open(settings: &WebSettings, state_dir: &Path) -> Result<Self, WebError> {
+    /// Listens, by the socket that the last vswitchd left if there is one. What comes before it is served waits.
+    pub(crate) fn open(settings: &WebSettings, state_dir: &Path, inherited: &Inherited) -> Result<Self, WebError> {
         let place = state_dir.join(token::FILE).display().to_string();
         let token = token::token(state_dir).map_err(|error| WebError::Token(place.clone(), error))?;
-        let listener = TcpListener::bind(settings.listen).and_then(|listener| {
+        let left = inherited.take(SocketType::STREAM, settings.listen).into_iter().next();
+        let listener = left.map_or_else(|| TcpListener::bind(settings.listen), |socket| Ok(socket.into()));
+        let listener = listener.and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)
         });
         let listener = listener.map_err(|source| WebError::Listen { address: settings.listen, source })?;
         Ok(Self { listener, guard: Guard::new(settings, token, place), guide: settings.guide.clone() })
+    }
+
+    /// The socket once more.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(self.listener.try_clone()?.into())
     }
 
     /// Answers requests, on a thread of its own, until the sender of `end` is dropped.

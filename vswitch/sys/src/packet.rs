@@ -57,15 +57,16 @@ pub fn bind(fd: BorrowedFd<'_>, interface: u32) -> Result<(), Errno> {
     check(unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) }).map(drop)
 }
 
-/// Whether the interface that the socket was bound to still exists in its namespace. The kernel tells "removed" from "down" in
+/// The index of the interface that the socket was bound to, if that still exists in its namespace. The kernel tells "removed" from "down" in
 /// the bound index only, which becomes -1 (`packet_notifier`, `NETDEV_UNREGISTER`); both read as `ENETDOWN`.
-pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
+pub fn bound_to(fd: BorrowedFd<'_>) -> Option<u32> {
     let mut address = MaybeUninit::<libc::sockaddr_ll>::zeroed();
-    let Ok(mut length) = length_of::<libc::sockaddr_ll>() else { return false };
+    let mut length = length_of::<libc::sockaddr_ll>().ok()?;
     // SAFETY: the descriptor is open; the kernel writes at most `length` bytes to `address`.
     let result = check(unsafe { libc::getsockname(fd.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length) });
     // SAFETY: all fields are integers, for which the zeroes from the start are valid too.
-    result.is_ok() && unsafe { address.assume_init() }.sll_ifindex > 0
+    let index = unsafe { address.assume_init() }.sll_ifindex;
+    u32::try_from(index).ok().filter(|index| result.is_ok() && *index > 0)
 }
 
 /// Puts a `struct virtio_net_hdr` before each frame, in both directions. Returns whether the kernel knows UDP super-frames:

@@ -59,6 +59,16 @@ pub fn detach_queue(queue: BorrowedFd<'_>) -> Result<(), Errno> {
     interface_ioctl(queue, libc::TUNSETQUEUE, &mut request)
 }
 
+/// Puts a queue back that [`detach_queue`] took out, behind the others.
+///
+/// # Errors
+/// `EINVAL` for what is not out.
+pub fn attach_queue_again(queue: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut request = request("");
+    request.ifr_ifru.ifru_flags = flags(libc::IFF_ATTACH_QUEUE);
+    interface_ioctl(queue, libc::TUNSETQUEUE, &mut request)
+}
+
 /// Has a program (`sys::bpf`) say by which queue of the whole device each frame leaves the station: that with the number that it returns,
 /// modulo how many there are, in the order in which they were opened. Without one, the kernel goes by the flow.
 ///

@@ -4,6 +4,8 @@
 mod steering;
 mod turns;
 
+use std::sync::Arc;
+
 use packet::Batch;
 
 use super::{ReceiveStatus, Received, Unread, receive_all};
@@ -75,6 +77,11 @@ impl FlowQueues {
             self.turns.hold(other, self.room);
         }
         received
+    }
+
+    /// What sends flows to them, where they are several.
+    pub(super) fn steering(&self) -> Option<Arc<SteeringTable>> {
+        self.steering.as_ref().map(|steering| Arc::clone(steering.table()))
     }
 
     /// Lets about a second pass.

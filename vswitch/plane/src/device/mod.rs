@@ -11,6 +11,7 @@ mod tunnel;
 
 use std::io::IoSlice;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
@@ -32,8 +33,8 @@ pub trait Device: Send {
     /// Takes note that one of them may be readable.
     fn wake(&mut self, _descriptor: usize) {}
 
-    /// The descriptor once more, where a device stays up as long as any process holds one.
-    fn duplicate(&self) -> Option<OwnedFd> {
+    /// What another process needs to receive here instead; none where it opens something of its own.
+    fn duplicate(&self) -> Option<Inheritance> {
         None
     }
 
@@ -68,6 +69,23 @@ pub trait Device: Send {
 
     /// Forgets what is too old. The worker calls it about once a second.
     fn expire(&mut self, _now: Instant) {}
+}
+
+/// What is open for a device, once more. A TAP stays up as long as any process holds one of its queues.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// Its queues, or its sockets: the first is that of what is sparse, the others are those of bulk flows.
+    pub queues: Vec<OwnedFd>,
+    /// What sends flows to those.
+    pub steering: Option<Arc<SteeringTable>>,
+}
+
+impl Inheritance {
+    /// The queues of one device; `None` without a descriptor for each.
+    fn of<'a>(queues: impl Iterator<Item = &'a OwnedFd>, flows: &flows::FlowQueues) -> Option<Self> {
+        let queues = queues.map(|queue| queue.try_clone().ok()).collect::<Option<_>>()?;
+        Some(Self { queues, steering: flows.steering() })
+    }
 }
 
 /// Frames that were not sent, by how it ended.

@@ -8,7 +8,7 @@ use ::packet::{Batch, Capabilities, Offload, Packet, VNET_HEADER};
 use rustix::io::Errno;
 
 use super::flows::{FlowQueues, Steering};
-use super::{Device, Received, Sent, Unread, with_header};
+use super::{Device, Inheritance, Received, Sent, Unread, with_header};
 use sys::packet;
 
 /// An interface that the switch shares with its owner, through `AF_PACKET` sockets (`net/packet/af_packet.c`): the far end
@@ -96,8 +96,8 @@ impl Socket {
             // A frame whose offload has no place in a virtio header (`packet_rcv_vnet`) is lost.
             Err(Errno::INVAL) => Err(Unread::Malformed),
             Err(Errno::AGAIN) if !self.down => Err(Unread::Drained),
-            Err(Errno::NETDOWN) if packet::is_bound(self.fd.as_fd()) => Err(Unread::Ignored),
-            Err(_) if packet::is_bound(self.fd.as_fd()) => Err(Unread::Drained),
+            Err(Errno::NETDOWN) if packet::bound_to(self.fd.as_fd()).is_some() => Err(Unread::Ignored),
+            Err(_) if packet::bound_to(self.fd.as_fd()).is_some() => Err(Unread::Drained),
             Err(_) => Err(Unread::Gone),
         }
     }
@@ -106,6 +106,10 @@ impl Socket {
 impl Device for PacketSocket {
     fn descriptors(&self) -> Vec<RawFd> {
         std::iter::once(&self.first).chain(&self.others).map(|socket| socket.fd.as_raw_fd()).collect()
+    }
+
+    fn duplicate(&self) -> Option<Inheritance> {
+        Inheritance::of(std::iter::once(&self.first).chain(&self.others).map(|socket| &socket.fd), &self.flows)
     }
 
     fn wake(&mut self, descriptor: usize) {

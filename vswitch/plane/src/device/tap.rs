@@ -8,7 +8,7 @@ use packet::{Batch, Capabilities, Offload, Packet, TUNNEL_VNET_HEADER, VNET_HEAD
 use rustix::io::Errno;
 
 use super::flows::{FlowQueues, Steering};
-use super::{Device, Received, Sent, Unread, with_header};
+use super::{Device, Inheritance, Received, Sent, Unread, with_header};
 
 /// A worker's queues of a TAP (`drivers/net/tun.c`), each frame behind a `virtio_net_hdr`, or the longer one of a TAP that takes tunnels'
 /// super-frames.
@@ -57,9 +57,9 @@ impl Device for Tap {
         self.receives
     }
 
-    fn duplicate(&self) -> Option<OwnedFd> {
-        // Another worker's is the same. Those of bulk flows go with the process, after which all flows are in the first ones.
-        if self.receives { self.first.try_clone().ok() } else { None }
+    fn duplicate(&self) -> Option<Inheritance> {
+        // Another worker's is the same.
+        if self.receives { Inheritance::of(std::iter::once(&self.first).chain(&self.others), &self.flows) } else { None }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -2,7 +2,6 @@
 //! Other workers pass on what they learned, and frames to be routed, the same way.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +16,7 @@ use crate::datapath::{
     BridgeId, BridgeSettings, Counters, Errand, FdbListing, GatewaySettings, Hold, MacChanges, NeighborRow, News, Place,
     PortId, PortSettings, Punt, SavedBridge, Symptoms, WorkerCounts,
 };
-use crate::device::Device;
+use crate::device::{Device, Inheritance};
 
 /// What the control side tells a worker. Commands are carried out between batches, in order.
 pub enum Command {
@@ -37,8 +36,8 @@ pub enum Command {
     Close(PortId, Sender<()>),
     /// Say whether the port has a device.
     IsOpen(PortId, Sender<bool>),
-    /// Open the device of a port once more, where that keeps it up.
-    Duplicate(PortId, Sender<Option<OwnedFd>>),
+    /// Open the device of a port once more.
+    Duplicate(PortId, Sender<Option<Inheritance>>),
     /// List a bridge's addresses.
     Fdb(BridgeId, Sender<FdbListing>),
     /// Say what each bridge shows that is most likely a mistake.

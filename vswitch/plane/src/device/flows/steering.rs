@@ -12,6 +12,7 @@
 //! - What has no IP addresses where the kernel looks for them, such as ARP, is always sparse.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use packet::Batch;
 use rustix::io::Errno;
@@ -45,20 +46,16 @@ impl SteeringTable {
     }
 
     /// The part of a worker that has `count` queues of bulk flows, of which the kernel calls the first `first`, and the others what follows.
-    ///
-    /// # Errors
-    /// The process has too many descriptors.
-    pub fn part(&self, first: u32, count: usize) -> Result<Steering, Errno> {
-        let table = self.table.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
+    pub fn part(self: &Arc<Self>, first: u32, count: usize) -> Steering {
         let queues = vec![0; BUCKETS as usize].into_boxed_slice();
-        Ok(Steering { table, first, queues, lanes: vec![Lane::default(); count.min(usize::from(u8::MAX))] })
+        Steering { shared: Arc::clone(self), first, queues, lanes: vec![Lane::default(); count.min(usize::from(u8::MAX))] }
     }
 }
 
 /// A worker's part of a table.
 #[derive(Debug)]
 pub struct Steering {
-    table: OwnedFd,
+    shared: Arc<SteeringTable>,
     /// The number, in the kernel, of this worker's first queue of bulk flows; the others follow.
     first: u32,
     /// The worker's own number of each bucket's queue: 0 is that of what is sparse.
@@ -77,6 +74,11 @@ struct Lane {
 }
 
 impl Steering {
+    /// The whole table.
+    pub(super) const fn table(&self) -> &Arc<SteeringTable> {
+        &self.shared
+    }
+
     /// Takes note that a queue has filled its turn with the frames that `batch` has. If it is the first one, and one flow is most of them, that
     /// flow leaves by another from now on, which is returned.
     pub(super) fn filled(&mut self, queue: usize, batch: &Batch) -> Option<usize> {
@@ -87,7 +89,7 @@ impl Steering {
         let bucket = heaviest(batch)?;
         let place = self.queues.get_mut(bucket as usize).filter(|queue| **queue == 0)?;
         let (number, lane) = (1_u8..).zip(&mut self.lanes).min_by_key(|(_, lane)| lane.buckets)?;
-        bpf::set(self.table.as_fd(), bucket, self.first + u32::from(number) - 1).ok()?;
+        bpf::set(self.shared.table.as_fd(), bucket, self.first + u32::from(number) - 1).ok()?;
         *lane = Lane { buckets: lane.buckets + 1, idle: 0 };
         *place = number;
         Some(number.into())
@@ -101,7 +103,7 @@ impl Steering {
                 continue;
             }
             for (bucket, queue) in (0..).zip(&mut self.queues).filter(|(_, queue)| **queue == number) {
-                if bpf::set(self.table.as_fd(), bucket, 0).is_ok() {
+                if bpf::set(self.shared.table.as_fd(), bucket, 0).is_ok() {
                     *queue = 0;
                     lane.buckets -= 1;
                 }
@@ -370,9 +372,9 @@ mod tests {
     use super::*;
 
     /// What only root on the host may do.
-    fn table(test: &str, workers: usize) -> Option<SteeringTable> {
+    fn table(test: &str, workers: usize) -> Option<Arc<SteeringTable>> {
         match SteeringTable::new(workers) {
-            Ok(table) => Some(table),
+            Ok(table) => Some(Arc::new(table)),
             Err(error) => {
                 testing::skipped(test, &format!("it needs CAP_BPF: {error}"));
                 None
@@ -451,7 +453,7 @@ mod tests {
     #[test]
     fn a_bulk_flow_gets_a_queue_of_its_own_and_gives_it_back() {
         let Some(table) = table("a_bulk_flow_gets_a_queue_of_its_own_and_gives_it_back", 1) else { return };
-        let mut steering = table.part(1, 2).unwrap();
+        let mut steering = table.part(1, 2);
         let [one, two, three] = [1000, 1001, 1002].map(|port| udp(port, 1000));
         assert_eq!(steering.filled(0, &batch(&[&two, &one, &one])), Some(1), "most of it is that flow");
         assert_eq!([&one, &two].map(|frame| steered(&table, frame)), [1, 0]);
