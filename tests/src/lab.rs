@@ -110,15 +110,15 @@ impl Lab {
         self.launch(&[]);
     }
 
-    /// Has another vswitchd take over from the one that runs, and waits until that has ended.
+    /// Has another vswitchd take over from the one that runs, which is returned: it ends soon, but for connections that it sees through.
     ///
     /// # Panics
-    /// If the new one is not ready within a minute, or the old one does not end well.
+    /// If the new one is not ready within a minute.
     #[track_caller]
-    pub fn take_over(&mut self) {
-        let mut old = self.daemon.take().expect("vswitchd runs");
+    pub fn take_over(&mut self) -> Predecessor {
+        let old = self.daemon.take().expect("vswitchd runs");
         self.launch(&["--takeover"]);
-        assert!(wait(&mut old, "the vswitchd from which another took over").success(), "{}", self.log());
+        Predecessor(old)
     }
 
     #[track_caller]
@@ -424,5 +424,25 @@ fn wait_within(child: &mut Child, what: &str, patience: Duration) -> ExitStatus 
             panic!("interrupted");
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A vswitchd from which another took over.
+#[derive(Debug)]
+pub struct Predecessor(Child);
+
+impl Predecessor {
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// If it does not end, or not well.
+    #[track_caller]
+    pub fn ended(mut self) {
+        assert!(wait(&mut self.0, "the vswitchd from which another took over").success(), "it did not end well");
     }
 }

@@ -25,7 +25,7 @@ mod wire;
 pub use disk::Mounted;
 pub use docker::{DockerHost, FROM};
 pub use engine::Engine;
-pub use lab::{Lab, Outcome, program};
+pub use lab::{Lab, Outcome, Predecessor, program};
 pub use measure::{AllowCubic, Footprint, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
 pub use require::{missing, skipped};
 pub use settings::Hostile;

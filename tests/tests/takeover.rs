@@ -113,7 +113,7 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
     let before = devices(&lab);
     for _ in 0..5 {
         let pid = lab.pid();
-        lab.take_over();
+        lab.take_over().ended();
         assert_ne!(lab.pid(), pid);
     }
     let strip = |text: String| text.replace("STALE", "").replace("REACHABLE", "").replace("DELAY", "");
@@ -129,4 +129,182 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
         assert!(child.wait().unwrap().success(), "{log}: {}", std::fs::read_to_string(&log).unwrap());
     }
     assert!(lab.stop().success());
+}
+
+/// A bridge whose way out is the host's own sockets.
+const HOST: &str = r#"
+[[bridge]]
+name = "br0"
+addresses = ["10.0.0.254/24"]
+uplink = "out"
+[[uplink]]
+name = "out"
+kind = "host"
+[[forward]]
+uplink = "out"
+protocol = "tcp"
+port = 5202
+to = "10.0.0.2:5201"
+[[port]]
+name = "a"
+bridge = "br0"
+netns = "@a"
+addresses = ["10.0.0.1/24"]
+[[port]]
+name = "b"
+bridge = "br0"
+netns = "@b"
+addresses = ["10.0.0.2/24"]
+"#;
+
+#[test]
+fn connections_by_the_hosts_sockets_are_seen_through_by_the_one_that_began_them() {
+    needs!("iperf3", "ping", "curl", "nc");
+    let mut lab = Lab::new();
+    lab.add_netns("world");
+    lab.run_in(
+        "host",
+        "ip link add wan type veth peer name wan netns @world && ip link set wan up && ip addr add 192.0.2.10/24 dev wan",
+    )
+    .ok();
+    lab.run_in("world", "ip link set wan up && ip addr add 192.0.2.1/24 dev wan").ok();
+    lab.write(HOST);
+    lab.start();
+    for (netns, port) in [("world", 5210), ("world", 5211), ("b", 5201)] {
+        lab.spawn_in(netns, &format!("iperf3 -s -p {port}"));
+    }
+    lab.until("they listen", |lab| {
+        let count = |netns, port| lab.run_in(netns, &format!("ss -Hltn sport = :{port}")).ok().len();
+        count("world", 5210) > 0 && count("world", 5211) > 0 && count("b", 5201) > 0
+    });
+    let begin = |lab: &Lab, netns: &str, to: &str| {
+        let log = lab.path(&to.replace(' ', "-")).display().to_string();
+        let line = format!("iperf3 -c {to} -b 30M -t 8 > {log} 2>&1");
+        (lab.command_in(netns, &line).spawn().unwrap(), log)
+    };
+    let mut connections = vec![begin(&lab, "a", "192.0.2.1 -p 5210"), begin(&lab, "world", "192.0.2.10 -p 5202")];
+    let established = |lab: &Lab| {
+        let rows = lab.json("sessions");
+        rows.as_array().unwrap().iter().filter(|row| row["protocol"] == "tcp" && row["state"] == "established").count()
+    };
+    lab.until("both have begun", |lab| established(lab) == 4);
+    let mut first = lab.take_over();
+    let handed = lab.json("sessions");
+    assert!(handed.as_array().unwrap().iter().all(|row| row["state"] == "handed-over"), "{handed}");
+    // What begins now is the successor's, and is handed over in its turn.
+    connections.push(begin(&lab, "a", "192.0.2.1 -p 5211"));
+    lab.until("the third has begun", |lab| established(lab) == 2);
+    let mut second = lab.take_over();
+    assert!(first.runs() && second.runs());
+    for (mut child, log) in connections {
+        assert!(child.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
+    }
+    first.ended();
+    second.ended();
+    // The published port and the way out are the third one's now.
+    let (mut again, log) = begin(&lab, "world", "192.0.2.10 -p 5202");
+    assert!(again.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
+    lab.until("nothing is left of the others", |lab| {
+        lab.json("sessions").as_array().unwrap().iter().all(|row| row["state"] != "handed-over")
+    });
+    assert!(lab.stop().success());
+}
+
+/// Asks for everything as a vswitchd does, and then does what its argument says.
+const IMPOSTOR: &str = r#"
+import array, json, os, socket, struct, sys, time
+way, place, state = sys.argv[1:]
+door = socket.socket(socket.AF_UNIX)
+door.connect(place)
+def say(message):
+    text = json.dumps(message).encode()
+    door.sendall(struct.pack("<I", len(text)) + text)
+if way == "garbage":
+    door.sendall(b"\xff" * 64)
+elif way == "silence":
+    pass
+else:
+    say({"ask": {"format": 99 if way == "format" else 1, "workers": 1, "state_dir": state}})
+header = b""
+while len(header) < 4:
+    part = door.recv(4 - len(header))
+    if not part:
+        sys.exit("nothing")
+    header += part
+text = b""
+while len(text) < struct.unpack("<I", header)[0]:
+    text += door.recv(struct.unpack("<I", header)[0] - len(text))
+answer = json.loads(text)
+print(json.dumps(answer)[:2000], flush=True)
+held = []
+if "offer" in answer:
+    while len(held) < len(answer["offer"]):
+        _, ancillary, _, _ = door.recvmsg(1, socket.CMSG_SPACE(64 * 4))
+        for _, _, data in ancillary:
+            held += array.array("i", data)
+if way == "die":
+    os.kill(os.getpid(), 9)
+if way == "fail":
+    say({"failed": "it rains"})
+if way == "wrong":
+    say({"offer": []})
+time.sleep(2)
+"#;
+
+#[test]
+fn whoever_cannot_take_over_changes_nothing() {
+    needs!("ping", "python3");
+    let mut lab = lab(FILE);
+    assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "a", "192.0.2.1"));
+    let log = lab.path("ping").display().to_string();
+    let mut pings = lab.command_in("a", &format!("ping -i 0.01 -w 20 10.0.0.4 > {log} 2>&1")).spawn().unwrap();
+    let (pid, before) = (lab.pid(), lab.json("show"));
+    // One that another cannot be: with an error in its file, with other workers, with another directory, with a device that is not there.
+    let told = |lab: &Lab, file: &str, part: &str| {
+        lab.write(file);
+        let said = lab.start_refused(&["--takeover"]);
+        assert!(said.code == Some(1) && said.stderr.contains(part), "{said:?}");
+        lab.write(FILE);
+    };
+    told(&lab, &FILE.replace("veth", "vath"), "vath");
+    told(&lab, &format!("{FILE}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"), "e0");
+    let head = |workers: u32, state: &str| {
+        let directory = lab.path("").display().to_string();
+        format!(
+            "[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{directory}/{state}\"\nworkers = {workers}\n{FILE}"
+        )
+    };
+    told(&lab, &head(2, "state"), "`workers` would be 2 instead of 1, which takes a restart");
+    told(&lab, &head(1, "other"), "`state-dir` would be");
+    std::fs::write(lab.path("impostor.py"), IMPOSTOR).unwrap();
+    let place = lab.path("control.sock.takeover").display().to_string();
+    let impostor = |lab: &Lab, way: &str| {
+        let line = format!("python3 {} {way} {place} {}", lab.path("impostor.py").display(), lab.path("state").display());
+        lab.sh(&line)
+    };
+    assert!(impostor(&lab, "format").stdout.contains("they speak format 99 and 1: restart instead"));
+    assert!(impostor(&lab, "garbage").stdout.contains("what it asks cannot be read"));
+    for (way, why) in
+        [("silence", ""), ("die", "it ended without a word"), ("fail", "it rains"), ("wrong", "it said something else")]
+    {
+        let said = impostor(&lab, way).stdout;
+        assert_eq!(said.contains("queue"), way != "silence", "{way}: {said}");
+        lab.until("it goes on", |lab| way == "silence" || lab.log().contains(&format!("this one goes on: {why}")));
+        assert!(ping(&lab, "a", "10.0.0.2") && ping(&lab, "a", "10.0.0.3") && ping(&lab, "a", "192.0.2.1"), "{way}");
+    }
+    assert_eq!(lab.pid(), pid);
+    let facts = |show: &serde_json::Value| show["bridges"].clone();
+    assert_eq!(facts(&lab.json("show")).as_array().map(Vec::len), facts(&before).as_array().map(Vec::len));
+    // After all that it can be taken over from.
+    lab.take_over().ended();
+    assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "c", "10.0.0.2"));
+    lab.ctl("add-port br0 later --netns @later --address 10.0.0.7/24").ok();
+    assert!(ping(&lab, "a", "10.0.0.7"));
+    pings.wait().unwrap();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains(" 0% packet loss"), "{said}");
+    // Without a vswitchd there is nothing to take over.
+    assert!(lab.stop().success());
+    assert!(lab.start_refused(&["--takeover"]).stderr.contains("no vswitchd hears at"));
+    assert!(!lab.path("control.sock").exists() && !lab.path("control.sock.takeover").exists());
 }

@@ -83,7 +83,7 @@ impl Doors {
             let (end, ended) = watch::channel(());
             let socket = web.duplicate().ok().map(|socket| (Label::Socket, socket));
             let shown = Shown { board, calls: served.calls.clone(), desk: Handle::current() };
-            Door { file: None, socket, task: tokio::spawn(web.serve_apart(shown, ended, sandbox)), end }
+            Door { guest: None, file: None, socket, task: tokio::spawn(web.serve_apart(shown, ended, sandbox)), end }
         });
         served.open = open.chain(web).collect();
         served
@@ -102,8 +102,10 @@ pub(super) struct Served {
 
 /// A socket that is served until `end` is dropped.
 struct Door {
-    /// The file that it has, and for whom.
-    file: Option<(Guest, SocketFile)>,
+    /// For whom; `None`: for browsers.
+    guest: Option<Guest>,
+    /// The file that it has.
+    file: Option<SocketFile>,
     /// The socket once more, for a successor.
     socket: Option<(Label, OwnedFd)>,
     task: JoinHandle<()>,
@@ -111,7 +113,8 @@ struct Door {
 }
 
 impl Served {
-    fn let_in(&self, guest: Guest, socket: Socket) -> Door {
+    fn let_in(&self, guest: Guest, mut socket: Socket) -> Door {
+        socket.adopt();
         let (end, ended) = watch::channel(());
         let again = socket.listener.as_fd().try_clone_to_owned().ok();
         let again = again.map(|again| (Label::Door { ours: socket.file.is_some() }, again));
@@ -120,34 +123,53 @@ impl Served {
             Guest::Control => tokio::spawn(server::serve(socket.listener, self.calls.clone(), ended)),
             Guest::Docker(driver) => tokio::spawn(docker_server::serve(socket.listener, driver, self.asks.clone(), ended)),
         };
-        Door { file: socket.file.map(|file| (guest, file)), socket: again, task, end }
+        Door { guest: Some(guest), file: socket.file, socket: again, task, end }
     }
 
     /// Makes sockets again whose files are gone. What was asked by way of the old ones is answered.
     pub(super) fn mend(&mut self) {
         for number in 0..self.open.len() {
-            let Some((guest, file)) = &self.open[number].file else { continue };
-            match (file.remake(), *guest) {
-                (Ok(None), _) => {}
-                (Ok(Some(socket)), guest) => {
+            let Door { guest: Some(guest), file: Some(file), .. } = &self.open[number] else { continue };
+            match file.remake() {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
                     tracing::info!("a socket whose file was gone is made again");
-                    self.open[number] = self.let_in(guest, socket);
+                    self.open[number] = self.let_in(*guest, socket);
                 }
-                (Err(error), _) => tracing::warn!("a socket whose file is gone is not made again: {error}"),
+                Err(error) => tracing::warn!("a socket whose file is gone is not made again: {error}"),
             }
         }
     }
 
-    /// The sockets once more, for a successor.
-    pub(super) fn duplicates(&self) -> Vec<(Label, OwnedFd)> {
+    /// Lets nobody in for now: who comes waits, to be let in here or by a successor. Returns the sockets once more.
+    pub(super) fn hold(&mut self) -> Vec<(Label, OwnedFd)> {
+        for door in self.open.iter_mut().filter(|door| door.guest.is_some()) {
+            door.end = watch::channel(()).0;
+        }
         let sockets = self.open.iter().filter_map(|door| door.socket.as_ref());
         sockets.filter_map(|(label, socket)| Some((label.clone(), socket.try_clone().ok()?))).collect()
     }
 
-    /// Leaves the files of sockets to a successor.
-    pub(super) fn leave_files(&mut self) {
-        let files = self.open.iter_mut().filter_map(|door| door.file.take());
-        files.for_each(|(_, file)| file.leave());
+    /// Lets those in who waited.
+    pub(super) fn let_in_again(&mut self) {
+        for number in 0..self.open.len() {
+            let door = &mut self.open[number];
+            let (Some(guest), Some((_, socket))) = (door.guest, door.socket.take()) else { continue };
+            match tokio::net::UnixListener::from_std(socket.into()) {
+                Ok(listener) => {
+                    let file = door.file.take();
+                    self.open[number] = self.let_in(guest, Socket { listener, file, adopts: None });
+                }
+                Err(error) => tracing::error!("a socket cannot be served any more: {error}"),
+            }
+        }
+    }
+
+    /// Leaves all to a successor.
+    pub(super) fn leave(&mut self) {
+        for door in std::mem::take(&mut self.open) {
+            door.file.into_iter().for_each(SocketFile::leave);
+        }
     }
 
     /// Takes no more requests, and waits a moment for answers that are on their way.
@@ -174,8 +196,12 @@ async fn hear_successors(listener: UnixListener, calls: mpsc::Sender<Call>, mut 
         };
         let own = rustix::process::geteuid().as_raw();
         let is_trusted = stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()));
+        // Who says nothing is not waited for by those who have something to do.
+        let speaks = tokio::time::timeout(PATIENCE, stream.readable()).await;
+        if !is_trusted || !matches!(speaks, Ok(Ok(()))) {
+            continue;
+        }
         if let Ok(stream) = stream.into_std()
-            && is_trusted
             && stream.set_nonblocking(false).is_ok()
             && calls.send(Call::Takeover(stream)).await.is_err()
         {

@@ -23,10 +23,11 @@ use super::{ControlError, Log, Start, Switch};
 use crate::config;
 use crate::confine::{Confinement, ConfinementError};
 use crate::docker::daemon::Found;
+use crate::host::Relay;
 use crate::overlay;
 use crate::services::Output;
 use crate::stp::StpNews;
-use api::{Ending, Reply, Request};
+use api::{Ending, PortName, Reply, Request};
 use plane::datapath::{Punt, Tickets};
 use plane::worker::Event;
 use sys::{activation, netlink};
@@ -121,7 +122,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
             Ok((doors, switch, notes)) => {
                 takeover.map(Takeover::succeed);
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                Ok(serve(switch, (doors, sandbox), heard, signals).await)
+                Ok(serve(switch, (doors, sandbox.clone()), heard, signals).await)
             }
             Err(error) => {
                 takeover.map(|takeover| takeover.fail(&RunError::to_string(&error)));
@@ -129,7 +130,9 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
             }
         };
         plane.stop();
-        outcome?.tell().await;
+        let mut ended = outcome?;
+        ended.see_through(&sandbox).await;
+        ended.tell().await;
         Ok(())
     })
 }
@@ -148,9 +151,37 @@ struct Ended {
     /// The client that asked for it, if that was by the socket.
     asker: Option<AnswerTo>,
     served: Served,
+    /// Sessions that this process sees through for its successor.
+    relays: Vec<Relay>,
+    signals: Signals,
 }
 
 impl Ended {
+    /// Sees sessions through until the last has ended, or this process is told to end.
+    async fn see_through(&mut self, sandbox: &Confinement) {
+        let relays = std::mem::take(&mut self.relays);
+        if relays.is_empty() {
+            return;
+        }
+        tracing::info!("the connections of its uplinks by the host's sockets go on here, until the last has ended");
+        let run = |relay: Relay| {
+            let sandbox = sandbox.clone();
+            std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run(&sandbox))
+        };
+        let threads: Vec<_> = relays.into_iter().map(run).collect();
+        let over = tokio::task::spawn_blocking(|| {
+            for thread in threads {
+                let outcome = thread.and_then(|thread| thread.join().unwrap_or(Ok(())));
+                outcome.unwrap_or_else(|error| tracing::warn!("connections are cut: {error}"));
+            }
+        });
+        tokio::select! {
+            _ = over => {}
+            _ = self.signals.term.recv() => {}
+            _ = self.signals.int.recv() => {}
+        }
+    }
+
     /// Answers the client that asked for the end, when all else is over, and closes the sockets.
     async fn tell(self) {
         // The client that asked may have gone away.
@@ -285,7 +316,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
             }
             Some(call) = calls_in.recv() => {
                 let answered = tokio::task::block_in_place(|| match call {
-                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &served),
+                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &mut served),
                     call => answer(&mut switch, call),
                 });
                 if let ControlFlow::Break(end) = answered {
@@ -295,26 +326,29 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
         }
     };
     tokio::task::block_in_place(|| match end {
-        End::Planned { keep, asker } => Ended { ending: Some(switch.shut_down(keep)), asker, served },
-        End::TakenOver => {
-            switch.make_way();
-            served.leave_files();
-            Ended { ending: None, asker: None, served }
+        End::Planned { keep, asker } => {
+            Ended { ending: Some(switch.shut_down(keep)), asker, served, relays: Vec::new(), signals }
+        }
+        End::TakenOver(wires) => {
+            let relays = switch.make_way(wires);
+            served.leave();
+            Ended { ending: None, asker: None, served, relays, signals }
         }
     })
 }
 
 /// Lets another vswitchd take over, if it can.
-fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &Served) -> ControlFlow<End> {
-    match switch.hand_to(stream, served.duplicates()) {
-        Outcome::Taken(pid) => {
+fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &mut Served) -> ControlFlow<End> {
+    match switch.hand_to(stream, served.hold()) {
+        Outcome::Taken(pid, wires) => {
             tracing::info!("process {pid} has taken over");
             if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {
                 tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
             }
-            ControlFlow::Break(End::TakenOver)
+            ControlFlow::Break(End::TakenOver(wires))
         }
         Outcome::Kept(why) => {
+            served.let_in_again();
             tracing::warn!("another vswitchd wanted to take over; this one goes on: {why}");
             ControlFlow::Continue(())
         }
@@ -363,8 +397,8 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
 enum End {
     /// By a signal or a client.
     Planned { keep: bool, asker: Option<AnswerTo> },
-    /// Another vswitchd goes on.
-    TakenOver,
+    /// Another vswitchd goes on, and these wires lead to it from what this one sees through.
+    TakenOver(Vec<(PortName, OwnedFd)>),
 }
 
 fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {

@@ -57,6 +57,17 @@ pub(super) struct Socket {
     pub(super) listener: UnixListener,
     /// `None`: it was there before and stays, so that a client that comes while vswitchd is away waits.
     pub(super) file: Option<SocketFile>,
+    /// Where its file is that this process is to remove in the end, once it serves the socket instead of another.
+    pub(super) adopts: Option<SocketPlace>,
+}
+
+impl Socket {
+    /// Takes over the file that another process made.
+    pub(super) fn adopt(&mut self) {
+        if let Some(place) = self.adopts.take() {
+            self.file = SocketFile::at(&place);
+        }
+    }
 }
 
 /// A socket that another process opened.
@@ -86,12 +97,8 @@ pub(super) struct SocketPlace {
 
 impl SocketFile {
     /// The file of a socket that is there; `None`: it was removed.
-    fn at(place: &SocketPlace) -> io::Result<Option<Self>> {
-        match identity(&place.path) {
-            Ok(identity) => Ok(Some(Self { place: place.clone(), identity })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn at(place: &SocketPlace) -> Option<Self> {
+        Some(Self { place: place.clone(), identity: identity(&place.path).ok()? })
     }
 
     /// Leaves the file to another process.
@@ -142,8 +149,7 @@ pub(super) fn open(place: &SocketPlace, passed: &mut Vec<Passed>) -> Result<Sock
     let Passed { listener, ours } = passed.swap_remove(number);
     let refused = |source| SocketError::Refused(*purpose, path.clone(), source);
     let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(refused)?;
-    let file = if ours { SocketFile::at(place) } else { Ok(None) };
-    Ok(Socket { listener, file: file.map_err(refused)? })
+    Ok(Socket { listener, file: None, adopts: ours.then(|| place.clone()) })
 }
 
 fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
@@ -165,7 +171,7 @@ fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
         std::os::unix::fs::chown(path, None, place.group).map_err(refused)?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(purpose.mode)).map_err(refused)?;
-    Ok(Socket { listener, file: Some(file) })
+    Ok(Socket { listener, file: Some(file), adopts: None })
 }
 
 /// Removes a socket on which no process listens.
@@ -207,13 +213,17 @@ mod tests {
         drop(open(&path, &mut passed).unwrap());
         assert!(path.exists());
         assert_eq!(passed.len(), 1);
-        // One that a vswitchd opened goes with its successor, unless that leaves it to another.
-        let mine =
-            open(&other, &mut vec![passed.remove(0)].into_iter().map(|socket| Passed { ours: true, ..socket }).collect());
-        mine.unwrap().file.unwrap().leave();
+        // One that a vswitchd opened goes with its successor, once that serves it, and unless it leaves the file to another.
+        let take = |passed| open(&other, &mut vec![passed]).unwrap();
+        drop(take(Passed { ours: true, ..passed.remove(0) }));
         assert!(other.exists());
         std::fs::remove_file(&other).unwrap();
-        drop(open(&other, &mut vec![pass(&other, true)]).unwrap());
+        let mut left = take(pass(&other, true));
+        left.adopt();
+        left.file.unwrap().leave();
+        assert!(other.exists());
+        std::fs::remove_file(&other).unwrap();
+        take(pass(&other, true)).adopt();
         assert!(!other.exists());
         drop(bind(&path).unwrap());
         assert!(!path.exists());
@@ -240,7 +250,7 @@ mod tests {
         let path = directory.path().join("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let Socket { listener, file } = bind(&path).unwrap();
+        let Socket { listener, file, .. } = bind(&path).unwrap();
         let file = file.unwrap();
         assert!(file.remake().unwrap().is_none());
         std::fs::remove_file(&path).unwrap();

@@ -292,6 +292,7 @@ impl Switch {
                     capacity: host::Capacity::default(),
                     sandbox: self.plane.sandbox.clone(),
                     inherited: Arc::clone(&self.handover.inherited),
+                    elders: self.handover.elders_of(&spec.name),
                 };
                 let (host, device) = host::open(settings)?;
                 let presence = Presence::always_up();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use rustix::net::SocketFlags;
 use super::apart::Apart;
 use super::common::{Arrival, Common};
 use super::echo::Echo;
+use super::elder::{Elder, ElderSession, ElderState, HostLoan};
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::{Gateway, Unreachable};
@@ -43,8 +43,8 @@ const KIND: u32 = 32;
 /// What the control side wants.
 pub(super) enum Order {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
-    LendListeners(Sender<Result<Vec<OwnedFd>, HostError>>),
-    KeepListeners(Sender<()>),
+    Lend(Sender<Result<HostLoan, HostError>>),
+    GoOn(Sender<()>),
     SetGateways(Vec<Gateway>, Sender<()>),
     SetFiltering(Filtering, Sender<()>),
     SetApart(Apart, Sender<()>),
@@ -61,6 +61,7 @@ pub(super) enum EventSource {
     Udp,
     Echo,
     Listener,
+    Elder,
 }
 
 impl EventSource {
@@ -69,7 +70,7 @@ impl EventSource {
     }
 
     fn of(token: Token) -> Option<(Self, usize)> {
-        let all = [Self::Tcp, Self::Udp, Self::Echo, Self::Listener];
+        let all = [Self::Tcp, Self::Udp, Self::Echo, Self::Listener, Self::Elder];
         let source = all.into_iter().find(|source| *source as usize == token.0 >> KIND)?;
         Some((source, token.0 & ((1 << KIND) - 1)))
     }
@@ -89,6 +90,10 @@ pub(super) struct Engine {
     starved: BTreeSet<usize>,
     /// Sockets where more may wait, for which the kernel shows no new edge.
     again: VecDeque<Token>,
+    /// Those who see sessions through; `None`: it has ended.
+    elders: Vec<Option<Elder>>,
+    /// Room for a frame of theirs.
+    elders_frame: Box<[u8]>,
     watched: Watched,
 }
 
@@ -119,8 +124,18 @@ impl Engine {
             listeners: Listeners::new(descriptors),
             starved: BTreeSet::new(),
             again: VecDeque::new(),
+            elders: Vec::new(),
+            elders_frame: Box::default(),
             watched,
         }
+    }
+
+    /// The same with those who see sessions of an earlier one through.
+    pub(super) fn with_elders(self, elders: Vec<Elder>) -> Self {
+        let elders_frame = vec![0; if elders.is_empty() { 0 } else { packet::MAX_FRAME }].into();
+        let engine = Self { elders: elders.into_iter().map(Some).collect(), elders_frame, ..self };
+        engine.go_on();
+        engine
     }
 
     /// Runs until it is told to stop, or the uplink's handle is gone, by which it would be told.
@@ -170,11 +185,11 @@ impl Engine {
                 Ok(Order::SetForwards(forwards, reply)) => {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }
-                Ok(Order::LendListeners(reply)) => {
-                    let _ = reply.send(self.lend_listeners());
+                Ok(Order::Lend(reply)) => {
+                    let _ = reply.send(self.lend(now));
                 }
-                Ok(Order::KeepListeners(reply)) => {
-                    self.keep_listeners();
+                Ok(Order::GoOn(reply)) => {
+                    self.go_on();
                     let _ = reply.send(());
                 }
                 Ok(Order::SetGateways(gateways, reply)) => {
@@ -213,6 +228,11 @@ impl Engine {
     }
 
     fn sessions(&self, now: Instant) -> Vec<Session> {
+        let elders = self.elders.iter().flatten().flat_map(Elder::listed);
+        self.own_sessions(now).into_iter().chain(elders).collect()
+    }
+
+    fn own_sessions(&self, now: Instant) -> Vec<Session> {
         [self.tcp.sessions(now), self.udp.sessions(now), self.echo.sessions(now)].concat()
     }
 
@@ -226,22 +246,30 @@ impl Engine {
         Ok(())
     }
 
-    fn lend_listeners(&mut self) -> Result<Vec<OwnedFd>, HostError> {
-        let lent = self.listeners.all().map(|(_, listener)| listener.socket.try_clone().map_err(HostError::Lend));
-        let lent = lent.collect::<Result<Vec<_>, _>>()?;
-        for (_, listener) in self.listeners.all() {
-            self.common.unwatch(listener.descriptor());
-        }
-        let is_listener = |token: &Token| EventSource::of(*token).is_some_and(|(source, _)| source == EventSource::Listener);
-        self.again.retain(|token| !is_listener(token));
+    fn lend(&mut self, now: Instant) -> Result<HostLoan, HostError> {
+        let listeners = self.listeners.all().map(|(_, listener)| listener.socket.try_clone());
+        let elders = self.elders.iter().flatten().map(Elder::duplicate);
+        let loan = HostLoan {
+            listeners: listeners.collect::<Result<_, _>>().map_err(HostError::Lend)?,
+            sessions: self.own_sessions(now).iter().filter_map(ElderSession::of).collect(),
+            elders: elders.collect::<Result<_, _>>().map_err(HostError::Lend)?,
+        };
+        let lent = self.listeners.all().map(|(_, listener)| listener.descriptor());
+        lent.chain(self.elders.iter().flatten().map(Elder::descriptor)).for_each(|descriptor| self.common.unwatch(descriptor));
+        let is_lent = |source| matches!(source, EventSource::Listener | EventSource::Elder);
+        self.again.retain(|token| !EventSource::of(*token).is_some_and(|(source, _)| is_lent(source)));
         self.starved.clear();
-        Ok(lent)
+        Ok(loan)
     }
 
-    fn keep_listeners(&mut self) {
+    fn go_on(&self) {
+        // What came meanwhile raises an edge.
         for (number, listener) in self.listeners.all() {
-            // What came meanwhile raises an edge.
             self.common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE);
+        }
+        for (number, elder) in self.elders.iter().enumerate() {
+            let descriptor = elder.as_ref().map(Elder::descriptor);
+            descriptor.map(|descriptor| self.common.watch(descriptor, EventSource::Elder.token(number), Interest::READABLE));
         }
     }
 
@@ -298,6 +326,9 @@ impl Engine {
     }
 
     fn dispatch(&mut self, arrival: &Arrival<'_>, now: Instant) {
+        if let Some(elder) = self.elders.iter().flatten().find(|elder| elder.takes(arrival)) {
+            return elder.send(arrival);
+        }
         let common = &mut self.common;
         match (arrival.ip.protocol, arrival.ip.source) {
             (protocol::TCP, _) => self.tcp.receive(common, arrival, now),
@@ -351,9 +382,23 @@ impl Engine {
             EventSource::Udp => self.udp.ready(common, number),
             EventSource::Echo => self.echo.ready(common, number),
             EventSource::Listener => self.serve(number, now),
+            EventSource::Elder => self.hear_elder(number),
         };
         if more && !self.again.contains(&token) {
             self.again.push_back(token);
+        }
+    }
+
+    /// Takes what an elder says to containers; says whether more may wait.
+    fn hear_elder(&mut self, number: usize) -> bool {
+        let Some(place) = self.elders.get_mut(number) else { return false };
+        match place.as_ref().map(|elder| elder.receive(&mut self.common.outbox, &mut self.elders_frame)) {
+            Some(ElderState::More) => true,
+            Some(ElderState::Gone) => {
+                *place = None;
+                false
+            }
+            Some(ElderState::Drained) | None => false,
         }
     }
 

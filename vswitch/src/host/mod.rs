@@ -20,6 +20,7 @@
 //!   the sessions that it concerns, not for all that there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
 //! - `udp`, `echo`: datagrams, and the ICMP errors that come back for them.
+//! - `elder`: sessions over an upgrade.
 //! - `forward`: published ports. `doors`: those that take rights, which the thread has not ([`Confinement`]).
 //!
 //! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
@@ -35,6 +36,7 @@ mod common;
 mod connection;
 mod doors;
 mod echo;
+mod elder;
 mod engine;
 mod error;
 mod forward;
@@ -51,7 +53,6 @@ mod tests;
 mod udp;
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -74,13 +75,14 @@ use plane::device::Device;
 use crate::confine::{Confinement, Role};
 use crate::inherited::Inherited;
 
+pub use elder::{Elder, ElderSession, HostLoan, Relay, wire};
 pub use error::HostError;
 pub use forward::Forward;
 pub use outbox::Gateway;
 pub use report::{Counters, Direction, Protocol, Session, Totals};
 
 /// What an uplink is opened with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// The uplink's name.
     pub name: String,
@@ -96,6 +98,8 @@ pub struct Settings {
     pub sandbox: Confinement,
     /// Sockets that the last vswitchd left, among them those of its published ports.
     pub inherited: Arc<Inherited>,
+    /// Those who see sessions of it through.
+    pub elders: Vec<Elder>,
 }
 
 /// How many sessions of each kind there may be at once. Less, if the process may not open so many descriptors.
@@ -135,7 +139,7 @@ const SPARE: usize = 256;
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
 pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
-    let Settings { name, mac, router, mtu, capacity, sandbox, inherited } = settings;
+    let Settings { name, mac, router, mtu, capacity, sandbox, inherited, elders } = settings;
     if mtu < 1280 {
         return Err(HostError::Mtu { name, mtu });
     }
@@ -152,7 +156,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let capacity = capacity.within(descriptors);
     let totals = Arc::new(ArcSwap::from_pointee(Totals { capacity: capacity.sum(), ..Totals::default() }));
     let watched = Watched { turns: Arc::clone(&turns), totals: Arc::clone(&totals) };
-    let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched);
+    let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched).with_elders(elders);
     // A new thread is in the network namespace of the one that makes it.
     let run = move || {
         sandbox.enter(Role::Host);
@@ -172,20 +176,20 @@ impl HostUplink {
         self.ask(|reply| Order::SetForwards(forwards, reply))?
     }
 
-    /// The sockets of published ports, once more, at which the thread takes in nothing from now on.
+    /// What a successor needs, once more. From now on the thread takes in nothing that comes to published ports or from elders.
     ///
     /// # Errors
     /// The thread has ended, or has no descriptors left.
-    pub fn lend_listeners(&self) -> Result<Vec<OwnedFd>, HostError> {
-        self.ask(Order::LendListeners)?
+    pub fn lend(&self) -> Result<HostLoan, HostError> {
+        self.ask(Order::Lend)?
     }
 
-    /// Takes in again what comes to published ports.
+    /// Takes in again what was left after [`HostUplink::lend`].
     ///
     /// # Errors
     /// The thread has ended.
-    pub fn keep_listeners(&self) -> Result<(), HostError> {
-        self.ask(Order::KeepListeners)
+    pub fn go_on(&self) -> Result<(), HostError> {
+        self.ask(Order::GoOn)
     }
 
     /// Says which gateways lead here, with the subnets of their stations and what their links take. A client of a forward on the host itself,

@@ -128,7 +128,16 @@ impl Lab {
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
         // As in production: it takes the longest packets, and the station's link does not.
-        let settings = Settings { name, mac, router, mtu: 65_535, capacity, sandbox: sandbox(), inherited: Arc::default() };
+        let settings = Settings {
+            name,
+            mac,
+            router,
+            mtu: 65_535,
+            capacity,
+            sandbox: sandbox(),
+            inherited: Arc::default(),
+            elders: Vec::new(),
+        };
         let (uplink, device) = open(settings).unwrap();
         uplink.set_gateways(vec![gateway("10.10.0.1/24"), gateway("fd10::1/64")]).unwrap();
         let worker = bridge([tap(&container, router), device]);
@@ -882,7 +891,7 @@ proptest! {
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
     ) {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox(), inherited: Arc::default() };
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox(), inherited: Arc::default(), elders: Vec::new() };
         let (uplink, mut device) = open(settings).unwrap();
         for (payload, kind, fragment) in frames {
             let protocol = [1, 6, 17, 58][kind % 4];

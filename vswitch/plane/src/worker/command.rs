@@ -34,6 +34,8 @@ pub enum Command {
     Detach(PortId, Sender<()>),
     /// Close the device of a port, which stays.
     Close(PortId, Sender<()>),
+    /// Close the device of a port, and give it away.
+    Take(PortId, Sender<Option<Box<dyn Device>>>),
     /// Say whether the port has a device.
     IsOpen(PortId, Sender<bool>),
     /// Open the device of a port once more.

@@ -312,6 +312,7 @@ impl Worker {
                 self.close(id);
                 send(&reply, ());
             }
+            Command::Take(id, reply) => send(&reply, self.close(id)),
             Command::IsOpen(id, reply) => {
                 send(&reply, self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
             }

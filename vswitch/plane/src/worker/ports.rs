@@ -61,13 +61,14 @@ impl Worker {
         self.watch.forget(id);
     }
 
-    /// Closes the device of a port.
-    pub(super) fn close(&mut self, id: PortId) {
-        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.take()) else { return };
+    /// Takes the device of a port away.
+    pub(super) fn close(&mut self, id: PortId) -> Option<Box<dyn Device>> {
+        let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.take())?;
         self.polled.retain(|polled| *polled != id);
         for descriptor in device.descriptors() {
             // Closing it ends the registration anyway.
             let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         }
+        Some(device)
     }
 }

@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Descriptors, FORMAT, Label, Message, PATIENCE, wire};
 use crate::control::inventory::Vport;
 use crate::control::{ControlError, Switch, Uplink};
-use api::PortKind;
+use crate::host::{self, HostLoan, Relay};
+use api::{PortKind, PortName};
 use plane::device::{Inheritance, SteeringTable};
 use plane::worker::Command;
 use sys::{packet, tun};
@@ -21,10 +22,18 @@ use sys::{packet, tun};
 /// How a takeover ended.
 #[derive(Debug)]
 pub(in crate::control) enum Outcome {
-    /// The process of this number goes on.
-    Taken(u32),
+    /// The process of this number goes on, and these wires lead to it from what this one sees through.
+    Taken(u32, Vec<(PortName, OwnedFd)>),
     /// This one does, for this reason.
     Kept(String),
+}
+
+/// What was handed over.
+#[derive(Default)]
+struct Loan {
+    queues: Vec<Lent>,
+    /// To the successor, of uplinks that have sessions to be seen through.
+    wires: Vec<(PortName, OwnedFd)>,
 }
 
 /// The queues of a port or uplink as this process has them.
@@ -57,15 +66,16 @@ impl Switch {
             let _ = wire::send(stream, &Message::Refused(why.clone()));
             return Outcome::Kept(why);
         }
-        let mut lent = Vec::new();
-        let outcome = match self.offer(stream, doors, &mut lent) {
-            Ok(()) => hear_verdict(stream),
-            Err(error) => end(stream, &error.to_string()),
-        };
-        if let Outcome::Kept(_) = outcome {
-            self.go_on(&lent);
+        let mut loan = Loan::default();
+        let offered = self.offer(stream, doors, &mut loan);
+        let verdict = offered.map_err(|error| end(stream, &error.to_string())).and_then(|()| hear_verdict(stream));
+        match verdict {
+            Ok(pid) => Outcome::Taken(pid, loan.wires),
+            Err(why) => {
+                self.go_on(&loan.queues);
+                Outcome::Kept(why)
+            }
         }
-        outcome
     }
 
     fn hear_ask(&self, stream: &UnixStream) -> Result<(), String> {
@@ -89,19 +99,19 @@ impl Switch {
         Ok(())
     }
 
-    /// Stops, and sends all that the other one needs; `lent` is what it may have changed.
-    fn offer(&mut self, stream: &UnixStream, mut descriptors: Descriptors, lent: &mut Vec<Lent>) -> Result<(), ControlError> {
+    /// Stops, and sends all that the other one needs; `loan` is what it may have changed.
+    fn offer(&mut self, stream: &UnixStream, mut descriptors: Descriptors, loan: &mut Loan) -> Result<(), ControlError> {
         for worker in &self.plane.workers {
             worker.ask(Command::Pause)?;
         }
-        self.lend(lent, &mut descriptors)?;
+        self.lend(loan, &mut descriptors)?;
         let labels = descriptors.iter().map(|(label, _)| label.clone()).collect();
         let all: Vec<_> = descriptors.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
         let sent = wire::send(stream, &Message::Offer(labels)).and_then(|()| wire::send_descriptors(stream, &all));
         sent.map_err(ControlError::Takeover)
     }
 
-    fn lend(&mut self, lent: &mut Vec<Lent>, descriptors: &mut Descriptors) -> Result<(), ControlError> {
+    fn lend(&mut self, loan: &mut Loan, descriptors: &mut Descriptors) -> Result<(), ControlError> {
         let copy = |socket: &OwnedFd| socket.try_clone().map_err(ControlError::Takeover);
         descriptors.push((Label::Image, self.image_in_memory().map_err(ControlError::Takeover)?));
         for vport in self.inventory.vports().filter(|vport| !matches!(vport, Vport::Tunnel(_))) {
@@ -115,12 +125,21 @@ impl Switch {
                 descriptors.push((Label::Queue(vport.name().clone()), copy(queue)?));
             }
             let is_tap = matches!(vport, Vport::Port(port) if port.spec.kind == PortKind::Tap);
-            lent.push(Lent { is_tap, queues, steering: parts.into_iter().find_map(|part| part.steering) });
+            loan.queues.push(Lent { is_tap, queues, steering: parts.into_iter().find_map(|part| part.steering) });
         }
         let tunnels = self.plane.sockets.all().map_err(ControlError::Takeover)?;
         descriptors.extend(tunnels.into_iter().map(|socket| (Label::Socket, socket)));
-        for host in self.inventory.all::<Uplink>().filter_map(|uplink| uplink.host.as_ref()) {
-            descriptors.extend(host.lend_listeners()?.into_iter().map(|socket| (Label::Socket, socket)));
+        for uplink in self.inventory.all::<Uplink>() {
+            let (Some(host), name) = (&uplink.host, &uplink.spec.name) else { continue };
+            let HostLoan { listeners, sessions, elders } = host.lend()?;
+            descriptors.extend(listeners.into_iter().map(|socket| (Label::Socket, socket)));
+            if !sessions.is_empty() {
+                let (own, theirs) = host::wire().map_err(|error| ControlError::Takeover(error.into()))?;
+                loan.wires.push((name.clone(), own));
+                descriptors.push((Label::Elder { uplink: name.clone(), sessions }, theirs));
+            }
+            let elders = elders.into_iter();
+            descriptors.extend(elders.map(|(socket, sessions)| (Label::Elder { uplink: name.clone(), sessions }, socket)));
         }
         self.ledger.save()?;
         self.ledger.state_file.unlock();
@@ -141,7 +160,7 @@ impl Switch {
         lent.iter().for_each(Lent::take_back);
         self.restore_stations().iter().for_each(|note| tracing::warn!("{note}"));
         for host in self.inventory.all::<Uplink>().filter_map(|uplink| uplink.host.as_ref()) {
-            if let Err(error) = host.keep_listeners() {
+            if let Err(error) = host.go_on() {
                 tracing::warn!("{error}");
             }
         }
@@ -150,32 +169,40 @@ impl Switch {
         self.look_at_links();
     }
 
-    /// Ends and leaves everything to the one that has taken over.
-    pub(in crate::control) fn make_way(mut self) {
+    /// Ends and leaves everything to the one that has taken over, but for the sessions that are seen through by these wires.
+    pub(in crate::control) fn make_way(mut self, wires: Vec<(PortName, OwnedFd)>) -> Vec<Relay> {
         self.overlay.end(false);
         self.plane.captures.stop_all(&self.plane.workers);
+        let relay = |(name, socket)| {
+            let uplink = self.inventory.find_mut::<Uplink>(&name)?;
+            let (port, uplink) = (uplink.port, uplink.host.take()?);
+            let device = self.plane.router().ok()?.ask(|reply| Command::Take(port, reply)).ok()??;
+            Some(Relay { uplink, device, socket })
+        };
+        let relays = wires.into_iter().filter_map(relay).collect();
         self.inventory.clear_uplinks();
+        relays
     }
 }
 
-/// Waits for what the other one says, and makes sure that only one goes on.
-fn hear_verdict(stream: &UnixStream) -> Outcome {
+/// Waits for what the other one says, and makes sure that only one goes on. Returns the process that does instead of this one, or why this one does.
+fn hear_verdict(stream: &UnixStream) -> Result<u32, String> {
     match wire::receive(stream) {
-        Ok(Message::Alive) => Outcome::Taken(peer(stream).map_or(0, |process| process.as_raw_nonzero().get().unsigned_abs())),
-        Ok(Message::Failed(why)) => Outcome::Kept(why),
-        Ok(_) => end(stream, "it said something else than that it goes on"),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => end(stream, "it ended without a word"),
-        Err(error) => end(stream, &format!("it did not say that it goes on: {error}")),
+        Ok(Message::Alive) => Ok(peer(stream).map_or(0, |process| process.as_raw_nonzero().get().unsigned_abs())),
+        Ok(Message::Failed(why)) => Err(why),
+        Ok(_) => Err(end(stream, "it said something else than that it goes on")),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(end(stream, "it ended without a word")),
+        Err(error) => Err(end(stream, &format!("it did not say that it goes on: {error}"))),
     }
 }
 
-/// Kills what may still believe that it is to go on.
-fn end(stream: &UnixStream, why: &str) -> Outcome {
+/// Kills what may still believe that it is to go on, for this reason.
+fn end(stream: &UnixStream, why: &str) -> String {
     if let Some(process) = peer(stream) {
         // It may be gone.
         let _ = kill_process(process, Signal::KILL);
     }
-    Outcome::Kept(why.to_owned())
+    why.to_owned()
 }
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)).

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::ElderSession;
 use api::PortName;
 pub(super) use give::Outcome;
 pub(super) use take::Takeover;
@@ -76,6 +77,8 @@ pub(super) enum Label {
     Queue(PortName),
     /// A Unix socket that listens; `ours`: with a file that its last owner removes.
     Door { ours: bool },
+    /// What leads to one who sees sessions of an uplink through.
+    Elder { uplink: PortName, sessions: Vec<ElderSession> },
     /// A socket with an IP address that listens or receives.
     Socket,
 }

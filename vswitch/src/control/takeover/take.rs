@@ -10,6 +10,7 @@ use super::{Ask, Descriptors, FORMAT, Label, Message, PATIENCE, wire};
 use crate::config::Config;
 use crate::control::handover::Handover;
 use crate::control::socket::Passed;
+use crate::host::Elder;
 use crate::inherited::Inherited;
 
 /// Why nothing was taken over.
@@ -96,6 +97,7 @@ fn sort(descriptors: Descriptors) -> io::Result<(Handover, Vec<Passed>)> {
             }
             Label::Queue(port) => handover.put(port, descriptor),
             Label::Door { ours } => passed.push(Passed { listener: UnixListener::from(descriptor), ours }),
+            Label::Elder { uplink, sessions } => handover.put_elder(uplink, Elder::new(descriptor, sessions)),
             Label::Socket => sockets.push(descriptor),
         }
     }
