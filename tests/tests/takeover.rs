@@ -242,7 +242,11 @@ if "offer" in answer:
         _, ancillary, _, _ = door.recvmsg(1, socket.CMSG_SPACE(64 * 4))
         for _, _, data in ancillary:
             held += array.array("i", data)
-if way == "die":
+if way == "late":
+    say("ready")
+    header = door.recv(4, socket.MSG_WAITALL)
+    print("go", flush=True)
+if way in ("die", "late"):
     os.kill(os.getpid(), 9)
 if way == "fail":
     say({"failed": "it rains"})
@@ -284,9 +288,13 @@ fn whoever_cannot_take_over_changes_nothing() {
     };
     assert!(impostor(&lab, "format").stdout.contains("they speak format 99 and 1: restart instead"));
     assert!(impostor(&lab, "garbage").stdout.contains("what it asks cannot be read"));
-    for (way, why) in
-        [("silence", ""), ("die", "it ended without a word"), ("fail", "it rains"), ("wrong", "it said something else")]
-    {
+    for (way, why) in [
+        ("silence", ""),
+        ("die", "it ended without a word"),
+        ("late", "it ended without a word"),
+        ("fail", "it rains"),
+        ("wrong", "it said something else"),
+    ] {
         let said = impostor(&lab, way).stdout;
         assert_eq!(said.contains("queue"), way != "silence", "{way}: {said}");
         lab.until("it goes on", |lab| way == "silence" || lab.log().contains(&format!("this one goes on: {why}")));

@@ -1,12 +1,15 @@
 //! The sockets by which requests come in: opened before anything else, served when the switch is there, and made again if their files
 //! are removed.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -197,8 +200,7 @@ async fn hear_successors(listener: UnixListener, calls: mpsc::Sender<Call>, mut 
         let own = rustix::process::geteuid().as_raw();
         let is_trusted = stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()));
         // Who says nothing is not waited for by those who have something to do.
-        let speaks = tokio::time::timeout(PATIENCE, stream.readable()).await;
-        if !is_trusted || !matches!(speaks, Ok(Ok(()))) {
+        if !is_trusted || tokio::time::timeout(PATIENCE, speaks(&stream)).await != Ok(true) {
             continue;
         }
         if let Ok(stream) = stream.into_std()
@@ -206,6 +208,19 @@ async fn hear_successors(listener: UnixListener, calls: mpsc::Sender<Call>, mut 
             && calls.send(Call::Takeover(stream)).await.is_err()
         {
             return;
+        }
+    }
+}
+
+/// Waits until the other side has said something; says whether it did before it ended.
+async fn speaks(stream: &UnixStream) -> bool {
+    let peek = || Ok(rustix::net::recv(stream, &mut [0], RecvFlags::PEEK)?);
+    loop {
+        let ready = stream.readable().await;
+        match ready.and_then(|()| stream.try_io(Interest::READABLE, peek)) {
+            Ok((read, _)) => return read > 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
         }
     }
 }

@@ -5,7 +5,6 @@
 //! start takes them as its queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are
 //! opened again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -13,10 +12,8 @@ use std::sync::Arc;
 
 use sd_notify::NotifyState;
 
-use super::image::Image;
 use super::socket::Passed;
 use super::{Port, Switch};
-use crate::host::Elder;
 use crate::inherited::Inherited;
 use api::{PortKind, PortName};
 use plane::worker::Command;
@@ -32,10 +29,6 @@ pub struct Handover {
     is_kept: bool,
     /// Sockets with an IP address.
     pub(crate) inherited: Arc<Inherited>,
-    /// Those who see sessions of uplinks through.
-    elders: RefCell<Vec<(PortName, Elder)>>,
-    /// What its tables knew, if it was not read from a file.
-    pub(super) image: Option<Image>,
 }
 
 impl Handover {
@@ -59,17 +52,6 @@ impl Handover {
     /// The queues of a port.
     pub(super) fn queues_of(&self, port: &PortName) -> &[OwnedFd] {
         self.queues.get(port).map_or(&[], Vec::as_slice)
-    }
-
-    /// Adds one who sees sessions of an uplink through.
-    pub(super) fn put_elder(&mut self, uplink: PortName, elder: Elder) {
-        self.elders.get_mut().push((uplink, elder));
-    }
-
-    /// Takes those of an uplink.
-    pub(super) fn elders_of(&self, uplink: &PortName) -> Vec<Elder> {
-        let mut elders = self.elders.borrow_mut();
-        elders.extract_if(.., |(of, _)| of == uplink).map(|(_, elder)| elder).collect()
     }
 
     /// Closes what was not taken, and lets the service manager close its copies of all queues.

@@ -102,6 +102,7 @@ use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
 use stp::StpThread;
+use takeover::Legacy;
 use uplink::Uplink;
 use views::Views;
 use watchdog::Watchdog;
@@ -193,7 +194,8 @@ pub struct Start {
 }
 
 impl Switch {
-    /// Builds the switch that the file and the kept state describe, and says what the user should know about it.
+    /// Builds the switch that the file and the kept state describe, and says what the user should know about it. Frames come in after
+    /// [`Switch::begin`].
     ///
     /// Ports that a killed vswitchd left are taken over as they are; what it left and neither file nor state names any more is removed. A port
     /// that was added at run time and cannot be attached now (its container is gone, say) stays, down.
@@ -231,7 +233,6 @@ impl Switch {
         };
         // What comes waits until the switch is whole and knows what the last one knew.
         switch.plane.workers.iter().try_for_each(|worker| worker.ask(Command::Pause))?;
-        let image = switch.handover.image.take().or_else(|| switch.ledger.state_file.directory().and_then(image::read));
         switch.forget_dead();
         switch.forget_dead_containers();
         switch.set_recorder();
@@ -243,7 +244,6 @@ impl Switch {
         notes.extend(switch.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
-        image.map_or(Ok(()), |image| switch.restore_image(image))?;
         switch.life.started_up = true;
         switch.follow_resolvers();
         switch.tell_services();
@@ -253,8 +253,22 @@ impl Switch {
         notes.extend(switch.mtu_notes());
         notes.extend(switch.watch_note());
         notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
-        switch.plane.tell_all(|| Command::Resume)?;
         Ok((switch, notes))
+    }
+
+    /// Lets frames in, after what the last vswitchd knew is known. `None`: what it wrote down.
+    ///
+    /// # Errors
+    /// The data plane has stopped.
+    pub(crate) fn begin(&mut self, legacy: Option<Legacy>) -> Result<(), ControlError> {
+        let Legacy { image, elders } = legacy.unwrap_or_default();
+        let image = image.or_else(|| self.ledger.state_file.directory().and_then(image::read));
+        image.map_or(Ok(()), |image| self.restore_image(image))?;
+        let mut elders = elders;
+        for (name, host) in self.host_uplinks() {
+            host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
+        }
+        Ok(self.plane.tell_all(|| Command::Resume)?)
     }
 
     /// Carries out a request.

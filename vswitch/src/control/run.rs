@@ -100,7 +100,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         let plane = DataPlane::start(config.switch.workers, &voices, &sandbox)
             .map_err(|error| RunError::System("the data plane's threads cannot start", error))?;
         // The sockets come first: a vswitchd that finds another on one of them must not touch the other's devices.
-        let (takeover, handover, passed) = if mode.takeover {
+        let (mut takeover, handover, passed) = if mode.takeover {
             let (takeover, handover, passed) = Takeover::begin(&config)?;
             (Some(takeover), handover, passed)
         } else {
@@ -115,7 +115,9 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         let built = tokio::task::block_in_place(|| {
             let doors = Doors::open(&config, passed, &handover.inherited)?;
             let start = Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay };
-            let (switch, notes) = Switch::start(start)?;
+            let (mut switch, notes) = Switch::start(start)?;
+            let legacy = takeover.as_mut().map(Takeover::go).transpose()?;
+            switch.begin(legacy)?;
             Ok((doors, switch, notes))
         });
         let outcome = match built {

@@ -180,6 +180,11 @@ impl Switch {
         Ok(())
     }
 
+    /// The uplinks by the host's sockets.
+    pub(super) fn host_uplinks(&self) -> impl Iterator<Item = (&PortName, &HostUplink)> {
+        self.inventory.named::<Uplink>().filter_map(|(name, uplink)| Some((name, uplink.host.as_ref()?)))
+    }
+
     /// Tells the uplinks by the host's sockets which gateways lead to them, and what the links of their stations take.
     pub(super) fn tell_gateways(&self) -> Result<(), ControlError> {
         for (name, uplink) in self.inventory.named::<Uplink>() {
@@ -292,7 +297,7 @@ impl Switch {
                     capacity: host::Capacity::default(),
                     sandbox: self.plane.sandbox.clone(),
                     inherited: Arc::clone(&self.handover.inherited),
-                    elders: self.handover.elders_of(&spec.name),
+                    holds: !self.life.started_up,
                 };
                 let (host, device) = host::open(settings)?;
                 let presence = Presence::always_up();

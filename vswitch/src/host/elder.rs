@@ -158,8 +158,6 @@ pub(super) enum ElderState {
 pub struct HostLoan {
     /// The sockets of published ports.
     pub listeners: Vec<OwnedFd>,
-    /// The sessions that this process would see through.
-    pub sessions: Vec<ElderSession>,
     /// Elders of this process.
     pub elders: Vec<(OwnedFd, Vec<ElderSession>)>,
 }

@@ -17,7 +17,7 @@ use rustix::net::SocketFlags;
 use super::apart::Apart;
 use super::common::{Arrival, Common};
 use super::echo::Echo;
-use super::elder::{Elder, ElderSession, ElderState, HostLoan};
+use super::elder::{Elder, ElderState, HostLoan};
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::{Gateway, Unreachable};
@@ -44,7 +44,7 @@ const KIND: u32 = 32;
 pub(super) enum Order {
     SetForwards(Vec<Forward>, Sender<Result<(), HostError>>),
     Lend(Sender<Result<HostLoan, HostError>>),
-    GoOn(Sender<()>),
+    GoOn(Vec<Elder>, Sender<()>),
     SetGateways(Vec<Gateway>, Sender<()>),
     SetFiltering(Filtering, Sender<()>),
     SetApart(Apart, Sender<()>),
@@ -94,6 +94,8 @@ pub(super) struct Engine {
     elders: Vec<Option<Elder>>,
     /// Room for a frame of theirs.
     elders_frame: Box<[u8]>,
+    /// Whether nothing is taken in that comes to published ports.
+    holds: bool,
     watched: Watched,
 }
 
@@ -112,6 +114,7 @@ impl Engine {
         capacity: Capacity,
         descriptors: usize,
         watched: Watched,
+        holds: bool,
     ) -> Self {
         Self {
             poll,
@@ -126,16 +129,9 @@ impl Engine {
             again: VecDeque::new(),
             elders: Vec::new(),
             elders_frame: Box::default(),
+            holds,
             watched,
         }
-    }
-
-    /// The same with those who see sessions of an earlier one through.
-    pub(super) fn with_elders(self, elders: Vec<Elder>) -> Self {
-        let elders_frame = vec![0; if elders.is_empty() { 0 } else { packet::MAX_FRAME }].into();
-        let engine = Self { elders: elders.into_iter().map(Some).collect(), elders_frame, ..self };
-        engine.go_on();
-        engine
     }
 
     /// Runs until it is told to stop, or the uplink's handle is gone, by which it would be told.
@@ -186,10 +182,10 @@ impl Engine {
                     let _ = reply.send(self.set_forwards(&forwards));
                 }
                 Ok(Order::Lend(reply)) => {
-                    let _ = reply.send(self.lend(now));
+                    let _ = reply.send(self.lend());
                 }
-                Ok(Order::GoOn(reply)) => {
-                    self.go_on();
+                Ok(Order::GoOn(elders, reply)) => {
+                    self.go_on(elders);
                     let _ = reply.send(());
                 }
                 Ok(Order::SetGateways(gateways, reply)) => {
@@ -228,30 +224,25 @@ impl Engine {
     }
 
     fn sessions(&self, now: Instant) -> Vec<Session> {
-        let elders = self.elders.iter().flatten().flat_map(Elder::listed);
-        self.own_sessions(now).into_iter().chain(elders).collect()
-    }
-
-    fn own_sessions(&self, now: Instant) -> Vec<Session> {
-        [self.tcp.sessions(now), self.udp.sessions(now), self.echo.sessions(now)].concat()
+        let elders = self.elders.iter().flatten().flat_map(Elder::listed).collect();
+        [self.tcp.sessions(now), self.udp.sessions(now), self.echo.sessions(now), elders].concat()
     }
 
     fn set_forwards(&mut self, forwards: &[Forward]) -> Result<(), HostError> {
-        let common = &self.common;
+        let (common, holds) = (&self.common, self.holds);
         self.listeners.set(forwards, &common.doors, |listener, number| {
-            common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE)
+            holds || common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE)
         })?;
         let targets = self.listeners.targets();
         self.udp.retain(|socket, to| targets.get(&socket.as_ptr()) == Some(&to));
         Ok(())
     }
 
-    fn lend(&mut self, now: Instant) -> Result<HostLoan, HostError> {
+    fn lend(&mut self) -> Result<HostLoan, HostError> {
         let listeners = self.listeners.all().map(|(_, listener)| listener.socket.try_clone());
         let elders = self.elders.iter().flatten().map(Elder::duplicate);
         let loan = HostLoan {
             listeners: listeners.collect::<Result<_, _>>().map_err(HostError::Lend)?,
-            sessions: self.own_sessions(now).iter().filter_map(ElderSession::of).collect(),
             elders: elders.collect::<Result<_, _>>().map_err(HostError::Lend)?,
         };
         let lent = self.listeners.all().map(|(_, listener)| listener.descriptor());
@@ -259,10 +250,16 @@ impl Engine {
         let is_lent = |source| matches!(source, EventSource::Listener | EventSource::Elder);
         self.again.retain(|token| !EventSource::of(*token).is_some_and(|(source, _)| is_lent(source)));
         self.starved.clear();
+        self.holds = true;
         Ok(loan)
     }
 
-    fn go_on(&self) {
+    fn go_on(&mut self, elders: Vec<Elder>) {
+        self.holds = false;
+        self.elders.extend(elders.into_iter().map(Some));
+        if !self.elders.is_empty() {
+            self.elders_frame = vec![0; packet::MAX_FRAME].into();
+        }
         // What came meanwhile raises an edge.
         for (number, listener) in self.listeners.all() {
             self.common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE);

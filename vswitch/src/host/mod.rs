@@ -98,8 +98,8 @@ pub struct Settings {
     pub sandbox: Confinement,
     /// Sockets that the last vswitchd left, among them those of its published ports.
     pub inherited: Arc<Inherited>,
-    /// Those who see sessions of it through.
-    pub elders: Vec<Elder>,
+    /// Whether nothing that comes to published ports is taken in before [`HostUplink::go_on`].
+    pub holds: bool,
 }
 
 /// How many sessions of each kind there may be at once. Less, if the process may not open so many descriptors.
@@ -139,7 +139,7 @@ const SPARE: usize = 256;
 /// # Errors
 /// An MTU that cannot be, or no descriptors or thread to be had.
 pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostError> {
-    let Settings { name, mac, router, mtu, capacity, sandbox, inherited, elders } = settings;
+    let Settings { name, mac, router, mtu, capacity, sandbox, inherited, holds } = settings;
     if mtu < 1280 {
         return Err(HostError::Mtu { name, mtu });
     }
@@ -156,7 +156,7 @@ pub fn open(settings: Settings) -> Result<(HostUplink, Box<dyn Device>), HostErr
     let capacity = capacity.within(descriptors);
     let totals = Arc::new(ArcSwap::from_pointee(Totals { capacity: capacity.sum(), ..Totals::default() }));
     let watched = Watched { turns: Arc::clone(&turns), totals: Arc::clone(&totals) };
-    let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched).with_elders(elders);
+    let engine = Engine::new(poll, inbox, common, capacity, descriptors, watched, holds);
     // A new thread is in the network namespace of the one that makes it.
     let run = move || {
         sandbox.enter(Role::Host);
@@ -184,12 +184,20 @@ impl HostUplink {
         self.ask(Order::Lend)?
     }
 
-    /// Takes in again what was left after [`HostUplink::lend`].
+    /// The sessions that this process would see through for a successor.
     ///
     /// # Errors
     /// The thread has ended.
-    pub fn go_on(&self) -> Result<(), HostError> {
-        self.ask(Order::GoOn)
+    pub fn handed_over(&self) -> Result<Vec<ElderSession>, HostError> {
+        Ok(self.sessions()?.iter().filter_map(ElderSession::of).collect())
+    }
+
+    /// Takes in from now on what comes to published ports and from elders, with these added.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn go_on(&self, elders: Vec<Elder>) -> Result<(), HostError> {
+        self.ask(|reply| Order::GoOn(elders, reply))
     }
 
     /// Says which gateways lead here, with the subnets of their stations and what their links take. A client of a forward on the host itself,

@@ -891,7 +891,7 @@ proptest! {
         frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0usize..8, any::<bool>()), 1..50),
     ) {
         let (mac, router) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox(), inherited: Arc::default(), elders: Vec::new() };
+        let settings = Settings { name: "t".to_owned(), mac, router, mtu: 1500, capacity: Capacity::default(), sandbox: sandbox(), inherited: Arc::default(), holds: false };
         let (uplink, mut device) = open(settings).unwrap();
         for (payload, kind, fragment) in frames {
             let protocol = [1, 6, 17, 58][kind % 4];

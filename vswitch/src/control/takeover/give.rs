@@ -31,6 +31,8 @@ pub(in crate::control) enum Outcome {
 /// What was handed over.
 #[derive(Default)]
 struct Loan {
+    /// Where the other one reads what the tables know.
+    image: Option<File>,
     queues: Vec<Lent>,
     /// To the successor, of uplinks that have sessions to be seen through.
     wires: Vec<(PortName, OwnedFd)>,
@@ -67,15 +69,22 @@ impl Switch {
             return Outcome::Kept(why);
         }
         let mut loan = Loan::default();
-        let offered = self.offer(stream, doors, &mut loan);
-        let verdict = offered.map_err(|error| end(stream, &error.to_string())).and_then(|()| hear_verdict(stream));
-        match verdict {
+        match self.see_off(stream, doors, &mut loan) {
             Ok(pid) => Outcome::Taken(pid, loan.wires),
             Err(why) => {
                 self.go_on(&loan.queues);
                 Outcome::Kept(why)
             }
         }
+    }
+
+    /// Returns the process that goes on instead of this one, or why this one does.
+    fn see_off(&mut self, stream: &UnixStream, doors: Descriptors, loan: &mut Loan) -> Result<u32, String> {
+        self.offer(stream, doors, loan).map_err(|error| end(stream, &error.to_string()))?;
+        hear(stream, |message| matches!(message, Message::Ready))?;
+        self.let_go(stream, loan).map_err(|error| end(stream, &error.to_string()))?;
+        hear(stream, |message| matches!(message, Message::Alive))?;
+        Ok(peer(stream).map_or(0, |process| process.as_raw_nonzero().get().unsigned_abs()))
     }
 
     fn hear_ask(&self, stream: &UnixStream) -> Result<(), String> {
@@ -99,11 +108,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Stops, and sends all that the other one needs; `loan` is what it may have changed.
+    /// Sends all that the other one needs; `loan` is what it may change.
     fn offer(&mut self, stream: &UnixStream, mut descriptors: Descriptors, loan: &mut Loan) -> Result<(), ControlError> {
-        for worker in &self.plane.workers {
-            worker.ask(Command::Pause)?;
-        }
         self.lend(loan, &mut descriptors)?;
         let labels = descriptors.iter().map(|(label, _)| label.clone()).collect();
         let all: Vec<_> = descriptors.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
@@ -111,9 +117,28 @@ impl Switch {
         sent.map_err(ControlError::Takeover)
     }
 
+    /// Stops, and says what is known by now.
+    fn let_go(&mut self, stream: &UnixStream, loan: &mut Loan) -> Result<(), ControlError> {
+        for worker in &self.plane.workers {
+            worker.ask(Command::Pause)?;
+        }
+        let mut sessions = Vec::new();
+        for (name, host) in self.host_uplinks() {
+            sessions.push((name.clone(), host.handed_over()?));
+        }
+        sessions.retain(|(_, sessions)| !sessions.is_empty());
+        loan.wires.retain(|(name, _)| sessions.iter().any(|(of, _)| of == name));
+        let image = serde_json::to_vec(&self.image()?).map_err(io::Error::from);
+        let written = image.and_then(|image| loan.image.as_mut().map_or(Ok(()), |file| file.write_all(&image)));
+        written.and_then(|()| wire::send(stream, &Message::Go(sessions))).map_err(ControlError::Takeover)
+    }
+
     fn lend(&mut self, loan: &mut Loan, descriptors: &mut Descriptors) -> Result<(), ControlError> {
         let copy = |socket: &OwnedFd| socket.try_clone().map_err(ControlError::Takeover);
-        descriptors.push((Label::Image, self.image_in_memory().map_err(ControlError::Takeover)?));
+        let image =
+            rustix::fs::memfd_create("tables", MemfdFlags::CLOEXEC).map_err(|error| ControlError::Takeover(error.into()))?;
+        descriptors.push((Label::Image, copy(&image)?));
+        loan.image = Some(image.into());
         for vport in self.inventory.vports().filter(|vport| !matches!(vport, Vport::Tunnel(_))) {
             let Some(id) = vport.id() else { continue };
             let parts = self.plane.workers.iter().map(|worker| worker.ask(|reply| Command::Duplicate(id, reply)));
@@ -129,38 +154,32 @@ impl Switch {
         }
         let tunnels = self.plane.sockets.all().map_err(ControlError::Takeover)?;
         descriptors.extend(tunnels.into_iter().map(|socket| (Label::Socket, socket)));
-        for uplink in self.inventory.all::<Uplink>() {
-            let (Some(host), name) = (&uplink.host, &uplink.spec.name) else { continue };
-            let HostLoan { listeners, sessions, elders } = host.lend()?;
+        for (name, host) in self.host_uplinks() {
+            let HostLoan { listeners, elders } = host.lend()?;
             descriptors.extend(listeners.into_iter().map(|socket| (Label::Socket, socket)));
-            if !sessions.is_empty() {
-                let (own, theirs) = host::wire().map_err(|error| ControlError::Takeover(error.into()))?;
-                loan.wires.push((name.clone(), own));
-                descriptors.push((Label::Elder { uplink: name.clone(), sessions }, theirs));
+            let (own, theirs) = host::wire().map_err(|error| ControlError::Takeover(error.into()))?;
+            loan.wires.push((name.clone(), own));
+            descriptors.push((Label::Elder { uplink: name.clone(), sessions: None }, theirs));
+            for (socket, sessions) in elders {
+                descriptors.push((Label::Elder { uplink: name.clone(), sessions: Some(sessions) }, socket));
             }
-            let elders = elders.into_iter();
-            descriptors.extend(elders.map(|(socket, sessions)| (Label::Elder { uplink: name.clone(), sessions }, socket)));
         }
         self.ledger.save()?;
         self.ledger.state_file.unlock();
         Ok(())
     }
 
-    fn image_in_memory(&self) -> io::Result<OwnedFd> {
-        let mut file = File::from(rustix::fs::memfd_create("tables", MemfdFlags::CLOEXEC)?);
-        file.write_all(&serde_json::to_vec(&self.image().map_err(io::Error::other)?)?)?;
-        Ok(file.into())
-    }
-
     /// Goes on as if nothing had been.
     fn go_on(&mut self, lent: &[Lent]) {
-        if let Err(error) = self.ledger.state_file.lock_again() {
+        // The other one may have written something else.
+        let kept = self.ledger.state_file.lock_again();
+        if let Err(error) = kept.and_then(|()| self.ledger.state_file.try_save(&self.ledger.state)) {
             tracing::error!("{error}");
         }
         lent.iter().for_each(Lent::take_back);
         self.restore_stations().iter().for_each(|note| tracing::warn!("{note}"));
-        for host in self.inventory.all::<Uplink>().filter_map(|uplink| uplink.host.as_ref()) {
-            if let Err(error) = host.go_on() {
+        for (_, host) in self.host_uplinks() {
+            if let Err(error) = host.go_on(Vec::new()) {
                 tracing::warn!("{error}");
             }
         }
@@ -185,14 +204,14 @@ impl Switch {
     }
 }
 
-/// Waits for what the other one says, and makes sure that only one goes on. Returns the process that does instead of this one, or why this one does.
-fn hear_verdict(stream: &UnixStream) -> Result<u32, String> {
+/// Waits for what the other one says. If it is not what is `expected`, says why this one goes on, and makes sure that only this one does.
+fn hear(stream: &UnixStream, expected: impl Fn(&Message) -> bool) -> Result<(), String> {
     match wire::receive(stream) {
-        Ok(Message::Alive) => Ok(peer(stream).map_or(0, |process| process.as_raw_nonzero().get().unsigned_abs())),
+        Ok(message) if expected(&message) => Ok(()),
         Ok(Message::Failed(why)) => Err(why),
-        Ok(_) => Err(end(stream, "it said something else than that it goes on")),
+        Ok(_) => Err(end(stream, "it said something else than it should")),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(end(stream, "it ended without a word")),
-        Err(error) => Err(end(stream, &format!("it did not say that it goes on: {error}"))),
+        Err(error) => Err(end(stream, &format!("it says nothing: {error}"))),
     }
 }
 

@@ -6,17 +6,19 @@
 //! ```text
 //!  new                                             old
 //!  Ask: format, workers, state-dir ──────────────▶
-//!                                                  reads from no device any more; what comes waits in queues and sockets
 //!       ◀─────────────────────────────────── Offer and all descriptors; or Refused
-//!  builds the switch of them, as after a crash
+//!  builds the switch of them, as after a crash,    forwards as before; clients and Docker wait
+//!  but reads from no device yet
+//!  Ready ────────────────────────────────────────▶ reads from no device any more: what comes waits in queues and sockets
+//!       ◀──────────────────────────────────────── Go: what the tables know by now
 //!  reads from all devices
 //!  Alive ────────────────────────────────────────▶ ends, and removes nothing
-//!  or Failed: why ───────────────────────────────▶ goes on
 //! ```
 //!
+//! So frames wait for as long as it takes to copy the tables, however many ports there are. Instead of `Ready` the new one may say `Failed`, and why.
 //! As long as the old one has not heard `Alive`, it can go on: it holds all that it has handed over. It does so when it hears `Failed`, when the new one
 //! has ended without a word, and when that says nothing for [`PATIENCE`], after it was killed. The new one that has its offer needs the old one no
-//! more, so that one may be killed too.
+//! more: if that is killed, it goes on with what is in `state-dir`, as after any crash.
 //!
 //! What is handed over is an [`Image`](super::image) of the tables, every queue and socket of ports, links and tunnels, the sockets at which published
 //! ports, Docker, `vsctl` and browsers are heard, and by the files of `state-dir` what is kept anyway. What goes with the old one: captures, and what was
@@ -34,13 +36,13 @@ use serde::{Deserialize, Serialize};
 use crate::host::ElderSession;
 use api::PortName;
 pub(super) use give::Outcome;
-pub(super) use take::Takeover;
 pub use take::TakeoverError;
+pub(super) use take::{Legacy, Takeover};
 
 /// What this vswitchd says and understands. Another number has another meaning; fields that are new need no other.
 const FORMAT: u32 = 1;
 /// How long each waits for the other.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the two say.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +54,10 @@ enum Message {
     Offer(Vec<Label>),
     /// The old one hands over nothing, for this reason.
     Refused(String),
+    /// The new one is built, and waits for what the tables know.
+    Ready,
+    /// The old one waits; these are the sessions of its own that it sees through.
+    Go(Vec<(PortName, Vec<ElderSession>)>),
     /// The new one goes on.
     Alive,
     /// The new one cannot, for this reason.
@@ -71,14 +77,14 @@ struct Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Label {
-    /// A file in memory with what the tables know.
+    /// A file in memory, in which there is what the tables know when it is time.
     Image,
     /// A queue of a port or uplink. First come those of what is sparse, one for each worker, then those of bulk flows.
     Queue(PortName),
     /// A Unix socket that listens; `ours`: with a file that its last owner removes.
     Door { ours: bool },
-    /// What leads to one who sees sessions of an uplink through.
-    Elder { uplink: PortName, sessions: Vec<ElderSession> },
+    /// What leads to one who sees sessions of an uplink through: these of an earlier one's, or `None` for those that the old one names in the end.
+    Elder { uplink: PortName, sessions: Option<Vec<ElderSession>> },
     /// A socket with an IP address that listens or receives.
     Socket,
 }
