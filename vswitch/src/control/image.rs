@@ -1,8 +1,8 @@
 //! What the tables of the switch know, for the vswitchd that comes after this one, however this one ends: MAC addresses, neighbours, sessions of
 //! `link` uplinks, and what DHCP gave those.
 //!
-//! It is written about once a second, and less often where it is large, so that writing takes at most a hundredth of the time. Two files in
-//! `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
+//! It is written once a second, and sooner where sessions have begun; less often where it is large, so that writing takes at most a hundredth of the
+//! time. Two files in `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
 //! short leaves the other one. A start takes on what still fits, before any frame comes in.
 //!
 //! Ages and times left are as of [`Image::second`], of a clock that all processes share until the next boot.
@@ -30,8 +30,10 @@ use plane::worker::{Command, Stopped};
 const FORMAT: u32 = 1;
 /// The files.
 const FILES: [&str; 2] = ["tables-0.json", "tables-1.json"];
-/// The shortest time between two writes.
+/// The usual time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same where sessions have begun.
+const HURRY: Duration = Duration::from_millis(20);
 /// How many times as long as a write took there is none after it.
 const REST: u32 = 100;
 /// For how many seconds an address that DHCP gave is used before its client has asked again.
@@ -81,12 +83,14 @@ struct KnownAddress {
 #[derive(Debug)]
 pub(super) struct ImageClock {
     due: Instant,
+    /// The earliest time for it.
+    rested: Instant,
     file: usize,
 }
 
 impl ImageClock {
     pub(super) fn new(now: Instant) -> Self {
-        Self { due: now + PAUSE, file: 0 }
+        Self { due: now + PAUSE, rested: now, file: 0 }
     }
 }
 
@@ -161,18 +165,23 @@ fn second() -> u64 {
 }
 
 impl Switch {
-    /// Writes down what is known, if it is time. The control loop calls it at every `ROLL_CALL`.
-    pub(super) fn follow_image(&mut self, now: Instant) {
-        if now >= self.image.due {
-            self.write_image();
-        }
+    /// When [`Self::write_image`] is to be called next.
+    pub(super) const fn image_due(&self) -> Instant {
+        self.image.due
+    }
+
+    /// Has what is known written down soon.
+    pub(super) fn hurry_image(&mut self) {
+        self.image.due = self.image.due.min(self.image.rested.max(Instant::now()));
     }
 
     /// Writes down what is known.
     pub(super) fn write_image(&mut self) {
         let begun = Instant::now();
-        let Some(directory) = self.ledger.state_file.directory() else { return };
         let file = self.image.file;
+        // Where there is no directory, it is tried again as rarely.
+        self.image.due = begun + PAUSE;
+        let Some(directory) = self.ledger.state_file.directory() else { return };
         let written = self.image().map_err(io::Error::other).and_then(|image| {
             let bytes = serde_json::to_vec(&image)?;
             overwrite(directory, FILES[file], &bytes)
@@ -180,8 +189,8 @@ impl Switch {
         if let Err(error) = written {
             tracing::debug!("what the tables know is not written down: {error}");
         }
-        let took = begun.elapsed();
-        self.image = ImageClock { due: begun + PAUSE.max(took * REST), file: 1 - file };
+        let rest = begun.elapsed() * REST;
+        self.image = ImageClock { due: begun + PAUSE.max(rest), rested: begun + HURRY.max(rest), file: 1 - file };
     }
 
     /// What the tables know now.

@@ -350,6 +350,7 @@ impl Switch {
                 self.write_recording(Incident::Loop);
             }
             Event::Incident(incident) => self.write_recording(incident),
+            Event::Sessions => self.hurry_image(),
         }
     }
 

@@ -250,9 +250,12 @@ impl Voices {
         match event {
             Event::Punt(_) => drop(self.punts.try_send(event)),
             Event::Bpdu(punt) => drop(self.bpdus.try_send(punt)),
-            Event::DeviceGone(_) | Event::PacketTooBig(_) | Event::Held(..) | Event::Macs(..) | Event::Incident(_) => {
-                drop(self.gone.send(event))
-            }
+            Event::DeviceGone(_)
+            | Event::PacketTooBig(_)
+            | Event::Held(..)
+            | Event::Macs(..)
+            | Event::Incident(_)
+            | Event::Sessions => drop(self.gone.send(event)),
         }
     }
 
@@ -300,6 +303,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                     news.clear_ready();
                 }
             }
+            () = tokio::time::sleep_until(switch.image_due().into()) => tokio::task::block_in_place(|| switch.write_image()),
             _ = roll_call.tick() => tokio::task::block_in_place(|| call_roll(&mut switch)),
             _ = survey.tick() => tokio::task::block_in_place(|| survey_world(&mut switch)),
             _ = look.tick() => {
@@ -363,7 +367,6 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.follow_overlay();
-    switch.follow_image(Instant::now());
     switch.show_to_viewers();
 }
 

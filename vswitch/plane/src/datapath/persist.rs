@@ -42,6 +42,11 @@ impl Datapath {
         (SavedBridge { addresses, neighbors: self.router.export_neighbors(bridge, second), sessions }, next)
     }
 
+    /// Sessions that have begun at all uplinks with translation; `None`: there is no such uplink.
+    pub fn sessions_created(&self) -> Option<u64> {
+        self.router.nat_counters().map(|(_, counters)| counters.created).reduce(|sum, created| sum + created)
+    }
+
     /// Takes on what another data plane knew of a bridge, as far as it fits the ports, addresses and forwards, which must have been set before.
     /// Returns how many sessions did not. The epoch must be before the oldest of it was seen.
     pub fn import(&mut self, bridge: BridgeId, saved: SavedBridge, now: Instant) -> usize {

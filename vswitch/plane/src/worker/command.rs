@@ -109,6 +109,8 @@ pub enum Event {
     Held(BridgeId, Hold),
     /// What became of addresses of a bridge; told twice a second at most.
     Macs(BridgeId, Box<MacChanges>),
+    /// Sessions of an uplink have begun since the last export; told once.
+    Sessions,
     /// The recorder found something worth writing down.
     Incident(Incident),
     /// A frame for the services.

@@ -21,9 +21,12 @@
 //!
 //! **Counters** are shown without being asked for (`publish`).
 //!
+//! **Sessions** that begin are told of soon (`births`), to be written down before anything happens to the process.
+//!
 //! **Several workers** learn from different flows of the same stations, so each tells the others what is new to it
 //! ([`crate::datapath::News`]).
 
+mod births;
 mod capture;
 mod command;
 mod foretell;
@@ -50,6 +53,7 @@ pub use foretell::{Exit, Foretold};
 
 use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
+use births::Births;
 use capture::Watch;
 use command::Inbox;
 use lines::ImpairedLines;
@@ -91,6 +95,7 @@ pub struct Worker {
     publisher: Publisher,
     /// Whether what comes is left to wait.
     paused: bool,
+    births: Births,
 }
 
 /// This worker's part of a port.
@@ -134,6 +139,7 @@ impl Worker {
             egress: Egress::new(),
             publisher,
             paused: false,
+            births: Births::new(Instant::now()),
         };
         Ok((worker, handle))
     }
@@ -192,6 +198,7 @@ impl Worker {
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
             let patience = patience.min(self.lines.patience(now));
+            let patience = patience.min(self.tell_births(worked, now));
             self.wait(&mut events, patience);
         }
     }
@@ -343,7 +350,10 @@ impl Worker {
                 self.paused = true;
                 send(&reply, ());
             }
-            Command::Export(id, from, reply) => send(&reply, self.datapath.export_page(id, from, now)),
+            Command::Export(id, from, reply) => {
+                self.births.known = self.datapath.sessions_created();
+                send(&reply, self.datapath.export_page(id, from, now));
+            }
             Command::Import(id, saved, reply) => send(&reply, self.datapath.import(id, *saved, now)),
             Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
             // The others are not answered.
