@@ -3,7 +3,7 @@
 
 use std::process::Child;
 
-use vswitch_tests::{Lab, needs, ping};
+use vswitch_tests::{Lab, needs, ping, program};
 
 /// Every kind of port, uplink and tunnel: `a` and `b` are TAPs, `c` is a veth pair, `d` a link; `wan` leads to the world, where a kernel's VXLAN has
 /// 10.0.0.9.
@@ -315,4 +315,49 @@ fn whoever_cannot_take_over_changes_nothing() {
     assert!(lab.stop().success());
     assert!(lab.start_refused(&["--takeover"]).stderr.contains("no vswitchd hears at"));
     assert!(!lab.path("control.sock").exists() && !lab.path("control.sock.takeover").exists());
+}
+
+#[test]
+fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
+    needs!("ping", "setpriv");
+    let mut lab = lab(FILE);
+    let told = |lab: &Lab, program: &str, part: &str| {
+        let said = lab.ctl(&format!("upgrade {program}")).refused();
+        assert!(said.contains(part), "{said}");
+    };
+    told(&lab, "/no/such/program", "cannot be started: No such file or directory");
+    told(&lab, "/bin/false", "/bin/false does not take");
+    lab.write(&FILE.replace("veth", "vath"));
+    let vswitchd = program("vswitchd").display().to_string();
+    told(&lab, &vswitchd, "vath");
+    lab.write(&format!("{FILE}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"));
+    told(&lab, &vswitchd, "this one goes on: port \"e\": there is no interface \"e0\"");
+    lab.write(FILE);
+    // One that takes any file, and then ends.
+    std::fs::write(lab.path("brief"), "#!/bin/sh\nexit 0\n").unwrap();
+    lab.sh(&format!("chmod +x {}", lab.path("brief").display())).ok();
+    told(&lab, &lab.path("brief").display().to_string(), "has ended (exit status: 0) and taken over nothing");
+    // The group of the control socket may change the network, but not run programs as root.
+    let socket = lab.path("control.sock").display().to_string();
+    lab.sh(&format!("chmod 666 {socket} && chmod 755 {}", lab.path("").display())).ok();
+    let other = lab.sh(&format!(
+        "setpriv --reuid=65534 --regid=65534 --clear-groups {} --control {socket} upgrade {vswitchd}",
+        program("vsctl").display()
+    ));
+    assert!(other.stderr.contains("only") || other.code == Some(126), "{other:?}");
+    assert!(ping(&lab, "a", "10.0.0.9"));
+    let (old, outcome) = (lab.pid(), lab.ctl(&format!("upgrade {vswitchd}")));
+    let said = outcome.stderr.clone();
+    outcome.ok();
+    let new = said.split("process ").nth(1).and_then(|rest| rest.split(' ').next());
+    let new: u32 = new.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+    assert!(said.contains(&format!("process {new} has taken over from process {old}")), "{said}");
+    assert!(lab.ended().success());
+    assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "c", "10.0.0.2"));
+    // It is nobody's child here.
+    lab.ctl("shutdown").ok();
+    // Nobody may have asked how it ended yet.
+    lab.until("it has ended", |_| {
+        std::fs::read_to_string(format!("/proc/{new}/stat")).map_or(true, |stat| stat.contains(") Z"))
+    });
 }

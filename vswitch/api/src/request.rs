@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use packet::Mac;
@@ -114,6 +115,8 @@ pub enum Request {
     },
     /// Sets how much is logged until the next start.
     SetLog(LogLevel),
+    /// Has the vswitchd of this file take over from the one that runs, which carries it out only for root and its own user.
+    Upgrade(PathBuf),
     /// Ends vswitchd as SIGTERM does.
     Shutdown {
         /// Leaves every device and namespace for the next start, not only those that programs use.
@@ -151,6 +154,7 @@ impl Request {
             Self::Reload => "reload".to_owned(),
             Self::Changes { forget: true } => "changes --forget".to_owned(),
             Self::SetLog(level) => format!("log {level}"),
+            Self::Upgrade(program) => format!("upgrade {}", program.display()),
             Self::Shutdown { keep } => format!("shutdown{}", if *keep { " --keep" } else { "" }),
             Self::ListBridges
             | Self::ListUplinks

@@ -108,6 +108,10 @@ impl Arguments {
             Command::Capture(options) => Action::Capture(options.capture()),
             Command::Trace(options) => Action::Trace(options.trace()?),
             Command::Watch(options) => Action::Watch(options.watch(self.timeout)?),
+            Command::Upgrade { program } => {
+                // vswitchd is in another directory. An empty word is no path anywhere.
+                Action::Ask(Request::Upgrade(std::path::absolute(&program).unwrap_or(program)))
+            }
             Command::Shutdown { keep } => Action::Shutdown { keep },
             Command::Completions { shell } => return complete::registration(shell).map(Action::Print),
             Command::Man { directory } => Action::Man(directory),

@@ -88,6 +88,15 @@ pub(super) enum Command {
     Cluster(ClusterCommand),
     #[command(subcommand)]
     Lab(LabCommand),
+    /// Has another vswitchd take over from the one that runs, with every connection.
+    ///
+    /// PROGRAM is started with the same file and --takeover. If it cannot go on, the one that runs does, and says why. Needs root, or the user of
+    /// vswitchd.
+    Upgrade {
+        /// The new vswitchd.
+        #[arg(value_name = "PROGRAM", value_hint = clap::ValueHint::ExecutablePath)]
+        program: PathBuf,
+    },
     /// Ends vswitchd and removes what it made, but for where programs run.
     ///
     /// A namespace that vswitchd made and in which programs run stays, with its devices. Says what was removed and what stays, and why.

@@ -168,15 +168,13 @@ impl Served {
         }
     }
 
-    /// Leaves all to a successor.
-    pub(super) fn leave(&mut self) {
-        for door in std::mem::take(&mut self.open) {
-            door.file.into_iter().for_each(SocketFile::leave);
-        }
+    /// Leaves the files of sockets to a successor.
+    pub(super) fn leave_files(&mut self) {
+        self.open.iter_mut().filter_map(|door| door.file.take()).for_each(SocketFile::leave);
     }
 
     /// Takes no more requests, and waits a moment for answers that are on their way.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(&mut self) {
         self.daemon.iter().for_each(JoinHandle::abort);
         for Door { task, end, file, .. } in std::mem::take(&mut self.open) {
             drop((end, file));

@@ -59,6 +59,7 @@ mod sockets;
 mod stp;
 mod takeover;
 mod trace;
+mod upgrade;
 mod uplink;
 mod views;
 mod vxlan;
@@ -328,8 +329,8 @@ impl Switch {
             Request::Export => Ok(Reply::Export(self.export())),
             Request::Changes { forget } => self.changes(forget),
             Request::SetLog(level) => Ok(self.log.set(level)),
-            // The caller ends the process, and answers after that.
-            Request::Shutdown { .. } => Ok(Reply::Done(Vec::new())),
+            // The caller starts or ends processes, and answers after that.
+            Request::Upgrade(_) | Request::Shutdown { .. } => Ok(Reply::Done(Vec::new())),
         }
     }
 

@@ -18,6 +18,7 @@ use super::doors::{Doors, Served};
 use super::handover::Handover;
 use super::server::{AnswerTo, Call};
 use super::takeover::{Outcome, Takeover, TakeoverError};
+use super::upgrade::Upgrade;
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
@@ -27,7 +28,7 @@ use crate::host::Relay;
 use crate::overlay;
 use crate::services::Output;
 use crate::stp::StpNews;
-use api::{Ending, PortName, Reply, Request};
+use api::{PortName, Reply, Request};
 use plane::datapath::{Punt, Tickets};
 use plane::worker::Event;
 use sys::{activation, netlink};
@@ -133,8 +134,8 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         };
         plane.stop();
         let mut ended = outcome?;
-        ended.see_through(&sandbox).await;
         ended.tell().await;
+        ended.see_through(&sandbox).await;
         Ok(())
     })
 }
@@ -148,10 +149,8 @@ fn raise_descriptor_limit() {
 
 /// A switch that has ended, of which only the sockets are left.
 struct Ended {
-    /// `None`: another has taken over.
-    ending: Option<Ending>,
-    /// The client that asked for it, if that was by the socket.
-    asker: Option<AnswerTo>,
+    /// What the client is told that asked for it, if that was by the socket.
+    answer: Option<(AnswerTo, Reply)>,
     served: Served,
     /// Sessions that this process sees through for its successor.
     relays: Vec<Relay>,
@@ -185,10 +184,10 @@ impl Ended {
     }
 
     /// Answers the client that asked for the end, when all else is over, and closes the sockets.
-    async fn tell(self) {
-        // The client that asked may have gone away.
-        if let (Some(asker), Some(ending)) = (self.asker, self.ending) {
-            let _ = asker.send(Ok(Reply::Ended(ending)));
+    async fn tell(&mut self) {
+        if let Some((asker, answer)) = self.answer.take() {
+            // The client that asked may have gone away.
+            let _ = asker.send(Ok(answer));
         }
         self.served.end().await;
     }
@@ -282,6 +281,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
     }
     let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
+    let mut upgrade = None;
     let by_signal = End::Planned { keep: false, asker: None };
     let end = loop {
         tokio::select! {
@@ -304,7 +304,10 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                 }
             }
             () = tokio::time::sleep_until(switch.image_due().into()) => tokio::task::block_in_place(|| switch.write_image()),
-            _ = roll_call.tick() => tokio::task::block_in_place(|| call_roll(&mut switch)),
+            _ = roll_call.tick() => {
+                tokio::task::block_in_place(|| call_roll(&mut switch));
+                upgrade = upgrade.take().and_then(Upgrade::look);
+            }
             _ = survey.tick() => tokio::task::block_in_place(|| survey_world(&mut switch)),
             _ = look.tick() => {
                 tokio::task::block_in_place(|| look_for_containers(&mut switch));
@@ -322,7 +325,16 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
             }
             Some(call) = calls_in.recv() => {
                 let answered = tokio::task::block_in_place(|| match call {
-                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &mut served),
+                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &mut served, upgrade.take()),
+                    Call::Request { request: Request::Upgrade(program), peer, reply } => {
+                        let begun = Upgrade::begin(&mut upgrade, &program, &switch, peer, reply).map_err(|(why, asker)| {
+                            // The client that asked may have gone away.
+                            let _ = asker.send(Err(why.clone()));
+                            why
+                        });
+                        switch.record_change(&Request::Upgrade(program), peer, begun.as_ref().err());
+                        ControlFlow::Continue(())
+                    }
                     call => answer(&mut switch, call),
                 });
                 if let ControlFlow::Break(end) = answered {
@@ -333,29 +345,34 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
     };
     tokio::task::block_in_place(|| match end {
         End::Planned { keep, asker } => {
-            Ended { ending: Some(switch.shut_down(keep)), asker, served, relays: Vec::new(), signals }
+            let ending = Reply::Ended(switch.shut_down(keep));
+            Ended { answer: asker.map(|asker| (asker, ending)), served, relays: Vec::new(), signals }
         }
-        End::TakenOver(wires) => {
+        End::TakenOver(wires, answer) => {
             let relays = switch.make_way(wires);
-            served.leave();
-            Ended { ending: None, asker: None, served, relays, signals }
+            served.leave_files();
+            Ended { answer, served, relays, signals }
         }
     })
 }
 
-/// Lets another vswitchd take over, if it can.
-fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &mut Served) -> ControlFlow<End> {
+/// Lets another vswitchd take over, if it can, and answers who asked for that.
+fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &mut Served, upgrade: Option<Upgrade>) -> ControlFlow<End> {
     match switch.hand_to(stream, served.hold()) {
         Outcome::Taken(pid, wires) => {
             tracing::info!("process {pid} has taken over");
             if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {
                 tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
             }
-            ControlFlow::Break(End::TakenOver(wires))
+            let answer = Reply::Done(vec![format!("process {pid} has taken over from process {}", std::process::id())]);
+            ControlFlow::Break(End::TakenOver(wires, upgrade.map(|upgrade| (upgrade.asker, answer))))
         }
         Outcome::Kept(why) => {
             served.let_in_again();
-            tracing::warn!("another vswitchd wanted to take over; this one goes on: {why}");
+            let sentence = format!("another vswitchd wanted to take over; this one goes on: {why}");
+            tracing::warn!("{sentence}");
+            // The client that asked may have gone away.
+            let _ = upgrade.map(|upgrade| upgrade.asker.send(Err(sentence)));
             ControlFlow::Continue(())
         }
     }
@@ -402,8 +419,8 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
 enum End {
     /// By a signal or a client.
     Planned { keep: bool, asker: Option<AnswerTo> },
-    /// Another vswitchd goes on, and these wires lead to it from what this one sees through.
-    TakenOver(Vec<(PortName, OwnedFd)>),
+    /// Another vswitchd goes on, and these wires lead to it from what this one sees through. The client that asked for it gets an answer.
+    TakenOver(Vec<(PortName, OwnedFd)>, Option<(AnswerTo, Reply)>),
 }
 
 fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {

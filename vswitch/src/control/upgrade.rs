@@ -1,0 +1,92 @@
+//! `vsctl upgrade`: the vswitchd that runs starts its successor, which then takes over as any other ([`takeover`](super::takeover)).
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::Switch;
+use super::server::AnswerTo;
+use crate::http::Peer;
+
+/// An upgrade under way.
+pub(super) struct Upgrade {
+    child: Child,
+    /// The client that asked for it.
+    pub(super) asker: AnswerTo,
+}
+
+impl Upgrade {
+    /// Starts the successor, in the place of what is `under_way`.
+    ///
+    /// # Errors
+    /// One sentence for the client, which hears it from the caller.
+    pub(super) fn begin(
+        under_way: &mut Option<Self>,
+        program: &Path,
+        switch: &Switch,
+        peer: Peer,
+        asker: AnswerTo,
+    ) -> Result<(), (String, AnswerTo)> {
+        let started = if !is_trusted(peer) {
+            Err("a program is started for root and for the user of vswitchd only: run vsctl as one of them".to_owned())
+        } else if under_way.is_some() {
+            Err("an upgrade is under way: try again when it is over".to_owned())
+        } else {
+            start(program, switch.path())
+        };
+        match started {
+            Ok(child) => {
+                *under_way = Some(Self { child, asker });
+                Ok(())
+            }
+            Err(why) => Err((why, asker)),
+        }
+    }
+
+    /// Looks whether the successor has ended without taking over, which its client is told.
+    pub(super) fn look(mut self) -> Option<Self> {
+        match self.child.try_wait() {
+            Ok(None) => Some(self),
+            Ok(Some(status)) => {
+                let sentence = format!("the new vswitchd has ended ({status}) and taken over nothing: the log says why");
+                let _ = self.asker.send(Err(sentence));
+                None
+            }
+            Err(error) => {
+                let _ = self.asker.send(Err(format!("what became of the new vswitchd is not known: {error}")));
+                None
+            }
+        }
+    }
+}
+
+fn is_trusted(peer: Peer) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    matches!(peer, Peer::Process { uid: Some(uid), .. } if uid == 0 || uid == own)
+}
+
+/// Starts a program in the place of this one, after it was asked whether it understands the file.
+fn start(program: &Path, file: &Path) -> Result<Child, String> {
+    let failed = |error: std::io::Error| format!("{} cannot be started: {error}", program.display());
+    let check = Command::new(program).arg("--config").arg(file).arg("--check").stdin(Stdio::null()).output().map_err(failed)?;
+    if !check.status.success() {
+        let said = String::from_utf8_lossy(&check.stderr);
+        return Err(format!("{} does not take {}: {}", program.display(), file.display(), said.trim_end()));
+    }
+    // What this process was told besides, it is told too.
+    let mut own = std::env::args_os().skip(1);
+    let mut words = Vec::new();
+    while let Some(word) = own.next() {
+        match word.to_str() {
+            Some("--config") => drop(own.next()),
+            Some(word) if word == "--takeover" || word.starts_with("--config=") => {}
+            _ => words.push(word),
+        }
+    }
+    let mut successor = Command::new(program);
+    successor.arg("--config").arg(file).args(words).arg("--takeover").stdin(Stdio::null());
+    // The watchdog is to be the successor's; what was passed to this process was not passed to that one.
+    for name in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        successor.env_remove(name);
+    }
+    successor.spawn().map_err(failed)
+}
