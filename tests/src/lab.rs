@@ -432,6 +432,11 @@ fn wait_within(child: &mut Child, what: &str, patience: Duration) -> ExitStatus 
 pub struct Predecessor(Child);
 
 impl Predecessor {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|status| status.is_none())

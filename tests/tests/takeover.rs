@@ -196,6 +196,12 @@ fn connections_by_the_hosts_sockets_are_seen_through_by_the_one_that_began_them(
     lab.until("the third has begun", |lab| established(lab) == 2);
     let mut second = lab.take_over();
     assert!(first.runs() && second.runs());
+    // What carries frames between them has no right.
+    let rights = lab.sh(&format!(
+        "grep -lx relay /proc/{}/task/*/comm | sed 's/comm$/status/' | xargs grep -hE 'CapEff|Seccomp:'",
+        first.pid()
+    ));
+    assert_eq!(rights.ok().split_whitespace().collect::<Vec<_>>(), ["CapEff:", "0000000000000000", "Seccomp:", "2"]);
     for (mut child, log) in connections {
         assert!(child.wait().unwrap().success(), "{}", std::fs::read_to_string(&log).unwrap());
     }

@@ -128,7 +128,8 @@ impl Ours {
             mtu: 1500,
             capacity: Capacity::default(),
             sandbox,
-            inherited: Arc::default(),
+            inherited: std::sync::Arc::default(),
+            holds: false,
         };
         let file = std::fs::File::open(format!("/run/netns/{HOST}")).expect("a namespace");
         let opened = std::thread::spawn(move || {

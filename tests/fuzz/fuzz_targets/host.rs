@@ -6,7 +6,7 @@
 
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -65,7 +65,7 @@ impl Bench {
         local();
         let capacity = Capacity { tcp: 32, udp: 32, echo: 8 };
         // As in production: it takes the longest packets, and the stations' link does not.
-        let settings = Settings { name: "host".to_owned(), mac: HOST, router: ROUTER, mtu: 65_535, capacity, sandbox: Confinement::off() };
+        let settings = Settings { name: "host".to_owned(), mac: HOST, router: ROUTER, mtu: 65_535, capacity, sandbox: Confinement::off(), inherited: Arc::default(), holds: false };
         let (uplink, device) = host::open(settings).unwrap();
         let gateways = ["10.10.0.1/24", "fd10::1/64"].map(|address| Gateway { address: address.parse().unwrap(), mtu: 1500 });
         uplink.set_gateways(gateways.to_vec()).unwrap();

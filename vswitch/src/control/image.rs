@@ -272,3 +272,69 @@ impl Switch {
         self.plane.router()?.ask(|reply| Command::Import(bridge, Box::new(saved), reply))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first release that hands anything over writes. It stays as it is: the next one must read it.
+    const FIRST: &str = r#"{"format":1,"boot":"b","second":1000,"bridges":{"br0":{"addresses":[{"vlan":1,"mac":"02:00:00:00:00:01","port":"a","age":7},{"vlan":1,"mac":"02:00:00:00:00:02","port":"vx0","peer":"192.0.2.2","age":299}],"neighbors":[{"address":"10.0.0.1","mac":"02:00:00:00:00:01","confirmed":3,"used":4,"wanted":true}],"sessions":[]}},"uplinks":{"wan":{"addresses":[],"neighbors":[],"sessions":[{"transport":"Tcp","initiator":"Outbound","inside":"10.0.0.1:5000","port":5000,"remote":"198.51.100.1:80","binding":"Mapped","class":"TcpEstablished","tcp":3,"seconds_left":7000,"traffic":[{"packets":1,"bytes":60},{"packets":2,"bytes":120}],"crowded":false}]}},"leases":{"wan":[["192.0.2.10/24"],["192.0.2.1"]]}}"#;
+
+    fn image(second: u64) -> Image {
+        Image { format: FORMAT, boot: "b".to_owned(), second, ..Image::default() }
+    }
+
+    fn bytes(image: &Image) -> Vec<u8> {
+        serde_json::to_vec(image).unwrap()
+    }
+
+    #[test]
+    fn what_the_first_format_says_is_understood_and_written_again() {
+        let first = Image::newest([FIRST.as_bytes().to_vec()], "b").unwrap();
+        let [a, vx0] = &first.bridges[&"br0".parse().unwrap()].addresses[..] else { panic!("{first:?}") };
+        assert_eq!((a.age, a.peer, vx0.peer), (7, None, Some("192.0.2.2".parse().unwrap())));
+        assert_eq!(first.uplinks[&"wan".parse().unwrap()].sessions[0].seconds_left, 7000);
+        assert_eq!(String::from_utf8(bytes(&first)).unwrap(), FIRST);
+        // A newer one may say more.
+        let more = FIRST.replacen("\"second\"", "\"more\":[1],\"second\"", 1);
+        assert!(Image::newest([more.into_bytes()], "b").is_some());
+    }
+
+    #[test]
+    fn the_newest_that_can_be_read_counts_if_it_is_of_this_boot() {
+        let behind = [&bytes(&image(5))[..], b"\"},the end of a longer one"].concat();
+        let cut = bytes(&image(9))[..20].to_vec();
+        let other_boot = bytes(&Image { boot: "c".to_owned(), ..image(8) });
+        let other_format = bytes(&Image { format: FORMAT + 1, ..image(7) });
+        let files = [bytes(&image(4)), behind, cut, other_boot, other_format, Vec::new()];
+        assert_eq!(Image::newest(files, "b").map(|image| image.second), Some(5));
+        assert!(Image::newest([bytes(&image(4))], "another").is_none());
+    }
+
+    #[test]
+    fn what_was_known_grows_old_while_nobody_runs() {
+        let mut image = Image::newest([FIRST.as_bytes().to_vec()], "b").unwrap();
+        image.age(FRESH);
+        let (bridge, uplink) = (&image.bridges[&"br0".parse().unwrap()], &image.uplinks[&"wan".parse().unwrap()]);
+        assert_eq!((bridge.addresses[0].age, bridge.neighbors[0].confirmed, bridge.neighbors[0].used), (307, 303, 304));
+        assert_eq!((uplink.sessions[0].seconds_left, image.leases.len()), (6700, 1));
+        image.age(6699);
+        assert_eq!((image.uplinks[&"wan".parse().unwrap()].sessions.len(), image.leases.len()), (1, 0));
+        image.age(u64::MAX);
+        assert_eq!(image.uplinks[&"wan".parse().unwrap()].sessions.len(), 0);
+    }
+
+    #[test]
+    fn two_files_take_turns_and_a_shorter_one_ends_where_it_ends() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::open(place.path()).unwrap();
+        assert!(read(&directory).is_none());
+        for (number, text) in [(0, "a longer text"), (0, "short"), (1, "other")] {
+            overwrite(&directory, FILES[number], text.as_bytes()).unwrap();
+        }
+        assert_eq!(FILES.map(|name| std::fs::read_to_string(place.path().join(name)).unwrap()), ["short", "other"]);
+        let now = Image { boot: boot(), second: second(), ..image(0) };
+        overwrite(&directory, FILES[1], &bytes(&now)).unwrap();
+        assert_eq!(read(&directory).map(|image| image.boot), Some(boot()));
+    }
+}

@@ -123,12 +123,12 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         });
         let outcome = match built {
             Ok((doors, switch, notes)) => {
-                takeover.map(Takeover::succeed);
+                takeover.into_iter().for_each(Takeover::succeed);
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
                 Ok(serve(switch, (doors, sandbox.clone()), heard, signals).await)
             }
             Err(error) => {
-                takeover.map(|takeover| takeover.fail(&RunError::to_string(&error)));
+                takeover.into_iter().for_each(|takeover| takeover.fail(&RunError::to_string(&error)));
                 Err(error)
             }
         };

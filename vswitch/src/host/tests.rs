@@ -128,16 +128,8 @@ impl Lab {
         let (mac, router) = ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:0a".parse().unwrap());
         let name = container.0.rsplit('-').nth(1).unwrap().to_owned();
         // As in production: it takes the longest packets, and the station's link does not.
-        let settings = Settings {
-            name,
-            mac,
-            router,
-            mtu: 65_535,
-            capacity,
-            sandbox: sandbox(),
-            inherited: Arc::default(),
-            elders: Vec::new(),
-        };
+        let settings =
+            Settings { name, mac, router, mtu: 65_535, capacity, sandbox: sandbox(), inherited: Arc::default(), holds: false };
         let (uplink, device) = open(settings).unwrap();
         uplink.set_gateways(vec![gateway("10.10.0.1/24"), gateway("fd10::1/64")]).unwrap();
         let worker = bridge([tap(&container, router), device]);
@@ -814,6 +806,7 @@ fn an_mtu_below_ipv6s_is_refused_in_one_sentence() {
         capacity: Capacity::default(),
         sandbox: sandbox(),
         inherited: Arc::default(),
+        holds: false,
     };
     let error = open(settings).err().unwrap().to_string();
     assert_eq!(error, "the host uplink \"wan\" cannot have an MTU of 1000: it takes from 1280 to 65535");
@@ -830,6 +823,7 @@ fn a_container_that_the_router_does_not_find_is_a_reset() {
         capacity: Capacity::default(),
         sandbox: sandbox(),
         inherited: Arc::default(),
+        holds: false,
     };
     let (uplink, mut device) = open(settings).unwrap();
     uplink.set_gateways(vec![gateway("10.10.0.1/24")]).unwrap();
@@ -876,7 +870,7 @@ pub(super) fn common() -> (Common, link::HostDevice) {
             registry,
             apart: Apart::default(),
             counters: Counters::default(),
-            doors: Doorkeeper::start("test").unwrap(),
+            doors: Doorkeeper::start("test", Arc::default()).unwrap(),
         },
         device,
     )
