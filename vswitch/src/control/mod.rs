@@ -196,7 +196,7 @@ pub struct Start {
 
 impl Switch {
     /// Builds the switch that the file and the kept state describe, and says what the user should know about it. Frames come in after
-    /// [`Switch::begin`].
+    /// `Switch::begin`.
     ///
     /// Ports that a killed vswitchd left are taken over as they are; what it left and neither file nor state names any more is removed. A port
     /// that was added at run time and cannot be attached now (its container is gone, say) stays, down.

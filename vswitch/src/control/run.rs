@@ -76,7 +76,7 @@ const LOOK: Duration = Duration::from_secs(30);
 pub struct RunMode {
     /// With threads in a [`Confinement`].
     pub confined: bool,
-    /// In the place of the vswitchd that runs ([`takeover`](super::takeover)).
+    /// In the place of the vswitchd that runs, which hands all over.
     pub takeover: bool,
 }
 
