@@ -293,9 +293,13 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let how = self.chance.of(&["SIGKILL", "SIGKILL", "SIGTERM", "keep"]);
+        let how = self.chance.of(&["SIGKILL", "SIGKILL", "SIGTERM", "keep", "takeover", "takeover"]);
         self.history.push(format!("{how} and start"));
         match how {
+            "takeover" => {
+                self.lab.take_over().ended();
+                return self.all_are_back();
+            }
             "SIGKILL" => self.lab.kill(),
             "SIGTERM" => assert!(self.lab.stop().success()),
             _ => {

@@ -27,6 +27,8 @@ pub struct Handover {
     queues: BTreeMap<PortName, Vec<OwnedFd>>,
     /// Whether the service manager holds them too.
     is_kept: bool,
+    /// Whether it is all that the last one had, which runs until this one does.
+    pub(super) is_complete: bool,
     /// Sockets with an IP address.
     pub(crate) inherited: Arc<Inherited>,
 }

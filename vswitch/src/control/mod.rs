@@ -234,8 +234,13 @@ impl Switch {
         };
         // What comes waits until the switch is whole and knows what the last one knew.
         switch.plane.workers.iter().try_for_each(|worker| worker.ask(Command::Pause))?;
-        switch.forget_dead();
-        switch.forget_dead_containers();
+        if switch.handover.is_complete {
+            // Containers' runtimes may be in the middle of something.
+            switch.await_all();
+        } else {
+            switch.forget_dead();
+            switch.forget_dead_containers();
+        }
         switch.set_recorder();
         let (wanted, left_out) = switch.ledger.wanted();
         switch.remove_leftovers(&wanted);

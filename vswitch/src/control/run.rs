@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
@@ -17,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::doors::{Doors, Served};
 use super::handover::Handover;
 use super::server::{AnswerTo, Call};
-use super::takeover::{Outcome, Takeover, TakeoverError};
+use super::takeover::{Label, Outcome, Takeover, TakeoverError};
 use super::upgrade::Upgrade;
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
@@ -125,7 +126,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
             Ok((doors, switch, notes)) => {
                 takeover.into_iter().for_each(Takeover::succeed);
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
-                Ok(serve(switch, (doors, sandbox.clone()), heard, signals).await)
+                Ok(serve(switch, (doors, sandbox), heard, signals).await)
             }
             Err(error) => {
                 takeover.into_iter().for_each(|takeover| takeover.fail(&RunError::to_string(&error)));
@@ -135,7 +136,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         plane.stop();
         let mut ended = outcome?;
         ended.tell().await;
-        ended.see_through(&sandbox).await;
+        ended.see_through().await;
         Ok(())
     })
 }
@@ -152,27 +153,22 @@ struct Ended {
     /// What the client is told that asked for it, if that was by the socket.
     answer: Option<(AnswerTo, Reply)>,
     served: Served,
-    /// Sessions that this process sees through for its successor.
-    relays: Vec<Relay>,
+    /// The threads that see sessions through for the successor.
+    relays: Vec<std::io::Result<JoinHandle<std::io::Result<()>>>>,
     signals: Signals,
 }
 
 impl Ended {
-    /// Sees sessions through until the last has ended, or this process is told to end.
-    async fn see_through(&mut self, sandbox: &Confinement) {
-        let relays = std::mem::take(&mut self.relays);
-        if relays.is_empty() {
+    /// Waits until the last session that is seen through has ended, or this process is told to end.
+    async fn see_through(mut self) {
+        if self.relays.is_empty() {
             return;
         }
         tracing::info!("the connections of its uplinks by the host's sockets go on here, until the last has ended");
-        let run = |relay: Relay| {
-            let sandbox = sandbox.clone();
-            std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run(&sandbox))
-        };
-        let threads: Vec<_> = relays.into_iter().map(run).collect();
+        let relays = self.relays;
         let over = tokio::task::spawn_blocking(|| {
-            for thread in threads {
-                let outcome = thread.and_then(|thread| thread.join().unwrap_or(Ok(())));
+            for relay in relays {
+                let outcome = relay.and_then(|relay| relay.join().unwrap_or(Ok(())));
                 outcome.unwrap_or_else(|error| tracing::warn!("connections are cut: {error}"));
             }
         });
@@ -272,6 +268,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
     switch.show_to_viewers();
+    let relay_sandbox = sandbox.clone();
     let mut served = doors.serve(calls, asks, found, (switch.board(), sandbox));
     let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
     let watched = switch.watchdog_interval();
@@ -325,7 +322,14 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
             }
             Some(call) = calls_in.recv() => {
                 let answered = tokio::task::block_in_place(|| match call {
-                    Call::Takeover(stream) => hand_over(&mut switch, &stream, &mut served, upgrade.take()),
+                    Call::Takeover(stream) => {
+                        let doors = served.hold();
+                        // Who was let in before is answered here.
+                        while let Ok(ask) = asks_in.try_recv() {
+                            switch.answer_docker(ask);
+                        }
+                        hand_over(&mut switch, &stream, (&mut served, doors), upgrade.take())
+                    }
                     Call::Request { request: Request::Upgrade(program), peer, reply } => {
                         let begun = Upgrade::begin(&mut upgrade, &program, &switch, peer, reply).map_err(|(why, asker)| {
                             // The client that asked may have gone away.
@@ -349,16 +353,26 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
             Ended { answer: asker.map(|asker| (asker, ending)), served, relays: Vec::new(), signals }
         }
         End::TakenOver(wires, answer) => {
-            let relays = switch.make_way(wires);
+            let relays = switch.make_way(wires).into_iter().map(|relay| start_relay(relay, &relay_sandbox)).collect();
             served.leave_files();
             Ended { answer, served, relays, signals }
         }
     })
 }
 
+fn start_relay(relay: Relay, sandbox: &Confinement) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+    let sandbox = sandbox.clone();
+    std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run(&sandbox))
+}
+
 /// Lets another vswitchd take over, if it can, and answers who asked for that.
-fn hand_over(switch: &mut Switch, stream: &UnixStream, served: &mut Served, upgrade: Option<Upgrade>) -> ControlFlow<End> {
-    match switch.hand_to(stream, served.hold()) {
+fn hand_over(
+    switch: &mut Switch,
+    stream: &UnixStream,
+    (served, doors): (&mut Served, Vec<(Label, OwnedFd)>),
+    upgrade: Option<Upgrade>,
+) -> ControlFlow<End> {
+    match switch.hand_to(stream, doors) {
         Outcome::Taken(pid, wires) => {
             tracing::info!("process {pid} has taken over");
             if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {

@@ -201,6 +201,12 @@ impl Switch {
         self.docker.awaited = awaited;
     }
 
+    /// Awaits the devices of all endpoints, which another vswitchd may have been asked for just now.
+    pub(in crate::control) fn await_all(&mut self) {
+        let now = Instant::now();
+        self.docker.awaited = self.ledger.state.docker.endpoints.keys().map(|id| (id.clone(), now)).collect();
+    }
+
     /// Forgets endpoints whose containers died before this start.
     pub(in crate::control) fn forget_dead(&mut self) {
         let endpoints = self.ledger.state.docker.endpoints.iter();

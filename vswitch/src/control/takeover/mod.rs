@@ -41,8 +41,8 @@ pub(super) use take::{Legacy, Takeover};
 
 /// What this vswitchd says and understands. Another number has another meaning; fields that are new need no other.
 const FORMAT: u32 = 1;
-/// How long each waits for the other.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long each waits for the other; twice that is less than what the watchdog of the unit in `dist/` waits.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the two say.
 #[derive(Debug, Serialize, Deserialize)]

@@ -91,7 +91,7 @@ impl Takeover {
                 Label::Socket => sockets.push(descriptor),
             }
         }
-        handover.inherited = Inherited::new(sockets).into();
+        (handover.is_complete, handover.inherited) = (true, Inherited::new(sockets).into());
         (handover, passed)
     }
 
