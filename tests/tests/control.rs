@@ -588,6 +588,7 @@ fn the_socket_is_for_its_group_and_the_state_for_its_owner() {
     let mut lab = Lab::with(BRIDGE);
     let mode = |name: &str| std::fs::metadata(lab.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("control.sock"), mode("state"), mode("state/lock")), (0o660, 0o700, 0o600));
+    assert_eq!(mode("control.sock.takeover"), 0o600);
     quietly(&lab, "add-br br1");
     assert_eq!(mode("state/state.json"), 0o600);
     // After a kill, somebody who connects is told at once that nobody is there.

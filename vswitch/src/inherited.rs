@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{SocketType, getsockname, sockopt};
 
-/// The sockets that nobody took yet.
+/// The sockets that the start has not taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited(Mutex<Vec<OwnedFd>>);
 
@@ -22,7 +22,7 @@ impl Inherited {
             let bound = getsockname(&*socket).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
             bound == Some(address) && sockopt::socket_type(&*socket) == Ok(kind)
         };
-        // Whoever panicked did so between two sockets.
+        // A thread that panicked did so between two sockets.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extract_if(.., is_it).collect()
     }
 

@@ -144,7 +144,7 @@ impl Served {
         }
     }
 
-    /// Lets nobody in for now: who comes waits, to be let in here or by a successor. Returns the sockets once more.
+    /// Lets no client in for now: those that come wait, to be let in here or by a successor. Returns the sockets once more.
     pub(super) fn hold(&mut self) -> Vec<(Label, OwnedFd)> {
         for door in self.open.iter_mut().filter(|door| door.guest.is_some()) {
             door.end = watch::channel(()).0;
@@ -153,7 +153,7 @@ impl Served {
         sockets.filter_map(|(label, socket)| Some((label.clone(), socket.try_clone().ok()?))).collect()
     }
 
-    /// Lets those in who waited.
+    /// Lets the clients in that waited.
     pub(super) fn let_in_again(&mut self) {
         for number in 0..self.open.len() {
             let door = &mut self.open[number];

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use sd_notify::NotifyState;
 
 use super::socket::Passed;
+use super::takeover::Legacy;
+use super::{ControlError, image};
 use super::{Port, Switch};
 use crate::inherited::Inherited;
 use api::{PortKind, PortName};
@@ -69,6 +71,21 @@ impl Handover {
 }
 
 impl Switch {
+    /// Lets frames in, after what the last vswitchd knew is known. `None`: what it wrote down.
+    ///
+    /// # Errors
+    /// The data plane has stopped.
+    pub(crate) fn begin(&mut self, legacy: Option<Legacy>) -> Result<(), ControlError> {
+        let Legacy { image, elders } = legacy.unwrap_or_default();
+        let image = image.or_else(|| self.ledger.state_file.directory().and_then(image::read));
+        image.map_or(Ok(()), |image| self.restore_image(image))?;
+        let mut elders = elders;
+        for (name, host) in self.host_uplinks() {
+            host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
+        }
+        Ok(self.plane.tell_all(|| Command::Resume)?)
+    }
+
     /// Leaves the queues of TAPs that stay with the service manager, if there is one.
     pub(super) fn hand_over<T>(&self, staying: &BTreeMap<PortName, T>) {
         let is_left = |port: &&Port| port.spec.kind == PortKind::Tap && staying.contains_key(&port.spec.name);

@@ -17,6 +17,7 @@
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
 //!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
 //! - `views`: what others look at while the switch runs, as events and counters.
+//! - The loop: `run`, who speaks to it (`voices`), and how it ends (`exit`, `ending`).
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
 
 mod answer;
@@ -31,6 +32,7 @@ mod docker;
 mod doors;
 mod ending;
 mod error;
+mod exit;
 mod forward;
 mod handover;
 mod image;
@@ -62,6 +64,7 @@ mod trace;
 mod upgrade;
 mod uplink;
 mod views;
+mod voices;
 mod vxlan;
 mod watchdog;
 mod workers;
@@ -103,7 +106,6 @@ use plane_handle::PlaneHandle;
 use services::ServicesThread;
 use sockets::Sockets;
 use stp::StpThread;
-use takeover::Legacy;
 use uplink::Uplink;
 use views::Views;
 use watchdog::Watchdog;
@@ -260,21 +262,6 @@ impl Switch {
         notes.extend(switch.watch_note());
         notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
         Ok((switch, notes))
-    }
-
-    /// Lets frames in, after what the last vswitchd knew is known. `None`: what it wrote down.
-    ///
-    /// # Errors
-    /// The data plane has stopped.
-    pub(crate) fn begin(&mut self, legacy: Option<Legacy>) -> Result<(), ControlError> {
-        let Legacy { image, elders } = legacy.unwrap_or_default();
-        let image = image.or_else(|| self.ledger.state_file.directory().and_then(image::read));
-        image.map_or(Ok(()), |image| self.restore_image(image))?;
-        let mut elders = elders;
-        for (name, host) in self.host_uplinks() {
-            host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
-        }
-        Ok(self.plane.tell_all(|| Command::Resume)?)
     }
 
     /// Carries out a request.

@@ -3,9 +3,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
@@ -13,24 +11,23 @@ use sd_notify::NotifyState;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::doors::{Doors, Served};
+use super::exit::{End, Ended, hand_over};
 use super::handover::Handover;
-use super::server::{AnswerTo, Call};
-use super::takeover::{Label, Outcome, Takeover, TakeoverError};
+use super::server::Call;
+use super::takeover::{Takeover, TakeoverError};
 use super::upgrade::Upgrade;
+use super::voices::{Heard, Said, channels};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
 use crate::confine::{Confinement, ConfinementError};
 use crate::docker::daemon::Found;
-use crate::host::Relay;
-use crate::overlay;
-use crate::services::Output;
+use crate::docker::server::Ask;
 use crate::stp::StpNews;
-use api::{PortName, Reply, Request};
-use plane::datapath::{Punt, Tickets};
+use api::{Reply, Request};
 use plane::worker::Event;
 use sys::{activation, netlink};
 
@@ -62,9 +59,6 @@ pub enum RunError {
 
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
-/// Frames to the services and from them that may wait. One that finds no room is lost, as on a wire; to the services there is room for all
-/// that have a ticket.
-const FRAMES: usize = Tickets::MOST;
 /// How often the control loop looks at the underlay of tunnels and at the host's bridges and addresses, of which no events tell everything.
 const SURVEY: Duration = Duration::from_secs(2);
 /// How often the control loop looks whether the namespaces of ports are still those that they were.
@@ -148,51 +142,10 @@ fn raise_descriptor_limit() {
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// A switch that has ended, of which only the sockets are left.
-struct Ended {
-    /// What the client is told that asked for it, if that was by the socket.
-    answer: Option<(AnswerTo, Reply)>,
-    served: Served,
-    /// The threads that see sessions through for the successor.
-    relays: Vec<std::io::Result<JoinHandle<std::io::Result<()>>>>,
-    signals: Signals,
-}
-
-impl Ended {
-    /// Waits until the last session that is seen through has ended, or this process is told to end.
-    async fn see_through(mut self) {
-        if self.relays.is_empty() {
-            return;
-        }
-        tracing::info!("the connections of its uplinks by the host's sockets go on here, until the last has ended");
-        let relays = self.relays;
-        let over = tokio::task::spawn_blocking(|| {
-            for relay in relays {
-                let outcome = relay.and_then(|relay| relay.join().unwrap_or(Ok(())));
-                outcome.unwrap_or_else(|error| tracing::warn!("connections are cut: {error}"));
-            }
-        });
-        tokio::select! {
-            _ = over => {}
-            _ = self.signals.term.recv() => {}
-            _ = self.signals.int.recv() => {}
-        }
-    }
-
-    /// Answers the client that asked for the end, when all else is over, and closes the sockets.
-    async fn tell(&mut self) {
-        if let Some((asker, answer)) = self.answer.take() {
-            // The client that asked may have gone away.
-            let _ = asker.send(Ok(answer));
-        }
-        self.served.end().await;
-    }
-}
-
 /// What other processes may send.
-struct Signals {
-    term: Signal,
-    int: Signal,
+pub(super) struct Signals {
+    pub(super) term: Signal,
+    pub(super) int: Signal,
     hup: Signal,
 }
 
@@ -203,79 +156,14 @@ impl Signals {
     }
 }
 
-/// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room in a bounded
-/// queue or is lost. What they cannot has a queue without bounds, so that none of it is lost: a device goes once, leases change rarely, and
-/// what is told of addresses is told twice a second at most.
-#[derive(Clone)]
-pub(super) struct Voices {
-    punts: mpsc::Sender<Event>,
-    gone: mpsc::UnboundedSender<Event>,
-    said: mpsc::Sender<Output>,
-    changed: mpsc::UnboundedSender<Output>,
-    /// To the thread that speaks for spanning trees, past the control side.
-    bpdus: crossbeam_channel::Sender<Punt>,
-    trees: mpsc::Sender<StpNews>,
-    overlay: mpsc::UnboundedSender<overlay::OverlayNews>,
-}
-
-/// The control side's end of it.
-struct Heard {
-    punts: mpsc::Receiver<Event>,
-    gone: mpsc::UnboundedReceiver<Event>,
-    said: mpsc::Receiver<Output>,
-    changed: mpsc::UnboundedReceiver<Output>,
-    trees: mpsc::Receiver<StpNews>,
-    overlay: mpsc::UnboundedReceiver<overlay::OverlayNews>,
-}
-
-/// `workers` is how many of them punt BPDUs, each by tickets of its own.
-fn channels(workers: usize) -> (Voices, Heard, crossbeam_channel::Receiver<Punt>) {
-    let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
-    let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES * workers));
-    let (overlay, overlay_in) = mpsc::unbounded_channel();
-    let heard =
-        Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in, overlay: overlay_in };
-    (Voices { punts, gone, said, changed, bpdus, trees, overlay }, heard, bpdus_in)
-}
-
-impl Voices {
-    /// What a worker tells. At the end the control side does not listen any more.
-    pub(super) fn notify(&self, event: Event) {
-        match event {
-            Event::Punt(_) => drop(self.punts.try_send(event)),
-            Event::Bpdu(punt) => drop(self.bpdus.try_send(punt)),
-            Event::DeviceGone(_)
-            | Event::PacketTooBig(_)
-            | Event::Held(..)
-            | Event::Macs(..)
-            | Event::Incident(_)
-            | Event::Sessions => drop(self.gone.send(event)),
-        }
-    }
-
-    /// What the services say.
-    fn say(&self, output: Output) {
-        match output {
-            Output::Changed(..) | Output::Leases(_) | Output::Usage(_) => drop(self.changed.send(output)),
-            output => drop(self.said.try_send(output)),
-        }
-    }
-}
-
 /// Answers requests until the end is asked for, then removes what was made.
 async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut heard: Heard, mut signals: Signals) -> Ended {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
     switch.show_to_viewers();
-    let relay_sandbox = sandbox.clone();
     let mut served = doors.serve(calls, asks, found, (switch.board(), sandbox));
-    let (mut look, mut survey, mut roll_call) = (interval(LOOK), interval(SURVEY), interval(ROLL_CALL));
     let watched = switch.watchdog_interval();
-    let mut feed = interval(watched.unwrap_or(LOOK));
-    for timer in [&mut survey, &mut roll_call, &mut feed] {
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
+    let [mut look, mut survey, mut roll_call, mut feed] = [LOOK, SURVEY, ROLL_CALL, watched.unwrap_or(LOOK)].map(timer);
     let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
     let mut upgrade = None;
@@ -289,17 +177,14 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                 served.mend();
             }
             _ = feed.tick(), if watched.is_some() => switch.feed_watchdog(),
-            Some(event) = heard.gone.recv() => tokio::task::block_in_place(|| switch.note(event)),
-            Some(event) = heard.punts.recv() => switch.note(event),
-            Some(output) = heard.changed.recv() => tokio::task::block_in_place(|| switch.speak(output)),
-            Some(news) = heard.trees.recv() => switch.note_tree(news),
-            Some(heard) = heard.overlay.recv() => tokio::task::block_in_place(|| switch.hear_overlay(heard)),
-            Some(output) = heard.said.recv() => tokio::task::block_in_place(|| switch.speak(output)),
-            mut news = readable(links.as_ref()) => {
-                if !tokio::task::block_in_place(|| switch.follow_links()) {
-                    news.clear_ready();
-                }
-            }
+            said = heard.next() => match said {
+                Said::Event(event @ Event::Punt(_)) => switch.note(event),
+                Said::Tree(news) => switch.note_tree(news),
+                Said::Event(event) => tokio::task::block_in_place(|| switch.note(event)),
+                Said::Output(output) => tokio::task::block_in_place(|| switch.speak(output)),
+                Said::Overlay(news) => tokio::task::block_in_place(|| switch.hear_overlay(news)),
+            },
+            news = readable(links.as_ref()) => tokio::task::block_in_place(|| follow_links(&mut switch, news)),
             () = tokio::time::sleep_until(switch.image_due().into()) => tokio::task::block_in_place(|| switch.write_image()),
             _ = roll_call.tick() => {
                 tokio::task::block_in_place(|| call_roll(&mut switch));
@@ -321,25 +206,8 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                 }
             }
             Some(call) = calls_in.recv() => {
-                let answered = tokio::task::block_in_place(|| match call {
-                    Call::Takeover(stream) => {
-                        let doors = served.hold();
-                        // Who was let in before is answered here.
-                        while let Ok(ask) = asks_in.try_recv() {
-                            switch.answer_docker(ask);
-                        }
-                        hand_over(&mut switch, &stream, (&mut served, doors), upgrade.take())
-                    }
-                    Call::Request { request: Request::Upgrade(program), peer, reply } => {
-                        let begun = Upgrade::begin(&mut upgrade, &program, &switch, peer, reply).map_err(|(why, asker)| {
-                            // The client that asked may have gone away.
-                            let _ = asker.send(Err(why.clone()));
-                            why
-                        });
-                        switch.record_change(&Request::Upgrade(program), peer, begun.as_ref().err());
-                        ControlFlow::Continue(())
-                    }
-                    call => answer(&mut switch, call),
+                let answered = tokio::task::block_in_place(|| {
+                    answer(call, &mut switch, (&mut served, &mut asks_in), &mut upgrade)
                 });
                 if let ControlFlow::Break(end) = answered {
                     break end;
@@ -347,49 +215,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
             }
         }
     };
-    tokio::task::block_in_place(|| match end {
-        End::Planned { keep, asker } => {
-            let ending = Reply::Ended(switch.shut_down(keep));
-            Ended { answer: asker.map(|asker| (asker, ending)), served, relays: Vec::new(), signals }
-        }
-        End::TakenOver(wires, answer) => {
-            let relays = switch.make_way(wires).into_iter().map(|relay| start_relay(relay, &relay_sandbox)).collect();
-            served.leave_files();
-            Ended { answer, served, relays, signals }
-        }
-    })
-}
-
-fn start_relay(relay: Relay, sandbox: &Confinement) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let sandbox = sandbox.clone();
-    std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run(&sandbox))
-}
-
-/// Lets another vswitchd take over, if it can, and answers who asked for that.
-fn hand_over(
-    switch: &mut Switch,
-    stream: &UnixStream,
-    (served, doors): (&mut Served, Vec<(Label, OwnedFd)>),
-    upgrade: Option<Upgrade>,
-) -> ControlFlow<End> {
-    match switch.hand_to(stream, doors) {
-        Outcome::Taken(pid, wires) => {
-            tracing::info!("process {pid} has taken over");
-            if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {
-                tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
-            }
-            let answer = Reply::Done(vec![format!("process {pid} has taken over from process {}", std::process::id())]);
-            ControlFlow::Break(End::TakenOver(wires, upgrade.map(|upgrade| (upgrade.asker, answer))))
-        }
-        Outcome::Kept(why) => {
-            served.let_in_again();
-            let sentence = format!("another vswitchd wanted to take over; this one goes on: {why}");
-            tracing::warn!("{sentence}");
-            // The client that asked may have gone away.
-            let _ = upgrade.map(|upgrade| upgrade.asker.send(Err(sentence)));
-            ControlFlow::Continue(())
-        }
-    }
+    tokio::task::block_in_place(|| end.carry_out(switch, served, signals))
 }
 
 /// What is due every [`ROLL_CALL`].
@@ -419,6 +245,19 @@ fn survey_world(switch: &mut Switch) {
     switch.follow_tables(Instant::now());
 }
 
+/// Something that is due so often. What was missed while the loop was busy is not made up for.
+fn timer(every: Duration) -> Interval {
+    let mut timer = interval(every);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+fn follow_links(switch: &mut Switch, mut news: AsyncFdReadyGuard<'_, OwnedFd>) {
+    if !switch.follow_links() {
+        news.clear_ready();
+    }
+}
+
 /// Waits until the kernel says something about links.
 async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, OwnedFd> {
     if let Some(links) = links
@@ -429,16 +268,25 @@ async fn readable(links: Option<&AsyncFd<OwnedFd>>) -> AsyncFdReadyGuard<'_, Own
     std::future::pending().await
 }
 
-/// The end, as it was asked for.
-enum End {
-    /// By a signal or a client.
-    Planned { keep: bool, asker: Option<AnswerTo> },
-    /// Another vswitchd goes on, and these wires lead to it from what this one sees through. The client that asked for it gets an answer.
-    TakenOver(Vec<(PortName, OwnedFd)>, Option<(AnswerTo, Reply)>),
-}
-
-fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
+fn answer(
+    call: Call,
+    switch: &mut Switch,
+    (served, asks): (&mut Served, &mut mpsc::Receiver<Ask>),
+    upgrade: &mut Option<Upgrade>,
+) -> ControlFlow<End> {
     match call {
+        Call::Takeover(stream) => {
+            let doors = served.hold();
+            // Who was let in before is answered here.
+            while let Ok(ask) = asks.try_recv() {
+                switch.answer_docker(ask);
+            }
+            return hand_over(switch, &stream, (served, doors), upgrade.take());
+        }
+        Call::Request { request: Request::Upgrade(program), peer, reply } => {
+            let refusal = Upgrade::begin(upgrade, &program, switch.path(), peer, reply);
+            switch.record_change(&Request::Upgrade(program), peer, refusal.as_ref());
+        }
         Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {
             switch.record_change(&request, peer, None);
             return ControlFlow::Break(End::Planned { keep, asker: Some(reply) });
@@ -460,8 +308,6 @@ fn answer(switch: &mut Switch, call: Call) -> ControlFlow<End> {
         Call::LastDrops(reply) => {
             let _ = reply.send(switch.last_drops().map_err(|error| error.to_string()));
         }
-        // It is answered where the sockets are.
-        Call::Takeover(_) => {}
         Call::Capture { request, reply } => {
             let _ = reply.send(switch.capture(&request).map_err(|error| error.to_string()));
         }
@@ -488,34 +334,5 @@ fn say_ready() {
     let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         tracing::warn!("systemd could not be told that vswitchd is ready: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::services::client;
-    use plane::datapath::Ticket;
-    use plane::datapath::{BridgeId, PortId};
-
-    #[test]
-    fn a_flood_of_frames_for_the_services_hides_no_lease_and_no_lost_device() {
-        let (voices, mut heard, _bpdus) = channels(1);
-        for _ in 0..2 * FRAMES {
-            voices.notify(Event::Punt(Punt {
-                bridge: BridgeId(0),
-                port: PortId(0),
-                vlan: None,
-                frame: Vec::new(),
-                ticket: Ticket::default(),
-            }));
-            voices.say(Output::Uplink("wan".parse().unwrap(), Vec::new()));
-        }
-        voices.notify(Event::DeviceGone(PortId(1)));
-        let lost = Output::Changed("wan".parse().unwrap(), client::Event::Lost);
-        voices.say(lost.clone());
-        assert_eq!(heard.gone.try_recv(), Ok(Event::DeviceGone(PortId(1))));
-        assert_eq!(heard.changed.try_recv(), Ok(lost));
-        assert_eq!((heard.punts.len(), heard.said.len()), (FRAMES, FRAMES));
     }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::Switch;
 use super::server::AnswerTo;
 use crate::http::Peer;
 
@@ -15,30 +14,31 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Starts the successor, in the place of what is `under_way`.
-    ///
-    /// # Errors
-    /// One sentence for the client, which hears it from the caller.
+    /// Starts the successor, unless another is `under_way`. If that cannot be, tells the client why, and returns it.
     pub(super) fn begin(
         under_way: &mut Option<Self>,
         program: &Path,
-        switch: &Switch,
+        file: &Path,
         peer: Peer,
         asker: AnswerTo,
-    ) -> Result<(), (String, AnswerTo)> {
+    ) -> Option<String> {
         let started = if !is_trusted(peer) {
             Err("a program is started for root and for the user of vswitchd only: run vsctl as one of them".to_owned())
         } else if under_way.is_some() {
             Err("an upgrade is under way: try again when it is over".to_owned())
         } else {
-            start(program, switch.path())
+            start(program, file)
         };
         match started {
             Ok(child) => {
                 *under_way = Some(Self { child, asker });
-                Ok(())
+                None
             }
-            Err(why) => Err((why, asker)),
+            Err(why) => {
+                // The client that asked may have gone away.
+                let _ = asker.send(Err(why.clone()));
+                Some(why)
+            }
         }
     }
 

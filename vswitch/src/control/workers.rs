@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use super::run::Voices;
+use super::voices::Voices;
 use crate::confine::{Confinement, Role};
 use plane::worker::{Command, Handle, Worker};
 

@@ -17,7 +17,7 @@ use rustix::net::SocketFlags;
 use super::apart::Apart;
 use super::common::{Arrival, Common};
 use super::echo::Echo;
-use super::elder::{Elder, ElderState, HostLoan};
+use super::elder::{Elder, HostLoan};
 use super::forward::{Forward, Listeners};
 use super::link::Slot;
 use super::outbox::{Gateway, Unreachable};
@@ -69,7 +69,7 @@ impl EventSource {
         Token((self as usize) << KIND | number)
     }
 
-    fn of(token: Token) -> Option<(Self, usize)> {
+    pub(super) fn of(token: Token) -> Option<(Self, usize)> {
         let all = [Self::Tcp, Self::Udp, Self::Echo, Self::Listener, Self::Elder];
         let source = all.into_iter().find(|source| *source as usize == token.0 >> KIND)?;
         Some((source, token.0 & ((1 << KIND) - 1)))
@@ -80,22 +80,22 @@ impl EventSource {
 pub(super) struct Engine {
     poll: Poll,
     commands: Receiver<Order>,
-    common: Common,
+    pub(super) common: Common,
     tcp: Tcp,
     udp: Udp,
     echo: Echo,
     reassembly: Reassembly<Share>,
-    listeners: Listeners,
+    pub(super) listeners: Listeners,
     /// Listeners whose clients could not be accepted for want of descriptors, which raise no new edge.
-    starved: BTreeSet<usize>,
+    pub(super) starved: BTreeSet<usize>,
     /// Sockets where more may wait, for which the kernel shows no new edge.
-    again: VecDeque<Token>,
+    pub(super) again: VecDeque<Token>,
     /// Those who see sessions through; `None`: it has ended.
-    elders: Vec<Option<Elder>>,
+    pub(super) elders: Vec<Option<Elder>>,
     /// Room for a frame of theirs.
-    elders_frame: Box<[u8]>,
+    pub(super) elders_frame: Box<[u8]>,
     /// Whether nothing is taken in that comes to published ports.
-    holds: bool,
+    pub(super) holds: bool,
     watched: Watched,
 }
 
@@ -238,38 +238,6 @@ impl Engine {
         Ok(())
     }
 
-    fn lend(&mut self) -> Result<HostLoan, HostError> {
-        let listeners = self.listeners.all().map(|(_, listener)| listener.socket.try_clone());
-        let elders = self.elders.iter().flatten().map(Elder::duplicate);
-        let loan = HostLoan {
-            listeners: listeners.collect::<Result<_, _>>().map_err(HostError::Lend)?,
-            elders: elders.collect::<Result<_, _>>().map_err(HostError::Lend)?,
-        };
-        let lent = self.listeners.all().map(|(_, listener)| listener.descriptor());
-        lent.chain(self.elders.iter().flatten().map(Elder::descriptor)).for_each(|descriptor| self.common.unwatch(descriptor));
-        let is_lent = |source| matches!(source, EventSource::Listener | EventSource::Elder);
-        self.again.retain(|token| !EventSource::of(*token).is_some_and(|(source, _)| is_lent(source)));
-        self.starved.clear();
-        self.holds = true;
-        Ok(loan)
-    }
-
-    fn go_on(&mut self, elders: Vec<Elder>) {
-        self.holds = false;
-        self.elders.extend(elders.into_iter().map(Some));
-        if !self.elders.is_empty() {
-            self.elders_frame = vec![0; packet::MAX_FRAME].into();
-        }
-        // What came meanwhile raises an edge.
-        for (number, listener) in self.listeners.all() {
-            self.common.watch(listener.descriptor(), EventSource::Listener.token(number), Interest::READABLE);
-        }
-        for (number, elder) in self.elders.iter().enumerate() {
-            let descriptor = elder.as_ref().map(Elder::descriptor);
-            descriptor.map(|descriptor| self.common.watch(descriptor, EventSource::Elder.token(number), Interest::READABLE));
-        }
-    }
-
     fn expire(&mut self, now: Instant) {
         self.udp.expire(now);
         self.echo.expire(now);
@@ -383,19 +351,6 @@ impl Engine {
         };
         if more && !self.again.contains(&token) {
             self.again.push_back(token);
-        }
-    }
-
-    /// Takes what an elder says to containers; says whether more may wait.
-    fn hear_elder(&mut self, number: usize) -> bool {
-        let Some(place) = self.elders.get_mut(number) else { return false };
-        match place.as_ref().map(|elder| elder.receive(&mut self.common.outbox, &mut self.elders_frame)) {
-            Some(ElderState::More) => true,
-            Some(ElderState::Gone) => {
-                *place = None;
-                false
-            }
-            Some(ElderState::Drained) | None => false,
         }
     }
 

@@ -20,7 +20,7 @@
 //!   the sessions that it concerns, not for all that there are.
 //! - `tcp`, `connection`, `segment`, `stack`: a SYN is answered when the host is connected, not before.
 //! - `udp`, `echo`: datagrams, and the ICMP errors that come back for them.
-//! - `elder`: sessions over an upgrade.
+//! - `elder`, `succession`: sessions and published ports over an upgrade.
 //! - `forward`: published ports. `doors`: those that take rights, which the thread has not ([`Confinement`]).
 //!
 //! **What is reached.** Whatever the host reaches, its own services among it where they listen on an address that is not the
@@ -47,6 +47,7 @@ mod report;
 mod segment;
 mod shares;
 mod stack;
+mod succession;
 mod tcp;
 #[cfg(test)]
 mod tests;

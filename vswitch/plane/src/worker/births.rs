@@ -25,7 +25,7 @@ impl Births {
 impl Worker {
     /// Tells the control side, if it is time and there are any; says how soon it may be time.
     pub(super) fn tell_births(&mut self, worked: bool, now: Instant) -> Duration {
-        let births = &mut self.births;
+        let births = &mut self.publisher.births;
         births.worked |= worked;
         let Some(known) = births.known.filter(|_| births.worked) else { return Duration::MAX };
         let wait = LOOK.saturating_sub(now.saturating_duration_since(births.looked));
@@ -34,7 +34,7 @@ impl Worker {
         }
         (births.looked, births.worked) = (now, false);
         if self.datapath.sessions_created().is_some_and(|created| created != known) {
-            self.births.known = None;
+            self.publisher.births.known = None;
             (self.notify)(Event::Sessions);
         }
         Duration::MAX

@@ -172,6 +172,8 @@ pub(super) struct Inbox {
     pub(super) handovers: Receiver<Handover>,
     /// How often the worker came round its loop.
     pub(super) turns: Arc<AtomicU64>,
+    /// Whether the control side wants what comes left to wait.
+    pub(super) paused: bool,
 }
 
 impl Handle {
@@ -180,7 +182,8 @@ impl Handle {
         let (news, news_in) = bounded(NEWS);
         let (handovers, handovers_in) = bounded(HANDOVERS);
         let turns = Arc::new(AtomicU64::new(0));
-        let inbox = Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns) };
+        let inbox =
+            Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns), paused: false };
         (Self { commands, news, handovers, waker: Arc::new(waker), turns, counts: Arc::default() }, inbox)
     }
 

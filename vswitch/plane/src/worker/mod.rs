@@ -53,7 +53,6 @@ pub use foretell::{Exit, Foretold};
 
 use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
-use births::Births;
 use capture::Watch;
 use command::Inbox;
 use lines::ImpairedLines;
@@ -93,9 +92,6 @@ pub struct Worker {
     outputs: Outputs,
     egress: Egress,
     publisher: Publisher,
-    /// Whether what comes is left to wait.
-    paused: bool,
-    births: Births,
 }
 
 /// This worker's part of a port.
@@ -138,8 +134,6 @@ impl Worker {
             outputs: Outputs::new(),
             egress: Egress::new(),
             publisher,
-            paused: false,
-            births: Births::new(Instant::now()),
         };
         Ok((worker, handle))
     }
@@ -166,7 +160,7 @@ impl Worker {
             if self.listen(now).is_break() {
                 return;
             }
-            if self.paused {
+            if self.inbox.paused {
                 self.wait(&mut events, EXPIRY);
                 continue;
             }
@@ -295,7 +289,7 @@ impl Worker {
                 self.flush(now);
             }
             Command::Resume => {
-                self.paused = false;
+                self.inbox.paused = false;
                 self.make_all_ready();
             }
             Command::Stop => {}
@@ -347,11 +341,11 @@ impl Worker {
                 send(&reply, ());
             }
             Command::Pause(reply) => {
-                self.paused = true;
+                self.inbox.paused = true;
                 send(&reply, ());
             }
             Command::Export(id, from, reply) => {
-                self.births.known = self.datapath.sessions_created();
+                self.publisher.births.known = self.datapath.sessions_created();
                 send(&reply, self.datapath.export_page(id, from, now));
             }
             Command::Import(id, saved, reply) => send(&reply, self.datapath.import(id, *saved, now)),

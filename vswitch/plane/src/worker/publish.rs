@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::births::Births;
 use super::{Event, Worker};
 use crate::datapath::WorkerCounts;
 
@@ -20,11 +21,13 @@ pub(super) struct Publisher {
     next: Instant,
     /// Whether there may be something to show since the last copy.
     stale: bool,
+    /// What was told of sessions that have begun.
+    pub(super) births: Births,
 }
 
 impl Publisher {
     pub(super) fn new(counts: Arc<ArcSwap<WorkerCounts>>, now: Instant) -> Self {
-        Self { counts, next: now, stale: true }
+        Self { counts, next: now, stale: true, births: Births::new(now) }
     }
 
     /// Whether a copy is due. Else how long it may wait; nothing, if there is none to be made.

@@ -21,7 +21,7 @@ use sys::{packet, tun};
 
 /// How a takeover ended.
 #[derive(Debug)]
-pub(in crate::control) enum Outcome {
+pub(in crate::control) enum Verdict {
     /// The process of this number goes on, and these wires lead to it from what this one sees through.
     Taken(u32, Vec<(PortName, OwnedFd)>),
     /// This one does, for this reason.
@@ -63,17 +63,17 @@ impl Lent {
 
 impl Switch {
     /// Hands all over to the vswitchd at the other end, with the sockets in `doors`, and says who goes on. Nothing is forwarded until then.
-    pub(in crate::control) fn hand_to(&mut self, stream: &UnixStream, doors: Descriptors) -> Outcome {
+    pub(in crate::control) fn hand_to(&mut self, stream: &UnixStream, doors: Descriptors) -> Verdict {
         if let Err(why) = self.hear_ask(stream) {
             let _ = wire::send(stream, &Message::Refused(why.clone()));
-            return Outcome::Kept(why);
+            return Verdict::Kept(why);
         }
         let mut loan = Loan::default();
         match self.see_off(stream, doors, &mut loan) {
-            Ok(pid) => Outcome::Taken(pid, loan.wires),
+            Ok(pid) => Verdict::Taken(pid, loan.wires),
             Err(why) => {
                 self.go_on(&loan.queues);
-                Outcome::Kept(why)
+                Verdict::Kept(why)
             }
         }
     }

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ElderSession;
 use api::PortName;
-pub(super) use give::Outcome;
+pub(super) use give::Verdict;
 pub use take::TakeoverError;
 pub(super) use take::{Legacy, Takeover};
 
