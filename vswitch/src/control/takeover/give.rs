@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use rustix::net::sockopt;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Descriptors, FORMAT, Label, Message, PATIENCE, wire};
+use crate::config::StateError;
 use crate::control::inventory::Vport;
 use crate::control::{ControlError, Switch, Uplink};
 use crate::host::{self, HostLoan, Relay};
@@ -18,6 +20,9 @@ use api::{PortKind, PortName};
 use plane::device::{Inheritance, SteeringTable};
 use plane::worker::Command;
 use sys::{packet, tun};
+
+/// How often and how long it is waited for `state-dir` where the other one has said that it ends.
+const LOCKED: (u32, Duration) = (100, Duration::from_millis(20));
 
 /// How a takeover ended.
 #[derive(Debug)]
@@ -171,9 +176,7 @@ impl Switch {
 
     /// Goes on as if nothing had been.
     fn go_on(&mut self, lent: &[Lent]) {
-        // The other one may have written something else.
-        let kept = self.ledger.state_file.lock_again();
-        if let Err(error) = kept.and_then(|()| self.ledger.state_file.try_save(&self.ledger.state)) {
+        if let Err(error) = self.keep_again() {
             tracing::error!("{error}");
         }
         lent.iter().for_each(Lent::take_back);
@@ -186,6 +189,21 @@ impl Switch {
         // Without the data plane vswitchd is about to end.
         let _ = self.plane.tell_all(|| Command::Resume);
         self.look_at_links();
+    }
+
+    /// Takes `state-dir` back from the other one, which may be about to end, and may have written something else there.
+    fn keep_again(&mut self) -> Result<(), StateError> {
+        // It may not have come to that.
+        self.ledger.state_file.unlock();
+        let (turns, pause) = LOCKED;
+        for _ in 1..turns {
+            if self.ledger.state_file.lock_again().is_ok() {
+                return self.ledger.state_file.try_save(&self.ledger.state);
+            }
+            std::thread::sleep(pause);
+        }
+        self.ledger.state_file.lock_again()?;
+        self.ledger.state_file.try_save(&self.ledger.state)
     }
 
     /// Ends and leaves everything to the one that has taken over, but for the sessions that are seen through by these wires.
