@@ -1,7 +1,9 @@
 //! An upgrade in place: another vswitchd takes over while everything runs, and nobody notices; or it cannot, and nobody notices that either.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Child;
+use std::time::Duration;
 
 use vswitch_tests::{Lab, needs, ping, program};
 
@@ -366,4 +368,38 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     lab.until("it has ended", |_| {
         std::fs::read_to_string(format!("/proc/{new}/stat")).map_or(true, |stat| stat.contains(") Z"))
     });
+}
+
+#[test]
+fn the_service_manager_hears_who_goes_on() {
+    needs!();
+    let mut lab = Lab::new();
+    lab.write("[[bridge]]\nname = \"br0\"\n");
+    let place = lab.path("notify");
+    let manager = UnixDatagram::bind(&place).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let hear = |part: &str| {
+        let mut bytes = [0; 1000];
+        loop {
+            let length = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("{part} is not said: {error}"));
+            let said = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if said.contains(part) {
+                return said;
+            }
+        }
+    };
+    let (vswitchd, file) = (program("vswitchd").display().to_string(), lab.file().display().to_string());
+    let told = format!("NOTIFY_SOCKET={} WATCHDOG_USEC=1000000", place.display());
+    let old = lab.spawn_in("host", &format!("env {told} {vswitchd} --config {file}"));
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    lab.ctl(&format!("upgrade {vswitchd}")).ok();
+    let new: u32 = hear("MAINPID=").trim().trim_start_matches("MAINPID=").parse().unwrap();
+    assert_ne!(new, old);
+    lab.until("the old one has ended", |_| {
+        std::fs::read_to_string(format!("/proc/{old}/stat")).map_or(true, |stat| stat.contains(") Z"))
+    });
+    // What it said last may wait here.
+    (0..8).for_each(|_| drop(hear("WATCHDOG=1")));
+    lab.ctl("shutdown").ok();
 }
