@@ -103,20 +103,25 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
     needs!("iperf3", "ping");
     let mut lab = lab(FILE);
     assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "a", "10.0.0.4") && ping(&lab, "a", "192.0.2.1"));
-    let connections = connect(&mut lab, 15, "-b 20M");
+    // More of them, by hand: VSWITCH_TAKEOVERS=100, and the load with which they are to be had: VSWITCH_RATE="-b 0".
+    let number = |name: &str| std::env::var(name).ok();
+    let count: u32 = number("VSWITCH_TAKEOVERS").map_or(5, |count| count.parse().unwrap());
+    let connections = connect(&mut lab, 10 + count, number("VSWITCH_RATE").as_deref().unwrap_or("-b 20M"));
     let pings: Vec<(String, Child)> = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.9", "192.0.2.1"]
         .into_iter()
         .map(|to| {
             let log = lab.path(&format!("ping-{to}")).display().to_string();
-            (log.clone(), lab.command_in("a", &format!("ping -i 0.01 -w 12 {to} > {log} 2>&1")).spawn().unwrap())
+            let line = format!("ping -i 0.01 -w {} {to} > {log} 2>&1", 7 + count);
+            (log.clone(), lab.command_in("a", &line).spawn().unwrap())
         })
         .collect();
     let devices = |lab: &Lab| lab.run_in("a", "ip -o link show eth0; ip -o addr show eth0; ip route; ip neigh").ok();
     let before = devices(&lab);
-    for _ in 0..5 {
+    for _ in 0..count {
         let pid = lab.pid();
         lab.take_over().ended();
         assert_ne!(lab.pid(), pid);
+        std::thread::sleep(Duration::from_millis(500));
     }
     let strip = |text: String| text.replace("STALE", "").replace("REACHABLE", "").replace("DELAY", "");
     assert_eq!(strip(devices(&lab)), strip(before), "the carrier was there all the time");
