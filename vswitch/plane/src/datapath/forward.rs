@@ -6,6 +6,7 @@ use packet::{Batch, Ethernet, Frame, VlanId};
 
 use super::bridge::{Bridge, Destination};
 use super::claim::{self, Claimant};
+use super::flows::Look;
 use super::port::{Port, exceeds};
 use super::router::{Arrival, Attention, Paths, Router};
 use super::run::Run;
@@ -47,6 +48,7 @@ impl Datapath {
             if O::MODE == Mode::Live {
                 port.counters.rx_frames += 1;
                 port.counters.rx_bytes += length;
+                self.looks.extend(port.flows.pass(length).map(|bytes| Look { frame: index, bytes }));
             }
             if let Some((egress, departure)) = run.as_ref().and_then(|run| run.next(index, frame)) {
                 outputs.push(egress, departure);
@@ -60,6 +62,7 @@ impl Datapath {
             observer.see(index, || Step::Settled(fate));
             self.settle(ingress, fate, outputs, O::MODE);
         }
+        self.note_flows(batch, outputs);
         self.count_late_drops();
     }
 
