@@ -13,6 +13,7 @@ mod container;
 mod docker;
 mod ending;
 mod event;
+mod flow;
 mod forward;
 mod gateway;
 mod impair;
@@ -51,6 +52,7 @@ pub use container::{
 pub use docker::DockerPlace;
 pub use ending::{Ending, MadeKind, MadeThing};
 pub use event::{EventFacts, EventInfo, EventKind};
+pub use flow::{FlowEnd, LiveFlow};
 pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 pub use impair::{Burst, Delay, Distribution, Flap, Impair, ImpairError, Impairment, Loss, Percent, Reorder};

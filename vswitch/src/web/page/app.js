@@ -3,7 +3,7 @@
 import { Topology, element, isBlocked, short, spark, standing } from './draw.js';
 
 const $ = (id) => document.getElementById(id);
-const REMEMBERED = 60, SHOWN = 200, EVENTS = 200;
+const REMEMBERED = 60, SHOWN = 200, EVENTS = 200, FLOWS = 16;
 
 let live = null;
 /** What passed each port in a second, by name, and the last minute of it. */
@@ -76,6 +76,7 @@ function draw() {
   topology.update(live, rates);
   drawPorts();
   drawDrops();
+  drawFlows();
   drawMeters();
   drawChoices();
 }
@@ -125,6 +126,18 @@ function drawDrops() {
   const row = ({ port, way, reason, total, rate }) => element('tr', {}, element('td', {}, reason.replaceAll('_', '-')), element('td', {}, port),
     element('td', {}, way), element('td', { class: 'n' + (rate > 0 ? ' bad' : '') }, short(rate)), element('td', { class: 'n' }, short(total)));
   rows($('drop-rows'), all.slice(0, SHOWN).map(row), 'Nothing was dropped.', 5);
+}
+
+function drawFlows() {
+  const unit = $('unit').value;
+  const rate = (flow) => (unit === 'frames' ? flow.frames_per_second : flow.bytes_per_second * (unit === 'bits' ? 8 : 1));
+  const end = (address, port, mac) => (!address ? mac : !port ? address : address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
+  const way = (flow) => (flow.drop_reason ? `${flow.in}: ${flow.drop_reason.replaceAll('_', '-')}` : flow.out ? `${flow.in} → ${flow.out}` : `${flow.in}: ${flow.verdict.replaceAll('_', '-')}`);
+  $('head-flow').textContent = { bits: 'bit/s', bytes: 'B/s', frames: 'frames/s' }[unit];
+  const row = (flow) => element('tr', {}, element('td', {}, flow.protocol), element('td', { class: 'mono' }, end(flow.source, flow.source_port, flow.source_mac)),
+    element('td', { class: 'mono' }, end(flow.destination, flow.destination_port, flow.destination_mac)),
+    element('td', { class: flow.drop_reason ? 'bad' : null }, way(flow)), element('td', { class: 'n' }, short(rate(flow))));
+  rows($('flow-rows'), [...live.flows].sort((a, b) => rate(b) - rate(a)).slice(0, FLOWS).map(row), 'Nothing moves.', 5);
 }
 
 function drawMeters() {
