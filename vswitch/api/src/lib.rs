@@ -31,6 +31,7 @@ mod route;
 mod size;
 mod spec;
 mod stp;
+mod super_frame;
 mod symptom;
 mod trace;
 mod uplink;
@@ -76,6 +77,7 @@ pub use spec::{
 pub use spec::{BridgeTable, PortTable};
 pub use spec::{Stp, StpBridgePriority, StpCost, StpEdge, StpPortPriority};
 pub use stp::{StpIdentifier, StpInfo, StpPeer, StpPortInfo, StpRole, StpState};
+pub use super_frame::{SegmentKind, SuperFrame, SuperFrameInfo};
 pub use symptom::{
     AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
 };

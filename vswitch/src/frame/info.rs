@@ -2,20 +2,33 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use packet::{Ethernet, IpPacket, ethertype, protocol};
+use packet::{Ethernet, IpPacket, Offload, Transport, ethertype, protocol};
 
 use super::words::FLAGS;
-use api::{EthernetInfo, FrameInfo, IpInfo, L4Info};
+use api::{EthernetInfo, FrameInfo, IpInfo, L4Info, SegmentKind, SuperFrame, SuperFrameInfo};
 
 /// IP's number of SCTP.
 const SCTP: u8 = 132;
 
-/// Reads a frame.
+/// Reads a frame with nothing left to do on it.
 pub(crate) fn read(bytes: &[u8]) -> FrameInfo {
+    read_with(bytes, Offload::default())
+}
+
+/// What is left to do on a frame: nothing, or to cut it as is said; `None`: so it cannot be cut.
+pub(crate) fn offload(bytes: &[u8], super_frame: Option<SuperFrame>) -> Option<Offload> {
+    let Some(SuperFrame { kind, segment_bytes }) = super_frame else { return Some(Offload::default()) };
+    let transport = if kind == SegmentKind::Udp { Transport::Udp } else { Transport::Tcp };
+    Offload::of_super_frame(bytes, transport, segment_bytes)
+}
+
+/// Reads a frame on which this is left to do.
+pub(crate) fn read_with(bytes: &[u8], offload: Offload) -> FrameInfo {
     let hex = api::hex(bytes);
+    let super_frame = offload.gso.map(|gso| SuperFrameInfo { segments: offload.segments(bytes), cut: gso.into() });
     let Ok(ethernet) = Ethernet::parse(bytes) else {
         let summary = format!("{} bytes, too short for an Ethernet header", bytes.len());
-        return FrameInfo { summary, length: bytes.len(), ethernet: None, ip: None, l4: None, hex };
+        return FrameInfo { summary, length: bytes.len(), super_frame, ethernet: None, ip: None, l4: None, hex };
     };
     let packet =
         matches!(ethernet.ethertype, ethertype::IPV4 | ethertype::IPV6).then(|| IpPacket::parse(bytes, &ethernet)).flatten();
@@ -29,6 +42,7 @@ pub(crate) fn read(bytes: &[u8]) -> FrameInfo {
     FrameInfo {
         summary: body + &tag,
         length: bytes.len(),
+        super_frame,
         ethernet: Some(EthernetInfo {
             source: ethernet.source,
             destination: ethernet.destination,

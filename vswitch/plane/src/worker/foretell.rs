@@ -30,15 +30,19 @@ pub struct Exit {
     pub peer: u16,
     /// As it would leave, from its destination address on.
     pub bytes: Vec<u8>,
+    /// What would be left to do on it.
+    pub offload: Offload,
     /// Why it would not leave in the end.
     pub lost: Option<DropReason>,
 }
 
 impl Worker {
-    /// What would become of a frame with complete checksums that came in at a place now. Nothing changes. `None`: there is no such port.
-    pub(super) fn foretell(&mut self, place: Place, frame: &[u8], now: Instant) -> Option<Foretold> {
-        let dry = self.datapath.dry_run(now, place, frame, Offload::default())?;
-        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, (frame.len(), now)).unzip();
+    /// What would become of a frame that came in at a place now. Nothing changes. `None`: there is no such port.
+    pub(super) fn foretell(&mut self, place: Place, (frame, offload): (&[u8], Offload), now: Instant) -> Option<Foretold> {
+        let dry = self.datapath.dry_run(now, place, frame, offload)?;
+        // A line has room for a super-frame as for the frames that it travels as.
+        let length = offload.longest_segment(frame);
+        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, (length, now)).unzip();
         if let Some(reason) = kept_out.flatten() {
             let fate = Fate::Dropped(reason);
             return Some(Foretold {
@@ -52,12 +56,19 @@ impl Worker {
         for port in dry.outputs.used() {
             for departure in dry.outputs.queue(*port) {
                 let Some(frame) = dry.batch.frames().get(departure.frame) else { continue };
-                let met = self.meet_line((departure.frame, *port), Direction::Out, (frame.bytes().len(), now));
+                let length = frame.offload.longest_segment(frame.bytes());
+                let met = self.meet_line((departure.frame, *port), Direction::Out, (length, now));
                 let lost_on_line = met.as_ref().and_then(|(_, lost)| *lost);
-                // What became of the frame is told last.
-                let end = steps.iter().position(|(_, step)| matches!(step, Step::Settled(_))).unwrap_or(steps.len());
-                met.into_iter().for_each(|(step, _)| steps.insert(end, step));
-                let exit = |bytes, lost| Exit { frame: departure.frame, port: *port, peer: departure.peer, bytes, lost };
+                met.into_iter().for_each(|(step, _)| add(&mut steps, step));
+                let exit = |packet: &Packet<'_>, lost| Exit {
+                    frame: departure.frame,
+                    port: *port,
+                    peer: departure.peer,
+                    bytes: packet.to_vec(),
+                    offload: packet.offload,
+                    lost,
+                };
+                let before = exits.len();
                 let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
                 let admits = |rate: &crate::datapath::Limiter| rate.admit_bytes(frame.bytes().len(), now, Mode::Dry);
                 let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
@@ -68,10 +79,14 @@ impl Worker {
                     Some(_) => None,
                 };
                 let capabilities = device.map(|device| device.capabilities()).unwrap_or_default();
-                let mut show = |packet: &Packet<'_>| exits.push(exit(packet.to_vec(), lost));
+                let mut show = |packet: &Packet<'_>| exits.push(exit(packet, lost));
                 let uncut = Egress::new().run(&[queued], capabilities, &mut show);
                 if !uncut.is_empty() {
-                    queued.show(&mut |packet| exits.push(exit(packet.to_vec(), Some(DropReason::Unsegmentable))));
+                    queued.show(&mut |packet| exits.push(exit(packet, Some(DropReason::Unsegmentable))));
+                }
+                let frames = exits.len() - before;
+                if frames > 1 {
+                    add(&mut steps, (departure.frame, Step::Cut { port: *port, frames }));
                 }
             }
         }
@@ -88,4 +103,10 @@ impl Worker {
         let line = self.lines.line(port, direction).filter(|line| !line.ends())?;
         Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(length, now)))
     }
+}
+
+/// Adds a step. What became of the frame is told last.
+fn add(steps: &mut Vec<(usize, Step)>, step: (usize, Step)) {
+    let end = steps.iter().position(|(_, step)| matches!(step, Step::Settled(_))).unwrap_or(steps.len());
+    steps.insert(end, step);
 }

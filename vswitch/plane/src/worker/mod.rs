@@ -355,7 +355,9 @@ impl Worker {
                 send(&reply, self.datapath.export_page(id, from, now));
             }
             Command::Import(id, saved, reply) => send(&reply, self.datapath.import(id, *saved, now)),
-            Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
+            Command::Foretell(place, frame, offload, reply) => {
+                send(&reply, self.foretell(place, (&frame, offload), now));
+            }
             // The others are not answered.
             _ => {}
         }

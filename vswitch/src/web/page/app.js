@@ -325,6 +325,9 @@ export async function post(path, body, signal) {
   return null;
 }
 
+/** As what a super-frame travels. */
+const cut = (frame) => `${frame.segments} ${frame.kind === 'udp' ? 'UDP datagrams' : 'TCP segments'} of ${frame.segment_bytes} bytes`;
+
 /** What `vsctl trace` asks: a frame in words or hex digits, or where one would go. */
 async function trace(form) {
   const says = $('trace-says'), way = $('trace-way'), text = form.frame.value.trim();
@@ -338,10 +341,10 @@ async function trace(form) {
   const bad = found.verdict === 'dropped' || found.exits.some((exit) => exit.drop_reason && !exit.own);
   const end = (port, text, notes, bad) => element('li', { class: bad ? 'end bad' : 'end' }, element('b', {}, port), element('span', { class: 'mono' }, text), ...notes.map((note) => element('small', {}, note)));
   const steps = found.steps.map((step) => element('li', { class: step.own ? 'own' : null }, step.text));
-  const exits = found.exits.map((exit) => end(`→ ${exit.port}`, exit.frame.summary, [exit.own ? 'made by the switch' : null, exit.vni === null ? null : `inside VXLAN ${exit.vni}, to ${exit.remote ?? 'all its hosts'}`,
+  const exits = found.exits.map((exit) => end(`→ ${exit.port}`, exit.frame.summary, [exit.own ? 'made by the switch' : null, exit.frames > 1 ? `the first of ${exit.frames} frames` : null, exit.frame.super_frame ? `whole: ${cut(exit.frame.super_frame)}` : null, exit.vni === null ? null : `inside VXLAN ${exit.vni}, to ${exit.remote ?? 'all its hosts'}`,
     ...exit.changes, exit.drop_reason ? `dropped there: ${exit.drop_reason.replaceAll('_', '-')}` : null].filter(Boolean), exit.drop_reason));
   const ethernet = found.frame.ethernet;
-  const first = end(found.port, found.frame.summary, ethernet ? [`${ethernet.source} > ${ethernet.destination}, ${found.frame.length} bytes`] : [], false);
+  const first = end(found.port, found.frame.summary, ethernet ? [`${ethernet.source} > ${ethernet.destination}, ${found.frame.length} bytes`, found.frame.super_frame ? `a super-frame: ${cut(found.frame.super_frame)}` : null].filter(Boolean) : [], false);
   way.replaceChildren(element('ol', { class: 'way' }, first, ...steps, ...exits),
     element('div', { class: bad ? 'verdict bad' : 'verdict' }, element('p', {}, element('b', {}, found.conclusion)), found.advice ? element('p', {}, found.advice) : null));
 }
