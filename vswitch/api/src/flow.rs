@@ -16,7 +16,7 @@ pub struct LiveFlow {
     /// The one that they leave by; `None`: several, or none.
     pub out: Option<PortName>,
     /// What became of the last that was looked at: `bridged`, `flooded`, `routed`, `answered`, `noted`, `service`, `waiting_for_neighbor`,
-    /// `waiting_for_fragments`, `handed_over` (to the worker that routes) or `dropped`.
+    /// `waiting_for_fragments` or `dropped`.
     pub verdict: String,
     /// Why it was dropped, spelled as in the JSON of `vsctl stats`.
     pub drop_reason: Option<String>,

@@ -19,7 +19,7 @@
 //! **Impaired lines** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with counts in
 //! milliseconds.
 //!
-//! **Counters** are shown without being asked for (`publish`).
+//! **Counters**, and the flows that move most, are shown without being asked for (`publish`).
 //!
 //! **Sessions** that begin are told of soon (`births`), to be written down before anything happens to the process.
 //!

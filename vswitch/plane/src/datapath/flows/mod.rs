@@ -1,7 +1,7 @@
 //! Which flows move most, of all traffic: estimates from a few of the frames that come in.
 //!
 //! Each port has a [`Sampler`], which says what frames are looked at and for how many bytes each of them stands, and a [`FlowTable`], which adds
-//! these up by flow. A frame that is not looked at costs a subtraction. On a port with little traffic every frame is looked at, and what is told is
+//! these up by flow. A frame that is not looked at costs a comparison. On a port with little traffic every frame is looked at, and what is told is
 //! no estimate.
 //!
 //! **What bounds it.** A port looks at about [`sampler::AIM`] frames in half a second, however many there are, and has at most [`table::ROWS`] flows.
@@ -55,9 +55,15 @@ impl PortFlows {
         Self { sampler: Sampler::new(seed), table: FlowTable::default() }
     }
 
-    /// Whether a frame of so many bytes is to be looked at, and for how many bytes it then stands.
-    pub(super) fn pass(&mut self, length: u64) -> Option<u64> {
-        self.sampler.pass(length)
+    /// Whether a frame of this length, with which the port has received so many bytes, is to be looked at, and for how many bytes it then stands.
+    #[inline]
+    pub(super) fn pass(&mut self, received: u64, length: u64) -> Option<u64> {
+        self.sampler.pass(received, length)
+    }
+
+    /// The same of a frame that another worker received.
+    pub(super) fn pass_more(&mut self, received: u64, length: u64) -> Option<u64> {
+        self.sampler.pass_more(received, length)
     }
 }
 
@@ -66,7 +72,9 @@ impl Datapath {
     pub(super) fn note_flows(&mut self, batch: &Batch, outputs: &Outputs) {
         for Look { frame: index, bytes } in self.looks.drain(..) {
             let Some(frame) = batch.frames().get(index) else { continue };
-            let Some(fate) = outputs.fates().get(index).copied().flatten() else { continue };
+            // What is handed over counts where it is routed, for only there is it known where it goes.
+            let fate = outputs.fates().get(index).copied().flatten().filter(|fate| *fate != Fate::HandedOver);
+            let Some(fate) = fate else { continue };
             let Some(flow) = self.headers.get(index).and_then(|headers| Flow::of(frame.bytes(), headers)) else { continue };
             let egress = egress(index, fate, outputs);
             if let Some(port) = self.ports.get_mut(frame.ingress) {
@@ -85,7 +93,7 @@ impl Datapath {
         let mut flows = Vec::new();
         for (number, port) in self.ports.iter_mut() {
             let PortFlows { sampler, table } = &mut port.flows;
-            sampler.end_window();
+            sampler.end_window(port.counters.rx_bytes);
             table.end_window(since);
             let mut of_port: Vec<FlowRate> = table.rates(PortId(number)).collect();
             of_port.sort_unstable_by(busier);

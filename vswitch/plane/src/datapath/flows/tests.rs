@@ -152,15 +152,16 @@ fn fragments_arp_and_what_is_no_ip_are_flows_and_runts_are_none() {
 
 /// What a sampler makes of frames of these lengths in turn, by length, after so many windows of so many rounds.
 fn sampled(lengths: &[u64], windows: u32, rounds: u32) -> HashMap<u64, f64> {
-    let mut sampler = Sampler::new(11);
+    let (mut sampler, mut received) = (Sampler::new(11), 0);
     let mut sums = HashMap::<u64, f64>::new();
     for _ in 0..windows {
         for _ in 0..rounds {
             for length in lengths {
-                *sums.entry(*length).or_default() += sampler.pass(*length).unwrap_or(0) as f64;
+                received += length;
+                *sums.entry(*length).or_default() += sampler.pass(received, *length).unwrap_or(0) as f64;
             }
         }
-        sampler.end_window();
+        sampler.end_window(received);
     }
     sums
 }
@@ -185,13 +186,38 @@ fn bytes_are_estimated_right_for_frames_of_every_length() {
 
 #[test]
 fn a_burst_of_any_length_has_a_bounded_number_of_looks() {
-    let mut sampler = Sampler::new(3);
-    let looks = (0..5_000_000).filter(|_| sampler.pass(1514).is_some()).count();
-    assert!(looks < 5000, "{looks}");
-    sampler.end_window();
-    let looks = (0..5_000_000).filter(|_| sampler.pass(1514).is_some()).count();
-    assert!((200..600).contains(&looks), "{looks}");
-    sampler.end_window();
-    (0..3).for_each(|_| sampler.end_window());
-    assert_eq!(sampler.pass(60), Some(60), "after a pause every frame is looked at");
+    let (mut sampler, mut received) = (Sampler::new(3), 0);
+    let looks = |sampler: &mut Sampler, received: &mut u64| {
+        let mut looks = 0;
+        for _ in 0..5_000_000 {
+            *received += 1514;
+            looks += usize::from(sampler.pass(*received, 1514).is_some());
+        }
+        sampler.end_window(*received);
+        looks
+    };
+    let first = looks(&mut sampler, &mut received);
+    assert!(first < 5000, "{first}");
+    let second = looks(&mut sampler, &mut received);
+    assert!((200..600).contains(&second), "{second}");
+    (0..3).for_each(|_| sampler.end_window(received));
+    assert_eq!(sampler.pass(received + 60, 60), Some(60), "after a pause every frame is looked at");
+}
+
+#[test]
+fn frames_that_were_received_elsewhere_and_those_that_were_lost_before_change_no_estimate() {
+    let (mut sampler, mut received, mut sums) = (Sampler::new(5), 0, [0.0; 2]);
+    let rounds = 400_000;
+    for round in 0..rounds {
+        received += 1000;
+        sums[0] += sampler.pass(received, 1000).unwrap_or(0) as f64;
+        sums[1] += sampler.pass_more(received, 500).unwrap_or(0) as f64;
+        // Lost on an impaired line, and counted.
+        received += 300;
+        if round % 2000 == 1999 {
+            sampler.end_window(received);
+        }
+    }
+    let right = [1000.0, 500.0].map(|length| length * f64::from(rounds));
+    assert!((sums[0] / right[0] - 1.0).abs() < 0.04 && (sums[1] / right[1] - 1.0).abs() < 0.04, "{sums:?} for {right:?}");
 }

@@ -3,7 +3,9 @@
 use etherparse::PacketBuilder;
 
 use super::*;
-use crate::datapath::{Fate, FlowRate};
+use crate::datapath::{Fate, FlowRate, GatewaySettings, Side};
+
+const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 
 /// A datagram from port 0 to the station at port 1, of a flow with this number.
 fn datagram(number: u32, payload: usize) -> Vec<u8> {
@@ -20,6 +22,36 @@ fn flows(plane: &Plane) -> Vec<(u16, FlowRate)> {
     flows.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
     let number = |rate: &FlowRate| rate.flow.packet.and_then(|packet| packet.ports).map_or(0, |ports| ports.0);
     flows.iter().map(|rate| (number(rate), *rate)).collect()
+}
+
+#[test]
+fn what_another_worker_routes_is_a_flow_of_the_port_that_it_came_in_by() {
+    let plane = Plane::new(2, 2);
+    let gateway = GatewaySettings {
+        mac: GATEWAY,
+        vlan: VlanId::DEFAULT,
+        mtu: 1500,
+        addresses: vec!["10.0.0.1/8".parse().unwrap()],
+        routes: Vec::new(),
+        side: Side::Inside { uplink: None, isolated: false, dhcp: false },
+    };
+    plane.tell(|| Command::SetGateway(BridgeId(0), Some(gateway.clone())));
+    let mut ping = Vec::new();
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], GATEWAY.0).ipv4([10, 9, 0, 1], [10, 0, 0, 1], 64);
+    builder.icmpv4_echo_request(1, 1).write(&mut ping, &[7; 50]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut shown = Vec::new();
+    while shown.is_empty() && Instant::now() < deadline {
+        assert!(plane.far[0][1].push(&ping, Offload::default()));
+        plane.settle(&[0]);
+        plane.far.iter().flatten().for_each(|far| drop(far.drain()));
+        std::thread::sleep(Duration::from_millis(20));
+        shown = flows(&plane);
+        shown.retain(|(_, rate)| rate.flow.packet.is_some());
+    }
+    let [(_, rate)] = &shown[..] else { panic!("{shown:?}") };
+    assert_eq!((rate.ingress, rate.flow.destination), (PortId(0), GATEWAY), "once, though two workers had it");
+    assert!(!matches!(rate.fate, Fate::HandedOver | Fate::Dropped(_)), "{rate:?}");
 }
 
 #[test]
