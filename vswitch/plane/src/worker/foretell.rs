@@ -19,7 +19,7 @@ pub struct Foretold {
     pub exits: Vec<Exit>,
 }
 
-/// A frame that would leave by a port.
+/// A frame that would leave by a port, or the frames that it would be cut into.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
     /// Which one: 0 is the frame itself.
@@ -28,10 +28,12 @@ pub struct Exit {
     pub port: PortId,
     /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
     pub peer: u16,
-    /// As it would leave, from its destination address on.
+    /// As it would leave, from its destination address on; of several frames, the first.
     pub bytes: Vec<u8>,
     /// What would be left to do on it.
     pub offload: Offload,
+    /// How many frames they are.
+    pub frames: usize,
     /// Why it would not leave in the end.
     pub lost: Option<DropReason>,
 }
@@ -60,34 +62,30 @@ impl Worker {
                 let met = self.meet_line((departure.frame, *port), Direction::Out, (length, now));
                 let lost_on_line = met.as_ref().and_then(|(_, lost)| *lost);
                 met.into_iter().for_each(|(step, _)| add(&mut steps, step));
-                let exit = |packet: &Packet<'_>, lost| Exit {
-                    frame: departure.frame,
-                    port: *port,
-                    peer: departure.peer,
-                    bytes: packet.to_vec(),
-                    offload: packet.offload,
-                    lost,
-                };
-                let before = exits.len();
                 let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
                 let admits = |rate: &crate::datapath::Limiter| rate.admit_bytes(frame.bytes().len(), now, Mode::Dry);
                 let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
-                let lost = match device {
+                let mut lost = match device {
                     _ if !self.datapath.receive_rate(*port).is_none_or(admits) => Some(DropReason::ReceiveRate),
                     _ if lost_on_line.is_some() => lost_on_line,
                     None => Some(DropReason::DeviceDown),
                     Some(_) => None,
                 };
                 let capabilities = device.map(|device| device.capabilities()).unwrap_or_default();
-                let mut show = |packet: &Packet<'_>| exits.push(exit(packet, lost));
-                let uncut = Egress::new().run(&[queued], capabilities, &mut show);
-                if !uncut.is_empty() {
-                    queued.show(&mut |packet| exits.push(exit(packet, Some(DropReason::Unsegmentable))));
+                let (mut first, mut frames) = (None, 0);
+                let mut show = |packet: &Packet<'_>| {
+                    first.get_or_insert_with(|| (packet.to_vec(), packet.offload));
+                    frames += 1;
+                };
+                if !Egress::new().run(&[queued], capabilities, &mut show).is_empty() {
+                    queued.show(&mut show);
+                    lost = Some(DropReason::Unsegmentable);
                 }
-                let frames = exits.len() - before;
                 if frames > 1 {
                     add(&mut steps, (departure.frame, Step::Cut { port: *port, frames }));
                 }
+                let (frame, peer) = (departure.frame, departure.peer);
+                exits.extend(first.map(|(bytes, offload)| Exit { frame, port: *port, peer, bytes, offload, frames, lost }));
             }
         }
         Some(Foretold { steps, fate: dry.fate, exits })

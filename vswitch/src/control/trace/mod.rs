@@ -23,7 +23,9 @@ impl Switch {
         let id = self.inventory.port_id(&request.port)?;
         let bytes = self.scene(&request.port)?.frame(request).map_err(|error| ControlError::Trace(error.to_string()))?;
         let offload = frame::offload(&bytes, request.super_frame).ok_or_else(|| {
-            ControlError::Trace("the frame is no super-frame of this kind: its transport is another".to_owned())
+            ControlError::Trace(
+                "the frame is no such super-frame: its transport is another, or its segments are too many".to_owned(),
+            )
         })?;
         let place = Place { port: id, peer: self.some_peer(&request.port) };
         let frame = bytes.clone();
@@ -53,12 +55,7 @@ impl Switch {
     fn tell(&self, port: &PortName, (bytes, offload): (&[u8], Offload), foretold: &Foretold) -> TraceInfo {
         let before = frame::read_with(bytes, offload);
         let steps = foretold.steps.iter().filter_map(|(frame, step)| tell::step(*frame, step, self)).collect();
-        // The frames that a super-frame is cut into have but one line.
-        let pieces = |one: &Exit, other: &Exit| {
-            offload.gso.is_some() && one.frame == 0 && (other.frame, other.port, other.peer) == (0, one.port, one.peer)
-        };
-        let exits: Vec<TraceExit> =
-            foretold.exits.chunk_by(pieces).filter_map(|exits| self.exit(port, &before, exits)).collect();
+        let exits: Vec<TraceExit> = foretold.exits.iter().map(|exit| self.exit(port, &before, exit)).collect();
         let (verdict, mut conclusion) = tell::verdict(foretold.fate, self);
         let home = self.home(port);
         let lost = foretold.exits.iter().find(|exit| exit.frame == 0 && exit.lost.is_some());
@@ -77,21 +74,20 @@ impl Switch {
     }
 
     /// What leaves: a frame, or the frames that it is cut into.
-    fn exit(&self, port: &PortName, before: &FrameInfo, exits: &[Exit]) -> Option<TraceExit> {
-        let exit = exits.first()?;
+    fn exit(&self, port: &PortName, before: &FrameInfo, exit: &Exit) -> TraceExit {
         let after = frame::read_with(&exit.bytes, exit.offload);
         let tunnel = self.inventory.by_id(exit.port).and_then(TunnelPort::of);
-        Some(TraceExit {
+        TraceExit {
             remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
             host: tunnel.and_then(|tunnel| self.host_behind(&tunnel.spec.name, exit.peer)),
             vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
             own: exit.frame > 0,
             changes: if exit.frame > 0 { Vec::new() } else { frame::changes(before, &after) },
             frame: after,
-            frames: exits.len(),
+            frames: exit.frames,
             drop_reason: exit.lost.map(|reason| reason.json_name()),
             port: self.inventory.name_of(exit.port).cloned().unwrap_or_else(|| port.clone()),
-        })
+        }
     }
 
     /// The bridge of a port, or the uplink itself.

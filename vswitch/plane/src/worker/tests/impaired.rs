@@ -487,9 +487,8 @@ fn a_super_frame_is_foretold_as_what_travels() {
     assert_eq!(ask(&mut still, Offload::default()).fate.drop_reason(), Some(DropReason::Oversized), "as one long frame");
     still.far[1][0].set_capabilities(Capabilities::default());
     let cut = ask(&mut still, offload);
-    let at_one: Vec<_> = cut.exits.iter().filter(|exit| exit.port == PortId(1)).collect();
-    assert_eq!(at_one.len(), SEGMENTS);
-    assert!(at_one.iter().all(|exit| exit.bytes.len() == 54 + SIZE && exit.lost.is_none()));
+    let [exit] = &cut.exits.iter().filter(|exit| exit.port == PortId(1)).collect::<Vec<_>>()[..] else { panic!("{cut:?}") };
+    assert_eq!((exit.frames, exit.bytes.len(), exit.lost), (SEGMENTS, 54 + SIZE, None));
     let step = |step: &&(usize, Step)| matches!(step.1, Step::Cut { port: PortId(1), frames: SEGMENTS });
     assert_eq!(cut.steps.iter().filter(step).count(), 1, "{:?}", cut.steps);
     assert!(matches!(cut.steps.last(), Some((0, Step::Settled(_)))), "what became of it is told last");
