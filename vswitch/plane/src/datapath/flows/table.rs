@@ -13,6 +13,8 @@ use super::{Flow, FlowRate, MEMORY};
 pub(super) const ROWS: usize = 64;
 /// Bytes a second below which a flow is over.
 const LEAST: f64 = 1.0;
+/// Frames that must have been looked at lately, where they stand for others: three in half a second, or about one a second.
+const FEWEST: f64 = 2.0;
 
 /// The flows of a port that moved most lately.
 #[derive(Debug, Default)]
@@ -29,8 +31,8 @@ struct Row {
     unseen: f64,
     /// Bytes that were taken over with the row, as far as they are not forgotten.
     inherited: f64,
-    /// Frames that were looked at.
-    looks: u32,
+    /// Frames that were looked at, as far as they are not forgotten.
+    looks: f64,
     /// Whether all of these stood for themselves alone.
     exact: bool,
 }
@@ -48,7 +50,7 @@ impl FlowTable {
         row.way = way;
         row.fresh.bytes += bytes as f64;
         row.fresh.frames += bytes as f64 / length.max(1) as f64;
-        row.looks = row.looks.saturating_add(1);
+        row.looks += 1.0;
         row.exact &= bytes == length;
     }
 
@@ -76,13 +78,15 @@ impl FlowTable {
             row.rate = Amount { bytes: mix(row.rate.bytes, fresh.bytes), frames: mix(row.rate.frames, fresh.frames) };
             row.unseen *= kept;
             row.inherited *= kept;
+            row.looks *= kept;
             row.rate.bytes >= LEAST
         });
     }
 
-    /// What passes in a second. A flow of which a single frame was looked at, one for many, is most likely one that is over: there are none of these.
+    /// What passes in a second. Of a flow of which hardly a frame was looked at, and that for many, no more is known than that it was there: there are
+    /// none of these.
     pub(super) fn rates(&self, ingress: PortId) -> impl Iterator<Item = FlowRate> {
-        self.0.iter().filter(|row| row.exact || row.looks > 1).map(move |row| {
+        self.0.iter().filter(|row| row.exact || row.looks >= FEWEST).map(move |row| {
             let (Row { flow, rate, .. }, (fate, egress), seen) = (row, row.way, 1.0 - row.unseen);
             FlowRate { ingress, flow: *flow, fate, egress, bytes: rate.bytes / seen, frames: rate.frames / seen }
         })
@@ -97,7 +101,7 @@ impl FlowTable {
 impl Row {
     fn new(flow: Flow, way: (Fate, Option<PortId>), inherited: f64) -> Self {
         let (fresh, rate) = (Amount::default(), Amount::default());
-        Self { flow, way, fresh, rate, unseen: 1.0, inherited, looks: 0, exact: true }
+        Self { flow, way, fresh, rate, unseen: 1.0, inherited, looks: 0.0, exact: true }
     }
 
     /// Bytes that were counted here lately, for whichever flow.
