@@ -634,6 +634,49 @@ fn a_watched_frame_has_its_steps_below_it() {
 }
 
 #[test]
+fn a_watched_super_frame_is_traced_as_what_travels() {
+    needs!("iperf3", "ping");
+    // The port of c takes no super-frames.
+    let third = "[[port]]\nname = \"c\"\nbridge = \"br0\"\nnetns = \"@c\"\naddresses = [\"10.0.0.3/24\"]\noffload = false\n";
+    let mut lab = Lab::with(&format!("{TWO}{third}"));
+    for (netns, address) in [("b", "10.0.0.2"), ("c", "10.0.0.3")] {
+        lab.spawn_in(netns, "iperf3 -s");
+        lab.until("iperf3 listens", |lab| !lab.run_in(netns, "ss -Hltn sport = :5201").ok().is_empty());
+        assert!(ping(&lab, "a", address));
+        lab.spawn_in("a", &format!("iperf3 -c {address} -b 100M -t 60"));
+    }
+    let filter = |address: &str| format!("src host 10.0.0.1 and dst host {address} and greater 9000");
+    let watched = |address: &str, more: &[&str]| {
+        let words = ["watch", "--steps", "--port", "a", "--first", "1", "--timeout", "30s", "--filter"];
+        let watch = lab.ctl_command().args(words).arg(filter(address)).args(more).output().unwrap();
+        assert!(watch.status.success(), "{watch:?}");
+        String::from_utf8(watch.stdout).unwrap()
+    };
+    let text = watched("10.0.0.2", &[]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains(" a -> b: tcp 10.0.0.1:") && lines[0].contains(" TCP segments of 1448 bytes"), "{text}");
+    assert!(!text.contains("dropped") && lines.last().unwrap().contains("leaves by b"), "{text}");
+    let json = serde_json::from_str::<serde_json::Value>(&watched("10.0.0.3", &["--json"])).unwrap();
+    let super_frame = &json["frame"]["super_frame"];
+    assert_eq!((&super_frame["kind"], &super_frame["segment_bytes"]), (&"tcp".into(), &1448.into()), "{json}");
+    let segments = super_frame["segments"].as_u64().unwrap();
+    let cut = json["steps"].as_array().unwrap().last().unwrap();
+    let says = format!("c takes no such super-frame: it is cut into {segments} frames");
+    assert_eq!((&cut["step"], cut["text"].as_str()), (&"cut".into(), Some(&*says)), "{json}");
+    // A file says the same.
+    let file = lab.path("super.pcapng");
+    let words = ["capture", "--port", "a", "--count", "1", "--seconds", "30", "--filter"];
+    let captured = lab.ctl_command().args(words).arg(filter("10.0.0.3")).arg("-w").arg(&file).output().unwrap();
+    assert!(captured.status.success(), "{captured:?}");
+    let trace = lab.ctl(&format!("trace --port a --pcap {}", file.display())).ok();
+    assert!(
+        trace.contains("a super-frame: ") && trace.contains("the first of ") && trace.ends_with("It is bridged to c.\n"),
+        "{trace}"
+    );
+    assert!(trace.lines().all(|line| line.chars().count() <= 80), "{trace}");
+}
+
+#[test]
 fn wireshark_captures_on_another_host_by_ssh() {
     needs!("ping", "tshark");
     let mut lab = Lab::with(TWO);

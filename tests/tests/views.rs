@@ -78,6 +78,37 @@ fn metrics_and_events_follow_what_happens_and_only_who_may_does_more_than_look()
 }
 
 #[test]
+fn the_busiest_flows_are_those_of_all_traffic() {
+    needs!("curl", "iperf3", "ping");
+    let mut lab = Lab::with(FILE);
+    lab.spawn_in("b", "iperf3 -s");
+    lab.until("iperf3 listens", |lab| !lab.run_in("b", "ss -Hltn sport = :5201").ok().is_empty());
+    lab.spawn_in("a", "iperf3 -c 10.10.0.3 -b 20M -t 60");
+    lab.spawn_in("b", "ping -n -q -i 0.1 10.10.0.1");
+    lab.until("the stream has its rate", |lab| {
+        let live = lab.json("top");
+        let flow = &live["flows"][0];
+        let is_stream = flow["protocol"] == "tcp" && flow["destination_port"] == 5201 && flow["source"] == "10.10.0.2";
+        let is_bridged = flow["in"] == "a" && flow["out"] == "b" && flow["verdict"] == "bridged" && flow["vlan"] == 1;
+        let bits = flow["bytes_per_second"].as_f64().unwrap_or_default() * 8.0;
+        is_stream && is_bridged && (15e6..26e6).contains(&bits)
+    });
+    lab.until("what is for the gateway is a flow too", |lab| {
+        let live = lab.json("top");
+        let flows = live["flows"].as_array().cloned().unwrap_or_default();
+        let is_ping = |flow: &serde_json::Value| flow["protocol"] == "icmp" && flow["destination"] == "10.10.0.1";
+        flows.iter().any(|flow| {
+            is_ping(flow) && flow["verdict"] == "answered" && flow["out"].is_null() && flow["source_port"].is_null()
+        })
+    });
+    let page = lab.run_in("host", "timeout 3 curl -sSN localhost:8080/api/live").stdout;
+    let first = page.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or_else(|| panic!("{page}"));
+    let live: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!((&live["flows"][0]["in"], &live["flows"][0]["destination_port"]), (&"a".into(), &5201.into()), "{live}");
+    assert!(!get(&lab, "localhost:8080/metrics").contains("5201"), "no label names a flow");
+}
+
+#[test]
 fn a_web_view_that_cannot_be_is_refused_in_a_sentence() {
     needs!();
     let lab = Lab::new();

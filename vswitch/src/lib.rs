@@ -48,7 +48,7 @@
 //!   uplinks and of containers on a LAN.
 //! - `stp`: the thread that speaks RSTP for bridges; the protocol itself is the crate `rstp`.
 //! - [`confine`]: what threads that take in what others send give up before: capabilities, system calls, files.
-//! - `view`: what others look at while the switch runs: events, counters, metrics. Looking waits for no worker. [`web`]: the web view.
+//! - `view`: what others look at while the switch runs: events, counters, flows, metrics. Looking waits for no worker. [`web`]: the web view.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
 //! - `http`: what the control socket, Docker's and the web view have in common.
 #![forbid(unsafe_code)]

@@ -13,6 +13,7 @@ mod container;
 mod docker;
 mod ending;
 mod event;
+mod flow;
 mod forward;
 mod gateway;
 mod impair;
@@ -30,6 +31,7 @@ mod route;
 mod size;
 mod spec;
 mod stp;
+mod super_frame;
 mod symptom;
 mod trace;
 mod uplink;
@@ -51,6 +53,7 @@ pub use container::{
 pub use docker::DockerPlace;
 pub use ending::{Ending, MadeKind, MadeThing};
 pub use event::{EventFacts, EventInfo, EventKind};
+pub use flow::{FlowEnd, LiveFlow};
 pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};
 pub use impair::{Burst, Delay, Distribution, Flap, Impair, ImpairError, Impairment, Loss, Percent, Reorder};
@@ -74,6 +77,7 @@ pub use spec::{
 pub use spec::{BridgeTable, PortTable};
 pub use spec::{Stp, StpBridgePriority, StpCost, StpEdge, StpPortPriority};
 pub use stp::{StpIdentifier, StpInfo, StpPeer, StpPortInfo, StpRole, StpState};
+pub use super_frame::{SegmentKind, SuperFrame, SuperFrameInfo};
 pub use symptom::{
     AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, MacMoveInfo, MacMovesInfo, PeerInfo, PoolInfo,
 };

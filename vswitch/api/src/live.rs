@@ -7,7 +7,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeName, PeerInfo, PoolInfo, PortName, PortState, StpState};
+use super::{BridgeName, LiveFlow, PeerInfo, PoolInfo, PortName, PortState, StpState};
 
 /// The switch at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct LiveInfo {
     /// How it stands with the cluster, if this host is in one.
     #[serde(default)]
     pub cluster: Option<LiveCluster>,
+    /// The flows that move most, the busiest first.
+    #[serde(default)]
+    pub flows: Vec<LiveFlow>,
 }
 
 /// How it stands with the cluster of overlay networks.

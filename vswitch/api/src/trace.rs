@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::PortName;
+use super::{PortName, SuperFrame, SuperFrameInfo};
 
 /// A frame that did not come in, and by which port it would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct TraceRequest {
     pub port: PortName,
     /// The frame.
     pub frame: TraceFrame,
+    /// How it is cut, if it is a super-frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_frame: Option<SuperFrame>,
 }
 
 /// How a frame is told.
@@ -75,7 +78,7 @@ pub enum TraceVerdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {
     /// Its kind: `admitted`, `claims_checked`, `source_learned`, `destination_looked_up`, `for_gateway`, `route_looked_up`, `translated`,
-    /// `neighbor_looked_up`, `queued` or `dropped`.
+    /// `neighbor_looked_up`, `queued`, `impaired`, `cut` or `dropped`.
     pub step: String,
     /// In words.
     pub text: String,
@@ -97,12 +100,19 @@ pub struct TraceExit {
     pub vni: Option<u32>,
     /// Whether the switch makes it: an answer, a question, an error message or a fragment.
     pub own: bool,
-    /// As it leaves.
+    /// As it leaves; of a super-frame that is cut, the first of its frames.
     pub frame: FrameInfo,
+    /// How many frames it is: more than one of a super-frame that is cut.
+    #[serde(default = "one")]
+    pub frames: usize,
     /// What is different from how it came in, such as `ttl 64 -> 63`.
     pub changes: Vec<String>,
     /// Why it would not leave in the end.
     pub drop_reason: Option<String>,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// A frame, read.
@@ -112,6 +122,9 @@ pub struct FrameInfo {
     pub summary: String,
     /// Bytes without the frame check sequence.
     pub length: usize,
+    /// What it travels as, if it is a super-frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_frame: Option<SuperFrameInfo>,
     /// Its Ethernet header; `None`: it is too short for one.
     pub ethernet: Option<EthernetInfo>,
     /// Its IP header.

@@ -62,9 +62,7 @@ impl Frame {
 
     /// How many frames it is on a way that takes no super-frames.
     pub fn segments(&self) -> usize {
-        let Some(gso) = self.offload.gso else { return 1 };
-        let headers = self.headers().unwrap_or_default();
-        self.bytes().len().saturating_sub(headers.into()).div_ceil(gso.size.get().into())
+        self.offload.segments(self.bytes())
     }
 
     /// Puts a tag of four bytes behind the two addresses. The kernel takes tags out of what packet sockets read.

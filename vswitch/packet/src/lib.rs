@@ -23,6 +23,7 @@ mod mac;
 mod offload;
 mod rewrite;
 mod segment;
+mod super_frame;
 mod vlan;
 
 pub use batch::{Batch, Frame, MAX_FRAME, OuterOrigin};

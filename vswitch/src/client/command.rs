@@ -48,7 +48,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "interval")]
         since: Option<PathBuf>,
     },
-    /// Follows rates, drops, sessions and the fill of tables on one screen.
+    /// Follows rates, drops, the busiest flows and the fill of tables on one screen.
     ///
     /// Its keys are on its last line: q ends it, s sorts the ports otherwise, u counts bits, bytes or frames, p or space holds it still, arrows,
     /// page keys, j and k scroll the ports. With --json it prints the counters once.

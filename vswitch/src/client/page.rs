@@ -44,8 +44,9 @@ fn frame(frame: &FrameInfo) -> String {
     let (summary, hex) = (escape(&frame.summary), groups.join(" "));
     let addresses = frame.ethernet.as_ref().map(|ethernet| format!("{} &gt; {}, ", ethernet.source, ethernet.destination));
     let addresses = addresses.unwrap_or_default();
+    let super_frame = frame.super_frame.map(|info| format!(", a super-frame: {info}")).unwrap_or_default();
     format!(
-        "{summary}<br><small>{addresses}{} bytes</small><details><summary>bytes</summary><code>{hex}</code></details>",
+        "{summary}<br><small>{addresses}{} bytes{super_frame}</small><details><summary>bytes</summary><code>{hex}</code></details>",
         frame.length
     )
 }

@@ -3,18 +3,19 @@
 use std::fs::File;
 use std::path::Path;
 
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+use pcap_parser::{Block, Linktype, OptionCode, PcapBlockOwned, PcapError, create_reader};
 
 use super::ClientError;
+use api::SuperFrame;
 
 /// Bytes that are read at a time; longer than any block with a frame.
 const BUFFER: usize = 1 << 20;
 
-/// The frame with a number, counted from 1 over all interfaces.
+/// The frame with a number, counted from 1 over all interfaces, and how it is cut, if vswitchd wrote that it is a super-frame.
 ///
 /// # Errors
 /// There is no such file, it is no capture, it has fewer frames, or the frame is not of Ethernet.
-pub(super) fn frame(path: &Path, number: u64) -> Result<Vec<u8>, ClientError> {
+pub(super) fn frame(path: &Path, number: u64) -> Result<(Vec<u8>, Option<SuperFrame>), ClientError> {
     let wrong = |what: &str| ClientError::Argument(format!("{}: {what}", path.display()));
     let file = File::open(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
     let mut reader = create_reader(BUFFER, file)
@@ -23,7 +24,7 @@ pub(super) fn frame(path: &Path, number: u64) -> Result<Vec<u8>, ClientError> {
     loop {
         let (consumed, found) = match reader.next() {
             Ok((consumed, block)) => {
-                let found = read(&block, &mut links);
+                let found = read(&block, &mut links).map(|found| (found, super_frame(&block)));
                 (consumed, found)
             }
             Err(PcapError::Eof) => return Err(wrong(&format!("has {seen} frames, so none with the number {number}"))),
@@ -34,17 +35,25 @@ pub(super) fn frame(path: &Path, number: u64) -> Result<Vec<u8>, ClientError> {
             Err(_) => return Err(wrong(&format!("is broken behind frame {seen}"))),
         };
         reader.consume(consumed);
-        if let Some((link, bytes)) = found {
+        if let Some(((link, bytes), super_frame)) = found {
             seen += 1;
             if seen == number {
                 return match link {
-                    Some(Linktype::ETHERNET) => Ok(bytes),
+                    Some(Linktype::ETHERNET) => Ok((bytes, super_frame)),
                     Some(link) => Err(wrong(&format!("frame {number} is not of Ethernet, but of link type {}", link.0))),
                     None => Err(wrong(&format!("frame {number} is of no interface"))),
                 };
             }
         }
     }
+}
+
+/// What a comment of the packet says of how it is cut.
+fn super_frame(block: &PcapBlockOwned<'_>) -> Option<SuperFrame> {
+    let PcapBlockOwned::NG(Block::EnhancedPacket(packet)) = block else { return None };
+    let comments = packet.options.iter().filter(|option| option.code == OptionCode::Comment);
+    let texts = comments.filter_map(|option| std::str::from_utf8(option.value.get(..usize::from(option.len))?).ok());
+    texts.into_iter().find_map(SuperFrame::read)
 }
 
 /// The frame of a block, with its link type; takes note of interfaces.

@@ -40,12 +40,17 @@ pub(super) struct Trace {
 
 impl TraceOptions {
     pub(super) fn trace(self) -> Result<Trace, ClientError> {
+        let mut super_frame = None;
         let frame = match (self.to, self.pcap) {
             (Some(target), _) => TraceFrame::To(target),
-            (None, Some(path)) => TraceFrame::Text(api::hex(&pcap::frame(&path, self.number)?)),
+            (None, Some(path)) => {
+                let (bytes, cut) = pcap::frame(&path, self.number)?;
+                super_frame = cut;
+                TraceFrame::Text(api::hex(&bytes))
+            }
             (None, None) => TraceFrame::Text(self.frame.join(" ")),
         };
-        Ok(Trace { request: TraceRequest { port: self.port, frame }, html: self.html })
+        Ok(Trace { request: TraceRequest { port: self.port, frame, super_frame }, html: self.html })
     }
 }
 
@@ -69,7 +74,8 @@ fn write_page(path: &Path, trace: &TraceInfo) -> Result<(), ClientError> {
 /// The way of a frame: how it comes in, the steps, what leaves, and what that comes to.
 pub(super) fn text(trace: &TraceInfo) -> String {
     let mut lines = vec![format!("in   {}: {}", trace.port, trace.frame.summary)];
-    lines.extend(addresses(trace).map(|text| format!("     {text}")));
+    let super_frame = trace.frame.super_frame.map(|info| format!("a super-frame: {info}"));
+    lines.extend(addresses(trace).into_iter().chain(super_frame).map(|text| format!("     {text}")));
     lines.extend(steps(trace));
     for exit in &trace.exits {
         lines.push(format!("out  {}: {}", exit.port, exit.frame.summary));
@@ -107,6 +113,10 @@ pub(super) fn remarks(exit: &TraceExit) -> Vec<String> {
     if exit.own {
         remarks.push("made by the switch".to_owned());
     }
+    if exit.frames > 1 {
+        remarks.push(format!("the first of {} frames", exit.frames));
+    }
+    remarks.extend(exit.frame.super_frame.map(|info| format!("whole: {info}")));
     remarks.extend(exit.changes.iter().cloned());
     remarks.extend(exit.drop_reason.iter().map(|reason| format!("dropped there: {}", reason.replace('_', "-"))));
     remarks

@@ -2,20 +2,36 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use packet::{Ethernet, IpPacket, ethertype, protocol};
+use packet::{Ethernet, IpPacket, Offload, Transport, ethertype, protocol};
 
 use super::words::FLAGS;
-use api::{EthernetInfo, FrameInfo, IpInfo, L4Info};
+use api::{EthernetInfo, FrameInfo, IpInfo, L4Info, SegmentKind, SuperFrame, SuperFrameInfo};
 
 /// IP's number of SCTP.
 const SCTP: u8 = 132;
 
-/// Reads a frame.
+/// Reads a frame with nothing left to do on it.
 pub(crate) fn read(bytes: &[u8]) -> FrameInfo {
+    read_with(bytes, Offload::default())
+}
+
+/// Most frames that a super-frame is cut into where it is traced: 64 KiB in segments of 32 bytes. For more, the worker would stop too long.
+const MOST_SEGMENTS: usize = 2048;
+
+/// What is left to do on a frame: nothing, or to cut it as is said; `None`: so it cannot be cut.
+pub(crate) fn offload(bytes: &[u8], super_frame: Option<SuperFrame>) -> Option<Offload> {
+    let Some(SuperFrame { kind, segment_bytes }) = super_frame else { return Some(Offload::default()) };
+    let transport = if kind == SegmentKind::Udp { Transport::Udp } else { Transport::Tcp };
+    Offload::of_super_frame(bytes, transport, segment_bytes).filter(|offload| offload.segments(bytes) <= MOST_SEGMENTS)
+}
+
+/// Reads a frame on which this is left to do.
+pub(crate) fn read_with(bytes: &[u8], offload: Offload) -> FrameInfo {
     let hex = api::hex(bytes);
+    let super_frame = offload.gso.map(|gso| SuperFrameInfo { segments: offload.segments(bytes), cut: gso.into() });
     let Ok(ethernet) = Ethernet::parse(bytes) else {
         let summary = format!("{} bytes, too short for an Ethernet header", bytes.len());
-        return FrameInfo { summary, length: bytes.len(), ethernet: None, ip: None, l4: None, hex };
+        return FrameInfo { summary, length: bytes.len(), super_frame, ethernet: None, ip: None, l4: None, hex };
     };
     let packet =
         matches!(ethernet.ethertype, ethertype::IPV4 | ethertype::IPV6).then(|| IpPacket::parse(bytes, &ethernet)).flatten();
@@ -29,6 +45,7 @@ pub(crate) fn read(bytes: &[u8]) -> FrameInfo {
     FrameInfo {
         summary: body + &tag,
         length: bytes.len(),
+        super_frame,
         ethernet: Some(EthernetInfo {
             source: ethernet.source,
             destination: ethernet.destination,
@@ -207,6 +224,18 @@ mod tests {
         }
         assert_eq!(built("arp who-has 10.10.0.3").summary, "arp who-has 10.10.0.3 tell 10.10.0.2", "its own address asks");
         assert_eq!(built("udp 10.10.0.2:1 > 10.10.0.3:2 len 100").length, 14 + 20 + 8 + 100);
+    }
+
+    #[test]
+    fn a_super_frame_says_what_travels_and_one_of_too_many_segments_is_none() {
+        let frame = FrameWords::read("udp 10.10.0.2:1 > 10.10.0.3:2 len 4000").unwrap().build(ENDS, None).unwrap();
+        let cut = |kind, bytes: u16| Some(SuperFrame { kind, segment_bytes: bytes.try_into().unwrap() });
+        let said = offload(&frame, cut(SegmentKind::Udp, 1472)).map(|offload| read_with(&frame, offload));
+        assert_eq!(said.and_then(|info| info.super_frame).unwrap().to_string(), "3 UDP datagrams of 1472 bytes");
+        assert_eq!(offload(&frame, cut(SegmentKind::Tcp, 1448)), None);
+        assert_eq!(offload(&frame, cut(SegmentKind::Udp, 1)), None);
+        assert_eq!(offload(&frame, None), Some(Offload::default()));
+        assert_eq!(read(&frame).super_frame, None);
     }
 
     #[test]

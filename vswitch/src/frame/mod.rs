@@ -6,5 +6,5 @@ mod info;
 mod words;
 
 pub(crate) use build::{Endpoints, NoFrame};
-pub(crate) use info::{changes, read};
+pub(crate) use info::{changes, offload, read, read_with};
 pub(crate) use words::{FrameWords, WordsError};

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::flows::flows;
 use crate::host;
 use api::{LiveBridge, LiveCluster, LiveInfo, LivePort, LiveTunnel, LiveUplink};
 use plane::datapath::{BridgeCounts, BridgeId, Counters, PortId, WorkerCounts};
@@ -75,6 +76,7 @@ fn live(roster: &Roster, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
         nats.extend(part.nats.iter().copied());
     }
     let counted = roster.ports.iter().map(|(id, row)| ports.get(id).map_or_else(|| row.clone(), |now| port(row, now)));
+    let names = roster.ports.iter().map(|(id, row)| (*id, row.name.clone())).collect();
     let mut rows: Vec<LivePort> = counted.chain(roster.idle.iter().cloned()).collect();
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     let uplink = |(source, row): &(UplinkSource, LiveUplink)| match source {
@@ -91,6 +93,7 @@ fn live(roster: &Roster, counts: &[Arc<WorkerCounts>]) -> LiveInfo {
         tunnels: roster.tunnels.clone(),
         events: roster.events.clone(),
         cluster: roster.cluster,
+        flows: flows(&names, counts),
         ..LiveInfo::default()
     }
 }
@@ -145,7 +148,7 @@ mod tests {
             counters.count_drops(DropReason::QueueFull, 1);
             let bridge = BridgeCounts { macs, evictions: 0, moves: 0 };
             let (ports, bridges) = (vec![(PortId(7), counters)], vec![(BridgeId(1), bridge)]);
-            Arc::new(WorkerCounts { at: None, ports, bridges, nats: Vec::new() })
+            Arc::new(WorkerCounts { at: None, ports, bridges, ..WorkerCounts::default() })
         };
         let bridge = LiveBridge {
             name: "br0".parse().unwrap(),

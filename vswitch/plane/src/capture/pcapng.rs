@@ -15,10 +15,10 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use packet::checksum::complete;
-use packet::{Checksum, GsoKind, Offload};
+use packet::{Checksum, Offload};
 
 use super::{Captured, Direction};
-use api::FrameNote;
+use api::{FrameNote, SuperFrame};
 
 /// Most bytes that are kept of a frame, as tcpdump has it; longer than any frame.
 pub(super) const SNAP_LENGTH: u32 = 262_144;
@@ -158,10 +158,7 @@ impl Writer {
 /// Completes a partial checksum where that makes sense, and returns what is left to say about offloads.
 fn finish_checksum(captured: &mut Captured) -> [Option<Cow<'static, str>>; 2] {
     let Offload { checksum, gso } = captured.offload;
-    let segments = gso.map(|gso| {
-        let unit = if gso.kind == GsoKind::Udp { "UDP datagrams" } else { "TCP segments" };
-        Cow::Owned(format!("super-frame: {unit} of {} bytes", gso.size))
-    });
+    let segments = gso.map(|gso| Cow::Owned(SuperFrame::from(gso).comment()));
     let Checksum::Partial { start, offset } = checksum else { return [segments, None] };
     let whole = captured.length == length(&captured.bytes);
     if whole && gso.is_none() && complete(&mut captured.bytes, start, offset).is_some() {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::fdb::MacChanges;
-use super::{BridgeId, Counters, Datapath, PortId};
+use super::{BridgeId, Counters, Datapath, FlowRate, PortId};
 
 /// The counters of one worker at one time.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct WorkerCounts {
     pub bridges: Vec<(BridgeId, BridgeCounts)>,
     /// Of each uplink that translates. Only the worker that routes has any.
     pub nats: Vec<(BridgeId, nat::Counters)>,
+    /// The flows that move most, the busiest first.
+    pub flows: Vec<FlowRate>,
 }
 
 /// How full a bridge's table is, and what became of its addresses.
@@ -42,8 +44,9 @@ impl BridgeCounts {
 }
 
 impl Datapath {
-    /// A copy of all that is counted.
-    pub fn counts(&self, now: Instant) -> WorkerCounts {
+    /// A copy of all that is counted, and the flows that move most. To be called about twice a second.
+    pub fn counts(&mut self, now: Instant) -> WorkerCounts {
+        let flows = self.take_flows(now);
         let ports = self.ports.iter().map(|(number, port)| (PortId(number), port.counters.clone()));
         let bridges = self.bridges.iter().map(|(number, bridge)| {
             let fdb = &bridge.fdb;
@@ -51,7 +54,7 @@ impl Datapath {
             (BridgeId(number), counts)
         });
         let nats = self.router.nat_counters().collect();
-        WorkerCounts { at: Some(now), ports: ports.collect(), bridges: bridges.collect(), nats }
+        WorkerCounts { at: Some(now), ports: ports.collect(), bridges: bridges.collect(), nats, flows }
     }
 
     /// What became of the addresses of each bridge since it was last asked.

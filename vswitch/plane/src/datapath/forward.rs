@@ -6,6 +6,7 @@ use packet::{Batch, Ethernet, Frame, VlanId};
 
 use super::bridge::{Bridge, Destination};
 use super::claim::{self, Claimant};
+use super::flows::Look;
 use super::port::{Port, exceeds};
 use super::router::{Arrival, Attention, Paths, Router};
 use super::run::Run;
@@ -47,6 +48,9 @@ impl Datapath {
             if O::MODE == Mode::Live {
                 port.counters.rx_frames += 1;
                 port.counters.rx_bytes += length;
+                if let Some(bytes) = port.flows.pass(port.counters.rx_bytes, length) {
+                    self.looks.push(Look { frame: index, bytes });
+                }
             }
             if let Some((egress, departure)) = run.as_ref().and_then(|run| run.next(index, frame)) {
                 outputs.push(egress, departure);
@@ -60,6 +64,7 @@ impl Datapath {
             observer.see(index, || Step::Settled(fate));
             self.settle(ingress, fate, outputs, O::MODE);
         }
+        self.note_flows(batch, outputs);
         self.count_late_drops();
     }
 
@@ -69,13 +74,18 @@ impl Datapath {
         let second = self.second(now);
         for (index, errand) in errands.iter().enumerate() {
             let Some(frame) = batch.frames().get(index) else { return };
-            let ingress = PortId(frame.ingress);
+            let (ingress, length) = (PortId(frame.ingress), frame.bytes().len() as u64);
+            if let (Errand::Decide, Some(port)) = (errand, self.ports.get_mut(ingress.0)) {
+                let bytes = port.flows.pass_more(port.counters.rx_bytes, length);
+                self.looks.extend(bytes.map(|bytes| Look { frame: index, bytes }));
+            }
             let decided = self.decide_for_another(index, *errand, (now, second), batch, outputs, &mut Unobserved);
             match errand {
                 Errand::Decide => self.settle(ingress, decided.into(), outputs, Mode::Live),
                 Errand::Tell => outputs.settle(None),
             }
         }
+        self.note_flows(batch, outputs);
         self.count_late_drops();
     }
 

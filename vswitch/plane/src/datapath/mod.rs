@@ -5,7 +5,8 @@
 //! worker. Each worker owns one. Once its queues have grown it allocates nothing for a frame, unless the frame waits for a neighbour, goes
 //! to the services or is cut into fragments.
 //!
-//! A frame with the header of the one before it goes where that one went, if nothing else decides (`run`).
+//! A frame with the header of the one before it goes where that one went, if nothing else decides (`run`). A few frames are looked at once more when
+//! the batch is decided, to say which flows move most (`flows`).
 //!
 //! Deciding changes no frame. What a port does to a tag is written beside the frame in its [`Outputs`] queue, and happens while the frame is
 //! gathered for sending ([`packet::Egress`]). What `router` does to addresses is written there too, and happens when the whole batch is
@@ -20,6 +21,7 @@ mod drop;
 mod dry_run;
 mod fate;
 mod fdb;
+mod flows;
 mod forward;
 mod guard;
 mod limiter;
@@ -51,6 +53,7 @@ pub use drop::{Counters, DropReason};
 pub use dry_run::DryRun;
 pub use fate::{Fate, Kept, LateDrop, Wait};
 pub use fdb::{Fdb, MacChange, MacChanges, MacNews};
+pub use flows::{Flow, FlowPacket, FlowRate};
 pub use guard::Guard;
 pub use limiter::{Limiter, PortLimits};
 pub use observe::{Mode, Observer, Step, Unobserved};
@@ -68,6 +71,7 @@ use api::{PortPolicy, VlanMode};
 use bpdus::Bpdus;
 use bridge::Bridge;
 use fate::Decision;
+use flows::Look;
 use forward::Headers;
 use port::Port;
 use router::{Paths, Router};
@@ -180,6 +184,10 @@ pub struct Datapath {
     packets: Vec<Option<IpPacket>>,
     /// Drops of frames that had waited, which captures have not seen yet.
     late_drops: Vec<LateDrop>,
+    /// Frames of the batch that are to be added to their flows.
+    looks: Vec<Look>,
+    /// When the flows were asked for last.
+    flows_at: Instant,
     router: Router,
     bpdus: Bpdus,
     /// Whether this worker routes; else it hands over what is to be routed.
@@ -200,6 +208,8 @@ impl Datapath {
             headers: Vec::new(),
             packets: Vec::new(),
             late_drops: Vec::new(),
+            looks: Vec::new(),
+            flows_at: epoch,
             router,
             bpdus: Bpdus::default(),
             routes: true,

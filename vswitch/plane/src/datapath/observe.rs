@@ -111,6 +111,13 @@ pub enum Step {
         /// Which of the peers behind a tunnel gets it; 0: all of them, or, for another port, the stations behind it.
         peer: u16,
     },
+    /// The device of the port takes no such super-frame: it leaves in pieces.
+    Cut {
+        /// The port.
+        port: PortId,
+        /// How many frames it becomes.
+        frames: usize,
+    },
     /// It meets the impaired line of a port: on its way in before everything else, or on its way to the device.
     Impaired {
         /// The port.

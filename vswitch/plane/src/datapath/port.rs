@@ -5,6 +5,7 @@ use std::time::Instant;
 use packet::{Checksum, Ethernet, Frame, Mac, VlanId};
 use rstp::State;
 
+use super::flows::PortFlows;
 use super::forward::Headers;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
@@ -23,6 +24,8 @@ pub(super) struct Port {
     /// What the spanning tree lets pass; `None`: the port is part of none.
     pub(super) tree: Option<State>,
     pub(super) counters: Counters,
+    /// What moves most of what comes in.
+    pub(super) flows: PortFlows,
 }
 
 impl Port {

@@ -8,6 +8,7 @@ use packet::{Mac, VlanId};
 use rstp::State;
 
 use super::bridge::Bridge;
+use super::flows::PortFlows;
 use super::port::Port;
 use super::tunnel::Remote;
 use super::vlan::PortVlans;
@@ -64,6 +65,7 @@ impl Datapath {
         let before = self.ports.get(id.0).filter(|port| port.bridge == settings.bridge).and_then(|port| port.tree);
         let tree = tree(bridge.settings.stp, remote.is_some(), before);
         bridge.set_known(id, settings, remote.as_ref().is_some_and(Remote::answers), &told);
+        let flows = self.ports.get_mut(id.0).map(|port| std::mem::replace(&mut port.flows, PortFlows::new(0)));
         let port = Port {
             bridge: settings.bridge,
             vlans,
@@ -74,6 +76,7 @@ impl Datapath {
             remote,
             tree,
             counters,
+            flows: flows.unwrap_or_else(|| PortFlows::new(self.seed ^ (u64::from(id.0) << 1))),
         };
         self.ports.insert(id.0, port);
     }

@@ -64,8 +64,8 @@ pub enum Command {
     NatCounters(BridgeId, Sender<nat::Counters>),
     /// List the neighbours of a bridge's gateway. Only the worker that routes has any.
     Neighbors(BridgeId, Sender<Vec<NeighborRow>>),
-    /// Say what would become of a frame that came in at a place. Only the worker that routes can.
-    Foretell(Place, Vec<u8>, Sender<Option<Foretold>>),
+    /// Say what would become of a frame that came in at a place, with this left to do on it. Only the worker that routes can.
+    Foretell(Place, Vec<u8>, Offload, Sender<Option<Foretold>>),
     /// Set the containers, by VLAN and MAC address, for which the services ask a DHCP server on a bridge without a gateway.
     SetClients(BridgeId, Vec<(VlanId, Mac)>),
     /// Send a frame that the services made, in a VLAN of a bridge; none: its gateway's.

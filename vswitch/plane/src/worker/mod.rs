@@ -19,7 +19,7 @@
 //! **Impaired lines** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with counts in
 //! milliseconds.
 //!
-//! **Counters** are shown without being asked for (`publish`).
+//! **Counters**, and the flows that move most, are shown without being asked for (`publish`).
 //!
 //! **Sessions** that begin are told of soon (`births`), to be written down before anything happens to the process.
 //!
@@ -349,7 +349,9 @@ impl Worker {
                 send(&reply, self.datapath.export_page(id, from, now));
             }
             Command::Import(id, saved, reply) => send(&reply, self.datapath.import(id, *saved, now)),
-            Command::Foretell(place, frame, reply) => send(&reply, self.foretell(place, &frame, now)),
+            Command::Foretell(place, frame, offload, reply) => {
+                send(&reply, self.foretell(place, (&frame, offload), now));
+            }
             // The others are not answered.
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! Workers as threads, on memory devices.
 
 mod fates;
+mod flows;
 mod foretold;
 mod impaired;
 mod limits;

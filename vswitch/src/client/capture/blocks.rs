@@ -1,7 +1,7 @@
 //! The pcapng stream that a capture brings, cut into whole blocks, for `output.rs`, which writes them, and `live.rs`, which shows them.
 //! Pure functions of the bytes.
 
-use api::FrameNote;
+use api::{FrameNote, SuperFrame};
 
 /// Cuts a pcapng stream into whole blocks and counts what they say, so that what is written can be read at any moment.
 #[derive(Debug, Default)]
@@ -96,6 +96,8 @@ pub(super) struct NotedPacket<'a> {
     /// Whether it left there.
     pub(super) is_out: bool,
     pub(super) note: FrameNote,
+    /// How it is cut, if it is a super-frame.
+    pub(super) super_frame: Option<SuperFrame>,
     /// As much of it as was captured.
     pub(super) bytes: &'a [u8],
 }
@@ -106,17 +108,18 @@ pub(super) fn packet(block: &[u8]) -> NotedPacket<'_> {
         |at: usize| block.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
     let length = usize::try_from(number(20)).unwrap_or_default();
     let bytes = block.get(PACKET_DATA..PACKET_DATA + length).unwrap_or_default();
-    let (mut note, mut is_out) = (None, false);
+    let (mut note, mut super_frame, mut is_out) = (None, None, false);
     for (code, value) in options(block, PACKET_DATA + length.next_multiple_of(4)) {
         match code {
             COMMENT if note.is_none() => note = Some(FrameNote::read(&String::from_utf8_lossy(value))),
+            COMMENT => super_frame = super_frame.or_else(|| SuperFrame::read(&String::from_utf8_lossy(value))),
             FLAGS => is_out = value.first_chunk().is_some_and(|bytes| u32::from_ne_bytes(*bytes) & 3 == 2),
             _ => {}
         }
     }
     let interface = usize::try_from(number(8)).unwrap_or(usize::MAX);
     let at = u64::from(number(12)) << 32 | u64::from(number(16));
-    NotedPacket { interface, at, is_out, note: note.unwrap_or_default(), bytes }
+    NotedPacket { interface, at, is_out, note: note.unwrap_or_default(), super_frame, bytes }
 }
 
 /// The packets that a statistics block says were dropped: its options come after interface and timestamp.

@@ -166,7 +166,8 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// What would become of a frame, were it to come in again. `None`: it did not come in by a port that is still there.
 async fn way(control: &Control, packet: &NotedPacket<'_>) -> Result<Option<TraceInfo>, ClientError> {
     let Some(port) = packet.note.came_in.as_ref().and_then(|name| name.parse().ok()) else { return Ok(None) };
-    let request = TraceRequest { port, frame: TraceFrame::Text(api::hex(packet.bytes)) };
+    let frame = TraceFrame::Text(api::hex(packet.bytes));
+    let request = TraceRequest { port, frame, super_frame: packet.super_frame };
     match control.ask(&Request::Trace(request)).await {
         Ok(Reply::Trace(trace)) => Ok(Some(*trace)),
         Ok(_) | Err(ClientError::Refused(_)) => Ok(None),
@@ -178,7 +179,8 @@ async fn way(control: &Control, packet: &NotedPacket<'_>) -> Result<Option<Trace
 fn line(packet: &NotedPacket<'_>, way: Option<&TraceInfo>, json: bool) -> String {
     let NotedPacket { at, note, bytes, .. } = packet;
     let time = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(*at)).to_string();
-    let frame = frame::read(bytes);
+    let offload = frame::offload(bytes, packet.super_frame).unwrap_or_default();
+    let frame = frame::read_with(bytes, offload);
     if json {
         let forwarded = if note.out.is_empty() { "noted" } else { "forwarded" };
         let verdict = if note.drop.is_some() { "dropped" } else { note.fate.as_deref().unwrap_or(forwarded) };
@@ -209,7 +211,8 @@ fn line(packet: &NotedPacket<'_>, way: Option<&TraceInfo>, json: bool) -> String
     };
     let nat: String = note.nat.iter().map(|change| format!(" [{change}]")).collect();
     let steps: String = way.into_iter().flat_map(trace::steps).map(|step| step + "\n").collect();
-    format!("{time} {from} {to}: {}{nat}\n{steps}", frame.summary)
+    let super_frame = frame.super_frame.map(|info| format!(", {info}")).unwrap_or_default();
+    format!("{time} {from} {to}: {}{nat}{super_frame}\n{steps}", frame.summary)
 }
 
 #[cfg(test)]
@@ -229,7 +232,14 @@ mod tests {
     fn a_line_says_where_a_frame_went_or_why_not() {
         let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], &[0; 46]].concat();
         let note = |text: &str| FrameNote::read(text);
-        let of = |text: &str| NotedPacket { interface: 0, at: 1_500_000_000, is_out: false, note: note(text), bytes: &frame };
+        let of = |text: &str| NotedPacket {
+            interface: 0,
+            at: 1_500_000_000,
+            is_out: false,
+            note: note(text),
+            super_frame: None,
+            bytes: &frame,
+        };
         let went = line(&of("id=7 at=ingress in=red out=blue,+3 vlan=1"), None, false);
         assert!(went.starts_with("00:00:01.500 red -> blue,+3: ethertype 0x88b5"), "{went}");
         let dropped = line(&of("id=7 at=ingress in=red vlan=1 drop=guard-mac"), None, false);

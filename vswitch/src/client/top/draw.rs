@@ -1,4 +1,4 @@
-//! The model on a terminal: ports on top, below them drops beside the fill of tables, then the busiest sessions, and the keys.
+//! The model on a terminal: ports on top, below them drops beside the fill of tables, then the busiest flows, and the keys.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 
+use super::flows;
 use super::model::{Model, PortRow, Unit};
 use api::PortState;
 
@@ -15,8 +16,8 @@ use api::PortState;
 const CURVE: usize = 14;
 /// The smallest screen that shows more than a sentence.
 const LEAST: (u16, u16) = (72, 14);
-const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
-const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+pub(super) const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
+pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const WARN: Style = Style::new().fg(Color::Yellow);
 const BAD: Style = Style::new().fg(Color::Red);
 const GOOD: Style = Style::new().fg(Color::Green);
@@ -28,11 +29,11 @@ pub(super) fn screen(frame: &mut Frame<'_>, model: &mut Model) {
         let sentence = format!("vsctl top needs {} columns and {} lines; q ends it", LEAST.0, LEAST.1);
         return frame.render_widget(Paragraph::new(sentence), area);
     }
-    // With 24 lines: 8 ports, 4 reasons, 4 sessions.
+    // With 24 lines: 8 ports, 4 reasons, 5 flows.
     let body = area.height - 2;
     let lower = (body - 10).min(6 + body / 8).min(body / 3 - 1).max(3);
     let rows = [1, 0, lower, lower, 1];
-    let [head, ports, middle, sessions, keys] =
+    let [head, ports, middle, lowest, keys] =
         Layout::vertical(rows.map(|height| if height == 0 { Constraint::Fill(1) } else { Constraint::Length(height) }))
             .areas(area);
     let [drops, tables] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(middle);
@@ -40,7 +41,7 @@ pub(super) fn screen(frame: &mut Frame<'_>, model: &mut Model) {
     draw_ports(frame, ports, model);
     draw_drops(frame, drops, model);
     draw_tables(frame, tables, model);
-    draw_sessions(frame, sessions, model);
+    flows::draw(frame, lowest, model);
     draw_keys(frame, keys, model);
 }
 
@@ -201,55 +202,10 @@ fn draw_tables(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Table::new(rows, widths).header(head).column_spacing(1), area);
 }
 
-fn draw_sessions(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let room = usize::from(area.height.saturating_sub(1));
-    let row = |row: &super::model::SessionRow| {
-        let session = &row.session;
-        let unit = if model.unit == Unit::Bits { 8.0 } else { 1.0 };
-        let name = session.docker.container.clone();
-        let inside = name.map_or_else(|| session.inside.to_string(), |name| format!("{name}:{}", session.inside.port()));
-        let arrow = if session.direction == "out" { "→" } else { "←" };
-        Row::new([
-            session.protocol.clone(),
-            inside,
-            arrow.to_owned(),
-            session.remote.to_string(),
-            session.state.clone(),
-            right(&number(row.out_bytes * unit), 7),
-            right(&number(row.in_bytes * unit), 7),
-        ])
-    };
-    let rows: Vec<Row<'_>> = model.sessions.iter().take(room).map(row).collect();
-    if rows.is_empty() {
-        let text = if model.live.uplinks.is_empty() { "there is no uplink" } else { "none" };
-        let text = vec![Line::styled("SESSIONS", HEAD), Line::styled(text, DIM)];
-        return frame.render_widget(Paragraph::new(text), area);
-    }
-    let unit = if model.unit == Unit::Bits { "bit/s" } else { "B/s" };
-    let head = [
-        "SESS".to_owned(),
-        format!("STATION (busiest of {}, {unit})", model.sessions.len()),
-        String::new(),
-        "REMOTE".to_owned(),
-        "STATE".to_owned(),
-        right("OUT", 7),
-        right("IN", 7),
-    ];
-    let widths = [
-        Constraint::Length(4),
-        Constraint::Fill(5),
-        Constraint::Length(1),
-        Constraint::Fill(4),
-        Constraint::Length(11),
-        Constraint::Length(7),
-        Constraint::Length(7),
-    ];
-    frame.render_widget(Table::new(rows, widths).header(Row::new(head).style(HEAD)).column_spacing(1), area);
-}
-
 fn draw_keys(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let (sort, unit) = (model.sort.name(), model.unit.name());
-    let keys = [("q", "quit"), ("s", sort), ("u", unit), ("p", "pause"), ("↑↓", "scroll")];
+    let other = if model.with_sessions { "flows" } else { "sessions" };
+    let keys = [("q", "quit"), ("s", sort), ("u", unit), ("f", other), ("p", "pause"), ("↑↓", "scroll")];
     let mut line = Vec::new();
     for (key, what) in keys {
         line.push(Span::styled(format!(" {key} "), Style::new().add_modifier(Modifier::REVERSED)));
@@ -301,7 +257,7 @@ pub(super) fn number(value: f64) -> String {
     format!("{value:.0}P")
 }
 
-fn right(text: &str, width: usize) -> String {
+pub(super) fn right(text: &str, width: usize) -> String {
     format!("{text:>width$}")
 }
 

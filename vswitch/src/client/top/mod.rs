@@ -1,11 +1,12 @@
 //! `vsctl top`: the switch as a screen that follows it.
 //!
 //! - `model`: what two looks at the counters come to; touches nothing.
-//! - `draw`: the model on a terminal of any size.
+//! - `draw`: the model on a terminal of any size; `flows`: its lowest part.
 //!
-//! Counters come once a second without a worker being asked. Sessions are asked for every other second, for the list of the busiest.
+//! Counters and flows come once a second without a worker being asked. Sessions are asked for every other second, while they are shown.
 
 mod draw;
+mod flows;
 mod model;
 #[cfg(test)]
 mod tests;
@@ -59,7 +60,8 @@ async fn follow(control: &Control, mut model: Model, terminal: &mut DefaultTermi
         terminal.draw(|frame| draw::screen(frame, &mut model))?;
         tokio::select! {
             _ = ticks.tick(), if !model.is_paused() => {
-                look(control, &mut model, looks % SESSIONS == 0).await;
+                let with_sessions = model.with_sessions && looks % SESSIONS == 0;
+                look(control, &mut model, with_sessions).await;
                 looks += 1;
             }
             event = keys.recv() => match event {
@@ -99,6 +101,7 @@ fn press(model: &mut Model, key: KeyEvent) -> bool {
         KeyCode::Char('q') | KeyCode::Esc => return true,
         KeyCode::Char('s') => model.sort_otherwise(),
         KeyCode::Char('u') => model.count_otherwise(),
+        KeyCode::Char('f') => model.turn_over(),
         KeyCode::Char('p' | ' ') => model.pause(),
         KeyCode::Down | KeyCode::Char('j') => model.scroll(1),
         KeyCode::Up | KeyCode::Char('k') => model.scroll(-1),

@@ -20,6 +20,8 @@ pub(super) struct Model {
     pub(super) sessions: Vec<SessionRow>,
     pub(super) sort: Sort,
     pub(super) unit: Unit,
+    /// Whether sessions are shown in the place of flows.
+    pub(super) with_sessions: bool,
     pub(super) scrolled: usize,
     pub(super) paused: bool,
     /// Why what is shown is old.
@@ -121,6 +123,7 @@ impl Model {
             sessions: Vec::new(),
             sort: Sort::Rate,
             unit: Unit::Bits,
+            with_sessions: false,
             scrolled: 0,
             paused: false,
             problem: None,
@@ -197,6 +200,11 @@ impl Model {
             Unit::Frames => Unit::Bits,
         };
         self.arrange();
+    }
+
+    /// Shows sessions instead of flows, or the other way round.
+    pub(super) fn turn_over(&mut self) {
+        self.with_sessions = !self.with_sessions;
     }
 
     pub(super) fn pause(&mut self) {

@@ -6,7 +6,7 @@ use ratatui::backend::TestBackend;
 use super::draw::{number, screen};
 use super::model::{Model, Rate};
 use super::*;
-use api::{LiveBridge, LiveKind, LivePort, LiveTunnel, LiveUplink, PeerInfo, PortState};
+use api::{LiveBridge, LiveFlow, LiveKind, LivePort, LiveTunnel, LiveUplink, PeerInfo, PortState};
 
 fn port(name: &str, frames: u64, drops: u64) -> LivePort {
     let state = if name == "down" { PortState::NoCarrier } else { PortState::Up };
@@ -63,6 +63,15 @@ fn session(port: u16, bytes: u64) -> SessionInfo {
     .unwrap()
 }
 
+fn flow(port: u16, bytes: f64) -> LiveFlow {
+    serde_json::from_value(serde_json::json!({
+        "in": "a", "out": "b", "verdict": "bridged", "drop_reason": null, "vlan": 1, "source_mac": "02:00:00:00:00:01",
+        "destination_mac": "02:00:00:00:00:02", "ethertype": 0x800, "protocol": "udp", "source": "10.10.0.2", "destination": "10.10.0.3",
+        "source_port": port, "destination_port": 53, "bytes_per_second": bytes, "frames_per_second": 10.0,
+    }))
+    .unwrap()
+}
+
 /// What a terminal of this size shows.
 fn shown(model: &mut Model, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -77,6 +86,14 @@ fn busy() -> Model {
     model.take(live(12.0, vec![port("a", 100, 0), port("b", 2000, 50), port("down", 0, 7)]));
     model.count_sessions(vec![session(1, 0), session(2, 0)], 0.0);
     model.count_sessions(vec![session(1, 1000), session(2, 5_000_000)], 2.0);
+    let dropped = LiveFlow {
+        out: None,
+        drop_reason: Some("guard_ip".to_owned()),
+        source_port: None,
+        destination_port: None,
+        ..flow(7, 10.0)
+    };
+    model.live.flows = vec![flow(5, 1e6), flow(6, 2000.0), dropped];
     model
 }
 
@@ -94,10 +111,30 @@ fn everything_is_on_80_columns_and_24_lines() {
     assert!(has(&["b        guard-ip", "25     50"]), "{text}");
     assert!(has(&["vx0 peers up", "░░░░░░░░         0 of 1"]), "{text}");
     assert!(has(&["br0 MACs", "████████ 8.00k of 8.19k"]), "{text}");
+    let flows: Vec<&String> = lines.iter().filter(|line| line.starts_with("udp")).collect();
+    assert!(
+        flows[0].contains("10.10.0.2:5 ") && flows[0].contains("→ 10.10.0.3:53 ") && flows[0].contains(" a → b "),
+        "{text}"
+    );
+    assert!(flows[0].ends_with("8.00M") && flows[1].ends_with("16.0k"), "{text}");
+    assert!(flows[2].contains("10.10.0.2 ") && flows[2].contains(" a: guard-ip "), "{text}");
+    assert!(has(&["FLOW", "estimated", "PORTS", "bit/s"]), "{text}");
+    assert_eq!(lines[23], " q  quit   s  by rate   u  in bit/s   f  sessions   p  pause   ↑↓  scroll");
+}
+
+#[test]
+fn sessions_take_the_place_of_flows() {
+    let mut model = busy();
+    assert!(!press(&mut model, KeyEvent::from(KeyCode::Char('f'))));
+    let lines = shown(&mut model, 80, 24);
+    let text = lines.join("\n");
     let sessions: Vec<&String> = lines.iter().filter(|line| line.starts_with("tcp")).collect();
     assert!(sessions[0].contains("10.10.0.2:2") && sessions[0].contains("→ 198.51.100.7:443"), "{text}");
     assert!(sessions[0].ends_with("20.0M       0") && sessions[1].ends_with("4.00k       0"), "{text}");
-    assert_eq!(lines[23], " q  quit   s  by rate   u  in bit/s   p  pause   ↑↓  scroll");
+    assert_eq!(lines[23], " q  quit   s  by rate   u  in bit/s   f  flows   p  pause   ↑↓  scroll");
+    model.turn_over();
+    model.live.flows.clear();
+    assert!(shown(&mut model, 80, 24).iter().any(|line| line == "nothing moves"));
 }
 
 #[test]
@@ -109,7 +146,7 @@ fn a_screen_of_any_size_is_drawn() {
             if width >= 72 && height >= 14 {
                 let text = lines.join("\n");
                 assert!(
-                    lines[2].starts_with("b ") && text.contains("guard-ip") && text.contains("tcp"),
+                    lines[2].starts_with("b ") && text.contains("guard-ip") && text.contains("udp"),
                     "{width}x{height}:\n{text}"
                 );
             }

@@ -5,9 +5,10 @@ mod advice;
 mod scene;
 mod tell;
 
-use api::{FdbFilter, PortName, Reply, TraceExit, TraceInfo, TraceRequest};
+use api::{FdbFilter, FrameInfo, PortName, Reply, TraceExit, TraceInfo, TraceRequest};
+use packet::Offload;
 use plane::datapath::{BridgeId, Fate, Place, PortId};
-use plane::worker::{Command, Foretold};
+use plane::worker::{Command, Exit, Foretold};
 
 use super::inventory::{Vport, VportKind};
 use super::vxlan::TunnelPort;
@@ -21,11 +22,16 @@ impl Switch {
     pub(super) fn trace(&self, request: &TraceRequest) -> Result<Reply, ControlError> {
         let id = self.inventory.port_id(&request.port)?;
         let bytes = self.scene(&request.port)?.frame(request).map_err(|error| ControlError::Trace(error.to_string()))?;
+        let offload = frame::offload(&bytes, request.super_frame).ok_or_else(|| {
+            ControlError::Trace(
+                "the frame is no such super-frame: its transport is another, or its segments are too many".to_owned(),
+            )
+        })?;
         let place = Place { port: id, peer: self.some_peer(&request.port) };
         let frame = bytes.clone();
-        let foretold = self.plane.router()?.ask(|reply| Command::Foretell(place, frame, reply))?;
+        let foretold = self.plane.router()?.ask(|reply| Command::Foretell(place, frame, offload, reply))?;
         let foretold = foretold.ok_or_else(|| ControlError::NoPort(request.port.clone(), Vec::new()))?;
-        Ok(Reply::Trace(Box::new(self.tell(&request.port, &bytes, &foretold))))
+        Ok(Reply::Trace(Box::new(self.tell(&request.port, (&bytes, offload), &foretold))))
     }
 
     fn scene(&self, port: &PortName) -> Result<Scene, ControlError> {
@@ -46,27 +52,10 @@ impl Switch {
         (1..=u16::MAX).take(MOST_PEERS).find(|peer| self.inventory.remote(port, *peer).is_some()).unwrap_or(0)
     }
 
-    fn tell(&self, port: &PortName, bytes: &[u8], foretold: &Foretold) -> TraceInfo {
-        let before = frame::read(bytes);
+    fn tell(&self, port: &PortName, (bytes, offload): (&[u8], Offload), foretold: &Foretold) -> TraceInfo {
+        let before = frame::read_with(bytes, offload);
         let steps = foretold.steps.iter().filter_map(|(frame, step)| tell::step(*frame, step, self)).collect();
-        let exits: Vec<TraceExit> = foretold
-            .exits
-            .iter()
-            .map(|exit| {
-                let after = frame::read(&exit.bytes);
-                let tunnel = self.inventory.by_id(exit.port).and_then(TunnelPort::of);
-                TraceExit {
-                    remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
-                    host: tunnel.and_then(|tunnel| self.host_behind(&tunnel.spec.name, exit.peer)),
-                    vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
-                    own: exit.frame > 0,
-                    changes: if exit.frame > 0 { Vec::new() } else { frame::changes(&before, &after) },
-                    frame: after,
-                    drop_reason: exit.lost.map(|reason| reason.json_name()),
-                    port: self.inventory.name_of(exit.port).cloned().unwrap_or_else(|| port.clone()),
-                }
-            })
-            .collect();
+        let exits: Vec<TraceExit> = foretold.exits.iter().map(|exit| self.exit(port, &before, exit)).collect();
         let (verdict, mut conclusion) = tell::verdict(foretold.fate, self);
         let home = self.home(port);
         let lost = foretold.exits.iter().find(|exit| exit.frame == 0 && exit.lost.is_some());
@@ -82,6 +71,23 @@ impl Switch {
         }
         let drop_reason = foretold.fate.drop_reason().map(|reason| reason.json_name());
         TraceInfo { port: port.clone(), frame: before, steps, verdict, drop_reason, exits, conclusion, advice }
+    }
+
+    /// What leaves: a frame, or the frames that it is cut into.
+    fn exit(&self, port: &PortName, before: &FrameInfo, exit: &Exit) -> TraceExit {
+        let after = frame::read_with(&exit.bytes, exit.offload);
+        let tunnel = self.inventory.by_id(exit.port).and_then(TunnelPort::of);
+        TraceExit {
+            remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
+            host: tunnel.and_then(|tunnel| self.host_behind(&tunnel.spec.name, exit.peer)),
+            vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
+            own: exit.frame > 0,
+            changes: if exit.frame > 0 { Vec::new() } else { frame::changes(before, &after) },
+            frame: after,
+            frames: exit.frames,
+            drop_reason: exit.lost.map(|reason| reason.json_name()),
+            port: self.inventory.name_of(exit.port).cloned().unwrap_or_else(|| port.clone()),
+        }
     }
 
     /// The bridge of a port, or the uplink itself.

@@ -62,6 +62,9 @@ pub(super) fn step(frame: usize, step: &Step, names: &impl Naming) -> Option<Tra
             let way = if *direction == Direction::In { "in" } else { "out" };
             ("impaired", format!("the line {way} of {} is impaired: {}", names.port(*port), rules.effects()))
         }
+        Step::Cut { port, frames } => {
+            ("cut", format!("{} takes no such super-frame: it is cut into {frames} frames", names.port(*port)))
+        }
         Step::Settled(fate) => {
             let reason = fate.drop_reason()?;
             ("dropped", format!("dropped: {}", reason.name()))

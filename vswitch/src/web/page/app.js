@@ -3,7 +3,7 @@
 import { Topology, element, isBlocked, short, spark, standing } from './draw.js';
 
 const $ = (id) => document.getElementById(id);
-const REMEMBERED = 60, SHOWN = 200, EVENTS = 200;
+const REMEMBERED = 60, SHOWN = 200, EVENTS = 200, FLOWS = 16;
 
 let live = null;
 /** What passed each port in a second, by name, and the last minute of it. */
@@ -76,6 +76,7 @@ function draw() {
   topology.update(live, rates);
   drawPorts();
   drawDrops();
+  drawFlows();
   drawMeters();
   drawChoices();
 }
@@ -125,6 +126,18 @@ function drawDrops() {
   const row = ({ port, way, reason, total, rate }) => element('tr', {}, element('td', {}, reason.replaceAll('_', '-')), element('td', {}, port),
     element('td', {}, way), element('td', { class: 'n' + (rate > 0 ? ' bad' : '') }, short(rate)), element('td', { class: 'n' }, short(total)));
   rows($('drop-rows'), all.slice(0, SHOWN).map(row), 'Nothing was dropped.', 5);
+}
+
+function drawFlows() {
+  const unit = $('unit').value;
+  const rate = (flow) => (unit === 'frames' ? flow.frames_per_second : flow.bytes_per_second * (unit === 'bits' ? 8 : 1));
+  const end = (address, port, mac) => (!address ? mac : !port ? address : address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
+  const way = (flow) => (flow.drop_reason ? `${flow.in}: ${flow.drop_reason.replaceAll('_', '-')}` : flow.out ? `${flow.in} → ${flow.out}` : `${flow.in}: ${flow.verdict.replaceAll('_', '-')}`);
+  $('head-flow').textContent = { bits: 'bit/s', bytes: 'B/s', frames: 'frames/s' }[unit];
+  const row = (flow) => element('tr', {}, element('td', {}, flow.protocol), element('td', { class: 'mono' }, end(flow.source, flow.source_port, flow.source_mac)),
+    element('td', { class: 'mono' }, end(flow.destination, flow.destination_port, flow.destination_mac)),
+    element('td', { class: flow.drop_reason ? 'bad' : null }, way(flow)), element('td', { class: 'n' }, short(rate(flow))));
+  rows($('flow-rows'), [...live.flows].sort((a, b) => rate(b) - rate(a)).slice(0, FLOWS).map(row), 'Nothing moves.', 5);
 }
 
 function drawMeters() {
@@ -312,6 +325,9 @@ export async function post(path, body, signal) {
   return null;
 }
 
+/** As what a super-frame travels. */
+const cut = (frame) => `${frame.segments} ${frame.kind === 'udp' ? 'UDP datagrams' : 'TCP segments'} of ${frame.segment_bytes} bytes`;
+
 /** What `vsctl trace` asks: a frame in words or hex digits, or where one would go. */
 async function trace(form) {
   const says = $('trace-says'), way = $('trace-way'), text = form.frame.value.trim();
@@ -325,10 +341,10 @@ async function trace(form) {
   const bad = found.verdict === 'dropped' || found.exits.some((exit) => exit.drop_reason && !exit.own);
   const end = (port, text, notes, bad) => element('li', { class: bad ? 'end bad' : 'end' }, element('b', {}, port), element('span', { class: 'mono' }, text), ...notes.map((note) => element('small', {}, note)));
   const steps = found.steps.map((step) => element('li', { class: step.own ? 'own' : null }, step.text));
-  const exits = found.exits.map((exit) => end(`→ ${exit.port}`, exit.frame.summary, [exit.own ? 'made by the switch' : null, exit.vni === null ? null : `inside VXLAN ${exit.vni}, to ${exit.remote ?? 'all its hosts'}`,
+  const exits = found.exits.map((exit) => end(`→ ${exit.port}`, exit.frame.summary, [exit.own ? 'made by the switch' : null, exit.frames > 1 ? `the first of ${exit.frames} frames` : null, exit.frame.super_frame ? `whole: ${cut(exit.frame.super_frame)}` : null, exit.vni === null ? null : `inside VXLAN ${exit.vni}, to ${exit.remote ?? 'all its hosts'}`,
     ...exit.changes, exit.drop_reason ? `dropped there: ${exit.drop_reason.replaceAll('_', '-')}` : null].filter(Boolean), exit.drop_reason));
   const ethernet = found.frame.ethernet;
-  const first = end(found.port, found.frame.summary, ethernet ? [`${ethernet.source} > ${ethernet.destination}, ${found.frame.length} bytes`] : [], false);
+  const first = end(found.port, found.frame.summary, ethernet ? [`${ethernet.source} > ${ethernet.destination}, ${found.frame.length} bytes`, found.frame.super_frame ? `a super-frame: ${cut(found.frame.super_frame)}` : null].filter(Boolean) : [], false);
   way.replaceChildren(element('ol', { class: 'way' }, first, ...steps, ...exits),
     element('div', { class: bad ? 'verdict bad' : 'verdict' }, element('p', {}, element('b', {}, found.conclusion)), found.advice ? element('p', {}, found.advice) : null));
 }

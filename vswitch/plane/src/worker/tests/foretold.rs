@@ -197,7 +197,8 @@ impl Plane {
     fn hold(&self, sent: &Sent, worker: usize) {
         let (bytes, place) = (sent.bytes(), Place { port: PortId(sent.port), peer: 0 });
         let before = self.tables();
-        let foretold = self.workers[0].ask(|reply| Command::Foretell(place, bytes.clone(), reply)).unwrap().unwrap();
+        let foretold =
+            self.workers[0].ask(|reply| Command::Foretell(place, bytes.clone(), Offload::default(), reply)).unwrap().unwrap();
         assert_eq!(self.tables(), before, "to foretell changes nothing");
         let dropped = drops(&before.4);
         assert!(self.far[sent.port as usize][worker].push(&bytes, Offload::default()));

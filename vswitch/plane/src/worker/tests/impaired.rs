@@ -175,7 +175,7 @@ fn the_same_seed_loses_the_same_packets_whatever_the_delay_the_workers_and_the_t
             still.work(Duration::from_micros(number.into()));
             if traces {
                 let place = Place { port: PortId(0), peer: 0 };
-                assert!(still.workers[0].foretell(place, &bytes, still.now).is_some());
+                assert!(still.workers[0].foretell(place, (&bytes, Offload::default()), still.now).is_some());
             }
         }
         still.run();
@@ -254,7 +254,7 @@ fn a_trace_says_what_a_frame_meets_and_why_it_would_be_lost() {
     let mut still = Still::new(1);
     let ask = |still: &mut Still| {
         let place = Place { port: PortId(0), peer: 0 };
-        still.workers[0].foretell(place, &frame(1, Mac::BROADCAST), still.now).unwrap()
+        still.workers[0].foretell(place, (&frame(1, Mac::BROADCAST), Offload::default()), still.now).unwrap()
     };
     let met = |steps: &[(usize, Step)]| {
         let met = |(place, (_, step)): (usize, &(usize, Step))| match step {
@@ -397,7 +397,7 @@ fn a_trace_foretells_that_a_line_has_no_room() {
     still.impair(1, r#"{ "out": "rate 8kbit limit 2000B" }"#);
     let ask = |still: &mut Still| {
         let place = Place { port: PortId(0), peer: 0 };
-        let told = still.workers[0].foretell(place, &frame(1, Mac::BROADCAST), still.now).unwrap();
+        let told = still.workers[0].foretell(place, (&frame(1, Mac::BROADCAST), Offload::default()), still.now).unwrap();
         told.exits.iter().map(|exit| exit.lost).collect::<Vec<_>>()
     };
     assert_eq!(ask(&mut still), [None]);
@@ -473,4 +473,23 @@ impl Device for Idle {
             Err(_) => crate::device::Sent::QueueFull,
         }
     }
+}
+
+#[test]
+fn a_super_frame_is_foretold_as_what_travels() {
+    let mut still = Still::new(1);
+    still.attach(1, Capabilities::ALL);
+    let (bytes, offload) = super_frame(1);
+    let place = Place { port: PortId(0), peer: 0 };
+    let ask = |still: &mut Still, offload| still.workers[0].foretell(place, (&bytes, offload), still.now).unwrap();
+    let whole = ask(&mut still, offload);
+    assert!(whole.fate.drop_reason().is_none() && whole.exits.iter().all(|exit| exit.offload.gso.is_some()), "{whole:?}");
+    assert_eq!(ask(&mut still, Offload::default()).fate.drop_reason(), Some(DropReason::Oversized), "as one long frame");
+    still.far[1][0].set_capabilities(Capabilities::default());
+    let cut = ask(&mut still, offload);
+    let [exit] = &cut.exits.iter().filter(|exit| exit.port == PortId(1)).collect::<Vec<_>>()[..] else { panic!("{cut:?}") };
+    assert_eq!((exit.frames, exit.bytes.len(), exit.lost), (SEGMENTS, 54 + SIZE, None));
+    let step = |step: &&(usize, Step)| matches!(step.1, Step::Cut { port: PortId(1), frames: SEGMENTS });
+    assert_eq!(cut.steps.iter().filter(step).count(), 1, "{:?}", cut.steps);
+    assert!(matches!(cut.steps.last(), Some((0, Step::Settled(_)))), "what became of it is told last");
 }
