@@ -46,8 +46,9 @@ fn tools_measure_what_was_asked_for_and_a_change_takes_no_restart() {
     assert!(trace.contains("the line in of a is impaired: delayed by 20ms"), "{trace}");
 
     set_well(&lab, "a", &["--impair-in", "none", "--impair-out", "loss 5%", "--impair-seed", "3"]);
-    let lossy = udp(&lab, "b", "a", "10.0.0.2", "-b 40M -t 1 -l 1000");
-    assert!((0.04..0.06).contains(&lossy.lost), "{lossy:?}");
+    // A loaded machine may lose more than the line does, and never less.
+    let lossy: Vec<f64> = (0..3).map(|_| udp(&lab, "b", "a", "10.0.0.2", "-b 40M -t 1 -l 1000").lost).collect();
+    assert!(lossy.iter().all(|lost| *lost > 0.04) && lossy.iter().any(|lost| *lost < 0.06), "{lossy:?}");
     let port = lab.json("list-ports")[0].clone();
     assert_eq!(port["impair"], serde_json::json!({ "in": null, "out": "loss 5%", "seed": 3 }));
     let stats = lab.json("stats a");
