@@ -134,7 +134,7 @@ function drawFlows() {
   const end = (address, port, mac) => (!address ? mac : !port ? address : address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
   const way = (flow) => (flow.drop_reason ? `${flow.in}: ${flow.drop_reason.replaceAll('_', '-')}` : flow.out ? `${flow.in} → ${flow.out}` : `${flow.in}: ${flow.verdict.replaceAll('_', '-')}`);
   $('head-flow').textContent = { bits: 'bit/s', bytes: 'B/s', frames: 'frames/s' }[unit];
-  const row = (flow) => element('tr', {}, element('td', {}, flow.protocol), element('td', { class: 'mono' }, end(flow.source, flow.source_port, flow.source_mac)),
+  const row = (flow) => element('tr', { title: way(flow) }, element('td', {}, flow.protocol), element('td', { class: 'mono' }, end(flow.source, flow.source_port, flow.source_mac)),
     element('td', { class: 'mono' }, end(flow.destination, flow.destination_port, flow.destination_mac)),
     element('td', { class: flow.drop_reason ? 'bad' : null }, way(flow)), element('td', { class: 'n' }, short(rate(flow))));
   rows($('flow-rows'), [...live.flows].sort((a, b) => rate(b) - rate(a)).slice(0, FLOWS).map(row), 'Nothing moves.', 5);
