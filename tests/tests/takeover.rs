@@ -125,15 +125,15 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
     }
     let strip = |text: String| text.replace("STALE", "").replace("REACHABLE", "").replace("DELAY", "");
     assert_eq!(strip(devices(&lab)), strip(before), "the carrier was there all the time");
+    for (log, mut child) in connections {
+        assert!(child.wait().unwrap().success(), "{log}: {}", std::fs::read_to_string(&log).unwrap());
+    }
     for (log, mut child) in pings {
         child.wait().unwrap();
         let said = std::fs::read_to_string(&log).unwrap();
         let lost = said.split("received, ").nth(1).and_then(|rest| rest.split('%').next()).unwrap();
         println!("{log}: {}", said.lines().rev().take(3).collect::<Vec<_>>().join(" "));
         assert_eq!(lost, "0", "{said}");
-    }
-    for (log, mut child) in connections {
-        assert!(child.wait().unwrap().success(), "{log}: {}", std::fs::read_to_string(&log).unwrap());
     }
     assert!(lab.stop().success());
 }
@@ -340,6 +340,9 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     };
     told(&lab, "/no/such/program", "cannot be started: No such file or directory");
     told(&lab, "/bin/false", "/bin/false does not take");
+    std::fs::write(lab.path("mute"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    lab.sh(&format!("chmod +x {}", lab.path("mute").display())).ok();
+    told(&lab, &lab.path("mute").display().to_string(), "does not say within 5 seconds");
     lab.write(&FILE.replace("veth", "vath"));
     let vswitchd = program("vswitchd").display().to_string();
     told(&lab, &vswitchd, "vath");

@@ -176,8 +176,12 @@ impl Served {
     /// Takes no more requests, and waits a moment for answers that are on their way.
     pub(super) async fn end(&mut self) {
         self.daemon.iter().for_each(JoinHandle::abort);
-        for Door { task, end, file, .. } in std::mem::take(&mut self.open) {
+        let close = |Door { task, end, file, .. }: Door| {
             drop((end, file));
+            task
+        };
+        let tasks: Vec<_> = std::mem::take(&mut self.open).into_iter().map(close).collect();
+        for task in tasks {
             // A client that does not read its answer is not waited for.
             let _ = tokio::time::timeout(PATIENCE, task).await;
         }

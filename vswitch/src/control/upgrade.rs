@@ -1,10 +1,18 @@
 //! `vsctl upgrade`: the vswitchd that runs starts its successor, which then takes over as any other ([`takeover`](super::takeover)).
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::server::AnswerTo;
 use crate::http::Peer;
+
+/// How long a program may take to say whether it takes the file, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
+/// No more of what it says is passed on.
+const LONGEST: u64 = 16 << 10;
 
 /// An upgrade under way.
 pub(super) struct Upgrade {
@@ -66,12 +74,7 @@ fn is_trusted(peer: Peer) -> bool {
 
 /// Starts a program in the place of this one, after it was asked whether it understands the file.
 fn start(program: &Path, file: &Path) -> Result<Child, String> {
-    let failed = |error: std::io::Error| format!("{} cannot be started: {error}", program.display());
-    let check = Command::new(program).arg("--config").arg(file).arg("--check").stdin(Stdio::null()).output().map_err(failed)?;
-    if !check.status.success() {
-        let said = String::from_utf8_lossy(&check.stderr);
-        return Err(format!("{} does not take {}: {}", program.display(), file.display(), said.trim_end()));
-    }
+    ask(program, file)?;
     // What this process was told besides, it is told too.
     let mut own = std::env::args_os().skip(1);
     let mut words = Vec::new();
@@ -88,5 +91,40 @@ fn start(program: &Path, file: &Path) -> Result<Child, String> {
     for name in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         successor.env_remove(name);
     }
-    successor.spawn().map_err(failed)
+    successor.spawn().map_err(|error| not_started(program, &error))
+}
+
+/// Asks a program whether it takes a file; a program that does not say so in time is ended.
+fn ask(program: &Path, file: &Path) -> Result<(), String> {
+    let mut asked = Command::new(program);
+    asked.arg("--config").arg(file).arg("--check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut asked = asked.spawn().map_err(|error| not_started(program, &error))?;
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        match asked.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(PAUSE),
+            _ => {
+                // It may have ended just now.
+                let _ = asked.kill().and_then(|()| asked.wait());
+                let seconds = PATIENCE.as_secs();
+                return Err(format!(
+                    "{} does not say within {seconds} seconds whether it takes {}",
+                    program.display(),
+                    file.display()
+                ));
+            }
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = Vec::new();
+    // What cannot be read says nothing.
+    let _ = asked.stderr.take().map(|stderr| stderr.take(LONGEST).read_to_end(&mut said));
+    Err(format!("{} does not take {}: {}", program.display(), file.display(), String::from_utf8_lossy(&said).trim_end()))
+}
+
+fn not_started(program: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be started: {error}", program.display())
 }
