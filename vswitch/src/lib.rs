@@ -36,7 +36,7 @@
 //! - [`control`]: the owner of what the switch *is*; every change is all or nothing. A bridge, port, uplink, forward or tunnel is a
 //!   [`Resource`](api::Resource) with one life: it is planned, made, changed, removed, taken back, made again and listed by the same code, which asks
 //!   the kind only for what is its own. Its rooms are the ledger (what should be), the inventory (what is), the workers, and what follows the world:
-//!   links, LANs, Docker, symptoms.
+//!   links, LANs, Docker, symptoms. What the tables know is written down for the next vswitchd, which may also take over while this one runs.
 //! - [`docker`]: Docker's network drivers. What Docker asks for is kept, and is a source of bridges, ports and forwards as the file is; a call
 //!   of Docker's is carried out as a reload is.
 //! - [`overlay`]: bridges of several hosts that are one segment. A thread deals with the store through which the hosts hear of each other (the
@@ -49,6 +49,7 @@
 //! - `stp`: the thread that speaks RSTP for bridges; the protocol itself is the crate `rstp`.
 //! - [`confine`]: what threads that take in what others send give up before: capabilities, system calls, files.
 //! - `view`: what others look at while the switch runs: events, counters, flows, metrics. Looking waits for no worker. [`web`]: the web view.
+//! - [`inherited`]: sockets that the vswitchd before this one left, for those that would else open the same.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
 //! - `http`: what the control socket, Docker's and the web view have in common.
 #![forbid(unsafe_code)]

@@ -3,7 +3,8 @@
 //! At the end the queues of TAPs that stay (see [`ending`](super::ending)) go to the service manager (`FDSTORE=1`, sd_notify(3)). It holds them
 //! open, so that the device keeps its carrier and what programs send waits, and passes them to the next start, as it does its sockets. That
 //! start takes them as its queues, and has the manager forget them. Where there is no such manager, or the end was not planned, devices are
-//! opened again by their marks ([`attach`](crate::attach)); their links are down meanwhile.
+//! opened again by their marks ([`attach`](crate::attach)); their links are down meanwhile. One that takes over while this one runs gets all of it, and more,
+//! from this process itself ([`takeover`](super::takeover)).
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,8 +15,7 @@ use sd_notify::NotifyState;
 
 use super::socket::Passed;
 use super::takeover::Legacy;
-use super::{ControlError, image};
-use super::{Port, Switch};
+use super::{ControlError, Port, Switch, image};
 use crate::inherited::Inherited;
 use api::{PortKind, PortName};
 use plane::worker::Command;
