@@ -34,9 +34,10 @@ use crate::datapath::{BridgeId, DropReason, Kept, LateDrop, Slots};
 const MOST_UNRESOLVED: usize = 128;
 /// Most known addresses of a bridge.
 const MOST_KNOWN: usize = 4096;
-/// Most packets that wait for an address, and their bytes; one alone may be longer.
+/// Most packets that wait for an address, and their bytes; one alone may be longer. The longest IP packet has room in fragments for an MTU of 1280,
+/// each with headers of its own: without any one of them, the others would have waited in vain.
 const MOST_PENDING: usize = 64;
-const PENDING_BYTES: usize = 64 << 10;
+const PENDING_BYTES: usize = 72 << 10;
 /// Seconds for which an address is known without doubt; `REACHABLE_TIME` of RFC 4861, section 10.
 const CONFIRMED: u32 = 30;
 /// Seconds after which an address is forgotten that nothing was sent to.
@@ -355,6 +356,23 @@ mod tests {
         let waited = table.learn(BRIDGE, address(2), mac(2), false, 0);
         assert_eq!(waited.into_iter().map(|packet| packet.frame.bytes).collect::<Vec<_>>(), [[1], [2]], "in order");
         assert_eq!(table.find(BRIDGE, address(2), 0), Some(mac(2)));
+    }
+
+    #[test]
+    fn the_longest_packet_waits_whole_in_its_fragments() {
+        // Ethernet, IPv6 and fragment headers, and payload in units of eight bytes (RFC 8200, section 4.5).
+        for mtu in [1280, 1500_usize] {
+            let (mut table, mut left) = (Neighbors::new(1), 65_535_usize);
+            while left > 0 {
+                let part = left.min((mtu - 48) / 8 * 8);
+                let frame = Kept { bytes: vec![0; 14 + 48 + part], offload: Offload::default(), id: 0 };
+                assert!(
+                    table.ask(BRIDGE, address(2), Pending { frame, ..packet(0) }, 0).displaced.is_empty(),
+                    "{left} of {mtu}"
+                );
+                left -= part;
+            }
+        }
     }
 
     #[test]
