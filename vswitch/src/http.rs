@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// How long it is waited where the kernel gives no connection, as without a free descriptor.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a socket's clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,14 @@ pub(crate) enum Peer {
     Process { uid: Option<u32>, pid: Option<i32> },
     /// What came by TCP.
     Web(SocketAddr),
+}
+
+impl Peer {
+    /// Whether it is root's, or of the user of this process.
+    pub(crate) fn is_trusted(self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        matches!(self, Self::Process { uid: Some(uid), .. } if uid == 0 || uid == own)
+    }
 }
 
 /// What connections come from.

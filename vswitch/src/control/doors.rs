@@ -22,14 +22,13 @@ use crate::confine::Confinement;
 use crate::docker::daemon::{self, Found};
 use crate::docker::message::Driver;
 use crate::docker::server::{self as docker_server, Ask};
+use crate::http::{self, Acceptor};
 use crate::inherited::Inherited;
 use crate::view::Board;
 use crate::web::{Shown, Web};
 
 /// How long answers that are on their way may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it is waited where the kernel gives no connection, as without a free descriptor.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The clients that come in by a socket.
 #[derive(Clone, Copy, Debug)]
@@ -193,16 +192,14 @@ async fn hear_successors(listener: UnixListener, calls: mpsc::Sender<Call>, mut 
     loop {
         let accepted = tokio::select! {
             _ = end.changed() => return,
-            accepted = listener.accept() => accepted,
+            accepted = Acceptor::accept(&listener) => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(PAUSE).await;
+        let Ok((stream, peer)) = accepted else {
+            tokio::time::sleep(http::PAUSE).await;
             continue;
         };
-        let own = rustix::process::geteuid().as_raw();
-        let is_trusted = stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()));
         // Who says nothing is not waited for by those who have something to do.
-        if !is_trusted || tokio::time::timeout(PATIENCE, speaks(&stream)).await != Ok(true) {
+        if !peer.is_trusted() || tokio::time::timeout(PATIENCE, speaks(&stream)).await != Ok(true) {
             continue;
         }
         if let Ok(stream) = stream.into_std()

@@ -18,14 +18,14 @@ use crate::host::Relay;
 use api::{PortName, Reply};
 
 /// The end, as it was asked for.
-pub(super) enum End {
+pub(super) enum Exit {
     /// By a signal or a client.
     Planned { keep: bool, asker: Option<AnswerTo> },
     /// Another vswitchd goes on, and these wires lead to it from what this one sees through. The client that asked for it gets an answer.
     TakenOver(Vec<(PortName, OwnedFd)>, Option<(AnswerTo, Reply)>),
 }
 
-impl End {
+impl Exit {
     pub(super) fn carry_out(self, switch: Switch, mut served: Served, signals: Signals) -> Ended {
         match self {
             Self::Planned { keep, asker } => {
@@ -94,7 +94,7 @@ pub(super) fn hand_over(
     stream: &UnixStream,
     (served, doors): (&mut Served, Vec<(Label, OwnedFd)>),
     upgrade: Option<Upgrade>,
-) -> ControlFlow<End> {
+) -> ControlFlow<Exit> {
     match switch.hand_to(stream, doors) {
         Verdict::Taken(pid, wires) => {
             tracing::info!("process {pid} has taken over");
@@ -102,7 +102,7 @@ pub(super) fn hand_over(
                 tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
             }
             let answer = Reply::Done(vec![format!("process {pid} has taken over from process {}", std::process::id())]);
-            ControlFlow::Break(End::TakenOver(wires, upgrade.map(|upgrade| (upgrade.asker, answer))))
+            ControlFlow::Break(Exit::TakenOver(wires, upgrade.map(|upgrade| (upgrade.asker, answer))))
         }
         Verdict::Kept(why) => {
             served.let_in_again();

@@ -76,10 +76,9 @@ impl Switch {
     /// # Errors
     /// The data plane has stopped.
     pub(crate) fn begin(&mut self, legacy: Option<Legacy>) -> Result<(), ControlError> {
-        let Legacy { image, elders } = legacy.unwrap_or_default();
+        let Legacy { image, mut elders } = legacy.unwrap_or_default();
         let image = image.or_else(|| self.ledger.state_file.directory().and_then(image::read));
         image.map_or(Ok(()), |image| self.restore_image(image))?;
-        let mut elders = elders;
         for (name, host) in self.host_uplinks() {
             host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
         }

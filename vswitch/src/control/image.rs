@@ -95,7 +95,7 @@ impl ImageClock {
 }
 
 impl Image {
-    /// What the last vswitchd left, if it was of this boot and can be read; `read` reads a file.
+    /// The newest of what the last vswitchd left, of what is of this boot and can be read.
     fn newest(files: impl IntoIterator<Item = Vec<u8>>, boot: &str) -> Option<Self> {
         let parse = |bytes: Vec<u8>| {
             // Behind it may be the end of an older one that was longer.

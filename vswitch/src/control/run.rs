@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::doors::{Doors, Served};
-use super::exit::{End, Ended, hand_over};
+use super::exit::{Ended, Exit, hand_over};
 use super::handover::Handover;
 use super::server::Call;
 use super::takeover::{Takeover, TakeoverError};
 use super::upgrade::Upgrade;
-use super::voices::{Heard, Said, channels};
+use super::voices::{Hearing, Said, channels};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
@@ -157,7 +157,7 @@ impl Signals {
 }
 
 /// Answers requests until the end is asked for, then removes what was made.
-async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut heard: Heard, mut signals: Signals) -> Ended {
+async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut heard: Hearing, mut signals: Signals) -> Ended {
     let ((calls, mut calls_in), (asks, mut asks_in)) = (mpsc::channel(CALLS), mpsc::channel(CALLS));
     let (found, mut found_in) = mpsc::channel(1);
     switch.show_to_viewers();
@@ -167,7 +167,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
     let links = switch.link_news().and_then(|socket| netlink::readable(socket).ok());
     say_ready();
     let mut upgrade = None;
-    let by_signal = End::Planned { keep: false, asker: None };
+    let by_signal = Exit::Planned { keep: false, asker: None };
     let end = loop {
         tokio::select! {
             _ = signals.term.recv() => break by_signal,
@@ -273,7 +273,7 @@ fn answer(
     switch: &mut Switch,
     (served, asks): (&mut Served, &mut mpsc::Receiver<Ask>),
     upgrade: &mut Option<Upgrade>,
-) -> ControlFlow<End> {
+) -> ControlFlow<Exit> {
     match call {
         Call::Takeover(stream) => {
             let doors = served.hold();
@@ -289,7 +289,7 @@ fn answer(
         }
         Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {
             switch.record_change(&request, peer, None);
-            return ControlFlow::Break(End::Planned { keep, asker: Some(reply) });
+            return ControlFlow::Break(Exit::Planned { keep, asker: Some(reply) });
         }
         Call::Request { request, peer, reply } => {
             let is_change = request.change().is_some();

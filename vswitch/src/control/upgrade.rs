@@ -30,7 +30,7 @@ impl Upgrade {
         peer: Peer,
         asker: AnswerTo,
     ) -> Option<String> {
-        let started = if !is_trusted(peer) {
+        let started = if !peer.is_trusted() {
             Err("a program is started for root and for the user of vswitchd only: run vsctl as one of them".to_owned())
         } else if under_way.is_some() {
             Err("an upgrade is under way: try again when it is over".to_owned())
@@ -65,11 +65,6 @@ impl Upgrade {
             }
         }
     }
-}
-
-fn is_trusted(peer: Peer) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    matches!(peer, Peer::Process { uid: Some(uid), .. } if uid == 0 || uid == own)
 }
 
 /// Starts a program in the place of this one, after it was asked whether it understands the file.

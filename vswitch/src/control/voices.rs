@@ -11,6 +11,7 @@ use plane::worker::Event;
 /// Frames to the services and from them that may wait. One that finds no room is lost, as on a wire; to the services there is room for all
 /// that have a ticket.
 const FRAMES: usize = Tickets::MOST;
+
 /// How workers and services reach the control side without ever waiting. What stations can cause as often as they like finds room in a bounded
 /// queue or is lost. What they cannot has a queue without bounds, so that none of it is lost: a device goes once, leases change rarely, and
 /// what is told of addresses is told twice a second at most.
@@ -27,7 +28,7 @@ pub(super) struct Voices {
 }
 
 /// The control side's end of it.
-pub(super) struct Heard {
+pub(super) struct Hearing {
     punts: mpsc::Receiver<Event>,
     gone: mpsc::UnboundedReceiver<Event>,
     said: mpsc::Receiver<Output>,
@@ -46,8 +47,8 @@ pub(super) enum Said {
     Overlay(OverlayNews),
 }
 
-impl Heard {
-    /// The next thing that anybody says. Whoever waits for it may give up at any time, and misses nothing.
+impl Hearing {
+    /// The next thing that is said. A wait for it that is given up misses nothing.
     pub(super) async fn next(&mut self) -> Said {
         tokio::select! {
             Some(event) = self.gone.recv() => Said::Event(event),
@@ -63,13 +64,13 @@ impl Heard {
 }
 
 /// `workers` is how many of them punt BPDUs, each by tickets of its own.
-pub(super) fn channels(workers: usize) -> (Voices, Heard, crossbeam_channel::Receiver<Punt>) {
+pub(super) fn channels(workers: usize) -> (Voices, Hearing, crossbeam_channel::Receiver<Punt>) {
     let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
     let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES * workers));
     let (overlay, overlay_in) = mpsc::unbounded_channel();
     let heard =
-        Heard { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in, overlay: overlay_in };
+        Hearing { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in, overlay: overlay_in };
     (Voices { punts, gone, said, changed, bpdus, trees, overlay }, heard, bpdus_in)
 }
 
