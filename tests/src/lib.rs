@@ -26,7 +26,7 @@ pub use disk::Mounted;
 pub use docker::{DockerHost, FROM};
 pub use engine::Engine;
 pub use lab::{Lab, Outcome, Predecessor, program};
-pub use measure::{AllowCubic, Footprint, Transfer, checksum_errors, iperf3, median, ping, tcp, udp};
+pub use measure::{AllowCubic, Footprint, Transfer, checksum_errors, iperf3, median, ping, tcp, udp, udp_is_well};
 pub use require::{missing, skipped};
 pub use settings::Hostile;
 pub use terminal::Terminal;

@@ -42,6 +42,20 @@ pub fn udp(lab: &Lab, from: &str, to: &str, address: &str, extent: &str) -> Tran
     Transfer { bits: number("bits_per_second"), packets: (sent - lost) / number("seconds"), lost: lost / sent.max(1.0) }
 }
 
+/// As [`udp`], until a transfer `is_well`, three times at most: a loaded machine may be late once or twice, a path that loses what it
+/// should carry loses it each time.
+///
+/// # Panics
+/// If none of them is, with what they came to.
+#[track_caller]
+pub fn udp_is_well(lab: &Lab, [from, to]: [&str; 2], address: &str, extent: &str, is_well: impl Fn(&Transfer) -> bool) {
+    let mut transfers = Vec::new();
+    while !transfers.last().is_some_and(&is_well) {
+        assert!(transfers.len() < 3, "{from} to {to}, {address}, {extent}: {transfers:?}");
+        transfers.push(udp(lab, from, to, address, extent));
+    }
+}
+
 /// What a lab's vswitchd holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
