@@ -1,6 +1,6 @@
 //! Real network stacks through the switch: every kind of port to every other, offloads on and off.
 
-use vswitch_tests::{Lab, Transfer, checksum_errors, needs, ping, tcp, udp_is_well};
+use vswitch_tests::{Lab, Transfer, checksum_errors, iperf3, needs, ping, tcp, udp_is_well};
 
 /// Less than any combination reaches on a slow machine, more than one that loses its super-frames or checksums gets: TCP then
 /// lives on retransmitted timeouts.
@@ -214,4 +214,50 @@ fn fragments_cross_every_kind_of_port() {
         let is_well = |transfer: &Transfer| transfer.bits > 40e6 && transfer.lost < 0.05;
         udp_is_well(&lab, [from.name, to.name], &to.address(), "-n 4M -b 50M -l 8000", is_well);
     }
+}
+
+/// Four streams are held to a rate by whichever end of the way: they get it, hardly lose anything, and a ping beside them is not kept waiting.
+#[test]
+fn a_rate_delays_what_is_too_much_and_a_ping_beside_it_hardly() {
+    needs!("ping", "iperf3");
+    for (from, to) in [("tap", "veth"), ("veth", "tap")] {
+        for (key, at) in [("send-rate", 0), ("receive-rate", 1)] {
+            let mut stations = [Station::new("a", from, 1), Station::new("b", to, 2)];
+            let more = format!("{key} = \"20mbit\"\n");
+            stations[at].more = more.leak();
+            let lab = lab(1500, &stations);
+            assert!(ping(&lab, "a", "10.0.0.2"));
+            // A loaded machine may be late once or twice.
+            let mut tries = Vec::new();
+            let is_well = |(rate, wait, lost): &(f64, f64, u64)| (17e6..21e6).contains(rate) && *wait < 10.0 && *lost < 1000;
+            while !tries.last().is_some_and(is_well) {
+                assert!(tries.len() < 3, "{key}, {from} to {to}: {tries:?}");
+                tries.push(beside_streams(&lab));
+            }
+            let way = if at == 0 { "in" } else { "out" };
+            let stats = lab.json(&format!("stats {}", ["a", "b"][at]));
+            assert!(
+                stats[0]["counters"][format!("rate_{way}_delayed")].as_u64().is_some_and(|delayed| delayed > 1000),
+                "{stats}"
+            );
+        }
+    }
+}
+
+/// What four streams from a to b come to in bits a second, the round trip in milliseconds that one of ten pings beside them exceeds, and how
+/// many segments were sent again.
+fn beside_streams(lab: &Lab) -> (f64, f64, u64) {
+    std::thread::scope(|scope| {
+        let streams = scope.spawn(|| iperf3((lab, "a"), (lab, "b"), "10.0.0.2", "-P 4 -t 3"));
+        let pings = lab.run_in("a", "sleep 1; ping -n -i 0.02 -c 80 10.0.0.2").stdout;
+        let times = pings.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok());
+        let mut times: Vec<f64> = times.collect();
+        times.sort_by(f64::total_cmp);
+        let report = streams.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let end = &report["end"];
+        let rate = end["sum_received"]["bits_per_second"].as_f64().unwrap_or_default();
+        let sent_again = end["sum_sent"]["retransmits"].as_u64().unwrap_or(u64::MAX);
+        // A ping that was lost waited for ever.
+        (rate, times.get(72).copied().unwrap_or(f64::MAX), sent_again)
+    })
 }

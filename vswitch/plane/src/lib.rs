@@ -44,13 +44,18 @@
 //! - [`worker`], [`datapath`] (the router among it), [`device`]: the path above.
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`impair`]: lines that delay, lose and damage packets on purpose. The first worker has them all, outside of the datapath.
+//! - `shape`: what holds ports to their rates, with a queue for each flow. Every worker has its part. `codel` keeps the queues of both short, and
+//!   `transit` is what waits in either.
 //! - [`fragments`], [`table`]: packets put together and cut, and a table that is bounded and fair; the `host` uplinks use them too.
 #![forbid(unsafe_code)]
 
 pub mod capture;
+mod codel;
 pub mod datapath;
 pub mod device;
 pub mod fragments;
 pub mod impair;
+mod shape;
 pub mod table;
+mod transit;
 pub mod worker;

@@ -89,7 +89,8 @@ The words of `show`:
   N native          the VLAN of the trunk's frames without tags
   guard             frames from other addresses than the port's are dropped
   protected         no frame goes from it to another protected port
-  broadcast-limit, send-rate, receive-rate    what is more is dropped
+  broadcast-limit   most frames a second that go to many; what is more is dropped
+  send-rate, receive-rate    what is more waits, each flow in a queue of its own
   impair-in, impair-out    what happens on purpose to what its station sends, or receives
   bum-limit         most frames a second out of a tunnel that go to many
   underlay mtu      the longest packet between the two hosts of a tunnel

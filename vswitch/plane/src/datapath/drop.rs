@@ -300,7 +300,9 @@ pub struct Counters {
     /// Their bytes.
     pub tx_bytes: u64,
     /// What impaired lines did to packets, on their way in and out.
-    pub treated: [Treated; 2],
+    pub impaired: [Treated; 2],
+    /// What its rates did to packets, on their way in and out.
+    pub shaped: [Treated; 2],
     /// On the way in, and on the way out.
     drops: [[u64; DropReason::ALL.len()]; 2],
 }
@@ -312,7 +314,8 @@ impl Default for Counters {
             rx_bytes: 0,
             tx_frames: 0,
             tx_bytes: 0,
-            treated: Default::default(),
+            impaired: Default::default(),
+            shaped: Default::default(),
             drops: [[0; DropReason::ALL.len()]; 2],
         }
     }
@@ -341,11 +344,18 @@ impl Counters {
         self.drops[way(ingress)].get(reason as usize).copied().unwrap_or_default()
     }
 
-    /// What was done to packets on impaired lines, by the names that JSON has; nothing of a port that had none.
+    /// What was done to packets on impaired lines, and by rates, by the names that JSON has; nothing of a port that had none.
     pub fn named_treatments(&self) -> impl Iterator<Item = (String, u64)> {
-        let is_impaired = self.treated != [Treated::default(); 2];
-        let ways = ["in", "out"].into_iter().zip(self.treated).filter(move |_| is_impaired);
-        ways.flat_map(|(way, treated)| treated.rows().map(|(what, count)| (format!("impair_{way}_{what}"), count)))
+        let by = |what: &'static str, ways: [Treated; 2]| {
+            let any = ways != [Treated::default(); 2];
+            ["in", "out"].into_iter().zip(ways).filter(move |_| any).map(move |(way, treated)| (what, way, treated))
+        };
+        let impaired = by("impair", self.impaired).flat_map(|(what, way, treated)| named(what, way, treated.rows()));
+        // A rate does no more than these.
+        let shaped = by("rate", self.shaped).flat_map(|(what, way, Treated { delayed, marked, .. })| {
+            named(what, way, [("delayed", delayed), ("marked", marked)])
+        });
+        impaired.chain(shaped)
     }
 
     /// Drops on the way in, or else on the way out, by the names that JSON has. Every reason is listed, also with 0.
@@ -363,8 +373,14 @@ impl Counters {
         for (mine, theirs) in self.drops.iter_mut().flatten().zip(other.drops.iter().flatten()) {
             *mine += theirs;
         }
-        self.treated.iter_mut().zip(other.treated).for_each(|(mine, theirs)| mine.add(theirs));
+        let mine = self.impaired.iter_mut().chain(&mut self.shaped);
+        mine.zip(other.impaired.into_iter().chain(other.shaped)).for_each(|(mine, theirs)| mine.add(theirs));
     }
+}
+
+/// Counters of one way, by the names that JSON has.
+fn named<const N: usize>(what: &str, way: &str, rows: [(&str, u64); N]) -> [(String, u64); N] {
+    rows.map(|(row, count)| (format!("{what}_{way}_{row}"), count))
 }
 
 /// The place of a way in a pair.

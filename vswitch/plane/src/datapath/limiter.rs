@@ -1,5 +1,5 @@
-//! The one kind of limit: so much a second, with a burst after a quiet time. It polices, as Open vSwitch's `ingress_policing_rate` and tc's
-//! `police` do: what is too much is dropped, not delayed, and TCP settles a little below the limit.
+//! The one kind of limit: so much a second, with a burst after a quiet time. Floods that are too much are dropped, as tc's `police` does it; bytes
+//! that are too much wait in a [`Shaper`](crate::shape::Shaper).
 //!
 //! All workers share a limiter, so it holds on whichever worker the flows are. It is the generic cell rate algorithm (ITU-T I.371, annex A),
 //! and its whole state is one number. It outlives changes of its port that do not concern it ([`PortLimits::kept`]).
@@ -17,9 +17,8 @@ use super::Mode;
 
 /// What may pass at once after a quiet time, in bytes, however small the rate is: two super-frames.
 const LEAST_BURST: u64 = 128 << 10;
-/// What may pass at once after a quiet time, in time at the full rate. TCP that has lost the end of a burst is silent for 200 ms or more
-/// (`TCP_RTO_MIN`); what it might have sent meanwhile must not be lost too, or it gets half the rate.
-const BURST: Duration = Duration::from_millis(300);
+/// What may pass at once after a quiet time, in time at the full rate: as long as a worker that has other work may keep waiting packets waiting.
+const BURST: Duration = Duration::from_millis(20);
 
 /// Holds something to a rate.
 #[derive(Debug)]
@@ -58,9 +57,34 @@ impl Limiter {
         Self { due: AtomicU64::new(nanoseconds(debt).min(self.burst)), ..self }
     }
 
-    /// Whether a frame of so many bytes may pass; if so it is counted, unless it passes in a dry run only.
-    pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant, mode: Mode) -> bool {
-        self.admit(time((bytes as u64).saturating_mul(8), self.per_second), now, mode)
+    /// Whether a frame of so many bytes may pass; if so it is counted.
+    pub(crate) fn admit_bytes(&self, bytes: usize, now: Instant) -> bool {
+        self.admit(self.time_of(bytes), now, Mode::Live)
+    }
+
+    /// How long a frame of so many bytes waits until it may pass.
+    pub(crate) fn wait(&self, bytes: usize, now: Instant) -> Duration {
+        let now = nanoseconds(now.saturating_duration_since(self.began));
+        let due = self.due.load(Ordering::Relaxed).max(now).saturating_add(self.time_of(bytes));
+        Duration::from_nanos(due.saturating_sub(now.saturating_add(self.burst)))
+    }
+
+    /// Counts a frame of so many bytes that passes whether it may or not.
+    pub(crate) fn charge(&self, bytes: usize, now: Instant) {
+        let now = nanoseconds(now.saturating_duration_since(self.began));
+        let after = |due: u64| Some(due.max(now).saturating_add(self.time_of(bytes)));
+        let _ = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+    }
+
+    /// How many bytes pass in this time.
+    pub(crate) fn bytes_in(&self, time: Duration) -> u64 {
+        let bits = time.as_nanos() * u128::from(self.per_second) / 1_000_000_000;
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
+
+    /// Nanoseconds that so many bytes take.
+    fn time_of(&self, bytes: usize) -> u64 {
+        time((bytes as u64).saturating_mul(8), self.per_second)
     }
 
     /// Whether so many frames, which are one super-frame, may pass; if so they are counted, as bytes are. A super-frame of more frames than a
@@ -145,58 +169,53 @@ mod tests {
     fn a_burst_passes_and_then_the_rate() {
         let start = Instant::now();
         let limiter = limiter("80mbit", start);
-        let burst = (0..10_000).filter(|_| limiter.admit_bytes(1000, start, Mode::Live)).count();
-        assert_eq!(burst, 3000, "three tenths of a second at 10 MB/s");
-        let passed =
-            (1..=20_000).filter(|step| limiter.admit_bytes(1000, start + Duration::from_micros(50 * step), Mode::Live)).count();
+        let burst = (0..10_000).filter(|_| limiter.admit_bytes(1000, start)).count();
+        assert_eq!(burst, 200, "a fiftieth of a second at 10 MB/s");
+        let passed = (1..=20_000).filter(|step| limiter.admit_bytes(1000, start + Duration::from_micros(50 * step))).count();
         assert_eq!(passed, 10_000, "one second at 10 MB/s");
         let later = start + Duration::from_secs(3600);
-        assert_eq!(
-            (0..10_000).filter(|_| limiter.admit_bytes(1000, later, Mode::Live)).count(),
-            3000,
-            "quiet time is not saved up"
-        );
+        assert_eq!((0..10_000).filter(|_| limiter.admit_bytes(1000, later)).count(), 200, "quiet time is not saved up");
     }
 
     #[test]
     fn one_that_carries_on_lets_as_much_pass_as_the_one_before_would_have() {
         let start = Instant::now();
-        for passed in [0, 500, 2999, 3000] {
+        for passed in [0, 50, 199, 200] {
             let old = limiter("80mbit", start);
-            (0..passed).for_each(|_| assert!(old.admit_bytes(1000, start, Mode::Live)));
-            let now = start + Duration::from_millis(100);
+            (0..passed).for_each(|_| assert!(old.admit_bytes(1000, start)));
+            let now = start + Duration::from_millis(7);
             let later = now + Duration::from_secs(1000);
             let new = limiter("80mbit", later).with_debt(old.debt(now));
-            let count = |limiter: &Limiter, at| (0..10_000).filter(|_| limiter.admit_bytes(1000, at, Mode::Live)).count();
+            let count = |limiter: &Limiter, at| (0..10_000).filter(|_| limiter.admit_bytes(1000, at)).count();
             assert_eq!(count(&new, later), count(&old, now), "{passed}");
         }
         let most = limiter("80mbit", start).with_debt(Duration::from_secs(3600));
-        assert!(most.admit_bytes(1000, start + Duration::from_millis(1), Mode::Live), "nonsense is no more than a burst");
+        assert!(most.admit_bytes(1000, start + Duration::from_millis(1)), "nonsense is no more than a burst");
     }
 
     #[test]
     fn a_small_rate_lets_super_frames_pass() {
         let start = Instant::now();
         let limiter = limiter("8kbit", start);
-        assert_eq!((0..10).filter(|_| limiter.admit_bytes(65_536, start, Mode::Live)).count(), 2);
-        assert!(!limiter.admit_bytes(1, start + Duration::from_micros(500), Mode::Live));
-        assert!(limiter.admit_bytes(1, start + Duration::from_millis(1), Mode::Live), "a byte each millisecond");
+        assert_eq!((0..10).filter(|_| limiter.admit_bytes(65_536, start)).count(), 2);
+        assert!(!limiter.admit_bytes(1, start + Duration::from_micros(500)));
+        assert!(limiter.admit_bytes(1, start + Duration::from_millis(1)), "a byte each millisecond");
     }
 
     #[test]
     fn what_is_dropped_is_not_counted() {
         let start = Instant::now();
         let limiter = limiter("8kbit", start);
-        assert!(limiter.admit_bytes(131_000, start, Mode::Live));
-        assert!((0..1000).all(|_| !limiter.admit_bytes(1000, start, Mode::Live)));
-        assert!(limiter.admit_bytes(72, start, Mode::Live));
+        assert!(limiter.admit_bytes(131_000, start));
+        assert!((0..1000).all(|_| !limiter.admit_bytes(1000, start)));
+        assert!(limiter.admit_bytes(72, start));
     }
 
     #[test]
     fn the_far_future_does_not_overflow() {
         let start = Instant::now();
         let far = start + Duration::from_secs(1 << 40);
-        assert!(limiter("1tbit", start).admit_bytes(1500, far, Mode::Live));
+        assert!(limiter("1tbit", start).admit_bytes(1500, far));
         assert!(Limiter::of_frames(u32::MAX, start).admit_frames(1, far, Mode::Live));
     }
 

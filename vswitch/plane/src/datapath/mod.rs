@@ -304,9 +304,9 @@ impl Datapath {
         self.holds.drain(..)
     }
 
-    /// What the frames that leave by a port are held to.
-    pub(crate) fn receive_rate(&self, id: PortId) -> Option<&Limiter> {
-        self.ports.get(id.0)?.limits.receive.as_deref()
+    /// What a port is held to.
+    pub(crate) fn limits(&self, id: PortId) -> PortLimits {
+        self.ports.get(id.0).map(|port| port.limits.clone()).unwrap_or_default()
     }
 
     /// Counts frames that left at a port.
@@ -327,7 +327,7 @@ impl Datapath {
         }
     }
 
-    /// Counts a packet that was lost on an impaired line. One that came in was received all the same.
+    /// Counts a packet that was lost where it had to wait. One that came in was received all the same.
     pub(crate) fn count_lost_on_line(&mut self, id: PortId, direction: Direction, (reason, bytes): (DropReason, u64)) {
         let Some(port) = self.ports.get_mut(id.0) else { return };
         let ingress = direction == Direction::In;
@@ -338,10 +338,11 @@ impl Datapath {
         port.counters.count_drops_on(ingress, reason, 1);
     }
 
-    /// Counts what was done to packets on an impaired line.
-    pub(crate) fn count_treated(&mut self, id: PortId, direction: Direction, treated: Treated) {
+    /// Counts what was done to packets where they had to wait: on an impaired line, or else for a rate.
+    pub(crate) fn count_treated(&mut self, id: PortId, is_line: bool, direction: Direction, treated: Treated) {
         if let Some(port) = self.ports.get_mut(id.0) {
-            port.counters.treated[usize::from(direction == Direction::Out)].add(treated);
+            let ways = if is_line { &mut port.counters.impaired } else { &mut port.counters.shaped };
+            ways[usize::from(direction == Direction::Out)].add(treated);
         }
     }
 

@@ -7,6 +7,7 @@
 //! are not used up, nothing is counted, and nothing goes to the services. What it would make the switch send is in the outputs.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use api::Impairment;
 use packet::{Mac, TagEdit, VlanId};
@@ -126,6 +127,15 @@ pub enum Step {
         direction: Direction,
         /// What may happen to it there.
         rules: Box<Impairment>,
+    },
+    /// It meets a rate of a port: on its way in behind the line there, on its way out before it.
+    Shaped {
+        /// The port.
+        port: PortId,
+        /// Which of its rates.
+        direction: Direction,
+        /// How long it would wait at least; nothing, if no other frame waits there.
+        wait: Duration,
     },
     /// What became of it; the last step of a frame that came in.
     Settled(Fate),

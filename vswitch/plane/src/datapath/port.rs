@@ -31,7 +31,7 @@ pub(super) struct Port {
 impl Port {
     /// Whether header and length alone decide about a frame, so that frames like it can go the same way.
     pub(super) const fn looks_at_headers_only(&self) -> bool {
-        self.guard.is_none() && self.limits.send.is_none()
+        self.guard.is_none()
     }
 
     /// Whether its frames teach where their senders are.
@@ -82,9 +82,6 @@ impl Port {
         }
         if let Some(guard) = &self.guard {
             guard.check(&ethernet, bytes)?;
-        }
-        if self.limits.send.as_ref().is_some_and(|rate| !rate.admit_bytes(bytes.len(), now, mode)) {
-            return Err(DropReason::SendRate);
         }
         if ethernet.destination.is_group() {
             self.admit_flood(frame.segments(), now, mode)?;

@@ -373,23 +373,6 @@ fn a_loop_of_two_ports_ends_by_itself_and_is_named_once_a_minute() {
 }
 
 #[test]
-fn what_a_port_sends_is_held_to_its_rate() {
-    let mut lab = Lab::new(&all(3));
-    let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), lab.now));
-    lab.set(
-        0,
-        PortSettings { limits: PortLimits { send: Some(limiter), ..PortLimits::default() }, ..PortSettings::on(BridgeId(0)) },
-    );
-    assert!(lab.carry(1, 4, BROADCAST).is_ok());
-    // 128 KiB at once, in frames of 60 bytes.
-    let passed = (0..3000).filter(|_| lab.carry(0, 2, 4).is_ok()).count();
-    assert_eq!((passed, lab.drops(0, DropReason::SendRate)), (131_072 / 60, 3000 - 131_072 / 60));
-    assert!(lab.carry(1, 4, 2).is_ok(), "the other way has no limit");
-    lab.now += Duration::from_millis(60);
-    assert!(lab.carry(0, 2, 4).is_ok() && lab.carry(0, 2, 4).is_err());
-}
-
-#[test]
 fn the_guard_stops_a_frame_before_it_is_learned() {
     let mut lab = Lab::new(&all(3));
     lab.carry(1, 4, BROADCAST).unwrap();
@@ -450,11 +433,7 @@ fn various() -> Lab {
     let mut lab = Lab::new(&[VlanMode::All, VlanMode::Access(vlan(1)), trunk, VlanMode::All, VlanMode::All, VlanMode::All]);
     let guard = Some(Guard { mac: Mac::from_u64(0x0200_0000_0003), addresses: vec!["1.1.1.1".parse().unwrap()] });
     lab.set(3, PortSettings { guard, ..protected(VlanMode::All) });
-    let limiter = Limiter::of_bytes("8kbit".parse().unwrap(), lab.now);
-    // Only a little is left of what may pass.
-    assert!((0..128).all(|_| limiter.admit_bytes(1020, lab.now, Mode::Live)));
-    let limits = PortLimits { send: Some(Arc::new(limiter)), ..PortLimits::default() };
-    lab.set(4, PortSettings { limits, ..protected(VlanMode::All) });
+    lab.set(4, protected(VlanMode::All));
     let tunnel = Some(TunnelSettings { learn: true, mtu: 1450, stations: [].into(), told: false });
     lab.set(
         5,

@@ -14,7 +14,6 @@
 //!   whatever becomes of it, so the same seed loses the same packets of the same sequence, whatever other words say.
 //! - **What bounds it**: the limit, in bytes; and [`Impairment::MOST_BYTES`] altogether, where each packet counts for `OVERHEAD` more.
 
-mod codel;
 mod corrupt;
 mod flight;
 mod jitter;
@@ -28,40 +27,20 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use api::{Flap, Impairment, Rate};
-use packet::{Offload, Packet};
+use packet::Packet;
 
 use crate::capture::Direction;
+use crate::codel::{self, Codel, Verdict};
 use crate::datapath::DropReason;
-use codel::{Codel, Verdict};
+use crate::transit::{OVERHEAD, Stage, Stock, Transit};
 use flight::Flight;
 use loss::LossModel;
 use random::Streams;
 
-/// What a packet on a line costs in memory besides its bytes, about.
-const OVERHEAD: usize = 128;
 /// The smallest queue for a rate that no limit is given for: two super-frames.
 const LEAST_QUEUE: u64 = 128 << 10;
 /// The time at a rate that its queue holds if the delay is shorter and no limit is given.
 const QUEUE_TIME: Duration = Duration::from_millis(100);
-/// Most buffers that are kept for packets to come; a quarter as many for super-frames, of which each has more than the bytes of a packet.
-const SPARE: usize = 256;
-const SMALL: usize = 16 << 10;
-
-/// One packet on a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transit {
-    /// From its destination address on.
-    pub bytes: Vec<u8>,
-    /// What is left to do with it.
-    pub offload: Offload,
-    /// The port that it came in at.
-    pub ingress: u32,
-    /// Which of the peers behind a tunnel sent it, or gets it.
-    pub peer: u16,
-    /// The number by which captures know it.
-    pub id: u64,
-}
-
 /// What was done to packets. Only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Treated {
@@ -110,13 +89,10 @@ pub struct Line {
     began: Instant,
     queue: Queue,
     flight: Flight,
-    /// What all packets on the line take, and those that were lost and not yet told of.
-    held: usize,
+    stock: Stock,
     /// Whether it is taken away: what comes now goes on at once, behind what is still here.
     ends: bool,
     treated: Treated,
-    lost: VecDeque<(DropReason, Transit)>,
-    spare: Vec<Vec<u8>>,
 }
 
 /// What waits for the rate.
@@ -140,19 +116,16 @@ impl Line {
             began: now,
             queue: Queue { packets: VecDeque::new(), bytes: 0, free: now, codel: Codel::default() },
             flight: Flight::new(now),
-            held: 0,
+            stock: Stock::default(),
             ends: false,
             treated: Treated::default(),
-            lost: VecDeque::new(),
-            spare: Vec::new(),
         }
     }
 
     /// Begins anew under other rules. What is on the line stays, and is due when it was.
     pub fn change(&mut self, rules: Impairment, seed: u32, direction: Direction, now: Instant) {
         let old = std::mem::replace(self, Self::new(rules, seed, direction, now));
-        (self.flight, self.held) = (old.flight.begun_anew(), old.held);
-        (self.treated, self.lost, self.spare) = (old.treated, old.lost, old.spare);
+        (self.flight, self.stock, self.treated) = (old.flight.begun_anew(), old.stock, old.treated);
         self.queue = Queue { codel: Codel::default(), ..old.queue };
         // What the old rate would have kept back is ready for the new one.
         self.queue.free = self.queue.free.min(now);
@@ -166,114 +139,14 @@ impl Line {
         !self.ends && (&self.rules, self.seed) == (rules, seed)
     }
 
-    /// Whether it is taken away.
-    pub const fn ends(&self) -> bool {
-        self.ends
-    }
-
-    /// Takes the line away: all that is on it is due, and what comes until it is empty goes on at once, behind that.
-    pub fn let_go(&mut self, now: Instant) {
-        self.ends = true;
-        self.queue.bytes = 0;
-        self.queue.packets.drain(..).for_each(|(_, transit)| self.flight.push(now, transit));
-        self.flight.land(now);
-    }
-
-    /// Loses all that is on the line.
-    pub fn lose_all(&mut self, reason: DropReason) {
-        let waiting = self.queue.packets.drain(..).map(|(_, transit)| transit);
-        self.lost.extend(self.flight.drain().chain(waiting).map(|transit| (reason, transit)));
-        self.queue.bytes = 0;
-    }
-
-    /// Puts a packet on the line.
-    pub fn push(&mut self, packet: &Packet<'_>, now: Instant) {
-        if self.ends {
-            let transit = self.take_in(packet);
-            return self.flight.push(now, transit);
-        }
-        self.start(now);
-        let is_lost = self.losses.next(&mut self.streams.loss);
-        let draw =
-            |share: Option<api::Percent>, stream: &mut random::Draws| share.is_some_and(|share| share.takes(stream.next()));
-        let is_twice = draw(self.rules.duplicate, &mut self.streams.duplicate);
-        let is_corrupt = draw(self.rules.corrupt, &mut self.streams.corrupt);
-        let mut transit = self.take_in(packet);
-        if self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began))) {
-            return self.lose(DropReason::ImpairFlap, transit);
-        }
-        if is_lost {
-            return self.lose(DropReason::ImpairLoss, transit);
-        }
-        let copy = is_twice.then(|| self.take_in(packet));
-        if is_corrupt {
-            corrupt::turn_a_bit(&mut transit, &mut self.streams.bit);
-            self.treated.corrupted += 1;
-        }
-        self.enqueue(transit, now);
-        if let Some(copy) = copy {
-            self.treated.duplicated += 1;
-            self.enqueue(copy, now);
-        }
-    }
-
-    /// Takes a packet that is due.
-    pub fn pop(&mut self, now: Instant) -> Option<Transit> {
-        self.start(now);
-        let transit = self.flight.pop(now)?;
-        self.held -= transit.bytes.len() + OVERHEAD;
-        Some(transit)
-    }
-
-    /// When there is something to do next.
-    pub fn next(&self) -> Option<Instant> {
-        let sent = self.queue.packets.front().map(|(came, _)| self.queue.free.max(*came));
-        [self.flight.next(), sent].into_iter().flatten().min()
-    }
-
-    /// Whether packets were lost that are not yet told of.
-    pub fn has_lost(&self) -> bool {
-        !self.lost.is_empty()
-    }
-
-    /// A packet that was lost and not yet told of.
-    pub fn next_lost(&mut self) -> Option<(DropReason, Transit)> {
-        let (reason, transit) = self.lost.pop_front()?;
-        self.held -= transit.bytes.len() + OVERHEAD;
-        Some((reason, transit))
-    }
-
-    /// What was done to packets since it was last asked.
-    pub fn take_treated(&mut self) -> Treated {
-        std::mem::take(&mut self.treated)
-    }
-
-    /// Takes back the buffer of a packet.
-    pub fn reuse(&mut self, transit: Transit) {
-        let most = if transit.bytes.capacity() > SMALL { SPARE / 4 } else { SPARE };
-        if self.spare.len() < most {
-            self.spare.push(transit.bytes);
-        }
-    }
-
     /// Whether a packet of so many bytes that entered now would be lost for certain, and why. Only what time alone changes does.
     pub fn foretell(&mut self, length: usize, now: Instant) -> Option<DropReason> {
         self.start(now);
         let down = self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began)));
-        let (certain, full) = (self.losses.is_certain(), !self.has_room(length, self.held + length + OVERHEAD, now));
+        let (certain, full) = (self.losses.is_certain(), !self.has_room(length, self.stock.held() + length + OVERHEAD, now));
         [(down, DropReason::ImpairFlap), (certain, DropReason::ImpairLoss), (full, DropReason::ImpairQueue)]
             .into_iter()
             .find_map(|(is, reason)| is.then_some(reason))
-    }
-
-    /// Whether it does nothing to single packets but to delay all of them alike: then a super-frame is all of its packets, one after the other.
-    pub fn keeps_whole(&self) -> bool {
-        self.ends || self.rules.is_even_delay()
-    }
-
-    /// Counts the packets in a super-frame that entered whole, besides the first.
-    pub const fn count_more(&mut self, packets: u64) {
-        self.treated.delayed += packets;
     }
 
     /// What happens here.
@@ -281,19 +154,10 @@ impl Line {
         &self.rules
     }
 
-    /// A copy of a packet, in a buffer that was used before if there is one.
-    fn take_in(&mut self, packet: &Packet<'_>) -> Transit {
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.clear();
-        packet.parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        self.held += bytes.len() + OVERHEAD;
-        Transit { bytes, offload: packet.offload, ingress: packet.ingress, peer: packet.peer, id: packet.id }
-    }
-
     fn enqueue(&mut self, transit: Transit, now: Instant) {
         let length = transit.bytes.len();
-        if !self.has_room(length, self.held, now) {
-            return self.lose(DropReason::ImpairQueue, transit);
+        if !self.has_room(length, self.stock.held(), now) {
+            return self.stock.lose(DropReason::ImpairQueue, transit);
         }
         if self.rules.rate.is_none() {
             return self.launch(transit, now);
@@ -332,11 +196,11 @@ impl Line {
             let Some((_, mut transit)) = self.queue.packets.pop_front() else { return };
             self.queue.bytes -= transit.bytes.len();
             let waited = at.saturating_duration_since(came);
-            if self.rules.codel && self.queue.codel.decide(waited, self.queue.bytes, at) == Verdict::Drop {
+            if self.rules.codel && self.queue.codel.decide((waited, codel::TARGET), self.queue.bytes, at) == Verdict::Drop {
                 if self.rules.ecn && vxlan::ecn::mark(&mut transit.bytes) {
                     self.treated.marked += 1;
                 } else {
-                    self.lose(DropReason::ImpairCodel, transit);
+                    self.stock.lose(DropReason::ImpairCodel, transit);
                     continue;
                 }
             }
@@ -358,9 +222,85 @@ impl Line {
         self.treated.delayed += u64::from(self.rules.delay.is_some() || self.rules.rate.is_some());
         self.flight.push(due, transit);
     }
+}
 
-    fn lose(&mut self, reason: DropReason, transit: Transit) {
-        self.lost.push_back((reason, transit));
+impl Stage for Line {
+    fn stock(&self) -> &Stock {
+        &self.stock
+    }
+
+    fn stock_mut(&mut self) -> &mut Stock {
+        &mut self.stock
+    }
+
+    fn push(&mut self, packet: &Packet<'_>, now: Instant) {
+        if self.ends {
+            let transit = self.stock.take_in(packet);
+            return self.flight.push(now, transit);
+        }
+        self.start(now);
+        let is_lost = self.losses.next(&mut self.streams.loss);
+        let draw =
+            |share: Option<api::Percent>, stream: &mut random::Draws| share.is_some_and(|share| share.takes(stream.next()));
+        let is_twice = draw(self.rules.duplicate, &mut self.streams.duplicate);
+        let is_corrupt = draw(self.rules.corrupt, &mut self.streams.corrupt);
+        let mut transit = self.stock.take_in(packet);
+        if self.rules.flap.is_some_and(|flap| is_down(flap, now.saturating_duration_since(self.began))) {
+            return self.stock.lose(DropReason::ImpairFlap, transit);
+        }
+        if is_lost {
+            return self.stock.lose(DropReason::ImpairLoss, transit);
+        }
+        let copy = is_twice.then(|| self.stock.take_in(packet));
+        if is_corrupt {
+            corrupt::turn_a_bit(&mut transit, &mut self.streams.bit);
+            self.treated.corrupted += 1;
+        }
+        self.enqueue(transit, now);
+        if let Some(copy) = copy {
+            self.treated.duplicated += 1;
+            self.enqueue(copy, now);
+        }
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<Transit> {
+        self.start(now);
+        self.flight.pop(now).map(|transit| self.stock.let_out(transit))
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let sent = self.queue.packets.front().map(|(came, _)| self.queue.free.max(*came));
+        [self.flight.next(), sent].into_iter().flatten().min()
+    }
+
+    fn take_treated(&mut self) -> Treated {
+        std::mem::take(&mut self.treated)
+    }
+
+    /// One that does no more than delay all packets alike does so to a super-frame as to the packets in it, one after the other.
+    fn keeps_whole(&self) -> bool {
+        self.ends || self.rules.is_even_delay()
+    }
+
+    fn count_more(&mut self, packets: u64) {
+        self.treated.delayed += if self.ends { 0 } else { packets };
+    }
+
+    fn ends(&self) -> bool {
+        self.ends
+    }
+
+    fn let_go(&mut self, now: Instant) {
+        self.ends = true;
+        self.queue.bytes = 0;
+        self.queue.packets.drain(..).for_each(|(_, transit)| self.flight.push(now, transit));
+        self.flight.land(now);
+    }
+
+    fn lose_all(&mut self, reason: DropReason) {
+        let waiting = self.queue.packets.drain(..).map(|(_, transit)| transit);
+        self.flight.drain().chain(waiting).for_each(|transit| self.stock.lose(reason, transit));
+        self.queue.bytes = 0;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 
 use etherparse::PacketBuilder;
+use packet::Offload;
 
 use super::*;
 
@@ -58,7 +59,7 @@ impl Lab {
     }
 
     fn lost(&mut self) -> Vec<(DropReason, u64)> {
-        std::iter::from_fn(|| self.line.next_lost()).map(|(reason, transit)| (reason, transit.id)).collect()
+        std::iter::from_fn(|| self.line.stock_mut().next_lost()).map(|(reason, transit)| (reason, transit.id)).collect()
     }
 }
 
@@ -123,7 +124,9 @@ fn as_many_are_lost_as_is_said_and_a_seed_says_which() {
             lab.push(60);
             lab.due();
         }
-        std::iter::from_fn(|| lab.line.next_lost()).map(|(reason, transit)| (reason, transit.id)).collect::<Vec<_>>()
+        std::iter::from_fn(|| lab.line.stock_mut().next_lost())
+            .map(|(reason, transit)| (reason, transit.id))
+            .collect::<Vec<_>>()
     };
     let first = lost("loss 1%", 7);
     assert!((950..=1050).contains(&first.len()), "{}", first.len());
@@ -220,7 +223,7 @@ fn what_a_line_keeps_is_bounded() {
     let kept = u64::try_from(400_000 - lab.lost().len()).unwrap();
     assert!(kept * 188 <= Impairment::MOST_BYTES && (kept + 1) * 188 > Impairment::MOST_BYTES, "{kept}");
     assert_eq!(lab.run(61 * SECOND).len() as u64, kept);
-    assert_eq!((lab.line.held, lab.line.flight.bytes(), lab.line.queue.bytes), (0, 0, 0));
+    assert_eq!((lab.line.stock.held(), lab.line.flight.bytes(), lab.line.queue.bytes), (0, 0, 0));
 }
 
 #[test]
@@ -386,7 +389,7 @@ fn a_change_keeps_what_is_under_way_and_its_order_and_letting_go_all_of_it() {
     (0..50).for_each(|_| lab.push(100));
     lab.line.let_go(lab.now);
     assert_eq!(lab.due().len(), 50);
-    assert_eq!((lab.line.next(), lab.line.held, lab.line.flight.bytes(), lab.line.queue.bytes), (None, 0, 0, 0));
+    assert_eq!((lab.line.next(), lab.line.stock.held(), lab.line.flight.bytes(), lab.line.queue.bytes), (None, 0, 0, 0));
 }
 
 #[test]
@@ -396,7 +399,7 @@ fn directions_of_one_seed_lose_different_packets() {
         let mut line = Line::new("loss 50%".parse().unwrap(), 1, direction, now);
         let parts = [IoSlice::new(&[0; 60])];
         (0..64).for_each(|id| line.push(&Packet { id, ..Packet::whole(&parts) }, now));
-        std::iter::from_fn(|| line.next_lost()).map(|(_, transit)| transit.id).collect::<Vec<_>>()
+        std::iter::from_fn(|| line.stock_mut().next_lost()).map(|(_, transit)| transit.id).collect::<Vec<_>>()
     };
     assert_ne!(lost(Direction::In), lost(Direction::Out));
 }

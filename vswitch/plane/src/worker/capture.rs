@@ -14,7 +14,7 @@ use packet::{Batch, Frame, MAX_PARTS, Offload, Packet, Queued};
 use super::{CaptureId, Worker};
 use crate::capture::{CaptureTap, Direction, Incident, Recorder, Seen, Snapshot, Ways};
 use crate::datapath::{Datapath, DropReason, Fate, LateDrop, Outputs, PortId};
-use crate::impair::Transit;
+use crate::transit::Transit;
 
 /// The last number that a frame got, in any worker.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -258,7 +258,7 @@ impl Watch {
         }
     }
 
-    /// Shows a packet that was lost on the impaired line of a port. On its way in, no capture has seen it before.
+    /// Shows a packet that was lost where it had to wait. On its way in, no capture has seen it before.
     pub(super) fn lost_on_line(&mut self, port: PortId, direction: Direction, transit: &Transit, reason: DropReason) {
         if !self.is_on() {
             return;

@@ -1,12 +1,13 @@
 //! What would become of a frame, from the port that it comes in by to the devices that it would leave by.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use packet::{Egress, Offload, Packet, Queued};
 
 use super::Worker;
 use crate::capture::Direction;
-use crate::datapath::{DropReason, Fate, Mode, Place, PortId, Step};
+use crate::datapath::{DropReason, Fate, Place, PortId, Step};
+use crate::transit::Stage;
 
 /// What would become of a frame.
 #[derive(Debug)]
@@ -42,35 +43,26 @@ impl Worker {
     /// What would become of a frame that came in at a place now. Nothing changes. `None`: there is no such port.
     pub(super) fn foretell(&mut self, place: Place, (frame, offload): (&[u8], Offload), now: Instant) -> Option<Foretold> {
         let dry = self.datapath.dry_run(now, place, frame, offload)?;
-        // A line has room for a super-frame as for the frames that it travels as.
-        let length = offload.longest_segment(frame);
-        let (met, kept_out) = self.meet_line((0, place.port), Direction::In, (length, now)).unzip();
-        if let Some(reason) = kept_out.flatten() {
+        let (met, kept_out) = self.meet_stops(place.port, Direction::In, (frame, offload, now));
+        if let Some(reason) = kept_out {
             let fate = Fate::Dropped(reason);
             return Some(Foretold {
-                steps: met.into_iter().chain([(0, Step::Settled(fate))]).collect(),
+                steps: met.into_iter().chain([Step::Settled(fate)]).map(|step| (0, step)).collect(),
                 fate,
                 exits: Vec::new(),
             });
         }
-        let mut steps: Vec<(usize, Step)> = met.into_iter().chain(dry.steps).collect();
+        let mut steps: Vec<(usize, Step)> = met.into_iter().map(|step| (0, step)).chain(dry.steps).collect();
         let mut exits = Vec::new();
         for port in dry.outputs.used() {
             for departure in dry.outputs.queue(*port) {
                 let Some(frame) = dry.batch.frames().get(departure.frame) else { continue };
-                let length = frame.offload.longest_segment(frame.bytes());
-                let met = self.meet_line((departure.frame, *port), Direction::Out, (length, now));
-                let lost_on_line = met.as_ref().and_then(|(_, lost)| *lost);
-                met.into_iter().for_each(|(step, _)| add(&mut steps, step));
+                let leaving = (frame.bytes(), frame.offload, now);
+                let (met, kept_in) = self.meet_stops(*port, Direction::Out, leaving);
+                met.into_iter().for_each(|step| add(&mut steps, (departure.frame, step)));
                 let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
-                let admits = |rate: &crate::datapath::Limiter| rate.admit_bytes(frame.bytes().len(), now, Mode::Dry);
                 let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
-                let mut lost = match device {
-                    _ if !self.datapath.receive_rate(*port).is_none_or(admits) => Some(DropReason::ReceiveRate),
-                    _ if lost_on_line.is_some() => lost_on_line,
-                    None => Some(DropReason::DeviceDown),
-                    Some(_) => None,
-                };
+                let mut lost = kept_in.or_else(|| device.is_none().then_some(DropReason::DeviceDown));
                 let capabilities = device.map(|device| device.capabilities()).unwrap_or_default();
                 let (mut first, mut frames) = (None, 0);
                 let mut show = |packet: &Packet<'_>| {
@@ -91,15 +83,33 @@ impl Worker {
         Some(Foretold { steps, fate: dry.fate, exits })
     }
 
-    /// The step of a frame that meets the line of a port, if there is one, and why it would be lost there for certain. No number is drawn.
-    fn meet_line(
+    /// The steps of a frame where it may have to wait at a port, and why it would be lost there for certain. No number is drawn.
+    fn meet_stops(
         &mut self,
-        (frame, port): (usize, PortId),
+        port: PortId,
         direction: Direction,
-        (length, now): (usize, Instant),
-    ) -> Option<((usize, Step), Option<DropReason>)> {
-        let line = self.lines.line(port, direction).filter(|line| !line.ends())?;
-        Some(((frame, Step::Impaired { port, direction, rules: Box::new(*line.rules()) }), line.foretell(length, now)))
+        (frame, offload, now): (&[u8], Offload, Instant),
+    ) -> (Vec<Step>, Option<DropReason>) {
+        let shaper = self.stops.shaper(port, direction);
+        let shaped = shaper.map(|shaper| match shaper.foretell(frame, now) {
+            Ok(wait) => (Step::Shaped { port, direction, wait }, None),
+            Err(reason) => (Step::Shaped { port, direction, wait: Duration::ZERO }, Some(reason)),
+        });
+        let line = self.stops.line(port, direction).filter(|line| !line.ends());
+        let impaired = line.map(|line| {
+            // A line has room for a super-frame as for the frames that it travels as.
+            let lost = line.foretell(offload.longest_segment(frame), now);
+            (Step::Impaired { port, direction, rules: Box::new(*line.rules()) }, lost)
+        });
+        let met = if direction == Direction::In { [impaired, shaped] } else { [shaped, impaired] };
+        let (mut steps, mut lost) = (Vec::new(), None);
+        for (step, reason) in met.into_iter().flatten() {
+            if lost.is_none() {
+                steps.push(step);
+                lost = reason;
+            }
+        }
+        (steps, lost)
     }
 }
 

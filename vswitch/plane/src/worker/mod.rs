@@ -16,8 +16,8 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
-//! **Impaired lines** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with counts in
-//! milliseconds.
+//! **Impaired lines and rates** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with
+//! counts in milliseconds.
 //!
 //! **Counters**, and the flows that move most, are shown without being asked for (`publish`).
 //!
@@ -33,6 +33,7 @@ mod foretell;
 mod lines;
 mod ports;
 mod publish;
+mod stops;
 mod timer;
 mod turn;
 
@@ -55,8 +56,8 @@ use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
 use capture::Watch;
 use command::Inbox;
-use lines::ImpairedLines;
 use publish::Publisher;
+use stops::Stops;
 use timer::Timer;
 
 /// How long a worker without work looks again before it sleeps.
@@ -85,8 +86,10 @@ pub struct Worker {
     ready: VecDeque<PortId>,
     /// Ports whose device has no descriptor.
     polled: Vec<PortId>,
-    /// The lines of ports whose packets are impaired.
-    lines: ImpairedLines,
+    /// Where packets of ports have to wait.
+    stops: Stops,
+    /// What goes on from there towards a device.
+    held: Batch,
     watch: Watch,
     batch: Batch,
     outputs: Outputs,
@@ -128,7 +131,8 @@ impl Worker {
             queues: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
-            lines: ImpairedLines::new(timer),
+            stops: Stops::new(timer),
+            held: Batch::new(),
             watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),
@@ -191,7 +195,7 @@ impl Worker {
             let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
             let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
-            let patience = patience.min(self.lines.patience(now));
+            let patience = patience.min(self.stops.patience(now));
             let patience = patience.min(self.tell_births(worked, now));
             self.wait(&mut events, patience);
         }
@@ -341,6 +345,7 @@ impl Worker {
                 send(&reply, ());
             }
             Command::Pause(reply) => {
+                self.open_rates(now);
                 self.inbox.paused = true;
                 send(&reply, ());
             }

@@ -24,14 +24,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes or changes a port, and its impaired lines.
+    /// Makes or changes a port, and where its packets have to wait.
     pub(super) fn set_port(&mut self, id: PortId, settings: &PortSettings, now: Instant) {
         let is_moved = self.datapath.bridge_of(id).is_some_and(|bridge| bridge != settings.bridge);
         self.datapath.set_port(id, settings);
         if is_moved || settings.policy.down {
             self.cut_lines(id, now);
         }
-        self.set_lines(id, &settings.policy.impair, now);
+        self.set_stops(id, &settings.policy.impair, now);
     }
 
     /// Reads from a device from now on.
@@ -55,7 +55,7 @@ impl Worker {
     pub(super) fn detach(&mut self, id: PortId, now: Instant) {
         self.close(id);
         self.queues.remove(id.0);
-        self.lines.remove(id, now);
+        self.stops.remove(id, now);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
         self.watch.forget(id);

@@ -5,6 +5,8 @@ mod flows;
 mod foretold;
 mod impaired;
 mod limits;
+mod rates;
+mod still;
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -135,29 +137,6 @@ fn frames_cross_and_are_counted() {
     plane.settle(&[0]);
     let (from, to) = (plane.counters(0), plane.counters(1));
     assert_eq!((from.rx_frames, from.rx_bytes, to.tx_frames, to.tx_bytes), (1, 60, 1, 60));
-}
-
-#[test]
-fn what_leaves_by_a_port_is_held_to_its_rate_by_all_workers_together() {
-    let plane = Plane::new(2, 3);
-    let limiter = Arc::new(Limiter::of_bytes("8kbit".parse().unwrap(), Instant::now()));
-    plane.tell(|| {
-        let limits = PortLimits { receive: Some(limiter.clone()), ..PortLimits::default() };
-        Command::SetPort(PortId(1), PortSettings { limits, ..PortSettings::on(BridgeId(0)) })
-    });
-    for round in 0..4 {
-        for worker in 0..2 {
-            // Those that are held back do not wait anywhere either.
-            (0..600).for_each(|_| assert!(plane.far[0][worker].push(&frame(1, Mac::BROADCAST), Offload::default())));
-        }
-        plane.settle(&[0]);
-        (1..3).for_each(|port| plane.far[port].iter().for_each(|far| while far.pop().is_some() {}));
-        assert!(plane.counters(2).tx_frames == (round + 1) * 1200, "the other port has no limit");
-    }
-    let counters = plane.counters(1);
-    // 128 KiB, and a byte each millisecond that the test took.
-    assert!((2184..3000).contains(&counters.tx_frames), "{}", counters.tx_frames);
-    assert_eq!(counters.tx_frames + counters.drops(DropReason::ReceiveRate), 4800);
 }
 
 #[test]

@@ -8,9 +8,10 @@ use packet::{Batch, Egress, Packet, Queued, TagEdit};
 
 use super::capture::{Watch, nanoseconds};
 use super::command::{Handover, Purpose};
+use super::stops::Stop;
 use super::{Event, Queue, Slots, Worker};
 use crate::capture::Direction;
-use crate::datapath::{DropReason, Errand, Mode, PortId};
+use crate::datapath::{DropReason, Errand, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
 
 /// What sending a queue came to.
@@ -33,7 +34,7 @@ impl Worker {
         self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
         // A capture may begin while a frame is on a line.
-        if self.watch.is_on() || self.lines.any() {
+        if self.watch.is_on() || self.stops.any() {
             self.watch.number(&mut self.batch);
         }
         if self.watch.takes_underlay() {
@@ -43,8 +44,8 @@ impl Worker {
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
-        if self.lines.any_in() {
-            self.impair_received(now);
+        if self.stops.any_in() {
+            self.hold_received(Stop::first(Direction::In), now);
         }
         self.pass(now);
         match status {
@@ -132,7 +133,7 @@ impl Worker {
     /// Sends what the outputs hold, and empties them and the batch.
     pub(super) fn flush(&mut self, now: Instant) {
         let watched = self.watch.is_on();
-        if watched || self.lines.any() {
+        if watched || self.stops.any() {
             self.watch.number_own(&mut self.batch, &self.outputs);
         }
         if watched {
@@ -157,26 +158,18 @@ impl Worker {
     /// Sends the queue of one port.
     fn send(&mut self, id: PortId, now: Instant) {
         let batch = std::mem::take(&mut self.batch);
-        let rate = self.datapath.receive_rate(id);
-        let (mut list, mut held_back) = (List::new(), List::new());
-        for departure in self.outputs.queue(id) {
-            let Some(frame) = batch.frames().get(departure.frame) else { continue };
-            // Without the hellos of this switch, its neighbour would take the link for free and open a loop.
-            let is_hello = || frame.bytes().starts_with(&rstp::GROUP.0);
-            let is_admitted = rate.is_none_or(|rate| is_hello() || rate.admit_bytes(frame.bytes().len(), now, Mode::Live));
-            let list = if is_admitted { &mut list } else { &mut held_back };
-            let _ = list.try_push(Queued { frame, edit: departure.edit, peer: departure.peer });
-        }
-        if let Some(queue) = self.queues.get_mut(id.0) {
-            let captured = queue.captured;
-            self.watch.lost(id, held_back.iter().filter(|_| captured), &batch, DropReason::ReceiveRate);
-            self.datapath.count_drops(id, DropReason::ReceiveRate, held_back.len() as u64);
-            match self.lines.has(id, Direction::Out) {
-                true => self.impair_sent(id, &list, now),
-                false => self.transmit(id, &list, &batch),
+        let frames = self.outputs.queue(id).iter().filter_map(|departure| {
+            let frame = batch.frames().get(departure.frame)?;
+            Some(Queued { frame, edit: departure.edit, peer: departure.peer })
+        });
+        let list: List<'_> = frames.take(Batch::MOST).collect();
+        match self.stops.any_out(id) {
+            true => self.send_on(id, Some(Stop::first(Direction::Out)), list.into_iter(), &batch, now),
+            false => {
+                self.transmit(id, &list, &batch);
+                drop(list);
             }
         }
-        drop((list, held_back));
         self.batch = batch;
     }
 

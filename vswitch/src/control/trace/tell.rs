@@ -62,6 +62,11 @@ pub(super) fn step(frame: usize, step: &Step, names: &impl Naming) -> Option<Tra
             let way = if *direction == Direction::In { "in" } else { "out" };
             ("impaired", format!("the line {way} of {} is impaired: {}", names.port(*port), rules.effects()))
         }
+        Step::Shaped { port, direction, wait } => {
+            let key = if *direction == Direction::In { "send-rate" } else { "receive-rate" };
+            let held = if wait.is_zero() { "lets it pass".to_owned() } else { format!("has it wait {wait:.1?} or more") };
+            ("shaped", format!("the {key} of {} {held}", names.port(*port)))
+        }
         Step::Cut { port, frames } => {
             ("cut", format!("{} takes no such super-frame: it is cut into {frames} frames", names.port(*port)))
         }
@@ -157,7 +162,7 @@ const MEANINGS: [(DropReason, &str); DropReason::ALL.len()] = [
     (R::RogueRouter, "it speaks as a router, and the gateway is the router"),
     (R::RogueDhcp, "it speaks as a DHCP server, and the gateway is the server"),
     (R::StormLimit, "the port is over its broadcast limit"),
-    (R::SendRate, "the port sends more than its rate"),
+    (R::SendRate, "the port sends more than its rate, and too much waits for it"),
     (R::SamePort, "its destination is behind the port that it came from"),
     (R::Protected, "both ports are protected"),
     (R::NoDestination, "no other port carries its VLAN"),
@@ -182,7 +187,7 @@ const MEANINGS: [(DropReason, &str); DropReason::ALL.len()] = [
     (R::NatSourceCap, "its source has all the sessions that it may have"),
     (R::NatClash, "its ends have a session already by another port"),
     (R::NatOlder, "its connection may be older than the switch"),
-    (R::ReceiveRate, "the port receives more than its rate"),
+    (R::ReceiveRate, "the port receives more than its rate, and too much waits for it"),
     (R::QueueFull, "a queue is full"),
     (R::DeviceDown, "the device is down"),
     (R::Refused, "the device does not take it"),

@@ -66,7 +66,8 @@ impl Flow {
 }
 
 impl FlowPacket {
-    fn of(bytes: &[u8], packet: &IpPacket) -> Self {
+    /// That of an IP packet in a frame.
+    pub(crate) fn of(bytes: &[u8], packet: &IpPacket) -> Self {
         let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP | SCTP) && packet.has_transport();
         let header = bytes.get(packet.transport..packet.end).and_then(<[u8]>::first_chunk::<4>).filter(|_| has_ports);
         let ports = header.map(|[a, b, c, d]| (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));

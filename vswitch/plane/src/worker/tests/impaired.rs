@@ -3,6 +3,7 @@
 use etherparse::PacketBuilder;
 use packet::{Checksum, Gso, GsoKind};
 
+use super::still::Still;
 use super::*;
 use crate::capture::Direction;
 use crate::datapath::{Counters, Fate, Place, Step};
@@ -10,87 +11,6 @@ use crate::datapath::{Counters, Fate, Place, Step};
 /// Segments of a super-frame, and the payload of each.
 const SEGMENTS: usize = 44;
 const SIZE: usize = 1448;
-
-/// Workers that run when the test says so, with two ports.
-struct Still {
-    workers: Vec<Worker>,
-    /// Of each port, one far end per worker.
-    far: Vec<Vec<FarEnd>>,
-    began: Instant,
-    now: Instant,
-}
-
-impl Still {
-    fn new(workers: usize) -> Self {
-        let now = Instant::now();
-        let made: Vec<_> = (0..workers).map(|_| Worker::new(1, Box::new(|_| {})).unwrap()).collect();
-        let router = made[0].1.clone();
-        let mut still =
-            Self { workers: made.into_iter().map(|(worker, _)| worker).collect(), far: Vec::new(), began: now, now };
-        let settings = BridgeSettings { mtu: 1500, ageing: 300, max_macs: 100, ..BridgeSettings::default() };
-        for (number, worker) in still.workers.iter_mut().enumerate() {
-            worker.execute(Command::SetBridge(BridgeId(0), settings.clone()), now);
-            if number > 0 {
-                worker.set_router(router.clone());
-            }
-        }
-        (0..2).for_each(|port| still.attach(port, Capabilities::ALL));
-        still
-    }
-
-    fn attach(&mut self, port: u32, capabilities: Capabilities) {
-        let far = self.workers.iter_mut().map(|worker| {
-            let (near, far) = Memory::new(capabilities, 1_000_000);
-            worker.attach(PortId(port), &PortSettings::on(BridgeId(0)), Box::new(near), self.now).unwrap();
-            far
-        });
-        let far = far.collect();
-        self.far.truncate(port as usize);
-        self.far.push(far);
-    }
-
-    fn impair(&mut self, port: u32, table: &str) {
-        let policy = api::PortPolicy { impair: serde_json::from_str(table).unwrap(), ..Default::default() };
-        let settings = PortSettings::on(BridgeId(0)).under(policy, self.now);
-        self.workers.iter_mut().for_each(|worker| worker.execute(Command::SetPort(PortId(port), settings.clone()), self.now));
-    }
-
-    /// Lets all workers do what there is to do at this time.
-    fn work(&mut self, after: Duration) {
-        self.now = self.began + after;
-        // What one hands over, another does in the next round.
-        for _ in 0..3 {
-            for worker in self.workers.iter_mut().rev() {
-                worker.make_all_ready();
-                while !worker.ready.is_empty() {
-                    worker.turn(self.now);
-                }
-                while worker.route(self.now) {}
-                while worker.lines.next().is_some_and(|next| next <= self.now) {
-                    worker.release(self.now);
-                }
-            }
-        }
-    }
-
-    /// Runs from one thing to do to the next until there is nothing more.
-    fn run(&mut self) {
-        while let Some(next) = self.workers[0].lines.next() {
-            self.work(next.max(self.now) - self.began);
-        }
-    }
-
-    fn counters(&self, port: u32) -> Counters {
-        let mut sum = Counters::default();
-        self.workers.iter().for_each(|worker| sum.add(worker.datapath.counters(PortId(port)).unwrap()));
-        sum
-    }
-
-    /// All that left by a port.
-    fn drain(&self, port: usize) -> Vec<(Vec<u8>, Offload)> {
-        self.far[port].iter().flat_map(FarEnd::drain).collect()
-    }
-}
 
 /// A TCP super-frame.
 fn super_frame(sequence: u32) -> (Vec<u8>, Offload) {
@@ -123,7 +43,7 @@ fn a_line_that_only_delays_keeps_super_frames_whole_and_is_exact() {
         }
         still.run();
         assert_eq!(still.counters(0).rx_frames, if whole { 20 } else { 20 * SEGMENTS as u64 }, "{words}");
-        assert_eq!(still.counters(0).treated[0].delayed, 20 * SEGMENTS as u64, "{words}");
+        assert_eq!(still.counters(0).impaired[0].delayed, 20 * SEGMENTS as u64, "{words}");
         assert_eq!(payload(&still.drain(1)), 20 * SEGMENTS * SIZE, "{words}");
     }
     let mut still = Still::new(1);
@@ -209,9 +129,9 @@ fn a_delay_holds_for_each_direction_and_a_device_that_takes_nothing_gets_whole_p
         assert_eq!((frames.len(), payload(&frames)), (SEGMENTS, SEGMENTS * SIZE));
         assert!(frames.iter().all(|(bytes, _)| packet::checksum::examine(bytes) == Checksum::Valid));
         let [came, left] = [0, 1].map(|port| still.counters(port));
-        assert_eq!((came.treated[0].delayed, left.treated[1].delayed), (44, 44));
+        assert_eq!((came.impaired[0].delayed, left.impaired[1].delayed), (44, 44));
         assert_eq!(
-            (came.rx_frames, left.tx_frames, came.treated[1], left.treated[0]),
+            (came.rx_frames, left.tx_frames, came.impaired[1], left.impaired[0]),
             (1, 44, Default::default(), Default::default()),
             "a line that only delays keeps super-frames whole"
         );
@@ -294,7 +214,7 @@ fn a_line_that_is_taken_away_lets_go_of_what_it_has_and_an_unrelated_change_keep
     assert_eq!(still.drain(1).len(), 0);
     still.impair(0, "{}");
     assert_eq!(still.drain(1).len(), 100);
-    assert!(!still.workers[0].lines.any_in() && still.workers[0].lines.next().is_none());
+    assert!(!still.workers[0].stops.any_in() && still.workers[0].stops.next().is_none());
     push(&mut still, 5);
     assert_eq!(still.drain(1).len(), 5);
     // What is on the line of a port that is removed goes with it.
@@ -332,7 +252,7 @@ fn a_long_line_that_is_taken_away_empties_turn_by_turn_and_nothing_overtakes() {
         for number in 5000..5010 {
             assert!(still.far[0][0].push(&numbered(number), Offload::default()));
         }
-        while still.workers[0].lines.any() {
+        while still.workers[0].stops.any() {
             still.workers[0].make_all_ready();
             still.workers[0].turn(still.now);
             still.workers[0].release(still.now);
@@ -341,7 +261,7 @@ fn a_long_line_that_is_taken_away_empties_turn_by_turn_and_nothing_overtakes() {
             left.extend(more);
         }
         assert!(numbers(&left).into_iter().eq(0..5010), "{} left, or not in order", left.len());
-        assert_eq!(still.workers[0].lines.next(), None);
+        assert_eq!(still.workers[0].stops.next(), None);
     }
 }
 

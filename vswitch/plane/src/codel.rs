@@ -1,9 +1,9 @@
-//! CoDel (RFC 8289): which packets of a queue are dropped so that it stays short.
+//! CoDel (RFC 8289): which packets of a queue are dropped so that it stays short. Impaired lines and shapers ask it.
 
 use std::time::{Duration, Instant};
 
-/// How long a packet may wait (RFC 8289, section 4.4).
-const TARGET: Duration = Duration::from_millis(5);
+/// How long a packet may wait (RFC 8289, section 4.4), where a packet takes no longer than that.
+pub(crate) const TARGET: Duration = Duration::from_millis(5);
 /// For how long all of them must have waited longer, before one is dropped.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// With no more than a packet behind it, none is dropped.
@@ -11,7 +11,7 @@ const PACKET: usize = 1514;
 
 /// The state of section 5.3 of the RFC.
 #[derive(Debug, Default)]
-pub(super) struct Codel {
+pub(crate) struct Codel {
     /// When packets will have waited too long for an interval; `None`: the last one had not.
     first_above: Option<Instant>,
     dropping: bool,
@@ -24,16 +24,17 @@ pub(super) struct Codel {
 
 /// What becomes of a packet at the head of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Send,
     /// Drop it, or mark it.
     Drop,
 }
 
 impl Codel {
-    /// Decides about a packet that has waited so long, and has so many bytes behind it, at the moment when it would be sent.
-    pub(super) fn decide(&mut self, waited: Duration, behind: usize, now: Instant) -> Verdict {
-        let is_above = self.is_above(waited, behind, now);
+    /// Decides about a packet that has waited so long, where it may wait for `target`, and has so many bytes behind it, at the moment when it
+    /// would be sent.
+    pub(crate) fn decide(&mut self, (waited, target): (Duration, Duration), behind: usize, now: Instant) -> Verdict {
+        let is_above = self.is_above((waited, target), behind, now);
         if !is_above {
             self.dropping = false;
             return Verdict::Send;
@@ -57,8 +58,8 @@ impl Codel {
     }
 
     /// Whether packets have waited too long for an interval.
-    fn is_above(&mut self, waited: Duration, behind: usize, now: Instant) -> bool {
-        if waited < TARGET || behind <= PACKET {
+    fn is_above(&mut self, (waited, target): (Duration, Duration), behind: usize, now: Instant) -> bool {
+        if waited < target || behind <= PACKET {
             self.first_above = None;
             return false;
         }
