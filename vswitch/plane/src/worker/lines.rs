@@ -100,7 +100,7 @@ impl Worker {
 
     /// Puts what another worker handed over on a line.
     pub(super) fn enter_for_another(&mut self, id: PortId, direction: Direction, handover: &Handover, now: Instant) {
-        let mut batch = std::mem::take(&mut self.held);
+        let mut batch = std::mem::take(&mut self.stops.batch);
         take_again(&mut batch, (handover.ingress, handover.peer), (&handover.bytes, handover.offload), handover.id);
         let list: List<'_> = batch
             .frames()
@@ -118,7 +118,7 @@ impl Worker {
         }
         drop(list);
         batch.clear();
-        self.held = batch;
+        self.stops.batch = batch;
         self.end_entering(id, stop, now);
     }
 
@@ -190,7 +190,7 @@ impl Worker {
     fn let_out(&mut self, id: PortId, stop: Stop, now: Instant) -> bool {
         let mut batch = match stop.direction() {
             Direction::In => std::mem::take(&mut self.batch),
-            Direction::Out => std::mem::take(&mut self.held),
+            Direction::Out => std::mem::take(&mut self.stops.batch),
         };
         let stage = self.stops.stage(id, stop);
         let more = stage.is_some_and(|stage| fill(&mut batch, stage, now));
@@ -209,7 +209,7 @@ impl Worker {
                 let frames = batch.frames().iter().map(|frame| Queued { frame, edit: TagEdit::Keep, peer: frame.peer });
                 self.send_on(id, stop.next(), frames, &batch, now);
                 batch.clear();
-                self.held = batch;
+                self.stops.batch = batch;
             }
         }
         more

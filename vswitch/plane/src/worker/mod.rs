@@ -88,8 +88,6 @@ pub struct Worker {
     polled: Vec<PortId>,
     /// Where packets of ports have to wait.
     stops: Stops,
-    /// What goes on from there towards a device.
-    held: Batch,
     watch: Watch,
     batch: Batch,
     outputs: Outputs,
@@ -132,7 +130,6 @@ impl Worker {
             ready: VecDeque::new(),
             polled: Vec::new(),
             stops: Stops::new(timer),
-            held: Batch::new(),
             watch: Watch::default(),
             batch: Batch::new(),
             outputs: Outputs::new(),

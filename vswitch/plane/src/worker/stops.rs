@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{Impair, Impairment};
+use packet::Batch;
 
 use super::SPIN;
 use super::timer::Timer;
@@ -81,6 +82,8 @@ pub(super) struct Stops {
     any_ends: bool,
     /// When the first packet in any of them is due, or earlier.
     next: Option<Instant>,
+    /// What goes on from them towards a device.
+    pub(super) batch: Batch,
 }
 
 /// What a port has, by [`Stop`].
@@ -115,7 +118,7 @@ impl Way {
 impl Stops {
     /// None yet.
     pub(super) fn new(timer: Timer) -> Self {
-        Self { timer, ports: Slots::default(), any: false, any_in: false, any_ends: false, next: None }
+        Self { timer, ports: Slots::default(), any: false, any_in: false, any_ends: false, next: None, batch: Batch::new() }
     }
 
     /// Whether any port has any.
