@@ -45,7 +45,7 @@
 //! - [`capture`]: copies of frames on their way to a pcapng file, without ever waiting for its reader.
 //! - [`impair`]: lines that delay, lose and damage packets on purpose. The first worker has them all, outside of the datapath.
 //! - `shape`: what holds ports to their rates, with a queue for each flow. Every worker has its part. `codel` keeps the queues of both short, and
-//!   `transit` is what waits in either.
+//!   `transit` is what waits in either. `fair` are queues by flow, for rates and for what one worker hands to another.
 //! - [`fragments`], [`table`]: packets put together and cut, and a table that is bounded and fair; the `host` uplinks use them too.
 #![forbid(unsafe_code)]
 
@@ -53,6 +53,7 @@ pub mod capture;
 mod codel;
 pub mod datapath;
 pub mod device;
+mod fair;
 pub mod fragments;
 pub mod impair;
 mod shape;

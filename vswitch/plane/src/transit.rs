@@ -7,6 +7,7 @@ use std::time::Instant;
 use packet::{Offload, Packet};
 
 use crate::datapath::DropReason;
+use crate::fair::Waiting;
 use crate::impair::Treated;
 
 /// What a packet that waits costs in memory besides its bytes, about.
@@ -30,9 +31,12 @@ pub(crate) struct Transit {
     pub(crate) id: u64,
 }
 
-impl Transit {
-    /// What it takes of a limit on memory.
-    pub(crate) fn cost(&self) -> usize {
+impl Waiting for Transit {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn cost(&self) -> usize {
         self.bytes.len() + OVERHEAD
     }
 }

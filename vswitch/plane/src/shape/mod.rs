@@ -7,12 +7,11 @@
 //!  else: push ─▶ a queue for each flow, read in turns ─(CoDel, rate)─▶ pop
 //! ```
 //!
-//! - **Fairness** among flows, and a short wait for those that send little, are those of FQ-CoDel (RFC 8290): `fair`.
+//! - **Fairness** among flows, and a short wait for those that send little, are those of FQ-CoDel (RFC 8290): [`FairQueue`].
 //! - **Length**: CoDel keeps the queue of a flow that slows down short, by marks where the flow knows them (RFC 3168), else by drops. For one that
 //!   does not there is a limit, and what is over it is taken from the longest queue.
 //! - **Super-frames** are cut below [`WHOLE`], where one of them would take longer than what others may wait.
 
-mod fair;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +22,9 @@ use packet::Packet;
 
 use crate::codel::{self, Verdict};
 use crate::datapath::{DropReason, Limiter};
+use crate::fair::FairQueue;
 use crate::impair::Treated;
 use crate::transit::{OVERHEAD, Stage, Stock, Transit};
-use fair::FairQueue;
 
 /// The rate, in bytes in a millisecond, from which on super-frames stay whole: 1 Gbit/s, at which one takes half a millisecond.
 const WHOLE: u64 = 125_000;
@@ -50,7 +49,7 @@ pub(crate) struct Shaper {
     limiter: Arc<Limiter>,
     /// Why what is lost here is lost.
     reason: DropReason,
-    queue: FairQueue,
+    queue: FairQueue<Transit>,
     /// The flow of the frame that packets are cut from.
     flow: usize,
     stock: Stock,

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,6 +18,7 @@ use crate::datapath::{
     PortId, PortSettings, Punt, SavedBridge, Symptoms, WorkerCounts,
 };
 use crate::device::{Device, Inheritance};
+use crate::fair::{FairQueue, Waiting};
 
 /// What the control side tells a worker. Commands are carried out between batches, in order.
 pub enum Command {
@@ -151,8 +153,14 @@ pub struct Stopped;
 const COMMANDS: usize = 256;
 /// Learned addresses that may wait for a worker; more are forgotten, for they will be heard again.
 const NEWS: usize = 4096;
-/// Frames that may wait for the worker that routes; more are dropped.
+/// Frames that may be on their way to the worker that routes; more are dropped.
 const HANDOVERS: usize = 1024;
+/// Frames that may wait there, each flow in a queue of its own; more are dropped from the longest queue.
+const WAITING: usize = 1024;
+/// What a flow may have routed before it is another's turn: a super-frame.
+const TURN: i64 = 65_550;
+/// Most frames that the longest queue loses at once.
+const LOST: usize = 64;
 
 /// The control side's end of a worker.
 #[derive(Clone)]
@@ -169,7 +177,8 @@ pub struct Handle {
 pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
     pub(super) news: Receiver<News>,
-    pub(super) handovers: Receiver<Handover>,
+    handovers: Receiver<Handover>,
+    waiting: FairQueue<Handover>,
     /// How often the worker came round its loop.
     pub(super) turns: Arc<AtomicU64>,
     /// Whether the control side wants what comes left to wait.
@@ -182,8 +191,14 @@ impl Handle {
         let (news, news_in) = bounded(NEWS);
         let (handovers, handovers_in) = bounded(HANDOVERS);
         let turns = Arc::new(AtomicU64::new(0));
-        let inbox =
-            Inbox { commands: commands_in, news: news_in, handovers: handovers_in, turns: Arc::clone(&turns), paused: false };
+        let inbox = Inbox {
+            commands: commands_in,
+            news: news_in,
+            handovers: handovers_in,
+            waiting: FairQueue::new(TURN),
+            turns: Arc::clone(&turns),
+            paused: false,
+        };
         (Self { commands, news, handovers, waker: Arc::new(waker), turns, counts: Arc::default() }, inbox)
     }
 
@@ -245,5 +260,36 @@ impl Handle {
             // A failed wake-up only delays it until the worker's next turn.
             let _ = self.waker.wake();
         }
+    }
+}
+
+impl Inbox {
+    /// Takes in what was handed over; returns what there is no room for.
+    pub(super) fn take_in(&mut self, now: Instant) -> Vec<Handover> {
+        let mut lost = Vec::new();
+        while let Ok(frame) = self.handovers.try_recv() {
+            self.waiting.push(self.waiting.flow_of(&frame.bytes), now, frame);
+            if self.waiting.cost() > WAITING {
+                lost.extend(self.waiting.shorten_longest(LOST));
+            }
+        }
+        lost
+    }
+
+    /// The frame that was handed over and is next.
+    pub(super) fn next_handover(&mut self) -> Option<Handover> {
+        self.waiting.head()?;
+        self.waiting.pop().map(|(_, frame, ..)| frame)
+    }
+}
+
+/// Each counts as one: a frame is bounded itself.
+impl Waiting for Handover {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn cost(&self) -> usize {
+        1
     }
 }

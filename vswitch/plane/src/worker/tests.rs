@@ -3,6 +3,7 @@
 mod fates;
 mod flows;
 mod foretold;
+mod handed_over;
 mod impaired;
 mod limits;
 mod rates;

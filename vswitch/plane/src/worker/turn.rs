@@ -13,6 +13,7 @@ use super::{Event, Queue, Slots, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, Errand, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
+use crate::transit::Transit;
 
 /// What sending a queue came to.
 #[derive(Default)]
@@ -73,10 +74,11 @@ impl Worker {
 
     /// Routes frames that other workers received, or puts them on impaired lines; says whether there were any.
     pub(super) fn route(&mut self, now: Instant) -> bool {
+        self.inbox.take_in(now).into_iter().for_each(|frame| self.lose_handover(frame));
         let mut errands = ArrayVec::<Errand, { Batch::MOST }>::new();
         let mut entered = 0;
         while !self.batch.is_full() && entered < Batch::MOST {
-            let Ok(frame) = self.inbox.handovers.try_recv() else { break };
+            let Some(frame) = self.inbox.next_handover() else { break };
             let errand = match frame.purpose {
                 Purpose::Route(errand) => errand,
                 Purpose::Enter(port, direction) => {
@@ -101,6 +103,23 @@ impl Worker {
         self.capture_late();
         self.flush(now);
         true
+    }
+
+    /// Counts a frame that was handed over and finds no room, and shows it to captures.
+    pub(super) fn lose_handover(&mut self, frame: Handover) {
+        let Handover { bytes, offload, ingress, peer, id, purpose, .. } = frame;
+        let (port, direction, reason) = match purpose {
+            Purpose::Route(_) => (PortId(ingress), Direction::In, DropReason::QueueFull),
+            Purpose::Enter(port, direction) => (port, direction, DropReason::ImpairQueue),
+        };
+        match purpose {
+            // It was counted as received where it came in.
+            Purpose::Route(_) => self.datapath.count_drops(port, reason, 1),
+            Purpose::Enter(..) => self.datapath.count_lost_on_line(port, direction, (reason, bytes.len() as u64)),
+        }
+        if self.queues.get_mut(port.0).is_some_and(|queue| queue.captured) {
+            self.watch.lost_on_line(port, direction, &Transit { bytes, offload, ingress, peer, id }, reason);
+        }
     }
 
     /// Tells of frames for the services and for spanning trees.

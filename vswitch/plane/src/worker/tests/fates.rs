@@ -10,7 +10,7 @@ const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 const STATION: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 /// A gateway without an uplink, 10.0.0.1/24.
-fn gateway() -> GatewaySettings {
+pub(super) fn gateway() -> GatewaySettings {
     GatewaySettings {
         mac: GATEWAY,
         vlan: VlanId::DEFAULT,
@@ -22,7 +22,7 @@ fn gateway() -> GatewaySettings {
 }
 
 /// A datagram from the station, with the gateway's MAC address as its next hop.
-fn datagram(port: u16, to: [u8; 4]) -> Vec<u8> {
+pub(super) fn datagram(port: u16, to: [u8; 4]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(STATION.0, GATEWAY.0).ipv4([10, 0, 0, 11], to, 64).udp(port, 53);
     builder.write(&mut bytes, b"question").unwrap();
