@@ -8,10 +8,9 @@
 //! **Fairness.** Ports that have something to read stand in a queue; one that filled its batch goes to the end. Among the flows of one port, its
 //! device sees to it ([`crate::device::Tap`]).
 //!
-//! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker without work keeps
-//! looking until 50 µs after it last began some, provided that its last two pieces of work were no further apart than that. In a quick
-//! exchange a wake-up takes longer than the gap between two frames. Where the gaps are longer, looking would take the processor from the
-//! process that sends the next frame. An idle worker wakes once a second to expire.
+//! **Waiting.** Readiness is edge-triggered, so a port leaves the queue only when a read found nothing. A worker without work keeps looking for a
+//! moment, if what came last came in quick succession (`lookout`), and offers its processor to others each time that it finds nothing. An idle worker
+//! wakes once a second to expire.
 //!
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
@@ -31,6 +30,7 @@ mod capture;
 mod command;
 mod foretell;
 mod lines;
+mod lookout;
 mod ports;
 mod publish;
 mod stops;
@@ -56,12 +56,11 @@ use crate::datapath::{Datapath, Outputs, PortId, Slots};
 use crate::device::Device;
 use capture::Watch;
 use command::Inbox;
+use lookout::Lookout;
 use publish::Publisher;
 use stops::Stops;
 use timer::Timer;
 
-/// How long a worker without work looks again before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
 /// How often tables expire.
 const EXPIRY: Duration = Duration::from_secs(1);
 /// How soon a device without a descriptor is asked again.
@@ -154,7 +153,7 @@ impl Worker {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(256);
         let mut expiry = Instant::now() + EXPIRY;
-        let (mut busy, mut short_gap) = (Instant::now(), false);
+        let mut lookout = Lookout::new(Instant::now());
         loop {
             self.inbox.turns.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
@@ -186,14 +185,17 @@ impl Worker {
             self.tell_punts();
             let worked = round > 0 || routed || released;
             if worked {
-                short_gap = now.saturating_duration_since(busy) < SPIN;
-                busy = now;
+                lookout.note_work(now);
             }
-            let spinning = worked || short_gap && now.saturating_duration_since(busy) < SPIN;
-            let patience = if spinning { Duration::ZERO } else { expiry.saturating_duration_since(now) };
+            let looks = worked || lookout.looks(now);
+            let patience = if looks { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
             let patience = patience.min(self.stops.patience(now));
             let patience = patience.min(self.tell_births(worked, now));
+            if patience.is_zero() && !worked {
+                // The process that sends the next frame may wait for this processor.
+                std::thread::yield_now();
+            }
             self.wait(&mut events, patience);
         }
     }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use api::{Impair, Impairment};
 use packet::Batch;
 
-use super::SPIN;
 use super::timer::Timer;
 use crate::capture::Direction;
 use crate::datapath::{DropReason, Limiter, PortId, PortLimits, Slots};
 use crate::impair::Line;
 use crate::shape::Shaper;
 use crate::transit::Stage;
+
+/// How soon before a packet is due the worker does not sleep any more: about what a wake-up takes.
+const WAKE_UP: Duration = Duration::from_micros(50);
 
 /// Where packets of a port may have to wait, in the order in which they come there. A line is between the station and its port; a rate is the port's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,7 @@ impl Stops {
     pub(super) fn patience(&self, now: Instant) -> Duration {
         let Some(next) = self.next else { return Duration::MAX };
         let time = next.saturating_duration_since(now);
-        if time < SPIN {
+        if time < WAKE_UP {
             return Duration::ZERO;
         }
         self.timer.set(time);
