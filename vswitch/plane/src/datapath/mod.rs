@@ -328,7 +328,7 @@ impl Datapath {
     }
 
     /// Counts a packet that was lost where it had to wait. One that came in was received all the same.
-    pub(crate) fn count_lost_on_line(&mut self, id: PortId, direction: Direction, (reason, bytes): (DropReason, u64)) {
+    pub(crate) fn count_lost_at_stop(&mut self, id: PortId, direction: Direction, (reason, bytes): (DropReason, u64)) {
         let Some(port) = self.ports.get_mut(id.0) else { return };
         let ingress = direction == Direction::In;
         if ingress {

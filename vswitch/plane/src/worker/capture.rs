@@ -259,7 +259,7 @@ impl Watch {
     }
 
     /// Shows a packet that was lost where it had to wait. On its way in, no capture has seen it before.
-    pub(super) fn lost_on_line(&mut self, port: PortId, direction: Direction, transit: &Transit, reason: DropReason) {
+    pub(super) fn lost_at_stop(&mut self, port: PortId, direction: Direction, transit: &Transit, reason: DropReason) {
         if !self.is_on() {
             return;
         }

@@ -15,7 +15,7 @@
 //! **Routing** is the first worker's: it owns the sessions and neighbours. The others hand over copies of the frames that gateways
 //! get.
 //!
-//! **Impaired lines and rates** hold packets until they are due (`lines`), to the microsecond: a timer wakes the worker, since what it waits with
+//! **Impaired lines and rates** hold packets until they are due (`waiting`), to the microsecond: a timer wakes the worker, since what it waits with
 //! counts in milliseconds.
 //!
 //! **Counters**, and the flows that move most, are shown without being asked for (`publish`).
@@ -29,13 +29,13 @@ mod births;
 mod capture;
 mod command;
 mod foretell;
-mod lines;
 mod lookout;
 mod ports;
 mod publish;
 mod stops;
 mod timer;
 mod turn;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ impl Worker {
         let is_moved = self.datapath.bridge_of(id).is_some_and(|bridge| bridge != settings.bridge);
         self.datapath.set_port(id, settings);
         if is_moved || settings.policy.down {
-            self.cut_lines(id, now);
+            self.cut_stops(id, now);
         }
         self.set_stops(id, &settings.policy.impair, now);
     }

@@ -1,5 +1,5 @@
 //! Where packets of a port may have to wait on their way: its impaired lines ([`crate::impair`]) and what holds it to its rates ([`crate::shape`]), as
-//! one worker knows them. `lines` lets packets in and out.
+//! one worker knows them. `waiting` lets packets in and out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -115,10 +115,10 @@ impl Worker {
         match purpose {
             // It was counted as received where it came in.
             Purpose::Route(_) => self.datapath.count_drops(port, reason, 1),
-            Purpose::Enter(..) => self.datapath.count_lost_on_line(port, direction, (reason, bytes.len() as u64)),
+            Purpose::Enter(..) => self.datapath.count_lost_at_stop(port, direction, (reason, bytes.len() as u64)),
         }
         if self.queues.get_mut(port.0).is_some_and(|queue| queue.captured) {
-            self.watch.lost_on_line(port, direction, &Transit { bytes, offload, ingress, peer, id }, reason);
+            self.watch.lost_at_stop(port, direction, &Transit { bytes, offload, ingress, peer, id }, reason);
         }
     }
 

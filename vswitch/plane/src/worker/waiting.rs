@@ -44,7 +44,7 @@ impl Worker {
     }
 
     /// Loses what waits at a port whose cable is pulled.
-    pub(super) fn cut_lines(&mut self, id: PortId, now: Instant) {
+    pub(super) fn cut_stops(&mut self, id: PortId, now: Instant) {
         self.stops.lose_all(id, DropReason::PortDown, now);
     }
 
@@ -148,7 +148,7 @@ impl Worker {
             lost |= !router.hand_over(Handover { bytes, offload, ingress, peer, at: 0, id, purpose });
         });
         if lost {
-            self.datapath.count_lost_on_line(id, direction, (DropReason::ImpairQueue, queued.frame.bytes().len() as u64));
+            self.datapath.count_lost_at_stop(id, direction, (DropReason::ImpairQueue, queued.frame.bytes().len() as u64));
         }
     }
 
@@ -160,9 +160,9 @@ impl Worker {
         let captured = self.queues.get_mut(id.0).is_some_and(|queue| queue.captured);
         for _ in 0..TOLD {
             let Some((reason, transit)) = stage.stock_mut().next_lost() else { break };
-            self.datapath.count_lost_on_line(id, direction, (reason, transit.bytes.len() as u64));
+            self.datapath.count_lost_at_stop(id, direction, (reason, transit.bytes.len() as u64));
             if captured {
-                self.watch.lost_on_line(id, direction, &transit, reason);
+                self.watch.lost_at_stop(id, direction, &transit, reason);
             }
             stage.stock_mut().reuse(transit);
         }
