@@ -80,12 +80,16 @@ impl From<State> for Document {
     }
 }
 
-/// What exists in the kernel because of vswitchd. Written down before it is made, so it may also not exist.
+/// What exists in the kernel because of vswitchd. It is written down before it is made, and stays written down until the write after it is gone; so a
+/// start removes only what bears its mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
     /// Namespaces under `/run/netns`.
     pub netns: BTreeSet<String>,
+    /// Whether those bear [`State::netns_mark`]; earlier releases gave them none.
+    #[serde(default)]
+    pub marked: bool,
     /// Ports, as their devices were asked for.
     pub ports: BTreeMap<PortName, PortSpec>,
 }
@@ -100,7 +104,8 @@ impl Made {
 
     /// Whether all of `other` is among it.
     pub fn covers(&self, other: &Self) -> bool {
-        self.netns.is_superset(&other.netns) && other.ports.iter().all(|(name, spec)| self.ports.get(name) == Some(spec))
+        let has_namespaces = self.netns.is_superset(&other.netns) && self.marked >= other.marked;
+        has_namespaces && other.ports.iter().all(|(name, spec)| self.ports.get(name) == Some(spec))
     }
 }
 
@@ -125,12 +130,22 @@ impl State {
     /// again, for the others remember it in their neighbour tables (FNV-1a, then the finalizer of SplitMix64, without which names
     /// that differ in their last character collide).
     pub fn station_mac(&self, name: &str) -> Mac {
+        let [a, b, c, d, e, ..] = self.derived(name);
+        Mac([0x02, a, b, c, d, e])
+    }
+
+    /// The alias of the loopback in each namespace that is made (`ip link` shows it), which no other vswitchd gives.
+    pub fn netns_mark(&self) -> String {
+        let [a, b, c, d, ..] = self.derived("its namespaces");
+        format!("vswitch namespace {a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+
+    fn derived(&self, name: &str) -> [u8; 8] {
         let bytes = self.seed.to_le_bytes().into_iter().chain(name.bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [a, b, c, d, e, ..] = (mixed ^ (mixed >> 31)).to_le_bytes();
-        Mac([0x02, a, b, c, d, e])
+        (mixed ^ (mixed >> 31)).to_le_bytes()
     }
 
     /// Drops the changes to what the file names: it has won, and its user was told.
@@ -289,13 +304,12 @@ impl StateFile {
         self.kept.as_ref().map(|state| &state.made)
     }
 
-    /// Whether a start with what was kept last would do as with this state. The kept one may name devices besides, which are gone: a start removes only
-    /// those that carry their port's mark. A namespace carries none, so each that is gone must be known to be.
+    /// Whether a start with what was kept last would do as with this state. The kept one may name devices and namespaces besides, which are gone: a
+    /// start removes only what bears its mark.
     pub fn suffices(&self, state: &State) -> bool {
         let State { seed, changes, docker, containers, made } = state;
         self.kept.as_ref().is_some_and(|kept| {
             (kept.seed, &kept.changes, &kept.docker, &kept.containers) == (*seed, changes, docker, containers)
-                && kept.made.netns == made.netns
                 && kept.made.covers(made)
         })
     }
@@ -443,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_gone_needs_no_write_of_its_own_and_a_namespace_does() {
+    fn what_is_gone_needs_no_write_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, mut state, _) = StateFile::open(directory.path()).unwrap();
         let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
@@ -458,8 +472,12 @@ mod tests {
             State { changes: Changes([(ResourceKey::Port(port.name.clone()), Change::Deleted)].into()), ..state.clone() };
         assert!(!file.suffices(&changed));
         state.made.netns.clear();
-        assert!(!file.suffices(&state));
-        state.made = Made { netns: ["x".to_owned()].into(), ports: [(port.name.clone(), port)].into() };
+        assert!(file.suffices(&state));
+        state.made.netns.insert("y".to_owned());
+        assert!(!file.suffices(&state), "a namespace that the start would not know");
+        state.made = Made { marked: true, ..Made::default() };
+        assert!(!file.suffices(&state), "the start would mark what has these names by then");
+        state.made = Made { ports: [(port.name.clone(), port)].into(), ..Made::default() };
         state.made.ports.values_mut().for_each(|spec| spec.offload = false);
         assert!(!file.suffices(&state), "another device than the start would look for");
     }

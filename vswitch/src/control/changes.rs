@@ -29,7 +29,7 @@ impl Switch {
             let made = std::mem::take(&mut self.ledger.state.made);
             self.ledger.state = State { made, ..before };
         }
-        // What was removed on the way, or not made, is written down too, if the next start would be misled.
+        // What was not made is written down too, if the next start would be misled.
         if is_kept
             && !self.ledger.state_file.suffices(&self.ledger.state)
             && let Err(error) = self.ledger.save()

@@ -185,11 +185,8 @@ impl Switch {
         }
         self.lose(name, PortState::NamespaceGone);
         // A namespace that has its name now is not the switch's.
-        if let Some(Netns::Name(netns)) = &spec.netns
-            && self.ledger.state.made.netns.remove(netns)
-            && let Err(error) = self.ledger.save()
-        {
-            tracing::warn!("{error}");
+        if let Some(Netns::Name(netns)) = &spec.netns {
+            self.ledger.state.made.netns.remove(netns);
         }
     }
 

@@ -174,10 +174,20 @@ impl Switch {
         let gateways = &self.gateways_of(spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses);
         let routes = self.ledger.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
         let first_mac = Some(self.ledger.state.station_mac(spec.name.as_str()));
+        let netns_mark = &self.ledger.state.netns_mark();
         let mtu = self.inventory.port_mtu(&spec.bridge)?;
         let (workers, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
-        let opened =
-            attach::attach(&Plan { spec, first_mac, mtu, workers, held, gateways, routes, watch: self.watch.as_ref() });
+        let opened = attach::attach(&Plan {
+            spec,
+            first_mac,
+            mtu,
+            workers,
+            held,
+            gateways,
+            netns_mark,
+            routes,
+            watch: self.watch.as_ref(),
+        });
         opened.map_err(|error| {
             self.ledger.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)
@@ -218,8 +228,22 @@ impl Switch {
         if is_news { self.write_down() } else { Ok(()) }
     }
 
+    /// Forgets the namespaces that are gone, which the kept state may still name: what has their names now is a user's. Those that an earlier
+    /// release made get their marks.
+    fn forget_lost_netns(&mut self) {
+        let mark = self.ledger.state.netns_mark();
+        let made = &mut self.ledger.state.made;
+        if !std::mem::replace(&mut made.marked, true) {
+            for name in &made.netns {
+                attach::mark_netns(name, &mark).unwrap_or_else(|error| tracing::debug!("{error}"));
+            }
+        }
+        made.netns.retain(|name| attach::is_marked_netns(name, &mark).unwrap_or(true));
+    }
+
     /// Removes devices that an earlier vswitchd made and left when it was killed, and that no port wants now.
     pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
+        self.forget_lost_netns();
         let kept = |spec: &PortSpec| {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
             wanted.find(&spec.name).is_some_and(|(now, _)| same(now))
