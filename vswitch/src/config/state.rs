@@ -14,19 +14,16 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::carried::{self, Carried};
-use super::changes::{Tables, Written};
+use super::document::Document;
 use super::{Changes, Config};
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::keep::Directory;
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortKind, PortName, PortSpec, UplinkSpec, VxlanSpec};
-
-/// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
-const FORMAT: u32 = 1;
+use api::{PortKind, PortName, PortSpec};
 
 /// What a start must know besides `switch.toml`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Document", into = "Document")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Document")]
 pub struct State {
     /// From which the addresses of stations that were given none are derived, so that they stay.
     pub seed: u64,
@@ -38,46 +35,6 @@ pub struct State {
     pub containers: Containers,
     /// What exists in the kernel because of vswitchd.
     pub made: Made,
-}
-
-/// A [`State`] as it is written.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    /// How it is written: `FORMAT`.
-    #[serde(default)]
-    format: u32,
-    #[serde(default = "random")]
-    seed: u64,
-    bridges: BTreeMap<BridgeName, Written<BridgeSpec>>,
-    ports: BTreeMap<PortName, Written<PortSpec>>,
-    #[serde(default)]
-    uplinks: BTreeMap<PortName, Written<UplinkSpec>>,
-    #[serde(default)]
-    forwards: BTreeMap<ForwardKey, Written<ForwardSpec>>,
-    #[serde(default)]
-    vxlans: BTreeMap<PortName, Written<VxlanSpec>>,
-    #[serde(default)]
-    docker: Docker,
-    #[serde(default)]
-    containers: Containers,
-    made: Made,
-}
-
-impl From<Document> for State {
-    fn from(document: Document) -> Self {
-        let Document { format: _, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made } = document;
-        let changes = Tables { bridges, ports, uplinks, forwards, vxlans }.into();
-        Self { seed, changes, docker, containers, made }
-    }
-}
-
-impl From<State> for Document {
-    fn from(state: State) -> Self {
-        let State { seed, changes, docker, containers, made } = state;
-        let Tables { bridges, ports, uplinks, forwards, vxlans } = changes.into();
-        Self { format: FORMAT, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made }
-    }
 }
 
 /// What exists in the kernel because of vswitchd. It is written down before it is made, and stays written down until the write after it is gone; so a
@@ -121,7 +78,7 @@ impl Default for State {
     }
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
@@ -271,7 +228,15 @@ impl StateFile {
     /// # Errors
     /// The disk is full or read-only.
     pub fn save(&mut self, state: &State) -> Result<(), StateError> {
-        if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state) }
+        if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state.clone()) }
+    }
+
+    /// The same, of a state that is needed for nothing else.
+    ///
+    /// # Errors
+    /// As for [`StateFile::save`].
+    pub fn keep(&mut self, state: State) -> Result<(), StateError> {
+        if self.kept.as_ref() == Some(&state) { Ok(()) } else { self.try_save(state) }
     }
 
     /// Lets another vswitchd have the directory. What this one changes meanwhile is not kept.
@@ -318,8 +283,8 @@ impl StateFile {
     ///
     /// # Errors
     /// The disk is full or read-only.
-    pub fn try_save(&mut self, state: &State) -> Result<(), StateError> {
-        let bytes = self.bytes(state)?;
+    pub fn try_save(&mut self, state: State) -> Result<(), StateError> {
+        let bytes = self.bytes(&state)?;
         self.write(&bytes, state)
     }
 
@@ -335,7 +300,7 @@ impl StateFile {
         text().map_err(|error| refused(&self.path.join(FILE))(error.into()))
     }
 
-    fn write(&mut self, bytes: &[u8], state: &State) -> Result<(), StateError> {
+    fn write(&mut self, bytes: &[u8], state: State) -> Result<(), StateError> {
         if self.place.is_none() {
             self.place = Some(Place::take(&self.path)?);
         }
@@ -343,13 +308,13 @@ impl StateFile {
         let old = match &self.kept {
             _ if self.damaged => Some(DAMAGED),
             // What is the same again is no reason to forget what was before.
-            Some(kept) if kept != state => Some(BEFORE),
+            Some(kept) if *kept != state => Some(BEFORE),
             _ => None,
         };
         let path = self.path.join(FILE);
         directory.write(FILE, bytes, old).map_err(refused(&path))?;
         self.damaged = false;
-        self.kept = Some(state.clone());
+        self.kept = Some(state);
         Ok(())
     }
 }
@@ -397,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::config::Change;
-    use api::ResourceKey;
+    use api::{ForwardSpec, ResourceKey, UplinkSpec, VxlanSpec};
 
     fn some() -> State {
         let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
@@ -452,7 +417,7 @@ mod tests {
         let (mut file, state, _) = open(directory.path());
         file.save(&state).unwrap();
         assert_eq!(written(), first);
-        file.try_save(&state).unwrap();
+        file.try_save(state).unwrap();
         assert_ne!(written(), first);
     }
 

@@ -60,7 +60,7 @@ impl Switch {
         self.ledger.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
             self.ledger.state.forget_overruled(&self.ledger.file);
-            let unkept = self.ledger.state_file.try_save(&self.ledger.state).err();
+            let unkept = self.ledger.state_file.try_save(self.ledger.state.clone()).err();
             notes.extend(
                 unkept.map(|error| format!("{error}; the switch runs, but what vsctl and Docker want to change is refused")),
             );

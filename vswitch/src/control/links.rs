@@ -63,15 +63,15 @@ impl Switch {
         let own = self.watch.as_ref().and_then(attach::Watch::own);
         let mut lost = Vec::new();
         for vport in self.inventory.vports_mut() {
-            let name = vport.name().clone();
             let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
-            let moving = moves.then_some((&name, own));
+            let name = moves.then(|| vport.name().clone());
             let Some(presence) = vport.presence_mut() else { continue };
             let place = presence.place();
-            if presence.hear(news, moving) {
-                lost.push(name);
-            }
+            let is_lost = presence.hear(news, name.as_ref().map(|name| (name, own)));
             due.moved |= moves && presence.place() != place;
+            if is_lost {
+                lost.push(vport.name().clone());
+            }
         }
         lost.retain(|name| !self.is_there_again(name, news));
         lost.iter().for_each(|name| self.lose_device(name));

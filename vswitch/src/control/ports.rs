@@ -1,6 +1,6 @@
 //! Ports made, changed and removed: the steps of [`apply`](super::apply) that are about devices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::plan;
 use super::presence::Presence;
 use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, Attachment, Plan};
-use crate::config::Layout;
+use crate::config::{Layout, Made};
 use api::{Netns, Origin, PortKind, PortName, PortPolicy, PortSpec};
 use plane::datapath::{Guard, PortId, PortSettings, Slots};
 use plane::worker::Command;
@@ -145,7 +145,7 @@ impl Switch {
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.ledger.state.made.netns.insert(netns.clone());
-            if let Err(error) = self.write_down() {
+            if let Err(error) = self.write_down(&Made { netns: [netns.clone()].into(), ..Made::default() }) {
                 self.undo_attach(id, &spec, reopened);
                 return Err(error);
             }
@@ -221,11 +221,9 @@ impl Switch {
 
     /// The same for many, at the price of one.
     pub(super) fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
-        let mut is_news = false;
-        for spec in specs {
-            is_news |= self.ledger.state.made.expect(&spec);
-        }
-        if is_news { self.write_down() } else { Ok(()) }
+        let made = &mut self.ledger.state.made;
+        let ports: BTreeMap<_, _> = specs.filter(|spec| made.expect(spec)).map(|spec| (spec.name.clone(), spec)).collect();
+        if ports.is_empty() { Ok(()) } else { self.write_down(&Made { ports, ..Made::default() }) }
     }
 
     /// Forgets the namespaces that are gone, which the kept state may still name: what has their names now is a user's. Those that an earlier

@@ -84,7 +84,7 @@ impl Switch {
     /// Whether the addresses of an endpoint are free on its bridge, and the name of its port is. Ports of Docker's are not compared: Docker gave
     /// each its own address.
     pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
-        if self.inventory.layout().has_port(&endpoint.port) {
+        if self.inventory.vport(&endpoint.port).is_some() {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
         let others =
@@ -99,7 +99,7 @@ impl Switch {
             return Err(DockerError::AddressOfHost(address).into());
         }
         let spec = endpoint.port_spec(network, "/".into())?;
-        Ok(self.inventory.layout().network().check_port(&spec)?)
+        Ok(self.inventory.network().check_port(&spec)?)
     }
 
     /// Removes endpoints; those that are gone are fine.
