@@ -69,7 +69,7 @@ mod vxlan;
 mod watchdog;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,15 +85,13 @@ pub use workers::end_with_any_thread;
 use crate::attach;
 use crate::config::{self, Config, StateFile};
 use crate::confine::Confinement;
-use crate::docker::{EndpointId, Names};
-use crate::services::client::Terms;
-use crate::services::{Output, Services, Station};
+use crate::services::{Output, Services};
 use crate::stp::StpNews;
 use crate::web::WebSettings;
 use api::{BridgeName, PortName, Reply, Request, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
-use docker::Asking;
+use docker::{DockerDesk, Lans};
 use handover::Handover;
 use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
@@ -139,28 +137,6 @@ struct Life {
     started_up: bool,
     /// The service manager's, if it has one for this process.
     watchdog: Option<Watchdog>,
-}
-
-/// What Docker has begun and not ended.
-#[derive(Default)]
-struct DockerDesk {
-    /// When Docker last spoke of endpoints whose devices have not been seen in a sandbox yet.
-    awaited: BTreeMap<EndpointId, Instant>,
-    /// Containers that wait until a LAN was asked about their addresses.
-    asking: BTreeMap<EndpointId, Asking>,
-    /// What Docker calls what is its own.
-    names: Names,
-}
-
-/// What is known of containers on LANs.
-#[derive(Default)]
-struct Lans {
-    /// Containers of which workers and services were told that a LAN is asked about them.
-    stations: Vec<Station>,
-    /// What DHCP servers grant containers now, by port.
-    granted: BTreeMap<PortName, Terms>,
-    /// The containers to which the host has routes, by the ports that they lead to.
-    routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
 }
 
 /// What is most likely wrong with the network, as far as the log has told it.
