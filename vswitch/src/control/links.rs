@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::inventory::Vport;
 use super::presence::{Presence, line};
@@ -308,9 +309,12 @@ impl Switch {
 
     /// Says in the log what has changed.
     fn tell_states(&mut self) {
-        let mut news = Vec::new();
+        let (now, mut news) = (Instant::now(), Vec::new());
         for vport in self.inventory.vports_mut() {
-            let told = vport.presence_mut().and_then(Presence::news).map(|state| (line(state), *state == PortState::Up));
+            let told = vport
+                .presence_mut()
+                .and_then(|presence| presence.news(now))
+                .map(|state| (line(state), *state == PortState::Up));
             let Some((line, is_up)) = told else { continue };
             match (&*vport, is_up) {
                 // Docker takes its devices from one namespace to another.
