@@ -15,7 +15,8 @@
 //! - `plane_handle`: the workers, and one way to tell and ask them.
 //! - `image`: what the tables know, kept for the vswitchd that comes after this one; `handover` and `takeover`: what it is left besides.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
-//!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
+//!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees). What each remembers is a
+//!   type of its own that is given what it needs, also the time, and returns what is to be done; [`Switch`] carries that out.
 //! - `views`: what others look at while the switch runs, as events and counters.
 //! - The loop: `run`, who speaks to it (`voices`), and how it ends (`exit`, `ending`).
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
@@ -70,7 +71,6 @@ mod watchdog;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,7 +88,7 @@ use crate::confine::Confinement;
 use crate::services::{Output, Services};
 use crate::stp::StpNews;
 use crate::web::WebSettings;
-use api::{BridgeName, PortName, Reply, Request, ResourceKey};
+use api::{BridgeName, Reply, Request, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
 use docker::{DockerDesk, Lans};
@@ -146,8 +146,7 @@ struct SymptomLog {
     mac_moves: BTreeMap<BridgeName, moves::SeenMoves>,
     /// IP addresses of each bridge that two have.
     address_conflicts: BTreeMap<BridgeName, conflicts::SeenConflicts>,
-    /// What the log last said about each tunnel's peers.
-    peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
+    peers: peers::SeenPeers,
 }
 
 /// What a start needs to know.

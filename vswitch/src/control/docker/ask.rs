@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::{ControlError, Switch};
 use super::endpoint::Begun;
-use super::questions::{Asking, Verdict};
+use super::questions::{Asking, LanVerdict};
 use crate::docker::message::{CreateEndpoint, Request};
 use crate::docker::server::Reply;
 use crate::docker::{DockerError, Endpoint, LanLease, Network};
@@ -53,10 +53,10 @@ impl Switch {
     /// Takes note of what a LAN said about the address of a container.
     pub(in crate::control) fn note_lan(&mut self, port: &PortName, event: Event) {
         match self.docker.asking.hear(port, event, &self.ledger.state.docker) {
-            Ok(Verdict::Wait) => {}
-            Ok(Verdict::Grant(asking, terms)) => self.grant(asking, terms),
-            Ok(Verdict::Admit(asking)) => drop(self.admit(asking)),
-            Ok(Verdict::Refuse(reply, refusal)) => drop(reply.send(Err(refusal.to_string()))),
+            Ok(LanVerdict::Wait) => {}
+            Ok(LanVerdict::Grant(asking, terms)) => self.grant(asking, terms),
+            Ok(LanVerdict::Admit(asking)) => drop(self.admit(asking)),
+            Ok(LanVerdict::Refuse(reply, refusal)) => drop(reply.send(Err(refusal.to_string()))),
             Err(event) => self.note_lease(port, event),
         }
         self.follow_lans();

@@ -21,7 +21,7 @@ pub(in crate::control) struct Asking {
 }
 
 /// What is to be done for a container whose LAN has spoken.
-pub(super) enum Verdict {
+pub(super) enum LanVerdict {
     /// Nothing yet.
     Wait,
     /// It gets what a DHCP server has granted.
@@ -57,14 +57,14 @@ impl LanQuestions {
     }
 
     /// What a container comes to by what its LAN says; the event again, if no container with this port waits.
-    pub(super) fn hear(&mut self, port: &PortName, event: Event, docker: &Docker) -> Result<Verdict, Event> {
+    pub(super) fn hear(&mut self, port: &PortName, event: Event, docker: &Docker) -> Result<LanVerdict, Event> {
         let Some(id) = self.0.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone()) else {
             return Err(event);
         };
         let Some(mut asking) = self.0.remove(&id) else { return Err(event) };
         Ok(match event {
-            Event::Bound(terms) => Verdict::Grant(asking, terms),
-            Event::Free => Verdict::Admit(asking),
+            Event::Bound(terms) => LanVerdict::Grant(asking, terms),
+            Event::Free => LanVerdict::Admit(asking),
             Event::Unanswered => asking.refused(docker, DockerError::Unanswered),
             Event::Unfinished => asking.refused(docker, DockerError::Unfinished),
             Event::Conflict(address, mac) if !asking.endpoint.addresses.is_empty() => {
@@ -74,25 +74,25 @@ impl LanQuestions {
                 tracing::warn!(%port, "DHCP gave {address}, which {mac} has: another is asked for");
                 asking.declined = Some((address, mac));
                 self.0.insert(id, asking);
-                Verdict::Wait
+                LanVerdict::Wait
             }
             // The lease is one that a crash left, before Docker had the address: the client asks for another.
             Event::Lost => {
                 self.0.insert(id, asking);
-                Verdict::Wait
+                LanVerdict::Wait
             }
         })
     }
 }
 
 impl Asking {
-    fn refused(self, docker: &Docker, refusal: impl FnOnce(String) -> DockerError) -> Verdict {
+    fn refused(self, docker: &Docker, refusal: impl FnOnce(String) -> DockerError) -> LanVerdict {
         let lan = docker.networks.get(&self.endpoint.network).map_or_else(String::new, Network::lan);
         let refusal = match self.declined {
             Some((address, mac)) => DockerError::Declined(lan, address, mac),
             None => refusal(lan),
         };
-        Verdict::Refuse(self.reply, refusal)
+        LanVerdict::Refuse(self.reply, refusal)
     }
 }
 
@@ -125,17 +125,19 @@ mod tests {
         let docker = Docker::default();
         let (mut questions, port, _answer) = waiting(&["192.0.2.7/24"]);
         let refusal = match questions.hear(&port, conflict(), &docker) {
-            Ok(Verdict::Refuse(_, refusal)) => refusal.to_string(),
+            Ok(LanVerdict::Refuse(_, refusal)) => refusal.to_string(),
             _ => panic!("not refused"),
         };
         assert!(refusal.contains("192.0.2.7") && refusal.contains("02:00:00:00:00:09"), "{refusal}");
         assert_eq!(questions.len(), 0);
         let (mut questions, port, _answer) = waiting(&[]);
         for event in [conflict(), Event::Lost] {
-            assert!(matches!(questions.hear(&port, event, &docker), Ok(Verdict::Wait)));
+            assert!(matches!(questions.hear(&port, event, &docker), Ok(LanVerdict::Wait)));
         }
         // What came of it is worth more to the user than that nothing came afterwards.
-        let Ok(Verdict::Refuse(_, refusal)) = questions.hear(&port, Event::Unanswered, &docker) else { panic!("not refused") };
+        let Ok(LanVerdict::Refuse(_, refusal)) = questions.hear(&port, Event::Unanswered, &docker) else {
+            panic!("not refused")
+        };
         assert!(refusal.to_string().contains("192.0.2.7"), "{refusal}");
     }
 
@@ -144,7 +146,7 @@ mod tests {
         let docker = Docker::default();
         let (mut questions, port, _answer) = waiting(&["192.0.2.7/24"]);
         assert!(matches!(questions.hear(&"ep-b".parse().unwrap(), Event::Free, &docker), Err(Event::Free)));
-        assert!(matches!(questions.hear(&port, Event::Free, &docker), Ok(Verdict::Admit(_))));
+        assert!(matches!(questions.hear(&port, Event::Free, &docker), Ok(LanVerdict::Admit(_))));
         assert!(matches!(questions.hear(&port, Event::Free, &docker), Err(Event::Free)));
     }
 
