@@ -152,7 +152,7 @@ impl Switch {
     }
 
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
-        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
+        self.inventory.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let id = BridgeId(self.inventory.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
@@ -177,7 +177,7 @@ impl Switch {
     fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
         let Bridge { id, spec: old, .. } = self.inventory.bridge(&spec.name)?;
         let (id, old) = (*id, old.clone());
-        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
+        self.inventory.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
         let (before, tunnels) = (self.inventory.port_mtu(&spec.name)?, self.inventory.tunnels_mtu(&spec.name));
