@@ -602,12 +602,23 @@ fn a_change_is_written_down_by_one_write_also_what_is_made_for_it() {
     let lab = Lab::with(BRIDGE);
     let read = |name: &str| std::fs::read_to_string(lab.path(&format!("state/{name}"))).unwrap();
     quietly(&lab, "add-port br0 first --netns @first");
-    for change in ["add-port br0 second --netns @second --address 10.0.0.2/24", "set-port second --kind veth", "add-br br2"] {
+    let changes = [
+        "add-port br0 second --netns @second --address 10.0.0.2/24",
+        "set-port second --kind veth",
+        "add-br br2",
+        "add-port br0 third --netns @third",
+        // With these, their devices and namespaces go.
+        "del-port first",
+        "del-port third",
+        "del-br br2",
+    ];
+    for change in changes {
         let before = read("state.json");
         quietly(&lab, change);
         assert_ne!(read("state.json"), before, "{change}");
         assert_eq!(read("state.json.old"), before, "{change}: nothing was written between");
     }
+    assert_eq!(lab.netns(), ["host", "second"]);
     // What could not be made is not written down either.
     let before = read("state.json");
     refused(lab.ctl("add-port br0 third --kind link --device nothing0 --netns @second"), &["nothing0"]);

@@ -91,6 +91,47 @@ fn what_a_crash_left_and_nobody_wants_is_removed_at_the_next_start() {
 }
 
 #[test]
+fn a_crash_forgets_no_namespace_that_was_to_be_removed_and_takes_none_that_has_its_name_since() {
+    needs!();
+    let mut lab = Lab::with("[[bridge]]\nname = \"br0\"\n");
+    // What a crash leaves between the write of a deletion and what it removes.
+    let forget = |lab: &Lab, path: &[&str]| {
+        let file = lab.path("state/state.json");
+        let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let (last, parents) = path.split_last().unwrap();
+        let parent = parents.iter().fold(&mut state, |value, key| &mut value[*key]);
+        assert!(parent.as_object_mut().unwrap().remove(*last).is_some(), "{path:?}");
+        std::fs::write(&file, state.to_string()).unwrap();
+    };
+    lab.ctl("add-port br0 c --netns @c").ok();
+    lab.ctl("add-port br0 d --netns @d").ok();
+    lab.kill();
+    forget(&lab, &["ports", "d"]);
+    lab.start();
+    assert_eq!(lab.netns(), ["c", "host"]);
+    // The state that a crash leaves after a deletion may still name what is gone.
+    lab.ctl("del-port c").ok();
+    lab.add_netns("c");
+    lab.kill();
+    lab.start();
+    assert_eq!(lab.netns(), ["c", "host"]);
+    lab.ctl("add-port br0 e --netns @c").ok();
+    lab.kill();
+    lab.start();
+    lab.ctl("del-port e").ok();
+    assert_eq!(lab.netns(), ["c", "host"]);
+    // An earlier release gave namespaces no mark.
+    lab.ctl("add-port br0 f --netns @f").ok();
+    lab.kill();
+    lab.sh("ip -n @f link set lo alias ''").ok();
+    forget(&lab, &["made", "marked"]);
+    lab.start();
+    assert_eq!(lab.netns(), ["c", "f", "host"]);
+    lab.ctl("del-port f").ok();
+    assert_eq!(lab.netns(), ["c", "host"]);
+}
+
+#[test]
 fn a_second_switch_leaves_the_first_alone() {
     needs!("ping");
     let mut lab = Lab::with(TWO);

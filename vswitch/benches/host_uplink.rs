@@ -57,7 +57,7 @@ struct Name(&'static str);
 
 impl Name {
     fn new(name: &'static str) -> Self {
-        make_netns(name).expect("a namespace");
+        make_netns(name, "").expect("a namespace");
         Self(name)
     }
 }
@@ -163,8 +163,17 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         offload: true,
     };
     let gateways = ["10.10.0.1/24".parse().expect("an address")];
-    let plan =
-        Plan { spec: &spec, first_mac: None, mtu: 1500, workers: 1, held: &[], gateways: &gateways, routes: &[], watch: None };
+    let plan = Plan {
+        spec: &spec,
+        first_mac: None,
+        mtu: 1500,
+        workers: 1,
+        held: &[],
+        gateways: &gateways,
+        netns_mark: "",
+        routes: &[],
+        watch: None,
+    };
     attach(&plan).expect("a TAP").devices.remove(0)
 }
 

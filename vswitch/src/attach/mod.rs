@@ -6,6 +6,8 @@
 //! - A TAP is made inside the namespace of its station, persistent, so that it survives a crash of vswitchd with its
 //!   addresses and routes. A veth pair survives by nature. Both carry an alias (`ip link` shows it), by which the next vswitchd
 //!   finds and reopens them, and without which it touches nothing.
+//! - A namespace that is made has its mark too, the alias of its loopback ([`Plan::netns_mark`]), from before it has a name: so a start after a crash
+//!   tells one that the switch made from one that a user made since under the same name.
 //! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
 //!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
@@ -49,7 +51,8 @@ pub use bridges::inner_bridges;
 pub use error::{AttachError, Place};
 pub use lan::{host_addresses, set_host_routes};
 pub use netns::{
-    Identity, make_netns, name_namespaces_in, netns_inode, netns_to_make, netns_warning, own_netns_inode, remove_netns,
+    Identity, is_marked_netns, make_netns, mark_netns, name_namespaces_in, netns_inode, netns_to_make, netns_warning,
+    own_netns_inode, remove_netns,
 };
 pub use programs::Programs;
 pub use station::default_gateways;
@@ -72,6 +75,8 @@ pub struct Plan<'a> {
     pub held: &'a [OwnedFd],
     /// The bridge's own addresses: the first of each family in a subnet of the port becomes its default route.
     pub gateways: &'a [IpNet],
+    /// The mark of its namespace, if that has to be made.
+    pub netns_mark: &'a str,
     /// Other routes by the device.
     pub routes: &'a [ContainerRoute],
     /// The watch that is to hear what becomes of its device.
@@ -132,7 +137,7 @@ pub fn attach(plan: &Plan<'_>) -> Result<Attachment, AttachError> {
     let namespace = match plan.spec.kind {
         PortKind::Link => Namespace::open(netns)?,
         PortKind::Tap | PortKind::Veth if plan.spec.is_handed_over() => claim::home(plan.spec)?,
-        PortKind::Tap | PortKind::Veth => Namespace::open_or_make(netns)?,
+        PortKind::Tap | PortKind::Veth => Namespace::open_or_make(netns, plan.netns_mark)?,
     };
     let namespace = namespace.watched(plan.watch);
     let attached = match plan.spec.kind {

@@ -10,12 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use netlink_packet_route::link::LinkMessage;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, SYS_ADMIN};
-use super::netlink::Netlink;
+use super::netlink::{self, Netlink};
 use super::watch::{NamespaceNumber, Watch};
 use api::Netns;
 use sys::netns;
@@ -90,9 +91,9 @@ impl Namespace {
     }
 
     /// One that exists or that a name can make.
-    pub(super) fn open_or_make(netns: Option<&Netns>) -> Result<Self, AttachError> {
+    pub(super) fn open_or_make(netns: Option<&Netns>, mark: &str) -> Result<Self, AttachError> {
         let made = match netns {
-            Some(Netns::Name(name)) => make_netns(name)?,
+            Some(Netns::Name(name)) => make_netns(name, mark)?,
             _ => false,
         };
         Ok(Self { made, ..Self::open(netns)? })
@@ -178,11 +179,11 @@ fn refused(errno: Errno, doing: String) -> AttachError {
 }
 
 /// Makes the network namespace `name` as `ip netns add` does, with its loopback up and IPv6 on, whatever new namespaces of this machine begin
-/// with. Returns whether it had to be made.
+/// with. The alias of its loopback is its mark, from the moment at which it gets its name. Returns whether it had to be made.
 ///
 /// # Errors
 /// Mostly a missing `CAP_SYS_ADMIN`. Nothing is left behind then.
-pub fn make_netns(name: &str) -> Result<bool, AttachError> {
+pub fn make_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
     let path = Path::new(DIRECTORY).join(name);
     let doing = || format!("make network namespace \"{name}\" at {}", path.display());
     where_names_are(|| {
@@ -194,9 +195,12 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
         if rustix::fs::fstatfs(&file).is_ok_and(|stat| is_of_namespaces(&stat)) {
             return Ok(false);
         }
-        let made = netns::unshare().and_then(|()| rustix::mount::mount_bind(OWN, &path)).doing(SYS_ADMIN, doing);
-        ipv6_on();
-        let made = made.and_then(|()| loopback_up().doing(NET_ADMIN, || format!("set up the loopback of \"{name}\"")));
+        let made = netns::unshare().doing(SYS_ADMIN, doing).and_then(|()| {
+            ipv6_on();
+            let up = Netlink::open().and_then(|netlink| netlink.change(loopback(mark)));
+            up.doing(NET_ADMIN, || format!("set up the loopback of \"{name}\""))?;
+            rustix::mount::mount_bind(OWN, &path).doing(SYS_ADMIN, doing)
+        });
         if made.is_err() {
             // The error that counts is the first one.
             let _ = unname(name);
@@ -212,6 +216,31 @@ pub fn make_netns(name: &str) -> Result<bool, AttachError> {
 /// A missing `CAP_SYS_ADMIN`.
 pub fn remove_netns(name: &str) -> Result<(), AttachError> {
     where_names_are(|| unname(name))
+}
+
+/// Marks a namespace that an earlier release made, which gave it no mark.
+///
+/// # Errors
+/// It is gone, or cannot be entered.
+pub fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
+    let namespace = Namespace::open(Some(&Netns::Name(name.to_owned())))?;
+    let doing = || format!("mark the loopback {}", namespace.place);
+    namespace.with_netlink(|netlink| netlink.change(loopback(mark)).doing(NET_ADMIN, doing))
+}
+
+/// Whether what has this name now was made with this mark. Where a crash left the name and nothing behind it, it was.
+///
+/// # Errors
+/// It cannot be entered.
+pub fn is_marked_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
+    let namespace = match Namespace::open(Some(&Netns::Name(name.to_owned()))) {
+        Err(AttachError::NoNetns { .. }) => return Ok(false),
+        Err(AttachError::NotNetns(_)) => return Ok(true),
+        opened => opened?,
+    };
+    let doing = || format!("look at the loopback {}", namespace.place);
+    let loopback = namespace.with_netlink(|netlink| netlink.link("lo").doing(NET_ADMIN, doing))?;
+    Ok(loopback.is_some_and(|link| link.alias.as_deref() == Some(mark)))
 }
 
 fn unname(name: &str) -> Result<(), AttachError> {
@@ -292,8 +321,7 @@ fn ipv6_on() {
     }
 }
 
-fn loopback_up() -> io::Result<()> {
-    let netlink = Netlink::open()?;
-    // The loopback is the first device of every namespace (`loopback_net_init`).
-    netlink.change(super::netlink::up(1))
+/// The message that sets a namespace's loopback up and gives it a mark. It is the first device of every namespace (`loopback_net_init`).
+fn loopback(mark: &str) -> LinkMessage {
+    netlink::change(1).up().alias(mark).build()
 }

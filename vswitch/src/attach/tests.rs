@@ -78,7 +78,17 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
 
 fn attach_with(spec: &PortSpec, mtu: u16, workers: usize) -> Result<Attachment, AttachError> {
     let gateways = ["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan { spec, first_mac: None, mtu, workers, held: &[], gateways: &gateways, routes: &[], watch: None })
+    attach(&Plan {
+        spec,
+        first_mac: None,
+        mtu,
+        workers,
+        held: &[],
+        gateways: &gateways,
+        netns_mark: "",
+        routes: &[],
+        watch: None,
+    })
 }
 
 fn plain(spec: &PortSpec) -> Attachment {
@@ -247,7 +257,7 @@ fn a_tap_of_one_queue_is_found_as_it_was_made() {
     let Some(()) = prepare("a_tap_of_one_queue_is_found_as_it_was_made") else { return };
     let name = Name::new();
     let spec = port(PortKind::Tap, Some(&name));
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     let make = || {
         let queue = sys::tun::open().unwrap();
         sys::tun::attach_queue(queue.as_fd(), "eth0", false).unwrap();
@@ -334,7 +344,7 @@ fn a_failure_halfway_leaves_nothing_behind() {
     assert!(error.starts_with("cannot set MTU 65535 on \"eth0\" in namespace"), "{error}");
     assert!(!name.exists());
 
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     name.exec("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
     for kind in [PortKind::Tap, PortKind::Veth] {
         let error = attach_with(&port(kind, Some(&name)), 1500, 1).unwrap_err().to_string();
@@ -348,7 +358,7 @@ fn a_failure_halfway_leaves_nothing_behind() {
 fn foreign_and_missing_interfaces_are_named() {
     let Some(()) = prepare("foreign_and_missing_interfaces_are_named") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     name.ip("link add eth0 type veth peer name foreign");
     for kind in [PortKind::Tap, PortKind::Veth] {
         let error = attach_with(&port(kind, Some(&name)), 1500, 1).unwrap_err().to_string();
@@ -425,7 +435,7 @@ fn the_host_does_not_answer_on_the_switch_end() {
 fn a_link_moves_frames_both_ways_and_is_left_as_it_was() {
     let Some(()) = prepare("a_link_moves_frames_both_ways_and_is_left_as_it_was") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     run(&format!("ip link add lan type veth peer name eth0 netns {}", name.0));
     name.ip("link set eth0 up");
     let mut spec = port(PortKind::Link, None);
@@ -545,7 +555,7 @@ fn a_device_of_another_kind_is_replaced() {
 fn a_container_runtime_may_rename_the_device() {
     let Some(()) = prepare("a_container_runtime_may_rename_the_device") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     let mut spec = port(PortKind::Tap, None);
     spec.ifname = "vt1".parse().unwrap();
     let attachment = plain(&spec);
@@ -577,7 +587,7 @@ fn a_device_that_is_handed_over_is_found_wherever_it_is() {
     let Some(()) = prepare("a_device_that_is_handed_over_is_found_wherever_it_is") else { return };
     for kind in [PortKind::Tap, PortKind::Veth] {
         let name = Name::new();
-        make_netns(&name.0).unwrap();
+        make_netns(&name.0, "").unwrap();
         let spec = handed_over(kind, &name);
         let first = attach_with(&spec, 1400, 1).unwrap();
         let link = run("ip link show dev ep-1");
@@ -613,7 +623,7 @@ fn a_device_that_is_handed_over_is_found_wherever_it_is() {
 fn a_device_that_is_handed_over_goes_from_its_sandbox_too() {
     let Some(()) = prepare("a_device_that_is_handed_over_goes_from_its_sandbox_too") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     let spec = handed_over(PortKind::Tap, &name);
     drop(attach_with(&spec, 1500, 1).unwrap());
     hand_over(&spec, &name);
@@ -632,7 +642,7 @@ fn a_device_that_is_handed_over_goes_from_its_sandbox_too() {
 fn a_device_that_is_being_moved_is_removed_wherever_it_comes_to() {
     let Some(()) = prepare("a_device_that_is_being_moved_is_removed_wherever_it_comes_to") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     let spec = handed_over(PortKind::Tap, &name);
     let (there, back) = (format!("link set ep-1 netns {} name eth0", name.0), bring_back(&name));
     let mut moved = 0;
@@ -665,15 +675,20 @@ fn bring_back(name: &Name) -> String {
 fn namespaces_look_as_those_of_ip_netns() {
     let Some(()) = prepare("namespaces_look_as_those_of_ip_netns") else { return };
     let name = Name::new();
-    assert!(make_netns(&name.0).unwrap());
-    assert!(!make_netns(&name.0).unwrap(), "it exists");
+    assert!(make_netns(&name.0, "vswitch namespace 1").unwrap());
+    assert!(!make_netns(&name.0, "").unwrap(), "it exists");
+    assert!(is_marked_netns(&name.0, "vswitch namespace 1").unwrap());
     assert!(run("ip netns list").lines().any(|line| line.split(' ').next() == Some(&name.0)));
     run(&format!("ip netns del {}", name.0));
     assert!(!name.exists());
     std::fs::write(format!("/run/netns/{}", name.0), "").unwrap();
-    assert!(make_netns(&name.0).unwrap(), "a leftover file is no namespace");
+    assert!(is_marked_netns(&name.0, "vswitch namespace 1").unwrap(), "and was about to be one of ours");
+    assert!(make_netns(&name.0, "").unwrap(), "a leftover file is no namespace");
+    assert!(!is_marked_netns(&name.0, "vswitch namespace 1").unwrap(), "another one");
+    mark_netns(&name.0, "vswitch namespace 1").unwrap();
+    assert!(is_marked_netns(&name.0, "vswitch namespace 1").unwrap());
     remove_netns(&name.0).unwrap();
-    assert!(!name.exists());
+    assert!(!name.exists() && !is_marked_netns(&name.0, "").unwrap());
 }
 
 #[test]
@@ -693,7 +708,7 @@ fn what_is_no_namespace_is_not_opened() {
 fn missing_privilege_is_explained() {
     let Some(()) = prepare("missing_privilege_is_explained") else { return };
     let name = Name::new();
-    make_netns(&name.0).unwrap();
+    make_netns(&name.0, "").unwrap();
     let (nobody, new) = (rustix::process::Uid::from_raw(65_534), Name::new());
     let root = rustix::process::Uid::ROOT;
     // The saved ID stays root's, for the way back.

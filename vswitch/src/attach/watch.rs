@@ -31,7 +31,7 @@ const LONGEST: usize = 64 << 10;
 
 /// A network namespace as vswitchd's own one numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NamespaceNumber(i32);
+pub struct NamespaceNumber(pub(crate) i32);
 
 /// One device of those that a port's frames pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,17 +60,17 @@ impl From<Tables> for Changes {
     }
 }
 
-impl From<Changes> for Tables {
-    fn from(changes: Changes) -> Self {
+impl From<&Changes> for Tables {
+    fn from(changes: &Changes) -> Self {
         let mut tables = Self::default();
         let Self { bridges, ports, uplinks, forwards, vxlans } = &mut tables;
-        for (key, change) in changes.0 {
+        for (key, change) in &changes.0 {
             match key {
-                ResourceKey::Bridge(key) => drop(bridges.insert(key, change.written())),
-                ResourceKey::Port(key) => drop(ports.insert(key, change.written())),
-                ResourceKey::Uplink(key) => drop(uplinks.insert(key, change.written())),
-                ResourceKey::Forward(key) => drop(forwards.insert(key, change.written())),
-                ResourceKey::Vxlan(key) => drop(vxlans.insert(key, change.written())),
+                ResourceKey::Bridge(key) => drop(bridges.insert(key.clone(), change.written())),
+                ResourceKey::Port(key) => drop(ports.insert(key.clone(), change.written())),
+                ResourceKey::Uplink(key) => drop(uplinks.insert(key.clone(), change.written())),
+                ResourceKey::Forward(key) => drop(forwards.insert(key.clone(), change.written())),
+                ResourceKey::Vxlan(key) => drop(vxlans.insert(key.clone(), change.written())),
             }
         }
         tables

@@ -7,6 +7,7 @@
 mod capture;
 mod carried;
 mod changes;
+mod document;
 mod file;
 mod layout;
 mod merge;

@@ -14,19 +14,16 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::carried::{self, Carried};
-use super::changes::{Tables, Written};
+use super::document::Document;
 use super::{Changes, Config};
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::keep::Directory;
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, PortKind, PortName, PortSpec, UplinkSpec, VxlanSpec};
-
-/// The format that this vswitchd writes. Another number has another meaning; fields that are new need no other.
-const FORMAT: u32 = 1;
+use api::{PortKind, PortName, PortSpec};
 
 /// What a start must know besides `switch.toml`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Document", into = "Document")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Document")]
 pub struct State {
     /// From which the addresses of stations that were given none are derived, so that they stay.
     pub seed: u64,
@@ -40,52 +37,16 @@ pub struct State {
     pub made: Made,
 }
 
-/// A [`State`] as it is written.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    /// How it is written: `FORMAT`.
-    #[serde(default)]
-    format: u32,
-    #[serde(default = "random")]
-    seed: u64,
-    bridges: BTreeMap<BridgeName, Written<BridgeSpec>>,
-    ports: BTreeMap<PortName, Written<PortSpec>>,
-    #[serde(default)]
-    uplinks: BTreeMap<PortName, Written<UplinkSpec>>,
-    #[serde(default)]
-    forwards: BTreeMap<ForwardKey, Written<ForwardSpec>>,
-    #[serde(default)]
-    vxlans: BTreeMap<PortName, Written<VxlanSpec>>,
-    #[serde(default)]
-    docker: Docker,
-    #[serde(default)]
-    containers: Containers,
-    made: Made,
-}
-
-impl From<Document> for State {
-    fn from(document: Document) -> Self {
-        let Document { format: _, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made } = document;
-        let changes = Tables { bridges, ports, uplinks, forwards, vxlans }.into();
-        Self { seed, changes, docker, containers, made }
-    }
-}
-
-impl From<State> for Document {
-    fn from(state: State) -> Self {
-        let State { seed, changes, docker, containers, made } = state;
-        let Tables { bridges, ports, uplinks, forwards, vxlans } = changes.into();
-        Self { format: FORMAT, seed, bridges, ports, uplinks, forwards, vxlans, docker, containers, made }
-    }
-}
-
-/// What exists in the kernel because of vswitchd. Written down before it is made, so it may also not exist.
+/// What exists in the kernel because of vswitchd. It is written down before it is made, and stays written down until the write after it is gone; so a
+/// start removes only what bears its mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
     /// Namespaces under `/run/netns`.
     pub netns: BTreeSet<String>,
+    /// Whether those bear [`State::netns_mark`]; earlier releases gave them none.
+    #[serde(default)]
+    pub marked: bool,
     /// Ports, as their devices were asked for.
     pub ports: BTreeMap<PortName, PortSpec>,
 }
@@ -100,7 +61,8 @@ impl Made {
 
     /// Whether all of `other` is among it.
     pub fn covers(&self, other: &Self) -> bool {
-        self.netns.is_superset(&other.netns) && other.ports.iter().all(|(name, spec)| self.ports.get(name) == Some(spec))
+        let has_namespaces = self.netns.is_superset(&other.netns) && self.marked >= other.marked;
+        has_namespaces && other.ports.iter().all(|(name, spec)| self.ports.get(name) == Some(spec))
     }
 }
 
@@ -116,7 +78,7 @@ impl Default for State {
     }
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
@@ -125,12 +87,22 @@ impl State {
     /// again, for the others remember it in their neighbour tables (FNV-1a, then the finalizer of SplitMix64, without which names
     /// that differ in their last character collide).
     pub fn station_mac(&self, name: &str) -> Mac {
+        let [a, b, c, d, e, ..] = self.derived(name);
+        Mac([0x02, a, b, c, d, e])
+    }
+
+    /// The alias of the loopback in each namespace that is made (`ip link` shows it), which no other vswitchd gives.
+    pub fn netns_mark(&self) -> String {
+        let [a, b, c, d, ..] = self.derived("its namespaces");
+        format!("vswitch namespace {a:02x}{b:02x}{c:02x}{d:02x}")
+    }
+
+    fn derived(&self, name: &str) -> [u8; 8] {
         let bytes = self.seed.to_le_bytes().into_iter().chain(name.bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [a, b, c, d, e, ..] = (mixed ^ (mixed >> 31)).to_le_bytes();
-        Mac([0x02, a, b, c, d, e])
+        (mixed ^ (mixed >> 31)).to_le_bytes()
     }
 
     /// Drops the changes to what the file names: it has won, and its user was told.
@@ -256,7 +228,15 @@ impl StateFile {
     /// # Errors
     /// The disk is full or read-only.
     pub fn save(&mut self, state: &State) -> Result<(), StateError> {
-        if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state) }
+        if self.kept.as_ref() == Some(state) { Ok(()) } else { self.try_save(state.clone()) }
+    }
+
+    /// The same, of a state that is needed for nothing else.
+    ///
+    /// # Errors
+    /// As for [`StateFile::save`].
+    pub fn keep(&mut self, state: State) -> Result<(), StateError> {
+        if self.kept.as_ref() == Some(&state) { Ok(()) } else { self.try_save(state) }
     }
 
     /// Lets another vswitchd have the directory. What this one changes meanwhile is not kept.
@@ -289,13 +269,12 @@ impl StateFile {
         self.kept.as_ref().map(|state| &state.made)
     }
 
-    /// Whether a start with what was kept last would do as with this state. The kept one may name devices besides, which are gone: a start removes only
-    /// those that carry their port's mark. A namespace carries none, so each that is gone must be known to be.
+    /// Whether a start with what was kept last would do as with this state. The kept one may name devices and namespaces besides, which are gone: a
+    /// start removes only what bears its mark.
     pub fn suffices(&self, state: &State) -> bool {
         let State { seed, changes, docker, containers, made } = state;
         self.kept.as_ref().is_some_and(|kept| {
             (kept.seed, &kept.changes, &kept.docker, &kept.containers) == (*seed, changes, docker, containers)
-                && kept.made.netns == made.netns
                 && kept.made.covers(made)
         })
     }
@@ -304,8 +283,8 @@ impl StateFile {
     ///
     /// # Errors
     /// The disk is full or read-only.
-    pub fn try_save(&mut self, state: &State) -> Result<(), StateError> {
-        let bytes = self.bytes(state)?;
+    pub fn try_save(&mut self, state: State) -> Result<(), StateError> {
+        let bytes = self.bytes(&state)?;
         self.write(&bytes, state)
     }
 
@@ -321,7 +300,7 @@ impl StateFile {
         text().map_err(|error| refused(&self.path.join(FILE))(error.into()))
     }
 
-    fn write(&mut self, bytes: &[u8], state: &State) -> Result<(), StateError> {
+    fn write(&mut self, bytes: &[u8], state: State) -> Result<(), StateError> {
         if self.place.is_none() {
             self.place = Some(Place::take(&self.path)?);
         }
@@ -329,13 +308,13 @@ impl StateFile {
         let old = match &self.kept {
             _ if self.damaged => Some(DAMAGED),
             // What is the same again is no reason to forget what was before.
-            Some(kept) if kept != state => Some(BEFORE),
+            Some(kept) if *kept != state => Some(BEFORE),
             _ => None,
         };
         let path = self.path.join(FILE);
         directory.write(FILE, bytes, old).map_err(refused(&path))?;
         self.damaged = false;
-        self.kept = Some(state.clone());
+        self.kept = Some(state);
         Ok(())
     }
 }
@@ -383,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::config::Change;
-    use api::ResourceKey;
+    use api::{ForwardSpec, ResourceKey, UplinkSpec, VxlanSpec};
 
     fn some() -> State {
         let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
@@ -438,12 +417,12 @@ mod tests {
         let (mut file, state, _) = open(directory.path());
         file.save(&state).unwrap();
         assert_eq!(written(), first);
-        file.try_save(&state).unwrap();
+        file.try_save(state).unwrap();
         assert_ne!(written(), first);
     }
 
     #[test]
-    fn a_device_that_is_gone_needs_no_write_of_its_own_and_a_namespace_does() {
+    fn what_is_gone_needs_no_write_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, mut state, _) = StateFile::open(directory.path()).unwrap();
         let port: PortSpec = toml::from_str("name = \"a\"\nbridge = \"br0\"\nnetns = \"x\"").unwrap();
@@ -458,8 +437,12 @@ mod tests {
             State { changes: Changes([(ResourceKey::Port(port.name.clone()), Change::Deleted)].into()), ..state.clone() };
         assert!(!file.suffices(&changed));
         state.made.netns.clear();
-        assert!(!file.suffices(&state));
-        state.made = Made { netns: ["x".to_owned()].into(), ports: [(port.name.clone(), port)].into() };
+        assert!(file.suffices(&state));
+        state.made.netns.insert("y".to_owned());
+        assert!(!file.suffices(&state), "a namespace that the start would not know");
+        state.made = Made { marked: true, ..Made::default() };
+        assert!(!file.suffices(&state), "the start would mark what has these names by then");
+        state.made = Made { ports: [(port.name.clone(), port)].into(), ..Made::default() };
         state.made.ports.values_mut().for_each(|spec| spec.offload = false);
         assert!(!file.suffices(&state), "another device than the start would look for");
     }

@@ -60,7 +60,7 @@ impl Switch {
         self.ledger.state.made.ports.retain(|name, _| left.contains(name) || has_device(name));
         if errors.is_empty() {
             self.ledger.state.forget_overruled(&self.ledger.file);
-            let unkept = self.ledger.state_file.try_save(&self.ledger.state).err();
+            let unkept = self.ledger.state_file.try_save(self.ledger.state.clone()).err();
             notes.extend(
                 unkept.map(|error| format!("{error}; the switch runs, but what vsctl and Docker want to change is refused")),
             );
@@ -152,7 +152,7 @@ impl Switch {
     }
 
     fn make_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
-        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
+        self.inventory.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let id = BridgeId(self.inventory.bridge_ids.vacancy());
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
@@ -177,7 +177,7 @@ impl Switch {
     fn change_bridge(&mut self, spec: BridgeSpec, origin: Origin) -> Result<(), ControlError> {
         let Bridge { id, spec: old, .. } = self.inventory.bridge(&spec.name)?;
         let (id, old) = (*id, old.clone());
-        self.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
+        self.inventory.check_leases("", &format!("bridge \"{}\"", spec.name), &spec.addresses)?;
         let settings = BridgeSettings::from(&spec);
         let gateway = self.gateway_settings(&spec)?;
         let (before, tunnels) = (self.inventory.port_mtu(&spec.name)?, self.inventory.tunnels_mtu(&spec.name));

@@ -27,7 +27,7 @@ impl Switch {
         let steps = vec![step(resource.clone(), Origin::Runtime)];
         let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
         if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
-            let all = self.inventory.layout().network().warnings();
+            let all = self.inventory.network().warnings();
             notes.extend(all.iter().filter(|warning| warning.concerns(&name)).map(ToString::to_string));
         }
         Ok(reply)
@@ -56,7 +56,7 @@ impl Switch {
 
     fn check_new(&self, resource: &Resource) -> Result<(), ControlError> {
         self.check_free(&resource.key())?;
-        let layout = self.inventory.layout();
+        let network = self.inventory.network();
         if let Resource::Bridge(spec) = resource {
             self.check_overlay(spec)?;
         }
@@ -64,13 +64,13 @@ impl Switch {
             Resource::Bridge(spec) if self.inventory.bridges.contains_key(&spec.name) => {
                 return Err(ControlError::BridgeExists(spec.name.clone()));
             }
-            Resource::Bridge(spec) => layout.network().check_bridge(spec)?,
-            Resource::Uplink(spec) => layout.network().check_uplink(spec)?,
-            Resource::Port(spec) => layout.network().check_port(spec)?,
+            Resource::Bridge(spec) => network.check_bridge(spec)?,
+            Resource::Uplink(spec) => network.check_uplink(spec)?,
+            Resource::Port(spec) => network.check_port(spec)?,
             Resource::Vxlan(_) => {}
             Resource::Forward(spec) => match self.inventory.forwards.get(&spec.key) {
                 Some((old, _)) => return Err(ControlError::ForwardExists(spec.key.clone(), old.to)),
-                None => layout.network().check_forward(spec)?,
+                None => network.check_forward(spec)?,
             },
         }
         Ok(())
@@ -139,7 +139,7 @@ impl Switch {
     pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
         self.check_own_bridge(&spec.name)?;
         self.check_overlay(&spec)?;
-        self.inventory.layout().network().check_bridge(&spec)?;
+        self.inventory.network().check_bridge(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
     }
@@ -150,7 +150,7 @@ impl Switch {
             return Err(ControlError::DockersUplink(name.clone()));
         }
         let spec: UplinkSpec = patch.apply(&uplink.spec)?;
-        self.inventory.layout().network().check_uplink(&spec)?;
+        self.inventory.network().check_uplink(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
     }
@@ -165,7 +165,7 @@ impl Switch {
 
     pub(super) fn set_port(&mut self, name: &PortName, patch: &Patch) -> Result<Reply, ControlError> {
         let spec = self.own_port(name)?.spec.changed(patch)?;
-        self.inventory.layout().network().check_port(&spec)?;
+        self.inventory.network().check_port(&spec)?;
         let is_rearmed = patch.0.get("down") == Some(&serde_json::Value::Bool(false));
         if let Some(port) = self.inventory.find_mut::<Port>(name).filter(|port| is_rearmed && port.tripped) {
             port.tripped = false;

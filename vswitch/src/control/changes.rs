@@ -3,7 +3,7 @@
 use super::plan::Step;
 use super::{ControlError, Switch};
 use crate::attach;
-use crate::config::{self, Change, Fate, Note, State};
+use crate::config::{self, Change, Fate, Made, Note, State};
 use api::{ChangeInfo, ChangeKind, Reply, Resource, ResourceKey};
 
 impl Switch {
@@ -19,17 +19,20 @@ impl Switch {
         keep: impl FnOnce(&mut State) -> T,
         steps: impl FnOnce(&Self) -> Vec<Step>,
     ) -> Result<Reply, ControlError> {
+        // What was made is none of what is taken back, and the longest part.
+        let made = std::mem::take(&mut self.ledger.state.made);
         let before = self.ledger.state.clone();
+        self.ledger.state.made = made;
         keep(&mut self.ledger.state);
         let steps = steps(self);
-        let kept = self.ledger.state_file.save(&self.state_after(&steps)).map_err(ControlError::State);
+        let kept = self.ledger.keep(self.state_after(&steps));
         let is_kept = kept.is_ok();
         let done = kept.and_then(|()| self.apply(steps));
         if done.is_err() {
             let made = std::mem::take(&mut self.ledger.state.made);
             self.ledger.state = State { made, ..before };
         }
-        // What was removed on the way, or not made, is written down too, if the next start would be misled.
+        // What was not made is written down too, if the next start would be misled.
         if is_kept
             && !self.ledger.state_file.suffices(&self.ledger.state)
             && let Err(error) = self.ledger.save()
@@ -51,9 +54,9 @@ impl Switch {
         state
     }
 
-    /// Writes down what was made, unless that is known. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
-    pub(super) fn write_down(&mut self) -> Result<(), ControlError> {
-        if self.ledger.state_file.known_made().is_some_and(|known| known.covers(&self.ledger.state.made)) {
+    /// Writes down what is made, unless that is known. A start goes on where that cannot be; what it made is found by its marks if it is wanted.
+    pub(super) fn write_down(&mut self, news: &Made) -> Result<(), ControlError> {
+        if self.ledger.state_file.known_made().is_some_and(|known| known.covers(news)) {
             return Ok(());
         }
         match self.ledger.save() {

@@ -92,6 +92,17 @@ impl ImageClock {
     pub(super) fn new(now: Instant) -> Self {
         Self { due: now + PAUSE, rested: now, file: 0 }
     }
+
+    /// Has the next one come as soon as the last one is long enough ago.
+    fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(self.rested.max(now));
+    }
+
+    /// Takes note that one was written: the longer it took, the rarer they are.
+    fn wrote(&mut self, begun: Instant, took: Duration) {
+        let rest = took * REST;
+        *self = Self { due: begun + PAUSE.max(rest), rested: begun + HURRY.max(rest), file: 1 - self.file };
+    }
 }
 
 impl Image {
@@ -172,7 +183,7 @@ impl Switch {
 
     /// Has what is known written down soon.
     pub(super) fn hurry_image(&mut self) {
-        self.image.due = self.image.due.min(self.image.rested.max(Instant::now()));
+        self.image.hurry(Instant::now());
     }
 
     /// Writes down what is known.
@@ -189,8 +200,7 @@ impl Switch {
         if let Err(error) = written {
             tracing::debug!("what the tables know is not written down: {error}");
         }
-        let rest = begun.elapsed() * REST;
-        self.image = ImageClock { due: begun + PAUSE.max(rest), rested: begun + HURRY.max(rest), file: 1 - file };
+        self.image.wrote(begun, begun.elapsed());
     }
 
     /// What the tables know now.
@@ -286,6 +296,23 @@ mod tests {
 
     fn bytes(image: &Image) -> Vec<u8> {
         serde_json::to_vec(image).unwrap()
+    }
+
+    #[test]
+    fn what_takes_long_to_write_is_written_rarely_and_in_turn_to_each_file() {
+        let start = Instant::now();
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut clock = ImageClock::new(start);
+        clock.hurry(after(5));
+        assert_eq!((clock.due, clock.file), (after(5), 0));
+        clock.wrote(after(5), Duration::from_micros(50));
+        assert_eq!((clock.due, clock.file), (after(1005), 1));
+        clock.hurry(after(6));
+        assert_eq!(clock.due, after(25), "not so soon after the last one");
+        clock.wrote(after(25), Duration::from_millis(30));
+        assert_eq!((clock.due, clock.file), (after(3025), 0));
+        clock.hurry(after(26));
+        assert_eq!(clock.due, after(3025), "what took long is not hurried");
     }
 
     #[test]

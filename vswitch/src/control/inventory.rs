@@ -14,7 +14,7 @@ use super::presence::Presence;
 use super::uplink::Uplink;
 use super::vxlan::TunnelPort;
 use crate::config::Layout;
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Origin, PortName, PortSpec, Resource, ResourceKey};
+use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, Origin, PortName, PortSpec, Resource, ResourceKey};
 use plane::datapath::{BridgeId, PortId, Slots};
 
 /// Everything that runs.
@@ -295,7 +295,17 @@ impl Inventory {
         })
     }
 
-    /// Everything that runs.
+    /// What must hold between all that runs.
+    pub(super) fn network(&self) -> Network<'_> {
+        Network {
+            bridges: self.bridges.values().map(|bridge| &bridge.spec).collect(),
+            ports: self.all::<Port>().map(|port| &port.spec).collect(),
+            uplinks: self.all::<Uplink>().map(|uplink| &uplink.spec).collect(),
+            forwards: self.forwards.values().map(|(spec, _)| spec).collect(),
+        }
+    }
+
+    /// Everything that runs, to be changed or compared.
     pub(super) fn layout(&self) -> Layout {
         let bridges = self.bridges.values().map(|bridge| (bridge.spec.clone().into(), bridge.origin));
         let forwards = self.forwards.values().map(|(spec, origin)| (spec.clone().into(), *origin));

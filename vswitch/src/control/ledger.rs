@@ -27,6 +27,11 @@ impl Ledger {
         (layout, notes.iter().map(ToString::to_string).collect())
     }
 
+    /// Keeps a state that is about to be, unless it is kept already.
+    pub(super) fn keep(&mut self, state: State) -> Result<(), ControlError> {
+        self.state_file.keep(state).map_err(ControlError::State)
+    }
+
     /// Keeps the state for the next start, unless it is kept already.
     pub(super) fn save(&mut self) -> Result<(), ControlError> {
         self.state_file.save(&self.state).map_err(ControlError::State)

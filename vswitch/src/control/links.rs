@@ -9,12 +9,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
-use super::inventory::Vport;
+use super::inventory::{Inventory, Vport};
 use super::presence::{Presence, line};
 use super::uplink::bridge_settings;
 use super::{ControlError, Port, Switch, Uplink};
-use crate::attach::{self, End, Heard, Identity, News};
+use crate::attach::{self, End, Heard, Identity, NamespaceNumber, News};
 use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
 use plane::datapath::{PortId, PortSettings};
 use plane::worker::{Command, Handle};
@@ -31,6 +32,36 @@ struct Due {
     back: bool,
     /// A container's runtime has taken a device elsewhere.
     moved: bool,
+}
+
+impl Inventory {
+    /// Takes note of what the kernel says of a link, seen from the namespace `own`. Returns the ports and uplinks that have lost their devices by it.
+    fn hear(&mut self, news: &News, own: Option<NamespaceNumber>, due: &mut Due) -> Vec<PortName> {
+        let mut lost = Vec::new();
+        for vport in self.vports_mut() {
+            let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
+            let name = moves.then(|| vport.name().clone());
+            let Some(presence) = vport.presence_mut() else { continue };
+            let place = presence.place();
+            let is_lost = presence.hear(news, name.as_ref().map(|name| (name, own)));
+            due.moved |= moves && presence.place() != place;
+            if is_lost {
+                lost.push(vport.name().clone());
+            }
+        }
+        lost
+    }
+
+    /// The names of the interfaces that are to be taken, of links and uplinks, and are not there.
+    fn missing(&self) -> impl Iterator<Item = &str> {
+        let ports = self.all::<Port>().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
+        let uplinks = self.all::<Uplink>().filter(|uplink| !uplink.presence.state.has_device());
+        ports.chain(uplinks.filter_map(|uplink| Some(uplink.spec.device()?.as_str())))
+    }
+
+    fn misses(&self, ifname: &str) -> bool {
+        self.missing().any(|missing| missing == ifname)
+    }
 }
 
 impl Switch {
@@ -61,21 +92,10 @@ impl Switch {
     /// Takes note of one thing.
     fn hear(&mut self, news: &News, due: &mut Due) {
         let own = self.watch.as_ref().and_then(attach::Watch::own);
-        let mut lost = Vec::new();
-        for vport in self.inventory.vports_mut() {
-            let name = vport.name().clone();
-            let moves = matches!(vport, Vport::Port(port) if port.spec.is_handed_over());
-            let moving = moves.then_some((&name, own));
-            let Some(presence) = vport.presence_mut() else { continue };
-            let place = presence.place();
-            if presence.hear(news, moving) {
-                lost.push(name);
-            }
-            due.moved |= moves && presence.place() != place;
-        }
+        let mut lost = self.inventory.hear(news, own, due);
         lost.retain(|name| !self.is_there_again(name, news));
         lost.iter().for_each(|name| self.lose_device(name));
-        due.back |= !news.gone && self.missing().any(|ifname| ifname == news.ifname);
+        due.back |= !news.gone && self.inventory.misses(&news.ifname);
     }
 
     /// Whether the device of a port is there, though the kernel has just told of its end. A namespace that is made anew, as when a change is taken
@@ -88,13 +108,6 @@ impl Switch {
         let Some(news) = found.into_iter().find(is_it) else { return false };
         port.presence.hear(&news, None);
         true
-    }
-
-    /// The names of the interfaces that are to be taken, of links and uplinks, and are not there.
-    fn missing(&self) -> impl Iterator<Item = &str> {
-        let ports = self.inventory.all::<Port>().filter(|port| is_missing(port)).map(|port| port.spec.ifname.as_str());
-        let uplinks = self.inventory.all::<Uplink>().filter(|uplink| !uplink.presence.state.has_device());
-        ports.chain(uplinks.filter_map(|uplink| Some(uplink.spec.device()?.as_str())))
     }
 
     /// Asks about every link, where the kernel could not tell what became of them.
@@ -185,11 +198,8 @@ impl Switch {
         }
         self.lose(name, PortState::NamespaceGone);
         // A namespace that has its name now is not the switch's.
-        if let Some(Netns::Name(netns)) = &spec.netns
-            && self.ledger.state.made.netns.remove(netns)
-            && let Err(error) = self.ledger.save()
-        {
-            tracing::warn!("{error}");
+        if let Some(Netns::Name(netns)) = &spec.netns {
+            self.ledger.state.made.netns.remove(netns);
         }
     }
 
@@ -231,7 +241,7 @@ impl Switch {
     pub(super) fn follow_missing(&mut self) {
         if self.watch.as_ref().is_none_or(|watch| !watch.hears_others()) {
             self.look_at_links();
-        } else if self.missing().next().is_some() {
+        } else if self.inventory.missing().next().is_some() {
             self.retake();
         }
     }
@@ -311,9 +321,12 @@ impl Switch {
 
     /// Says in the log what has changed.
     fn tell_states(&mut self) {
-        let mut news = Vec::new();
+        let (now, mut news) = (Instant::now(), Vec::new());
         for vport in self.inventory.vports_mut() {
-            let told = vport.presence_mut().and_then(Presence::news).map(|state| (line(state), *state == PortState::Up));
+            let told = vport
+                .presence_mut()
+                .and_then(|presence| presence.news(now))
+                .map(|state| (line(state), *state == PortState::Up));
             let Some((line, is_up)) = told else { continue };
             match (&*vport, is_up) {
                 // Docker takes its devices from one namespace to another.
@@ -361,4 +374,70 @@ pub(super) fn is_missing(port: &Port) -> bool {
 fn is_namespace_gone(port: &Port) -> bool {
     let was = port.presence.namespace.filter(|_| !port.spec.is_handed_over());
     was.zip(port.spec.netns.as_ref()).is_some_and(|(was, netns)| Identity::now(netns) != Some(was))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::PortSpec;
+
+    const OWN: Option<NamespaceNumber> = Some(NamespaceNumber(1));
+
+    fn end(index: u32) -> End {
+        End { namespace: OWN, index, up: true, carrier: true }
+    }
+
+    fn news(index: u32, ifname: &str, gone: bool) -> News {
+        News { end: end(index), ifname: ifname.to_owned(), port: None, gone }
+    }
+
+    /// A switch with these ports, whose devices have the indices 1, 2, ...
+    fn inventory(ports: &[&str]) -> Inventory {
+        let mut inventory = Inventory::default();
+        for (index, rest) in (1..).zip(ports) {
+            let spec: PortSpec = toml::from_str(&format!("bridge = \"br0\"\n{rest}")).unwrap();
+            let (id, presence) = (PortId(index), Presence::at(end(index)));
+            let (origin, mac, features) = (Origin::File, spec.mac, Vec::new());
+            inventory.put(Port { id, spec, origin, mac, features, presence, reopened: false, tripped: false, seed: 0 });
+        }
+        inventory
+    }
+
+    #[test]
+    fn only_the_port_whose_device_is_gone_has_lost_it() {
+        let mut inventory = inventory(&["name = \"a\"", "name = \"b\""]);
+        let mut hear = |news: News| inventory.hear(&news, OWN, &mut Due::default());
+        assert!(hear(news(2, "b", false)).is_empty());
+        assert!(hear(news(3, "b", true)).is_empty(), "another device of this name");
+        assert_eq!(hear(news(2, "b", true)), ["b".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_interface_that_the_switch_did_not_make_is_missed_until_it_is_taken_again() {
+        let mut inventory =
+            inventory(&["name = \"lan\"\nkind = \"link\"\ndevice = \"eth1\"", "name = \"tap\"\nifname = \"eth2\""]);
+        assert_eq!(inventory.missing().count(), 0);
+        for port in inventory.all_mut::<Port>() {
+            port.presence.lose(PortState::DeviceGone);
+        }
+        assert_eq!(inventory.missing().collect::<Vec<_>>(), ["eth1"], "what it made itself comes back by a reload");
+        assert!(inventory.misses("eth1") && !inventory.misses("eth2"));
+        // Where its namespace is gone, nothing comes back.
+        inventory.all_mut::<Port>().for_each(|port| port.presence.lose(PortState::NamespaceGone));
+        assert_eq!(inventory.missing().count(), 0);
+    }
+
+    #[test]
+    fn a_device_that_a_runtime_takes_has_moved_and_is_not_lost() {
+        let mut inventory = inventory(&["name = \"ep\"", "name = \"a\""]);
+        let port = inventory.find_mut::<Port>(&"ep".parse().unwrap()).unwrap();
+        port.spec.netns = Some(Netns::Sandbox("/run/docker/netns/1".into()));
+        let mut hear = |news: News| {
+            let mut due = Due::default();
+            (inventory.hear(&news, OWN, &mut due).len(), due.moved)
+        };
+        assert_eq!(hear(news(1, "ep", false)), (0, false));
+        assert_eq!(hear(news(1, "ep", true)), (0, true));
+        assert_eq!(hear(news(2, "a", true)), (1, false));
+    }
 }

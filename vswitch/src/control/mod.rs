@@ -15,7 +15,8 @@
 //! - `plane_handle`: the workers, and one way to tell and ask them.
 //! - `image`: what the tables know, kept for the vswitchd that comes after this one; `handover` and `takeover`: what it is left besides.
 //! - What follows the world: `links` and `presence` (devices), `docker` and `containers` (runtimes), `overlay` (other hosts), `lease`
-//!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees).
+//!   and `routes` (LANs), `moves`, `conflicts` and `peers` (symptoms), `services` (the gateways'), `stp` (spanning trees). What each remembers is a
+//!   type of its own that is given what it needs, also the time, and returns what is to be done; [`Switch`] carries that out.
 //! - `views`: what others look at while the switch runs, as events and counters.
 //! - The loop: `run`, who speaks to it (`voices`), and how it ends (`exit`, `ending`).
 //! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
@@ -69,8 +70,7 @@ mod vxlan;
 mod watchdog;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,15 +85,13 @@ pub use workers::end_with_any_thread;
 use crate::attach;
 use crate::config::{self, Config, StateFile};
 use crate::confine::Confinement;
-use crate::docker::{EndpointId, Names};
-use crate::services::client::Terms;
-use crate::services::{Output, Services, Station};
+use crate::services::{Output, Services};
 use crate::stp::StpNews;
 use crate::web::WebSettings;
-use api::{BridgeName, PortName, Reply, Request, ResourceKey};
+use api::{BridgeName, Reply, Request, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
-use docker::Asking;
+use docker::{DockerDesk, Lans};
 use handover::Handover;
 use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
@@ -141,28 +139,6 @@ struct Life {
     watchdog: Option<Watchdog>,
 }
 
-/// What Docker has begun and not ended.
-#[derive(Default)]
-struct DockerDesk {
-    /// When Docker last spoke of endpoints whose devices have not been seen in a sandbox yet.
-    awaited: BTreeMap<EndpointId, Instant>,
-    /// Containers that wait until a LAN was asked about their addresses.
-    asking: BTreeMap<EndpointId, Asking>,
-    /// What Docker calls what is its own.
-    names: Names,
-}
-
-/// What is known of containers on LANs.
-#[derive(Default)]
-struct Lans {
-    /// Containers of which workers and services were told that a LAN is asked about them.
-    stations: Vec<Station>,
-    /// What DHCP servers grant containers now, by port.
-    granted: BTreeMap<PortName, Terms>,
-    /// The containers to which the host has routes, by the ports that they lead to.
-    routes: BTreeMap<PortName, BTreeSet<IpAddr>>,
-}
-
 /// What is most likely wrong with the network, as far as the log has told it.
 #[derive(Default)]
 struct SymptomLog {
@@ -170,8 +146,7 @@ struct SymptomLog {
     mac_moves: BTreeMap<BridgeName, moves::SeenMoves>,
     /// IP addresses of each bridge that two have.
     address_conflicts: BTreeMap<BridgeName, conflicts::SeenConflicts>,
-    /// What the log last said about each tunnel's peers.
-    peers: BTreeMap<(PortName, IpAddr), peers::PeerState>,
+    peers: peers::SeenPeers,
 }
 
 /// What a start needs to know.

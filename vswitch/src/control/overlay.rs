@@ -2,93 +2,27 @@
 //! thread hears.
 
 mod check;
+mod desk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use packet::{Mac, VlanId};
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::plan::{self, Step};
 use super::vxlan::{Live, TunnelPort};
 use super::{Bridge, ControlError, Port, Switch};
 use crate::config::Config;
-use crate::confine::Confinement;
-use crate::overlay::{Elsewhere, GATEWAY, Happening, Local, LocalStation, OverlayFile, OverlayNews, Thread, Truth};
+use crate::overlay::{GATEWAY, Happening, Local, LocalStation, OverlayNews, Truth};
 use api::{
     BridgeName, BridgeSpec, ClusterAnswer, ClusterHost, ClusterQuestion, EventFacts, EventKind, LiveCluster, Origin, PortName,
     PortState, Reply, ResourceKey, VlanMode,
 };
+use desk::ClusterWord;
+pub(super) use desk::OverlayDesk;
 use plane::datapath::{BridgeId, Fixed, Row};
-
-/// How often is looked at what is here, if nothing tells that it has changed.
-const LOOK: Duration = Duration::from_secs(2);
-
-/// What belongs to overlay networks.
-pub(super) struct OverlayDesk {
-    /// `None`: the file has no `[cluster]`.
-    thread: Option<Thread>,
-    /// Where the thread's news go.
-    news: UnboundedSender<OverlayNews>,
-    /// What the thread was told last.
-    told: Truth,
-    looked: Option<Instant>,
-    /// Whether what is here may have changed.
-    is_stale: bool,
-    /// Whether the tunnels may have to change.
-    is_due: bool,
-    /// What was said of tunnels that cannot be.
-    said: BTreeSet<String>,
-    /// Whether the store was reached when it was last told.
-    is_up: bool,
-}
-
-impl OverlayDesk {
-    /// Starts the thread if the file has a cluster. Returns the tables that were kept, and what is to be said.
-    ///
-    /// # Errors
-    /// The store is required, and cannot be used.
-    pub(super) fn start(
-        config: &Config,
-        news: UnboundedSender<OverlayNews>,
-        sandbox: &Confinement,
-    ) -> Result<(Self, Elsewhere, Vec<String>), ControlError> {
-        let mut desk = Self {
-            thread: None,
-            news,
-            told: Truth::default(),
-            looked: None,
-            is_stale: true,
-            is_due: true,
-            said: BTreeSet::new(),
-            is_up: false,
-        };
-        let Some(settings) = &config.cluster else { return Ok((desk, Elsewhere::default(), Vec::new())) };
-        let kept = OverlayFile::new(&config.switch.state_dir);
-        let (tables, note) = kept.read();
-        let news = desk.news.clone();
-        // At the end there is no receiver any more.
-        let tell = move |heard| drop(news.send(heard));
-        let thread =
-            Thread::start(settings.clone(), (kept, tables.clone()), tell, sandbox.clone()).map_err(ControlError::Cluster)?;
-        desk.thread = Some(thread);
-        Ok((desk, tables, note.into_iter().collect()))
-    }
-
-    /// Takes note that something was made, changed or removed.
-    pub(super) fn touch(&mut self) {
-        (self.is_stale, self.is_due) = (true, true);
-    }
-
-    /// Ends the thread. With `leave`, the others hear at once that this host is gone.
-    pub(super) fn end(&mut self, leave: bool) {
-        if let Some(thread) = self.thread.take() {
-            thread.end(leave);
-        }
-    }
-}
 
 impl Switch {
     /// Takes in what the thread has to say.
@@ -110,27 +44,11 @@ impl Switch {
     }
 
     fn note_happening(&mut self, happening: Happening) {
-        match happening {
-            Happening::Up { .. } => self.overlay.is_up = true,
-            Happening::Down(_) => self.overlay.is_up = false,
-            _ => {}
+        let ClusterWord { warning, summary, address } = self.overlay.hear(happening);
+        match warning {
+            Some(warning) => tracing::warn!("{warning}"),
+            None => tracing::info!("{summary}"),
         }
-        let (summary, address) = match happening {
-            Happening::Joined(host, underlay) => (format!("host {host} has joined the cluster"), Some(underlay)),
-            Happening::Gone(host, underlay) => (format!("host {host} is gone from the cluster"), Some(underlay)),
-            Happening::Up { again: false } => ("the store of overlay networks is reached".to_owned(), None),
-            Happening::Up { again: true } => ("the store of overlay networks is reached again".to_owned(), None),
-            Happening::Down(sentence) => {
-                tracing::warn!("overlay networks: {sentence}; frames are forwarded by what is known, and it is tried again");
-                let facts = EventFacts::new(format!("the store of overlay networks is not to be used: {sentence}"));
-                return self.views.events.record(EventKind::Cluster, facts);
-            }
-            Happening::Note(sentence) => {
-                tracing::warn!("{sentence}");
-                return self.views.events.record(EventKind::Cluster, EventFacts::new(sentence));
-            }
-        };
-        tracing::info!("{summary}");
         self.views.events.record(EventKind::Cluster, EventFacts { address, ..EventFacts::new(summary) });
     }
 
@@ -141,12 +59,11 @@ impl Switch {
             return;
         }
         let now = Instant::now();
-        let is_time = self.overlay.looked.is_none_or(|looked| now >= looked + LOOK);
-        if self.overlay.is_due || is_time {
+        if self.overlay.takes_tunnels(now) {
             self.set_overlay_tunnels();
         }
-        if self.overlay.is_stale || is_time {
-            self.overlay.looked = Some(now);
+        // A tunnel that was made just now is something that is here.
+        if self.overlay.takes_truth(now) {
             self.tell_overlay();
         }
     }
@@ -160,7 +77,6 @@ impl Switch {
     }
 
     fn set_overlay_tunnels(&mut self) {
-        self.overlay.is_due = false;
         let (wanted, notes) = self.ledger.wanted();
         let is_clusters = |step: &Step| match step {
             Step::Add(_, origin) | Step::Set(_, origin) => *origin == Origin::Cluster,
@@ -176,8 +92,7 @@ impl Switch {
         for step in steps {
             said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));
         }
-        said.difference(&self.overlay.said).for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
-        self.overlay.said = said;
+        self.overlay.say(said).iter().for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
@@ -206,11 +121,9 @@ impl Switch {
 
     /// Tells the thread what is here.
     fn tell_overlay(&mut self) {
-        self.overlay.is_stale = false;
         let Ok(truth) = self.truth() else { return };
-        if truth != self.overlay.told {
-            self.overlay.told.clone_from(&truth);
-            self.overlay.thread.iter().for_each(|thread| thread.set(truth.clone()));
+        if let (Some(truth), Some(thread)) = (self.overlay.changed(truth), &self.overlay.thread) {
+            thread.set(truth);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! VXLAN has no hello, so silence means something only while frames are sent there.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -64,6 +65,21 @@ fn text(error: i32) -> String {
     text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
 }
 
+/// What the log last said about each tunnel's peers.
+#[derive(Default)]
+pub(super) struct SeenPeers(BTreeMap<(PortName, IpAddr), PeerState>);
+
+impl SeenPeers {
+    /// Takes note of how it stands now, and returns what the log should say. A peer of which nothing was said is expected to be up.
+    fn look(&mut self, states: BTreeMap<(PortName, IpAddr), PeerState>) -> Vec<(PortName, IpAddr, PeerState)> {
+        let is_news = |key: &(PortName, IpAddr), state: &PeerState| self.0.get(key).unwrap_or(&PeerState::Up) != state;
+        let news = states.iter().filter(|(key, state)| is_news(key, state));
+        let news = news.map(|((tunnel, address), state)| (tunnel.clone(), *address, state.clone())).collect();
+        self.0 = states;
+        news
+    }
+}
+
 impl Live {
     /// How it stands with each host.
     pub(super) fn remotes(&self) -> Vec<PeerInfo> {
@@ -92,7 +108,7 @@ impl Switch {
     /// Takes note of what came back from the underlay, and tells the log which tunnels' peers are heard no more, or again. The control loop calls
     /// it at every `ROLL_CALL`.
     pub(super) fn follow_peers(&mut self) {
-        let mut states = Vec::new();
+        let mut states = BTreeMap::new();
         for (name, live) in self.inventory.named::<TunnelPort>().filter_map(|(name, tunnel)| Some((name, tunnel.live()?))) {
             let now = live.shared.second(Instant::now());
             live.sources.errors(|address, error| self.note_peer_error(address, error.raw_os_error()));
@@ -101,25 +117,20 @@ impl Switch {
             let is_due = |row: &PeerRow| row.heard.is_some() || row.error.is_some() || row.sent > 0 && now > PATIENCE;
             states.extend(rows.filter(is_due).map(|row| ((name.clone(), row.address), PeerState::of(&row))));
         }
-        for (key, state) in &states {
-            let before = self.symptoms.peers.get(key);
-            if before == Some(state) || before.is_none() && *state == PeerState::Up {
-                continue;
+        for (tunnel, address, state) in self.symptoms.peers.look(states) {
+            match &state {
+                PeerState::Up => tracing::info!(vxlan = %tunnel, "peer {address} is heard again"),
+                state => tracing::warn!(vxlan = %tunnel, "peer {address}: {state}"),
             }
-            let (address, summary) = (key.1, format!("peer {}: {state}", key.1));
-            let facts = EventFacts { port: Some(key.0.clone()), address: Some(address), ..EventFacts::new(summary) };
+            let summary = format!("peer {address}: {state}");
+            let facts = EventFacts { port: Some(tunnel), address: Some(address), ..EventFacts::new(summary) };
             self.views.events.record(EventKind::Peer, facts);
-            match state {
-                PeerState::Up => tracing::info!(vxlan = %key.0, "peer {address} is heard again"),
-                state => tracing::warn!(vxlan = %key.0, "peer {address}: {state}"),
-            }
         }
-        self.symptoms.peers = states.into_iter().collect();
     }
 
     /// What a reload says of peers that are not up, and should be.
     pub(super) fn peer_notes(&self) -> Vec<String> {
-        let mut out = self.symptoms.peers.iter().filter(|(_, state)| **state != PeerState::Up);
+        let mut out = self.symptoms.peers.0.iter().filter(|(_, state)| **state != PeerState::Up);
         let note =
             |((name, address), state): (&(PortName, IpAddr), &PeerState)| format!("vxlan \"{name}\": peer {address}: {state}");
         let mut notes: Vec<String> = out.by_ref().take(NAMED).map(note).collect();
@@ -160,5 +171,20 @@ mod tests {
             PeerState::Up,
             "shorter ones get there"
         );
+    }
+    #[test]
+    fn a_peer_is_told_of_when_it_falls_silent_and_when_it_is_heard_again() {
+        let mut seen = SeenPeers::default();
+        let mut look = |state: Option<PeerState>| {
+            let key = ("vx0".parse().unwrap(), "192.0.2.2".parse().unwrap());
+            let news = seen.look(state.map(|state| (key, state)).into_iter().collect());
+            news.into_iter().map(|(_, _, state)| state).next()
+        };
+        assert_eq!(look(Some(PeerState::Up)), None, "as is expected of it");
+        assert_eq!(look(Some(PeerState::Silent)), Some(PeerState::Silent));
+        assert_eq!(look(Some(PeerState::Silent)), None);
+        assert_eq!(look(Some(PeerState::Up)), Some(PeerState::Up));
+        // One that is named anew begins again.
+        assert_eq!((look(None), look(Some(PeerState::NeverHeard))), (None, Some(PeerState::NeverHeard)));
     }
 }

@@ -1,6 +1,6 @@
 //! Ports made, changed and removed: the steps of [`apply`](super::apply) that are about devices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::plan;
 use super::presence::Presence;
 use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, Attachment, Plan};
-use crate::config::Layout;
+use crate::config::{Layout, Made};
 use api::{Netns, Origin, PortKind, PortName, PortPolicy, PortSpec};
 use plane::datapath::{Guard, PortId, PortSettings, Slots};
 use plane::worker::Command;
@@ -145,7 +145,7 @@ impl Switch {
         let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.ledger.state.made.netns.insert(netns.clone());
-            if let Err(error) = self.write_down() {
+            if let Err(error) = self.write_down(&Made { netns: [netns.clone()].into(), ..Made::default() }) {
                 self.undo_attach(id, &spec, reopened);
                 return Err(error);
             }
@@ -174,10 +174,20 @@ impl Switch {
         let gateways = &self.gateways_of(spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses);
         let routes = self.ledger.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
         let first_mac = Some(self.ledger.state.station_mac(spec.name.as_str()));
+        let netns_mark = &self.ledger.state.netns_mark();
         let mtu = self.inventory.port_mtu(&spec.bridge)?;
         let (workers, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
-        let opened =
-            attach::attach(&Plan { spec, first_mac, mtu, workers, held, gateways, routes, watch: self.watch.as_ref() });
+        let opened = attach::attach(&Plan {
+            spec,
+            first_mac,
+            mtu,
+            workers,
+            held,
+            gateways,
+            netns_mark,
+            routes,
+            watch: self.watch.as_ref(),
+        });
         opened.map_err(|error| {
             self.ledger.state.made.ports.remove(&spec.name);
             ControlError::Attach(spec.name.clone(), error)
@@ -211,15 +221,27 @@ impl Switch {
 
     /// The same for many, at the price of one.
     pub(super) fn journal_all(&mut self, specs: impl Iterator<Item = PortSpec>) -> Result<(), ControlError> {
-        let mut is_news = false;
-        for spec in specs {
-            is_news |= self.ledger.state.made.expect(&spec);
+        let made = &mut self.ledger.state.made;
+        let ports: BTreeMap<_, _> = specs.filter(|spec| made.expect(spec)).map(|spec| (spec.name.clone(), spec)).collect();
+        if ports.is_empty() { Ok(()) } else { self.write_down(&Made { ports, ..Made::default() }) }
+    }
+
+    /// Forgets the namespaces that are gone, which the kept state may still name: what has their names now is a user's. Those that an earlier
+    /// release made get their marks.
+    fn forget_lost_netns(&mut self) {
+        let mark = self.ledger.state.netns_mark();
+        let made = &mut self.ledger.state.made;
+        if !std::mem::replace(&mut made.marked, true) {
+            for name in &made.netns {
+                attach::mark_netns(name, &mark).unwrap_or_else(|error| tracing::debug!("{error}"));
+            }
         }
-        if is_news { self.write_down() } else { Ok(()) }
+        made.netns.retain(|name| attach::is_marked_netns(name, &mark).unwrap_or(true));
     }
 
     /// Removes devices that an earlier vswitchd made and left when it was killed, and that no port wants now.
     pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
+        self.forget_lost_netns();
         let kept = |spec: &PortSpec| {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
             wanted.find(&spec.name).is_some_and(|(now, _)| same(now))

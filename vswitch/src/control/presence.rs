@@ -100,12 +100,13 @@ impl Presence {
     }
 
     /// What the log has to say, if it is time.
-    pub(super) fn news(&mut self) -> Option<&PortState> {
-        let due = self.told.1.is_none_or(|at| at.elapsed() >= PAUSE) || !self.state.has_device();
+    pub(super) fn news(&mut self, now: Instant) -> Option<&PortState> {
+        let is_over = |at| now.saturating_duration_since(at) >= PAUSE;
+        let due = self.told.1.is_none_or(is_over) || !self.state.has_device();
         if !due || self.told.0 == self.state {
             return None;
         }
-        self.told = (self.state.clone(), Some(Instant::now()));
+        self.told = (self.state.clone(), Some(now));
         Some(&self.state)
     }
 }
@@ -122,3 +123,71 @@ pub(super) fn line(state: &PortState) -> String {
 
 /// The shortest time between two lines of the log about one port that has a device: a station may set it down and up as fast as it can.
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Option<NamespaceNumber> = Some(NamespaceNumber(1));
+    const SANDBOX: Option<NamespaceNumber> = Some(NamespaceNumber(2));
+
+    fn end(namespace: Option<NamespaceNumber>, index: u32) -> End {
+        End { namespace, index, up: true, carrier: true }
+    }
+
+    fn news(end: End, port: Option<&PortName>, gone: bool) -> News {
+        News { end, ifname: "eth0".to_owned(), port: port.cloned(), gone }
+    }
+
+    #[test]
+    fn frames_can_pass_while_both_ends_are_up_and_have_carrier() {
+        let (station, near) = (end(SANDBOX, 5), end(OWN, 9));
+        let mut presence = Presence { near: Some(near), ..Presence::at(station) };
+        let mut state = |end| {
+            assert!(!presence.hear(&news(end, None, false), None));
+            presence.state().clone()
+        };
+        assert_eq!(state(End { carrier: false, ..near }), PortState::NoCarrier);
+        assert_eq!(state(End { up: false, ..station }), PortState::Down, "whatever the other end has");
+        assert_eq!(state(station), PortState::NoCarrier);
+        assert_eq!(state(near), PortState::Up);
+        // Another device may have the same index elsewhere.
+        assert_eq!(state(End { up: false, ..end(OWN, 5) }), PortState::Up);
+        assert!(presence.hear(&news(station, None, true), None), "it is gone");
+    }
+
+    #[test]
+    fn a_device_that_is_handed_over_is_not_lost_on_its_way() {
+        let name: PortName = "ep-1".parse().unwrap();
+        let mut presence = Presence { sandbox: SANDBOX, ..Presence::at(end(OWN, 5)) };
+        let mut hear = |end, port, gone| {
+            assert!(!presence.hear(&news(end, port, gone), Some((&name, OWN))));
+            (presence.place(), presence.state().clone())
+        };
+        assert_eq!(hear(end(OWN, 5), Some(&name), true), (None, PortState::Down));
+        // Neither what another port has there nor what comes to a namespace of another container is it.
+        let other = "ep-2".parse().unwrap();
+        assert_eq!(hear(end(SANDBOX, 6), Some(&other), false), (None, PortState::Down));
+        assert_eq!(hear(end(Some(NamespaceNumber(3)), 6), Some(&name), false), (None, PortState::Down));
+        assert_eq!(hear(end(SANDBOX, 7), Some(&name), false), (Some(SANDBOX), PortState::Up));
+        assert_eq!(hear(end(SANDBOX, 7), Some(&name), true), (None, PortState::Down));
+        assert_eq!(hear(end(OWN, 8), Some(&name), false), (Some(OWN), PortState::Up));
+    }
+
+    #[test]
+    fn a_link_that_flaps_is_told_once_a_second_and_a_device_that_goes_at_once() {
+        let (start, up) = (Instant::now(), end(OWN, 5));
+        let mut presence = Presence::at(up);
+        let mut told = Vec::new();
+        for tenth in 0..25_u32 {
+            let is_up = tenth % 2 == 0;
+            presence.hear(&news(End { up: is_up, ..up }, None, false), None);
+            let now = start + Duration::from_millis(100) * tenth;
+            told.extend(presence.news(now).map(|state| (tenth, state.clone())));
+        }
+        assert_eq!(told, [(1, PortState::Down), (12, PortState::Up), (23, PortState::Down)]);
+        presence.lose(PortState::DeviceGone);
+        assert_eq!(presence.news(start + Duration::from_millis(2500)), Some(&PortState::DeviceGone));
+        assert_eq!(presence.news(start + Duration::from_secs(9)), None, "it was told");
+    }
+}

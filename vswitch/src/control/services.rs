@@ -27,11 +27,28 @@ pub(super) type LeaseChange = (PortName, services::client::Event);
 pub(super) struct ServicesThread {
     inputs: Option<mpsc::Sender<Input>>,
     thread: Option<JoinHandle<()>>,
-    /// What it was told last.
-    links: BTreeMap<BridgeName, Link>,
-    uplinks: Vec<LeasedUplink>,
+    told: Told,
     /// The host's resolvers, as the thread was told.
     resolvers: ResolverFile,
+}
+
+/// What the thread was told last.
+#[derive(Default)]
+struct Told {
+    links: BTreeMap<BridgeName, Link>,
+    uplinks: Vec<LeasedUplink>,
+}
+
+impl Told {
+    /// What the thread is to be told, for these to be its gateways and uplinks.
+    fn difference(&mut self, links: BTreeMap<BridgeName, Link>, uplinks: Vec<LeasedUplink>) -> Vec<Input> {
+        let gone = self.links.keys().filter(|bridge| !links.contains_key(*bridge)).cloned().map(Input::Unlink);
+        let new = links.iter().filter(|(bridge, link)| self.links.get(*bridge) != Some(*link));
+        let mut inputs: Vec<Input> = gone.chain(new.map(|(_, link)| Input::Link(link.clone()))).collect();
+        inputs.extend((self.uplinks != uplinks).then(|| Input::Uplinks(uplinks.clone())));
+        *self = Self { links, uplinks };
+        inputs
+    }
 }
 
 impl ServicesThread {
@@ -49,21 +66,7 @@ impl ServicesThread {
         };
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(run)?;
         let resolvers = ResolverFile::new(PathBuf::from(RESOLVERS));
-        Ok(Self { inputs: Some(inputs), thread: Some(thread), links: BTreeMap::new(), uplinks: Vec::new(), resolvers })
-    }
-
-    /// Tells the thread what is different now.
-    fn set(&mut self, links: BTreeMap<BridgeName, Link>, uplinks: Vec<LeasedUplink>) {
-        for bridge in self.links.keys().filter(|bridge| !links.contains_key(*bridge)) {
-            self.tell(Input::Unlink(bridge.clone()));
-        }
-        for (_, link) in links.iter().filter(|(bridge, link)| self.links.get(*bridge) != Some(*link)) {
-            self.tell(Input::Link(link.clone()));
-        }
-        if self.uplinks != uplinks {
-            self.tell(Input::Uplinks(uplinks.clone()));
-        }
-        (self.links, self.uplinks) = (links, uplinks);
+        Ok(Self { inputs: Some(inputs), thread: Some(thread), told: Told::default(), resolvers })
     }
 
     /// Tells the thread which resolvers the host has now, if that has changed.
@@ -155,8 +158,8 @@ impl Switch {
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
         let by_dhcp = self.inventory.all::<Uplink>().filter(|uplink| uplink.spec.is_by_dhcp());
         let uplinks = by_dhcp.map(|uplink| LeasedUplink { name: uplink.spec.name.clone(), mac: uplink.mac });
-        let uplinks = uplinks.collect();
-        self.services.set(links, uplinks);
+        let inputs = self.services.told.difference(links, uplinks.collect());
+        inputs.into_iter().for_each(|input| self.services.tell(input));
     }
 
     /// Tells workers and services about which containers' addresses LANs are asked now.
@@ -187,5 +190,38 @@ impl Switch {
             Member { port: port.spec.name.clone(), names, mac: port.mac.or(port.spec.mac), addresses }
         };
         self.inventory.all::<Port>().filter(|port| port.spec.bridge == *bridge).map(member).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(bridge: &str, mtu: u16) -> (BridgeName, Link) {
+        let name: BridgeName = bridge.parse().unwrap();
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let (addresses, members) = (vec!["10.0.0.1/24".parse().unwrap()], Vec::new());
+        (name.clone(), Link { bridge: name, mtu, mac, addresses, dhcp: true, advertises: true, members, elsewhere: None })
+    }
+
+    #[test]
+    fn the_services_are_told_what_is_different_and_nothing_else() {
+        let mut told = Told::default();
+        let mut difference = |links: &[(&str, u16)], uplinks: &[&str]| -> Vec<String> {
+            let uplink = |name: &&str| LeasedUplink { name: name.parse().unwrap(), mac: Mac([2, 0, 0, 0, 0, 2]) };
+            let links = links.iter().map(|(bridge, mtu)| link(bridge, *mtu)).collect();
+            let inputs = told.difference(links, uplinks.iter().map(uplink).collect());
+            let word = |input: &Input| match input {
+                Input::Link(link) => format!("link {} {}", link.bridge, link.mtu),
+                Input::Unlink(bridge) => format!("unlink {bridge}"),
+                Input::Uplinks(uplinks) => format!("{} uplinks", uplinks.len()),
+                other => format!("{other:?}"),
+            };
+            inputs.iter().map(word).collect()
+        };
+        assert_eq!(difference(&[("br0", 1500), ("br1", 1500)], &["wan"]), ["link br0 1500", "link br1 1500", "1 uplinks"]);
+        assert!(difference(&[("br0", 1500), ("br1", 1500)], &["wan"]).is_empty());
+        assert_eq!(difference(&[("br1", 1400)], &["wan"]), ["unlink br0", "link br1 1400"]);
+        assert_eq!(difference(&[("br1", 1400)], &[]), ["0 uplinks"]);
     }
 }

@@ -119,7 +119,7 @@ impl Lab {
     fn with(test: &str, capacity: Capacity) -> Option<Self> {
         prepare(test)?;
         let (container, peer) = (Name::new("container"), Name::new("peer"));
-        crate::attach::make_netns(&peer.0).unwrap();
+        crate::attach::make_netns(&peer.0, "").unwrap();
         run(&format!("ip link set lo up; ip link add up0 type veth peer name eth0 netns {} && ip link set up0 up", peer.0));
         run(&format!("ip addr add {HOST}/24 dev up0 && ip addr add 2001:db8::1/64 dev up0 nodad"));
         peer.run(&format!(
@@ -196,6 +196,7 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
         workers: 1,
         held: &[],
         gateways: &gateways,
+        netns_mark: "",
         routes: &[],
         watch: None,
     })

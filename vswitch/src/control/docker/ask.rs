@@ -1,30 +1,18 @@
 //! Containers on LANs, which are asked about their addresses: a DHCP server for one, or all stations whether one has what Docker gave.
 //! *CreateEndpoint* is answered when that is known, and other calls go on meanwhile.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-
 use ipnet::IpNet;
-use packet::Mac;
 use serde_json::Value;
 
 use super::super::{ControlError, Switch};
 use super::endpoint::Begun;
+use super::questions::{Asking, LanVerdict};
 use crate::docker::message::{CreateEndpoint, Request};
 use crate::docker::server::Reply;
-use crate::docker::{DockerError, Endpoint, EndpointId, LanLease, Network, NetworkId};
+use crate::docker::{DockerError, Endpoint, LanLease, Network};
 use crate::services::client::{Event, Terms};
 use crate::services::{Question, Station};
-use api::{BridgeName, LeaseInfo, PortName};
-
-/// A container that waits until its LAN was asked about its address.
-pub(in crate::control) struct Asking {
-    request: CreateEndpoint,
-    endpoint: Endpoint,
-    reply: Reply,
-    /// The last address that it was given, and the station that has it.
-    declined: Option<(Ipv4Addr, Mac)>,
-}
+use api::{LeaseInfo, PortName};
 
 impl Switch {
     /// Whether a LAN has to be asked about the address of a new endpoint.
@@ -42,11 +30,7 @@ impl Switch {
         // Docker may have been stopped meanwhile, here and below.
         match self.begin_endpoint(&request).and_then(|begun| self.check_begun(begun)) {
             Ok(Begun::Known(answer)) => drop(reply.send(Ok(answer))),
-            Ok(Begun::New(endpoint)) => {
-                // Docker asks again after its connection broke: it does not hear the first answer any more.
-                let id = request.reference.endpoint.clone();
-                self.docker.asking.insert(id, Asking { request, endpoint: *endpoint, reply, declined: None });
-            }
+            Ok(Begun::New(endpoint)) => self.docker.asking.begin(request, *endpoint, reply),
             Err(error) => drop(reply.send(Err(error.to_string()))),
         }
     }
@@ -59,7 +43,7 @@ impl Switch {
             let is_rival = |other: &&Endpoint| {
                 other.port != endpoint.port && other.network == endpoint.network && other.mac == endpoint.mac
             };
-            if let Some(other) = self.docker.asking.values().map(|asking| &asking.endpoint).find(is_rival) {
+            if let Some(other) = self.docker.asking.endpoints().find(is_rival) {
                 return Err(DockerError::AddressTaken(endpoint.mac.to_string(), other.port.clone()).into());
             }
         }
@@ -68,51 +52,15 @@ impl Switch {
 
     /// Takes note of what a LAN said about the address of a container.
     pub(in crate::control) fn note_lan(&mut self, port: &PortName, event: Event) {
-        let waiting = self.docker.asking.iter().find(|(_, asking)| asking.endpoint.port == *port).map(|(id, _)| id.clone());
-        match waiting {
-            Some(id) => self.advance(&id, event),
-            None => self.note_lease(port, event),
+        match self.docker.asking.hear(port, event, &self.ledger.state.docker) {
+            Ok(LanVerdict::Wait) => {}
+            Ok(LanVerdict::Grant(asking, terms)) => self.grant(asking, terms),
+            Ok(LanVerdict::Admit(asking)) => drop(self.admit(asking)),
+            Ok(LanVerdict::Refuse(reply, refusal)) => drop(reply.send(Err(refusal.to_string()))),
+            Err(event) => self.note_lease(port, event),
         }
         self.follow_lans();
         self.tell_stations();
-    }
-
-    /// Answers Docker, which waits for an address, if it is time.
-    fn advance(&mut self, id: &EndpointId, event: Event) {
-        match event {
-            Event::Bound(terms) => {
-                if let Some(asking) = self.docker.asking.remove(id) {
-                    self.grant(asking, terms);
-                }
-            }
-            Event::Free => {
-                if let Some(asking) = self.docker.asking.remove(id) {
-                    self.admit(asking);
-                }
-            }
-            Event::Conflict(address, mac) => {
-                let Some(asking) = self.docker.asking.get_mut(id) else { return };
-                if !asking.endpoint.addresses.is_empty() {
-                    return self.refuse(id, |lan| DockerError::InUse(lan, address, mac));
-                }
-                asking.declined = Some((address, mac));
-                tracing::warn!(port = %asking.endpoint.port, "DHCP gave {address}, which {mac} has: another is asked for");
-            }
-            // The lease is one that a crash left, before Docker had the address: the client asks for another.
-            Event::Lost => {}
-            Event::Unanswered => self.refuse(id, DockerError::Unanswered),
-            Event::Unfinished => self.refuse(id, DockerError::Unfinished),
-        }
-    }
-
-    fn refuse(&mut self, id: &EndpointId, refusal: impl FnOnce(String) -> DockerError) {
-        let Some(Asking { endpoint, reply, declined, .. }) = self.docker.asking.remove(id) else { return };
-        let lan = self.ledger.state.docker.networks.get(&endpoint.network).map_or_else(String::new, Network::lan);
-        let refusal = match declined {
-            Some((address, mac)) => DockerError::Declined(lan, address, mac),
-            None => refusal(lan),
-        };
-        let _ = reply.send(Err(refusal.to_string()));
     }
 
     /// Gives a container what a DHCP server granted.
@@ -122,7 +70,7 @@ impl Switch {
         asking.endpoint.lease = Some(LanLease::read(&terms));
         if self.admit(asking) {
             tracing::info!(%port, "DHCP gave {net}");
-            self.lans.granted.insert(port, terms);
+            self.lans.grant(port, terms);
         }
     }
 
@@ -148,28 +96,16 @@ impl Switch {
             return;
         };
         let Some(address) = endpoint.addresses.first().map(IpNet::addr) else { return };
-        match event {
-            Event::Bound(terms) => {
-                tracing::info!(%port, %place, "the DHCP server {} grants {address}", terms.server);
-                self.lans.granted.insert(port.clone(), terms);
-            }
-            Event::Conflict(_, mac) => {
-                tracing::warn!(%port, %place, "the station {mac} has the address {address} of this container too: restart one of them");
-            }
-            Event::Lost | Event::Unanswered | Event::Unfinished | Event::Free => {
-                self.lans.granted.remove(port);
-                tracing::warn!(
-                    %port, %place,
-                    "no DHCP server grants {address} any more, which the container keeps: it is asked for again, or docker restart gets another"
-                );
-            }
+        match self.lans.hear(port, address, event) {
+            Ok(sentence) => tracing::info!(%port, %place, "{sentence}"),
+            Err(sentence) => tracing::warn!(%port, %place, "{sentence}"),
         }
     }
 
     /// The lease of a port.
     pub(in crate::control) fn lease_info(&self, port: &PortName) -> Option<LeaseInfo> {
         let endpoint = self.ledger.state.docker.endpoints.values().find(|endpoint| endpoint.port == *port)?;
-        let granted = self.lans.granted.get(port);
+        let granted = self.lans.granted(port);
         let server = granted.map_or(endpoint.lease.as_ref()?.server, |terms| terms.server);
         Some(LeaseInfo { server, granted: granted.is_some(), seconds: granted.map(|terms| terms.seconds) })
     }
@@ -177,27 +113,17 @@ impl Switch {
     /// Tells workers and services which containers' addresses LANs are asked about now, if that has changed. The control loop calls it at every
     /// `SURVEY`, for Docker stops waiting without a word.
     pub(in crate::control) fn tell_stations(&mut self) {
-        self.docker.asking.retain(|_, asking| !asking.reply.is_closed());
+        self.docker.asking.retain(|_, _| true);
         let docker = &self.ledger.state.docker;
         let leased = docker.endpoints.values().filter(|endpoint| endpoint.lease.is_some());
-        let asking = leased.chain(self.docker.asking.values().map(|asking| &asking.endpoint));
+        let asking = leased.chain(self.docker.asking.endpoints());
         let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
         let stations: Vec<Station> = stations.collect();
-        if stations == self.lans.stations || !self.life.started_up {
-            return;
+        if self.life.started_up
+            && let Some(bridges) = self.lans.ask_for(&stations)
+        {
+            self.set_stations(&bridges, stations);
         }
-        self.lans.granted.retain(|port, _| stations.iter().any(|station| station.port == *port));
-        let bridges: BTreeSet<BridgeName> =
-            stations.iter().chain(&self.lans.stations).map(|station| station.bridge.clone()).collect();
-        self.set_stations(&bridges, stations.clone());
-        self.lans.stations = stations;
-    }
-}
-
-impl Asking {
-    /// Its network.
-    pub(super) const fn network(&self) -> &NetworkId {
-        &self.endpoint.network
     }
 }
 

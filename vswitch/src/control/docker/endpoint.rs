@@ -1,18 +1,16 @@
 //! Containers' places on networks: from *CreateEndpoint* to *DeleteEndpoint*, or to a death of which Docker does not tell.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::super::{ControlError, Port, Switch};
+use super::awaited::Awaited;
 use crate::attach;
 use crate::docker::message::{self, EndpointReference};
-use crate::docker::{self, DockerError, Endpoint, EndpointId, Network, Sandbox};
+use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, Sandbox};
 use api::{ForwardKey, Origin, PortName, protocol_name};
-
-/// How long an endpoint may be without a sandbox before its container counts as dead; Docker goes on at once.
-const AWAITED: Duration = Duration::from_secs(60);
 
 /// What a new endpoint comes to.
 pub(super) enum Begun {
@@ -56,7 +54,7 @@ impl Switch {
         let stale = self.rivals(&endpoint)?;
         self.check_addresses(&endpoint, self.network(&endpoint.network)?)?;
         let answer = interface(request, &endpoint);
-        self.docker.awaited.insert(id.clone(), Instant::now());
+        self.docker.awaited.begin(id.clone(), Instant::now());
         self.change_docker(|docker| {
             docker.endpoints.retain(|id, _| !stale.contains(id));
             docker.endpoints.insert(id.clone(), endpoint);
@@ -66,25 +64,14 @@ impl Switch {
 
     /// Endpoints that have an address of a new one and whose containers are dead.
     pub(super) fn rivals(&self, new: &Endpoint) -> Result<BTreeSet<EndpointId>, DockerError> {
-        let mut stale = BTreeSet::new();
-        for (id, old) in &self.ledger.state.docker.endpoints {
-            let address = old.addresses.iter().find(|net| new.has(net.addr())).map(|net| net.addr().to_string());
-            let mac = (old.mac == new.mac).then(|| old.mac.to_string());
-            // Docker gives an IP address to one container at a time, so that it has forgotten the other; a MAC address comes from the user.
-            let starting = address.is_none() && self.is_awaited(id);
-            let Some(shared) = address.or(mac).filter(|_| old.network == new.network) else { continue };
-            if self.is_alive(id, old) && (starting || self.has_arrived(old)) {
-                return Err(DockerError::AddressTaken(shared, old.port.clone()));
-            }
-            stale.insert(id.clone());
-        }
-        Ok(stale)
+        let docker = &self.ledger.state.docker;
+        self.docker.awaited.rivals(new, docker, Instant::now(), |old| has_arrived(docker, old))
     }
 
     /// Whether the addresses of an endpoint are free on its bridge, and the name of its port is. Ports of Docker's are not compared: Docker gave
     /// each its own address.
     pub(super) fn check_addresses(&self, endpoint: &Endpoint, network: &Network) -> Result<(), ControlError> {
-        if self.inventory.layout().has_port(&endpoint.port) {
+        if self.inventory.vport(&endpoint.port).is_some() {
             return Err(DockerError::PortTaken(endpoint.port.clone()).into());
         }
         let others =
@@ -99,7 +86,7 @@ impl Switch {
             return Err(DockerError::AddressOfHost(address).into());
         }
         let spec = endpoint.port_spec(network, "/".into())?;
-        Ok(self.inventory.layout().network().check_port(&spec)?)
+        Ok(self.inventory.network().check_port(&spec)?)
     }
 
     /// Removes endpoints; those that are gone are fine.
@@ -135,7 +122,7 @@ impl Switch {
             answer["StaticRoutes"] = json!(lease.static_routes());
         }
         let (port, bridge) = (endpoint.port.clone(), network.bridge.clone());
-        self.docker.awaited.insert(id.clone(), Instant::now());
+        self.docker.awaited.begin(id.clone(), Instant::now());
         self.change_endpoint(id, |endpoint| (endpoint.sandbox, endpoint.left) = (Some(sandbox), false))?;
         // A later switch.toml may have left no room for the network.
         if self.inventory.has::<Port>(&port) { Ok(answer) } else { Err(DockerError::LeftOut(bridge).into()) }
@@ -171,9 +158,7 @@ impl Switch {
     /// `LOOK` of the control loop, when a device or a namespace goes, and when a port cannot be published.
     pub fn collect_dead(&mut self) -> bool {
         self.collect_dead_containers();
-        let endpoints = &self.ledger.state.docker.endpoints;
-        let dead = endpoints.iter().filter(|(id, endpoint)| !self.is_alive(id, endpoint));
-        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
+        let dead = self.docker.awaited.dead(&self.ledger.state.docker, Instant::now());
         if dead.is_empty() {
             return false;
         }
@@ -195,47 +180,32 @@ impl Switch {
     /// Stops awaiting the endpoints whose devices have come to their sandboxes, so that their deaths show. Docker does not say when a device
     /// comes. The kernel does, but for sandboxes that could not be watched, so the control loop calls this at every `SURVEY` too.
     pub(in crate::control) fn note_arrivals(&mut self) {
-        let mut awaited = std::mem::take(&mut self.docker.awaited);
-        let endpoints = &self.ledger.state.docker.endpoints;
-        awaited.retain(|id, _| endpoints.get(id).is_some_and(|endpoint| !self.has_arrived(endpoint)));
-        self.docker.awaited = awaited;
+        let docker = &self.ledger.state.docker;
+        self.docker.awaited.settle(docker, |endpoint| has_arrived(docker, endpoint));
     }
 
     /// Awaits the devices of all endpoints, which another vswitchd may have been asked for just now.
     pub(in crate::control) fn await_all(&mut self) {
-        let now = Instant::now();
-        self.docker.awaited = self.ledger.state.docker.endpoints.keys().map(|id| (id.clone(), now)).collect();
+        self.docker.awaited = Awaited::all(&self.ledger.state.docker, Instant::now());
     }
 
     /// Forgets endpoints whose containers died before this start.
     pub(in crate::control) fn forget_dead(&mut self) {
-        let endpoints = self.ledger.state.docker.endpoints.iter();
-        let dead = endpoints.filter(|(id, endpoint)| !(self.is_alive(id, endpoint) && self.has_arrived(endpoint)));
-        let dead: BTreeSet<EndpointId> = dead.map(|(id, _)| id.clone()).collect();
+        let docker = &self.ledger.state.docker;
+        let mut dead = self.docker.awaited.dead(docker, Instant::now());
+        let lost = docker.endpoints.iter().filter(|(_, endpoint)| !has_arrived(docker, endpoint));
+        dead.extend(lost.map(|(id, _)| id.clone()));
         self.ledger.state.docker.endpoints.retain(|id, _| !dead.contains(id));
     }
+}
 
-    fn is_alive(&self, id: &EndpointId, endpoint: &Endpoint) -> bool {
-        match &endpoint.sandbox {
-            _ if endpoint.left => false,
-            Some(sandbox) if sandbox.inode.is_some() => sandbox.is_alive(),
-            Some(sandbox) => sandbox.is_alive() || self.is_awaited(id),
-            None => self.is_awaited(id),
-        }
-    }
-
-    /// Whether the device is in the sandbox. Docker takes it out of there even if vswitchd does not answer, and removes the sandbox only
-    /// a minute later.
-    fn has_arrived(&self, endpoint: &Endpoint) -> bool {
-        let network = self.ledger.state.docker.networks.get(&endpoint.network);
-        let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };
-        let spec = endpoint.port_spec(network, sandbox.path.clone());
-        spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
-    }
-
-    fn is_awaited(&self, id: &EndpointId) -> bool {
-        self.docker.awaited.get(id).is_some_and(|since| since.elapsed() < AWAITED)
-    }
+/// Whether the device is in the sandbox. Docker takes it out of there even if vswitchd does not answer, and removes the sandbox only
+/// a minute later.
+fn has_arrived(docker: &Docker, endpoint: &Endpoint) -> bool {
+    let network = docker.networks.get(&endpoint.network);
+    let Some((network, sandbox)) = network.zip(endpoint.sandbox.as_ref()) else { return false };
+    let spec = endpoint.port_spec(network, sandbox.path.clone());
+    spec.is_ok_and(|spec| attach::has_arrived(&spec).unwrap_or(true))
 }
 
 /// What Docker is told of the addresses that it did not choose.

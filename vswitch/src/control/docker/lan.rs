@@ -19,7 +19,7 @@ impl Switch {
             Ok(hosts) if hosts == self.ledger.state.docker.hosts => {}
             Ok(hosts) => {
                 // Routes go with addresses.
-                self.lans.routes.clear();
+                self.lans.forget_routes();
                 if let Err(error) = self.change_docker(|docker| docker.hosts = hosts) {
                     tracing::warn!("the host does not reach the containers of its LANs: {error}");
                 }
@@ -48,11 +48,9 @@ impl Switch {
         let is_up =
             |name: &PortName| self.inventory.find::<Port>(name).is_some_and(|port| *port.presence.state() == PortState::Up);
         let wanted: BTreeMap<PortName, BTreeSet<IpAddr>> = names.filter(|(name, _)| is_up(name)).collect();
-        let is_set = |name: &PortName, containers: &BTreeSet<IpAddr>| {
-            let known = self.lans.routes.get(name) == Some(containers);
-            let done = if known { Ok(()) } else { attach::set_host_routes(name.as_str(), containers) };
-            done.inspect_err(|error| tracing::warn!("the host does not reach the containers of its LANs: {error}")).is_ok()
-        };
-        self.lans.routes = wanted.into_iter().filter(|(name, containers)| is_set(name, containers)).collect();
+        self.lans.set_routes(wanted, |name, containers| {
+            let set = attach::set_host_routes(name.as_str(), containers);
+            set.inspect_err(|error| tracing::warn!("the host does not reach the containers of its LANs: {error}")).is_ok()
+        });
     }
 }

@@ -2,10 +2,13 @@
 //! applied as a reload's would be.
 
 mod ask;
+mod awaited;
 mod endpoint;
 mod lan;
+mod lans;
 mod names;
 mod publish;
+mod questions;
 
 use std::net::IpAddr;
 
@@ -16,10 +19,23 @@ use super::{ControlError, Port, Switch, Uplink};
 use crate::config::{Change, Layout, State};
 use crate::docker::message::{self, Request};
 use crate::docker::server::Ask;
-use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Network, NetworkId};
+use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Names, Network, NetworkId};
 use api::{BridgeName, Origin, PortName, Resource, ResourceKey};
 
-pub(super) use ask::Asking;
+use awaited::Awaited;
+pub(super) use lans::Lans;
+use questions::LanQuestions;
+
+/// What Docker has begun and not ended.
+#[derive(Default)]
+pub(super) struct DockerDesk {
+    /// Endpoints whose devices have not been seen in a sandbox yet.
+    awaited: Awaited,
+    /// Containers that wait until a LAN was asked about their addresses.
+    asking: LanQuestions,
+    /// What Docker calls what is its own.
+    pub(super) names: Names,
+}
 
 impl Switch {
     /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked. Of what is refused
@@ -109,7 +125,7 @@ impl Switch {
     /// What vsctl added to the network's bridge goes with it: Docker removes the network whatever the answer is.
     fn delete_network(&mut self, id: &NetworkId) -> Result<Value, ControlError> {
         let Some(network) = self.ledger.state.docker.networks.get(id).cloned() else { return Ok(json!({})) };
-        self.docker.asking.retain(|_, asking| asking.network() != id);
+        self.docker.asking.retain(|_, endpoint| endpoint.network != *id);
         let nets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         let others = self.ledger.state.docker.networks.values().filter(|other| other.bridge == network.bridge).count() > 1;
         let owned = network.options.bridge.is_none() && !others;

@@ -198,12 +198,12 @@ impl Switch {
         let (turns, pause) = LOCKED;
         for _ in 1..turns {
             if self.ledger.state_file.lock_again().is_ok() {
-                return self.ledger.state_file.try_save(&self.ledger.state);
+                return self.ledger.state_file.try_save(self.ledger.state.clone());
             }
             std::thread::sleep(pause);
         }
         self.ledger.state_file.lock_again()?;
-        self.ledger.state_file.try_save(&self.ledger.state)
+        self.ledger.state_file.try_save(self.ledger.state.clone())
     }
 
     /// Ends and leaves everything to the one that has taken over, but for the sessions that are seen through by these wires.
