@@ -93,7 +93,7 @@ use crate::web::WebSettings;
 use api::{BridgeName, PortName, Reply, Request, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
-use docker::Asking;
+use docker::{Asking, Waiting};
 use handover::Handover;
 use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
@@ -148,6 +148,8 @@ struct DockerDesk {
     awaited: BTreeMap<EndpointId, Instant>,
     /// Containers that wait until a LAN was asked about their addresses.
     asking: BTreeMap<EndpointId, Asking>,
+    /// Calls that wait for the store of overlay networks.
+    waiting: Vec<Waiting>,
     /// What Docker calls what is its own.
     names: Names,
 }
