@@ -165,6 +165,8 @@ impl Inner {
     }
 
     async fn list(&self, client: &Client, prefix: &str) -> Result<Listing, StoreError> {
+        // A member reads from its own copy: one that is behind the others would look like a store that is older than it was.
+        self.answer(client.sync(&self.path(prefix)), "read").await?;
         // What is written while the tree is read comes behind its revision.
         let mut listing = Listing::default();
         let mut level = vec![self.path(prefix)];
