@@ -30,19 +30,23 @@ pub(in crate::control) struct Waiting {
 impl Switch {
     /// Has a call wait that may be answered in a moment, unless it has waited long enough.
     pub(super) fn wait_for_store(&mut self, (request, reply, since): (Request, Reply, Instant), error: DockerError) {
-        // Docker's connections bound how many wait; one that was closed waits no more.
         if since.elapsed() >= PATIENCE || self.ledger.file.cluster.is_none() {
             let _ = reply.send(Err(error.to_string()));
-        } else if !reply.is_closed() {
-            self.docker.waiting.push(Waiting { request, reply, since });
-            self.overlay.touch();
+            return;
         }
+        // Docker's connections bound how many wait.
+        self.docker.waiting.push(Waiting { request, reply, since });
+        self.overlay.touch();
+        self.follow_overlay();
     }
 
     /// Tries the calls again that wait for the store. The control loop calls it when the store was heard, and at every `ROLL_CALL`.
     pub(in crate::control) fn answer_waiting(&mut self) {
         for Waiting { request, reply, since } in std::mem::take(&mut self.docker.waiting) {
-            self.answer_since(Ask { request, reply }, since);
+            // What Docker does not hear of any more must not be given to it.
+            if !reply.is_closed() {
+                self.answer_since(Ask { request, reply }, since);
+            }
         }
     }
 
