@@ -349,10 +349,8 @@ impl Watch {
                 EventType::Session if event.session_state.is_terminated() => {
                     return Err(Trouble::SessionLost.at(StoreKind::ZooKeeper, &zookeeper.cluster));
                 }
-                EventType::Session if event.session_state == SessionState::SyncConnected => {
-                    let listing = zookeeper.list(client, &self.prefix).await?;
-                    return Ok(News::All(listing));
-                }
+                // The client does not tell the member that it came to of watches that last (`resend_watches` in zookeeper-client 0.11).
+                EventType::Session if event.session_state == SessionState::SyncConnected => self.watched = None,
                 EventType::Session | EventType::NodeChildrenChanged => {}
                 _ => {
                     let read = client.get_data(&event.path);
