@@ -234,6 +234,11 @@ impl DockerHost {
         run_within(&mut command, Duration::from_secs(u64::from(seconds) + 10))
     }
 
+    /// The host's first process, as seen from the test.
+    pub(crate) const fn holder(&self) -> u32 {
+        self.pid
+    }
+
     /// Something to be run on the host: give it a program.
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");

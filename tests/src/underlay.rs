@@ -1,5 +1,6 @@
 //! Several hosts with a vswitchd each, joined by an Ethernet: what tests and benchmarks of tunnels run on.
 
+use crate::docker::DockerHost;
 use crate::lab::Lab;
 use crate::measure::iperf3;
 
@@ -35,6 +36,22 @@ impl Underlay {
              ip -n {fabric} link set f{number} master fab up"
         ))
         .ok();
+    }
+
+    /// Joins a host with Docker by `u0`, with an address of another subnet: 192.0.2.0/24 is that of its way out.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn join_docker(&self, host: &DockerHost, number: u8, address: &str) {
+        let fabric = self.fabric.named("@host");
+        let pid = host.holder();
+        self.fabric
+            .sh(&format!(
+                "ip -n {fabric} link add f{number} type veth peer name u0 netns {pid} && ip -n {fabric} link set f{number} master fab up"
+            ))
+            .ok();
+        host.sh(&format!("ip link set u0 up && ip addr add {address} dev u0")).ok();
     }
 
     /// Switches the offloads of a host's way to the others on or off: as a network card has or has not.

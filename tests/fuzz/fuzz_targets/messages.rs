@@ -9,7 +9,7 @@ use api::{CaptureRequest, Request};
 use plane::capture::Program;
 use vswitch::config::{Config, State, merge};
 use vswitch::docker::message::{self, DockerCall, Driver};
-use vswitch::docker::{Network, Pools};
+use vswitch::docker::{Network, Pools, overlay};
 use vswitch::overlay::Elsewhere;
 
 const METHODS: [&str; 14] = [
@@ -61,6 +61,7 @@ fn call(driver: Driver, method: &str, text: &[u8]) {
         }
         Ok(DockerCall::Request(message::Request::RequestPool(pool))) => {
             let _ = Pools::default().request_pool(&pool, |_| false);
+            let _ = overlay::named(&pool.options).map(|name| Pools::default().join(name, "10.0.0.0/8".parse().unwrap()));
         }
         Ok(_) => {}
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -74,7 +75,11 @@ fuzz_target!(|input: &[u8]| {
         1 => capture(text),
         2 => state(text),
         other => {
-            let driver = if which & 0x80 == 0 { Driver::Bridge } else { Driver::Lan };
+            let driver = match which >> 6 {
+                0 | 1 => Driver::Bridge,
+                2 => Driver::Lan,
+                _ => Driver::Overlay,
+            };
             call(driver, METHODS[usize::from(other - 3) % METHODS.len()], text);
         }
     }

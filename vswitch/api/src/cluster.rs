@@ -116,6 +116,9 @@ pub struct ClusterNetwork {
     pub stations: usize,
     /// Why this host takes no part in it.
     pub problem: Option<String>,
+    /// What to type for a network of Docker's that is this host's part of it.
+    #[serde(default)]
+    pub docker: String,
 }
 
 /// A station.

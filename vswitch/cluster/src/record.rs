@@ -156,6 +156,9 @@ pub struct Network {
     pub vni: u32,
     /// Its subnets; those of the host that made it.
     pub subnets: Vec<IpNet>,
+    /// The gateways of the host that made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A station.
@@ -229,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_record_of_another_version_is_left_alone() {
-        let network = Network { vni: 5000, subnets: vec!["10.0.0.0/24".parse().unwrap()] };
+        let network = Network { vni: 5000, subnets: vec!["10.0.0.0/24".parse().unwrap()], gateways: Vec::new() };
         let text = written(&network);
         assert_eq!(text, r#"{"v":1,"vni":5000,"subnets":["10.0.0.0/24"]}"#);
         assert_eq!(read::<Network>(&text), Some(network));

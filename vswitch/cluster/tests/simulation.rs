@@ -207,7 +207,7 @@ impl World {
         let machine = &mut self.machines[number];
         let Some(running) = &mut machine.running else { return };
         let view = running.agent.view_mut();
-        view.join(network.clone(), vec![subnet]);
+        view.join(network.clone(), &[subnet]);
         if let Some((vni, tunnel)) = machine.kept.remove(&network) {
             view.recall(&network, vni, tunnel.peers.clone(), tunnel.stations.clone(), now);
             running.tunnels.insert(network.clone(), tunnel);

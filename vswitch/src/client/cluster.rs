@@ -124,7 +124,18 @@ fn list_networks(networks: &[ClusterNetwork]) -> String {
         ]);
         problems.extend(network.problem.iter().map(|problem| format!("{}: {problem}\n", network.name)));
     }
-    table.text() + &problems
+    table.text() + &problems + &docker_lines(networks)
+}
+
+/// What to type so that containers of this host join the networks that it has no bridge in; where there are none, the pattern.
+fn docker_lines(networks: &[ClusterNetwork]) -> String {
+    let lines: Vec<&str> =
+        networks.iter().filter(|network| network.bridge.is_none()).map(|network| network.docker.as_str()).collect();
+    let pattern = "docker network create -d vswitch-overlay --ipam-driver vswitch-overlay -o vswitch.net=NAME --ipam-opt \
+                   vswitch.net=NAME NAME";
+    let lines = if lines.is_empty() { vec![pattern] } else { lines };
+    let broken = lines.iter().map(|line| format!("  {}\n", line.replace(" -o ", " \\\n    -o ")));
+    format!("A network of Docker's on this host joins one by\n{}", broken.collect::<String>())
 }
 
 fn list_stations(stations: &[ClusterStation]) -> String {
@@ -174,6 +185,7 @@ mod tests {
             hosts: vec!["a".to_owned(), "b".to_owned()],
             stations: 17,
             problem: None,
+            docker: "docker network create -d vswitch-overlay -o vswitch.net=ov_net1 ov_net1".to_owned(),
         };
         let station = ClusterStation {
             network: "ov_net1".to_owned(),

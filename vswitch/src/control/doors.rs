@@ -54,7 +54,7 @@ impl Doors {
         let mut places =
             vec![(Guest::Control, SocketPlace { path: config.switch.control.clone(), purpose: socket::CONTROL, group })];
         if config.docker.enabled {
-            for (driver, path) in [(Driver::Bridge, config.docker.socket.clone()), (Driver::Lan, config.docker.lan_socket())] {
+            for (driver, path) in config.docker.sockets() {
                 places.push((Guest::Docker(driver), SocketPlace { path, purpose: socket::DOCKER, group: None }));
             }
         }

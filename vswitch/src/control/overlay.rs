@@ -32,7 +32,7 @@ impl Switch {
             return;
         }
         if heard.tables.generation != self.ledger.tables.generation {
-            let are_others = heard.tables.given() != self.ledger.tables.given();
+            let are_others = heard.tables.networks != self.ledger.tables.networks;
             self.ledger.tables = heard.tables;
             self.overlay.touch();
             if are_others {
@@ -41,6 +41,7 @@ impl Switch {
         }
         heard.happened.into_iter().for_each(|happening| self.note_happening(happening));
         self.follow_overlay();
+        self.answer_waiting();
     }
 
     fn note_happening(&mut self, happening: Happening) {
@@ -128,17 +129,21 @@ impl Switch {
     }
 
     fn truth(&self) -> Result<Truth, ControlError> {
-        let mut truth = Truth { generation: self.ledger.tables.generation, networks: BTreeMap::new() };
+        let networks = self.networks_to_come().collect();
+        let mut truth = Truth { generation: self.ledger.tables.generation, networks };
         for bridge in self.inventory.bridges.values() {
             let Some(network) = &bridge.spec.overlay else { continue };
             let tunnels = self.inventory.all::<TunnelPort>();
             let mut tunnels =
                 tunnels.filter(|tunnel| tunnel.origin == Origin::Cluster && tunnel.spec.bridge == bridge.spec.name);
+            let (handed_out, claims) = self.docker_addresses(network);
             let local = Local {
-                bridge: bridge.spec.name.clone(),
+                bridge: Some(bridge.spec.name.clone()),
                 tunnel: tunnels.next().map(|tunnel| tunnel.spec.name.clone()),
                 subnets: bridge.spec.addresses.clone(),
-                given: given(&bridge.spec),
+                given: given(bridge),
+                handed_out,
+                claims,
                 stations: self.stations_here(bridge)?,
             };
             truth.networks.insert(network.clone(), local);
@@ -273,11 +278,15 @@ fn is_in(port: &Port) -> bool {
     }
 }
 
-/// The subnets out of which a gateway gives addresses: its first of each IP version.
-fn given(bridge: &BridgeSpec) -> Vec<ipnet::IpNet> {
+/// The subnets out of which this host gives addresses: by DHCP the gateway's first of each IP version, by Docker all.
+fn given(Bridge { spec, origin, .. }: &Bridge) -> Vec<ipnet::IpNet> {
     let is_shared = |net: &&ipnet::IpNet| !matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
-    let first = |four: bool| bridge.addresses.iter().filter(is_shared).find(|net| net.addr().is_ipv4() == four);
-    [true, false].into_iter().filter(|_| bridge.dhcp).filter_map(first).map(ipnet::IpNet::trunc).collect()
+    let shared = || spec.addresses.iter().filter(is_shared);
+    if *origin == Origin::Docker {
+        return shared().map(ipnet::IpNet::trunc).collect();
+    }
+    let first = |four: bool| shared().find(|net| net.addr().is_ipv4() == four);
+    [true, false].into_iter().filter(|_| spec.dhcp).filter_map(first).map(ipnet::IpNet::trunc).collect()
 }
 
 fn is_port(vport: &super::inventory::Vport) -> bool {

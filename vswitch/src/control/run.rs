@@ -197,8 +197,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                     served.unnamed.notify_one();
                 }
             }
-            // The caller may have given up meanwhile.
-            Some(Found { names, complete }) = found_in.recv() => drop(complete.send(switch.learn_names(names))),
+            Some(found) = found_in.recv() => tokio::task::block_in_place(|| learn_names(&mut switch, found)),
             Some(ask) = asks_in.recv() => {
                 tokio::task::block_in_place(|| switch.answer_docker(ask));
                 if switch.lacks_names() {
@@ -224,6 +223,7 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.follow_overlay();
+    switch.answer_waiting();
     switch.show_to_viewers();
 }
 
@@ -250,6 +250,11 @@ fn timer(every: Duration) -> Interval {
     let mut timer = interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     timer
+}
+
+fn learn_names(switch: &mut Switch, Found { names, complete }: Found) {
+    // The task that asked Docker may have ended meanwhile.
+    let _ = complete.send(switch.learn_names(names));
 }
 
 fn follow_links(switch: &mut Switch, mut news: AsyncFdReadyGuard<'_, OwnedFd>) {

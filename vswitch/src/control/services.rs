@@ -152,7 +152,7 @@ impl Switch {
             addresses: bridge.spec.addresses.clone(),
             dhcp: bridge.spec.dhcp,
             advertises: bridge.origin.is_of_users(),
-            members: self.members(&bridge.spec.name),
+            members: self.members(&bridge.spec),
             elsewhere: self.overlay_share(&bridge.spec),
         };
         let links = links.map(|bridge| (bridge.spec.name.clone(), link(bridge))).collect();
@@ -178,18 +178,22 @@ impl Switch {
     /// What a bridge in an overlay network leaves to other hosts.
     fn overlay_share(&self, bridge: &BridgeSpec) -> Option<Box<OverlayShare>> {
         let table = self.ledger.tables.networks.get(bridge.overlay.as_ref()?);
-        let share = table.map(|table| OverlayShare { blocks: table.blocks.clone(), taken: table.addresses() });
+        let share =
+            table.map(|table| OverlayShare { blocks: table.blocks.clone(), taken: table.addresses(), names: table.names() });
         Some(Box::new(share.unwrap_or_default()))
     }
 
-    fn members(&self, bridge: &BridgeName) -> Vec<Member> {
+    /// The ports of a bridge. In an overlay network the containers of Docker's have their names, as at other hosts.
+    fn members(&self, bridge: &BridgeSpec) -> Vec<Member> {
+        let mut places = if bridge.overlay.is_some() { self.docker_places() } else { BTreeMap::new() };
         let member = |port: &Port| {
             let addresses: Vec<IpNet> = port.spec.addresses.clone();
             let interface = self.ledger.state.containers.of_port(&port.spec.name).filter(|_| port.origin == Origin::Container);
-            let names = interface.map(|(_, interface)| interface.names.clone()).unwrap_or_default();
+            let mut names = interface.map(|(_, interface)| interface.names.clone()).unwrap_or_default();
+            names.extend(places.remove(&port.spec.name).and_then(|place| place.container));
             Member { port: port.spec.name.clone(), names, mac: port.mac.or(port.spec.mac), addresses }
         };
-        self.inventory.all::<Port>().filter(|port| port.spec.bridge == *bridge).map(member).collect()
+        self.inventory.all::<Port>().filter(|port| port.spec.bridge == bridge.name).map(member).collect()
     }
 }
 

@@ -130,11 +130,15 @@ pub fn default_mac(addresses: &[IpNet]) -> Option<Mac> {
     own.or_else(|| addresses.first().map(|net| made_up_mac(&net.addr().to_string())))
 }
 
-/// `02:42` and a hash (FNV-1a) of a text.
+/// `02:42` and the hash of a text.
 fn made_up_mac(text: &str) -> Mac {
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let [a, b, c, d] = hash.to_be_bytes();
+    let [a, b, c, d] = hash(text).to_be_bytes();
     Mac([0x02, 0x42, a, b, c, d])
+}
+
+/// A number that is the same on every host (FNV-1a).
+pub(super) fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn port_name(endpoint: &EndpointId) -> Result<PortName, DockerError> {

@@ -8,7 +8,7 @@ use packet::Mac;
 use super::id::IdError;
 use super::{EndpointId, NetworkId};
 use crate::services::{LIMIT, PATIENCE};
-use api::{BridgeName, PortName, SpecError};
+use api::{BridgeName, OverlayName, PortName, SpecError};
 
 /// Why the driver does not do what Docker asks, in one sentence that the user reads after `docker: Error response from daemon`.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +127,14 @@ pub enum DockerError {
     /// More than fits.
     #[error("the driver vswitch has {0} already, the most that it takes: remove some first")]
     TooMany(String),
+    /// `vswitch-overlay` without a cluster.
+    #[error(
+        "this host is in no cluster, and so in no overlay network: add [cluster] to switch.toml, with `store`, `endpoints` and `underlay`, and reload"
+    )]
+    NoCluster,
+    /// What the store may have in a moment. Docker waits for it a while.
+    #[error("overlay network \"{0}\": {1}; `vsctl cluster status` says how it stands with the store")]
+    NotYet(OverlayName, String),
     /// A subnet or address that cannot be given.
     #[error("{0}")]
     Ipam(String),

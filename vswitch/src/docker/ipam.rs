@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::DockerError;
 use super::message::{ADDRESS_TYPE, GATEWAY, ReleaseAddress, RequestAddress, RequestPool};
+use super::overlay::Part;
+use api::OverlayName;
 
 /// Most subnets.
 const MOST_POOLS: usize = 1024;
@@ -31,6 +33,9 @@ struct Pool {
     net: IpNet,
     /// The part of it that addresses are chosen from.
     range: IpNet,
+    /// The overlay network that it is a subnet of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    overlay: Option<OverlayName>,
     given: BTreeSet<IpAddr>,
 }
 
@@ -40,29 +45,73 @@ impl Pools {
     /// # Errors
     /// Not a subnet, or one that overlaps another.
     pub fn request_pool(&mut self, request: &RequestPool, is_used: impl Fn(&IpNet) -> bool) -> Result<Value, DockerError> {
-        let net = match request.pool.as_str() {
-            "" if !request.range.is_empty() => return Err(refuse("an `--ip-range` needs a `--subnet` that it is in")),
-            "" => self.choose(request.v6, is_used)?,
-            text => subnet(text)?,
+        let asked = asked_subnet(request)?;
+        let net = match asked {
+            None if !request.range.is_empty() => return Err(refuse("an `--ip-range` needs a `--subnet` that it is in")),
+            None => self.choose(request.v6, is_used)?,
+            Some(net) => net,
         };
-        if request.v6 && net.addr().is_ipv4() {
-            return Err(refuse(format!("the subnet {net} is wanted for IPv6, and is of IPv4")));
-        }
         let range = if request.range.is_empty() { net } else { subnet(&request.range)? };
         if !net.contains(&range) {
             return Err(refuse(format!("the range {range} is not in the subnet {net}: use a part of it")));
         }
         let id = if range == net { net.to_string() } else { format!("{net},{range}") };
+        self.add(id, Pool { net, range, overlay: None, given: BTreeSet::new() })
+    }
+
+    /// Gives a subnet of an overlay network.
+    ///
+    /// # Errors
+    /// It overlaps another.
+    pub fn join(&mut self, overlay: OverlayName, net: IpNet) -> Result<Value, DockerError> {
+        self.add(format!("{overlay}/{net}"), Pool { net, range: net, overlay: Some(overlay), given: BTreeSet::new() })
+    }
+
+    fn add(&mut self, id: String, new: Pool) -> Result<Value, DockerError> {
+        let net = new.net;
         if self.0.get(&id).is_none_or(|pool| !pool.given.is_empty()) {
             if let Some(other) = self.0.values().find(|pool| overlap(&pool.net, &net)) {
-                return Err(refuse(format!("subnet {net} overlaps {} of another network: use one that is apart", other.net)));
+                return Err(refuse(match &other.overlay {
+                    Some(name) if new.overlay == other.overlay => {
+                        format!("this host has a network of Docker's in overlay network \"{name}\" already: use that one")
+                    }
+                    _ => format!("subnet {net} overlaps {} of another network: use one that is apart", other.net),
+                }));
             }
             if self.0.len() >= MOST_POOLS {
                 return Err(DockerError::TooMany(format!("{MOST_POOLS} subnets")));
             }
-            self.0.insert(id.clone(), Pool { net, range, given: BTreeSet::new() });
+            self.0.insert(id.clone(), new);
         }
         Ok(json!({ "PoolID": id, "Pool": net.to_string(), "Data": {} }))
+    }
+
+    /// Takes back the address of a container that Docker has forgotten.
+    pub fn forget(&mut self, address: IpAddr) {
+        for pool in self.0.values_mut().filter(|pool| pool.net.contains(&address)) {
+            pool.given.remove(&address);
+        }
+    }
+
+    /// The overlay network that a subnet was given of.
+    pub fn overlay_of(&self, id: &str) -> Option<&OverlayName> {
+        self.0.get(id)?.overlay.as_ref()
+    }
+
+    /// The overlay network that has a subnet.
+    pub fn overlay_with(&self, net: &IpNet) -> Option<&OverlayName> {
+        self.0.values().find(|pool| pool.net == *net && pool.overlay.is_some())?.overlay.as_ref()
+    }
+
+    /// Whether a subnet that was given overlaps another.
+    pub fn overlaps(&self, net: &IpNet) -> bool {
+        self.0.values().any(|pool| overlap(&pool.net, net))
+    }
+
+    /// The addresses of an overlay network that were given.
+    pub fn given_of(&self, overlay: &OverlayName) -> BTreeSet<IpAddr> {
+        let pools = self.0.values().filter(|pool| pool.overlay.as_ref() == Some(overlay));
+        pools.flat_map(|pool| &pool.given).copied().collect()
     }
 
     /// Takes a subnet back; one that was not given is fine.
@@ -70,11 +119,11 @@ impl Pools {
         self.0.remove(id);
     }
 
-    /// Gives an address: that which is asked for, or one that is free.
+    /// Gives an address: that which is asked for, or one that is free. Of an overlay network, one that is this host's `part`.
     ///
     /// # Errors
     /// One that is given, or none left.
-    pub fn request_address(&mut self, request: &RequestAddress) -> Result<Value, DockerError> {
+    pub fn request_address(&mut self, request: &RequestAddress, part: Option<Part<'_>>) -> Result<Value, DockerError> {
         let pool = self.0.get_mut(&request.pool);
         let pool =
             pool.ok_or_else(|| refuse(format!("the driver vswitch gave no subnet \"{}\"", request.pool.escape_debug())))?;
@@ -82,10 +131,15 @@ impl Pools {
         if pool.given.len() >= MOST_ADDRESSES {
             return Err(DockerError::TooMany(format!("{MOST_ADDRESSES} addresses of {}", pool.net)));
         }
-        let address = match request.address.as_str() {
-            "" if for_gateway => pool.free(pool.net),
-            "" => pool.free(pool.range),
-            text => Some(address(text)?),
+        let address = match (request.address.as_str(), part) {
+            ("", Some(part)) if !for_gateway => Some(part.free(&pool.net, |address| pool.is_free(address))?),
+            ("", part) if for_gateway => part.and_then(|part| part.gateway(&pool.net)).or_else(|| pool.free(pool.net)),
+            ("", _) => pool.free(pool.range),
+            (text, part) => {
+                let address = address(text)?;
+                part.filter(|part| part.is_made && !for_gateway).map_or(Ok(()), |part| part.check(address))?;
+                Some(address)
+            }
         };
         let address = address.ok_or_else(|| refuse(format!("no address of {} is free", pool.range)))?;
         if !pool.net.contains(&address) {
@@ -121,7 +175,11 @@ impl Pools {
 impl Pool {
     /// The lowest address of `part` that is free and that a host may have.
     fn free(&self, part: IpNet) -> Option<IpAddr> {
-        addresses(part).find(|address| self.is_host(*address) && !self.given.contains(address))
+        addresses(part).find(|address| self.is_free(*address))
+    }
+
+    fn is_free(&self, address: IpAddr) -> bool {
+        self.is_host(address) && !self.given.contains(&address)
     }
 
     fn is_host(&self, address: IpAddr) -> bool {
@@ -130,7 +188,7 @@ impl Pool {
 }
 
 /// The first addresses of a subnet: more than were ever given.
-fn addresses(net: IpNet) -> impl Iterator<Item = IpAddr> {
+pub(super) fn addresses(net: IpNet) -> impl Iterator<Item = IpAddr> {
     let first = match net {
         IpNet::V4(net) => u128::from(u32::from(net.network())),
         IpNet::V6(net) => u128::from(net.network()),
@@ -143,6 +201,26 @@ fn addresses(net: IpNet) -> impl Iterator<Item = IpAddr> {
     (first..first.saturating_add(MOST_ADDRESSES as u128 + 2)).map(address).take_while(move |address| net.contains(address))
 }
 
+/// The subnet that is asked for, if any is.
+///
+/// # Errors
+/// Not a subnet, or one of the wrong IP version.
+pub fn asked_subnet(request: &RequestPool) -> Result<Option<IpNet>, DockerError> {
+    let net = Some(request.pool.as_str()).filter(|text| !text.is_empty()).map(subnet).transpose()?;
+    match net.filter(|net| request.v6 && net.addr().is_ipv4()) {
+        Some(net) => Err(refuse(format!("the subnet {net} is wanted for IPv6, and is of IPv4"))),
+        None => Ok(net),
+    }
+}
+
+/// The address that is asked for.
+///
+/// # Errors
+/// None is, or what is none.
+pub fn asked_address(request: &RequestAddress) -> Result<IpAddr, DockerError> {
+    address(&request.address)
+}
+
 fn subnet(text: &str) -> Result<IpNet, DockerError> {
     let net: Option<IpNet> = text.parse().ok();
     net.map(|net| net.trunc()).ok_or_else(|| DockerError::NotAnAddress(text.to_owned(), "a subnet, such as 10.78.0.0/24"))
@@ -153,7 +231,7 @@ fn address(text: &str) -> Result<IpAddr, DockerError> {
     bare.parse().map_err(|_| DockerError::NotAnAddress(text.to_owned(), "an address"))
 }
 
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
+pub(super) fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
@@ -163,10 +241,17 @@ fn refuse(sentence: impl Into<String>) -> DockerError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Driver;
     use super::*;
 
     fn pool(pools: &mut Pools, pool: &str, range: &str, v6: bool) -> Result<String, String> {
-        let request = RequestPool { pool: pool.to_owned(), range: range.to_owned(), v6 };
+        let request = RequestPool {
+            driver: Driver::Bridge,
+            options: BTreeMap::new(),
+            pool: pool.to_owned(),
+            range: range.to_owned(),
+            v6,
+        };
         let answer = pools.request_pool(&request, |_| false).map_err(|error| error.to_string())?;
         Ok(answer["PoolID"].as_str().unwrap().to_owned())
     }
@@ -174,7 +259,7 @@ mod tests {
     fn take(pools: &mut Pools, pool: &str, address: &str, for_gateway: bool) -> Result<String, String> {
         let options = if for_gateway { [(ADDRESS_TYPE.to_owned(), GATEWAY.into())].into() } else { BTreeMap::new() };
         let request = RequestAddress { pool: pool.to_owned(), address: address.to_owned(), options };
-        let answer = pools.request_address(&request).map_err(|error| error.to_string())?;
+        let answer = pools.request_address(&request, None).map_err(|error| error.to_string())?;
         Ok(answer["Address"].as_str().unwrap().to_owned())
     }
 
@@ -228,7 +313,7 @@ mod tests {
         assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), ["10.224.0.0/24", "10.224.1.0/24", "10.224.2.0/24"]);
         let id = pool(&mut pools, "", "", true).unwrap();
         assert_eq!(take(&mut pools, &id, "", true).unwrap(), "fd76:7377:6974::1/64");
-        let request = RequestPool { pool: String::new(), range: String::new(), v6: false };
-        assert!(Pools::default().request_pool(&request, |_| true).is_err());
+        let full = Pools::default().choose(false, |_| true);
+        assert!(full.is_err());
     }
 }

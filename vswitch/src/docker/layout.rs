@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::Pools;
 use super::{DockerSettings, Endpoint, EndpointId, Network, NetworkId};
-use api::{BridgeName, BridgeSpec, ForwardSpec, PortName, PortSpec, UplinkKind, UplinkSpec};
+use api::{BridgeName, BridgeSpec, ForwardSpec, OverlayName, PortName, PortSpec, UplinkKind, UplinkSpec};
 
 /// Everything that Docker asked for and has not taken back. Kept in `state-dir`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,18 @@ impl Docker {
             forwards.extend(uplink.iter().flat_map(|uplink| endpoint.forwards_at(uplink)));
         }
         forwards
+    }
+
+    /// The network that is this host's part of an overlay network.
+    pub fn network_in(&self, overlay: &OverlayName) -> Option<&Network> {
+        self.networks.values().find(|network| network.options.net.as_ref() == Some(overlay))
+    }
+
+    /// Takes back the addresses of containers that Docker has forgotten.
+    pub fn forget_addresses(&mut self, gone: &[IpAddr]) {
+        let is_in_use = |address: &&IpAddr| self.endpoints.values().any(|endpoint| endpoint.has(**address));
+        let free: Vec<IpAddr> = gone.iter().filter(|address| !is_in_use(address)).copied().collect();
+        free.into_iter().for_each(|address| self.pools.forget(address));
     }
 
     /// A network that is on this bridge.

@@ -113,7 +113,10 @@ pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<DockerCall, CallE
             return Ok(DockerCall::Answer(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })));
         }
         "/IpamDriver.GetDefaultAddressSpaces" => {
-            let spaces = json!({ "LocalDefaultAddressSpace": "vswitch", "GlobalDefaultAddressSpace": "vswitch-global" });
+            // A network is told the space of its subnets, and so which driver gave them.
+            let space = if driver == Driver::Overlay { driver } else { Driver::Bridge };
+            let global = format!("{space}-global");
+            let spaces = json!({ "LocalDefaultAddressSpace": space.to_string(), "GlobalDefaultAddressSpace": global });
             return Ok(DockerCall::Answer(spaces));
         }
         "/NetworkDriver.CreateNetwork" => Request::CreateNetwork(CreateNetwork { driver, ..parse(body)? }),
@@ -125,7 +128,7 @@ pub fn read(driver: Driver, path: &str, body: &[u8]) -> Result<DockerCall, CallE
         "/NetworkDriver.ProgramExternalConnectivity" => Request::Publish(parse(body)?),
         "/NetworkDriver.RevokeExternalConnectivity" => Request::Withdraw(parse(body)?),
         "/NetworkDriver.EndpointOperInfo" => Request::Describe(parse(body)?),
-        "/IpamDriver.RequestPool" => Request::RequestPool(parse(body)?),
+        "/IpamDriver.RequestPool" => Request::RequestPool(RequestPool { driver, ..parse(body)? }),
         "/IpamDriver.ReleasePool" => Request::ReleasePool(parse(body)?),
         "/IpamDriver.RequestAddress" => Request::RequestAddress(parse(body)?),
         "/IpamDriver.ReleaseAddress" => Request::ReleaseAddress(parse(body)?),
@@ -167,6 +170,8 @@ pub enum Driver {
     Bridge,
     /// `vswitch-lan`: a network is part of a LAN of the host's.
     Lan,
+    /// `vswitch-overlay`: a network is the host's part of an overlay network.
+    Overlay,
 }
 
 impl std::fmt::Display for Driver {
@@ -174,6 +179,7 @@ impl std::fmt::Display for Driver {
         f.pad(match self {
             Self::Bridge => "vswitch",
             Self::Lan => "vswitch-lan",
+            Self::Overlay => "vswitch-overlay",
         })
     }
 }
@@ -202,6 +208,9 @@ pub struct CreateNetwork {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Pool {
+    /// The default address space of the driver that gave the subnet.
+    #[serde(rename = "AddressSpace", default)]
+    pub space: String,
     /// The subnet, such as `10.78.0.0/24`.
     #[serde(default)]
     pub pool: String,
@@ -302,6 +311,12 @@ pub struct Binding {
 /// A subnet is wanted.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct RequestPool {
+    /// The driver that was asked; no message says it.
+    #[serde(skip)]
+    pub driver: Driver,
+    /// What the user gave with `--ipam-opt`.
+    #[serde(rename = "Options", default, deserialize_with = "or_default")]
+    pub options: Options,
     /// The subnet; empty: any.
     #[serde(rename = "Pool", default)]
     pub pool: String,

@@ -13,8 +13,9 @@
 //! follow from it by pure functions ([`Docker::bridges`], [`Docker::ports`], [`Docker::forwards`]); a call of Docker's is the same computation
 //! as a reload.
 //!
-//! **Two drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` makes one that is part of a LAN of the host's
-//! (`lan`). They have a socket each and differ only in how a network is read.
+//! **Three drivers.** `vswitch` makes a network of its own, a bridge with a gateway; `vswitch-lan` makes one that is part of a LAN of the host's
+//! (`lan`); `vswitch-overlay` makes the host's part of a network of several hosts ([`overlay`]). They have a socket each and differ only in how a network
+//! is read, and in where addresses come from.
 //!
 //! **The life of a container's port.** *CreateEndpoint* only notes addresses; on a LAN it is answered when that was asked about them: a DHCP server
 //! for one, or all stations whether one has it. *Join* makes the device, a TAP or veth, in vswitchd's own namespace
@@ -27,7 +28,7 @@
 //! the address of a dead one takes it over.
 //!
 //! **Docker waits.** Until it has the answer, Docker blocks all that concerns the container, and other containers of its network. Everything but
-//! what a LAN is asked is answered from memory, and no answer waits for Docker, which may be waiting for this very answer. Every call may come
+//! what a LAN is asked, or the store of overlay networks, is answered from memory, and no answer waits for Docker, which may be waiting for this very answer. Every call may come
 //! twice: to do again what is done, and to remove what is gone, succeeds.
 //!
 //! **Names.** A driver is told identifiers. What Docker calls its containers and networks ([`Names`]) is asked for afterwards, only to be shown, by a
@@ -45,6 +46,7 @@ pub mod message;
 mod names;
 mod network;
 mod options;
+pub mod overlay;
 mod publish;
 mod sandbox;
 pub mod server;
@@ -55,7 +57,7 @@ mod tests;
 pub use endpoint::{Endpoint, default_mac};
 pub use error::DockerError;
 pub use id::{EndpointId, IdError, NetworkId};
-pub use ipam::Pools;
+pub use ipam::{Pools, asked_address, asked_subnet};
 pub use lan::host_port_name;
 pub use layout::Docker;
 pub use lease::LanLease;

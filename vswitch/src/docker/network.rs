@@ -9,7 +9,7 @@ use packet::VlanId;
 use serde::{Deserialize, Serialize};
 
 use super::message::{CreateNetwork, INTERNAL, Pool};
-use super::{DockerError, NetworkId, NetworkOptions, lan};
+use super::{DockerError, NetworkId, NetworkOptions, lan, overlay};
 use api::{BridgeName, BridgeSpec, ControlFrames, PortName, SpecError, Stp, StpBridgePriority, VlanMode};
 
 /// MTU of a network for which none is given, in bytes.
@@ -46,6 +46,7 @@ impl Network {
     /// An option or a subnet that cannot be.
     pub fn read(request: &CreateNetwork) -> Result<Self, DockerError> {
         let options = NetworkOptions::of_docker(request.driver, &request.options)?;
+        overlay::check_spaces(request, options.net.as_ref())?;
         let internal = match request.options.get(INTERNAL) {
             None | Some(serde_json::Value::Null) => false,
             Some(value) => {
@@ -86,8 +87,7 @@ impl Network {
             return Ok(None);
         }
         // The gateway of a LAN is the LAN's.
-        let gateways = self.subnets.iter().filter(|_| self.options.parent.is_none());
-        let addresses: Vec<IpNet> = gateways.filter_map(Subnet::gateway_net).collect();
+        let addresses = if self.options.parent.is_none() { self.gateways() } else { Vec::new() };
         let uplink = self.options.uplink.as_ref().or(uplink).filter(|_| !self.internal && !addresses.is_empty());
         let spec = BridgeSpec {
             name: self.bridge.clone(),
@@ -104,9 +104,14 @@ impl Network {
             uplink: uplink.cloned(),
             routes: Vec::new(),
             isolated: isolated.unwrap_or(true),
-            overlay: None,
+            overlay: self.options.net.clone(),
         };
         spec.checked().map(Some)
+    }
+
+    /// The addresses of its gateways, with their subnets.
+    pub fn gateways(&self) -> Vec<IpNet> {
+        self.subnets.iter().filter_map(Subnet::gateway_net).collect()
     }
 
     /// Whether it fits the bridge of `switch.toml` that it is to be on. If the bridge's gateway is in the

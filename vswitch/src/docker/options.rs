@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::DockerError;
 use super::message::{self, Driver, GENERIC, IFNAME};
-use api::{BridgeName, InterfaceName, PortKind, PortName, Rate};
+use super::overlay::NET;
+use api::{BridgeName, InterfaceName, OverlayName, PortKind, PortName, Rate};
 
 /// As macvlan's.
 const PARENT: &str = "parent";
@@ -35,6 +36,7 @@ const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const ADVERTISE: [&str; 2] = ["com.docker.network.advertise_addr_nmsgs", "com.docker.network.advertise_addr_ms"];
 const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 const KNOWN_OF_BRIDGES: [&str; 4] = [ICC, HOST_BINDING, BRIDGE_NAME, MASQUERADE];
+const KNOWN_ON_OVERLAYS: [&str; 9] = [NET, UPLINK, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 const KNOWN_ON_LANS: [&str; 8] = [PARENT, VLAN, MTU, DRIVER_MTU, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 
 /// The options of a network. What is `None` was not said.
@@ -45,6 +47,9 @@ pub struct NetworkOptions {
     pub parent: Option<InterfaceName>,
     /// A bridge of `switch.toml` that the network is on, instead of one of its own.
     pub bridge: Option<BridgeName>,
+    /// The overlay network that the network is a part of, of one of the driver `vswitch-overlay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net: Option<OverlayName>,
     /// The uplink of its bridge.
     pub uplink: Option<PortName>,
     /// The VLAN of its ports.
@@ -189,6 +194,8 @@ impl NetworkOptions {
         let mut read = Self::default();
         let (own, dockers) = match driver {
             Driver::Lan => (&KNOWN_ON_LANS[..], &[][..]),
+            // What is between ports of one host only means nothing between hosts.
+            Driver::Overlay => (&KNOWN_ON_OVERLAYS[..], &KNOWN_OF_BRIDGES[1..]),
             Driver::Bridge => (&KNOWN[..], &KNOWN_OF_BRIDGES[..]),
         };
         let known = || own.iter().chain(dockers).chain(&ADVERTISE).chain(&[PREFIX]).copied();
@@ -203,6 +210,9 @@ impl NetworkOptions {
             Driver::Lan if read.parent.is_none() => Err(DockerError::Option(format!(
                 "the network has no `{PARENT}`: add -o {PARENT}=eth0, or whatever the interface of its LAN is called"
             ))),
+            Driver::Overlay if read.net.is_none() => Err(DockerError::Option(format!(
+                "the network has no `{NET}`: add -o {NET}=NAME and --ipam-opt {NET}=NAME, the same name on every host"
+            ))),
             _ => read.check(),
         }
     }
@@ -216,6 +226,7 @@ impl NetworkOptions {
                     self.set_vlan(vlan)?;
                 }
             }
+            NET => self.net = Some(parse(key, value, "a name of 1 to 63 letters, digits, '-', '_' and '.'")?),
             BRIDGE => self.bridge = Some(parse(key, value, "the name of a bridge of switch.toml")?),
             UPLINK => self.uplink = Some(parse(key, value, "the name of an uplink")?),
             VLAN => self.set_vlan(parse(key, value, "a number from 1 to 4094")?)?,

@@ -1,7 +1,7 @@
 //! HTTP on the plugin's socket: JSON bodies whatever their type says, several connections at a time.
 //!
 //! As [the control socket](crate::control), it only carries: what changes the switch waits in a bounded queue for its owner. A refusal is status 200
-//! with `{"Err": "sentence"}`, which Docker shows as it is.
+//! with the sentence, which Docker shows as it is: it looks for it at `Err` in answers of a network driver, and at `Error` in those of an IPAM driver.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -59,7 +59,7 @@ async fn answer(State((driver, asks)): State<(Driver, mpsc::Sender<Ask>)>, uri: 
 }
 
 fn refusal(sentence: &str) -> Value {
-    json!({ "Err": sentence })
+    json!({ "Err": sentence, "Error": sentence })
 }
 
 fn respond(status: StatusCode, value: &Value) -> Response {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::Driver;
 use api::PortName;
 use api::read::read;
 
@@ -15,7 +16,7 @@ pub struct DockerSettings {
     /// Whether Docker is served; only a start reads it.
     #[serde(deserialize_with = "read")]
     pub enabled: bool,
-    /// The socket on which Docker finds the driver, whose file name is the driver's name. That of the driver for LANs is
+    /// The socket on which Docker finds the driver, whose file name is the driver's name. Those of the other drivers are
     /// beside it. Only a start reads it.
     #[serde(deserialize_with = "read")]
     pub socket: PathBuf,
@@ -28,11 +29,14 @@ pub struct DockerSettings {
 }
 
 impl DockerSettings {
-    /// The socket of the driver for LANs, beside the other: `vswitch-lan.sock`.
-    pub fn lan_socket(&self) -> PathBuf {
+    /// The drivers, each with its socket: `vswitch.sock`, and beside it `vswitch-lan.sock` and `vswitch-overlay.sock`.
+    pub fn sockets(&self) -> [(Driver, PathBuf); 3] {
         let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-        let name = part(self.socket.file_stem()) + "-lan";
-        self.socket.with_file_name(name).with_extension(part(self.socket.extension()))
+        let beside = |end: &str| {
+            let name = part(self.socket.file_stem()) + end;
+            self.socket.with_file_name(name).with_extension(part(self.socket.extension()))
+        };
+        [(Driver::Bridge, self.socket.clone()), (Driver::Lan, beside("-lan")), (Driver::Overlay, beside("-overlay"))]
     }
 
     /// The first key that only a start reads and that differs from `other`'s.

@@ -77,9 +77,10 @@ impl Room {
             let refused = view.is_refused(&key).then(|| view.refusal().map(ToString::to_string)).flatten();
             ClusterNetwork {
                 name: key.to_string(),
+                docker: docker_line(key.as_str(), &subnets),
                 vni,
                 subnets,
-                bridge: local.map(|local| local.bridge.clone()),
+                bridge: local.and_then(|local| local.bridge.clone()),
                 tunnel: local.and_then(|local| local.tunnel.clone()),
                 hosts: view.members(&key).map(ToString::to_string).collect(),
                 stations: view.endpoints(&key).count(),
@@ -169,6 +170,15 @@ impl Room {
         }
         findings
     }
+}
+
+/// What to type for a network of Docker's that is this host's part of an overlay network.
+fn docker_line(name: &str, subnets: &[ipnet::IpNet]) -> String {
+    let v6 = if subnets.iter().any(|net| net.addr().is_ipv6()) { "--ipv6 " } else { "" };
+    format!(
+        "docker network create -d vswitch-overlay --ipam-driver vswitch-overlay {v6}-o vswitch.net={name} \
+         --ipam-opt vswitch.net={name} {name}"
+    )
 }
 
 /// The name of a gateway among stations: those of several hosts may have one address.

@@ -28,7 +28,7 @@ mod thread;
 mod truth;
 
 pub use settings::{Access, ClusterFault, ClusterSettings, ClusterTable};
-pub use tables::{Elsewhere, HostRow, NetworkTable, StationRow};
+pub use tables::{Elsewhere, HostRow, KnownNetwork, NetworkTable, StationRow};
 
 pub(crate) use acl::rights;
 pub(crate) use answer::GATEWAY;

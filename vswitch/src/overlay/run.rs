@@ -256,7 +256,8 @@ impl Room {
         joined.iter().filter(|name| !wanted.contains(*name)).for_each(|name| view.leave(name));
         for (network, local) in &truth.networks {
             let Some(key) = name(network) else { continue };
-            view.join(key.clone(), local.subnets.clone());
+            view.join(key.clone(), &local.subnets);
+            view.set_addresses(&key, local.handed_out.clone(), local.claims.clone());
             if let Some(table) = self.tables.networks.get(network).filter(|_| !joined.contains(&key)) {
                 let stations = table.stations.iter().filter_map(|(mac, row)| Some((*mac, StationRow::station(row)?)));
                 view.recall(&key, table.vni, table.peers.clone(), stations.collect(), now);

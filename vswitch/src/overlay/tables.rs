@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize};
 
-use super::ClusterSettings;
+use super::{ClusterSettings, GATEWAY};
 use api::{BridgeName, BridgeSpec, OverlayName, PortName, Reach, StationSpec, VlanMode, VxlanSpec};
 
 /// What the cluster comes to for this host.
@@ -25,6 +25,18 @@ pub struct Elsewhere {
     pub hosts: BTreeMap<String, HostRow>,
     /// The networks that this host has a part in and whose VNI is known.
     pub networks: BTreeMap<OverlayName, NetworkTable>,
+    /// All networks of the store, as it was last heard.
+    #[serde(skip)]
+    pub known: BTreeMap<OverlayName, KnownNetwork>,
+}
+
+/// A network as the host had it that began it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownNetwork {
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// The gateways that it has there.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A host.
@@ -50,12 +62,26 @@ pub struct NetworkTable {
     /// The blocks out of which this host gives addresses. They are not kept: only the store knows whether they are still this host's.
     #[serde(skip)]
     pub blocks: BTreeSet<IpNet>,
+    /// The blocks of other hosts, which are not kept either.
+    #[serde(skip)]
+    pub others: BTreeMap<IpNet, String>,
 }
 
 impl NetworkTable {
     /// The addresses of stations at other hosts.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         self.stations.values().flat_map(|row| &row.ips).copied().collect()
+    }
+
+    /// The addresses of those that have names, but for gateways, of which each host has its own.
+    pub fn names(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut names: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for row in self.stations.values() {
+            if let Some(name) = row.name.as_ref().filter(|name| *name != GATEWAY) {
+                names.entry(name.clone()).or_default().extend(&row.ips);
+            }
+        }
+        names
     }
 }
 
@@ -88,20 +114,21 @@ impl Elsewhere {
                 peers: view.peers(name).collect(),
                 stations: view.told(name).map(|(mac, station)| (mac, StationRow::from(station))).collect(),
                 blocks: blocks.get(&key).cloned().unwrap_or_default(),
+                others: view.blocks_of_others(name).map(|(block, host)| (block, host.to_string())).collect(),
             };
             Some((key, table))
+        };
+        let known = |(name, network): (&Name, &cluster::record::Network)| {
+            let known = KnownNetwork { subnets: network.subnets.clone(), gateways: network.gateways.clone() };
+            Some((name.as_str().parse().ok()?, known))
         };
         Self {
             generation: before.generation,
             cluster: view.id().map(str::to_owned).or_else(|| before.cluster.clone()),
             hosts: if hosts.is_empty() { before.hosts.clone() } else { hosts },
             networks: view.joined().filter_map(network).collect(),
+            known: view.networks().filter_map(known).collect(),
         }
-    }
-
-    /// Out of which blocks this host gives addresses, by network, and which addresses stations of other hosts have.
-    pub fn given(&self) -> BTreeMap<&OverlayName, (&BTreeSet<IpNet>, BTreeSet<IpAddr>)> {
-        self.networks.iter().map(|(network, table)| (network, (&table.blocks, table.addresses()))).collect()
     }
 
     /// The name of the host whose tunnels end there.
@@ -185,7 +212,7 @@ mod tests {
             (mac(3), row("192.0.2.9", &["10.0.0.8"])),
         ]);
         let peers = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into();
-        let table = NetworkTable { vni: 5000, peers, stations, blocks: BTreeSet::new() };
+        let table = NetworkTable { vni: 5000, peers, stations, blocks: BTreeSet::new(), others: BTreeMap::new() };
         let mut tables = Elsewhere::default();
         assert_eq!(tables.tunnel(&settings, &bridge), None, "the VNI is not known yet");
         tables.networks.insert("red".parse().unwrap(), table);

@@ -16,7 +16,7 @@ use api::{BridgeName, OverlayName, PortName};
 pub(crate) struct Truth {
     /// Which [`Elsewhere`](super::Elsewhere) the switch had carried out by then.
     pub(crate) generation: u64,
-    /// The networks that bridges name.
+    /// The networks that bridges name, and those that Docker is about to make.
     pub(crate) networks: BTreeMap<OverlayName, Local>,
 }
 
@@ -34,16 +34,20 @@ impl Truth {
 }
 
 /// This host's part in a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Local {
-    /// The bridge.
-    pub(crate) bridge: BridgeName,
+    /// The bridge, if there is one already.
+    pub(crate) bridge: Option<BridgeName>,
     /// Its tunnel, if it runs.
     pub(crate) tunnel: Option<PortName>,
     /// The subnets of its gateway.
     pub(crate) subnets: Vec<IpNet>,
-    /// Those of them out of which the gateway gives addresses.
+    /// Those of them out of which this host gives addresses.
     pub(crate) given: Vec<IpNet>,
+    /// The addresses that Docker has of them.
+    pub(crate) handed_out: BTreeSet<IpAddr>,
+    /// Those that it asks for, and that are in no block of this host.
+    pub(crate) claims: BTreeSet<IpAddr>,
     /// The stations at its ports, and the gateway.
     pub(crate) stations: BTreeMap<Mac, LocalStation>,
 }

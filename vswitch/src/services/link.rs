@@ -1,7 +1,7 @@
 //! What the services know of a bridge with a gateway. The control side makes it (`control/services.rs`), and every service reads it.
 //! Pure functions.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -38,6 +38,8 @@ pub struct OverlayShare {
     pub blocks: BTreeSet<IpNet>,
     /// The addresses of stations at other hosts.
     pub taken: BTreeSet<IpAddr>,
+    /// Those of them that have names.
+    pub names: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// A port of the bridge.
@@ -105,6 +107,12 @@ impl Link {
         let stations = self.members.iter().flat_map(|member| &member.addresses);
         let elsewhere = self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.taken).copied();
         self.addresses.iter().chain(stations).map(IpNet::addr).chain(elsewhere).collect()
+    }
+
+    /// The stations of other hosts that have names.
+    pub(super) fn named_elsewhere(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
+        let elsewhere = self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.names);
+        elsewhere.map(|(name, addresses)| (name.as_str(), addresses))
     }
 
     /// The blocks out of which addresses are given; `None`: all of the subnet.

@@ -78,7 +78,7 @@ impl Store for Consul {
     }
 
     fn follow(&self, prefix: &str) -> Box<dyn Follow> {
-        Box::new(Watch { consul: Arc::clone(&self.0), prefix: prefix.to_owned(), known: None })
+        Box::new(Watch { consul: Arc::clone(&self.0), prefix: prefix.to_owned(), known: None, has_failed: false })
     }
 }
 
@@ -174,31 +174,42 @@ struct Watch {
     consul: Arc<Inner>,
     prefix: String,
     known: Option<Listing>,
+    /// Whether nothing was heard since an error.
+    has_failed: bool,
 }
 
 impl Follow for Watch {
     fn next(&mut self) -> Answer<'_, News> {
         Box::pin(async {
-            loop {
-                let Some(known) = &self.known else {
-                    let listing = self.consul.list(&self.prefix, None).await?;
-                    self.known = Some(listing.clone());
-                    return Ok(News::All(listing));
-                };
-                tokio::time::sleep(PAUSE).await;
-                let listing = self.consul.list(&self.prefix, Some(known.revision.max(1))).await?;
-                // An index that goes backwards is another store's, or an older one's.
-                if listing.revision < known.revision {
-                    self.known = None;
-                    continue;
-                }
-                let changes = changes(&known.entries, &listing.entries);
-                self.known = Some(listing);
-                if !changes.is_empty() {
-                    return Ok(News::Some(changes));
-                }
-            }
+            let news = self.read().await;
+            self.has_failed = news.is_err();
+            news
         })
+    }
+}
+
+impl Watch {
+    async fn read(&mut self) -> Result<News, StoreError> {
+        loop {
+            let Some(known) = &self.known else {
+                let listing = self.consul.list(&self.prefix, None).await?;
+                self.known = Some(listing.clone());
+                return Ok(News::All(listing));
+            };
+            tokio::time::sleep(PAUSE).await;
+            let index = Some(known.revision.max(1)).filter(|_| !self.has_failed);
+            let listing = self.consul.list(&self.prefix, index).await?;
+            // An index that goes backwards is another store's, or an older one's.
+            if listing.revision < known.revision {
+                self.known = None;
+                continue;
+            }
+            let changes = changes(&known.entries, &listing.entries);
+            self.known = Some(listing);
+            if self.has_failed || !changes.is_empty() {
+                return Ok(News::Some(changes));
+            }
+        }
     }
 }
 

@@ -55,7 +55,8 @@ pub trait Store: Send + Sync {
 
 /// What is heard of a prefix.
 pub trait Follow: Send {
-    /// Waits for news. After an error it is asked again, and goes on where it was, or begins with [`News::All`].
+    /// Waits for news. After an error it is asked again, and goes on where it was, or begins with [`News::All`]. As soon as it works again there are
+    /// news, if only that nothing has changed.
     ///
     /// News may be lost where the answer is dropped before it is there.
     fn next(&mut self) -> Answer<'_, News>;

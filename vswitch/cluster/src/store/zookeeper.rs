@@ -165,6 +165,8 @@ impl Inner {
     }
 
     async fn list(&self, client: &Client, prefix: &str) -> Result<Listing, StoreError> {
+        // A member reads from its own copy: one that is behind the others would look like a store that is older than it was.
+        self.answer(client.sync(&self.path(prefix)), "read").await?;
         // What is written while the tree is read comes behind its revision.
         let mut listing = Listing::default();
         let mut level = vec![self.path(prefix)];
@@ -347,10 +349,8 @@ impl Watch {
                 EventType::Session if event.session_state.is_terminated() => {
                     return Err(Trouble::SessionLost.at(StoreKind::ZooKeeper, &zookeeper.cluster));
                 }
-                EventType::Session if event.session_state == SessionState::SyncConnected => {
-                    let listing = zookeeper.list(client, &self.prefix).await?;
-                    return Ok(News::All(listing));
-                }
+                // The client does not tell the member that it came to of watches that last (`resend_watches` in zookeeper-client 0.11).
+                EventType::Session if event.session_state == SessionState::SyncConnected => self.watched = None,
                 EventType::Session | EventType::NodeChildrenChanged => {}
                 _ => {
                     let read = client.get_data(&event.path);

@@ -92,7 +92,21 @@ impl View {
         segment.map(|segment| segment.addresses.handed_out.remove(&address));
     }
 
-    /// The blocks of any host that the store has lost, and one more for this host if it wants one: each in a transaction of its own.
+    /// What stations of this host were given, and the addresses that are wanted for more of them: the block of each is asked for, if it is no host's.
+    pub fn set_addresses(&mut self, network: &Name, handed_out: BTreeSet<IpAddr>, claims: BTreeSet<IpAddr>) {
+        if let Some(segment) = self.segments.get_mut(network) {
+            (segment.addresses.handed_out, segment.addresses.claims) = (handed_out, claims);
+        }
+    }
+
+    /// The blocks of other hosts.
+    pub fn blocks_of_others(&self, network: &Name) -> impl Iterator<Item = (IpNet, &Name)> {
+        let blocks = self.segments.get(network).into_iter().flat_map(|segment| &segment.blocks);
+        blocks.map(|(block, (host, _))| (*block, host)).filter(|(_, host)| **host != self.me)
+    }
+
+    /// The blocks of any host that the store has lost, those that are claimed, and one more for this host if it wants one: each in a transaction of
+    /// its own.
     pub(super) fn new_blocks(&self, name: &Name, segment: &Segment, now: Duration) -> Vec<Vec<Step>> {
         if !segment.listed || segment.is_refused {
             return Vec::new();
@@ -102,6 +116,10 @@ impl View {
         let lost = segment.blocks.iter().filter(|(block, _)| !segment.stored.contains(*block));
         let lost = lost.map(|(block, (host, _))| vec![Step::Create { key: key(*block), value: value(host) }]);
         let mut due: Vec<Vec<Step>> = lost.collect();
+        if due.is_empty() && self.held.is_none() {
+            let take = |block: IpNet| vec![Step::Create { key: key(block), value: value(&self.me) }];
+            due.extend(segment.claimed_blocks().into_iter().map(take));
+        }
         let wanted =
             segment.addresses.wanted.filter(|subnet| due.is_empty() && self.held.is_none() && segment.is_short(*subnet));
         let Some(subnet) = wanted else { return due };
@@ -137,6 +155,15 @@ impl Segment {
         let own = self.addresses.mine.iter().filter(|block| subnet.contains(*block));
         let free = own.flat_map(all_of).filter(|address| is_usable(subnet, *address) && !used.contains(address));
         free.take(FEW).count() < FEW
+    }
+
+    /// The blocks of the addresses that are wanted, as far as no host has them.
+    fn claimed_blocks(&self) -> BTreeSet<IpNet> {
+        let block = |address: &IpAddr| {
+            let subnet = self.subnets.iter().find(|subnet| subnet.contains(address))?;
+            IpNet::new(*address, block_length(*subnet)).ok().map(|block| block.trunc())
+        };
+        self.addresses.claims.iter().filter_map(block).filter(|block| !self.blocks.contains_key(block)).collect()
     }
 
     /// A block that no host has. Each host begins elsewhere, so that two seldom ask for the same.

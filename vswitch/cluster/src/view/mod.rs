@@ -104,15 +104,17 @@ impl View {
         self.held.is_some()
     }
 
-    /// The host has ports in a network from now on. If the network is new, it has these subnets.
-    pub fn join(&mut self, network: Name, subnets: Vec<IpNet>) {
-        let mut subnets: Vec<IpNet> = subnets.iter().map(IpNet::trunc).collect();
+    /// The host has ports in a network from now on. If the network is new, it has these subnets, and the addresses in them as gateways.
+    pub fn join(&mut self, network: Name, addresses: &[IpNet]) {
+        let mut subnets: Vec<IpNet> = addresses.iter().map(IpNet::trunc).collect();
         subnets.sort_unstable();
+        let gateways = addresses.iter().filter(|net| net.addr() != net.network()).map(IpNet::addr).collect();
         let segment = self.segments.get(&network);
-        if segment.is_some_and(|segment| segment.subnets == subnets) {
+        if segment.is_some_and(|segment| segment.subnets == subnets && segment.addresses.gateways == gateways) {
             return;
         }
-        self.segments.entry(network).or_default().subnets = subnets;
+        let segment = self.segments.entry(network).or_default();
+        (segment.subnets, segment.addresses.gateways) = (subnets, gateways);
         self.admit();
     }
 
@@ -304,7 +306,7 @@ impl View {
         let first = hash(name.as_str()) % VNIS;
         let free = (0..VNIS).map(|step| FIRST_VNI + (first + step) % VNIS).find(|vni| !self.cluster.vnis.contains(vni));
         let vni = segment.vni.filter(|vni| !self.cluster.vnis.contains(vni)).or(free)?;
-        let network = Network { vni, subnets: segment.subnets.clone() };
+        let network = Network { vni, subnets: segment.subnets.clone(), gateways: segment.addresses.gateways.clone() };
         Some(vec![
             Step::Create { key: Key::Network(name.clone()).to_string(), value: record::written(&network) },
             Step::Create { key: Key::Vni(vni).to_string(), value: name.to_string() },

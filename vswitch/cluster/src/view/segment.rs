@@ -46,15 +46,18 @@ pub(super) struct Told {
     pub(super) stations: BTreeMap<Mac, Station>,
 }
 
-/// The addresses that a host hands out.
+/// The addresses that a host hands out, and those of its gateways.
 #[derive(Default)]
 pub(super) struct Addresses {
+    pub(super) gateways: Vec<IpAddr>,
     /// Its blocks.
     pub(super) mine: BTreeSet<IpNet>,
     /// Those that were handed out, and not given back.
     pub(super) handed_out: BTreeSet<IpAddr>,
     /// The subnet that one more block is wanted of.
     pub(super) wanted: Option<IpNet>,
+    /// Addresses that are wanted, each with the block that it is in.
+    pub(super) claims: BTreeSet<IpAddr>,
 }
 
 impl Segment {

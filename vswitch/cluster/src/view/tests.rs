@@ -42,7 +42,10 @@ impl Shelf {
     fn with_network() -> Self {
         let mut shelf = Self::default();
         shelf.put(&Key::Id, "c1");
-        shelf.put(&Key::Network(name("red")), &record::written(&Network { vni: 5000, subnets: subnets() }));
+        shelf.put(
+            &Key::Network(name("red")),
+            &record::written(&Network { vni: 5000, subnets: subnets(), gateways: Vec::new() }),
+        );
         shelf
     }
 
@@ -115,7 +118,7 @@ fn subnets() -> Vec<IpNet> {
 /// The view of host 1, which has a part in the network red.
 fn view() -> View {
     let mut view = View::new(name("h1"), host(1), None, "c1".to_owned());
-    view.join(name("red"), subnets());
+    view.join(name("red"), &subnets());
     view
 }
 
@@ -231,7 +234,7 @@ fn an_older_store_withdraws_nothing() {
 #[test]
 fn another_cluster_is_refused() {
     let mut view = View::new(name("h1"), host(1), Some("ours".to_owned()), "new".to_owned());
-    view.join(name("red"), subnets());
+    view.join(name("red"), &subnets());
     let mut shelf = Shelf::with_network();
     shelf.host(2);
     shelf.tell(&mut view, seconds(1));
@@ -264,7 +267,7 @@ fn a_name_belongs_to_one_host() {
 #[test]
 fn a_network_has_the_subnets_that_it_was_made_with() {
     let (mut view, mut shelf) = (view(), Shelf::with_network());
-    view.join(name("red"), vec!["10.9.0.1/24".parse().unwrap()]);
+    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()]);
     shelf.host(2);
     shelf.tell(&mut view, seconds(1));
     let said = view.refusal().unwrap().to_string();
@@ -277,10 +280,10 @@ fn a_network_has_the_subnets_that_it_was_made_with() {
         matches!(&taken[..], [Step::Announce { key, .. }] if key == "cluster/host/h1"),
         "it takes no part in it: {taken:?}"
     );
-    view.join(name("red"), vec!["10.0.0.2/24".parse().unwrap()]);
+    view.join(name("red"), &["10.0.0.2/24".parse().unwrap()]);
     shelf.tell(&mut view, seconds(2));
     assert_eq!(view.refusal(), None, "the host part is the gateway's");
-    view.join(name("red"), vec!["10.9.0.1/24".parse().unwrap()]);
+    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()]);
     assert!(view.refusal().is_some());
     view.leave(&name("red"));
     assert_eq!(view.refusal(), None, "it is no matter any more");
@@ -349,6 +352,22 @@ fn a_host_that_gives_addresses_takes_one_more_block_before_its_own_are_used_up()
     assert_eq!(blocks(&mut view, seconds(3)), 2);
     assert_eq!(blocks(&mut view, seconds(1) + RECLAIM / 2), 0, "another may have them by then");
     assert_eq!(view.blocks(&red, "10.9.0.0/24".parse().unwrap(), seconds(3)).len(), 0, "no subnet of the network");
+}
+
+#[test]
+fn an_address_that_is_wanted_brings_its_block_if_no_host_has_that() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    let of = |text: &str| text.parse::<IpNet>().unwrap();
+    shelf.host(2);
+    let others = record::written(&record::Block { host: name("h2") });
+    shelf.put(&Key::Block(name("red"), of("10.0.0.0/26")), &others);
+    shelf.tell(&mut view, seconds(1));
+    let claims = ["10.0.0.9", "10.0.0.130", "10.0.0.131", "10.9.0.1"].map(|text| text.parse().unwrap());
+    view.set_addresses(&name("red"), BTreeSet::new(), claims.into());
+    shelf.take(&mut view, seconds(1));
+    shelf.tell(&mut view, seconds(1));
+    assert_eq!(view.blocks(&name("red"), subnets()[0], seconds(1)), [of("10.0.0.128/26")].into());
+    assert_eq!(view.blocks_of_others(&name("red")).collect::<Vec<_>>(), [(of("10.0.0.0/26"), &name("h2"))]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Containers' places on networks: from *CreateEndpoint* to *DeleteEndpoint*, or to a death of which Docker does not tell.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::super::{ControlError, Port, Switch};
@@ -162,8 +164,9 @@ impl Switch {
         if dead.is_empty() {
             return false;
         }
+        let freed = self.addresses_of(&dead);
         tracing::info!(count = dead.len(), "Docker's containers are gone without a word: their ports are removed");
-        let deleted = self.delete_endpoints(&dead);
+        let deleted = self.delete_endpoints(&dead).and_then(|_| self.change_docker(|docker| docker.forget_addresses(&freed)));
         deleted.inspect_err(|error| tracing::warn!("ports of dead containers could not be removed: {error}")).is_ok()
     }
 
@@ -195,7 +198,14 @@ impl Switch {
         let mut dead = self.docker.awaited.dead(docker, Instant::now());
         let lost = docker.endpoints.iter().filter(|(_, endpoint)| !has_arrived(docker, endpoint));
         dead.extend(lost.map(|(id, _)| id.clone()));
+        let freed = self.addresses_of(&dead);
         self.ledger.state.docker.endpoints.retain(|id, _| !dead.contains(id));
+        self.ledger.state.docker.forget_addresses(&freed);
+    }
+
+    fn addresses_of(&self, ids: &BTreeSet<EndpointId>) -> Vec<IpAddr> {
+        let endpoints = self.ledger.state.docker.endpoints.iter().filter(|(id, _)| ids.contains(id));
+        endpoints.flat_map(|(_, endpoint)| &endpoint.addresses).map(IpNet::addr).collect()
     }
 }
 

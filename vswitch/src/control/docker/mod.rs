@@ -7,23 +7,26 @@ mod endpoint;
 mod lan;
 mod lans;
 mod names;
+mod overlay;
 mod publish;
 mod questions;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{ControlError, Port, Switch, Uplink};
 use crate::config::{Change, Layout, State};
-use crate::docker::message::{self, Request};
+use crate::docker::message::{self, Driver, Request};
 use crate::docker::server::Ask;
 use crate::docker::{self, Docker, DockerError, Endpoint, EndpointId, Names, Network, NetworkId};
 use api::{BridgeName, Origin, PortName, Resource, ResourceKey};
 
 use awaited::Awaited;
 pub(super) use lans::Lans;
+use overlay::Waiting;
 use questions::LanQuestions;
 
 /// What Docker has begun and not ended.
@@ -33,19 +36,30 @@ pub(super) struct DockerDesk {
     awaited: Awaited,
     /// Containers that wait until a LAN was asked about their addresses.
     asking: LanQuestions,
+    /// Calls that wait for the store of overlay networks.
+    waiting: Vec<Waiting>,
     /// What Docker calls what is its own.
     pub(super) names: Names,
 }
 
 impl Switch {
-    /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked. Of what is refused
-    /// nothing was done.
-    pub fn answer_docker(&mut self, Ask { request, reply }: Ask) {
+    /// Carries out a call of Docker's and answers it: at once, but for an endpoint about whose address a LAN is asked, and for what the store of
+    /// overlay networks must say first. Of what is refused nothing was done.
+    pub fn answer_docker(&mut self, ask: Ask) {
+        self.answer_since(ask, Instant::now());
+    }
+
+    fn answer_since(&mut self, Ask { request, reply }: Ask, since: Instant) {
         let change = request.change();
         match request {
             Request::CreateEndpoint(request) if self.asks_lan(&request) => self.ask_lan(request, reply),
             request => {
-                let answer = self.carry_out(request);
+                let answer = match self.carry_out(&request) {
+                    Err(ControlError::Docker(error @ DockerError::NotYet(..))) => {
+                        return self.wait_for_store((request, reply, since), error);
+                    }
+                    answer => answer,
+                };
                 if let (Some(change), Ok(_)) = (change, &answer) {
                     tracing::info!("{change}, asked for by Docker");
                     self.note_change(change, "Docker");
@@ -60,25 +74,26 @@ impl Switch {
         self.note_arrivals();
     }
 
-    fn carry_out(&mut self, request: Request) -> Result<Value, ControlError> {
+    fn carry_out(&mut self, request: &Request) -> Result<Value, ControlError> {
         match request {
-            Request::CreateNetwork(request) => self.create_network(&request),
+            Request::CreateNetwork(request) => self.create_network(request),
             Request::DeleteNetwork(request) => self.delete_network(&request.network),
-            Request::CreateEndpoint(request) => self.create_endpoint(&request),
-            Request::DeleteEndpoint(request) => self.delete_endpoints(&[request.endpoint].into()),
-            Request::Join(request) => self.join(&request),
+            Request::CreateEndpoint(request) => self.create_endpoint(request),
+            Request::DeleteEndpoint(request) => self.delete_endpoints(&[request.endpoint.clone()].into()),
+            Request::Join(request) => self.join(request),
             Request::Leave(request) => self.leave(&request.endpoint),
-            Request::Publish(request) => self.publish_ports(&request),
+            Request::Publish(request) => self.publish_ports(request),
             Request::Withdraw(request) => self.withdraw_ports(&request.endpoint),
-            Request::Describe(request) => self.describe(&request),
-            Request::RequestPool(request) => self.request_pool(&request),
+            Request::Describe(request) => self.describe(request),
+            Request::RequestPool(request) if request.driver == Driver::Overlay => self.join_pool(request),
+            Request::RequestPool(request) => self.request_pool(request),
             Request::ReleasePool(request) => self.change_pools(|pools| {
                 pools.release_pool(&request.pool);
                 Ok(json!({}))
             }),
-            Request::RequestAddress(request) => self.change_pools(|pools| pools.request_address(&request)),
+            Request::RequestAddress(request) => self.request_address(request),
             Request::ReleaseAddress(request) => self.change_pools(|pools| {
-                pools.release_address(&request);
+                pools.release_address(request);
                 Ok(json!({}))
             }),
         }
@@ -96,6 +111,7 @@ impl Switch {
             None => {}
         }
         self.check_network(&request.network, &network)?;
+        self.check_part(&network)?;
         self.change_docker(|docker| docker.networks.insert(request.network.clone(), network))?;
         Ok(json!({}))
     }
@@ -140,10 +156,14 @@ impl Switch {
         Ok(json!({}))
     }
 
-    fn request_pool(&mut self, request: &message::RequestPool) -> Result<Value, ControlError> {
+    /// The subnets of bridges and uplinks.
+    fn used_subnets(&self) -> Vec<IpNet> {
         let bridges = self.inventory.bridges.values().flat_map(|bridge| bridge.spec.addresses.clone());
-        let uplinks = self.inventory.all::<Uplink>().flat_map(Uplink::addresses);
-        let used: Vec<IpNet> = bridges.chain(uplinks).collect();
+        bridges.chain(self.inventory.all::<Uplink>().flat_map(Uplink::addresses)).collect()
+    }
+
+    fn request_pool(&mut self, request: &message::RequestPool) -> Result<Value, ControlError> {
+        let used = self.used_subnets();
         let is_used = |net: &IpNet| used.iter().any(|other| net.contains(&other.network()) || other.contains(&net.network()));
         self.change_pools(|pools| pools.request_pool(request, is_used))
     }

@@ -9,9 +9,14 @@ use api::{DockerPlace, PortName, SessionInfo};
 
 impl Switch {
     /// Takes note of what Docker calls things, and returns whether every network and container has its name.
-    pub fn learn_names(&mut self, names: Names) -> bool {
-        self.docker.names = names;
-        self.docker.names.retain(&self.ledger.state.docker);
+    pub fn learn_names(&mut self, mut names: Names) -> bool {
+        names.retain(&self.ledger.state.docker);
+        if self.docker.names != names {
+            self.docker.names = names;
+            // Other hosts hear of them, and the gateways answer by them.
+            self.tell_services();
+            self.follow_overlay();
+        }
         !self.lacks_names()
     }
 

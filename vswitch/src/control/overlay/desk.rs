@@ -32,6 +32,8 @@ pub(in crate::control) struct OverlayDesk {
     said: BTreeSet<String>,
     /// Whether the store was reached when it was last told.
     pub(super) is_up: bool,
+    /// Why it was not.
+    problem: Option<String>,
 }
 
 /// What is to be said of something that happened in the cluster.
@@ -54,6 +56,7 @@ impl OverlayDesk {
             is_due: true,
             said: BTreeSet::new(),
             is_up: false,
+            problem: None,
         }
     }
 
@@ -82,6 +85,16 @@ impl OverlayDesk {
     /// Takes note that something was made, changed or removed.
     pub(in crate::control) fn touch(&mut self) {
         (self.is_stale, self.is_due) = (true, true);
+    }
+
+    /// Whether the store was reached and heard when it was last told.
+    pub(in crate::control) const fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Why it was not.
+    pub(in crate::control) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     /// Whether it is time to bring the tunnels to what is known; they are then taken to be.
@@ -121,8 +134,8 @@ impl OverlayDesk {
     /// Takes note of what happened in the cluster.
     pub(super) fn hear(&mut self, happening: Happening) -> ClusterWord {
         match &happening {
-            Happening::Up { .. } => self.is_up = true,
-            Happening::Down(_) => self.is_up = false,
+            Happening::Up { .. } => (self.is_up, self.problem) = (true, None),
+            Happening::Down(why) => (self.is_up, self.problem) = (false, Some(why.clone())),
             Happening::Joined(..) | Happening::Gone(..) | Happening::Note(_) => {}
         }
         let (warning, summary, address) = match happening {

@@ -1,4 +1,4 @@
-//! What a name means to the stations of one bridge, by its ports and leases. `reply.rs` looks up each question here. Pure functions.
+//! What a name means to the stations of one bridge, by its ports and leases, and by the stations of its overlay network. `reply.rs` looks up each question here. Pure functions.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -64,7 +64,9 @@ impl NameDirectory<'_> {
 
     /// A port may be called `web.1`, so that `1.br0.internal` has a name below it (RFC 8020).
     fn no_station(&self, name: &str) -> NameFound {
-        let mut names = self.link.members.iter().flat_map(Member::all_names).map(str::to_ascii_lowercase);
+        let elsewhere = self.link.named_elsewhere().map(|(name, _)| name);
+        let here = self.link.members.iter().flat_map(Member::all_names);
+        let mut names = here.chain(elsewhere).map(str::to_ascii_lowercase);
         let above = names.any(|station| station.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')));
         if above { NameFound::Node } else { NameFound::Nothing }
     }
@@ -72,9 +74,12 @@ impl NameDirectory<'_> {
     /// The stations that have a name; several may share one.
     fn station(&self, name: &str) -> Option<NameFound> {
         let has = |member: &&Member| member.all_names().any(|own| own.eq_ignore_ascii_case(name));
-        let mut members = self.link.members.iter().filter(has).peekable();
-        members.peek()?;
-        Some(NameFound::Station(members.flat_map(|member| self.addresses(member)).collect()))
+        let here = self.link.members.iter().filter(has).map(|member| self.addresses(member));
+        let elsewhere = self.link.named_elsewhere().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        let elsewhere = elsewhere.map(|(_, addresses)| addresses.iter().copied().collect());
+        let mut all = here.chain(elsewhere).peekable();
+        all.peek()?;
+        Some(NameFound::Station(all.flatten().collect()))
     }
 
     fn addresses(&self, member: &Member) -> Vec<IpAddr> {
@@ -95,6 +100,10 @@ impl NameDirectory<'_> {
     fn find_address(&self, address: IpAddr) -> NameFound {
         if let Some(member) = self.link.members.iter().find(|member| self.has(member, address)) {
             let name = member.names.first().map_or(member.port.as_str(), String::as_str);
+            return NameFound::Reverse(format!("{name}.{}", self.link.domain()));
+        }
+        let elsewhere = self.link.named_elsewhere().find(|(_, addresses)| addresses.contains(&address));
+        if let Some((name, _)) = elsewhere {
             return NameFound::Reverse(format!("{name}.{}", self.link.domain()));
         }
         if address.is_loopback() {

@@ -236,6 +236,25 @@ fn a_version_of_edns_that_is_not_there_is_told_so() {
 }
 
 #[test]
+fn stations_of_other_hosts_have_their_names() {
+    let names = [("far", "10.10.0.70"), ("web", "10.10.0.71"), ("odd.name", "10.10.0.72")];
+    let names = names.map(|(name, address)| (name.to_owned(), [address.parse().unwrap()].into()));
+    let elsewhere = OverlayShare { names: names.into(), ..OverlayShare::default() };
+    let mut bench = Bench::with(Link { elsewhere: Some(Box::new(elsewhere)), ..link() });
+    for (name, kind, expected) in [
+        ("Far", Rtype::A, (Rcode::NOERROR, vec!["10.10.0.70"])),
+        ("far.br0.internal", Rtype::A, (Rcode::NOERROR, vec!["10.10.0.70"])),
+        ("far", Rtype::AAAA, (Rcode::NOERROR, vec![])),
+        ("web", Rtype::A, (Rcode::NOERROR, vec!["10.10.0.2", "10.10.0.71"])),
+        ("name.br0.internal", Rtype::A, (Rcode::NOERROR, vec![])),
+        ("70.0.10.10.in-addr.arpa", Rtype::PTR, (Rcode::NOERROR, vec!["far.br0.internal"])),
+    ] {
+        let (code, records) = bench.ask(name, kind);
+        assert_eq!((code, records.iter().map(String::as_str).collect()), expected, "{name} {kind}");
+    }
+}
+
+#[test]
 fn names_of_the_own_host_and_of_multicast_dns_are_asked_of_nobody_else() {
     let mut bench = Bench::new();
     for (name, kind, expected) in [

@@ -21,6 +21,8 @@ pub(super) struct Watch {
     /// The revision that was seen last; `None`: a list is due.
     after: Option<u64>,
     stream: Option<Stream>,
+    /// Whether nothing was heard since an error.
+    has_failed: bool,
     /// What was read and not told yet.
     told: VecDeque<News>,
 }
@@ -38,6 +40,7 @@ impl Follow for Watch {
             if news.is_err() {
                 self.stream = None;
             }
+            self.has_failed = news.is_err();
             news
         })
     }
@@ -45,7 +48,7 @@ impl Follow for Watch {
 
 impl Watch {
     pub(super) fn new(etcd: Arc<Inner>, prefix: &str) -> Self {
-        Self { etcd, prefix: prefix.to_owned(), after: None, stream: None, told: VecDeque::new() }
+        Self { etcd, prefix: prefix.to_owned(), after: None, stream: None, has_failed: false, told: VecDeque::new() }
     }
 
     async fn read(&mut self) -> Result<News, StoreError> {
@@ -116,6 +119,8 @@ impl Watch {
         let changes: Vec<Change> = watched.events.into_iter().filter_map(|event| event.change(root)).collect();
         if !changes.is_empty() {
             self.after = self.after.max(Some(watched.header.revision));
+        }
+        if self.has_failed || !changes.is_empty() {
             self.told.push_back(News::Some(changes));
         }
         self.stream = Some(stream);
