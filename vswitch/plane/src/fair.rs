@@ -15,8 +15,8 @@ const FLOWS: usize = 1024;
 /// Room for packets that an empty queue keeps.
 const KEPT: usize = 32;
 
-/// A packet that waits.
-pub(crate) trait Waiting {
+/// What may wait in such a queue.
+pub(crate) trait Weighed {
     /// Its bytes.
     fn length(&self) -> usize;
 
@@ -52,7 +52,7 @@ struct FlowQueue<T> {
     codel: Codel,
 }
 
-impl<T: Waiting> FairQueue<T> {
+impl<T: Weighed> FairQueue<T> {
     /// Queues in which nothing waits; `turn` is how many bytes a flow may send before it is another's turn.
     pub(crate) fn new(turn: i64) -> Self {
         let (fresh, old, keys) = (VecDeque::new(), VecDeque::new(), RandomState::new());
@@ -152,7 +152,7 @@ impl<T: Waiting> FairQueue<T> {
         let Some(longest) = self.flows.iter_mut().max_by_key(|flow| flow.bytes) else { return Vec::new() };
         let half = longest.packets.len().div_ceil(2).min(most);
         let taken: Vec<T> = (0..half).filter_map(|_| Some(longest.take()?.1)).collect();
-        self.cost -= taken.iter().map(Waiting::cost).sum::<usize>();
+        self.cost -= taken.iter().map(Weighed::cost).sum::<usize>();
         taken
     }
 
@@ -164,7 +164,7 @@ impl<T: Waiting> FairQueue<T> {
     }
 }
 
-impl<T: Waiting> FlowQueue<T> {
+impl<T: Weighed> FlowQueue<T> {
     fn new() -> Self {
         Self { packets: VecDeque::new(), bytes: 0, credit: 0, stands: false, codel: Codel::default() }
     }
@@ -187,7 +187,7 @@ mod tests {
 
     struct Packet(u32);
 
-    impl Waiting for Packet {
+    impl Weighed for Packet {
         fn length(&self) -> usize {
             1000
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use packet::{Offload, Packet};
 
 use crate::datapath::DropReason;
-use crate::fair::Waiting;
+use crate::fair::Weighed;
 use crate::impair::Treated;
 
 /// What a packet that waits costs in memory besides its bytes, about.
@@ -31,7 +31,7 @@ pub(crate) struct Transit {
     pub(crate) id: u64,
 }
 
-impl Waiting for Transit {
+impl Weighed for Transit {
     fn length(&self) -> usize {
         self.bytes.len()
     }

@@ -18,7 +18,7 @@ use crate::datapath::{
     PortId, PortSettings, Punt, SavedBridge, Symptoms, WorkerCounts,
 };
 use crate::device::{Device, Inheritance};
-use crate::fair::{FairQueue, Waiting};
+use crate::fair::{FairQueue, Weighed};
 
 /// What the control side tells a worker. Commands are carried out between batches, in order.
 pub enum Command {
@@ -284,7 +284,7 @@ impl Inbox {
 }
 
 /// Each counts as one: a frame is bounded itself.
-impl Waiting for Handover {
+impl Weighed for Handover {
     fn length(&self) -> usize {
         self.bytes.len()
     }
