@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use packet::MAX_FRAME;
 
 /// Bytes of a turn.
-pub(super) const TURN: usize = 128 * 1024;
+pub(super) const TURN: usize = 256 * 1024;
 /// So that a queue can always pay for the frame that went beyond its turn by its next one.
 const _: () = assert!(TURN > MAX_FRAME);
 
