@@ -167,11 +167,12 @@ impl Switch {
         let spec = self.own_port(name)?.spec.changed(patch)?;
         self.inventory.network().check_port(&spec)?;
         let is_rearmed = patch.0.get("down") == Some(&serde_json::Value::Bool(false));
+        let reply = self.put(spec.into(), Step::Set)?;
         if let Some(port) = self.inventory.find_mut::<Port>(name).filter(|port| is_rearmed && port.tripped) {
             port.tripped = false;
             self.follow_guard(name)?;
         }
-        self.put(spec.into(), Step::Set)
+        Ok(reply)
     }
 
     pub(super) fn set_vxlan(&mut self, name: &PortName, change: &VxlanChange) -> Result<Reply, ControlError> {
@@ -208,9 +209,8 @@ impl Switch {
     /// it is not what it should be.
     pub(super) fn change<T>(&mut self, origin: Origin, change: impl FnOnce(&mut State) -> T) -> Result<(), ControlError> {
         let steps = |switch: &Self| {
-            let mut steps = plan::steps(&switch.inventory.layout(), &switch.ledger.wanted().0);
-            steps.retain(|step| plan::concerns(step, origin));
-            steps
+            let (running, wanted) = (switch.inventory.layout(), switch.ledger.wanted().0);
+            plan::only_of(origin, plan::steps(&running, &wanted), &running, &wanted)
         };
         self.remember_and_follow(change, steps)?;
         self.docker.names.retain(&self.ledger.state.docker);

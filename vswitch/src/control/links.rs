@@ -294,10 +294,10 @@ impl Switch {
     /// Opens a port's interface under the number that it had, so that its counters go on.
     fn reopen_port(&mut self, name: &PortName) -> Result<(), ControlError> {
         let port = self.inventory.port(name)?;
-        let (id, spec, origin) = (port.id, port.spec.clone(), port.origin);
+        let (id, spec, origin, tripped) = (port.id, port.spec.clone(), port.origin, port.tripped);
         let port = self.attach(id, spec, origin)?;
         tracing::info!(port = %name, "its interface is back");
-        self.inventory.put(port);
+        self.inventory.put(Port { tripped, ..port });
         self.tell_services();
         Ok(())
     }

@@ -79,16 +79,10 @@ impl Switch {
 
     fn set_overlay_tunnels(&mut self) {
         let (wanted, notes) = self.ledger.wanted();
-        let is_clusters = |step: &Step| match step {
-            Step::Add(_, origin) | Step::Set(_, origin) => *origin == Origin::Cluster,
-            Step::Delete(ResourceKey::Vxlan(name)) => {
-                self.inventory.find::<TunnelPort>(name).is_some_and(|tunnel| tunnel.origin == Origin::Cluster)
-            }
-            Step::Delete(_) => false,
-        };
-        let mut steps = plan::steps(&self.inventory.layout(), &wanted);
+        let running = self.inventory.layout();
+        let mut steps = plan::steps(&running, &wanted);
         steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
-        steps.retain(is_clusters);
+        let steps = plan::only_of(Origin::Cluster, steps, &running, &wanted);
         let mut said: BTreeSet<String> = notes.into_iter().filter(|note| note.contains("an overlay network needs")).collect();
         for step in steps {
             said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));

@@ -91,12 +91,15 @@ fn is_in_the_way(resource: &Resource, running: &Layout, wanted: &Layout) -> bool
     }
 }
 
-/// Whether a step is about something of this origin. A removal always is: what is of another origin goes only with its bridge.
-pub(super) fn concerns(step: &Step, wanted: Origin) -> bool {
-    match step {
-        Step::Add(_, origin) | Step::Set(_, origin) => *origin == wanted,
-        Step::Delete(_) => true,
-    }
+/// Those of the steps that are about things of this origin, and about what others have on a bridge of this origin that goes.
+pub(super) fn only_of(origin: Origin, mut steps: Vec<Step>, running: &Layout, wanted: &Layout) -> Vec<Step> {
+    let is_own = |key: &ResourceKey| running.get(key).is_some_and(|(_, of)| of == origin);
+    let bridge_goes = steps.iter().any(|step| matches!(step, Step::Delete(key @ ResourceKey::Bridge(_)) if is_own(key)));
+    steps.retain(|step| match step {
+        Step::Add(_, of) | Step::Set(_, of) => *of == origin,
+        Step::Delete(key) => is_own(key) || bridge_goes && wanted.get(key).is_none(),
+    });
+    steps
 }
 
 /// Steps that make again what has no device, among what does not change.
@@ -173,6 +176,32 @@ mod tests {
         assert_eq!(names(steps(&layout(&more), &Layout::default())), down);
         let moved = more.replace("10.0.0.2:80", "10.0.0.3:80");
         assert_eq!(names(steps(&layout(&more), &layout(&moved))), ["Delete forward", "Add forward"]);
+    }
+
+    #[test]
+    fn a_call_of_dockers_leaves_alone_what_others_have_changed_and_takes_it_along_with_its_own_bridge() {
+        let with = |text: &str, origin: Origin| -> Vec<(Resource, Origin)> {
+            layout(text).iter().map(|(_, resource, _)| (resource.clone(), origin)).collect()
+        };
+        let (file, dockers) = ("[[bridge]]\nname = \"br0\"\n", "[[bridge]]\nname = \"br1\"\n");
+        let moved = WAN.replace("10.0.0.2:80", "10.0.0.3:80");
+        let own = "[[port]]\nname = \"own\"\nbridge = \"br1\"\nnetns = \"x\"\n";
+        let running: Layout = [with(file, Origin::File), with(&moved, Origin::Runtime), with(dockers, Origin::Docker)]
+            .into_iter()
+            .chain([with(own, Origin::Runtime)])
+            .flatten()
+            .collect();
+        // The file has another forward, vsctl moved it; and Docker wants a port of its own.
+        let port = own.replace("own", "c1");
+        let all =
+            [with(file, Origin::File), with(WAN, Origin::File), with(dockers, Origin::Docker), with(&port, Origin::Docker)];
+        let wanted: Layout = all.into_iter().flatten().collect();
+        let of = |wanted: &Layout| only_of(Origin::Docker, steps(&running, wanted), &running, wanted);
+        assert!(matches!(&of(&wanted)[..], [Step::Add(Resource::Port(spec), _)] if spec.name == "c1".parse().unwrap()));
+        // Its bridge goes, and vsctl's port with it.
+        let wanted: Layout = [with(file, Origin::File), with(WAN, Origin::File)].into_iter().flatten().collect();
+        let gone: Vec<String> = of(&wanted).iter().map(|step| step.key().to_string()).collect();
+        assert_eq!(gone, ["own", "br1"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -84,7 +84,7 @@ pub enum Command {
     SetRecorder(Option<usize>),
     /// Give what the recorder holds.
     Recall(Sender<Snapshot>),
-    /// Read from no device any more, until `Resume`: what comes waits, as far as the devices have room. All else goes on.
+    /// Carry out commands alone, until `Resume`: nothing is read, routed, let go or expired. What comes waits, as far as the devices have room.
     Pause(Sender<()>),
     /// Read again.
     Resume,
@@ -162,7 +162,7 @@ const TURN: i64 = 65_550;
 /// Most frames that the longest queue loses at once.
 const LOST: usize = 64;
 
-/// The control side's end of a worker.
+/// The end of a worker that the control side and the other workers have.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) commands: Sender<Command>,
@@ -170,6 +170,8 @@ pub struct Handle {
     pub(super) handovers: Sender<Handover>,
     pub(super) waker: Arc<mio::Waker>,
     turns: Arc<AtomicU64>,
+    /// Whether the worker sleeps, or is about to.
+    sleeps: Arc<AtomicBool>,
     pub(super) counts: Arc<ArcSwap<WorkerCounts>>,
 }
 
@@ -181,6 +183,7 @@ pub(super) struct Inbox {
     waiting: FairQueue<Handover>,
     /// How often the worker came round its loop.
     pub(super) turns: Arc<AtomicU64>,
+    sleeps: Arc<AtomicBool>,
     /// Whether the control side wants what comes left to wait.
     pub(super) paused: bool,
 }
@@ -191,15 +194,17 @@ impl Handle {
         let (news, news_in) = bounded(NEWS);
         let (handovers, handovers_in) = bounded(HANDOVERS);
         let turns = Arc::new(AtomicU64::new(0));
+        let sleeps = Arc::<AtomicBool>::default();
         let inbox = Inbox {
             commands: commands_in,
             news: news_in,
             handovers: handovers_in,
             waiting: FairQueue::new(TURN),
             turns: Arc::clone(&turns),
+            sleeps: Arc::clone(&sleeps),
             paused: false,
         };
-        (Self { commands, news, handovers, waker: Arc::new(waker), turns, counts: Arc::default() }, inbox)
+        (Self { commands, news, handovers, waker: Arc::new(waker), turns, sleeps, counts: Arc::default() }, inbox)
     }
 
     /// How often the worker came round its loop so far: what stays the same over a [`Handle::wake`] hangs.
@@ -244,26 +249,43 @@ impl Handle {
 
     /// Hands over a frame; says whether there was room.
     pub(super) fn hand_over(&self, frame: Handover) -> bool {
-        let was_empty = self.handovers.is_empty();
         let taken = self.handovers.try_send(frame).is_ok();
-        if taken && was_empty {
-            // A failed wake-up only delays it until the worker's next turn.
-            let _ = self.waker.wake();
+        if taken {
+            self.wake_sleeper();
         }
         taken
     }
 
     /// Passes on what another worker learned; never waits.
     pub(super) fn pass_on(&self, news: News) {
-        let was_empty = self.news.is_empty();
-        if self.news.try_send(news).is_ok() && was_empty {
-            // A failed wake-up only delays it until the worker's next turn.
+        if self.news.try_send(news).is_ok() {
+            self.wake_sleeper();
+        }
+    }
+
+    /// Wakes the worker if it sleeps, or is about to. One that is awake looks into its channels before it goes to sleep.
+    fn wake_sleeper(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleeps.load(Ordering::Relaxed) {
+            // A failed wake-up only delays what was sent until the worker's next turn.
             let _ = self.waker.wake();
         }
     }
 }
 
 impl Inbox {
+    /// Says that the worker is about to sleep; whether it may. Whoever sends after that wakes it.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.sleeps.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.handovers.is_empty() && self.news.is_empty()
+    }
+
+    /// Says that the worker is awake.
+    pub(super) fn is_awake(&self) {
+        self.sleeps.store(false, Ordering::Relaxed);
+    }
+
     /// Takes in what was handed over; returns what there is no room for.
     pub(super) fn take_in(&mut self, now: Instant) -> Vec<Handover> {
         let mut lost = Vec::new();

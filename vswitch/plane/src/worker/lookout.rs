@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Lookout {
     worked: Instant,
-    /// The mean of the last gaps; each counts for a quarter of what the one after it does not.
+    /// A moving mean of the gaps: the last one counts for a quarter, all before it for the rest.
     gap: Duration,
 }
 

@@ -204,7 +204,11 @@ impl Worker {
     fn wait(&mut self, events: &mut Events, patience: Duration) {
         let polled = self.make_polled_ready();
         let patience = if polled { patience.min(POLLED) } else { patience };
-        if self.poll.poll(events, Some(patience)).is_err() {
+        // One that is paused takes nothing out of the channels, and sleeps beside what waits there.
+        let may_sleep = patience.is_zero() || self.inbox.may_sleep() || self.inbox.paused;
+        let polled = self.poll.poll(events, Some(if may_sleep { patience } else { Duration::ZERO }));
+        self.inbox.is_awake();
+        if polled.is_err() {
             // Only EINTR happens here; the loop comes round again.
             return;
         }

@@ -72,13 +72,14 @@ impl Stop {
     }
 }
 
-/// What all ports have.
+/// Where packets wait, of all ports.
 pub(super) struct Stops {
     /// Wakes the worker when the first packet is due.
     timer: Timer,
     ports: Slots<Ways>,
-    /// Whether any port has any, and one for what comes in.
+    /// Whether any port has any.
     any: bool,
+    /// Whether any port has one for what comes in.
     any_in: bool,
     /// Whether any is taken away, and not yet empty.
     any_ends: bool,
@@ -187,7 +188,7 @@ impl Stops {
         self.next
     }
 
-    /// How long the worker may sleep before a packet is due. The timer wakes it then; for a moment it does not sleep at all.
+    /// Sets the timer for the first packet, and says how long the worker may sleep: not at all if the packet is due within [`WAKE_UP`].
     pub(super) fn patience(&self, now: Instant) -> Duration {
         let Some(next) = self.next else { return Duration::MAX };
         let time = next.saturating_duration_since(now);
@@ -217,7 +218,7 @@ impl Stops {
         }
     }
 
-    /// Stops a port to its rates, to others, or to none.
+    /// Holds a port to its rates, to others, or to none.
     pub(super) fn set_rates(&mut self, port: PortId, limits: &PortLimits, now: Instant) {
         if limits.send.is_none() && limits.receive.is_none() && self.ports.get(port.0).is_none() {
             return;
@@ -230,14 +231,17 @@ impl Stops {
         }
     }
 
-    /// Lets all that waits for a rate go on at once.
-    pub(super) fn open_rates(&mut self, now: Instant) {
+    /// Makes all that waits for a rate due now; whether anything does.
+    pub(super) fn open_rates(&mut self, now: Instant) -> bool {
+        let mut any = false;
         for way in self.ports.iter_mut().flat_map(|(_, ways)| ways.0.iter_mut().flatten()) {
             if let Way::Shaper(shaper) = way {
                 shaper.open(now);
+                any |= shaper.next().is_some();
             }
         }
         self.reckon(now);
+        any
     }
 
     /// Forgets a port, and what waits there.

@@ -76,14 +76,18 @@ impl Worker {
     pub(super) fn route(&mut self, now: Instant) -> bool {
         self.inbox.take_in(now).into_iter().for_each(|frame| self.lose_handover(frame));
         let mut errands = ArrayVec::<Errand, { Batch::MOST }>::new();
-        let mut entered = 0;
+        let (mut entered, mut late) = (0, Vec::new());
         while !self.batch.is_full() && entered < Batch::MOST {
             let Some(frame) = self.inbox.next_handover() else { break };
             let errand = match frame.purpose {
                 Purpose::Route(errand) => errand,
                 Purpose::Enter(port, direction) => {
-                    self.enter_for_another(port, direction, &frame, now);
                     entered += 1;
+                    match direction {
+                        // The line may have been taken away while this was on its way.
+                        Direction::In if !self.stops.has(port, Stop::LineIn) => late.push(frame),
+                        _ => self.enter_for_another(port, direction, &frame, now),
+                    }
                     continue;
                 }
             };
@@ -92,17 +96,17 @@ impl Worker {
             self.batch.last_mut().into_iter().for_each(|pushed| (pushed.at, pushed.id) = (frame.at, frame.id));
             errands.push(errand);
         }
-        if errands.is_empty() {
-            return entered > 0;
+        if !errands.is_empty() {
+            self.hear_news(now);
+            self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
+            if self.watch.is_on() {
+                self.watch.received(&self.batch, &self.outputs, &self.datapath);
+            }
+            self.capture_late();
+            self.flush(now);
         }
-        self.hear_news(now);
-        self.datapath.route(now, &mut self.batch, &errands, &mut self.outputs);
-        if self.watch.is_on() {
-            self.watch.received(&self.batch, &self.outputs, &self.datapath);
-        }
-        self.capture_late();
-        self.flush(now);
-        true
+        late.iter().for_each(|frame| self.receive_for_another(frame, now));
+        !errands.is_empty() || entered > 0
     }
 
     /// Counts a frame that was handed over and finds no room, and shows it to captures.

@@ -8,7 +8,7 @@
 //! What waits where there is nothing to wait for any more goes on by batches, as ever, and what comes meanwhile goes behind it. What waits at a port
 //! that is unplugged, or moves to another bridge, is lost.
 //!
-//! A line has one owner, so that order and rate stop: the worker that routes has all of them. The others hand over what is to enter. A rate is shared
+//! A line has one owner, so that order and rate hold: the worker that routes has all of them. The others hand over what is to enter. A rate is shared
 //! by all workers, each of which has queues of its own.
 
 use std::time::Instant;
@@ -38,7 +38,7 @@ impl Worker {
         self.stops.set_lines(id, impair, is_router, now);
         self.stops.set_rates(id, &self.datapath.limits(id), now);
         self.stops.changed(now);
-        // Most that are taken away have no more than this.
+        // As much as most hold that are taken away.
         self.release(now);
         self.stops.end_empty(now);
     }
@@ -50,8 +50,10 @@ impl Worker {
 
     /// Lets all that waits for a rate go on at once: this worker stands still from now on.
     pub(super) fn open_rates(&mut self, now: Instant) {
-        self.stops.open_rates(now);
-        self.release(now);
+        // What leaves the rate of one port may come to that of another.
+        while self.stops.open_rates(now) {
+            self.release(now);
+        }
     }
 
     /// Puts what was received, or comes from a line, where it has to wait from this place on, and takes it out of the batch.
@@ -96,6 +98,13 @@ impl Worker {
         }
         entered.into_iter().flatten().for_each(|stop| self.end_entering(id, stop, now));
         self.transmit(id, &list, batch);
+    }
+
+    /// Takes in what another worker handed over for a line that was taken away meanwhile.
+    pub(super) fn receive_for_another(&mut self, handover: &Handover, now: Instant) {
+        take_again(&mut self.batch, (handover.ingress, handover.peer), (&handover.bytes, handover.offload), handover.id);
+        self.hold_received(Stop::RateIn, now);
+        self.pass(now);
     }
 
     /// Puts what another worker handed over on a line.

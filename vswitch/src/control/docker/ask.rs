@@ -84,6 +84,7 @@ impl Switch {
         let is_added = added.is_ok();
         if let (true, Some(change)) = (is_added, Request::CreateEndpoint(request).change()) {
             tracing::info!("{change}, asked for by Docker");
+            self.note_change(change, "Docker");
         }
         let _ = reply.send(added.map_err(|error| error.to_string()));
         is_added

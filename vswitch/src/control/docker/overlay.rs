@@ -42,7 +42,9 @@ impl Switch {
 
     /// Tries the calls again that wait for the store. The control loop calls it when the store was heard, and at every `ROLL_CALL`.
     pub(in crate::control) fn answer_waiting(&mut self) {
-        for Waiting { request, reply, since } in std::mem::take(&mut self.docker.waiting) {
+        // Those that have not had their turn stay in the list, for this host is part of their networks while they wait.
+        for _ in 0..self.docker.waiting.len() {
+            let Waiting { request, reply, since } = self.docker.waiting.remove(0);
             // What Docker does not hear of any more must not be given to it.
             if !reply.is_closed() {
                 self.answer_since(Ask { request, reply }, since);

@@ -52,8 +52,12 @@ impl Switch {
             match self.change_ports(id, forwards) {
                 Ok(()) => return Ok(json!({})),
                 Err(ControlError::Host(HostError::InUse { protocol, address })) => {
-                    refused.insert((protocol, address.port()));
+                    let is_new = refused.insert((protocol, address.port()));
                     last = Some(ControlError::Host(HostError::InUse { protocol, address }));
+                    // It is a port of another container, that could not be had at a start: another choice does not help.
+                    if !is_new {
+                        break;
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -413,3 +413,22 @@ fn a_super_frame_is_foretold_as_what_travels() {
     assert_eq!(cut.steps.iter().filter(step).count(), 1, "{:?}", cut.steps);
     assert!(matches!(cut.steps.last(), Some((0, Step::Settled(_)))), "what became of it is told last");
 }
+
+#[test]
+fn what_is_on_its_way_to_a_line_that_is_taken_away_goes_on_without_it() {
+    let mut still = Still::new(2);
+    still.impair(0, r#"{ "in": "delay 50ms", "out": "delay 50ms" }"#);
+    for port in 0..2 {
+        (0..20).for_each(|number| assert!(still.far[port][1].push(&frame(number, Mac::BROADCAST), Offload::default())));
+    }
+    // The second worker hands them over, and the first one loses its lines before it comes to them.
+    still.workers[1].make_all_ready();
+    while !still.workers[1].ready.is_empty() {
+        still.workers[1].turn(still.now);
+    }
+    still.impair(0, "{}");
+    still.work(Duration::ZERO);
+    assert_eq!((still.drain(0).len(), still.drain(1).len()), (20, 20));
+    assert_eq!(still.counters(0).drops(DropReason::ImpairQueue), 0);
+    assert_eq!((still.counters(0).rx_frames, still.counters(0).tx_frames), (20, 20));
+}

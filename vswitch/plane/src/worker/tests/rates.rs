@@ -101,6 +101,22 @@ fn what_waits_for_a_rate_goes_on_when_the_worker_is_to_stand_still() {
 }
 
 #[test]
+fn however_much_waits_for_both_rates_goes_on_when_the_worker_is_to_stand_still() {
+    let mut still = Still::new(1);
+    still.hold(0, rates(Some("100mbit"), None));
+    still.hold(1, rates(None, Some("100mbit")));
+    // 250 KB pass at once, 2.5 MB wait at most.
+    flood(&mut still, 12_000, 100);
+    let (reply, _answer) = crossbeam_channel::bounded(1);
+    let passed = still.drain(1).len();
+    still.workers[0].execute(Command::Pause(reply), still.now);
+    let let_go = still.drain(1).len();
+    let lost = still.counters(0).drops(DropReason::SendRate) + still.counters(1).drops(DropReason::ReceiveRate);
+    assert!(let_go > 5000, "{let_go}");
+    assert_eq!((passed + let_go) as u64 + lost, 12_000);
+}
+
+#[test]
 fn an_impaired_line_and_a_rate_come_one_after_the_other() {
     for workers in [1, 2] {
         let mut still = Still::new(workers);
