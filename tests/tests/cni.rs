@@ -451,3 +451,26 @@ fn every_command_of_containerds_tour_does_what_it_says() {
     let left = "ctr container list -q; vsctl --json list-ports; vsctl --json list-br; vsctl --json list-uplinks";
     assert_eq!(host.sh(left).stdout, "[]\n[]\n[]\n");
 }
+
+/// The port that one container had published is another program's at a start: the others come and go all the same.
+#[test]
+fn a_port_that_could_not_be_had_at_a_start_is_no_matter_of_other_containers() {
+    needs!("ip", "busybox");
+    let mut lab = lab(&["web", "box", "more"]);
+    let published = |host: u16| json!({ "bridge": "br0", "runtimeConfig": { "portMappings": [{ "hostPort": host, "containerPort": 80, "protocol": "tcp" }] } });
+    call(&lab, "ADD", "web", &published(8080), &[]).ok();
+    lab.kill();
+    lab.spawn_in("host", "busybox httpd -f -p 8080");
+    lab.until("it listens", |lab| lab.run_in("host", "ss -Hltn sport = :8080").stdout.contains("8080"));
+    lab.start();
+    assert_eq!(rows(&lab, "list-forwards"), 0);
+    call(&lab, "ADD", "box", &net(), &[]).ok();
+    call(&lab, "ADD", "more", &published(8081), &[]).ok();
+    assert_eq!((rows(&lab, "list-ports"), rows(&lab, "list-forwards")), (3, 2), "one for each IP version");
+    call(&lab, "DEL", "box", &net(), &[]).ok();
+    // The container itself comes anew, and is told.
+    call(&lab, "DEL", "web", &published(8080), &[]).ok();
+    let (_, said) = call(&lab, "ADD", "web", &published(8080), &[]).refused();
+    assert!(said.contains("8080"), "{said}");
+    assert_eq!((rows(&lab, "list-ports"), rows(&lab, "list-forwards")), (1, 2));
+}

@@ -76,7 +76,10 @@ impl Switch {
             Resource::Uplink(spec) => self.add_uplink_down(spec, origin, &error)?,
             Resource::Port(spec) => self.add_port_down(spec, origin, &error),
             Resource::Vxlan(spec) => self.add_vxlan_down(spec, origin, &error),
-            Resource::Forward(_) => return Ok(format!("{error} (added at run time; it is not published now)")),
+            Resource::Forward(_) => {
+                self.inventory.lacks_forwards = true;
+                return Ok(format!("{error} (added at run time; it is not published now)"));
+            }
             // Others are on it.
             Resource::Bridge(_) => return Err(error),
         }

@@ -212,6 +212,14 @@ impl Switch {
             let (running, wanted) = (switch.inventory.layout(), switch.ledger.wanted().0);
             plan::only_of(origin, plan::steps(&running, &wanted), &running, &wanted)
         };
+        // Whether the port of another container can be had by now is no matter of this change's.
+        let mut left_out = if self.inventory.lacks_forwards { steps(self) } else { Vec::new() };
+        left_out.retain(|step| matches!(step, Step::Add(Resource::Forward(_), _)));
+        let steps = |switch: &Self| {
+            let mut steps = steps(switch);
+            steps.retain(|step| !left_out.contains(step));
+            steps
+        };
         self.remember_and_follow(change, steps)?;
         self.docker.names.retain(&self.ledger.state.docker);
         Ok(())

@@ -22,6 +22,8 @@ use plane::datapath::{BridgeId, PortId, Slots};
 pub(super) struct Inventory {
     pub(super) bridges: BTreeMap<BridgeName, Bridge>,
     pub(super) forwards: BTreeMap<ForwardKey, (ForwardSpec, Origin)>,
+    /// Whether a start left out forwards that are kept, because others had their ports.
+    pub(super) lacks_forwards: bool,
     vports: BTreeMap<PortName, Vport>,
     pub(super) bridge_ids: Slots<()>,
     pub(super) port_ids: Slots<PortName>,
