@@ -24,6 +24,9 @@ pub enum ControlError {
     /// No such port.
     #[error("there is no port \"{0}\"{ports}", ports = choices("the ports are", .1))]
     NoPort(PortName, Vec<String>),
+    /// A tunnel without a socket has no counters, no addresses and no frames.
+    #[error("tunnel \"{0}\" is down: vsctl list-vxlan says why")]
+    TunnelDown(PortName),
     /// No such container.
     #[error("there is no container \"{}\" on a network of the switch{containers}", .0.escape_debug(), containers = choices("the containers are", .1))]
     NoContainer(String, Vec<String>),

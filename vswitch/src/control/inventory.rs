@@ -239,8 +239,9 @@ impl Inventory {
 
     /// The number of a port, tunnel or uplink.
     pub(super) fn port_id(&self, name: &PortName) -> Result<PortId, ControlError> {
-        let id = self.vports.get(name).and_then(Vport::id);
-        id.map_or_else(|| self.port(name).map(|port| port.id), Ok)
+        let names = || self.vports.keys().map(ToString::to_string).collect();
+        let vport = self.vports.get(name).ok_or_else(|| ControlError::NoPort(name.clone(), names()))?;
+        vport.id().ok_or_else(|| ControlError::TunnelDown(name.clone()))
     }
 
     /// Takes on a port, tunnel or uplink, in the place of one of this name.
