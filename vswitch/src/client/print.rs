@@ -297,7 +297,7 @@ fn fdb(entries: &[FdbEntry]) -> String {
     table.text()
 }
 
-/// What uplinks counted besides frames, and impaired ports of their packets, where it is anything.
+/// What uplinks counted besides frames, and ports of packets that were impaired or had to wait for a rate, where it is anything.
 pub(super) fn counted<'a>(uplinks: impl Iterator<Item = (&'a PortName, &'a BTreeMap<String, u64>)>) -> Table<3> {
     let mut table = Table::new(["PORT", "COUNTED", "WHAT"]);
     for (name, counters) in uplinks {
