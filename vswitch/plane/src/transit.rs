@@ -68,7 +68,7 @@ pub(crate) trait Stage {
     fn keeps_whole(&self) -> bool;
 
     /// Counts the packets in a super-frame that was let in whole, besides the first.
-    fn count_more(&mut self, packets: u64);
+    fn count_more(&mut self, _packets: u64) {}
 
     /// Whether it is taken away.
     fn ends(&self) -> bool;

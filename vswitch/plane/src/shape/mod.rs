@@ -47,6 +47,7 @@ const LOST: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Shaper {
     limiter: Arc<Limiter>,
+    bounds: Bounds,
     /// Why what is lost here is lost.
     reason: DropReason,
     queue: FairQueue<Transit>,
@@ -61,14 +62,43 @@ pub(crate) struct Shaper {
     ends: bool,
 }
 
+/// What follows from a rate.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Most bytes that may wait.
+    held: u64,
+    /// How long a packet may wait: CoDel's time, or what some of them take if that is longer. Between containers nothing but this queue makes a
+    /// round trip long, so the few packets that TCP always has under way are all here.
+    target: Duration,
+    /// Whether super-frames stay whole.
+    whole: bool,
+}
+
+impl Bounds {
+    fn of(limiter: &Limiter) -> Self {
+        let in_time = u32::try_from(limiter.bytes_in(codel::TARGET)).unwrap_or(u32::MAX);
+        Self {
+            held: limiter.bytes_in(HELD).clamp(LEAST_HELD, MOST_HELD),
+            target: codel::TARGET.max(codel::TARGET * (PACKET * UNDER_WAY) / in_time.max(1)),
+            whole: limiter.bytes_in(Duration::from_millis(1)) >= WHOLE,
+        }
+    }
+
+    /// What a flow sends before it is another's turn.
+    fn turn(self) -> i64 {
+        i64::from(if self.whole { SUPER_FRAME } else { PACKET })
+    }
+}
+
 impl Shaper {
     /// One in which nothing waits. `reason` is why packets are lost here.
     pub(crate) fn new(limiter: Arc<Limiter>, reason: DropReason, now: Instant) -> Self {
-        let queue = FairQueue::new(turn(&limiter));
+        let bounds = Bounds::of(&limiter);
         Self {
             limiter,
+            bounds,
             reason,
-            queue,
+            queue: FairQueue::new(bounds.turn()),
             flow: 0,
             stock: Stock::default(),
             treated: Treated::default(),
@@ -82,8 +112,8 @@ impl Shaper {
     pub(crate) fn change(&mut self, limiter: &Arc<Limiter>, now: Instant) {
         (self.open, self.ends) = (false, false);
         if !Arc::ptr_eq(&self.limiter, limiter) {
-            (self.limiter, self.next) = (Arc::clone(limiter), now);
-            self.queue.set_turn(turn(limiter));
+            (self.limiter, self.bounds, self.next) = (Arc::clone(limiter), Bounds::of(limiter), now);
+            self.queue.set_turn(self.bounds.turn());
         }
     }
 
@@ -97,7 +127,7 @@ impl Shaper {
         if self.queue.is_empty() {
             return Ok(self.limiter.wait(frame.len(), now));
         }
-        let is_full = (self.queue.cost() + frame.len() + OVERHEAD) as u64 > self.limit();
+        let is_full = (self.queue.cost() + frame.len() + OVERHEAD) as u64 > self.bounds.held;
         match is_full && self.queue.is_longest(self.queue.flow_of(frame)) {
             true => Err(self.reason),
             false => Ok(self.next.saturating_duration_since(now)),
@@ -109,21 +139,9 @@ impl Shaper {
         (self.open, self.next) = (self.ends || !self.queue.is_empty(), now);
     }
 
-    /// Most bytes that may wait.
-    fn limit(&self) -> u64 {
-        self.limiter.bytes_in(HELD).clamp(LEAST_HELD, MOST_HELD)
-    }
-
-    /// How long a packet may wait: CoDel's time, or what some of them take if that is longer. Between containers nothing but this queue makes a
-    /// round trip long, so the few packets that TCP always has under way are all here.
-    fn target(&self) -> Duration {
-        let in_time = u32::try_from(self.limiter.bytes_in(codel::TARGET)).unwrap_or(u32::MAX);
-        codel::TARGET.max(codel::TARGET * (PACKET * UNDER_WAY) / in_time.max(1))
-    }
-
     /// Drops from the longest queue what is too much.
     fn shorten(&mut self) {
-        while self.queue.cost() as u64 > self.limit() {
+        while self.queue.cost() as u64 > self.bounds.held {
             let lost = self.queue.shorten_longest(LOST);
             lost.into_iter().for_each(|transit| self.stock.lose(self.reason, transit));
         }
@@ -161,10 +179,9 @@ impl Stage for Shaper {
                 self.next = now + wait.max(PAUSE);
                 return None;
             }
-            let target = self.target();
             let (came, mut transit, behind, codel) = self.queue.pop()?;
             let waited = now.saturating_duration_since(came);
-            if !self.open && codel.decide((waited, target), behind, now) == Verdict::Drop {
+            if !self.open && codel.decide((waited, self.bounds.target), behind, now) == Verdict::Drop {
                 if vxlan::ecn::mark(&mut transit.bytes) {
                     self.treated.marked += 1;
                 } else {
@@ -189,10 +206,8 @@ impl Stage for Shaper {
     }
 
     fn keeps_whole(&self) -> bool {
-        self.ends || is_whole(&self.limiter)
+        self.ends || self.bounds.whole
     }
-
-    fn count_more(&mut self, _packets: u64) {}
 
     fn ends(&self) -> bool {
         self.ends
@@ -207,14 +222,4 @@ impl Stage for Shaper {
         let stock = &mut self.stock;
         self.queue.drain().for_each(|transit| stock.lose(reason, transit));
     }
-}
-
-/// Whether super-frames stay whole under a limit.
-fn is_whole(limiter: &Limiter) -> bool {
-    limiter.bytes_in(Duration::from_millis(1)) >= WHOLE
-}
-
-/// What a flow sends under a limit before it is another's turn.
-fn turn(limiter: &Limiter) -> i64 {
-    i64::from(if is_whole(limiter) { SUPER_FRAME } else { PACKET })
 }

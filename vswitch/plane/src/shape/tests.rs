@@ -94,7 +94,7 @@ fn a_flood_gets_the_rate_and_a_ping_beside_it_waits_for_little_more_than_a_packe
                 sent = None;
             }
             // As much again as fits.
-            while lab.shaper.stock().held() + 3000 < usize::try_from(lab.shaper.limit()).unwrap() {
+            while lab.shaper.stock().held() + 3000 < usize::try_from(lab.shaper.bounds.held).unwrap() {
                 bulk += usize::from(lab.send(1, 1514, 0).is_none()) * 1514;
             }
             if sent.is_none() {
@@ -135,7 +135,7 @@ fn what_is_too_much_is_taken_from_the_longest_queue_and_all_is_accounted_for() {
     assert!(lost.len() > 4000 && lost.iter().all(|(reason, transit)| *reason == DropReason::SendRate && transit.ingress == 2));
     assert_eq!(lab.shaper.stock().held(), lab.shaper.queue.cost());
     let full = |lab: &Lab, flow| lab.shaper.foretell(&datagram(flow, 1000, 0), lab.now);
-    while lab.shaper.stock().held() as u64 + 1100 < lab.shaper.limit() {
+    while lab.shaper.stock().held() as u64 + 1100 < lab.shaper.bounds.held {
         lab.send(2, 1000, 0);
     }
     assert_eq!((full(&lab, 2), full(&lab, 1).is_ok()), (Err(DropReason::SendRate), true));

@@ -274,15 +274,16 @@ impl Handle {
 }
 
 impl Inbox {
-    /// Says that the worker is about to sleep; whether it may. Whoever sends after that wakes it.
-    pub(super) fn may_sleep(&self) -> bool {
+    /// Tells the others that the worker is about to sleep, so that they wake it. Returns whether it may: one that is paused takes nothing out of the
+    /// channels, and sleeps beside what waits there.
+    pub(super) fn begin_sleep(&self) -> bool {
         self.sleeps.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.handovers.is_empty() && self.news.is_empty()
+        self.paused || self.handovers.is_empty() && self.news.is_empty()
     }
 
-    /// Says that the worker is awake.
-    pub(super) fn is_awake(&self) {
+    /// Tells the others that the worker is awake.
+    pub(super) fn end_sleep(&self) {
         self.sleeps.store(false, Ordering::Relaxed);
     }
 

@@ -187,8 +187,7 @@ impl Worker {
             if worked {
                 lookout.note_work(now);
             }
-            let looks = worked || lookout.looks(now);
-            let patience = if looks { Duration::ZERO } else { expiry.saturating_duration_since(now) };
+            let patience = if worked || lookout.looks(now) { Duration::ZERO } else { expiry.saturating_duration_since(now) };
             let patience = patience.min(self.publish(worked || expires, now));
             let patience = patience.min(self.stops.patience(now));
             let patience = patience.min(self.tell_births(worked, now));
@@ -204,11 +203,10 @@ impl Worker {
     fn wait(&mut self, events: &mut Events, patience: Duration) {
         let polled = self.make_polled_ready();
         let patience = if polled { patience.min(POLLED) } else { patience };
-        // One that is paused takes nothing out of the channels, and sleeps beside what waits there.
-        let may_sleep = patience.is_zero() || self.inbox.may_sleep() || self.inbox.paused;
-        let polled = self.poll.poll(events, Some(if may_sleep { patience } else { Duration::ZERO }));
-        self.inbox.is_awake();
-        if polled.is_err() {
+        let sleeps = !patience.is_zero() && self.inbox.begin_sleep();
+        let outcome = self.poll.poll(events, Some(if sleeps { patience } else { Duration::ZERO }));
+        self.inbox.end_sleep();
+        if outcome.is_err() {
             // Only EINTR happens here; the loop comes round again.
             return;
         }

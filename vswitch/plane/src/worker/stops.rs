@@ -199,13 +199,16 @@ impl Stops {
         time
     }
 
+    /// Whether a port has any of them, or is to have.
+    pub(super) fn concerns(&self, port: PortId, impair: &Impair, limits: &PortLimits) -> bool {
+        let is_to_have = impair.is_some() || limits.send.is_some() || limits.receive.is_some();
+        is_to_have || self.ports.get(port.0).is_some()
+    }
+
     /// Gives a port its lines, changes them, or takes them away. Only the worker that routes has lines.
     pub(super) fn set_lines(&mut self, port: PortId, impair: &Impair, is_router: bool, now: Instant) {
         let rules =
             [(Direction::In, impair.incoming.as_deref().copied()), (Direction::Out, impair.outgoing.as_deref().copied())];
-        if !impair.is_some() && self.ports.get(port.0).is_none() {
-            return;
-        }
         let ways = self.ports.get_or_insert_with(port.0, Ways::default);
         for (direction, rules) in rules {
             let way = &mut ways.0[Stop::line(direction) as usize];
@@ -220,9 +223,6 @@ impl Stops {
 
     /// Holds a port to its rates, to others, or to none.
     pub(super) fn set_rates(&mut self, port: PortId, limits: &PortLimits, now: Instant) {
-        if limits.send.is_none() && limits.receive.is_none() && self.ports.get(port.0).is_none() {
-            return;
-        }
         let ways = self.ports.get_or_insert_with(port.0, Ways::default);
         let rates =
             [(Stop::RateIn, &limits.send, DropReason::SendRate), (Stop::RateOut, &limits.receive, DropReason::ReceiveRate)];

@@ -34,9 +34,12 @@ const ON_A_WIRE: Capabilities = Capabilities { checksum: true, tcp4: false, tcp6
 impl Worker {
     /// Gives a port its lines and rates, changes them, or takes them away.
     pub(super) fn set_stops(&mut self, id: PortId, impair: &api::Impair, now: Instant) {
-        let is_router = self.router.is_none();
-        self.stops.set_lines(id, impair, is_router, now);
-        self.stops.set_rates(id, &self.datapath.limits(id), now);
+        let limits = self.datapath.limits(id);
+        if !self.stops.concerns(id, impair, &limits) {
+            return;
+        }
+        self.stops.set_lines(id, impair, self.router.is_none(), now);
+        self.stops.set_rates(id, &limits, now);
         self.stops.changed(now);
         // As much as most hold that are taken away.
         self.release(now);
@@ -84,19 +87,16 @@ impl Worker {
         batch: &Batch,
         now: Instant,
     ) {
-        let (mut list, mut entered) = (List::new(), [None; 2]);
+        let mut list = List::new();
         for queued in frames {
             match from.and_then(|from| self.stops.stop(id, from, queued.frame.bytes(), now)) {
                 None => {
                     let _ = list.try_push(queued);
                 }
-                Some(stop) => {
-                    self.enter(id, stop, &queued, now);
-                    entered[usize::from(stop.next().is_none())] = Some(stop);
-                }
+                Some(stop) => self.enter(id, stop, &queued, now),
             }
         }
-        entered.into_iter().flatten().for_each(|stop| self.end_entering(id, stop, now));
+        std::iter::successors(from, |stop| stop.next()).for_each(|stop| self.end_entering(id, stop, now));
         self.transmit(id, &list, batch);
     }
 
