@@ -63,11 +63,14 @@ impl Agent {
     }
 
     /// What is due: a session, three renewals in its life, and what the store lacks, of which [`MOST_TRANSACTIONS`] at a time, so that a full restart
-    /// of many hosts leaves the store to others as well.
-    pub fn errand(&self, now: Duration) -> Option<Errand> {
+    /// of many hosts leaves the store to others as well. What the store lacks is looked for only if it `may_lack` something.
+    pub fn errand(&self, may_lack: bool, now: Duration) -> Option<Errand> {
         let Some((session, renewed)) = &self.session else { return Some(Errand::Open) };
         if now >= *renewed + self.ttl / 3 {
             return Some(Errand::Renew(session.clone()));
+        }
+        if !may_lack {
+            return None;
         }
         let due: Vec<Vec<Step>> = self.view.due(now).into_iter().take(MOST_TRANSACTIONS).collect();
         (!due.is_empty()).then(|| Errand::Put(session.clone(), due))

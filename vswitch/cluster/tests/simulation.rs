@@ -369,7 +369,7 @@ impl Machine {
         }
         // What the store could not do is tried again with the next turn. A session, a renewal, and then what is due.
         for _ in 0..3 {
-            let Some(errand) = running.agent.errand(now) else { break };
+            let Some(errand) = running.agent.errand(true, now) else { break };
             let is_last = matches!(errand, agent::Errand::Put(..));
             let done =
                 now_or_never(agent::carry_out(Arc::new(self.way.clone()), errand)).expect("a memory store answers at once");

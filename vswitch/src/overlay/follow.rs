@@ -62,10 +62,10 @@ impl Room {
         let now = self.now();
         self.standing.followed(prefix, news.as_ref().map(drop), now);
         let Ok(news) = news else { return };
-        let (before, was_heard) = (self.hosts(), self.agent.view().is_heard());
+        let before = (prefix == CLUSTER && self.agent.view().is_heard()).then(|| self.hosts());
         self.agent.view_mut().hear(prefix, &news, now);
         (self.pace.eager, self.pace.is_changed) = (true, true);
-        if prefix == CLUSTER && was_heard {
+        if let Some(before) = before {
             let after = self.hosts();
             let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
             let gone = gone.map(|(name, underlay)| Happening::Gone(name.to_string(), *underlay));

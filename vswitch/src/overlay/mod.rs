@@ -21,6 +21,8 @@ mod answer;
 mod follow;
 mod kept;
 mod run;
+#[cfg(test)]
+mod scale;
 mod settings;
 mod standing;
 mod tables;

@@ -104,7 +104,11 @@ pub(super) async fn run(settings: ClusterSettings, before: Elsewhere, ways: Ways
                 Some(input) => room.take(input),
                 None => return room.end(true, under_way).await,
             },
-            Some((prefix, news)) = news_in.recv() => room.hear(&prefix, news),
+            Some(first) = news_in.recv() => {
+                // What comes in a burst is looked at once.
+                let rest = std::iter::from_fn(|| news_in.try_recv().ok());
+                std::iter::once(first).chain(rest).take(NEWS).for_each(|(prefix, news)| room.hear(&prefix, news));
+            }
             done = finished(under_way.as_mut()) => {
                 under_way = None;
                 room.done(done);
@@ -184,11 +188,10 @@ impl Room {
             let open = move || Done::Store(settings.store().and_then(|settings| settings.open()));
             return Some(tokio::task::spawn_blocking(open));
         };
-        let errand = self.agent.errand(now);
-        let is_put = matches!(errand, None | Some(Errand::Put(..)));
-        // What is refused, or waits for news, is not asked for again at once.
-        if is_put && !std::mem::take(&mut self.pace.eager) {
-            return None;
+        let errand = self.agent.errand(self.pace.eager, now);
+        if matches!(errand, None | Some(Errand::Put(..))) {
+            // What is refused, or waits for news, is not asked for again at once.
+            self.pace.eager = false;
         }
         let errand = errand?;
         Some(tokio::spawn(async move { Done::Asked(agent::carry_out(store, errand).await) }))

@@ -25,7 +25,7 @@ use crate::store::{Change, MOST_STEPS, News, Step};
 pub use address::NoAddress;
 use cluster::Cluster;
 pub use difference::{Announced, Difference, Refusal, Station};
-use segment::Segment;
+use segment::{Pending, Segment};
 
 /// How long what a host knows outlives a store that has lost it: all hosts put their own truth there again meanwhile.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -157,8 +157,7 @@ impl View {
     /// A station of this host is gone.
     pub fn withdraw(&mut self, network: &Name, mac: Mac) {
         if let Some(segment) = self.segments.get_mut(network) {
-            segment.ours.remove(&mac);
-            segment.is_changed = true;
+            segment.withdraw(mac);
         }
     }
 
@@ -177,7 +176,7 @@ impl View {
             self.hold(now);
         }
         self.admit();
-        self.segments.values_mut().for_each(|segment| segment.is_changed = true);
+        self.segments.values_mut().for_each(|segment| segment.pending = Pending::All);
     }
 
     /// Whether this is the host's cluster, and the host the one of its name.
@@ -343,7 +342,7 @@ impl View {
     pub fn differences(&mut self, now: Duration) -> Vec<Difference> {
         if self.held.is_some_and(|until| until <= now) {
             self.held = None;
-            self.segments.values_mut().for_each(|segment| segment.is_changed = true);
+            self.segments.values_mut().for_each(|segment| segment.pending = Pending::All);
         }
         self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);
         if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. })) {
@@ -356,7 +355,7 @@ impl View {
                 segment.vni = vni;
                 differences.extend(vni.map(|vni| Difference::Vni(name.clone(), vni)));
             }
-            if segment.is_changed && segment.listed && self.cluster.listed.is_some() && !segment.is_refused {
+            if segment.listed && self.cluster.listed.is_some() && !segment.is_refused {
                 segment.differences(name, &self.me, &self.host, &self.cluster.hosts, self.held.is_some(), &mut differences);
             }
         }

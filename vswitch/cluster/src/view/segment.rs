@@ -31,8 +31,8 @@ pub(super) struct Segment {
     /// Whether the store was heard to have this host's membership.
     confirmed: bool,
     pub(super) told: Told,
-    /// Whether there may be differences.
-    pub(super) is_changed: bool,
+    /// What may differ from what the tunnel was told.
+    pub(super) pending: Pending,
     /// Whether the network is not what this host wants it to be.
     pub(super) is_refused: bool,
     /// How often stations came here from other hosts, and since when that is counted.
@@ -44,6 +44,26 @@ pub(super) struct Segment {
 pub(super) struct Told {
     pub(super) peers: BTreeSet<IpAddr>,
     pub(super) stations: BTreeMap<Mac, Station>,
+}
+
+/// What has changed since the tunnel was told last. Where it is a few stations of many, only those are looked at.
+#[derive(Default)]
+pub(super) enum Pending {
+    #[default]
+    Nothing,
+    Stations(BTreeSet<Mac>),
+    /// Hosts came or went, or the whole list was read anew.
+    All,
+}
+
+impl Pending {
+    fn add(&mut self, mac: Mac) {
+        match self {
+            Self::Nothing => *self = Self::Stations(BTreeSet::from([mac])),
+            Self::Stations(macs) if macs.len() < MOST_RECORDS => drop(macs.insert(mac)),
+            Self::Stations(_) | Self::All => *self = Self::All,
+        }
+    }
 }
 
 /// The addresses that a host hands out, and those of its gateways.
@@ -92,8 +112,13 @@ impl Segment {
             sequence = highest.saturating_add(1);
         }
         self.ours.insert(mac, Endpoint { ips, name, sequence });
-        self.is_changed = true;
+        self.pending.add(mac);
         Announced::Told
+    }
+
+    pub(super) fn withdraw(&mut self, mac: Mac) {
+        self.ours.remove(&mac);
+        self.pending.add(mac);
     }
 
     /// Five moves within three minutes are two stations with one address (RFC 7432, section 15.1).
@@ -120,6 +145,7 @@ impl Segment {
                 self.members.clear();
                 self.endpoints.clear();
                 self.stored.clear();
+                self.pending = Pending::All;
                 listing.entries.iter().for_each(|entry| self.is(me, entry));
             }
             News::Some(changes) => changes.iter().for_each(|change| match change {
@@ -129,15 +155,18 @@ impl Segment {
         }
         let lost = self.confirmed && !self.members.contains(me);
         self.confirmed = self.members.contains(me);
-        self.is_changed = true;
         older || lost
     }
 
     fn is(&mut self, me: &Name, entry: &Entry) {
         match Key::parse(&entry.key) {
-            Some(Key::Member(_, host)) => drop(self.members.insert(host)),
+            Some(Key::Member(_, host)) => {
+                self.members.insert(host);
+                self.pending = Pending::All;
+            }
             Some(Key::Endpoint(_, host, mac)) if self.endpoints.len() < MOST_RECORDS && !mac.is_group() => {
                 drop(record::read(&entry.value).map(|endpoint| self.endpoints.insert((mac, host), endpoint)));
+                self.pending.add(mac);
             }
             Some(Key::Block(_, subnet)) => {
                 let Some(Block { host }) = record::read(&entry.value) else { return };
@@ -156,8 +185,14 @@ impl Segment {
 
     fn gone(&mut self, key: &str) {
         match Key::parse(key) {
-            Some(Key::Member(_, host)) => drop(self.members.remove(&host)),
-            Some(Key::Endpoint(_, host, mac)) => drop(self.endpoints.remove(&(mac, host))),
+            Some(Key::Member(_, host)) => {
+                self.members.remove(&host);
+                self.pending = Pending::All;
+            }
+            Some(Key::Endpoint(_, host, mac)) => {
+                self.pending.add(mac);
+                self.endpoints.remove(&(mac, host));
+            }
             Some(Key::Block(_, subnet)) => drop(self.stored.remove(&subnet)),
             _ => {}
         }
@@ -173,59 +208,80 @@ impl Segment {
         held: bool,
         differences: &mut Vec<Difference>,
     ) {
-        self.is_changed = false;
-        self.give_up_what_moved(network, me, here, hosts, differences);
-        let (peers, stations) = self.program(me, here, hosts);
+        let macs = match std::mem::take(&mut self.pending) {
+            Pending::Nothing => return,
+            Pending::Stations(macs) => macs,
+            Pending::All => self.macs(),
+        };
+        self.give_up_what_moved(&macs, network, me, here, hosts, differences);
+        let peers = self.vteps(me, here, hosts);
         differences.extend(peers.difference(&self.told.peers).map(|peer| Difference::Joined(network.clone(), *peer)));
-        let fresh = stations.iter().filter(|(mac, station)| self.told.stations.get(*mac) != Some(station));
-        differences.extend(fresh.map(|(mac, station)| Difference::Is(network.clone(), *mac, station.clone())));
-        // A station that is here now is at no other host, whatever the store has lost.
-        let is_over = |mac: &Mac| !stations.contains_key(mac) && (!held || self.ours.contains_key(mac));
-        let gone: Vec<Mac> = self.told.stations.keys().copied().filter(is_over).collect();
-        let left: Vec<IpAddr> = self.told.peers.difference(&peers).copied().filter(|_| !held).collect();
-        for mac in gone {
-            self.told.stations.remove(&mac);
-            differences.push(Difference::Gone(network.clone(), mac));
+        let mut over = Vec::new();
+        for mac in macs {
+            match self.elsewhere(mac, &peers, me, here, hosts) {
+                Some(station) if self.told.stations.get(&mac) != Some(&station) => {
+                    differences.push(Difference::Is(network.clone(), mac, station.clone()));
+                    self.told.stations.insert(mac, station);
+                }
+                // A station that is here now is at no other host, whatever the store has lost.
+                None if !held || self.ours.contains_key(&mac) => over.push(mac),
+                _ => {}
+            }
         }
+        let gone = over.into_iter().filter(|mac| self.told.stations.remove(mac).is_some());
+        differences.extend(gone.map(|mac| Difference::Gone(network.clone(), mac)));
+        let left: Vec<IpAddr> = self.told.peers.difference(&peers).copied().filter(|_| !held).collect();
         for peer in left {
             self.told.peers.remove(&peer);
             differences.push(Difference::Left(network.clone(), peer));
         }
-        self.told.stations.extend(stations);
         self.told.peers.extend(peers);
+    }
+
+    /// Every station that is somewhere, or of which the tunnel was told so.
+    fn macs(&self) -> BTreeSet<Mac> {
+        let stored = self.endpoints.keys().map(|(mac, _)| mac);
+        stored.chain(self.ours.keys()).chain(self.told.stations.keys()).copied().collect()
     }
 
     /// A station that was announced here, and was seen at another host later, is here no more.
     fn give_up_what_moved(
         &mut self,
+        macs: &BTreeSet<Mac>,
         network: &Name,
         me: &Name,
         here: &Host,
         hosts: &BTreeMap<Name, Host>,
         differences: &mut Vec<Difference>,
     ) {
-        let macs: Vec<Mac> = self.ours.keys().copied().collect();
         for mac in macs {
-            if let Some((host, ..)) = self.best(mac, me, here, hosts).filter(|(host, ..)| *host != me) {
-                differences.push(Difference::Taken(network.clone(), mac, host.clone()));
-                self.ours.remove(&mac);
+            let now_at = || self.best(*mac, me, here, hosts).map(|(host, ..)| host).filter(|host| *host != me);
+            if let Some(host) = self.ours.contains_key(mac).then(now_at).flatten() {
+                differences.push(Difference::Taken(network.clone(), *mac, host.clone()));
+                self.ours.remove(mac);
             }
         }
     }
 
-    /// What the tunnel should know.
-    fn program(&self, me: &Name, here: &Host, hosts: &BTreeMap<Name, Host>) -> (BTreeSet<IpAddr>, BTreeMap<Mac, Station>) {
+    /// Where the tunnel should lead.
+    fn vteps(&self, me: &Name, here: &Host, hosts: &BTreeMap<Name, Host>) -> BTreeSet<IpAddr> {
         let others = self.members.iter().filter(|host| *host != me);
         let vteps = others.filter_map(|host| hosts.get(host)).map(|host| host.underlay).filter(|vtep| *vtep != here.underlay);
-        let peers: BTreeSet<IpAddr> = vteps.take(MOST_PEERS).collect();
-        let macs: BTreeSet<Mac> = self.endpoints.keys().map(|(mac, _)| *mac).collect();
-        let station = |mac: Mac| {
-            let (host, vtep, endpoint) = self.best(mac, me, here, hosts)?;
-            let station = || Station { host: host.clone(), vtep, ips: endpoint.ips.clone(), name: endpoint.name.clone() };
-            (host != me && peers.contains(&vtep)).then(|| (mac, station()))
-        };
-        let stations = macs.into_iter().filter_map(station).collect();
-        (peers, stations)
+        vteps.take(MOST_PEERS).collect()
+    }
+
+    /// A station, if it is at another host that the tunnel leads to.
+    fn elsewhere(
+        &self,
+        mac: Mac,
+        peers: &BTreeSet<IpAddr>,
+        me: &Name,
+        here: &Host,
+        hosts: &BTreeMap<Name, Host>,
+    ) -> Option<Station> {
+        let (host, vtep, endpoint) = self.best(mac, me, here, hosts)?;
+        let station = || Station { host: host.clone(), vtep, ips: endpoint.ips.clone(), name: endpoint.name.clone() };
+        (host != me && peers.contains(&vtep)).then(station)
     }
 
     /// Where a station is: the highest sequence number says so, and between equals the lowest address of a tunnel.

@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 /// A server that runs.
 pub(crate) struct Place {
     kind: Kind,
-    child: Child,
+    pub(crate) child: Child,
     directory: TempDir,
     is_secured: bool,
 }
@@ -54,6 +54,7 @@ pub(crate) fn isolated(test: &str, kind: Kind) -> bool {
         .unwrap();
     let said = String::from_utf8_lossy(&inside.stdout).into_owned() + &String::from_utf8_lossy(&inside.stderr);
     assert!(inside.status.success(), "{said}");
+    eprint!("{said}");
     false
 }
 
