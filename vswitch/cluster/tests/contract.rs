@@ -52,7 +52,12 @@ impl Told {
     }
 
     async fn hear(&mut self) {
-        match self.follow.next().await.unwrap() {
+        let news = self.follow.next().await.unwrap();
+        self.take(news);
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
             News::All(listing) => {
                 self.lists += 1;
                 self.holds = listing.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
@@ -243,6 +248,31 @@ fn a_follower_goes_on_when_the_store_comes_back() {
         store.commit(None, &[create("r/b", "2")]).await.unwrap();
         told.until("after", &[pair("r/a", "1"), pair("r/b", "2")]).await;
         assert_eq!(told.lists, 1, "what it had heard is not told again");
+    });
+}
+
+/// etcd tells one that lags behind of a thousand revisions at a time, each time with the revision that the store has come to meanwhile.
+#[test]
+fn a_follower_that_lags_behind_misses_nothing_when_its_connection_ends() {
+    on(Kind::Etcd, async |mut place| {
+        let store = open(&place);
+        let mut told = Told::new(&*store, "l/");
+        told.hear().await;
+        let all: Vec<_> = (0..2500).map(|number| pair(&format!("l/{number}"), "1")).collect();
+        for (key, value) in &all {
+            store.commit(None, &[create(key, value)]).await.unwrap();
+        }
+        told.hear().await;
+        assert!(told.holds.len() < all.len(), "all came at once");
+        place.restart().await;
+        while told.holds.len() < all.len() {
+            let heard = tokio::time::timeout(Duration::from_secs(5), told.follow.next()).await;
+            match heard.unwrap_or_else(|_| panic!("{} of {} were told", told.holds.len(), all.len())) {
+                Ok(news) => told.take(news),
+                Err(_) => {}
+            }
+        }
+        assert_eq!(told.lists, 1, "it went on where it was");
     });
 }
 

@@ -88,9 +88,15 @@ impl Host {
             if holds(tables.networks.get(&network()).map_or(&BTreeMap::new(), |table| &table.stations)) {
                 return Instant::now();
             }
-            let (next, waited) = self.heard.news.wait_timeout(tables, Duration::from_secs(120)).unwrap();
-            assert!(!waited.timed_out(), "h{}: {what}", self.number);
-            tables = next;
+            let waited;
+            (tables, waited) = self.heard.news.wait_timeout(tables, Duration::from_secs(120)).unwrap();
+            let known = || tables.networks.get(&network()).map_or(0, |table| table.stations.len());
+            assert!(
+                !waited.timed_out(),
+                "h{}: {what}, and nothing was heard for two minutes, with {} stations known",
+                self.number,
+                known()
+            );
         }
     }
 }
@@ -134,7 +140,9 @@ impl Cluster {
 
 /// What has passed the loopback of this namespace, where nothing is but the store and those who ask it.
 fn received() -> u64 {
-    std::fs::read_to_string("/sys/class/net/lo/statistics/rx_bytes").unwrap().trim().parse().unwrap()
+    let devices = std::fs::read_to_string("/proc/net/dev").unwrap();
+    let (_, loopback) = devices.split_once("lo:").unwrap();
+    loopback.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// The processor time that a process has taken so far, in seconds.
@@ -209,6 +217,8 @@ fn many(kind: Kind, test: &str) {
     let is_asked = asked == "1" || asked.eq_ignore_ascii_case(&format!("{kind:?}"));
     if (is_asked || kind == Kind::Etcd) && isolated(test, kind) {
         let (hosts, stations) = if is_asked { (50, 200) } else { (6, 20) };
+        let hosts = std::env::var("HOSTS").map_or(hosts, |x| x.parse().unwrap());
+        let stations = std::env::var("STATIONS").map_or(stations, |x| x.parse().unwrap());
         live(kind, hosts, stations);
     }
 }

@@ -1,9 +1,11 @@
 //! Consul 1.8 or later: its key-value store, sessions, transactions and blocking queries.
 //!
-//! A watch waits until anything below its prefix has changed, and is then given all of it: what has changed is found by comparison. So a watch
-//! asks at most every [`PAUSE`].
+//! Beside each directory of keys there are `news/` of it, by which it is followed (`watch`).
 
-use std::sync::Arc;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::http::{Ask, Members, Reply};
 use super::{
-    Answer, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind, Trouble,
-    changes,
+    Answer, Change, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind,
+    Trouble,
 };
+use watch::{Watch, Word};
 
 pub(super) struct Consul(Arc<Inner>);
 
@@ -26,19 +29,24 @@ struct Inner {
     root: String,
     token: Option<String>,
     ttl: Duration,
+    /// What was last said of each directory, by the news' key.
+    said: Mutex<BTreeMap<String, Word>>,
 }
 
 impl Consul {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
         let members = Members::new(settings)?;
         let root = settings.root().trim_start_matches('/').to_owned();
-        Ok(Self(Arc::new(Inner { members, root, token: settings.token.clone(), ttl: settings.ttl })))
+        Ok(Self(Arc::new(Inner { members, root, token: settings.token.clone(), ttl: settings.ttl, said: Mutex::default() })))
     }
 }
 
 impl Store for Consul {
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
-        Box::pin(self.0.list(prefix, None))
+        Box::pin(async {
+            let (entries, revision) = self.0.held(prefix).await?;
+            Ok(Listing { entries: entries.into_values().map(|held| held.entry).collect(), revision })
+        })
     }
 
     fn commit<'a>(&'a self, session: Option<&'a Session>, steps: &'a [Step]) -> Answer<'a, Outcome> {
@@ -78,26 +86,58 @@ impl Store for Consul {
     }
 
     fn follow(&self, prefix: &str) -> Box<dyn Follow> {
-        Box::new(Watch { consul: Arc::clone(&self.0), prefix: prefix.to_owned(), known: None, has_failed: false })
+        Box::new(Watch::new(Arc::clone(&self.0), prefix))
     }
 }
 
 impl Inner {
-    /// The list of a prefix, once the store has come further than `after`, or after [`WAIT`].
-    async fn list(&self, prefix: &str, after: Option<u64>) -> Result<Listing, StoreError> {
-        let wait = after.map(|after| format!("&index={after}&wait={}s", WAIT.as_secs()));
+    /// What a prefix holds, and how far it has come.
+    async fn held(&self, prefix: &str) -> Result<(BTreeMap<String, Held>, u64), StoreError> {
+        let (entries, index) = self.list(prefix, None).await?;
+        let held = entries.into_iter().filter_map(|kv| kv.held(&self.root));
+        let held = held.filter(|held| !held.entry.key.starts_with(NEWS));
+        Ok((held.map(|held| (held.entry.key.clone(), held)).collect(), index))
+    }
+
+    /// The news of all directories below a prefix, by their directories and writers, once there are other ones than at an index, or after the time
+    /// that is given with it.
+    async fn words(&self, prefix: &str, after: Option<(u64, Duration)>) -> Result<(BTreeMap<String, Word>, u64), StoreError> {
+        let (entries, index) = self.list(&format!("{NEWS}{prefix}"), after).await?;
+        let held = entries.into_iter().filter_map(|kv| kv.held(&self.root));
+        // What is no word says nothing that could be followed, and so all is read.
+        let word = |held: Held| (held.entry.key, serde_json::from_str(&held.entry.value).unwrap_or_default());
+        Ok((held.map(word).collect(), index))
+    }
+
+    /// What these keys hold, as far as they are there.
+    async fn find(&self, keys: &BTreeSet<String>) -> Result<BTreeMap<String, Held>, StoreError> {
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // A key that is not there would end the transaction, were it asked for as one and not as a tree.
+        let trees = keys.iter().map(|key| json!({ "KV": { "Verb": "get-tree", "Key": format!("{}{key}", self.root) } }));
+        let reply = self.put("/v1/txn", &trees.collect()).await?;
+        if reply.status != 200 {
+            return Err(self.error(&reply, "read"));
+        }
+        let found: Found = serde_json::from_slice(&reply.body).map_err(|_| self.error(&reply, "read"))?;
+        let held = found.results.into_iter().flatten().filter_map(|found| found.kv.held(&self.root));
+        Ok(held.map(|held| (held.entry.key.clone(), held)).filter(|(key, _)| keys.contains(key)).collect())
+    }
+
+    /// The list of a prefix, once the store has come further than an index, or after the time that is given with it.
+    async fn list(&self, prefix: &str, after: Option<(u64, Duration)>) -> Result<(Vec<Kv>, u64), StoreError> {
+        let wait = after.map(|(after, time)| format!("&index={after}&wait={}ms", time.as_millis()));
         let path = format!("/v1/kv/{}{prefix}?recurse{}", self.root, wait.as_deref().unwrap_or("&consistent"));
         // The server adds up to a sixteenth to the time that it is given.
-        let patience = if after.is_some() { WAIT + WAIT / 16 + PATIENCE } else { PATIENCE };
+        let patience = after.map_or(PATIENCE, |(_, time)| time + time / 16 + PATIENCE);
         let reply = self.ask(Method::GET, &path, String::new(), patience).await?;
-        let entries: Vec<Kv> = match reply.status {
+        let entries = match reply.status {
             200 => serde_json::from_slice(&reply.body).map_err(|_| self.error(&reply, "read"))?,
             404 if reply.body.is_empty() && reply.index > 0 => Vec::new(),
             _ => return Err(self.error(&reply, "read")),
         };
-        let mut entries: Vec<Entry> = entries.into_iter().filter_map(|kv| kv.entry(&self.root)).collect();
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Listing { entries, revision: reply.index })
+        Ok((entries, reply.index))
     }
 
     async fn commit(&self, session: Option<&Session>, steps: &[Step]) -> Result<Outcome, StoreError> {
@@ -126,11 +166,56 @@ impl Inner {
                 Step::Remove { key } => push("delete", key, Value::Null),
             }
         }
-        let reply = self.put("/v1/txn", &Value::Array(operations)).await?;
-        match (reply.status, reply.text()) {
+        let words = self.next_words(session, steps);
+        for (key, (word, _)) in &words {
+            let mut operation =
+                json!({ "Verb": "set", "Key": format!("{}{key}", self.root), "Value": BASE64.encode(json!(word).to_string()) });
+            if let Some(Session(id)) = session {
+                operation["Verb"] = "lock".into();
+                operation["Session"] = id.as_str().into();
+            }
+            operations.push(json!({ "KV": operation }));
+        }
+        let reply = self.put("/v1/txn", &Value::Array(operations)).await;
+        let outcome = reply.and_then(|reply| match (reply.status, reply.text()) {
             (200, _) => Ok(Outcome::Done),
             (409, text) if text.contains("is stale") => Ok(Outcome::Refused),
             _ => Err(self.error(&reply, "write")),
+        });
+        self.keep_words(words, outcome.as_ref().ok());
+        outcome
+    }
+
+    /// What is to be said of the directories of these steps: each word as it is if they are carried out, and if that is not known.
+    fn next_words(&self, session: Option<&Session>, steps: &[Step]) -> BTreeMap<String, (Word, Word)> {
+        let writer = session.map_or(NO_SESSION, |session| &session.0);
+        let mut keys: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for key in steps.iter().map(Step::key) {
+            let (directory, _) = key.rsplit_once('/').unwrap_or_default();
+            keys.entry(format!("{NEWS}{directory}/{writer}")).or_default().push(key);
+        }
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = Word::default();
+        let next = |(name, keys): (String, Vec<&str>)| {
+            let before = said.get(&name).unwrap_or(&none);
+            let words = (before.and(keys.into_iter()), before.and_perhaps());
+            (name, words)
+        };
+        keys.into_iter().map(next).collect()
+    }
+
+    fn keep_words(&self, words: BTreeMap<String, (Word, Word)>, outcome: Option<&Outcome>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = |name: &str| name.rsplit('/').next().map(str::to_owned);
+        let writers: BTreeSet<String> = words.keys().filter_map(|name| session(name)).collect();
+        // Those of an earlier session went with it.
+        said.retain(|name, _| session(name).is_some_and(|writer| writer == NO_SESSION || writers.contains(&writer)));
+        for (name, (done, unknown)) in words {
+            match outcome {
+                Some(Outcome::Done) => drop(said.insert(name, done)),
+                Some(Outcome::Refused) => {}
+                None => drop(said.insert(name, unknown)),
+            }
         }
     }
 
@@ -169,48 +254,11 @@ impl Inner {
     }
 }
 
-/// A watch, which keeps what it told last to compare with.
-struct Watch {
-    consul: Arc<Inner>,
-    prefix: String,
-    known: Option<Listing>,
-    /// Whether nothing was heard since an error.
-    has_failed: bool,
-}
-
-impl Follow for Watch {
-    fn next(&mut self) -> Answer<'_, News> {
-        Box::pin(async {
-            let news = self.read().await;
-            self.has_failed = news.is_err();
-            news
-        })
-    }
-}
-
-impl Watch {
-    async fn read(&mut self) -> Result<News, StoreError> {
-        loop {
-            let Some(known) = &self.known else {
-                let listing = self.consul.list(&self.prefix, None).await?;
-                self.known = Some(listing.clone());
-                return Ok(News::All(listing));
-            };
-            tokio::time::sleep(PAUSE).await;
-            let index = Some(known.revision.max(1)).filter(|_| !self.has_failed);
-            let listing = self.consul.list(&self.prefix, index).await?;
-            // An index that goes backwards is another store's, or an older one's.
-            if listing.revision < known.revision {
-                self.known = None;
-                continue;
-            }
-            let changes = changes(&known.entries, &listing.entries);
-            self.known = Some(listing);
-            if self.has_failed || !changes.is_empty() {
-                return Ok(News::Some(changes));
-            }
-        }
-    }
+/// What the store holds at a key, and by which session.
+#[derive(Clone, Debug)]
+struct Held {
+    entry: Entry,
+    session: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -219,14 +267,28 @@ struct Kv {
     key: String,
     value: Option<String>,
     modify_index: u64,
+    session: Option<String>,
 }
 
 impl Kv {
-    fn entry(self, root: &str) -> Option<Entry> {
+    fn held(self, root: &str) -> Option<Held> {
         let value = BASE64.decode(self.value.unwrap_or_default()).ok()?;
         let (key, value) = (self.key.strip_prefix(root)?.to_owned(), String::from_utf8_lossy(&value).into_owned());
-        Some(Entry { key, value, version: self.modify_index })
+        Some(Held { entry: Entry { key, value, version: self.modify_index }, session: self.session })
     }
+}
+
+/// What a transaction that reads has found.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Found {
+    results: Option<Vec<FoundKey>>,
+}
+
+#[derive(Deserialize)]
+struct FoundKey {
+    #[serde(rename = "KV")]
+    kv: Kv,
 }
 
 #[derive(Deserialize)]
@@ -235,8 +297,8 @@ struct Made {
     id: String,
 }
 
-/// How long a query waits for a change.
-const WAIT: Duration = Duration::from_secs(10);
+/// What the keys of news begin with.
+const NEWS: &str = "news/";
 
-/// The least time between two queries of a watch, each of which is given all that is below its prefix.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Stands for the session of those who have none.
+const NO_SESSION: &str = "none";

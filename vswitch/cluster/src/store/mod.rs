@@ -24,8 +24,8 @@ pub use error::{StoreError, Trouble};
 /// What a store is asked for, once it is there.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Most steps of one transaction: Consul takes 64 operations, of which an announcement needs two.
-pub const MOST_STEPS: usize = 30;
+/// Most steps of one transaction: Consul takes 64 operations, of which an announcement needs two, and news of it one more.
+pub const MOST_STEPS: usize = 20;
 
 /// How long one member of a store may take before the next is asked: a member without a quorum holds a request for seven seconds.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -131,6 +131,15 @@ pub enum Step {
         /// The key.
         key: String,
     },
+}
+
+impl Step {
+    /// The key that it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Announce { key, .. } | Self::Create { key, .. } | Self::Replace { key, .. } | Self::Remove { key } => key,
+        }
+    }
 }
 
 /// How a transaction ended.
@@ -280,13 +289,4 @@ impl Settings {
             prefix => format!("/{prefix}/"),
         }
     }
-}
-
-/// What becomes of the entries of a prefix that were `before`, once they are `after`. Both are in the order of their keys.
-fn changes(before: &[Entry], after: &[Entry]) -> Vec<Change> {
-    let at = |entries: &[Entry], key: &str| entries.binary_search_by(|entry| entry.key.as_str().cmp(key)).ok();
-    let differs = |entry: &&Entry| at(before, &entry.key).is_none_or(|place| before[place] != **entry);
-    let gone = before.iter().filter(|entry| at(after, &entry.key).is_none());
-    let gone = gone.map(|entry| Change::Gone(entry.key.clone()));
-    gone.chain(after.iter().filter(differs).cloned().map(Change::Is)).collect()
 }

@@ -115,11 +115,11 @@ impl Watch {
             self.after = None;
             return Ok(());
         }
+        // The header has the store's own revision, and a watch that lags behind is told of older ones first.
+        let last = watched.events.iter().map(|event| event.kv.mod_revision).max();
+        self.after = self.after.max(last);
         let root = &self.etcd.root;
         let changes: Vec<Change> = watched.events.into_iter().filter_map(|event| event.change(root)).collect();
-        if !changes.is_empty() {
-            self.after = self.after.max(Some(watched.header.revision));
-        }
         if self.has_failed || !changes.is_empty() {
             self.told.push_back(News::Some(changes));
         }

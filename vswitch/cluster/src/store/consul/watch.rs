@@ -1,0 +1,227 @@
+//! How a prefix is followed, although a blocking query of Consul's is given all that is below its prefix for each change.
+//!
+//! Whoever writes keys of a directory says so in a short one below `news/`, in the same transaction: which of them changed last, with a count of its
+//! transactions there. What is waited for are those; then only the keys that they name are read. Where a count has grown by more than a
+//! word of news holds, the whole prefix is read again. A writer's news go with its session, and so has all that it announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Answer, Change, Follow, Held, Inner, Listing, News, StoreError};
+
+/// What a writer last did in a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Word {
+    /// How many transactions of this writer there were.
+    count: u64,
+    /// The keys of the last of them, each with the count that its transaction had.
+    keys: Vec<(u64, String)>,
+}
+
+impl Word {
+    /// One more transaction, with these keys.
+    #[must_use]
+    pub(super) fn and<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Self {
+        let count = self.count + 1;
+        let mut all = self.keys.clone();
+        all.extend(keys.map(|key| (count, key.to_owned())));
+        let surplus = all.len().saturating_sub(MOST_KEYS);
+        // A transaction that is only named in part is none that can be followed.
+        let torn = surplus.checked_sub(1).map(|last| all[last].0);
+        all.retain(|(count, _)| torn.is_none_or(|torn| *count > torn));
+        Self { count, keys: all }
+    }
+
+    /// A transaction of which it is not known whether it was carried out: its keys are not named.
+    #[must_use]
+    pub(super) fn and_perhaps(&self) -> Self {
+        Self { count: self.count + 1, keys: Vec::new() }
+    }
+
+    /// The keys that changed since the word `before`; `None` if it does not say.
+    fn since(&self, before: u64) -> Option<impl Iterator<Item = &str>> {
+        let is_whole = (before + 1..=self.count).all(|count| self.keys.iter().any(|(of, _)| *of == count));
+        (before <= self.count && is_whole)
+            .then(|| self.keys.iter().filter(move |(of, _)| *of > before).map(|(_, key)| key.as_str()))
+    }
+}
+
+/// A prefix that is followed, and what of it was told last.
+pub(super) struct Watch {
+    consul: Arc<Inner>,
+    prefix: String,
+    known: Option<Known>,
+    /// Whether nothing was heard since an error.
+    has_failed: bool,
+}
+
+struct Known {
+    entries: BTreeMap<String, Held>,
+    /// The count of each word of news, by the directory and its writer.
+    counts: BTreeMap<String, u64>,
+    /// How far the news had come.
+    index: u64,
+    /// When all is read again, because a writer has gone: it, or who removed its keys by hand, may have left others.
+    check: Option<Instant>,
+}
+
+/// What is to be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Keys(BTreeSet<String>),
+    All,
+}
+
+impl Follow for Watch {
+    fn next(&mut self) -> Answer<'_, News> {
+        Box::pin(async {
+            let news = self.read().await;
+            self.has_failed = news.is_err();
+            news
+        })
+    }
+}
+
+impl Watch {
+    pub(super) fn new(consul: Arc<Inner>, prefix: &str) -> Self {
+        Self { consul, prefix: prefix.to_owned(), known: None, has_failed: false }
+    }
+
+    async fn read(&mut self) -> Result<News, StoreError> {
+        loop {
+            let Some(known) = &mut self.known else { return self.begin().await };
+            tokio::time::sleep(PAUSE).await;
+            let index = Some(known.index.max(1)).filter(|_| !self.has_failed);
+            let wait = known.check.map_or(WAIT, |at| WAIT.min(at.duration_since(Instant::now()).max(Duration::from_secs(1))));
+            let (words, index) = self.consul.words(&self.prefix, index.map(|index| (index, wait))).await?;
+            // An index that goes backwards is another store's, or an older one's.
+            if index < known.index {
+                self.known = None;
+                continue;
+            }
+            let (mut changes, due) = known.take(&words);
+            let is_due = known.check.take_if(|at| *at <= Instant::now()).is_some() || self.has_failed;
+            match due {
+                Due::Keys(keys) if !is_due => {
+                    let found = self.consul.find(&keys).await.inspect_err(|_| known.check = Some(Instant::now()))?;
+                    keys.iter().for_each(|key| changes.extend(known.set(key, found.get(key))));
+                }
+                _ => {
+                    let read = self.consul.held(&self.prefix).await.inspect_err(|_| known.check = Some(Instant::now()));
+                    let (entries, _) = read?;
+                    changes.extend(known.replace(entries));
+                }
+            }
+            known.index = index;
+            if self.has_failed || !changes.is_empty() {
+                return Ok(News::Some(changes));
+            }
+        }
+    }
+
+    /// The news first, and then all: what comes between the two is read twice rather than not at all.
+    async fn begin(&mut self) -> Result<News, StoreError> {
+        let (words, index) = self.consul.words(&self.prefix, None).await?;
+        let (entries, revision) = self.consul.held(&self.prefix).await?;
+        let listing = Listing { entries: entries.values().map(|held| held.entry.clone()).collect(), revision };
+        let counts = words.into_iter().map(|(writer, word)| (writer, word.count)).collect();
+        self.known = Some(Known { entries, counts, index, check: None });
+        Ok(News::All(listing))
+    }
+}
+
+impl Known {
+    /// Takes in the news: what went with the sessions of writers that are gone, and what is to be read.
+    fn take(&mut self, words: &BTreeMap<String, Word>) -> (Vec<Change>, Due) {
+        let mut due = Some(BTreeSet::new());
+        for (writer, word) in words {
+            let before = self.counts.get(writer).copied().unwrap_or_default();
+            if word.count != before {
+                due = due.zip(word.since(before)).map(|(due, keys)| due.into_iter().chain(keys.map(str::to_owned)).collect());
+            }
+        }
+        let session = |writer: &String| writer.rsplit('/').next().map(str::to_owned);
+        let gone: BTreeSet<String> =
+            self.counts.keys().filter(|writer| !words.contains_key(*writer)).filter_map(session).collect();
+        if !gone.is_empty() {
+            let jitter = CHECK.mul_f64(rand::random());
+            self.check.get_or_insert_with(|| Instant::now() + CHECK + jitter);
+        }
+        self.counts = words.iter().map(|(writer, word)| (writer.clone(), word.count)).collect();
+        let went = |_: &String, held: &mut Held| held.session.as_ref().is_some_and(|session| gone.contains(session));
+        let went: Vec<String> = self.entries.extract_if(.., went).map(|(key, _)| key).collect();
+        let due = due.filter(|keys| keys.len() <= MOST_READ).map_or(Due::All, Due::Keys);
+        (went.into_iter().map(Change::Gone).collect(), due)
+    }
+
+    /// Takes in what a key holds now, and says whether that is another thing.
+    fn set(&mut self, key: &str, held: Option<&Held>) -> Option<Change> {
+        match held {
+            Some(held) => {
+                let before = self.entries.insert(key.to_owned(), held.clone());
+                before.is_none_or(|before| before.entry != held.entry).then(|| Change::Is(held.entry.clone()))
+            }
+            None => self.entries.remove(key).map(|_| Change::Gone(key.to_owned())),
+        }
+    }
+
+    /// Takes in all that there is now, and says what of it is another thing.
+    fn replace(&mut self, entries: BTreeMap<String, Held>) -> Vec<Change> {
+        let gone: Vec<String> = self.entries.keys().filter(|key| !entries.contains_key(*key)).cloned().collect();
+        let mut changes: Vec<Change> = gone.iter().filter_map(|key| self.set(key, None)).collect();
+        changes.extend(entries.iter().filter_map(|(key, held)| self.set(key, Some(held))));
+        changes
+    }
+}
+
+/// How long a query waits for a change.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The least time between two queries of a watch.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after a writer has gone all is read again, at least; it takes up to twice as long, so that not all hosts do so at once.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Most keys that a word of news names.
+const MOST_KEYS: usize = 32;
+
+/// Most keys that are read by themselves: Consul takes 64 operations in a transaction.
+const MOST_READ: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys<'a>(word: &'a Word, before: u64) -> Option<Vec<&'a str>> {
+        word.since(before).map(Iterator::collect)
+    }
+
+    #[test]
+    fn a_word_names_what_changed_since_any_of_the_last() {
+        let word = Word::default().and(["a", "b"].into_iter()).and(["c"].into_iter());
+        assert_eq!(keys(&word, 0), Some(vec!["a", "b", "c"]));
+        assert_eq!(keys(&word, 1), Some(vec!["c"]));
+        assert_eq!(keys(&word, 2), Some(vec![]));
+        assert_eq!(keys(&word, 3), None, "a writer that counts anew is another");
+        let lost = word.and_perhaps().and(["d"].into_iter());
+        assert_eq!(keys(&lost, 2), None);
+        assert_eq!(keys(&lost, 3), Some(vec!["d"]));
+    }
+
+    #[test]
+    fn a_word_is_short_and_never_tears_a_transaction() {
+        let many: Vec<String> = (0..MOST_KEYS - 1).map(|number| number.to_string()).collect();
+        let word = Word::default().and(["x"].into_iter()).and(many.iter().map(String::as_str));
+        assert_eq!(word.keys.len(), MOST_KEYS);
+        let next = word.and(["y", "z"].into_iter());
+        assert!(next.keys.len() <= MOST_KEYS, "{}", next.keys.len());
+        assert_eq!((keys(&next, 1), keys(&next, 2)), (None, Some(vec!["y", "z"])));
+        let too_many: Vec<String> = (0..=MOST_KEYS).map(|number| number.to_string()).collect();
+        assert_eq!(keys(&next.and(too_many.iter().map(String::as_str)), 3), None);
+    }
+}
