@@ -276,6 +276,41 @@ fn a_follower_that_lags_behind_misses_nothing_when_its_connection_ends() {
     });
 }
 
+/// What is written while a long list is read, before the place to which the reader has come, is told behind the list.
+async fn what_comes_while_a_list_is_read_is_told(store: &dyn Store, other: &dyn Store) {
+    let keys: Vec<String> = (0..6000).map(|number| format!("q/b/{number:05}")).collect();
+    for chunk in keys.chunks(MOST_STEPS) {
+        let steps: Vec<Step> = chunk.iter().map(|key| create(key, "1")).collect();
+        assert_eq!(store.commit(None, &steps).await, Ok(Outcome::Done));
+    }
+    let mut told = Told::new(store, "q/");
+    let fresh: Vec<String> = (0..200).map(|number| format!("q/a/{number}")).collect();
+    let write = async {
+        for key in &fresh {
+            other.commit(None, &[create(key, "1")]).await.unwrap();
+        }
+    };
+    tokio::join!(told.hear(), write);
+    let all: Vec<_> = fresh.iter().chain(&keys).map(|key| pair(key, "1")).collect();
+    told.until("all of it", &all).await;
+    assert_eq!(told.lists, 1);
+}
+
+#[test]
+fn what_comes_while_a_list_of_etcd_is_read_is_told() {
+    on(Kind::Etcd, async |place| what_comes_while_a_list_is_read_is_told(&*open(&place), &*open(&place)).await);
+}
+
+#[test]
+fn what_comes_while_a_list_of_consul_is_read_is_told() {
+    on(Kind::Consul, async |place| what_comes_while_a_list_is_read_is_told(&*open(&place), &*open(&place)).await);
+}
+
+#[test]
+fn what_comes_while_a_list_of_zookeeper_is_read_is_told() {
+    on(Kind::ZooKeeper, async |place| what_comes_while_a_list_is_read_is_told(&*open(&place), &*open(&place)).await);
+}
+
 #[test]
 fn what_is_wrong_with_certificates_is_said() {
     on_secured(async |place| {

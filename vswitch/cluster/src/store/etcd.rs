@@ -87,12 +87,14 @@ impl Inner {
         let mut from = first.into_bytes();
         loop {
             let mut ask = json!({ "key": BASE64.encode(&from), "range_end": end, "limit": PAGE });
-            // All pages are of the first one's revision.
             if listing.revision > 0 {
                 ask["revision"] = json!(listing.revision);
             }
             let page: Range = self.call("/v3/kv/range", &ask, "read").await?;
-            listing.revision = listing.revision.max(page.header.revision);
+            // All pages are of the first one's revision; the header of each has the revision that the store has come to meanwhile.
+            if listing.revision == 0 {
+                listing.revision = page.header.revision;
+            }
             let more = page.more;
             listing.entries.extend(page.kvs.into_iter().filter_map(|kv| kv.entry(&self.root)));
             match listing.entries.last() {
