@@ -314,6 +314,39 @@ fn a_forward_listens_on_one_address_only() {
 }
 
 #[test]
+fn a_reload_does_not_fail_for_a_port_that_another_program_has() {
+    needs!("curl", "python3");
+    let file = format!("[[uplink]]\nname = \"wan\"\nkind = \"host\"\n{BRIDGE}{}", station("a", 2));
+    let mut lab = Lab::new();
+    lab.sh(OUTSIDE).ok();
+    lab.add_netns("a");
+    let file = format!("{}{file}", state(&lab));
+    lab.write(&file);
+    lab.start();
+    web(&mut lab, "a", 80);
+    lab.ctl("add-forward wan tcp/8080 10.10.0.2:80").ok();
+    lab.ctl("add-forward wan tcp/8081 10.10.0.2:80").ok();
+    assert!(lab.stop().success());
+    let other = lab.spawn_in("host", "python3 -m http.server 8080");
+    lab.until("somebody listens", |lab| !lab.run_in("host", "ss -Hltn sport = :8080").ok().is_empty());
+    lab.start();
+    assert!(lab.log().contains("not published now"), "{}", lab.log());
+    // What is new in the file comes, the other forward stays, and what is missing is said.
+    lab.write(&format!("{file}[[bridge]]\nname = \"br9\"\n"));
+    let outcome = lab.ctl("reload");
+    assert!(
+        outcome.code == Some(0) && outcome.stderr.contains("8080") && outcome.stderr.contains("not published now"),
+        "{outcome:?}"
+    );
+    assert_eq!((lab.json("list-br").as_array().unwrap().len(), get(&lab, "host", "127.0.0.1:8081")), (2, "a".to_owned()));
+    lab.sh(&format!("kill -9 {other}")).ok();
+    lab.until("the port is free", |lab| lab.run_in("host", "ss -Hltn sport = :8080").ok().is_empty());
+    let outcome = lab.ctl("reload");
+    assert!(outcome.code == Some(0) && outcome.stderr.is_empty(), "{outcome:?}");
+    assert_eq!(get(&lab, "host", "127.0.0.1:8080"), "a");
+}
+
+#[test]
 fn what_cannot_be_is_one_sentence_and_nothing_is_half_made() {
     needs!();
     let file = format!(

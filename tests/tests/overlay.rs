@@ -233,6 +233,7 @@ fn live(kind: Kind) {
         healed(lab, kind, "a host knows the two others", |lab| told(lab) == 2);
     }
     all_reach_all(&labs);
+    a_group_is_on_all_hosts(&labs);
     known_stations_are_not_flooded(&mut labs);
     a_station_is_followed(&labs, kind);
     names_are_shown(&labs[0]);
@@ -313,6 +314,15 @@ fn gateways_of_two_hosts_give_different_addresses(labs: &[Lab]) {
 fn all_reach_all(labs: &[Lab]) {
     for from in labs {
         (1..=3).for_each(|to| assert!(ping(from, "a", &format!("10.0.0.{to}")), "to {to}"));
+    }
+}
+
+/// What is for a group gets to each other host once: those who answer pings to all do so, and none twice.
+fn a_group_is_on_all_hosts(labs: &[Lab]) {
+    labs.iter().for_each(|lab| drop(lab.run_in("a", "sysctl -qw net.ipv4.icmp_echo_ignore_broadcasts=0").ok()));
+    let said = labs[0].run_in("a", "ping -n -c 3 -i 0.2 -W 2 -I eth0 224.0.0.1").stdout;
+    for (host, count) in [("10.0.0.2", 3), ("10.0.0.3", 3)] {
+        assert_eq!(said.matches(&format!("from {host}:")).count(), count, "{said}");
     }
 }
 

@@ -324,7 +324,9 @@ fn what_is_wrong_with_certificates_is_said() {
         let said = says(&|settings| settings.identity = None).await;
         assert!(said.contains("the store wants a client certificate: give `cert` and `key`"), "{said}");
         let said = says(&|settings| settings.identity = identity("stranger")).await;
-        assert!(said.contains("takes no certificate of this host's issuer"), "{said}");
+        assert!(said.contains("does not take this host's certificate: give a `cert` that is signed by"), "{said}");
+        let said = says(&|settings| settings.identity = identity("expired")).await;
+        assert!(said.contains("and has not expired"), "{said}");
         let said = says(&|settings| settings.ca = Some(place.file("other.pem"))).await;
         assert!(said.contains("the store's certificate is signed by none of those in `ca`"), "{said}");
         let said = says(&|settings| settings.endpoints = vec!["https://localhost:2379".to_owned()]).await;
@@ -347,6 +349,12 @@ fn what_is_wrong_with_certificates_is_said() {
         let mut settings = place.settings();
         settings.user = Some(("root".to_owned(), "secret".to_owned()));
         assert_eq!(settings.open().unwrap().commit(None, &[create("c/d", "1")]).await, Ok(Outcome::Done));
+        // etcd reads its certificate for each connection.
+        for ending in ["pem", "key"] {
+            std::fs::copy(place.file(&format!("expired.{ending}")), place.file(&format!("server.{ending}"))).unwrap();
+        }
+        let said = says(&|_| ()).await;
+        assert!(said.contains("the store's certificate has expired: renew it, or set this host's clock"), "{said}");
     });
 }
 

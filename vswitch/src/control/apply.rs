@@ -76,14 +76,26 @@ impl Switch {
             Resource::Uplink(spec) => self.add_uplink_down(spec, origin, &error)?,
             Resource::Port(spec) => self.add_port_down(spec, origin, &error),
             Resource::Vxlan(spec) => self.add_vxlan_down(spec, origin, &error),
-            Resource::Forward(_) => {
-                self.inventory.lacks_forwards = true;
-                return Ok(format!("{error} (added at run time; it is not published now)"));
-            }
+            Resource::Forward(_) => return Ok(self.leave_out(&error)),
             // Others are on it.
             Resource::Bridge(_) => return Err(error),
         }
         Ok(format!("{error} (added at run time; it stays down)"))
+    }
+
+    /// Takes on that a forward that was added at run time cannot be had now. Returns what to say about it.
+    fn leave_out(&mut self, error: &ControlError) -> String {
+        self.inventory.lacks_forwards = true;
+        format!("{error} (added at run time; it is not published now)")
+    }
+
+    /// Carries out each of these steps, which add all the forwards that there should be besides those that there are, as far as it can be done.
+    /// Returns what to say about the others.
+    pub(super) fn publish_what_can_be_had(&mut self, forwards: Vec<Step>) -> Vec<String> {
+        self.inventory.lacks_forwards = false;
+        let failed = forwards.into_iter().filter_map(|step| self.perform(step).err());
+        let failed: Vec<ControlError> = failed.collect();
+        failed.iter().map(|error| self.leave_out(error)).collect()
     }
 
     /// Takes back what a failed start made, but not what it found: a container that a killed vswitchd left keeps its device.

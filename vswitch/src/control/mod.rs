@@ -88,7 +88,7 @@ use crate::confine::Confinement;
 use crate::services::{Output, Services};
 use crate::stp::StpNews;
 use crate::web::WebSettings;
-use api::{BridgeName, Reply, Request, ResourceKey};
+use api::{BridgeName, Origin, Reply, Request, Resource, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
 use docker::{DockerDesk, Lans};
@@ -97,6 +97,7 @@ use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
 use ledger::Ledger;
 use overlay::OverlayDesk;
+use plan::Step;
 use plane::capture::Incident;
 use plane::datapath::Punt;
 use plane::worker::{Command, Event, Handle};
@@ -335,20 +336,25 @@ impl Switch {
         }
         let before = std::mem::replace(&mut self.ledger.file, config);
         let (wanted, mut notes) = self.ledger.wanted();
-        let applied = self.check_containers(&wanted).and_then(|()| {
-            let mut steps = plan::steps(&self.inventory.layout(), &wanted);
-            steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
-            self.apply(steps)
+        let mut steps = plan::steps(&self.inventory.layout(), &wanted);
+        steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
+        // Whether another program has the port of a forward that is not the file's is no matter of the file's.
+        let is_others = |step: &Step| matches!(step, Step::Add(Resource::Forward(_), origin) if *origin != Origin::File);
+        let (forwards, steps) = steps.into_iter().partition(is_others);
+        let has_other_rules = before.nat != self.ledger.file.nat;
+        let applied = self.check_containers(&wanted).and_then(|()| self.apply(steps)).and_then(|undo| {
+            if !has_other_rules {
+                return Ok(());
+            }
+            self.refresh_uplinks().inspect_err(|_| self.take_back(undo))
         });
         if let Err(error) = applied {
             self.ledger.file = before;
             return Err(error);
         }
+        notes.extend(self.publish_what_can_be_had(forwards));
         if before.capture != self.ledger.file.capture {
             self.set_recorder();
-        }
-        if before.nat != self.ledger.file.nat {
-            self.refresh_uplinks()?;
         }
         notes.extend(self.change_cluster(&before));
         notes.extend(self.overlay_notes());

@@ -39,7 +39,9 @@ pub(super) fn place(spec: &PortSpec) -> (Option<&Netns>, &InterfaceName) {
 /// fails; except what makes place for something new.
 pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
-    for (key, resource, _) in running.iter().rev().filter(|(key, resource, origin)| goes(key, (*resource, *origin), wanted)) {
+    for (key, resource, _) in
+        running.iter().rev().filter(|(key, resource, origin)| is_removed(key, (*resource, *origin), wanted))
+    {
         let list = if is_in_the_way(resource, running, wanted) { &mut first } else { &mut last };
         list.push(Step::Delete(key.clone()));
     }
@@ -51,7 +53,7 @@ pub(super) fn steps(running: &Layout, wanted: &Layout) -> Vec<Step> {
         }
         match running.get(key) {
             Some(old) if old == (resource, origin) => {}
-            Some(_) if !goes(key, (resource, origin), running) => first.push(Step::Set(resource.clone(), origin)),
+            Some(_) if !is_removed(key, (resource, origin), running) => first.push(Step::Set(resource.clone(), origin)),
             _ => first.push(Step::Add(resource.clone(), origin)),
         }
     }
@@ -68,7 +70,7 @@ fn predecessor(key: &ResourceKey) -> Option<ResourceKey> {
 }
 
 /// Whether what runs is removed: it is not wanted, or is a forward, which only goes and comes.
-fn goes(key: &ResourceKey, resource: (&Resource, Origin), other: &Layout) -> bool {
+fn is_removed(key: &ResourceKey, resource: (&Resource, Origin), other: &Layout) -> bool {
     match other.get(key) {
         Some(same) => matches!(key, ResourceKey::Forward(_)) && same != resource,
         None => true,

@@ -26,20 +26,20 @@ impl Presence {
     pub(super) fn of(attachment: &Attachment) -> Self {
         let station = attachment.ends.first().copied();
         let near = attachment.ends.get(1).copied();
-        let mut presence = Self { station, near, namespace: attachment.namespace, ..Self::always_up() };
+        let mut presence = Self { station, near, namespace: attachment.namespace, ..Self::without_device() };
         presence.look();
         presence
     }
 
     /// Of an interface of vswitchd's own namespace.
     pub(super) fn at(end: End) -> Self {
-        let mut presence = Self { station: Some(end), ..Self::always_up() };
+        let mut presence = Self { station: Some(end), ..Self::without_device() };
         presence.look();
         presence
     }
 
     /// Of an uplink that needs no device.
-    pub(super) const fn always_up() -> Self {
+    pub(super) const fn without_device() -> Self {
         let told = (PortState::Up, None);
         Self { state: PortState::Up, station: None, near: None, namespace: None, sandbox: None, told }
     }
@@ -47,7 +47,7 @@ impl Presence {
     /// Of what has no device, which the log or the client that asked was told already.
     pub(super) fn unusable(error: &ControlError) -> Self {
         let state = PortState::Unusable(error.to_string());
-        Self { told: (state.clone(), None), state, ..Self::always_up() }
+        Self { told: (state.clone(), None), state, ..Self::without_device() }
     }
 
     pub(super) const fn state(&self) -> &PortState {

@@ -300,7 +300,7 @@ impl Switch {
                     holds: !self.life.started_up,
                 };
                 let (host, device) = host::open(settings)?;
-                let presence = Presence::always_up();
+                let presence = Presence::without_device();
                 Ok(Opened { device, mtu: HOST_MTU, features: Vec::new(), host: Some(host), presence })
             }
         }

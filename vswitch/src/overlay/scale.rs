@@ -217,8 +217,6 @@ fn many(kind: Kind, test: &str) {
     let is_asked = asked == "1" || asked.eq_ignore_ascii_case(&format!("{kind:?}"));
     if (is_asked || kind == Kind::Etcd) && isolated(test, kind) {
         let (hosts, stations) = if is_asked { (50, 200) } else { (6, 20) };
-        let hosts = std::env::var("HOSTS").map_or(hosts, |x| x.parse().unwrap());
-        let stations = std::env::var("STATIONS").map_or(stations, |x| x.parse().unwrap());
         live(kind, hosts, stations);
     }
 }

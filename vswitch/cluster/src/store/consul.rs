@@ -104,9 +104,11 @@ impl Inner {
     async fn words(&self, prefix: &str, after: Option<(u64, Duration)>) -> Result<(BTreeMap<String, Word>, u64), StoreError> {
         let (entries, index) = self.list(&format!("{NEWS}{prefix}"), after).await?;
         let held = entries.into_iter().filter_map(|kv| kv.held(&self.root));
-        // What is no word says nothing that could be followed, and so all is read.
-        let word = |held: Held| (held.entry.key, serde_json::from_str(&held.entry.value).unwrap_or_default());
-        Ok((held.map(word).collect(), index))
+        let word = |Held { entry, .. }: Held| {
+            let writer = entry.key.strip_prefix(NEWS)?.to_owned();
+            Some((writer, serde_json::from_str(&entry.value).unwrap_or_else(|_| Word::strange(entry.version))))
+        };
+        Ok((held.filter_map(word).collect(), index))
     }
 
     /// What these keys hold, as far as they are there.

@@ -180,8 +180,10 @@ fn advice(error: &rustls::Error, has_certificate: bool) -> String {
         Error::AlertReceived(Alert::CertificateExpired) => {
             "the store says that this host's certificate has expired: renew `cert`".to_owned()
         }
+        // What is written in Go says no more of one that has expired.
         Error::AlertReceived(Alert::BadCertificate | Alert::UnknownCA) => {
-            "the store takes no certificate of this host's issuer: give a `cert` that is signed by the store's own".to_owned()
+            "the store does not take this host's certificate: give a `cert` that is signed by the store's own issuer and has not expired"
+                .to_owned()
         }
         Error::InvalidMessage(_) => "what answers speaks no TLS: write http:// in `endpoints`".to_owned(),
         other => other.to_string(),

@@ -109,7 +109,7 @@ impl Kind {
                 .args(["agent", "-dev", "-bind=127.0.0.1", "-hcl=disable_update_check = true", "-hcl=session_ttl_min = \"2s\""])
                 .args(["-hcl=ports { dns = -1 grpc = -1 }", "-log-level=err"]),
             Self::ZooKeeper => {
-                let settings = "tickTime=500\ninitLimit=10\nsyncLimit=5\nminSessionTimeout=1000\nclientPort=2181\nadmin.enableServer=false\n";
+                let settings = "tickTime=500\ninitLimit=10\nsyncLimit=5\nminSessionTimeout=1000\nmaxClientCnxns=0\nclientPort=2181\nadmin.enableServer=false\n";
                 std::fs::write(directory.join("zoo.cfg"), format!("{settings}dataDir={}\n", data.display())).unwrap();
                 command = Command::new("java");
                 command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]).arg(class_path(&program));
@@ -254,7 +254,7 @@ fn spawn(kind: Kind, directory: &Path, is_secured: bool) -> Child {
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
-/// An issuer, a server's certificate, and those of three clients: one without a CommonName, one with it, and one of another issuer.
+/// An issuer, a server's certificate, and those of four clients: one without a CommonName, one with it, one of another issuer, and one that has expired.
 fn make_certificates(directory: &Path) {
     let openssl = |arguments: &str| {
         let made = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
@@ -265,11 +265,15 @@ fn make_certificates(directory: &Path) {
         openssl(&format!("req -x509 {KEY} -days 2 -keyout {issuer}.key -out {issuer}.pem -subj /O={issuer}"));
     }
     std::fs::write(directory.join("end"), "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n").unwrap();
-    for (name, subject, issuer) in
-        [("server", "/O=s", "ca"), ("client", "/O=c", "ca"), ("named", "/CN=c", "ca"), ("stranger", "/O=c", "other")]
-    {
+    for (name, subject, issuer, days) in [
+        ("server", "/O=s", "ca", 2),
+        ("client", "/O=c", "ca", 2),
+        ("named", "/CN=c", "ca", 2),
+        ("stranger", "/O=c", "other", 2),
+        ("expired", "/O=c", "ca", -1),
+    ] {
         openssl(&format!("req -new {KEY} -keyout {name}.key -out {name}.csr -subj {subject}"));
-        let by = format!("-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -days 2 -extfile end");
+        let by = format!("-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -days {days} -extfile end");
         openssl(&format!("x509 -req -in {name}.csr -out {name}.pem {by}"));
     }
 }

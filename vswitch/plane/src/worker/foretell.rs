@@ -61,7 +61,7 @@ impl Worker {
                 let (met, kept_in) = self.meet_stops(*port, Direction::Out, leaving);
                 met.into_iter().for_each(|step| add(&mut steps, (departure.frame, step)));
                 let queued = Queued { frame, edit: departure.edit, peer: departure.peer };
-                let device = self.queues.get_mut(port.0).and_then(|queue| queue.device.as_ref());
+                let device = self.shares.get_mut(port.0).and_then(|share| share.device.as_ref());
                 let mut lost = kept_in.or_else(|| device.is_none().then_some(DropReason::DeviceDown));
                 let capabilities = device.map(|device| device.capabilities()).unwrap_or_default();
                 let (mut first, mut frames) = (None, 0);

@@ -80,7 +80,7 @@ pub struct Worker {
     router: Option<Handle>,
     notify: Box<dyn FnMut(Event) + Send>,
     datapath: Datapath,
-    queues: Slots<Queue>,
+    shares: Slots<Share>,
     /// Ports that may have something to read.
     ready: VecDeque<PortId>,
     /// Ports whose device has no descriptor.
@@ -95,7 +95,7 @@ pub struct Worker {
 }
 
 /// This worker's part of a port.
-struct Queue {
+struct Share {
     device: Option<Box<dyn Device>>,
     /// Whether the port stands in `ready`.
     ready: bool,
@@ -125,7 +125,7 @@ impl Worker {
             router: None,
             notify,
             datapath: Datapath::new(Instant::now(), seed),
-            queues: Slots::default(),
+            shares: Slots::default(),
             ready: VecDeque::new(),
             polled: Vec::new(),
             stops: Stops::new(timer),
@@ -212,7 +212,7 @@ impl Worker {
         }
         for event in events.iter().filter(|event| ![WAKER, TIMER].contains(&event.token())) {
             let (id, descriptor) = source(event.token());
-            if let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) {
+            if let Some(device) = self.shares.get_mut(id.0).and_then(|share| share.device.as_mut()) {
                 device.wake(descriptor);
             }
             self.make_ready(id);
@@ -220,15 +220,15 @@ impl Worker {
     }
 
     fn make_ready(&mut self, id: PortId) {
-        let receives = |queue: &&mut Queue| queue.device.as_ref().is_some_and(|device| device.receives());
-        if let Some(queue) = self.queues.get_mut(id.0).filter(|queue| !queue.ready).filter(receives) {
-            queue.ready = true;
+        let receives = |share: &&mut Share| share.device.as_ref().is_some_and(|device| device.receives());
+        if let Some(share) = self.shares.get_mut(id.0).filter(|share| !share.ready).filter(receives) {
+            share.ready = true;
             self.ready.push_back(id);
         }
     }
 
     fn make_all_ready(&mut self) {
-        let ids: Vec<PortId> = self.queues.iter().map(|(number, _)| PortId(number)).collect();
+        let ids: Vec<PortId> = self.shares.iter().map(|(number, _)| PortId(number)).collect();
         ids.into_iter().for_each(|id| self.make_ready(id));
     }
 
@@ -320,10 +320,10 @@ impl Worker {
             }
             Command::Take(id, reply) => send(&reply, self.close(id)),
             Command::IsOpen(id, reply) => {
-                send(&reply, self.queues.get_mut(id.0).is_some_and(|queue| queue.device.is_some()));
+                send(&reply, self.shares.get_mut(id.0).is_some_and(|share| share.device.is_some()));
             }
             Command::Duplicate(id, reply) => {
-                let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_ref());
+                let device = self.shares.get_mut(id.0).and_then(|share| share.device.as_ref());
                 send(&reply, device.and_then(|device| device.duplicate()));
             }
             Command::Fdb(id, reply) => send(&reply, self.datapath.fdb(now, id)),
@@ -364,8 +364,8 @@ impl Worker {
     }
 
     fn mark_captured(&mut self) {
-        for (id, queue) in self.queues.iter_mut() {
-            queue.captured = self.watch.wants(PortId(id)) || queue.shared && self.watch.is_on();
+        for (id, share) in self.shares.iter_mut() {
+            share.captured = self.watch.wants(PortId(id)) || share.shared && self.watch.is_on();
         }
     }
 
@@ -376,7 +376,7 @@ impl Worker {
     }
 
     fn expire_devices(&mut self, now: Instant) {
-        let devices = self.queues.iter_mut().filter_map(|(_, queue)| queue.device.as_mut());
+        let devices = self.shares.iter_mut().filter_map(|(_, share)| share.device.as_mut());
         devices.for_each(|device| device.expire(now));
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::{Queue, Worker, token};
+use super::{Share, Worker, token};
 use crate::datapath::{PortId, PortSettings};
 use crate::device::Device;
 
@@ -43,8 +43,8 @@ impl Worker {
         if descriptors.is_empty() && device.receives() {
             self.polled.push(id);
         }
-        let queue = Queue { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
-        self.queues.insert(id.0, queue);
+        let share = Share { device: Some(device), ready: false, captured: false, shared, told_too_big: false };
+        self.shares.insert(id.0, share);
         self.mark_captured();
         // What came before the registration raises no edge.
         self.make_ready(id);
@@ -54,7 +54,7 @@ impl Worker {
     /// Removes a port.
     pub(super) fn detach(&mut self, id: PortId, now: Instant) {
         self.close(id);
-        self.queues.remove(id.0);
+        self.shares.remove(id.0);
         self.stops.remove(id, now);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
@@ -63,7 +63,7 @@ impl Worker {
 
     /// Takes the device of a port away.
     pub(super) fn close(&mut self, id: PortId) -> Option<Box<dyn Device>> {
-        let device = self.queues.get_mut(id.0).and_then(|queue| queue.device.take())?;
+        let device = self.shares.get_mut(id.0).and_then(|share| share.device.take())?;
         self.polled.retain(|polled| *polled != id);
         for descriptor in device.descriptors() {
             // Closing it ends the registration anyway.

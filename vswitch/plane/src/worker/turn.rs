@@ -9,7 +9,7 @@ use packet::{Batch, Egress, Packet, Queued, TagEdit};
 use super::capture::{Watch, nanoseconds};
 use super::command::{Handover, Purpose};
 use super::stops::Stop;
-use super::{Event, Queue, Slots, Worker};
+use super::{Event, Share, Slots, Worker};
 use crate::capture::Direction;
 use crate::datapath::{DropReason, Errand, PortId};
 use crate::device::{Losses, ReceiveStatus, Received, Sent};
@@ -27,10 +27,10 @@ impl Worker {
     /// Serves the port at the head of the queue.
     pub(super) fn turn(&mut self, now: Instant) {
         let Some(id) = self.ready.pop_front() else { return };
-        let Some(queue) = self.queues.get_mut(id.0) else { return };
-        queue.ready = false;
-        let Some(device) = &mut queue.device else { return };
-        let captured = queue.captured && self.watch.is_capturing();
+        let Some(share) = self.shares.get_mut(id.0) else { return };
+        share.ready = false;
+        let Some(device) = &mut share.device else { return };
+        let captured = share.captured && self.watch.is_capturing();
         self.batch.set_ingress(id.0);
         self.batch.set_clock(captured.then_some(nanoseconds));
         let Received { status, malformed, missed } = device.receive(&mut self.batch);
@@ -39,9 +39,9 @@ impl Worker {
             self.watch.number(&mut self.batch);
         }
         if self.watch.takes_underlay() {
-            show_underlay(&mut self.watch, &self.batch, &self.queues, &mut self.egress);
+            show_underlay(&mut self.watch, &self.batch, &self.shares, &mut self.egress);
         }
-        let Some(device) = self.queues.get_mut(id.0).and_then(|queue| queue.device.as_mut()) else { return };
+        let Some(device) = self.shares.get_mut(id.0).and_then(|share| share.device.as_mut()) else { return };
         self.datapath.count_drops(id, DropReason::Malformed, malformed.into());
         self.datapath.count_drops(id, DropReason::MissedByKernel, missed.into());
         device.report_drops(&mut |port, reason, frames| self.datapath.count_drops(port, reason, frames));
@@ -121,7 +121,7 @@ impl Worker {
             Purpose::Route(_) => self.datapath.count_drops(port, reason, 1),
             Purpose::Enter(..) => self.datapath.count_lost_at_stop(port, direction, (reason, bytes.len() as u64)),
         }
-        if self.queues.get_mut(port.0).is_some_and(|queue| queue.captured) {
+        if self.shares.get_mut(port.0).is_some_and(|share| share.captured) {
             self.watch.lost_at_stop(port, direction, &Transit { bytes, offload, ingress, peer, id }, reason);
         }
     }
@@ -198,9 +198,9 @@ impl Worker {
 
     /// Sends frames of a batch by the device of a port.
     pub(super) fn transmit(&mut self, id: PortId, list: &List<'_>, batch: &Batch) {
-        let Some(queue) = self.queues.get_mut(id.0) else { return };
-        let (watch, captured) = (&mut self.watch, queue.captured);
-        let Some(device) = &mut queue.device else {
+        let Some(share) = self.shares.get_mut(id.0) else { return };
+        let (watch, captured) = (&mut self.watch, share.captured);
+        let Some(device) = &mut share.device else {
             watch.lost(id, list.iter().filter(|_| captured), batch, DropReason::DeviceDown);
             return self.datapath.count_drops(id, DropReason::DeviceDown, list.len() as u64);
         };
@@ -222,7 +222,7 @@ impl Worker {
         tally.losses.add(device.flush());
         self.datapath.count_sent(id, tally.frames, tally.bytes);
         let Losses { full, down, refused, too_big } = tally.losses;
-        if too_big > 0 && !std::mem::replace(&mut queue.told_too_big, true) {
+        if too_big > 0 && !std::mem::replace(&mut share.told_too_big, true) {
             (self.notify)(Event::PacketTooBig(id));
         }
         for (sent, count) in [(Sent::QueueFull, full), (Sent::Down, down), (Sent::Refused, refused), (Sent::TooBig, too_big)] {
@@ -232,9 +232,9 @@ impl Worker {
 }
 
 /// Shows the frames that came by tunnels with the headers around them, as many datagrams as they were.
-fn show_underlay(watch: &mut Watch, batch: &Batch, queues: &Slots<Queue>, egress: &mut Egress) {
+fn show_underlay(watch: &mut Watch, batch: &Batch, shares: &Slots<Share>, egress: &mut Egress) {
     for frame in batch.frames().iter().filter(|frame| frame.outer.port != 0) {
-        let Some(tunnel) = queues.get(frame.ingress).and_then(|queue| queue.device.as_ref()) else { continue };
+        let Some(tunnel) = shares.get(frame.ingress).and_then(|share| share.device.as_ref()) else { continue };
         let queued = [Queued { frame, edit: TagEdit::Keep, peer: frame.peer }];
         // What cannot be cut did not come by a tunnel.
         egress.run(&queued, tunnel.capabilities(), &mut |packet| {

@@ -166,7 +166,7 @@ impl Worker {
         let direction = stop.direction();
         let Some(stage) = self.stops.stage(id, stop) else { return };
         self.datapath.count_treated(id, stop.is_line(), direction, stage.take_treated());
-        let captured = self.queues.get_mut(id.0).is_some_and(|queue| queue.captured);
+        let captured = self.shares.get_mut(id.0).is_some_and(|share| share.captured);
         for _ in 0..TOLD {
             let Some((reason, transit)) = stage.stock_mut().next_lost() else { break };
             self.datapath.count_lost_at_stop(id, direction, (reason, transit.bytes.len() as u64));

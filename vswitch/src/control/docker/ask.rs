@@ -121,7 +121,7 @@ impl Switch {
         let stations = asking.filter_map(|endpoint| Some(station(docker.networks.get(&endpoint.network)?, endpoint)));
         let stations: Vec<Station> = stations.collect();
         if self.life.started_up
-            && let Some(bridges) = self.lans.ask_for(&stations)
+            && let Some(bridges) = self.lans.set_asked(&stations)
         {
             self.set_stations(&bridges, stations);
         }

@@ -20,7 +20,7 @@ pub(in crate::control) struct Lans {
 
 impl Lans {
     /// Takes on the containers about which LANs are asked now. If they are others than before, returns the bridges of both.
-    pub(super) fn ask_for(&mut self, stations: &[Station]) -> Option<BTreeSet<BridgeName>> {
+    pub(super) fn set_asked(&mut self, stations: &[Station]) -> Option<BTreeSet<BridgeName>> {
         if stations == self.stations {
             return None;
         }
@@ -103,17 +103,17 @@ mod tests {
     #[test]
     fn the_bridges_of_those_that_came_and_of_those_that_went_are_told() {
         let mut lans = Lans::default();
-        assert_eq!(lans.ask_for(&[]), None);
-        assert_eq!(lans.ask_for(&[station("a", "br0")]), Some(["br0".parse().unwrap()].into()));
-        assert_eq!(lans.ask_for(&[station("a", "br0")]), None);
+        assert_eq!(lans.set_asked(&[]), None);
+        assert_eq!(lans.set_asked(&[station("a", "br0")]), Some(["br0".parse().unwrap()].into()));
+        assert_eq!(lans.set_asked(&[station("a", "br0")]), None);
         let both = ["br0", "br1"].map(|bridge| bridge.parse().unwrap());
-        assert_eq!(lans.ask_for(&[station("b", "br1")]), Some(both.into()));
+        assert_eq!(lans.set_asked(&[station("b", "br1")]), Some(both.into()));
     }
 
     #[test]
     fn a_lease_is_granted_until_it_is_lost_or_its_container_is_gone() {
         let (mut lans, address) = (Lans::default(), "192.0.2.7".parse().unwrap());
-        lans.ask_for(&[station("a", "br0")]);
+        lans.set_asked(&[station("a", "br0")]);
         assert!(lans.hear(&name("a"), address, Event::Bound(terms())).unwrap().contains("192.0.2.1 grants 192.0.2.7"));
         let rival = Event::Conflict("192.0.2.7".parse().unwrap(), Mac([2, 0, 0, 0, 0, 9]));
         assert!(lans.hear(&name("a"), address, rival).unwrap_err().contains("02:00:00:00:00:09"));
@@ -121,7 +121,7 @@ mod tests {
         assert!(lans.hear(&name("a"), address, Event::Lost).unwrap_err().contains("asked for again"));
         assert!(lans.granted(&name("a")).is_none());
         lans.grant(name("a"), terms());
-        lans.ask_for(&[station("b", "br0")]);
+        lans.set_asked(&[station("b", "br0")]);
         assert!(lans.granted(&name("a")).is_none());
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Whoever writes keys of a directory says so in a short one below `news/`, in the same transaction: which of them changed last, with a count of its
 //! transactions there. What is waited for are those; then only the keys that they name are read. Where a count has grown by more than a
-//! word of news holds, the whole prefix is read again. A writer's news go with its session, and so has all that it announced.
+//! word of news holds, its directory is read again, and the whole prefix where those are many. A writer's news go with its session, and so has all that it
+//! announced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,11 @@ impl Word {
         Self { count: self.count + 1, keys: Vec::new() }
     }
 
+    /// A word that cannot be read: that it is another than before is all that it says.
+    pub(super) fn strange(version: u64) -> Self {
+        Self { count: version, keys: Vec::new() }
+    }
+
     /// The keys that changed since the word `before`; `None` if it does not say.
     fn since(&self, before: u64) -> Option<impl Iterator<Item = &str>> {
         let is_whole = (before + 1..=self.count).all(|count| self.keys.iter().any(|(of, _)| *of == count));
@@ -70,10 +76,11 @@ struct Known {
 }
 
 /// What is to be read.
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    Keys(BTreeSet<String>),
-    All,
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Due {
+    keys: BTreeSet<String>,
+    /// Prefixes of which all is to be read.
+    directories: BTreeSet<String>,
 }
 
 impl Follow for Watch {
@@ -103,18 +110,19 @@ impl Watch {
                 self.known = None;
                 continue;
             }
-            let (mut changes, due) = known.take(&words);
-            let is_due = known.check.take_if(|at| *at <= Instant::now()).is_some() || self.has_failed;
-            match due {
-                Due::Keys(keys) if !is_due => {
-                    let found = self.consul.find(&keys).await.inspect_err(|_| known.check = Some(Instant::now()))?;
-                    keys.iter().for_each(|key| changes.extend(known.set(key, found.get(key))));
-                }
-                _ => {
-                    let read = self.consul.held(&self.prefix).await.inspect_err(|_| known.check = Some(Instant::now()));
-                    let (entries, _) = read?;
-                    changes.extend(known.replace(entries));
-                }
+            let (mut changes, mut due) = known.take(&words);
+            let is_checked = known.check.take_if(|at| *at <= Instant::now()).is_some();
+            if is_checked || self.has_failed || due.directories.len() > MOST_DIRECTORIES {
+                due = Due { directories: BTreeSet::from([self.prefix.clone()]), ..Due::default() };
+            }
+            // What could not be read is read with all the rest.
+            let check = &mut known.check;
+            let found = self.consul.find(&due.keys).await.inspect_err(|_| *check = Some(Instant::now()))?;
+            due.keys.iter().for_each(|key| changes.extend(known.set(key, found.get(key))));
+            for directory in &due.directories {
+                let check = &mut known.check;
+                let (entries, _) = self.consul.held(directory).await.inspect_err(|_| *check = Some(Instant::now()))?;
+                changes.extend(known.replace(directory, &entries));
             }
             known.index = index;
             if self.has_failed || !changes.is_empty() {
@@ -137,12 +145,16 @@ impl Watch {
 impl Known {
     /// Takes in the news: what went with the sessions of writers that are gone, and what is to be read.
     fn take(&mut self, words: &BTreeMap<String, Word>) -> (Vec<Change>, Due) {
-        let mut due = Some(BTreeSet::new());
+        let mut due = Due::default();
         for (writer, word) in words {
             let before = self.counts.get(writer).copied().unwrap_or_default();
-            if word.count != before {
-                due = due.zip(word.since(before)).map(|(due, keys)| due.into_iter().chain(keys.map(str::to_owned)).collect());
+            match word.since(before) {
+                Some(keys) => due.keys.extend(keys.map(str::to_owned)),
+                None => drop(due.directories.insert(directory(writer))),
             }
+        }
+        if due.keys.len() > MOST_READ {
+            due.directories.extend(std::mem::take(&mut due.keys).iter().map(|key| directory(key)));
         }
         let session = |writer: &String| writer.rsplit('/').next().map(str::to_owned);
         let gone: BTreeSet<String> =
@@ -154,7 +166,6 @@ impl Known {
         self.counts = words.iter().map(|(writer, word)| (writer.clone(), word.count)).collect();
         let went = |_: &String, held: &mut Held| held.session.as_ref().is_some_and(|session| gone.contains(session));
         let went: Vec<String> = self.entries.extract_if(.., went).map(|(key, _)| key).collect();
-        let due = due.filter(|keys| keys.len() <= MOST_READ).map_or(Due::All, Due::Keys);
         (went.into_iter().map(Change::Gone).collect(), due)
     }
 
@@ -169,13 +180,19 @@ impl Known {
         }
     }
 
-    /// Takes in all that there is now, and says what of it is another thing.
-    fn replace(&mut self, entries: BTreeMap<String, Held>) -> Vec<Change> {
-        let gone: Vec<String> = self.entries.keys().filter(|key| !entries.contains_key(*key)).cloned().collect();
+    /// Takes in all that there is below a prefix now, and says what of it is another thing.
+    fn replace(&mut self, prefix: &str, entries: &BTreeMap<String, Held>) -> Vec<Change> {
+        let below = self.entries.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|key| key.starts_with(prefix));
+        let gone: Vec<String> = below.filter(|key| !entries.contains_key(*key)).cloned().collect();
         let mut changes: Vec<Change> = gone.iter().filter_map(|key| self.set(key, None)).collect();
         changes.extend(entries.iter().filter_map(|(key, held)| self.set(key, Some(held))));
         changes
     }
+}
+
+/// The directory of a key, with a slash at its end.
+fn directory(key: &str) -> String {
+    key.rsplit_once('/').map_or_else(String::new, |(directory, _)| format!("{directory}/"))
 }
 
 /// How long a query waits for a change.
@@ -192,6 +209,9 @@ const MOST_KEYS: usize = 32;
 
 /// Most keys that are read by themselves: Consul takes 64 operations in a transaction.
 const MOST_READ: usize = 64;
+
+/// Most directories that are read by themselves.
+const MOST_DIRECTORIES: usize = 8;
 
 #[cfg(test)]
 mod tests {
