@@ -177,6 +177,7 @@ impl Tabular for BridgeSpec {
         "isolated",
         "routes",
         "overlay",
+        "encrypt",
     ];
     const NEEDED: &'static [&'static str] = &["name"];
 

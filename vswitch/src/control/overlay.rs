@@ -87,7 +87,16 @@ impl Switch {
         for step in steps {
             said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));
         }
+        self.set_wireguard_hosts();
         self.overlay.say(said).iter().for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
+    }
+
+    /// Tells WireGuard which hosts there are: the peers of the tunnels of encrypted networks, with their keys.
+    fn set_wireguard_hosts(&self) {
+        let Some(wireguard) = self.plane.sockets.wireguard.upgrade() else { return };
+        let tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.spec.wireguard.is_some());
+        let peers = tunnels.flat_map(|tunnel| tunnel.spec.reach.peers());
+        wireguard.set_hosts(&peers.filter_map(|peer| Some((peer, self.ledger.tables.key_at(peer)?.0))).collect());
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
@@ -135,6 +144,7 @@ impl Switch {
                 bridge: Some(bridge.spec.name.clone()),
                 tunnel: tunnels.next().map(|tunnel| tunnel.spec.name.clone()),
                 subnets: bridge.spec.addresses.clone(),
+                encrypt: bridge.spec.encrypt,
                 given: given(bridge),
                 handed_out,
                 claims,
