@@ -153,14 +153,18 @@ fn nothing_of_an_encrypted_network_is_to_be_read_whatever_happens() {
     assert!(!watch.has_seen(SECRET.as_bytes()) && !watch.has_seen(&red));
 }
 
+fn mtu(lab: &Lab, netns: &str) -> u64 {
+    let links: serde_json::Value = serde_json::from_str(&lab.run_in(netns, "ip -j link show eth0").ok()).unwrap();
+    links[0]["mtu"].as_u64().unwrap()
+}
+
 /// What users are told.
 fn it_is_shown(lab: &Lab) {
     let is_open = |name: &str| {
         lab.json("list-vxlan").as_array().unwrap().iter().any(|row| row["name"] == name && row["wireguard"].is_null())
     };
     assert!(!is_open("ov-br0") && is_open("ov-br1"));
-    let [sealed, open] = ["a", "p"].map(|netns| lab.run_in(netns, "cat /sys/class/net/eth0/mtu").ok().trim().to_owned());
-    assert_eq!((&*sealed, &*open), ("1390", "1450"));
+    assert_eq!(["a", "p"].map(|netns| mtu(lab, netns)), [1390, 1450]);
     let told = lab.ctl("trace --port a --to 10.0.0.2").ok();
     assert!(told.contains(", inside WireGuard, to host h2 at 192.0.2.2"), "{told}");
     assert!(!lab.ctl("trace --port p --to 10.1.0.2").ok().contains("WireGuard"));
@@ -254,8 +258,7 @@ while True:
 fn hosts_with_ipv6_between_them_encrypt_too() {
     needs!("etcd", "ping", "iperf3");
     let place = Place::new(2, "2001:db8::");
-    let mtu = place.hosts[0].run_in("a", "cat /sys/class/net/eth0/mtu").ok();
-    assert_eq!(mtu.trim(), "1350");
+    assert_eq!(mtu(&place.hosts[0], "a"), 1350);
     across(&place.hosts[0], &place.hosts[1], "10.0.0.2", "-n 4M");
     place.hosts[0].run_in("a", "ping -n -c 1 -W 2 -M do -s 1322 10.0.0.2").ok();
 }

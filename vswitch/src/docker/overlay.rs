@@ -234,7 +234,7 @@ mod tests {
 
     fn known(subnets: &[&str], gateways: &[&str]) -> KnownNetwork {
         let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
-        KnownNetwork { subnets: subnets.iter().map(|text| net(text)).collect(), gateways }
+        KnownNetwork { subnets: subnets.iter().map(|text| net(text)).collect(), gateways, encrypt: false }
     }
 
     fn red() -> OverlayName {
@@ -302,6 +302,7 @@ mod tests {
             name: None,
         };
         let table = NetworkTable {
+            encrypt: false,
             vni: 5000,
             peers: BTreeSet::new(),
             stations: BTreeMap::from([(Mac([2, 0, 0, 0, 0, 1]), station("10.5.0.65"))]),

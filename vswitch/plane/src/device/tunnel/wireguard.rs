@@ -129,6 +129,13 @@ impl Wireguard {
         }
     }
 
+    /// Greets all hosts once more.
+    pub fn greet(&self) {
+        for (at, host) in self.hosts.load().iter() {
+            host.lock().greet(|message| self.send(*at, message));
+        }
+    }
+
     fn host_of(&self, key: [u8; 32]) -> Host {
         // Sessions are told apart within a host alone, by the lower bits.
         let index = rand::random::<u32>() >> 8;
