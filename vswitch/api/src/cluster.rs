@@ -32,7 +32,7 @@ pub enum ClusterQuestion {
 #[serde(rename_all = "snake_case")]
 pub enum ClusterAnswer {
     /// The store.
-    Status(ClusterStatus),
+    Status(Box<ClusterStatus>),
     /// The hosts, by name.
     Hosts(Vec<ClusterHost>),
     /// The networks, by name.

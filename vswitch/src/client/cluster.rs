@@ -101,7 +101,7 @@ fn list_hosts(hosts: &[ClusterHost]) -> String {
             host.underlay.to_string(),
             host.port.to_string(),
             // Enough to tell one from another by eye; --json has all of it.
-            host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(6).collect()),
+            host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(5).collect()),
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
@@ -204,7 +204,7 @@ mod tests {
         let finding =
             Finding { network: Some("ov_net1".to_owned()), mac: None, host: Some("a".to_owned()), sentence: "x".to_owned() };
         let answers = [
-            ClusterAnswer::Status(ClusterStatus { state: "up".to_owned(), hosts: 1, ..ClusterStatus::default() }),
+            ClusterAnswer::Status(Box::new(ClusterStatus { state: "up".to_owned(), hosts: 1, ..ClusterStatus::default() })),
             ClusterAnswer::Hosts(vec![host]),
             ClusterAnswer::Networks(vec![network]),
             ClusterAnswer::Endpoints(vec![station]),

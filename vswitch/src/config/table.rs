@@ -128,6 +128,7 @@ impl Tabular for ClusterSettings {
         "node",
         "underlay",
         "port",
+        "wireguard-port",
         "prefix",
         "ttl",
         "required",

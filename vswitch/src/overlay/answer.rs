@@ -14,7 +14,7 @@ impl Room {
     /// switch say.
     pub(super) fn answer(&self, question: &ClusterQuestion) -> ClusterAnswer {
         match question {
-            ClusterQuestion::Status => ClusterAnswer::Status(self.status()),
+            ClusterQuestion::Status => ClusterAnswer::Status(Box::new(self.status())),
             ClusterQuestion::Hosts => ClusterAnswer::Hosts(self.hosts_known()),
             ClusterQuestion::Networks => ClusterAnswer::Networks(self.networks_known()),
             ClusterQuestion::Endpoints(of) => ClusterAnswer::Endpoints(self.stations(of.as_ref())),

@@ -87,7 +87,9 @@ pub(super) enum Opened {
 /// Most handshake messages a second that are answered unasked: with 0.3 ms for each, no more than a sixth of a processor.
 const HANDSHAKES: u64 = 500;
 /// What a message adds to a packet: its type, the session, a counter, and the tag by which it is known to be whole.
-pub(super) const OVERHEAD: usize = 32;
+const MESSAGE: u16 = 32;
+/// The same, as lengths are counted.
+pub(super) const OVERHEAD: usize = MESSAGE as usize;
 /// The longest message of a handshake.
 const HANDSHAKE: usize = 148;
 /// The type of a message with a packet in it.
@@ -247,8 +249,8 @@ impl Session {
 /// How much shorter than without it a packet must be that goes inside WireGuard, to an address of this family: by an IP and a UDP header, and by what
 /// a message adds.
 pub fn wireguard_overhead(local: IpAddr) -> u16 {
-    const MESSAGE: u16 = 8 + OVERHEAD as u16;
-    MESSAGE + if local.is_ipv4() { 20 } else { 40 }
+    const UDP: u16 = 8;
+    MESSAGE + UDP + if local.is_ipv4() { 20 } else { 40 }
 }
 
 /// Whether a message has a packet in it.
