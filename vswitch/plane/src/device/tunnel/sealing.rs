@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use boringtun::noise::TunnResult;
 use rustix::io::Errno;
 
 use super::outer::Outer;
 use super::sender::LONGEST_RUN;
-use super::wireguard::{OVERHEAD, Session, Wireguard, is_data};
+use super::wireguard::{HANDSHAKE, OVERHEAD, Session, Wireguard};
 use crate::device::{Losses, Sent};
 use sys::udp::Run;
 
@@ -26,7 +25,7 @@ pub(super) struct Sealing {
 }
 
 /// Room for a message besides its packet; that of a handshake may come out instead.
-const ROOM: usize = 148 + OVERHEAD;
+const ROOM: usize = HANDSHAKE + OVERHEAD;
 
 impl Sealing {
     pub(super) fn new(wireguard: Arc<Wireguard>) -> Self {
@@ -48,32 +47,25 @@ impl Sealing {
             if self.messages.len() + datagram.len() + ROOM > LONGEST_RUN {
                 error = self.flush(socket, run, losses).or(error);
             }
-            self.seal(&mut session, &headers, datagram);
+            losses.count(self.seal(&mut session, &headers, datagram), 1);
         }
         drop(session);
         self.flush(socket, run, losses).or(error)
     }
 
     /// Puts a message behind the others.
-    fn seal(&mut self, session: &mut Session, headers: &Outer, datagram: &[u8]) {
+    fn seal(&mut self, session: &mut Session, headers: &Outer, datagram: &[u8]) -> Sent {
         self.packet.clear();
         // A tunnel's addresses are of one family, and its MTU leaves room for them.
-        let Some(()) = headers.packet(datagram, &mut self.packet) else { return };
+        let Some(()) = headers.packet(datagram, &mut self.packet) else { return Sent::TooBig };
         let start = self.messages.len();
         self.messages.resize(start + self.packet.len() + ROOM, 0);
         let room = self.messages.get_mut(start..).unwrap_or_default();
-        let length = match session.tunn.encapsulate(&self.packet, room) {
-            TunnResult::WriteToNetwork(message) if is_data(message) => message.len(),
-            other => {
-                session.waits = true;
-                if let TunnResult::WriteToNetwork(greeting) = other {
-                    self.wireguard.send(headers.to.ip(), greeting);
-                }
-                0
-            }
-        };
+        let sealed = session.seal(&self.packet, room, |greeting| self.wireguard.send(headers.to.ip(), greeting));
+        let length = sealed.unwrap_or_default();
         self.messages.truncate(start + length);
         self.longest = self.longest.max(length);
+        sealed.err().unwrap_or(Sent::Done)
     }
 
     /// Sends the messages. What was inside may be marked by routers on the way (RFC 3168); the rest of its class is not for them to see.

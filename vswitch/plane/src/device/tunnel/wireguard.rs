@@ -10,7 +10,8 @@
 //! **Who is let in.** A host is known by its address and its key: what comes from another address is dropped unread, so are messages that its key did
 //! not seal, and those that came before. Handshakes are limited to [`HANDSHAKES`] a second, beyond which a host must prove its address first.
 //!
-//! **What bounds it.** The hosts that tunnels have as peers; 256 packets that wait for a handshake with each.
+//! **What bounds it.** The hosts that tunnels have as peers; [`MOST_WAITING`] packets that wait for a handshake with each, beyond which the newest is
+//! dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,7 @@ use foldhash::fast::RandomState;
 use packet::protocol;
 
 use super::{Sources, UnderlayDrop};
-use crate::device::Losses;
+use crate::device::{Losses, Sent};
 use sys::udp::Run;
 
 /// The private key of a host.
@@ -67,11 +68,11 @@ pub(super) struct Host {
 
 /// What there is with another host.
 pub(super) struct Session {
-    pub(super) tunn: Tunn,
+    tunn: Tunn,
     /// How many times more it is greeted each second, until it has answered.
     greetings: u8,
-    /// Whether packets may wait for a handshake.
-    pub(super) waits: bool,
+    /// Packets that wait for a handshake.
+    waiting: usize,
 }
 
 /// What a message came to.
@@ -91,13 +92,13 @@ const MESSAGE: u16 = 32;
 /// The same, as lengths are counted.
 pub(super) const OVERHEAD: usize = MESSAGE as usize;
 /// The longest message of a handshake.
-const HANDSHAKE: usize = 148;
+pub(super) const HANDSHAKE: usize = 148;
 /// The type of a message with a packet in it.
 const DATA: [u8; 4] = [4, 0, 0, 0];
 /// No message of a session has a higher number (REJECT_AFTER_MESSAGES in WireGuard's paper, section 6.1).
 const LAST_MESSAGE: u64 = u64::MAX - (1 << 13);
-/// Packets that may wait for a handshake: those of [`Tunn`], and the last call that finds none.
-const MOST_WAITING: usize = 257;
+/// Most packets that wait for a handshake with one host: a thousand hosts that are away hold 50 MB of them. [`Tunn`] would take 256.
+pub(super) const MOST_WAITING: usize = 32;
 /// A new host is greeted once a second this many times; then as seldom as WireGuard's paper says (section 6.4), or when there is something to send.
 const GREETINGS: u8 = 5;
 
@@ -142,7 +143,7 @@ impl Wireguard {
         // Sessions are told apart within a host alone, by the lower bits.
         let index = rand::random::<u32>() >> 8;
         let tunn = Tunn::new(self.key.0.clone(), key.into(), None, None, index, Some(Arc::clone(&self.limiter)));
-        Host { key, session: Mutex::new(Session { tunn, greetings: GREETINGS, waits: false }) }
+        Host { key, session: Mutex::new(Session { tunn, greetings: GREETINGS, waiting: 0 }) }
     }
 
     /// How long ago the last handshake with a host was; `None`: there is no session.
@@ -222,6 +223,31 @@ impl Session {
         } else if self.greetings > 0 {
             self.greet(send);
         }
+        // After 90 seconds it gives up, and forgets them.
+        if self.tunn.is_expired() {
+            self.waiting = 0;
+        }
+    }
+
+    /// Seals a packet into `room`, which has [`HANDSHAKE`] bytes and more than the packet; returns the message's length. Without a session it waits,
+    /// for which 0 is returned, and a handshake begins.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub(super) fn seal(&mut self, packet: &[u8], room: &mut [u8], mut send: impl FnMut(&[u8])) -> Result<usize, Sent> {
+        let is_full = self.waiting >= MOST_WAITING && self.tunn.time_since_last_handshake().is_none();
+        let result =
+            if is_full { self.tunn.format_handshake_initiation(room, false) } else { self.tunn.encapsulate(packet, room) };
+        match result {
+            TunnResult::WriteToNetwork(message) if is_data(message) => return Ok(message.len()),
+            TunnResult::WriteToNetwork(greeting) => send(greeting),
+            _ => {}
+        }
+        if is_full {
+            return Err(Sent::QueueFull);
+        }
+        self.waiting += 1;
+        Ok(0)
     }
 
     /// Begins a handshake, whatever came of the one before.
@@ -234,12 +260,12 @@ impl Session {
 
     /// Sends what has waited for a handshake, if there was one.
     fn send_waiting(&mut self, mut send: impl FnMut(&[u8])) {
-        if !self.waits || self.tunn.time_since_last_handshake().is_none() {
+        if self.waiting == 0 || self.tunn.time_since_last_handshake().is_none() {
             return;
         }
-        self.waits = false;
+        self.waiting = 0;
         let mut message = vec![0; packet::MAX_FRAME + OVERHEAD];
-        for _ in 0..MOST_WAITING {
+        for _ in 0..=MOST_WAITING {
             let TunnResult::WriteToNetwork(message) = self.tunn.decapsulate(None, &[], &mut message) else { return };
             send(message);
         }
@@ -254,7 +280,7 @@ pub fn wireguard_overhead(local: IpAddr) -> u16 {
 }
 
 /// Whether a message has a packet in it.
-pub(super) fn is_data(message: &[u8]) -> bool {
+fn is_data(message: &[u8]) -> bool {
     message.starts_with(&DATA)
 }
 

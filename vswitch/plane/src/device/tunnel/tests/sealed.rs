@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::super::outer::Outer;
-use super::super::wireguard::{Opened, datagram};
+use super::super::wireguard::{MOST_WAITING, Opened, datagram};
 use super::*;
 
 /// A host, and what has arrived at it.
@@ -121,6 +121,19 @@ fn frames_that_wait_for_a_handshake_arrive_after_it_and_none_is_to_be_read_on_th
     assert!(messages.iter().all(|message| !message.windows(SECRET.len()).any(|part| part == SECRET)));
     let opened: Vec<_> = messages.iter().map(|message| a.open(b.at, message)).collect();
     assert_eq!(opened, frames.iter().map(|frame| Ok(Some(frame.clone()))).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_more_wait_for_a_handshake_than_there_is_room_for_and_the_first_are_kept() {
+    let [mut a, b] = hosts();
+    a.knows(&[&b]);
+    let frames: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; 100]).collect();
+    let lost: u64 = frames.iter().map(|frame| a.send(frame).full).sum();
+    assert_eq!(lost, 40 - MOST_WAITING as u64);
+    assert_eq!(b.arriving().len(), 1, "they ask for one handshake");
+    b.knows(&[&a]);
+    assert_eq!(carry([&a, &b])[1], frames[..MOST_WAITING]);
+    assert_eq!(a.send(b"frame"), Losses::default());
 }
 
 #[test]
