@@ -116,8 +116,8 @@ fn containers_of_two_hosts_share_a_network(engine: Engine) {
     assert!(document.replace(" \\\n    ", " ").contains(&printed), "{printed}");
     no_address_is_given_twice(&mut place);
     an_address_that_is_asked_for_is_one_hosts(&mut place);
-    restarts_leave_it_as_it_is(&mut place);
     an_encrypted_one_is_as_any_other(&mut place);
+    restarts_leave_it_as_it_is(&mut place);
     nothing_stays(&mut place);
 }
 
