@@ -168,6 +168,11 @@ fn it_is_shown(lab: &Lab) {
     let told = lab.ctl("trace --port a --to 10.0.0.2").ok();
     assert!(told.contains(", inside WireGuard, to host h2 at 192.0.2.2"), "{told}");
     assert!(!lab.ctl("trace --port p --to 10.1.0.2").ok().contains("WireGuard"));
+    let shown = lab.path("inside.pcapng");
+    lab.ctl(&format!("capture --at underlay --port ov-br0 --count 2 -w {}", shown.display())).ok();
+    let shown = std::fs::read(shown).unwrap();
+    let has = |what: &[u8]| shown.windows(what.len()).any(|part| part == what);
+    assert!(has(b"inside WireGuard on port 51820") && has(&header(lab, "red")) && has(SECRET.as_bytes()));
     let hosts = lab.json("cluster hosts");
     assert!(hosts.as_array().unwrap().iter().all(|host| host["key"].as_str().unwrap().len() == 44), "{hosts}");
     let networks = lab.json("cluster networks");

@@ -13,7 +13,7 @@
 //!
 //! **Fail static.** The tables are kept in `state-dir`. Without the store, and after a restart without it, frames are forwarded by the last ones.
 //!
-//! **Encrypted networks.** This host's private key is made and kept here ([`private_key`]); its public key stands in the host's record, and the tables
+//! **Encrypted networks.** This host's private key is made and kept here (`wireguard.key`); its public key stands in the host's record, and the tables
 //! have those of the others. The record of a network says whether it is encrypted. A bridge that would have it otherwise gets no tunnel, whatever the
 //! store says or has lost.
 //!
