@@ -116,6 +116,7 @@ fn containers_of_two_hosts_share_a_network(engine: Engine) {
     assert!(document.replace(" \\\n    ", " ").contains(&printed), "{printed}");
     no_address_is_given_twice(&mut place);
     an_address_that_is_asked_for_is_one_hosts(&mut place);
+    an_encrypted_one_is_as_any_other(&mut place);
     restarts_leave_it_as_it_is(&mut place);
     nothing_stays(&mut place);
 }
@@ -191,6 +192,29 @@ fn restarts_leave_it_as_it_is(place: &mut Place) {
     assert_eq!(given, 1, "the gateway's alone: {}", kept(second));
     second.sh("docker start box").ok();
     second.until("it is back", |host| asks(host));
+}
+
+/// What stands in the document of encrypted networks, on both hosts.
+fn an_encrypted_one_is_as_any_other(place: &mut Place) {
+    for host in &place.hosts {
+        Tour::of_part("overlay.md", "Encrypted networks").run(host, "");
+        host.sh("docker run -d --rm --name sealed --network green busybox sleep 1000000").ok();
+        let link = host.sh("nsenter --net=/proc/$(docker inspect -f '{{.State.Pid}}' sealed)/ns/net ip -o link show eth0").ok();
+        assert!(link.contains("mtu 1390"), "{link}");
+    }
+    let there = addresses(&place.hosts[0], "green").remove(0);
+    let there = there.split('/').next().unwrap();
+    place.hosts[1]
+        .until("they reach each other", |host| host.sh(&format!("docker exec sealed ping -c 1 -W 1 {there}")).code == Some(0));
+    for host in &place.hosts {
+        host.sh("docker rm -f sealed && docker network rm green && vsctl del-br br1").ok();
+    }
+    let plain = "docker network create -d vswitch-overlay --ipam-driver vswitch-overlay -o vswitch.net=green --ipam-opt \
+                 vswitch.net=green green";
+    let refused = place.hosts[1].sh(plain).refused();
+    assert!(refused.contains("overlay network \"green\" is encrypted: add -o vswitch.encrypt=true"), "{refused}");
+    let printed = network(&place.hosts[1], "green").unwrap()["docker"].as_str().unwrap().to_owned();
+    place.hosts[1].sh(&format!("{printed} && docker network rm green")).ok();
 }
 
 fn nothing_stays(place: &mut Place) {

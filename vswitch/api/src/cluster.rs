@@ -32,7 +32,7 @@ pub enum ClusterQuestion {
 #[serde(rename_all = "snake_case")]
 pub enum ClusterAnswer {
     /// The store.
-    Status(ClusterStatus),
+    Status(Box<ClusterStatus>),
     /// The hosts, by name.
     Hosts(Vec<ClusterHost>),
     /// The networks, by name.
@@ -58,6 +58,9 @@ pub struct ClusterStatus {
     pub node: String,
     /// Where its tunnels end.
     pub underlay: Option<IpAddr>,
+    /// The public key of this host, by which others encrypt for it, in base64.
+    #[serde(default)]
+    pub key: Option<String>,
     /// `up`; `waiting`: the store was not reached since the start; `lost`: it is not reached any more; `refused`: it is not this host's.
     pub state: String,
     /// For how many seconds it has been so.
@@ -85,6 +88,9 @@ pub struct ClusterHost {
     pub underlay: IpAddr,
     /// The UDP port that they listen on.
     pub port: u16,
+    /// The public key by which others encrypt for it, in base64; none: it has no part in encrypted networks.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The version of its vswitchd.
     pub version: String,
     /// Whether it is this one.
@@ -104,6 +110,9 @@ pub struct ClusterNetwork {
     pub name: String,
     /// Its number in frames; none until the store has it.
     pub vni: Option<u32>,
+    /// Whether its frames are encrypted between hosts.
+    #[serde(default)]
+    pub encrypt: bool,
     /// Its subnets.
     pub subnets: Vec<IpNet>,
     /// This host's bridge in it.

@@ -147,7 +147,12 @@ impl BridgeInfo {
             macs,
             max_macs: spec.max_macs,
             evictions,
-            between: BetweenInfo { control_frames: spec.control_frames, stp: spec.stp, overlay: spec.overlay.clone() },
+            between: BetweenInfo {
+                control_frames: spec.control_frames,
+                stp: spec.stp,
+                overlay: spec.overlay.clone(),
+                encrypt: spec.encrypt,
+            },
             gateway: GatewayInfo {
                 addresses: spec.addresses.clone(),
                 gateway_mac: Some(gateway).filter(|_| !spec.addresses.is_empty()),
@@ -176,6 +181,9 @@ pub struct BetweenInfo {
     /// The overlay network that it is a part of.
     #[serde(default)]
     pub overlay: Option<OverlayName>,
+    /// Whether that network is an encrypted one.
+    #[serde(default)]
+    pub encrypt: bool,
 }
 
 /// What asked for a bridge, port, uplink, forward or tunnel.

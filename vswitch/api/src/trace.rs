@@ -98,6 +98,9 @@ pub struct TraceExit {
     pub host: Option<String>,
     /// The number of the tunnel's network.
     pub vni: Option<u32>,
+    /// Whether it goes there inside WireGuard.
+    #[serde(default)]
+    pub encrypted: bool,
     /// Whether the switch makes it: an answer, a question, an error message or a fragment.
     pub own: bool,
     /// As it leaves; of a super-frame that is cut, the first of its frames.

@@ -44,6 +44,8 @@ pub struct VxlanSpec {
     pub bum_limit: Option<u32>,
     /// Stations that are known beforehand.
     pub stations: Vec<StationSpec>,
+    /// The UDP port of WireGuard, inside which frames go: only the tunnels of encrypted overlay networks have one.
+    pub wireguard: Option<u16>,
 }
 
 /// How flooded frames reach the other hosts.
@@ -253,6 +255,7 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             vlans: vlans.unwrap_or(VlanMode::Access(VlanId::DEFAULT)),
             bum_limit: Some(bum_limit).filter(|limit| *limit > 0),
             stations: table.r#static,
+            wireguard: None,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!  store    etcd, Consul, ZooKeeper, memory: lists, transactions, sessions, news
 //!  record   what is kept there: hosts, networks, members, endpoints, blocks of addresses
+//!  key      the public key of a host, for encrypted networks
 //!  view     what one host knows: its own truth, what it heard, and the difference that makes for its tunnels
 //!  agent    one host's dealings with a store: a session, what is due, and when
 //! ```
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod key;
 pub mod pace;
 pub mod record;
 pub mod store;

@@ -22,8 +22,13 @@ use ipnet::IpNet;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
-/// The version of all records. One with a higher number is left alone.
+use crate::key::PublicKey;
+
+/// The version of all records but one. One with a higher number is left alone.
 pub const VERSION: u32 = 1;
+
+/// The version of an encrypted network's record: a program that cannot encrypt leaves it alone, so it has no part in the network.
+const ENCRYPTED: u32 = 2;
 
 /// The name of a host or of a network: 1 to 63 letters, digits, `-`, `_` and `.`, which are what every store takes in a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -147,6 +152,9 @@ pub struct Host {
     pub boot: String,
     /// The version of its program.
     pub program: String,
+    /// The key by which others encrypt for it; without one it has no part in encrypted networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
 }
 
 /// A network.
@@ -159,6 +167,26 @@ pub struct Network {
     /// The gateways of the host that made it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
+    /// Whether its frames are encrypted between hosts. The version of the record says it, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt: bool,
+}
+
+impl Network {
+    /// As it is kept.
+    pub fn written(&self) -> String {
+        written_as(self.version(), self)
+    }
+
+    /// One that was kept; `None` if it is none, or says one thing by its version and another by its fields.
+    pub fn read(text: &str) -> Option<Self> {
+        let Versioned { v, record } = serde_json::from_str::<Versioned<Self>>(text).ok()?;
+        (v == record.version()).then_some(record)
+    }
+
+    const fn version(&self) -> u32 {
+        if self.encrypt { ENCRYPTED } else { VERSION }
+    }
 }
 
 /// A station.
@@ -192,8 +220,12 @@ struct Versioned<T> {
 
 /// A record as it is kept.
 pub fn written<T: Serialize>(record: &T) -> String {
+    written_as(VERSION, record)
+}
+
+fn written_as<T: Serialize>(v: u32, record: &T) -> String {
     // The records are structs of numbers, texts and lists, which can all be written.
-    serde_json::to_string(&Versioned { v: VERSION, record }).unwrap_or_default()
+    serde_json::to_string(&Versioned { v, record }).unwrap_or_default()
 }
 
 /// A record that was kept; `None` if it is none of this version.
@@ -232,13 +264,19 @@ mod tests {
 
     #[test]
     fn a_record_of_another_version_is_left_alone() {
-        let network = Network { vni: 5000, subnets: vec!["10.0.0.0/24".parse().unwrap()], gateways: Vec::new() };
-        let text = written(&network);
+        let network =
+            Network { vni: 5000, subnets: vec!["10.0.0.0/24".parse().unwrap()], gateways: Vec::new(), encrypt: false };
+        let text = network.written();
         assert_eq!(text, r#"{"v":1,"vni":5000,"subnets":["10.0.0.0/24"]}"#);
-        assert_eq!(read::<Network>(&text), Some(network));
-        assert_eq!(read::<Network>(&text.replace("\"v\":1", "\"v\":2")), None);
-        assert_eq!(read::<Network>("{}"), None);
+        assert_eq!(Network::read(&text), Some(network.clone()));
+        assert_eq!(Network::read(&text.replace("\"v\":1", "\"v\":2")), None);
+        assert_eq!(Network::read("{}"), None);
         assert_eq!(read::<Endpoint>(r#"{"v":1,"more":[]}"#), Some(Endpoint::default()));
+        // What a program reads that cannot encrypt.
+        let encrypted = Network { encrypt: true, ..network };
+        assert_eq!(read::<Network>(&encrypted.written()), None);
+        assert_eq!(Network::read(&encrypted.written()), Some(encrypted.clone()));
+        assert_eq!(Network::read(&encrypted.written().replace("\"v\":2", "\"v\":1")), None);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl World {
             return;
         }
         let underlay = IpAddr::from([192, 0, 2, u8::try_from(machine.number).unwrap() + 1]);
-        let host = Host { underlay, port: 4789, boot: self.boots.to_string(), program: "test".to_owned() };
+        let host = Host { underlay, port: 4789, boot: self.boots.to_string(), program: "test".to_owned(), key: None };
         let view = View::new(machine.name.clone(), host, machine.id.clone(), format!("id{}", self.boots));
         let agent = Agent::new(view, TTL);
         machine.running =
@@ -207,7 +207,7 @@ impl World {
         let machine = &mut self.machines[number];
         let Some(running) = &mut machine.running else { return };
         let view = running.agent.view_mut();
-        view.join(network.clone(), &[subnet]);
+        view.join(network.clone(), &[subnet], false);
         if let Some((vni, tunnel)) = machine.kept.remove(&network) {
             view.recall(&network, vni, tunnel.peers.clone(), tunnel.stations.clone(), now);
             running.tunnels.insert(network.clone(), tunnel);

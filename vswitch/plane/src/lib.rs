@@ -1,4 +1,4 @@
-//! The data plane: one way for a frame from device to device, on threads that take no lock and open nothing.
+//! The data plane: one way for a frame from device to device, on threads that wait for no other and open nothing.
 //!
 //! # One way through
 //!
@@ -36,7 +36,8 @@
 //! # Threads
 //!
 //! N [`worker`]s run to completion. Worker *i* owns part *i* of every device and a [`Datapath`](datapath::Datapath) of its own, so sending
-//! crosses no thread and takes no lock. It has the only clock; the datapath is given the time and runs in tests with a hand-moved one. The
+//! crosses no thread and takes no lock, with one exception: a session of an encrypted tunnel has one counter for all workers, so they meet at its lock.
+//! It has the only clock; the datapath is given the time and runs in tests with a hand-moved one. The
 //! control side hands over open devices, and asks for counters and tables, over bounded channels that are drained between batches.
 //!
 //! # Rooms

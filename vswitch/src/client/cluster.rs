@@ -82,6 +82,7 @@ fn show(status: &ClusterStatus) -> String {
     let _ = writeln!(text, "  prefix     {}", status.prefix);
     let underlay = status.underlay.as_ref().map(IpAddr::to_string).unwrap_or_default();
     let _ = writeln!(text, "  this host  {}, underlay {underlay}", status.node);
+    let _ = writeln!(text, "  its key    {}", status.key.as_deref().unwrap_or("none: it has no part in encrypted networks"));
     let _ = writeln!(text, "  cluster    {}", status.cluster_id.as_deref().unwrap_or("not known yet"));
     let (hosts, networks) = (print::count(status.hosts as u64, "host"), print::count(status.networks as u64, "network"));
     let _ = writeln!(text, "  known      {hosts}, {networks}, {}", print::count(status.stations as u64, "remote station"));
@@ -92,13 +93,15 @@ fn show(status: &ClusterStatus) -> String {
 }
 
 fn list_hosts(hosts: &[ClusterHost]) -> String {
-    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "VERSION", "STATIONS", "TUNNEL", "NETWORKS"]);
+    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "KEY", "VERSION", "STATIONS", "TUNNEL", "NETWORKS"]);
     for host in hosts {
         let tunnel = if host.here { Some("this host".to_owned()) } else { host.tunnel.clone() };
         table.row([
             host.name.clone(),
             host.underlay.to_string(),
             host.port.to_string(),
+            // Enough to tell one from another by eye; --json has all of it.
+            host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(5).collect()),
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
@@ -109,7 +112,7 @@ fn list_hosts(hosts: &[ClusterHost]) -> String {
 }
 
 fn list_networks(networks: &[ClusterNetwork]) -> String {
-    let mut table = Table::new(["NETWORK", "VNI", "SUBNETS", "BRIDGE", "TUNNEL", "STATIONS", "HOSTS"]);
+    let mut table = Table::new(["NETWORK", "VNI", "SUBNETS", "BRIDGE", "TUNNEL", "STATIONS", "ENCRYPTED", "HOSTS"]);
     let mut problems = String::new();
     for network in networks {
         let name = |name: Option<String>| name.unwrap_or_else(|| "-".to_owned());
@@ -120,6 +123,7 @@ fn list_networks(networks: &[ClusterNetwork]) -> String {
             name(network.bridge.as_ref().map(ToString::to_string)),
             name(network.tunnel.as_ref().map(ToString::to_string)),
             network.stations.to_string(),
+            if network.encrypt { "yes" } else { "no" }.to_owned(),
             network.hosts.join(","),
         ]);
         problems.extend(network.problem.iter().map(|problem| format!("{}: {problem}\n", network.name)));
@@ -170,6 +174,7 @@ mod tests {
             name: "rack1-host17".to_owned(),
             underlay: "192.0.2.117".parse().unwrap(),
             port: 4789,
+            key: Some("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned()),
             version: "0.1.0".to_owned(),
             here: false,
             networks: vec!["ov_net1".to_owned()],
@@ -179,6 +184,7 @@ mod tests {
         let network = ClusterNetwork {
             name: "ov_net1".to_owned(),
             vni: Some(16_777_215),
+            encrypt: true,
             subnets: vec!["10.10.0.0/16".parse().unwrap()],
             bridge: Some("br0".parse().unwrap()),
             tunnel: Some("ov-br0".parse().unwrap()),
@@ -198,7 +204,7 @@ mod tests {
         let finding =
             Finding { network: Some("ov_net1".to_owned()), mac: None, host: Some("a".to_owned()), sentence: "x".to_owned() };
         let answers = [
-            ClusterAnswer::Status(ClusterStatus { state: "up".to_owned(), hosts: 1, ..ClusterStatus::default() }),
+            ClusterAnswer::Status(Box::new(ClusterStatus { state: "up".to_owned(), hosts: 1, ..ClusterStatus::default() })),
             ClusterAnswer::Hosts(vec![host]),
             ClusterAnswer::Networks(vec![network]),
             ClusterAnswer::Endpoints(vec![station]),

@@ -149,6 +149,9 @@ pub(super) enum Bridging {
         /// The overlay network that it is a part of, with the bridges of other hosts that name it too.
         #[arg(long, value_name = "NAME")]
         overlay: Option<OverlayName>,
+        /// That network is an encrypted one: WireGuard between hosts.
+        #[arg(long, requires = "overlay")]
+        encrypt: bool,
         /// Routes between it and other bridges that are open too.
         #[arg(long)]
         open: bool,

@@ -235,6 +235,9 @@ pub(super) struct BridgeOptions {
     /// The overlay network that it is a part of, with bridges of other hosts; or none.
     #[arg(long, value_name = "NAME")]
     overlay: Option<String>,
+    /// That network is an encrypted one: on or off.
+    #[arg(long, value_name = "ON", value_parser = on_or_off)]
+    encrypt: Option<bool>,
     /// Nothing is routed between it and other bridges: on or off.
     #[arg(long, value_name = "ON", value_parser = on_or_off)]
     isolated: Option<bool>,
@@ -244,7 +247,7 @@ impl BridgeOptions {
     pub(super) fn patch(self) -> Patch {
         let mut patch = said(json!({
             "mtu": self.mtu, "ageing": self.ageing, "max-macs": self.max_macs, "control-frames": self.control_frames,
-            "gateway-vlan": self.gateway_vlan, "dhcp": self.dhcp, "isolated": self.isolated,
+            "gateway-vlan": self.gateway_vlan, "dhcp": self.dhcp, "isolated": self.isolated, "encrypt": self.encrypt,
             "stp": self.tree.stp, "stp-priority": self.tree.stp_priority,
         }));
         match &self.address[..] {
@@ -256,7 +259,9 @@ impl BridgeOptions {
             patch.insert("uplink".to_owned(), if uplink == NONE { Value::Null } else { json!(uplink) });
         }
         if let Some(overlay) = self.overlay {
-            patch.insert("overlay".to_owned(), if overlay == NONE { Value::Null } else { json!(overlay) });
+            // What is none of it is not encrypted either.
+            let left = [("overlay".to_owned(), Value::Null), ("encrypt".to_owned(), json!(false))];
+            if overlay == NONE { patch.extend(left) } else { drop(patch.insert("overlay".to_owned(), json!(overlay))) }
         }
         Patch(patch)
     }

@@ -263,6 +263,7 @@ fn show_vxlan(text: &mut String, vxlan: &VxlanInfo) {
     }
     let mut rules: Vec<String> =
         vxlan.r#static.iter().map(|station| format!("static {} at {}", station.mac, station.peer)).collect();
+    rules.extend(vxlan.underlay.wireguard.map(|port| format!("inside WireGuard, port {port}")));
     rules.extend((!vxlan.learn).then(|| "no learning".to_owned()));
     rules.extend((!vxlan.underlay.udp_checksum).then(|| "no udp checksum".to_owned()));
     rules.extend(vxlan.bum_limit.map(|limit| format!("bum-limit {limit}/s")));

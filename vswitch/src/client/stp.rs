@@ -88,7 +88,8 @@ pub(super) const fn control_frames(between: &BetweenInfo) -> &'static str {
 /// What becomes of frames between bridges, in words.
 pub(super) fn between(between: &BetweenInfo) -> String {
     let tree = if between.stp.is_on() { format!(", {}", between.stp) } else { String::new() };
-    let overlay = between.overlay.as_ref().map(|name| format!(", overlay {name}"));
+    let encrypted = if between.encrypt { ", encrypted" } else { "" };
+    let overlay = between.overlay.as_ref().map(|name| format!(", overlay {name}{encrypted}"));
     control_frames(between).to_owned() + &tree + &overlay.unwrap_or_default()
 }
 

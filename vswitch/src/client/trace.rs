@@ -108,7 +108,8 @@ pub(super) fn remarks(exit: &TraceExit) -> Vec<String> {
             (Some(remote), None) => format!("host {remote}"),
             (Some(remote), Some(host)) => format!("host {host} at {remote}"),
         };
-        remarks.push(format!("inside VXLAN, VNI {vni}, to {host}"));
+        let sealed = if exit.encrypted { ", inside WireGuard" } else { "" };
+        remarks.push(format!("inside VXLAN, VNI {vni}{sealed}, to {host}"));
     }
     if exit.own {
         remarks.push("made by the switch".to_owned());

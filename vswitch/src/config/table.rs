@@ -128,6 +128,7 @@ impl Tabular for ClusterSettings {
         "node",
         "underlay",
         "port",
+        "wireguard-port",
         "prefix",
         "ttl",
         "required",
@@ -177,6 +178,7 @@ impl Tabular for BridgeSpec {
         "isolated",
         "routes",
         "overlay",
+        "encrypt",
     ];
     const NEEDED: &'static [&'static str] = &["name"];
 

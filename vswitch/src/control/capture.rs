@@ -223,7 +223,8 @@ fn uplink_interface(id: PortId, spec: &UplinkSpec) -> CapturedPort {
 }
 
 fn tunnel_interface(id: PortId, spec: &VxlanSpec) -> CapturedPort {
-    let description = format!("vxlan {} from {} port {}, inner frames", spec.vni, spec.local, spec.port);
+    let sealed = spec.wireguard.map_or_else(String::new, |port| format!(" inside WireGuard on port {port}"));
+    let description = format!("vxlan {} from {} port {}{sealed}, inner frames", spec.vni, spec.local, spec.port);
     let (vni, vxlan_port) = (Some(spec.vni.number()), Some(spec.port));
     CapturedPort { port: id.0, name: spec.name.to_string(), description, vni, vxlan_port }
 }

@@ -111,6 +111,9 @@ pub enum ControlError {
         "bridge \"{0}\" has overlay \"{1}\", and switch.toml has no [cluster]: add one with `store`, `endpoints` and `underlay`, then reload"
     )]
     NoCluster(BridgeName, OverlayName),
+    /// An encrypted network, and no key.
+    #[error("vxlan \"{0}\" is that of an encrypted network, and this host has no key: {1}")]
+    NoKey(PortName, String),
     /// No `[cluster]`.
     #[error("this host is in no cluster: add [cluster] to switch.toml, with `store`, `endpoints` and `underlay`")]
     NotInCluster,

@@ -76,13 +76,17 @@ impl Switch {
     /// # Errors
     /// The data plane has stopped.
     pub(crate) fn begin(&mut self, legacy: Option<Legacy>) -> Result<(), ControlError> {
+        let is_heir = legacy.is_some();
         let Legacy { image, mut elders } = legacy.unwrap_or_default();
         let image = image.or_else(|| self.ledger.state_file.directory().and_then(image::read));
         image.map_or(Ok(()), |image| self.restore_image(image))?;
         for (name, host) in self.host_uplinks() {
             host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
         }
-        Ok(self.plane.tell_all(|| Command::Resume)?)
+        self.plane.tell_all(|| Command::Resume)?;
+        // What hosts answered before, the last vswitchd heard.
+        self.plane.sockets.wireguard.upgrade().filter(|_| is_heir).iter().for_each(|wireguard| wireguard.greet());
+        Ok(())
     }
 
     /// Leaves the queues of TAPs that stay with the service manager, if there is one.

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::overlay::{GATEWAY, Happening, Local, LocalStation, OverlayNews, Truth};
 use api::{
     BridgeName, BridgeSpec, ClusterAnswer, ClusterHost, ClusterQuestion, EventFacts, EventKind, LiveCluster, Origin, PortName,
-    PortState, Reply, ResourceKey, VlanMode,
+    PortState, Reply, Resource, ResourceKey, VlanMode,
 };
 use desk::ClusterWord;
 pub(super) use desk::OverlayDesk;
@@ -78,7 +78,8 @@ impl Switch {
     }
 
     fn set_overlay_tunnels(&mut self) {
-        let (wanted, notes) = self.ledger.wanted();
+        let (mut wanted, notes) = self.ledger.wanted();
+        wanted.retain(|resource, origin| origin != Origin::Cluster || self.is_of_its_bridge(resource));
         let running = self.inventory.layout();
         let mut steps = plan::steps(&running, &wanted);
         steps.extend(plan::revival(&wanted, &steps, |key| self.inventory.lacks_device(key)));
@@ -87,7 +88,25 @@ impl Switch {
         for step in steps {
             said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));
         }
+        self.set_wireguard_hosts();
         self.overlay.say(said).iter().for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
+    }
+
+    /// Whether a tunnel is that of its bridge as it runs. vsctl may have said of a bridge of the file that it has left its network, or would have it
+    /// otherwise.
+    fn is_of_its_bridge(&self, resource: &Resource) -> bool {
+        let Resource::Vxlan(spec) = resource else { return true };
+        let (bridge, settings) = (self.inventory.bridges.get(&spec.bridge), self.ledger.file.cluster.as_ref());
+        let has = |(bridge, settings): (&Bridge, _)| self.ledger.tables.tunnel(settings, &bridge.spec);
+        bridge.zip(settings).and_then(has).as_ref() == Some(spec)
+    }
+
+    /// Tells WireGuard which hosts there are: the peers of the tunnels of encrypted networks, with their keys.
+    fn set_wireguard_hosts(&self) {
+        let Some(wireguard) = self.plane.sockets.wireguard.upgrade() else { return };
+        let tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.spec.wireguard.is_some());
+        let peers = tunnels.flat_map(|tunnel| tunnel.spec.reach.peers());
+        wireguard.set_hosts(&peers.filter_map(|peer| Some((peer, self.ledger.tables.key_at(peer)?.0))).collect());
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
@@ -135,6 +154,7 @@ impl Switch {
                 bridge: Some(bridge.spec.name.clone()),
                 tunnel: tunnels.next().map(|tunnel| tunnel.spec.name.clone()),
                 subnets: bridge.spec.addresses.clone(),
+                encrypt: bridge.spec.encrypt,
                 given: given(bridge),
                 handed_out,
                 claims,

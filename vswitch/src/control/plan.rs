@@ -119,7 +119,7 @@ pub(super) fn needs_new_device(old: &PortSpec, new: &PortSpec) -> bool {
 
 /// Whether a tunnel must be closed and opened again to change like this.
 pub(super) fn needs_new_sockets(old: &VxlanSpec, new: &VxlanSpec) -> bool {
-    let way = |spec: &VxlanSpec| (spec.vni, spec.local, spec.port, spec.udp_checksum, spec.ttl);
+    let way = |spec: &VxlanSpec| (spec.vni, spec.local, spec.port, spec.udp_checksum, spec.ttl, spec.wireguard);
     let group = |spec: &VxlanSpec| match &spec.reach {
         Reach::Peers(_) => None,
         Reach::Group(group, device) => Some((*group, device.clone())),
@@ -251,6 +251,7 @@ mod tests {
         for rest in ["port = 8472", "udp-checksum = false", "ttl = 3", "group = \"239.1.1.1\"\ndevice = \"eth0\""] {
             assert!(needs_new_sockets(&base, &spec(rest)), "{rest}");
         }
+        assert!(needs_new_sockets(&base, &VxlanSpec { wireguard: Some(51_820), ..base.clone() }));
     }
 
     #[test]

@@ -17,13 +17,15 @@ use crate::attach::AttachError;
 use crate::attach::underlay::{self, Listening, Underlay};
 use api::{Origin, VxlanSpec};
 use plane::datapath::PortId;
-use plane::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters};
+use plane::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters, Wireguard};
 use plane::worker::Command;
 
 /// Where datagrams arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ear {
     Host(SocketAddr),
+    /// Where nothing is heard but WireGuard: so frames of encrypted networks come in by no other, and none of those in the clear by this.
+    Sealed(SocketAddr),
     /// A group, on the interface with this index.
     Group(SocketAddr, u32),
 }
@@ -46,12 +48,14 @@ pub(super) struct Sockets {
     pub(super) ears: BTreeMap<Ear, Open>,
     /// Tunnels that send in the same way share sockets, which are gone with the last of them.
     sources: BTreeMap<String, Weak<Sources>>,
+    /// What the tunnels of encrypted networks share, gone with the last of them.
+    pub(super) wireguard: Weak<Wireguard>,
 }
 
 impl Sockets {
     /// The sockets that hear hosts, once more. Those that hear groups are not among them: each process may have its own.
     pub(super) fn all(&self) -> std::io::Result<Vec<OwnedFd>> {
-        let hosts = self.ears.iter().filter(|(ear, _)| matches!(ear, Ear::Host(_)));
+        let hosts = self.ears.iter().filter(|(ear, _)| matches!(ear, Ear::Host(_) | Ear::Sealed(_)));
         hosts.flat_map(|(_, open)| open.sockets.iter().map(OwnedFd::try_clone)).collect()
     }
 }
@@ -60,12 +64,13 @@ impl Switch {
     pub(super) fn connect(&mut self, spec: &VxlanSpec, origin: Origin, live: &Live) -> Result<(), ControlError> {
         let settings = self.prepare_tunnel(&live.shared, spec, origin)?;
         for worker in &self.plane.workers {
-            let sender: Box<dyn Device> = Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources)));
+            let sender: Box<dyn Device> =
+                Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources), live.wireguard.clone()));
             let attached = worker.ask(|reply| Command::Attach(live.id, settings.clone(), sender, reply))?;
             attached.map_err(|error| ControlError::Poll(spec.name.clone(), error))?;
         }
         for ear in &live.ears {
-            self.listen(*ear, spec)?;
+            self.listen(*ear, (spec, live))?;
             let Some(open) = self.plane.sockets.ears.get_mut(ear) else { continue };
             open.vnis.insert(spec.vni);
             for changes in &open.changes {
@@ -100,11 +105,11 @@ impl Switch {
     }
 
     /// Opens an ear, unless it is open, and puts a receiver of it on the workers.
-    fn listen(&mut self, ear: Ear, spec: &VxlanSpec) -> Result<(), ControlError> {
+    fn listen(&mut self, ear: Ear, (spec, live): (&VxlanSpec, &Live)) -> Result<(), ControlError> {
         let failed = |error: AttachError| ControlError::Attach(spec.name.clone(), error);
         if !self.plane.sockets.ears.contains_key(&ear) {
             let listening = match ear {
-                Ear::Host(address) => {
+                Ear::Host(address) | Ear::Sealed(address) => {
                     let left = self.handover.inherited.take(SocketType::DGRAM, address);
                     underlay::listen(address, self.plane.workers.len(), left).map_err(failed)?
                 }
@@ -113,7 +118,7 @@ impl Switch {
             let id = PortId(self.inventory.port_ids.vacancy());
             // No port has this number, whatever its name.
             self.inventory.port_ids.insert(id.0, spec.name.clone());
-            let opened = self.start_receivers(id, listening, spec);
+            let opened = self.start_receivers(id, listening, (spec, live));
             let open = opened.inspect_err(|_| self.detach(id))?;
             self.plane.sockets.ears.insert(ear, open);
         }
@@ -123,7 +128,12 @@ impl Switch {
         Ok(())
     }
 
-    fn start_receivers(&self, id: PortId, listening: Vec<Listening>, spec: &VxlanSpec) -> Result<Open, ControlError> {
+    fn start_receivers(
+        &self,
+        id: PortId,
+        listening: Vec<Listening>,
+        (spec, live): (&VxlanSpec, &Live),
+    ) -> Result<Open, ControlError> {
         let counters = Arc::new(UnderlayCounters::default());
         let runs = listening.iter().all(|listening| listening.runs);
         let (mut changes, mut sockets) = (Vec::new(), Vec::new());
@@ -131,11 +141,30 @@ impl Switch {
             let poll = |error| ControlError::Poll(spec.name.clone(), error);
             sockets.push(listening.socket.try_clone().map_err(poll)?);
             let (sender, receiver) = crossbeam_channel::unbounded();
-            let device: Box<dyn Device> = Box::new(Receiver::new(listening.socket, receiver, Arc::clone(&counters)));
+            let (counters, wireguard) = (Arc::clone(&counters), live.wireguard.clone());
+            let device: Box<dyn Device> = Box::new(Receiver::new(listening.socket, receiver, counters, wireguard));
             worker.ask(|reply| Command::Listen(id, device, reply))?.map_err(poll)?;
             changes.push(sender);
         }
         Ok(Open { id, changes, counters, sockets, runs, vnis: BTreeSet::new() })
+    }
+
+    /// What the tunnels of encrypted networks share; `None`: this is none of them.
+    pub(super) fn wireguard(
+        &mut self,
+        spec: &VxlanSpec,
+        sources: &Arc<Sources>,
+    ) -> Result<Option<Arc<Wireguard>>, ControlError> {
+        let Some(port) = spec.wireguard else { return Ok(None) };
+        let local = SocketAddr::new(spec.local, port);
+        let shared = self.plane.sockets.wireguard.upgrade().filter(|shared| shared.local() == local);
+        if shared.is_some() {
+            return Ok(shared);
+        }
+        let key = self.overlay.key().map_err(|why| ControlError::NoKey(spec.name.clone(), why))?;
+        let wireguard = Arc::new(Wireguard::new(key.clone(), local, Arc::clone(sources)));
+        self.plane.sockets.wireguard = Arc::downgrade(&wireguard);
+        Ok(Some(wireguard))
     }
 
     pub(super) fn sources(&mut self, spec: &VxlanSpec, underlay: &Underlay) -> Result<Arc<Sources>, AttachError> {

@@ -16,7 +16,7 @@ use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
 use api::{BridgeName, FrameRate, Origin, PortName, PortPolicy, PortState, Reach, ResourceKey, VxlanInfo, VxlanSpec};
 use plane::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
-use plane::device::{Sources, Tunnel, UnderlayDrop};
+use plane::device::{Sources, Tunnel, UnderlayDrop, Wireguard};
 use plane::worker::Command;
 
 /// A tunnel as it runs.
@@ -38,6 +38,8 @@ pub(super) struct Live {
     pub(super) id: PortId,
     pub(super) shared: Arc<Tunnel>,
     pub(super) sources: Arc<Sources>,
+    /// Of an encrypted network.
+    pub(super) wireguard: Option<Arc<Wireguard>>,
     underlay: Underlay,
     pub(super) ears: Vec<Ear>,
 }
@@ -238,14 +240,16 @@ impl Switch {
         };
         let shared = Arc::new(Tunnel::new(spec.vni, spec.port, group, inner_mtu(spec, &underlay)));
         let sources = self.sources(spec, &underlay).map_err(failed)?;
-        let host = Ear::Host(SocketAddr::new(spec.local, spec.port));
+        let wireguard = self.wireguard(spec, &sources)?;
+        let sealed = spec.wireguard.map(|port| Ear::Sealed(SocketAddr::new(spec.local, port)));
+        let host = sealed.unwrap_or(Ear::Host(SocketAddr::new(spec.local, spec.port)));
         let group = group.zip(underlay.interface);
         let ears: Vec<Ear> = std::iter::once(host)
             .chain(group.map(|(group, interface)| Ear::Group(SocketAddr::new(group, spec.port), interface)))
             .collect();
         let id = PortId(self.inventory.port_ids.vacancy());
         self.inventory.port_ids.insert(id.0, spec.name.clone());
-        let live = Live { id, shared, sources, underlay, ears };
+        let live = Live { id, shared, sources, wireguard, underlay, ears };
         if let Err(error) = self.connect(spec, origin, &live) {
             self.disconnect(spec, &live);
             return Err(error);
@@ -320,5 +324,6 @@ fn named(spec: &VxlanSpec) -> Vec<IpAddr> {
 fn inner_mtu(spec: &VxlanSpec, underlay: &Underlay) -> u16 {
     const LEAST: u16 = 68;
     let outer = u16::try_from(underlay.mtu).unwrap_or(u16::MAX);
-    outer.saturating_sub(vxlan::overhead(spec.local)).max(LEAST)
+    let sealed = if spec.wireguard.is_some() { plane::device::wireguard_overhead(spec.local) } else { 0 };
+    outer.saturating_sub(vxlan::overhead(spec.local)).saturating_sub(sealed).max(LEAST)
 }

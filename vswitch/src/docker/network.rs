@@ -105,6 +105,7 @@ impl Network {
             routes: Vec::new(),
             isolated: isolated.unwrap_or(true),
             overlay: self.options.net.clone(),
+            encrypt: self.options.encrypt,
         };
         spec.checked().map(Some)
     }

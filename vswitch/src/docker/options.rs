@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::DockerError;
 use super::message::{self, Driver, GENERIC, IFNAME};
-use super::overlay::NET;
+use super::overlay::{ENCRYPT, NET};
 use api::{BridgeName, InterfaceName, OverlayName, PortKind, PortName, Rate};
 
 /// As macvlan's.
@@ -36,7 +36,7 @@ const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const ADVERTISE: [&str; 2] = ["com.docker.network.advertise_addr_nmsgs", "com.docker.network.advertise_addr_ms"];
 const KNOWN: [&str; 10] = [BRIDGE, UPLINK, VLAN, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 const KNOWN_OF_BRIDGES: [&str; 4] = [ICC, HOST_BINDING, BRIDGE_NAME, MASQUERADE];
-const KNOWN_ON_OVERLAYS: [&str; 9] = [NET, UPLINK, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
+const KNOWN_ON_OVERLAYS: [&str; 10] = [NET, ENCRYPT, UPLINK, MTU, DRIVER_MTU, ISOLATED, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 const KNOWN_ON_LANS: [&str; 8] = [PARENT, VLAN, MTU, DRIVER_MTU, GUARD, ATTACH, SEND_RATE, RECEIVE_RATE];
 
 /// The options of a network. What is `None` was not said.
@@ -50,6 +50,9 @@ pub struct NetworkOptions {
     /// The overlay network that the network is a part of, of one of the driver `vswitch-overlay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net: Option<OverlayName>,
+    /// Whether that network is an encrypted one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt: bool,
     /// The uplink of its bridge.
     pub uplink: Option<PortName>,
     /// The VLAN of its ports.
@@ -227,6 +230,7 @@ impl NetworkOptions {
                 }
             }
             NET => self.net = Some(parse(key, value, "a name of 1 to 63 letters, digits, '-', '_' and '.'")?),
+            ENCRYPT => self.encrypt = parse(key, value, "true or false")?,
             BRIDGE => self.bridge = Some(parse(key, value, "the name of a bridge of switch.toml")?),
             UPLINK => self.uplink = Some(parse(key, value, "the name of an uplink")?),
             VLAN => self.set_vlan(parse(key, value, "a number from 1 to 4094")?)?,

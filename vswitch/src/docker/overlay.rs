@@ -12,15 +12,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
-use super::DockerError;
 use super::endpoint::hash;
 use super::ipam::overlap;
 use super::message::{self, CreateNetwork, Driver};
+use super::{DockerError, Network};
 use crate::overlay::{Elsewhere, KnownNetwork, NetworkTable};
 use api::OverlayName;
 
 /// The option, of `-o` and of `--ipam-opt`, that says which overlay network is meant.
 pub(super) const NET: &str = "vswitch.net";
+
+/// The option of `-o` that says whether the network is an encrypted one.
+pub(super) const ENCRYPT: &str = "vswitch.encrypt";
 
 /// How many subnets there are to choose from.
 const CHOICES: u32 = 256;
@@ -117,7 +120,18 @@ pub(super) fn check_spaces(request: &CreateNetwork, net: Option<&OverlayName>) -
 ///
 /// # Errors
 /// It is not.
-pub fn check_subnets(name: &OverlayName, known: &KnownNetwork, subnets: &[IpNet]) -> Result<(), DockerError> {
+pub fn check_record(name: &OverlayName, known: &KnownNetwork, network: &Network) -> Result<(), DockerError> {
+    let subnets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
+    match (known.encrypt, network.options.encrypt) {
+        (true, false) => Err(DockerError::Option(format!("overlay network \"{name}\" is encrypted: add -o {ENCRYPT}=true"))),
+        (false, true) => Err(DockerError::Option(format!(
+            "overlay network \"{name}\" is not encrypted: leave out -o {ENCRYPT}, or choose another name"
+        ))),
+        _ => check_subnets(name, known, &subnets),
+    }
+}
+
+fn check_subnets(name: &OverlayName, known: &KnownNetwork, subnets: &[IpNet]) -> Result<(), DockerError> {
     let own: BTreeSet<&IpNet> = subnets.iter().collect();
     if known.subnets.is_empty() || own == known.subnets.iter().collect() {
         return Ok(());
@@ -220,7 +234,7 @@ mod tests {
 
     fn known(subnets: &[&str], gateways: &[&str]) -> KnownNetwork {
         let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
-        KnownNetwork { subnets: subnets.iter().map(|text| net(text)).collect(), gateways }
+        KnownNetwork { subnets: subnets.iter().map(|text| net(text)).collect(), gateways, encrypt: false }
     }
 
     fn red() -> OverlayName {
@@ -288,6 +302,7 @@ mod tests {
             name: None,
         };
         let table = NetworkTable {
+            encrypt: false,
             vni: 5000,
             peers: BTreeSet::new(),
             stations: BTreeMap::from([(Mac([2, 0, 0, 0, 0, 1]), station("10.5.0.65"))]),

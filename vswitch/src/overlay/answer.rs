@@ -14,7 +14,7 @@ impl Room {
     /// switch say.
     pub(super) fn answer(&self, question: &ClusterQuestion) -> ClusterAnswer {
         match question {
-            ClusterQuestion::Status => ClusterAnswer::Status(self.status()),
+            ClusterQuestion::Status => ClusterAnswer::Status(Box::new(self.status())),
             ClusterQuestion::Hosts => ClusterAnswer::Hosts(self.hosts_known()),
             ClusterQuestion::Networks => ClusterAnswer::Networks(self.networks_known()),
             ClusterQuestion::Endpoints(of) => ClusterAnswer::Endpoints(self.stations(of.as_ref())),
@@ -31,6 +31,7 @@ impl Room {
             prefix: settings.prefix.clone(),
             node: settings.node.to_string(),
             underlay: Some(settings.underlay),
+            key: view.key().map(|key| key.to_string()),
             state: self.standing.state().word().to_owned(),
             since_seconds: self.now().saturating_sub(self.standing.since()).as_secs(),
             problem: view.refusal().map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned)),
@@ -53,6 +54,7 @@ impl Room {
                 name: name.clone(),
                 underlay: row.underlay,
                 port: row.port,
+                key: row.key.map(|key| key.to_string()),
                 version: row.version.clone(),
                 here,
                 networks: joined.iter().filter(has_part).map(ToString::to_string).collect(),
@@ -65,20 +67,23 @@ impl Room {
 
     fn networks_known(&self) -> Vec<ClusterNetwork> {
         let view = self.agent.view();
-        let stored = view.networks().map(|(name, network)| (name.clone(), (Some(network.vni), network.subnets.clone())));
+        let stored = view
+            .networks()
+            .map(|(name, network)| (name.clone(), (Some(network.vni), network.subnets.clone(), network.encrypt)));
         let mut all: BTreeMap<Name, _> = stored.collect();
         for (network, local) in &self.truth.networks {
             let Some(key) = name(network) else { continue };
             let vni = view.vni(&key);
-            all.entry(key).or_insert_with(|| (vni, local.subnets.clone()));
+            all.entry(key).or_insert_with(|| (vni, local.subnets.clone(), local.encrypt));
         }
-        let row = |(key, (vni, subnets)): (Name, (Option<u32>, Vec<ipnet::IpNet>))| {
+        let row = |(key, (vni, subnets, encrypt)): (Name, (Option<u32>, Vec<ipnet::IpNet>, bool))| {
             let local = key.as_str().parse::<OverlayName>().ok().and_then(|network| self.truth.networks.get(&network));
             let refused = view.is_refused(&key).then(|| view.refusal().map(ToString::to_string)).flatten();
             ClusterNetwork {
                 name: key.to_string(),
-                docker: docker_line(key.as_str(), &subnets),
+                docker: docker_line(key.as_str(), &subnets, encrypt),
                 vni,
+                encrypt,
                 subnets,
                 bridge: local.and_then(|local| local.bridge.clone()),
                 tunnel: local.and_then(|local| local.tunnel.clone()),
@@ -137,8 +142,24 @@ impl Room {
             let stray = stored.keys().filter(|mac| !known.contains(mac));
             findings.extend(stray.map(|mac| about(*mac, view.me(), "is in the store as this host's, and not here".to_owned())));
             findings.extend(self.doubles(network));
+            findings.extend(self.keyless(network));
         }
         findings
+    }
+
+    /// Hosts that have a part in an encrypted network and no key.
+    fn keyless(&self, network: &Name) -> Vec<Finding> {
+        let view = self.agent.view();
+        let is_keyless = |member: &&Name| view.hosts().any(|(host, record)| host == *member && record.key.is_none());
+        let members = view.members(network).filter(|_| view.is_encrypted(network) == Some(true)).filter(is_keyless);
+        let finding = |host: &Name| Finding {
+            network: Some(network.to_string()),
+            mac: None,
+            host: Some(host.to_string()),
+            sentence: "has no key, so it gets no frames of this encrypted network: see what its log says of wireguard.key"
+                .to_owned(),
+        };
+        members.map(finding).collect()
     }
 
     /// Addresses that two stations announce, and announcements of hosts that have no part in the network.
@@ -173,10 +194,11 @@ impl Room {
 }
 
 /// What to type for a network of Docker's that is this host's part of an overlay network.
-fn docker_line(name: &str, subnets: &[ipnet::IpNet]) -> String {
+fn docker_line(name: &str, subnets: &[ipnet::IpNet], encrypt: bool) -> String {
+    let encrypted = if encrypt { "-o vswitch.encrypt=true " } else { "" };
     let v6 = if subnets.iter().any(|net| net.addr().is_ipv6()) { "--ipv6 " } else { "" };
     format!(
-        "docker network create -d vswitch-overlay --ipam-driver vswitch-overlay {v6}-o vswitch.net={name} \
+        "docker network create -d vswitch-overlay --ipam-driver vswitch-overlay {v6}-o vswitch.net={name} {encrypted}\
          --ipam-opt vswitch.net={name} {name}"
     )
 }

@@ -13,12 +13,17 @@
 //!
 //! **Fail static.** The tables are kept in `state-dir`. Without the store, and after a restart without it, frames are forwarded by the last ones.
 //!
+//! **Encrypted networks.** This host's private key is made and kept here (`wireguard.key`); its public key stands in the host's record, and the tables
+//! have those of the others. The record of a network says whether it is encrypted. A bridge that would have it otherwise gets no tunnel, whatever the
+//! store says or has lost.
+//!
 //! **What bounds it.** [`cluster::view::MOST_RECORDS`] stations and [`cluster::view::MOST_PEERS`] hosts of a network; the tables are told
 //! 50 ms apart at least.
 
 mod acl;
 mod answer;
 mod follow;
+mod identity;
 mod kept;
 mod run;
 #[cfg(test)]
@@ -34,6 +39,7 @@ pub use tables::{Elsewhere, HostRow, KnownNetwork, NetworkTable, StationRow};
 
 pub(crate) use acl::rights;
 pub(crate) use answer::GATEWAY;
+pub(crate) use identity::{private_key, public_key};
 pub(crate) use kept::OverlayFile;
 pub(crate) use thread::{Happening, OverlayNews, Thread};
 pub(crate) use truth::{Local, LocalStation, Truth};

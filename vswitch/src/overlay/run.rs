@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::agent::{self, Agent, Carried, Errand};
+use cluster::key::PublicKey;
 use cluster::pace::Backoff;
 use cluster::record::{Host, Name};
 use cluster::store::{News, Store, StoreError, Trouble};
@@ -43,6 +44,8 @@ pub(super) struct Ways {
     /// Gets the first thing that is known of the store.
     pub(super) first: Option<Sender<Result<(), String>>>,
     pub(super) kept: OverlayFile,
+    /// This host's key for encrypted networks.
+    pub(super) key: Option<PublicKey>,
 }
 
 /// What was heard of a prefix.
@@ -141,7 +144,7 @@ impl Room {
     fn new(settings: ClusterSettings, before: Elsewhere, ways: Ways, news: mpsc::Sender<Follows>) -> Self {
         let random = || format!("{:016x}", rand::random::<u64>());
         let program = env!("CARGO_PKG_VERSION").to_owned();
-        let host = Host { underlay: settings.underlay, port: settings.port, boot: random(), program };
+        let host = Host { underlay: settings.underlay, port: settings.port, boot: random(), program, key: ways.key };
         let view = View::new(settings.node.clone(), host, before.cluster.clone(), random());
         let pace = Due {
             backoff: Backoff::default(),
@@ -259,7 +262,7 @@ impl Room {
         joined.iter().filter(|name| !wanted.contains(*name)).for_each(|name| view.leave(name));
         for (network, local) in &truth.networks {
             let Some(key) = name(network) else { continue };
-            view.join(key.clone(), &local.subnets);
+            view.join(key.clone(), &local.subnets, local.encrypt);
             view.set_addresses(&key, local.handed_out.clone(), local.claims.clone());
             if let Some(table) = self.tables.networks.get(network).filter(|_| !joined.contains(&key)) {
                 let stations = table.stations.iter().filter_map(|(mac, row)| Some((*mac, StationRow::station(row)?)));

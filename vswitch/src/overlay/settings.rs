@@ -25,6 +25,8 @@ pub struct ClusterSettings {
     pub underlay: IpAddr,
     /// The UDP port of the tunnels; 4789 by default.
     pub port: u16,
+    /// The UDP port of WireGuard, for encrypted networks; 51820 by default.
+    pub wireguard_port: u16,
     /// What all keys of the cluster begin with.
     pub prefix: String,
     /// How long a host may be silent before the store takes it for dead, 2 s to 3600 s; 10 s by default.
@@ -66,6 +68,8 @@ pub struct ClusterTable {
     underlay: IpAddr,
     #[serde(default = "assigned_port", deserialize_with = "read")]
     port: i64,
+    #[serde(default = "usual_wireguard_port", deserialize_with = "read")]
+    wireguard_port: i64,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
     #[serde(default = "usual_ttl", deserialize_with = "read", serialize_with = "write_seconds")]
@@ -106,6 +110,11 @@ fn assigned_port() -> i64 {
     vxlan::UDP_PORT.into()
 }
 
+/// That of WireGuard's own examples.
+const fn usual_wireguard_port() -> i64 {
+    51_820
+}
+
 const fn usual_ttl() -> Duration {
     Duration::from_secs(10)
 }
@@ -133,10 +142,11 @@ impl ClusterTable {
         if underlay.is_unspecified() || underlay.is_multicast() || underlay.is_loopback() || is_link_local {
             return fault("underlay", &format!("is {underlay}: use an address of this host that the other hosts reach"));
         }
-        let port = match u16::try_from(self.port) {
-            Ok(port @ 1..) => port,
-            _ => return fault("port", &format!("is {}: use 4789, or another UDP port from 1 to 65535", self.port)),
-        };
+        let port = udp_port("port", self.port, "4789")?;
+        let wireguard_port = udp_port("wireguard-port", self.wireguard_port, "51820")?;
+        if wireguard_port == port {
+            return fault("wireguard-port", &format!("is {port}, as `port` is: give one of them another"));
+        }
         if !(2..=3600).contains(&self.ttl.as_secs()) {
             return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
         }
@@ -165,6 +175,7 @@ impl ClusterTable {
             node,
             underlay,
             port,
+            wireguard_port,
             prefix: self.prefix.unwrap_or_else(usual_prefix),
             ttl: self.ttl,
             required: self.required,
@@ -173,6 +184,11 @@ impl ClusterTable {
         settings.shape().check()?;
         Ok(settings)
     }
+}
+
+fn udp_port(key: &'static str, number: i64, usual: &str) -> Result<u16, ClusterFault> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| (key, about(key, &format!("is {number}: use {usual}, or another UDP port from 1 to 65535"))))
 }
 
 impl From<ClusterSettings> for ClusterTable {
@@ -184,6 +200,7 @@ impl From<ClusterSettings> for ClusterTable {
             node: Some(settings.node.to_string()),
             underlay: settings.underlay,
             port: settings.port.into(),
+            wireguard_port: settings.wireguard_port.into(),
             prefix: Some(settings.prefix).filter(|prefix| *prefix != usual_prefix()),
             ttl: settings.ttl,
             required: settings.required,
@@ -271,6 +288,8 @@ mod tests {
             ("endpoints = [\"https://127.0.0.1:2379\"]", "endpoints", "needs `ca`"),
             (&format!("{MEMBERS}ttl = \"1s\""), "ttl", "use 2s to 3600s"),
             (&format!("{MEMBERS}port = 0"), "port", "use 4789"),
+            (&format!("{MEMBERS}wireguard-port = 65536"), "wireguard-port", "use 51820"),
+            (&format!("{MEMBERS}wireguard-port = 4789"), "wireguard-port", "as `port` is"),
             (&format!("{MEMBERS}username = \"u\""), "username", "belong together"),
             (&format!("{MEMBERS}cert = \"/c\""), "cert", "belong together"),
             (&format!("{MEMBERS}token-file = \"/t\""), "token-file", "is for Consul"),

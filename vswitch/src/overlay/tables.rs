@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cluster::key::PublicKey;
 use cluster::record::Name;
 use cluster::view::{Station, View};
 use ipnet::IpNet;
@@ -37,6 +38,8 @@ pub struct KnownNetwork {
     pub subnets: Vec<IpNet>,
     /// The gateways that it has there.
     pub gateways: Vec<IpAddr>,
+    /// Whether it is encrypted.
+    pub encrypt: bool,
 }
 
 /// A host.
@@ -48,6 +51,9 @@ pub struct HostRow {
     pub port: u16,
     /// The version of its vswitchd.
     pub version: String,
+    /// The key by which others encrypt for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
 }
 
 /// A network.
@@ -55,6 +61,9 @@ pub struct HostRow {
 pub struct NetworkTable {
     /// Its number in frames.
     pub vni: u32,
+    /// Whether it is encrypted.
+    #[serde(default)]
+    pub encrypt: bool,
     /// Where the tunnels of the other hosts end.
     pub peers: BTreeSet<IpAddr>,
     /// The stations at other hosts.
@@ -103,14 +112,16 @@ impl Elsewhere {
     /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
     pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
         let host = |(name, host): (&Name, &cluster::record::Host)| {
-            let row = HostRow { underlay: host.underlay, port: host.port, version: host.program.clone() };
-            (name.to_string(), row)
+            let cluster::record::Host { underlay, port, key, .. } = *host;
+            (name.to_string(), HostRow { underlay, port, version: host.program.clone(), key })
         };
         let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
         let network = |name: &Name| {
             let key: OverlayName = name.as_str().parse().ok()?;
+            let was_encrypted = || before.networks.get(&key).is_some_and(|table| table.encrypt);
             let table = NetworkTable {
                 vni: view.vni(name)?,
+                encrypt: view.is_encrypted(name).unwrap_or_else(was_encrypted),
                 peers: view.peers(name).collect(),
                 stations: view.told(name).map(|(mac, station)| (mac, StationRow::from(station))).collect(),
                 blocks: blocks.get(&key).cloned().unwrap_or_default(),
@@ -119,8 +130,8 @@ impl Elsewhere {
             Some((key, table))
         };
         let known = |(name, network): (&Name, &cluster::record::Network)| {
-            let known = KnownNetwork { subnets: network.subnets.clone(), gateways: network.gateways.clone() };
-            Some((name.as_str().parse().ok()?, known))
+            let (subnets, gateways) = (network.subnets.clone(), network.gateways.clone());
+            Some((name.as_str().parse().ok()?, KnownNetwork { subnets, gateways, encrypt: network.encrypt }))
         };
         Self {
             generation: before.generation,
@@ -136,10 +147,17 @@ impl Elsewhere {
         self.hosts.iter().find(|(_, row)| row.underlay == underlay).map(|(name, _)| name.as_str())
     }
 
-    /// The tunnel of a bridge that is in an overlay network whose VNI is known.
+    /// The key of the host whose tunnels end there.
+    pub fn key_at(&self, underlay: IpAddr) -> Option<PublicKey> {
+        self.hosts.values().find(|row| row.underlay == underlay)?.key
+    }
+
+    /// The tunnel of a bridge that is in an overlay network whose VNI is known. There is none if the one is to be encrypted and the other not; and an
+    /// encrypted network has no peers without keys.
     pub fn tunnel(&self, settings: &ClusterSettings, bridge: &BridgeSpec) -> Option<VxlanSpec> {
-        let table = self.networks.get(bridge.overlay.as_ref()?)?;
-        let is_peer = |peer: &IpAddr| *peer != settings.underlay && peer.is_ipv4() == settings.underlay.is_ipv4();
+        let table = self.networks.get(bridge.overlay.as_ref()?).filter(|table| table.encrypt == bridge.encrypt)?;
+        let is_other = |peer: &IpAddr| *peer != settings.underlay && peer.is_ipv4() == settings.underlay.is_ipv4();
+        let is_peer = |peer: &IpAddr| is_other(peer) && (!table.encrypt || self.key_at(*peer).is_some());
         let peers: BTreeSet<IpAddr> = table.peers.iter().copied().filter(is_peer).collect();
         let known = table.stations.iter().filter(|(_, row)| peers.contains(&row.vtep));
         Some(VxlanSpec {
@@ -156,6 +174,7 @@ impl Elsewhere {
             ttl: 64,
             vlans: VlanMode::Access(VlanId::DEFAULT),
             bum_limit: Some(VxlanSpec::BUM_LIMIT),
+            wireguard: table.encrypt.then_some(settings.wireguard_port),
         })
     }
 }
@@ -212,7 +231,8 @@ mod tests {
             (mac(3), row("192.0.2.9", &["10.0.0.8"])),
         ]);
         let peers = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into();
-        let table = NetworkTable { vni: 5000, peers, stations, blocks: BTreeSet::new(), others: BTreeMap::new() };
+        let table =
+            NetworkTable { vni: 5000, encrypt: false, peers, stations, blocks: BTreeSet::new(), others: BTreeMap::new() };
         let mut tables = Elsewhere::default();
         assert_eq!(tables.tunnel(&settings, &bridge), None, "the VNI is not known yet");
         tables.networks.insert("red".parse().unwrap(), table);
@@ -223,6 +243,18 @@ mod tests {
         assert_eq!(told, [(mac(1), None), (mac(2), Some(ip("10.0.0.9"))), (mac(2), Some(ip("fd00::9")))]);
         let text = serde_json::to_string(&tables).unwrap();
         assert_eq!(serde_json::from_str::<Elsewhere>(&text).unwrap(), tables);
+        // An encrypted one is only for hosts with keys, and for a bridge that wants it so.
+        let mut encrypted = tables.clone();
+        encrypted.networks.values_mut().for_each(|table| table.encrypt = true);
+        assert_eq!(encrypted.tunnel(&settings, &bridge), None, "the bridge would have it in the clear");
+        let bridge = BridgeSpec { encrypt: true, ..bridge };
+        assert_eq!(tables.tunnel(&settings, &bridge), None, "the network is in the clear");
+        let spec = encrypted.tunnel(&settings, &bridge).unwrap();
+        assert_eq!((spec.reach.peers(), spec.stations.len(), spec.wireguard), (vec![], 0, Some(51_820)));
+        let (underlay, key) = (ip("192.0.2.2"), Some(PublicKey([7; 32])));
+        encrypted.hosts.insert("b".to_owned(), HostRow { underlay, port: 4789, version: "x".to_owned(), key });
+        let spec = encrypted.tunnel(&settings, &bridge).unwrap();
+        assert_eq!((spec.reach.peers(), spec.stations.len()), (vec![underlay], 3));
         let plain: BridgeSpec = toml::from_str("name = \"br0\"\noverlay = \"blue\"").unwrap();
         assert_eq!(tables.tunnel(&settings, &plain), None);
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cluster::key::PublicKey;
 use cluster::record::Name;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use tokio::runtime::Runtime;
@@ -72,13 +73,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST: Duration = Duration::from_secs(20);
 
 impl Thread {
-    /// Starts the thread with the tables that were kept. What it has to say goes to `tell`, which must not wait.
+    /// Starts the thread with the tables that were kept, and this host's key. What it has to say goes to `tell`, which must not wait.
     ///
     /// # Errors
     /// There is no thread to be had. With `required`, also the sentence of a store that is not to be used.
     pub(crate) fn start(
         settings: ClusterSettings,
-        (kept, before): (OverlayFile, Elsewhere),
+        (kept, before, key): (OverlayFile, Elsewhere, Option<PublicKey>),
         tell: impl FnMut(OverlayNews) + Send + 'static,
         sandbox: Confinement,
     ) -> Result<Self, String> {
@@ -87,7 +88,7 @@ impl Thread {
         let no_thread = |error: std::io::Error| format!("the thread for overlay networks cannot start: {error}");
         let without = |sentence: String| format!("{sentence}; `required = true` allows no start without the store");
         let required = settings.required;
-        let ways = Ways { inputs: inputs_in, tell: Box::new(tell), first: Some(first), kept };
+        let ways = Ways { inputs: inputs_in, tell: Box::new(tell), first: Some(first), kept, key };
         let runtime = runtime().map_err(no_thread)?;
         let run = move || {
             sandbox.enter(Role::Overlay);

@@ -42,6 +42,8 @@ pub(crate) struct Local {
     pub(crate) tunnel: Option<PortName>,
     /// The subnets of its gateway.
     pub(crate) subnets: Vec<IpNet>,
+    /// Whether it is to be encrypted.
+    pub(crate) encrypt: bool,
     /// Those of them out of which this host gives addresses.
     pub(crate) given: Vec<IpNet>,
     /// The addresses that Docker has of them.

@@ -45,6 +45,8 @@ pub struct BridgeSpec {
     pub routes: Vec<RouteSpec>,
     /// The overlay network that it is a part of, with the bridges of other hosts that name it too.
     pub overlay: Option<OverlayName>,
+    /// Whether that network is an encrypted one.
+    pub encrypt: bool,
 }
 
 /// What a bridge does with link-local control frames: STP, LACP, LLDP and the rest of `01:80:c2:00:00:0x`. PAUSE frames
@@ -101,6 +103,8 @@ pub struct BridgeTable {
     routes: Vec<RouteSpec>,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     overlay: Option<OverlayName>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "std::ops::Not::not")]
+    encrypt: bool,
 }
 
 fn is_default(priority: &StpBridgePriority) -> bool {
@@ -144,6 +148,9 @@ impl TryFrom<BridgeTable> for BridgeSpec {
         if table.uplink.is_some() && addresses.is_empty() {
             return Err(SpecError::UplinkWithoutAddress(name));
         }
+        if table.encrypt && table.overlay.is_none() {
+            return Err(SpecError::EncryptWithoutOverlay(name));
+        }
         Ok(Self {
             name,
             mtu,
@@ -159,6 +166,7 @@ impl TryFrom<BridgeTable> for BridgeSpec {
             isolated: table.isolated,
             routes: table.routes,
             overlay: table.overlay,
+            encrypt: table.encrypt,
         })
     }
 }
@@ -180,6 +188,7 @@ impl From<BridgeSpec> for BridgeTable {
             isolated: spec.isolated,
             routes: spec.routes,
             overlay: spec.overlay,
+            encrypt: spec.encrypt,
         }
     }
 }

@@ -60,6 +60,9 @@ pub enum SpecError {
     /// An uplink without a gateway to it.
     #[error("bridge \"{0}\" has `uplink` but no address: give it `addresses`, its gateway's")]
     UplinkWithoutAddress(BridgeName),
+    /// Nothing to encrypt.
+    #[error("bridge \"{0}\" has `encrypt` but no `overlay`: it is for frames between hosts; give it `overlay`")]
+    EncryptWithoutOverlay(BridgeName),
     /// Too many routes.
     #[error("bridge \"{0}\" has {1} routes: use at most 256")]
     Routes(BridgeName, usize),
@@ -113,6 +116,7 @@ impl SpecError {
             Self::NotAHost(..) | Self::SameSubnet(..) | Self::NotAStation(..) | Self::SameAddress(..) => &["addresses"],
             Self::DhcpWithoutAddress(_) => &["dhcp", "addresses"],
             Self::UplinkWithoutAddress(_) => &["uplink", "addresses"],
+            Self::EncryptWithoutOverlay(_) => &["encrypt", "overlay"],
             Self::NextHopOutside(..) | Self::NextHopIsGateway(..) | Self::RouteToSubnet(..) => &["routes", "addresses"],
             Self::Routes(..) | Self::SameRoute(..) => &["routes"],
             Self::Vlans(_, error) => error.keys(),

@@ -19,6 +19,9 @@ pub struct UnderlayInfo {
     pub udp_checksum: bool,
     /// TTL or hop limit of outer packets.
     pub ttl: u8,
+    /// The UDP port of WireGuard, inside which its frames go.
+    #[serde(default)]
+    pub wireguard: Option<u16>,
     /// MTU of the way.
     pub underlay_mtu: Option<u32>,
     /// What arrived at its UDP port, whichever tunnel it was meant for, and was dropped, by reason.
@@ -90,6 +93,7 @@ impl VxlanInfo {
                 port: spec.port,
                 udp_checksum: spec.udp_checksum,
                 ttl: spec.ttl,
+                wireguard: spec.wireguard,
                 underlay_mtu: None,
                 underlay_drops: BTreeMap::new(),
             },

@@ -43,7 +43,7 @@ impl View {
         now: Duration,
     ) -> Result<IpAddr, NoAddress> {
         let is_away = self.is_away(now);
-        let segment = self.segments.get_mut(network).filter(|segment| segment.subnets.contains(&subnet.trunc()));
+        let segment = self.segments.get_mut(network).filter(|segment| segment.wish.subnets.contains(&subnet.trunc()));
         let segment = segment.ok_or(NoAddress::NoNetwork)?;
         if is_away {
             return Err(NoAddress::Away);
@@ -67,7 +67,7 @@ impl View {
     /// known this host for so long that another may have them.
     pub fn blocks(&mut self, network: &Name, subnet: IpNet, now: Duration) -> BTreeSet<IpNet> {
         let is_away = self.is_away(now);
-        let segment = self.segments.get_mut(network).filter(|segment| segment.subnets.contains(&subnet.trunc()));
+        let segment = self.segments.get_mut(network).filter(|segment| segment.wish.subnets.contains(&subnet.trunc()));
         let Some(segment) = segment.filter(|_| !is_away) else { return BTreeSet::new() };
         if segment.is_short(subnet) {
             segment.addresses.wanted = Some(subnet.trunc());
@@ -160,7 +160,7 @@ impl Segment {
     /// The blocks of the addresses that are wanted, as far as no host has them.
     fn claimed_blocks(&self) -> BTreeSet<IpNet> {
         let block = |address: &IpAddr| {
-            let subnet = self.subnets.iter().find(|subnet| subnet.contains(address))?;
+            let subnet = self.wish.subnets.iter().find(|subnet| subnet.contains(address))?;
             IpNet::new(*address, block_length(*subnet)).ok().map(|block| block.trunc())
         };
         self.addresses.claims.iter().filter_map(block).filter(|block| !self.blocks.contains_key(block)).collect()

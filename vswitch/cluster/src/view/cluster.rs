@@ -48,7 +48,7 @@ impl Cluster {
         match Key::parse(&entry.key) {
             Some(Key::Id) => self.id = Some(entry.value.clone()),
             Some(Key::Host(name)) => drop(record::read(&entry.value).map(|host| self.hosts.insert(name, host))),
-            Some(Key::Network(name)) => drop(record::read(&entry.value).map(|network| self.networks.insert(name, network))),
+            Some(Key::Network(name)) => drop(Network::read(&entry.value).map(|network| self.networks.insert(name, network))),
             Some(Key::Vni(vni)) => drop(self.vnis.insert(vni)),
             _ => {}
         }

@@ -38,6 +38,19 @@ pub enum Refusal {
         /// The subnets of this host.
         ours: String,
     },
+    /// A network is encrypted and this host would have it in the clear, or the other way round.
+    #[error(
+        "network \"{network}\" is {} in the store, and {} here: {}",
+        if *encrypt { "encrypted" } else { "not encrypted" },
+        if *encrypt { "not" } else { "to be" },
+        if *encrypt { "give its bridge `encrypt = true` (with Docker, -o vswitch.encrypt=true)" } else { "leave out `encrypt`, or choose another name" }
+    )]
+    Encryption {
+        /// The network.
+        network: Name,
+        /// Whether the store has it encrypted.
+        encrypt: bool,
+    },
 }
 
 /// A station at another host.

@@ -5,9 +5,15 @@ use std::net::IpAddr;
 use packet::Mac;
 
 use super::{Station, View};
+use crate::key::PublicKey;
 use crate::record::{Endpoint, Host, Name, Network};
 
 impl View {
+    /// This host's key for encrypted networks.
+    pub fn key(&self) -> Option<PublicKey> {
+        self.host.key
+    }
+
     /// The hosts that the store knows.
     pub fn hosts(&self) -> impl Iterator<Item = (&Name, &Host)> {
         self.cluster.hosts.iter()
@@ -33,9 +39,14 @@ impl View {
         self.segments.get(network)?.vni
     }
 
-    /// Whether the store has a network with other subnets than this host's.
+    /// Whether the store has a network otherwise than this host will have it: with other subnets, or encrypted, or not.
     pub fn is_refused(&self, network: &Name) -> bool {
         self.segments.get(network).is_some_and(|segment| segment.is_refused)
+    }
+
+    /// Whether the store has a network as an encrypted one; `None`: it has none of that name, as far as is known.
+    pub fn is_encrypted(&self, network: &Name) -> Option<bool> {
+        self.cluster.networks.get(network).map(|network| network.encrypt)
     }
 
     /// A station that this host announces.

@@ -25,7 +25,7 @@ use crate::store::{Change, MOST_STEPS, News, Step};
 pub use address::NoAddress;
 use cluster::Cluster;
 pub use difference::{Announced, Difference, Refusal, Station};
-use segment::{Pending, Segment};
+use segment::{Pending, Segment, Wish};
 
 /// How long what a host knows outlives a store that has lost it: all hosts put their own truth there again meanwhile.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -104,17 +104,18 @@ impl View {
         self.held.is_some()
     }
 
-    /// The host has ports in a network from now on. If the network is new, it has these subnets, and the addresses in them as gateways.
-    pub fn join(&mut self, network: Name, addresses: &[IpNet]) {
+    /// The host has ports in a network from now on. If the network is new, it has these subnets, and the addresses in them as gateways, and is
+    /// encrypted if the host wishes so.
+    pub fn join(&mut self, network: Name, addresses: &[IpNet], encrypt: bool) {
         let mut subnets: Vec<IpNet> = addresses.iter().map(IpNet::trunc).collect();
         subnets.sort_unstable();
         let gateways = addresses.iter().filter(|net| net.addr() != net.network()).map(IpNet::addr).collect();
-        let segment = self.segments.get(&network);
-        if segment.is_some_and(|segment| segment.subnets == subnets && segment.addresses.gateways == gateways) {
+        let (wish, segment) = (Wish { subnets, encrypt }, self.segments.get(&network));
+        if segment.is_some_and(|segment| segment.wish == wish && segment.addresses.gateways == gateways) {
             return;
         }
         let segment = self.segments.entry(network).or_default();
-        (segment.subnets, segment.addresses.gateways) = (subnets, gateways);
+        (segment.wish, segment.addresses.gateways) = (wish, gateways);
         self.admit();
     }
 
@@ -196,14 +197,9 @@ impl View {
         }
         for (name, segment) in &mut self.segments {
             let Some(network) = self.cluster.networks.get(name) else { continue };
-            if !segment.subnets.is_empty() && !network.subnets.is_empty() && segment.subnets != network.subnets {
-                let text = |subnets: &[IpNet]| subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ");
-                let (theirs, ours) = (text(&network.subnets), text(&segment.subnets));
-                self.refusal = self.refusal.take().or(Some(Refusal::Subnets { network: name.clone(), theirs, ours }));
-                segment.is_refused = true;
-            } else {
-                segment.is_refused = false;
-            }
+            let refusal = segment.differs_from(name, network);
+            segment.is_refused = refusal.is_some();
+            self.refusal = self.refusal.take().or(refusal);
         }
     }
 
@@ -305,9 +301,10 @@ impl View {
         let first = hash(name.as_str()) % VNIS;
         let free = (0..VNIS).map(|step| FIRST_VNI + (first + step) % VNIS).find(|vni| !self.cluster.vnis.contains(vni));
         let vni = segment.vni.filter(|vni| !self.cluster.vnis.contains(vni)).or(free)?;
-        let network = Network { vni, subnets: segment.subnets.clone(), gateways: segment.addresses.gateways.clone() };
+        let (wish, gateways) = (&segment.wish, segment.addresses.gateways.clone());
+        let network = Network { vni, subnets: wish.subnets.clone(), gateways, encrypt: wish.encrypt };
         Some(vec![
-            Step::Create { key: Key::Network(name.clone()).to_string(), value: record::written(&network) },
+            Step::Create { key: Key::Network(name.clone()).to_string(), value: network.written() },
             Step::Create { key: Key::Vni(vni).to_string(), value: name.to_string() },
         ])
     }
@@ -345,7 +342,8 @@ impl View {
             self.segments.values_mut().for_each(|segment| segment.pending = Pending::All);
         }
         self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);
-        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. })) {
+        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. } | Refusal::Encryption { .. }))
+        {
             return Vec::new();
         }
         let mut differences = Vec::new();

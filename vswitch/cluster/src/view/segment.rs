@@ -7,14 +7,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use packet::Mac;
 
-use super::{Announced, Difference, MOST_PEERS, MOST_RECORDS, Station};
-use crate::record::{self, Block, Endpoint, Host, Key, Name};
+use super::{Announced, Difference, MOST_PEERS, MOST_RECORDS, Refusal, Station};
+use crate::record::{self, Block, Endpoint, Host, Key, Name, Network};
 use crate::store::{Change, Entry, News};
 
 #[derive(Default)]
 pub(super) struct Segment {
+    pub(super) wish: Wish,
     /// This host's truth.
-    pub(super) subnets: Vec<IpNet>,
     pub(super) ours: BTreeMap<Mac, Endpoint>,
     pub(super) addresses: Addresses,
     /// What the network had when it was last seen.
@@ -37,6 +37,13 @@ pub(super) struct Segment {
     pub(super) is_refused: bool,
     /// How often stations came here from other hosts, and since when that is counted.
     moves: BTreeMap<Mac, (u32, Duration)>,
+}
+
+/// What this host will have the network be.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) subnets: Vec<IpNet>,
+    pub(super) encrypt: bool,
 }
 
 /// What a tunnel was told.
@@ -81,6 +88,18 @@ pub(super) struct Addresses {
 }
 
 impl Segment {
+    /// Why this host takes no part, if the network is not what it wants it to be.
+    pub(super) fn differs_from(&self, name: &Name, network: &Network) -> Option<Refusal> {
+        let text = |subnets: &[IpNet]| subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ");
+        let Wish { subnets, encrypt } = &self.wish;
+        if *encrypt != network.encrypt {
+            return Some(Refusal::Encryption { network: name.clone(), encrypt: network.encrypt });
+        }
+        let are_other = !subnets.is_empty() && !network.subnets.is_empty() && *subnets != network.subnets;
+        let (theirs, ours) = (text(&network.subnets), text(subnets));
+        are_other.then(|| Refusal::Subnets { network: name.clone(), theirs, ours })
+    }
+
     /// The hosts that have blocks of addresses.
     pub(super) fn owners(&self) -> impl Iterator<Item = &Name> {
         self.blocks.values().map(|(host, _)| host)

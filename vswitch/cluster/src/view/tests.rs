@@ -19,7 +19,7 @@ fn vtep(last: u8) -> IpAddr {
 }
 
 fn host(last: u8) -> Host {
-    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned() }
+    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned(), key: None }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -44,7 +44,7 @@ impl Shelf {
         shelf.put(&Key::Id, "c1");
         shelf.put(
             &Key::Network(name("red")),
-            &record::written(&Network { vni: 5000, subnets: subnets(), gateways: Vec::new() }),
+            &Network { vni: 5000, subnets: subnets(), gateways: Vec::new(), encrypt: false }.written(),
         );
         shelf
     }
@@ -118,7 +118,7 @@ fn subnets() -> Vec<IpNet> {
 /// The view of host 1, which has a part in the network red.
 fn view() -> View {
     let mut view = View::new(name("h1"), host(1), None, "c1".to_owned());
-    view.join(name("red"), &subnets());
+    view.join(name("red"), &subnets(), false);
     view
 }
 
@@ -234,7 +234,7 @@ fn an_older_store_withdraws_nothing() {
 #[test]
 fn another_cluster_is_refused() {
     let mut view = View::new(name("h1"), host(1), Some("ours".to_owned()), "new".to_owned());
-    view.join(name("red"), &subnets());
+    view.join(name("red"), &subnets(), false);
     let mut shelf = Shelf::with_network();
     shelf.host(2);
     shelf.tell(&mut view, seconds(1));
@@ -267,7 +267,7 @@ fn a_name_belongs_to_one_host() {
 #[test]
 fn a_network_has_the_subnets_that_it_was_made_with() {
     let (mut view, mut shelf) = (view(), Shelf::with_network());
-    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()]);
+    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()], false);
     shelf.host(2);
     shelf.tell(&mut view, seconds(1));
     let said = view.refusal().unwrap().to_string();
@@ -280,13 +280,45 @@ fn a_network_has_the_subnets_that_it_was_made_with() {
         matches!(&taken[..], [Step::Announce { key, .. }] if key == "cluster/host/h1"),
         "it takes no part in it: {taken:?}"
     );
-    view.join(name("red"), &["10.0.0.2/24".parse().unwrap()]);
+    view.join(name("red"), &["10.0.0.2/24".parse().unwrap()], false);
     shelf.tell(&mut view, seconds(2));
     assert_eq!(view.refusal(), None, "the host part is the gateway's");
-    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()]);
+    view.join(name("red"), &["10.9.0.1/24".parse().unwrap()], false);
     assert!(view.refusal().is_some());
     view.leave(&name("red"));
     assert_eq!(view.refusal(), None, "it is no matter any more");
+}
+
+#[test]
+fn an_encrypted_network_is_one_for_all_and_none_for_a_program_that_cannot_encrypt() {
+    let (mut view, mut shelf) = (view(), Shelf::default());
+    view.join(name("red"), &subnets(), true);
+    shelf.put(&Key::Id, "c1");
+    shelf.tell(&mut view, seconds(1));
+    shelf.take(&mut view, seconds(1));
+    let kept = shelf.entries["cluster/network/red"].0.clone();
+    assert!(Network::read(&kept).unwrap().encrypt && record::read::<Network>(&kept).is_none(), "{kept}");
+    assert!(shelf.entries.contains_key("net/red/member/h1"));
+    view.join(name("red"), &subnets(), false);
+    let said = view.refusal().unwrap().to_string();
+    assert!(
+        said.starts_with("network \"red\" is encrypted in the store, and not here: give its bridge `encrypt = true`"),
+        "{said}"
+    );
+    shelf.take(&mut view, seconds(2));
+    assert!(!shelf.entries.contains_key("net/red/member/h1"), "it has left");
+    view.join(name("red"), &subnets(), true);
+    assert_eq!(view.refusal(), None);
+    let mut shelf = Shelf::with_network();
+    shelf.tell(&mut view, seconds(3));
+    let said = view.refusal().unwrap().to_string();
+    assert!(said.starts_with("network \"red\" is not encrypted in the store, and to be here: leave out `encrypt`"), "{said}");
+    assert!(
+        !shelf
+            .take(&mut view, seconds(3))
+            .iter()
+            .any(|step| matches!(step, Step::Announce { key, .. } if key.contains("member")))
+    );
 }
 
 #[test]

@@ -21,7 +21,10 @@ pub use flows::{Steering, SteeringTable};
 pub use memory::{FarEnd, Memory};
 pub use packet_socket::PacketSocket;
 pub use tap::{Tap, header_size};
-pub use tunnel::{Change, Receiver, Sender, SourceHeaders, Sources, Tunnel, UnderlayCounters, UnderlayDrop};
+pub use tunnel::{
+    Change, PrivateKey, Receiver, Sender, SourceHeaders, Sources, Tunnel, UnderlayCounters, UnderlayDrop, Wireguard,
+    wireguard_overhead,
+};
 
 use crate::datapath::{DropReason, PortId};
 

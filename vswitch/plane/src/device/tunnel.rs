@@ -9,14 +9,19 @@
 //! socket's buffer, also where it came in several runs, so the datapath walks once for all of them; for this their checksums are
 //! verified here.
 //!
+//! **Encryption.** A tunnel of an encrypted network differs in its edges alone: what its sender would send goes inside WireGuard ([`wireguard`]), and
+//! its receiver is another one, on another UDP port, where nothing is heard that is not sealed. So such a tunnel has no way in or out in the clear.
+//!
 //! **Underlay paths.** Routers and network cards spread load by the outer ports. The source port stands for the inner flow: a few
 //! [`Sources`] sockets, chosen by [`vxlan::Inner::flow`], so a flow stays in order.
 
 mod outer;
 mod receiver;
+mod sealing;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod wireguard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +33,7 @@ use vxlan::{Peers, Vni};
 
 pub use receiver::{Change, Receiver};
 pub use sender::Sender;
+pub use wireguard::{PrivateKey, Wireguard, wireguard_overhead};
 
 use sys::udp;
 
@@ -171,6 +177,11 @@ impl Sources {
         Self { sockets, names, headers, segmenting: segmenting.into() }
     }
 
+    /// The address and port of a socket.
+    fn name(&self, socket: usize) -> Option<SocketAddr> {
+        self.names.get(socket).copied()
+    }
+
     /// Whether runs are sent in one piece.
     pub fn is_segmenting(&self) -> bool {
         self.segmenting.load(Ordering::Relaxed)
@@ -189,11 +200,16 @@ pub enum UnderlayDrop {
     UnknownVni,
     /// The kernel had no room to keep it until the switch read it.
     MissedByKernel,
+    /// WireGuard's, from an address that no host of an encrypted network has.
+    UnknownHost,
+    /// WireGuard's, and not sealed with the key of that host for this one; or it came before, or in a flood of handshakes.
+    NotAuthentic,
 }
 
 impl UnderlayDrop {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::NoVni, Self::UnknownVni, Self::MissedByKernel];
+    pub const ALL: [Self; 6] =
+        [Self::Malformed, Self::NoVni, Self::UnknownVni, Self::MissedByKernel, Self::UnknownHost, Self::NotAuthentic];
 
     /// The name that users see.
     pub const fn name(self) -> &'static str {
@@ -202,6 +218,8 @@ impl UnderlayDrop {
             Self::NoVni => "no-vni",
             Self::UnknownVni => "unknown-vni",
             Self::MissedByKernel => "missed-by-kernel",
+            Self::UnknownHost => "unknown-host",
+            Self::NotAuthentic => "not-authentic",
         }
     }
 }

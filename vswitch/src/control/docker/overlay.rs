@@ -98,9 +98,8 @@ impl Switch {
         if let Some(other) = others.into_iter().find(|other| *other != name) {
             return Err(overlay::other_name(name, other).into());
         }
-        let subnets: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.net).collect();
         match self.ledger.tables.known.get(name) {
-            Some(known) => Ok(overlay::check_subnets(name, known, &subnets)?),
+            Some(known) => Ok(overlay::check_record(name, known, network)?),
             None if !self.overlay.is_up() => Err(self.not_heard(name).into()),
             None => Err(DockerError::NotYet(name.clone(), "the store does not take it".to_owned()).into()),
         }
@@ -143,5 +142,6 @@ fn part_to_come(request: &CreateNetwork) -> Option<(OverlayName, Local)> {
     let network = Network::read(request).ok()?;
     let subnets = network.gateways();
     let given = network.subnets.iter().map(|subnet| subnet.net).collect();
-    Some((network.options.net?, Local { subnets, given, ..Local::default() }))
+    let encrypt = network.options.encrypt;
+    Some((network.options.net?, Local { subnets, encrypt, given, ..Local::default() }))
 }

@@ -1,10 +1,11 @@
 //! What the tables of the switch have otherwise than the cluster says.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use packet::Mac;
 
-use super::{ControlError, Switch};
+use super::{ControlError, Live, Switch};
 use api::Finding;
 use plane::datapath::{Fixed, Row};
 
@@ -46,9 +47,26 @@ impl Switch {
                 network: None,
                 mac: None,
                 host: self.ledger.tables.host_at(peer.address).map(str::to_owned),
-                sentence: format!("is {} as a peer of vxlan \"{}\" at {}", peer.state, tunnel.spec.name, peer.address),
+                sentence: format!(
+                    "is {} as a peer of vxlan \"{}\" at {}{}",
+                    peer.state,
+                    tunnel.spec.name,
+                    peer.address,
+                    unmet(live, peer.address)
+                ),
             }));
         }
         Ok(findings)
     }
+}
+
+/// What there is to add about a peer with which there is no session of WireGuard's.
+fn unmet(live: &Live, peer: IpAddr) -> String {
+    let unmet = live.wireguard.as_ref().filter(|wireguard| wireguard.since_handshake(peer).is_none());
+    unmet.map_or_else(String::new, |wireguard| {
+        format!(
+            ", and answers no handshake of WireGuard's: does UDP port {} reach it, and is its key the store's?",
+            wireguard.local().port()
+        )
+    })
 }

@@ -10,7 +10,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::config::Config;
 use crate::confine::Confinement;
 use crate::control::ControlError;
-use crate::overlay::{Elsewhere, Happening, OverlayFile, OverlayNews, Thread, Truth};
+use crate::overlay::{Elsewhere, Happening, OverlayFile, OverlayNews, Thread, Truth, private_key, public_key};
+use plane::device::PrivateKey;
 
 /// How often is looked at what is here, if nothing tells that it has changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -19,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(in crate::control) struct OverlayDesk {
     /// `None`: the file has no `[cluster]`.
     pub(super) thread: Option<Thread>,
+    /// This host's key for encrypted networks; or why there is none.
+    key: Result<PrivateKey, String>,
     /// Where the thread's news go.
     pub(super) news: UnboundedSender<OverlayNews>,
     /// What the thread was told last.
@@ -49,6 +52,7 @@ impl OverlayDesk {
     fn new(news: UnboundedSender<OverlayNews>) -> Self {
         Self {
             thread: None,
+            key: Err("switch.toml has no [cluster]".to_owned()),
             news,
             told: Truth::default(),
             looked: None,
@@ -73,13 +77,24 @@ impl OverlayDesk {
         let Some(settings) = &config.cluster else { return Ok((desk, Elsewhere::default(), Vec::new())) };
         let kept = OverlayFile::new(&config.switch.state_dir);
         let (tables, note) = kept.read();
+        desk.key = private_key(&config.switch.state_dir);
+        let key = desk.key.as_ref().ok().map(public_key);
         let news = desk.news.clone();
         // At the end there is no receiver any more.
         let tell = move |heard| drop(news.send(heard));
-        let thread =
-            Thread::start(settings.clone(), (kept, tables.clone()), tell, sandbox.clone()).map_err(ControlError::Cluster)?;
+        let thread = Thread::start(settings.clone(), (kept, tables.clone(), key), tell, sandbox.clone())
+            .map_err(ControlError::Cluster)?;
         desk.thread = Some(thread);
-        Ok((desk, tables, note.into_iter().collect()))
+        let notes = note.into_iter().chain(desk.key.as_ref().err().cloned()).collect();
+        Ok((desk, tables, notes))
+    }
+
+    /// This host's key for encrypted networks.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(in crate::control) fn key(&self) -> Result<&PrivateKey, String> {
+        self.key.as_ref().map_err(Clone::clone)
     }
 
     /// Takes note that something was made, changed or removed.

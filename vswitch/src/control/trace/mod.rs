@@ -81,6 +81,7 @@ impl Switch {
             remote: tunnel.and_then(|tunnel| self.inventory.remote(&tunnel.spec.name, exit.peer)),
             host: tunnel.and_then(|tunnel| self.host_behind(&tunnel.spec.name, exit.peer)),
             vni: tunnel.map(|tunnel| tunnel.spec.vni.number()),
+            encrypted: tunnel.is_some_and(|tunnel| tunnel.spec.wireguard.is_some()),
             own: exit.frame > 0,
             changes: if exit.frame > 0 { Vec::new() } else { frame::changes(before, &after) },
             frame: after,

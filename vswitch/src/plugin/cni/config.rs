@@ -206,6 +206,7 @@ impl NetworkConfig {
             isolated: self.is_internal() || self.isolated.unwrap_or(true),
             routes: Vec::new(),
             overlay: None,
+            encrypt: false,
         };
         spec.checked().map_err(|error| Fault::config(error.to_string()))
     }

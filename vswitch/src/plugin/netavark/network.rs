@@ -195,6 +195,7 @@ impl PodmanNetwork {
             isolated: self.internal() || self.options.isolated.unwrap_or(true),
             routes: Vec::new(),
             overlay: None,
+            encrypt: false,
         };
         spec.checked().map_err(|error| error.to_string())
     }

@@ -16,6 +16,7 @@ use packet::{
 use rustix::io::Errno;
 use vxlan::{Admission, DecodeError, Header, Vni, ecn};
 
+use super::wireguard::{Opened, Wireguard};
 use super::{Tunnel, UnderlayCounters, UnderlayDrop};
 use crate::datapath::{DropReason, PortId};
 use crate::device::{Device, ReceiveStatus, Received, Sent};
@@ -26,6 +27,8 @@ pub struct Receiver {
     fd: OwnedFd,
     changes: crossbeam_channel::Receiver<Change>,
     tunnels: HashMap<Vni, Member, RandomState>,
+    /// Of a socket that hears WireGuard alone: what comes in the clear there belongs to no tunnel.
+    unsealing: Option<Unsealing>,
     /// The run that was read last.
     buffer: Box<[u8]>,
     /// The frames in it.
@@ -46,6 +49,13 @@ pub enum Change {
     Add(PortId, Arc<Tunnel>),
     /// No port has this network any more.
     Remove(Vni),
+}
+
+/// The way out of WireGuard's messages.
+struct Unsealing {
+    wireguard: Arc<Wireguard>,
+    /// The run as it came.
+    messages: Box<[u8]>,
 }
 
 /// A frame in the buffer.
@@ -73,11 +83,18 @@ const LONGEST: usize = 65_536;
 const PATIENCE: usize = 512;
 
 impl Receiver {
-    /// Takes a nonblocking socket as [`sys::udp`](sys::udp) prepares it for receiving.
-    pub fn new(fd: OwnedFd, changes: crossbeam_channel::Receiver<Change>, counters: Arc<UnderlayCounters>) -> Self {
+    /// Takes a nonblocking socket as [`sys::udp`](sys::udp) prepares it for receiving. With `wireguard`, all that it hears is inside that.
+    pub fn new(
+        fd: OwnedFd,
+        changes: crossbeam_channel::Receiver<Change>,
+        counters: Arc<UnderlayCounters>,
+        wireguard: Option<Arc<Wireguard>>,
+    ) -> Self {
+        let unsealing = |wireguard| Unsealing { wireguard, messages: vec![0; LONGEST].into_boxed_slice() };
         Self {
             fd,
             changes,
+            unsealing: wireguard.map(unsealing),
             tunnels: HashMap::default(),
             buffer: vec![0; LONGEST].into_boxed_slice(),
             frames: Vec::new(),
@@ -104,7 +121,8 @@ impl Receiver {
     fn read(&mut self) -> Result<usize, Errno> {
         self.frames.clear();
         self.taken = 0;
-        let reception = udp::receive(self.fd.as_fd(), &mut self.buffer)?;
+        let into = self.unsealing.as_mut().map_or(&mut self.buffer, |unsealing| &mut unsealing.messages);
+        let reception = udp::receive(self.fd.as_fd(), into)?;
         if let Some(overflows) = reception.overflows {
             let missed = overflows.wrapping_sub(self.overflows);
             self.counters.count(UnderlayDrop::MissedByKernel, missed.into());
@@ -115,12 +133,33 @@ impl Receiver {
             self.counters.count(UnderlayDrop::Malformed, 1);
             return Ok(1);
         }
+        if let Some(unsealing) = self.unsealing.take() {
+            self.unseal(&unsealing, &reception);
+            self.unsealing = Some(unsealing);
+            return Ok(reception.length.div_ceil(reception.segment.max(1)));
+        }
         let nested = nested(self.buffer.get(..reception.length).unwrap_or_default(), reception.segment);
         let step = if nested.is_some() { reception.length } else { reception.segment.max(1) };
         for start in (0..reception.length).step_by(step) {
             self.open(start..reception.length.min(start + step), &reception, nested);
         }
         Ok(reception.length.div_ceil(step))
+    }
+
+    /// Finds the frames in the messages of a run.
+    fn unseal(&mut self, unsealing: &Unsealing, reception: &RunReceived) {
+        let step = reception.segment.max(1);
+        for start in (0..reception.length).step_by(step) {
+            let place = start..reception.length.min(start + step);
+            let (Some(message), Some(plain)) = (unsealing.messages.get(place.clone()), self.buffer.get_mut(place)) else {
+                continue;
+            };
+            match unsealing.wireguard.open(reception.source.ip(), message, plain) {
+                Opened::Datagram(inside) => self.open(start + inside.start..start + inside.end, reception, None),
+                Opened::Message => {}
+                Opened::Refused(reason) => self.counters.count(reason, 1),
+            }
+        }
     }
 
     /// Finds the frame in a datagram, with its port and peer. If `nested` is set, it is a UDP super-frame, cut into payloads of this size.
@@ -271,6 +310,7 @@ impl Device for Receiver {
     /// The last sender of each tunnel is forgotten. Its next datagram is looked up, which notes that it is still there.
     fn expire(&mut self, now: Instant) {
         self.now = now;
+        self.unsealing.iter().for_each(|unsealing| unsealing.wireguard.tick(now));
         for member in self.tunnels.values_mut() {
             member.count();
             member.last = None;

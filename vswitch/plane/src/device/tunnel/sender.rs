@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use vxlan::{HEADER, Header, Inner};
 
 use super::outer::Outer;
+use super::sealing::Sealing;
+use super::wireguard::Wireguard;
 use super::{Sources, Tunnel};
 use crate::device::{Device, Losses, ReceiveStatus, Received, Sent};
 use sys::udp::{self, Run};
@@ -23,6 +25,8 @@ use sys::udp::{self, Run};
 pub struct Sender {
     tunnel: Arc<Tunnel>,
     sources: Arc<Sources>,
+    /// Of an encrypted network: then nothing leaves by another way.
+    sealing: Option<Sealing>,
     header: [u8; HEADER],
     /// The run's datagrams.
     bytes: Vec<u8>,
@@ -53,16 +57,16 @@ struct Key {
 }
 
 /// Most bytes of a run, with which UDP, IP and what may come around them stay below 64 KiB.
-const LONGEST_RUN: usize = 65_000;
+pub(super) const LONGEST_RUN: usize = 65_000;
 
 impl Sender {
-    /// Sends for `tunnel` from `sources`.
-    pub fn new(tunnel: Arc<Tunnel>, sources: Arc<Sources>) -> Self {
+    /// Sends for `tunnel` from `sources`; with `wireguard`, inside that.
+    pub fn new(tunnel: Arc<Tunnel>, sources: Arc<Sources>, wireguard: Option<Arc<Wireguard>>) -> Self {
         let header = Header { vni: tunnel.vni }.encode();
         let bytes = Vec::with_capacity(2 * (LONGEST_RUN + packet::MAX_FRAME));
         let (run, inner, losses) = (Gathered::default(), Inner::default(), Losses::default());
         let now = tunnel.second(Instant::now());
-        Self { tunnel, sources, header, bytes, run, inner, losses, now }
+        Self { tunnel, sources, sealing: wireguard.map(Sealing::new), header, bytes, run, inner, losses, now }
     }
 
     /// Adds the datagram at `from` to the run, or begins another with it.
@@ -90,10 +94,14 @@ impl Sender {
         }
         let (tunnel, sources) = (&self.tunnel, &self.sources);
         let bytes = self.bytes.get(..end).unwrap_or_default();
-        let (losses, now) = (&mut self.losses, self.now);
+        let (losses, now, sealing) = (&mut self.losses, self.now, &mut self.sealing);
         let mut send = |number: u16, address: IpAddr| {
             let run = Run { bytes, segment, to: SocketAddr::new(address, tunnel.port), class: key.class };
-            if let Some(error) = sources.send(key.socket, &run, losses) {
+            let outcome = match sealing {
+                None => sources.send(key.socket, &run, losses),
+                Some(sealing) => sealing.send(key.socket, &run, losses),
+            };
+            if let Some(error) = outcome {
                 tunnel.peers.note_error(number, error.raw_os_error(), now);
             }
             tunnel.peers.count_sent(number, count as u64, now);
@@ -130,7 +138,7 @@ impl Sender {
 
 impl Sources {
     /// Sends a run from one of the sockets, and returns what was wrong.
-    fn send(&self, socket: usize, run: &Run<'_>, losses: &mut Losses) -> Option<Errno> {
+    pub(super) fn send(&self, socket: usize, run: &Run<'_>, losses: &mut Losses) -> Option<Errno> {
         let socket = self.sockets.get(socket)?;
         let count = run.bytes.len().div_ceil(run.segment);
         if count == 1 || self.is_segmenting() {
@@ -210,7 +218,7 @@ impl Device for Sender {
 
     fn show_sent(&self, packet: &Packet<'_>, see: &mut dyn FnMut(&[u8])) {
         let Key { socket, class, .. } = self.key(packet.peer);
-        let Some(&from) = self.sources.names.get(socket) else { return };
+        let Some(from) = self.sources.name(socket) else { return };
         let hops = self.sources.headers.hops;
         self.tunnel.destinations(packet.peer, |_, address| {
             let to = SocketAddr::new(address, self.tunnel.port);
@@ -219,7 +227,7 @@ impl Device for Sender {
     }
 
     fn show_received(&self, packet: &Packet<'_>, outer: OuterOrigin, see: &mut dyn FnMut(&[u8])) {
-        let (Some(from), Some(here)) = (self.tunnel.peers.address(packet.peer), self.sources.names.first()) else { return };
+        let (Some(from), Some(here)) = (self.tunnel.peers.address(packet.peer), self.sources.name(0)) else { return };
         let (from, to) = (SocketAddr::new(from, outer.port), SocketAddr::new(here.ip(), self.tunnel.port));
         self.around(packet, from, to, (outer.class, 0)).iter().for_each(|bytes| see(bytes));
     }

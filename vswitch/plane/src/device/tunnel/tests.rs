@@ -1,5 +1,7 @@
 //! Senders and receivers over the loopback.
 
+mod sealed;
+
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -50,8 +52,8 @@ impl Pair {
         let (near, far, counters) = (tunnel(), tunnel(), Arc::new(UnderlayCounters::default()));
         let (changes, changes_in) = crossbeam_channel::unbounded();
         changes.send(Change::Add(PortId(9), Arc::clone(&far))).unwrap();
-        let receiver = Receiver::new(socket, changes_in, Arc::clone(&counters));
-        let sender = Sender::new(Arc::clone(&near), sources);
+        let receiver = Receiver::new(socket, changes_in, Arc::clone(&counters), None);
+        let sender = Sender::new(Arc::clone(&near), sources, None);
         let to = SocketAddr::new(local, port);
         Self { sender, receiver, near, far, counters, changes, batch: Batch::new(), to }
     }
@@ -226,7 +228,7 @@ fn bad_datagrams_are_counted_and_no_frames() {
     pair.inject(&[0, 0, 0, 0, 0, 0, 7, 0, 1, 2, 3]);
     pair.inject(&[8, 0, 0, 0, 0, 0, 8, 0, 1, 2, 3]);
     assert_eq!(pair.receive(), [[0_u8; 0]; 0]);
-    assert_eq!(UnderlayDrop::ALL.map(|reason| pair.counters.read(reason)), [1, 1, 1, 0]);
+    assert_eq!(UnderlayDrop::ALL.map(|reason| pair.counters.read(reason)), [1, 1, 1, 0, 0, 0]);
     assert_eq!(pair.drops(), []);
 }
 
