@@ -147,6 +147,9 @@ pub struct Host {
     pub boot: String,
     /// The version of its program.
     pub program: String,
+    /// The UDP port at which it says whether it lives; none of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<u16>,
 }
 
 /// A network.

@@ -92,7 +92,7 @@ fn show(status: &ClusterStatus) -> String {
 }
 
 fn list_hosts(hosts: &[ClusterHost]) -> String {
-    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "VERSION", "STATIONS", "TUNNEL", "NETWORKS"]);
+    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "VERSION", "STATIONS", "TUNNEL", "PROBE", "NETWORKS"]);
     for host in hosts {
         let tunnel = if host.here { Some("this host".to_owned()) } else { host.tunnel.clone() };
         table.row([
@@ -102,6 +102,7 @@ fn list_hosts(hosts: &[ClusterHost]) -> String {
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
+            host.probe.clone().unwrap_or_else(|| "-".to_owned()),
             host.networks.join(","),
         ]);
     }
@@ -175,6 +176,7 @@ mod tests {
             networks: vec!["ov_net1".to_owned()],
             stations: 200,
             tunnel: Some("never heard".to_owned()),
+            probe: Some("never heard".to_owned()),
         };
         let network = ClusterNetwork {
             name: "ov_net1".to_owned(),

@@ -137,6 +137,8 @@ impl Tabular for ClusterSettings {
         "ca",
         "cert",
         "key",
+        "gossip-port",
+        "secret-file",
     ];
     const NEEDED: &'static [&'static str] = &["store", "underlay"];
     const IS_SINGLE: bool = true;

@@ -3,6 +3,7 @@
 
 use crate::attach::AttachError;
 use crate::config::Problem;
+use crate::overlay::NO_BLOCKS;
 use api::{BridgeName, ForwardKey, NetworkError, OverlayName, PortName, SpecError, UplinkError, VxlanError};
 use plane::worker::Stopped;
 
@@ -111,6 +112,9 @@ pub enum ControlError {
         "bridge \"{0}\" has overlay \"{1}\", and switch.toml has no [cluster]: add one with `store`, `endpoints` and `underlay`, then reload"
     )]
     NoCluster(BridgeName, OverlayName),
+    /// DHCP on an overlay network without a store.
+    #[error("bridge \"{0}\" has overlay \"{1}\" and `dhcp`, {end}", end = NO_BLOCKS)]
+    NoBlocks(BridgeName, OverlayName),
     /// No `[cluster]`.
     #[error("this host is in no cluster: add [cluster] to switch.toml, with `store`, `endpoints` and `underlay`")]
     NotInCluster,

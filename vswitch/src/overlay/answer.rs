@@ -33,13 +33,18 @@ impl Room {
             underlay: Some(settings.underlay),
             state: self.standing.state().word().to_owned(),
             since_seconds: self.now().saturating_sub(self.standing.since()).as_secs(),
-            problem: view.refusal().map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned)),
+            problem: self.problem().or_else(|| self.lives.problem()),
             cluster_id: view.id().map(str::to_owned),
             held: view.is_held(),
             hosts: self.tables.hosts.len(),
             networks: view.networks().count().max(self.tables.networks.len()),
             stations: self.tables.networks.values().map(|table| table.stations.len()).sum(),
         }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let refusal = self.agent.view().refusal().map(ToString::to_string);
+        refusal.or_else(|| self.standing.problem().map(str::to_owned))
     }
 
     fn hosts_known(&self) -> Vec<ClusterHost> {
@@ -58,6 +63,7 @@ impl Room {
                 networks: joined.iter().filter(has_part).map(ToString::to_string).collect(),
                 stations: stations.sum(),
                 tunnel: None,
+                probe: self.lives.of(row).filter(|_| !here).map(|life| life.word().to_owned()),
             }
         };
         self.tables.hosts.iter().map(host).collect()
@@ -111,7 +117,7 @@ impl Room {
     fn findings(&self) -> Vec<Finding> {
         let view = self.agent.view();
         let mut findings = Vec::new();
-        if let Some(problem) = view.refusal().map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned)) {
+        if let Some(problem) = self.problem() {
             findings.push(Finding { network: None, mac: None, host: None, sentence: problem });
         }
         for network in view.joined() {

@@ -1,7 +1,7 @@
 //! What the cluster comes to for this host: the other hosts of its networks, and their stations.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use cluster::record::Name;
 use cluster::view::{Station, View};
@@ -25,6 +25,9 @@ pub struct Elsewhere {
     pub hosts: BTreeMap<String, HostRow>,
     /// The networks that this host has a part in and whose VNI is known.
     pub networks: BTreeMap<OverlayName, NetworkTable>,
+    /// Where the tunnels of hosts end that were heard to answer, and do not any more.
+    #[serde(skip)]
+    pub silent: BTreeSet<IpAddr>,
     /// All networks of the store, as it was last heard.
     #[serde(skip)]
     pub known: BTreeMap<OverlayName, KnownNetwork>,
@@ -48,6 +51,19 @@ pub struct HostRow {
     pub port: u16,
     /// The version of its vswitchd.
     pub version: String,
+    /// The UDP port at which it says whether it lives; none of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<u16>,
+    /// Which of its starts it is.
+    #[serde(default)]
+    pub boot: String,
+}
+
+impl HostRow {
+    /// Where it says whether it lives.
+    pub(super) fn gossips_at(&self) -> Option<SocketAddr> {
+        self.gossip.map(|port| SocketAddr::new(self.underlay, port))
+    }
 }
 
 /// A network.
@@ -103,8 +119,8 @@ impl Elsewhere {
     /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
     pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
         let host = |(name, host): (&Name, &cluster::record::Host)| {
-            let row = HostRow { underlay: host.underlay, port: host.port, version: host.program.clone() };
-            (name.to_string(), row)
+            let cluster::record::Host { underlay, port, boot, program, gossip } = host.clone();
+            (name.to_string(), HostRow { underlay, port, version: program, gossip, boot })
         };
         let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
         let network = |name: &Name| {
@@ -127,6 +143,7 @@ impl Elsewhere {
             cluster: view.id().map(str::to_owned).or_else(|| before.cluster.clone()),
             hosts: if hosts.is_empty() { before.hosts.clone() } else { hosts },
             networks: view.joined().filter_map(network).collect(),
+            silent: BTreeSet::new(),
             known: view.networks().filter_map(known).collect(),
         }
     }

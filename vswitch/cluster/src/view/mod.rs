@@ -10,6 +10,7 @@ mod address;
 mod cluster;
 mod difference;
 mod look;
+mod number;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use packet::Mac;
 
-use crate::record::{self, CLUSTER, Host, Key, Name, Network};
+use crate::record::{self, CLUSTER, Host, Key, Name};
 use crate::store::{Change, MOST_STEPS, News, Step};
 
 pub use address::NoAddress;
@@ -60,6 +61,8 @@ pub struct View {
     refusal: Option<Refusal>,
     /// When the store was last heard to know this host.
     renewed: Duration,
+    /// Whether hosts agree on nothing, so that a network's number is what follows from its name.
+    is_apart: bool,
 }
 
 impl View {
@@ -76,7 +79,14 @@ impl View {
             held: None,
             refusal: None,
             renewed: Duration::ZERO,
+            is_apart: false,
         }
+    }
+
+    /// A view of hosts that only tell each other: no number is taken, so that of a network is the one that follows from its name.
+    pub const fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
     }
 
     /// The host's name.
@@ -196,6 +206,7 @@ impl View {
             self.refusal = Some(Refusal::NameTaken { name: self.me.clone(), underlay: other.underlay });
         }
         for (name, segment) in &mut self.segments {
+            segment.is_refused &= !self.is_apart;
             let Some(network) = self.cluster.networks.get(name) else { continue };
             if !segment.subnets.is_empty() && !network.subnets.is_empty() && segment.subnets != network.subnets {
                 let text = |subnets: &[IpNet]| subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ");
@@ -205,6 +216,9 @@ impl View {
             } else {
                 segment.is_refused = false;
             }
+        }
+        if self.is_apart {
+            self.refuse_clashes();
         }
     }
 
@@ -266,7 +280,10 @@ impl View {
             }
             _ => {}
         }
-        let networks = self.segments.iter().filter(|(name, _)| !self.cluster.networks.contains_key(name));
+        let is_new = |name: &Name, segment: &Segment| {
+            !self.cluster.networks.contains_key(name) && !(self.is_apart && segment.is_refused)
+        };
+        let networks = self.segments.iter().filter(|(name, segment)| is_new(name, segment));
         let mut due: Vec<Vec<Step>> = networks.filter_map(|(name, segment)| self.new_network(name, segment)).collect();
         due.extend(self.segments.iter().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));
         let wanted = self.wanted();
@@ -299,18 +316,6 @@ impl View {
             let mine = segment.endpoints.keys().filter(|(mac, host)| *host == self.me && !segment.ours.contains_key(mac));
             mine.map(|(mac, host)| Key::Endpoint(name.clone(), host.clone(), *mac).to_string())
         })
-    }
-
-    /// A network and its VNI, taken together. The VNI is the one that it had, or else begins with the hash of its name.
-    fn new_network(&self, name: &Name, segment: &Segment) -> Option<Vec<Step>> {
-        let first = hash(name.as_str()) % VNIS;
-        let free = (0..VNIS).map(|step| FIRST_VNI + (first + step) % VNIS).find(|vni| !self.cluster.vnis.contains(vni));
-        let vni = segment.vni.filter(|vni| !self.cluster.vnis.contains(vni)).or(free)?;
-        let network = Network { vni, subnets: segment.subnets.clone(), gateways: segment.addresses.gateways.clone() };
-        Some(vec![
-            Step::Create { key: Key::Network(name.clone()).to_string(), value: record::written(&network) },
-            Step::Create { key: Key::Vni(vni).to_string(), value: name.to_string() },
-        ])
     }
 
     /// Takes note of a transaction that was carried out.
@@ -346,7 +351,7 @@ impl View {
             self.segments.values_mut().for_each(|segment| segment.is_changed = true);
         }
         self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);
-        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. })) {
+        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. } | Refusal::Clash { .. })) {
             return Vec::new();
         }
         let mut differences = Vec::new();
@@ -365,7 +370,7 @@ impl View {
 }
 
 /// A number that is the same on every host (FNV-1a).
-fn hash(text: &str) -> u32 {
+pub(crate) fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -374,10 +379,6 @@ const UNKNOWN: &str = "";
 
 /// The record of a member: there is no more to say.
 const MEMBER: &str = r#"{"v":1}"#;
-
-/// The VNIs of networks: those below are left to tunnels that are configured by hand, as Docker and Kubernetes do.
-const FIRST_VNI: u32 = 4096;
-const VNIS: u32 = (1 << 24) - FIRST_VNI;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What a view makes of news, step by step.
 
 use super::*;
-use crate::record::Endpoint;
+use crate::record::{Endpoint, Network};
 use crate::store::{Entry, Listing};
 
 const RED: &str = "net/red/";
@@ -19,7 +19,7 @@ fn vtep(last: u8) -> IpAddr {
 }
 
 fn host(last: u8) -> Host {
-    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned() }
+    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned(), gossip: None }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -429,4 +429,35 @@ fn what_a_tunnel_knew_before_a_restart_stays_until_the_store_was_heard_for_a_whi
     shelf.tell(&mut view, seconds(1));
     let steps = shelf.take(&mut view, seconds(1));
     assert!(steps.iter().any(|step| matches!(step, Step::Create { key, .. } if key == "cluster/vni/5000")), "{steps:?}");
+}
+
+#[test]
+fn without_a_store_a_number_follows_from_the_name_and_the_later_of_two_that_clash_takes_no_part() {
+    let mut numbers = BTreeMap::new();
+    let (first, second) = (0..)
+        .find_map(|number| {
+            let network = name(&format!("n{number:06}"));
+            let before = numbers.insert(super::number::first_vni(&network), network.clone());
+            before.map(|before| (before, network))
+        })
+        .unwrap();
+    let mut view = View::new(name("h1"), host(1), Some("c1".to_owned()), String::new()).apart();
+    let mut shelf = Shelf::default();
+    shelf.put(&Key::Id, "c1");
+    view.join(second.clone(), &[]);
+    shelf.tell(&mut view, seconds(1));
+    let steps = view.due(seconds(1)).remove(0);
+    let value = record::written(&Network { vni: super::number::first_vni(&first), subnets: Vec::new(), gateways: Vec::new() });
+    assert_eq!(steps[0], Step::Create { key: Key::Network(second.clone()).to_string(), value: value.clone() });
+    assert_eq!(view.refusal(), None);
+    // One that is before it in the alphabet is heard of.
+    shelf.put(&Key::Network(second.clone()), &value);
+    shelf.put(&Key::Network(first.clone()), &value);
+    shelf.tell(&mut view, seconds(2));
+    assert!(view.is_refused(&second));
+    let said = view.refusal().unwrap().to_string();
+    assert!(said.contains(&format!("networks \"{first}\" and \"{second}\" come to one number")), "{said}");
+    shelf.remove(&Key::Network(first));
+    shelf.tell(&mut view, seconds(3));
+    assert!(view.refusal().is_none() && !view.is_refused(&second));
 }
