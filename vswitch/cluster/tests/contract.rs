@@ -233,6 +233,7 @@ fn gossip() {
         );
         task.abort();
         let _ = task.await;
+        drop(store);
         let (again, _) = start(1, 2);
         again.open().await.unwrap();
         assert_eq!(pairs(&*again, "net/").await, [pair("net/red/member/h2", "m")], "it is ready when it has heard the others");

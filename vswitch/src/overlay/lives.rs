@@ -89,7 +89,8 @@ impl Lives {
         }
         let is_silent = |host: &&SocketAddr| node.ask(|gossip, _| gossip.life(**host)) == Life::Silent;
         let silent = self.sought.keys().filter(is_silent).map(|host| (*host, self.silent.get(host).copied().unwrap_or(now)));
-        let before = std::mem::replace(&mut self.silent, silent.collect());
+        let silent = silent.collect();
+        let before = std::mem::replace(&mut self.silent, silent);
         !before.keys().eq(self.silent.keys())
     }
 
