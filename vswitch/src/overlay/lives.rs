@@ -80,13 +80,17 @@ impl Lives {
         }
     }
 
-    /// Looks for these hosts from now on. True if others are silent than were before.
-    fn look(&mut self, hosts: BTreeMap<SocketAddr, String>, now: Duration) -> bool {
-        let Some(Running { node, .. }) = &self.running else { return false };
-        if hosts != self.sought {
+    /// Looks for these hosts from now on.
+    fn seek(&mut self, hosts: BTreeMap<SocketAddr, String>) {
+        if let Some(Running { node, .. }) = self.running.as_ref().filter(|_| hosts != self.sought) {
             node.seek(hosts.clone());
             self.sought = hosts;
         }
+    }
+
+    /// Looks who is silent. True if others are than were before.
+    fn look(&mut self, now: Duration) -> bool {
+        let Some(Running { node, .. }) = &self.running else { return false };
         let is_silent = |host: &&SocketAddr| node.ask(|gossip, _| gossip.life(**host)) == Life::Silent;
         let silent = self.sought.keys().filter(is_silent).map(|host| (*host, self.silent.get(host).copied().unwrap_or(now)));
         let silent = silent.collect();
@@ -115,8 +119,13 @@ impl Room {
         let known = self.tables.hosts.values().filter_map(|row| Some((row.gossips_at()?, row.boot.clone())));
         let own = SocketAddr::new(self.settings.underlay, self.settings.gossip_port);
         let hosts = seeds.chain(known).filter(|(host, _)| *host != own).collect();
-        self.pace.is_changed |= self.lives.look(hosts, now);
-        if self.settings.store != StoreKind::Gossip && self.standing.state() == StoreState::Up {
+        self.lives.seek(hosts);
+        // Without a store the gossip itself forgets who is silent.
+        if self.settings.store == StoreKind::Gossip {
+            return;
+        }
+        self.pace.is_changed |= self.lives.look(now);
+        if self.standing.state() == StoreState::Up {
             self.lives.forgive(self.settings.ttl * LEASES, now);
         }
     }

@@ -364,12 +364,13 @@ impl Gossip {
         if let (count, Some((from, _))) = (self.refused.0, self.refused.1.filter(lately)) {
             let rest = "give all hosts the same `secret-file`, or none";
             return Some(format!(
-                "{count} datagrams of gossip were not sealed with this host's secret, the last from {from}: {rest}"
+                "gossip that was not sealed with this host's secret was dropped {count} times, the last from {}: {rest}",
+                from.ip()
             ));
         }
         let is_lonely = self.profile.is_store && now >= ALONE && !self.sought.is_empty() && self.replicas.is_empty();
         is_lonely.then(|| {
-            let seeds: Vec<String> = self.sought.keys().map(ToString::to_string).collect();
+            let seeds: Vec<String> = self.sought.keys().take(NAMED).map(ToString::to_string).collect();
             format!("no other host answers at UDP {}: start one there, or correct `endpoints` of [cluster]", seeds.join(", "))
         })
     }
@@ -387,6 +388,9 @@ const ROUND: Duration = Duration::from_millis(500);
 
 /// How many are asked or told in a round.
 const AT_ONCE: usize = 8;
+
+/// How many of those that do not answer are named.
+const NAMED: usize = 4;
 
 /// How long a wrong secret is spoken of.
 const LATELY: Duration = Duration::from_secs(60);

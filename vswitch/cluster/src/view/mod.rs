@@ -129,7 +129,7 @@ impl View {
     }
 
     /// What a network's tunnel was told before this host was started again. It stays until the store has been heard, and for [`HOLD`] what the
-    /// store lacks of it.
+    /// store lacks of it; where there is no store, for [`SETTLE`].
     pub fn recall(
         &mut self,
         network: &Name,
@@ -141,7 +141,8 @@ impl View {
         let Some(segment) = self.segments.get_mut(network) else { return };
         segment.vni = Some(vni);
         segment.told = segment::Told { peers, stations };
-        self.held = Some(now + HOLD);
+        // Where hosts only tell each other there is nothing to be put again, but for what was not heard at once.
+        self.held = Some(now + if self.is_apart { SETTLE } else { HOLD });
     }
 
     /// The host has no more ports in a network. Its tunnel goes with it, so there are no differences to come.
