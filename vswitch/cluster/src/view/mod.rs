@@ -281,9 +281,8 @@ impl View {
             }
             _ => {}
         }
-        let is_new = |name: &Name, segment: &Segment| {
-            !self.cluster.networks.contains_key(name) && !(self.is_apart && segment.is_refused)
-        };
+        let is_new =
+            |name: &Name, segment: &Segment| !(self.cluster.networks.contains_key(name) || self.is_apart && segment.is_refused);
         let networks = self.segments.iter().filter(|(name, segment)| is_new(name, segment));
         let mut due: Vec<Vec<Step>> = networks.filter_map(|(name, segment)| self.new_network(name, segment)).collect();
         due.extend(self.segments.iter().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));

@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::super::{ControlError, Switch};
-use crate::docker::message::{CreateNetwork, Driver, Request, RequestAddress, RequestPool};
+use crate::docker::message::{CreateNetwork, Request, RequestAddress, RequestPool};
 use crate::docker::overlay::{self, Part};
 use crate::docker::server::{Ask, Reply};
 use crate::docker::{self, DockerError, Network};
-use crate::overlay::{Local, NO_BLOCKS};
+use crate::overlay::{ClusterSettings, Local};
 use api::OverlayName;
 
 /// How long Docker may wait for the store: a host that begins a cluster takes five seconds for that.
@@ -56,13 +56,6 @@ impl Switch {
     pub(super) fn join_pool(&mut self, request: &RequestPool) -> Result<Value, ControlError> {
         let name = overlay::named(&request.options)?;
         self.check_in_cluster()?;
-        if self.ledger.file.cluster.as_ref().is_some_and(|cluster| !cluster.shares_addresses()) {
-            return Err(DockerError::Ipam(format!(
-                "--ipam-driver {} gives addresses of this host's blocks, {NO_BLOCKS}",
-                Driver::Overlay
-            ))
-            .into());
-        }
         if !request.range.is_empty() {
             let sentence = "addresses of an overlay network come from blocks that the hosts share out: leave out --ip-range";
             return Err(DockerError::Ipam(sentence.to_owned()).into());
@@ -116,10 +109,11 @@ impl Switch {
     pub(super) fn request_address(&mut self, request: &RequestAddress) -> Result<Value, ControlError> {
         let tables = Arc::clone(&self.ledger.tables);
         let name = self.ledger.state.docker.pools.overlay_of(&request.pool).cloned();
+        let is_shared = self.ledger.file.cluster.as_ref().is_none_or(ClusterSettings::shares_addresses);
         let is_made = name.as_ref().is_some_and(|name| self.ledger.state.docker.network_in(name).is_some());
         let part = name.as_ref().map(|name| {
             let (table, known) = (tables.networks.get(name), tables.known.get(name));
-            Part { name, table, known, is_made }
+            Part { name, table, known, is_made, is_shared }
         });
         self.change_pools(|pools| pools.request_address(request, part))
     }

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use super::Switch;
 use super::desk::ClusterWord;
 
-/// For how many seconds after a frame a host lives that does not answer.
-const HEARD: u64 = 1;
+/// For how many seconds after a frame a host lives that does not answer. A worker notes once a second who is heard, and seconds are whole ones: of
+/// a host whose frames keep coming the last was noted up to two ago.
+const HEARD: u64 = 2;
 
 impl Switch {
     /// Takes note of who is dead. One that is stays so until it answers: its frames are not taken in any more.
