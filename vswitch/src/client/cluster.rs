@@ -91,14 +91,14 @@ fn show(status: &ClusterStatus) -> String {
     text
 }
 
+/// The port of tunnels, which is the same at all of them, is left out.
 fn list_hosts(hosts: &[ClusterHost]) -> String {
-    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "VERSION", "STATIONS", "TUNNEL", "PROBE", "NETWORKS"]);
+    let mut table = Table::new(["HOST", "UNDERLAY", "VERSION", "STATIONS", "TUNNEL", "PROBE", "NETWORKS"]);
     for host in hosts {
         let tunnel = if host.here { Some("this host".to_owned()) } else { host.tunnel.clone() };
         table.row([
             host.name.clone(),
             host.underlay.to_string(),
-            host.port.to_string(),
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
@@ -176,7 +176,7 @@ mod tests {
             networks: vec!["ov_net1".to_owned()],
             stations: 200,
             tunnel: Some("never heard".to_owned()),
-            probe: Some("never heard".to_owned()),
+            probe: Some("silent".to_owned()),
         };
         let network = ClusterNetwork {
             name: "ov_net1".to_owned(),

@@ -441,7 +441,10 @@ mod tests {
         assert_eq!(problems(&sound), [""; 0]);
         // What is wrong with the cluster is told, and not that there is none.
         only(&sound.replace("etcd", "redis"), "f:5:1: `store`: \"redis\" is no store: use etcd, consul, zookeeper or gossip");
-        let gossip = sound.replace("etcd", "gossip").replace("http://", "").replace(BRIDGE, &format!("{BRIDGE}dhcp = true\n"));
+        let gossip = sound
+            .replace("etcd", "gossip")
+            .replace("http://", "")
+            .replace(BRIDGE, &format!("{BRIDGE}dhcp = true\naddresses = [\"10.0.0.1/24\"]\n"));
         only(
             &gossip,
             "f:3:1: bridge \"br0\" has overlay \"x\" and `dhcp`, and store = \"gossip\" shares out no addresses: give",

@@ -128,6 +128,7 @@ impl Tabular for ClusterSettings {
         "node",
         "underlay",
         "port",
+        "gossip-port",
         "prefix",
         "ttl",
         "required",
@@ -137,7 +138,6 @@ impl Tabular for ClusterSettings {
         "ca",
         "cert",
         "key",
-        "gossip-port",
         "secret-file",
     ];
     const NEEDED: &'static [&'static str] = &["store", "underlay"];

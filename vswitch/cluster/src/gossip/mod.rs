@@ -77,7 +77,7 @@ impl Life {
         match self {
             Self::Up => "up",
             Self::Silent => "silent",
-            Self::NeverHeard => "never heard",
+            Self::NeverHeard => "never",
         }
     }
 }
