@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::HostRow;
 use super::run::Room;
 use super::standing::StoreState;
+use super::thread::Happening;
 
 /// The gossip, and what it says.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(super) struct Lives {
     sought: BTreeMap<SocketAddr, String>,
     /// Those that do not answer any more, and since when.
     silent: BTreeMap<SocketAddr, Duration>,
+    /// Since when it has no socket, and whether that was said.
+    mute: Option<(Duration, bool)>,
 }
 
 struct Running {
@@ -60,6 +63,19 @@ impl Lives {
     /// What is wrong with it.
     pub(super) fn problem(&self) -> Option<String> {
         self.running.as_ref()?.node.problem()
+    }
+
+    /// Why it has no socket, once it has had none for a while: one that is taken over has it a moment longer.
+    fn complaint(&mut self, now: Duration) -> Option<String> {
+        let trouble = self.running.as_ref()?.node.trouble();
+        let Some(trouble) = trouble else {
+            self.mute = None;
+            return None;
+        };
+        let (since, is_said) = self.mute.get_or_insert((now, false));
+        let is_due = !*is_said && now >= *since + GRACE;
+        *is_said |= is_due;
+        is_due.then_some(trouble)
     }
 
     /// How it stands with a host that says whether it lives.
@@ -120,6 +136,7 @@ impl Room {
         let own = SocketAddr::new(self.settings.underlay, self.settings.gossip_port);
         let hosts = seeds.chain(known).filter(|(host, _)| *host != own).collect();
         self.lives.seek(hosts);
+        self.pace.happened.extend(self.lives.complaint(now).map(Happening::Note));
         // Without a store the gossip itself forgets who is silent.
         if self.settings.store == StoreKind::Gossip {
             return;
@@ -130,6 +147,9 @@ impl Room {
         }
     }
 }
+
+/// How long a port may be another's before that is said.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How many lives of a lease a silent host is in the store before it is taken to live. Consul's take twice as long as they say.
 const LEASES: u32 = 3;
