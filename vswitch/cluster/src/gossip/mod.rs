@@ -193,9 +193,11 @@ impl Gossip {
             }
             _ if !self.profile.is_store || !self.swim.is_member(from) => {}
             Said::At { life, version } => {
-                self.replicas.entry(from).or_default().hear(life, version);
+                let replica = self.replicas.entry(from).or_default();
+                let was_complete = replica.is_complete();
+                replica.hear(life, version);
+                self.is_changed |= replica.is_complete() != was_complete;
                 self.want(from);
-                self.is_changed = true;
             }
             Said::Want { life, after } if life == self.table.life && after < self.table.version => {
                 let items = self.table.page(after);

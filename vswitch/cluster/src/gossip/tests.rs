@@ -254,6 +254,25 @@ fn a_death_is_known_to_forty_hosts_in_about_three_seconds() {
 }
 
 #[test]
+fn two_hundred_stations_at_each_of_ten_hosts_are_known_to_all_in_a_few_seconds() {
+    let mut world = World::started(1, 10);
+    for number in 0..10 {
+        for station in 0..200 {
+            let key = format!("net/red/endpoint/h{number}/02:00:00:00:{number:02x}:{station:02x}");
+            world.announce(number, &key, Some(r#"{"v":1,"ips":["10.224.16.17"],"name":"web-1","sequence":0}"#.to_owned()));
+        }
+    }
+    world.loss = 5;
+    world.run(Duration::from_secs(6));
+    world.check();
+    let sent = world.sent;
+    world.announce(3, "net/red/endpoint/h3/02:00:00:00:03:07", None);
+    world.run(Duration::from_secs(1));
+    world.check();
+    assert!(world.sent - sent < 800, "what changed is told, and not all again: {}", world.sent - sent);
+}
+
+#[test]
 fn no_living_host_is_taken_for_dead_because_a_datagram_in_twenty_is_lost() {
     for seed in 0..seeds() / 10 {
         let mut world = World::started(seed, 4);

@@ -450,6 +450,15 @@ fn without_a_store_a_number_follows_from_the_name_and_the_later_of_two_that_clas
     let value = record::written(&Network { vni: super::number::first_vni(&first), subnets: Vec::new(), gateways: Vec::new() });
     assert_eq!(steps[0], Step::Create { key: Key::Network(second.clone()).to_string(), value: value.clone() });
     assert_eq!(view.refusal(), None);
+    // No one can say whose a block of addresses is.
+    let subnet: IpNet = "10.5.0.0/24".parse().unwrap();
+    view.join(second.clone(), &[subnet]);
+    shelf.put(&Key::Member(second.clone(), name("h2")), MEMBER);
+    let listing = Listing { entries: Vec::new(), revision: 1 };
+    view.hear(&record::network_prefix(&second), &News::All(listing), seconds(1));
+    assert!(view.blocks(&second, subnet, seconds(1)).is_empty());
+    let is_block = |step: &Step| matches!(step, Step::Create { key, .. } if matches!(Key::parse(key), Some(Key::Block(..))));
+    assert!(!view.due(seconds(1)).iter().flatten().any(is_block));
     // One that is before it in the alphabet is heard of.
     shelf.put(&Key::Network(second.clone()), &value);
     shelf.put(&Key::Network(first.clone()), &value);
