@@ -26,7 +26,7 @@
 //!  lab       teaching labs, for vsctl: asks the others only as a user does, by running vswitchd and vsctl
 //!  sys       every unsafe block of the workspace
 //!  api       the vocabulary: names, specifications, Request, Reply
-//!  cluster   what hosts say to each other through etcd, Consul or ZooKeeper
+//!  cluster   what hosts say to each other through etcd, Consul or ZooKeeper, or by gossip
 //!  packet    bytes and nothing else          nat, vxlan, rstp   translation, tunnels and spanning tree without I/O
 //! ```
 //!

@@ -101,6 +101,9 @@ pub struct ClusterHost {
     pub stations: usize,
     /// How it stands with it as a peer of tunnels: `up`, `never heard`, `silent`, or an error; none, if it is a peer of none.
     pub tunnel: Option<String>,
+    /// Whether it lives, by what it says itself: `up`, `silent`, or `never` if it never answered; none for this one and older versions.
+    #[serde(default)]
+    pub probe: Option<String>,
 }
 
 /// A network.

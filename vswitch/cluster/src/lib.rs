@@ -1,7 +1,8 @@
 //! Overlay networks across hosts: what hosts say to each other through a store, and what each of them makes of it.
 //!
 //! ```text
-//!  store    etcd, Consul, ZooKeeper, memory: lists, transactions, sessions, news
+//!  store    etcd, Consul, ZooKeeper, gossip, memory: lists, transactions, sessions, news
+//!  gossip   who lives, apart from any store; and what hosts announce, where there is none
 //!  record   what is kept there: hosts, networks, members, endpoints, blocks of addresses
 //!  key      the public key of a host, for encrypted networks
 //!  view     what one host knows: its own truth, what it heard, and the difference that makes for its tunnels
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod gossip;
 pub mod key;
 pub mod pace;
 pub mod record;

@@ -155,6 +155,9 @@ pub struct Host {
     /// The key by which others encrypt for it; without one it has no part in encrypted networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PublicKey>,
+    /// The UDP port at which it says whether it lives; none of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<u16>,
 }
 
 /// A network.

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::gossip::{Node, Profile};
 use cluster::store::memory::{Link, Memory};
-use cluster::store::{Change, Entry, Follow, MOST_STEPS, News, Outcome, Session, Step, Store, Trouble};
+use cluster::store::{Change, Entry, Follow, MOST_STEPS, News, Outcome, Session, Step, Store, StoreKind, Trouble};
 use servers::{Kind, Place, isolated, run};
 
 const TTL: Duration = Duration::from_secs(2);
@@ -193,6 +194,54 @@ fn memory() {
         assert_eq!(pairs(&store, "f/").await.len(), 4, "it was carried out, but the answer was lost");
         memory.wipe();
         told.until("another store", &[]).await;
+    });
+}
+
+/// Without a store hosts tell each other what they announce; what takes an agreement of all is refused.
+#[test]
+fn gossip() {
+    run(async {
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = |last: u8| std::net::SocketAddr::from(([127, 0, 0, last], port));
+        let start = |last: u8, boot: u64| {
+            let (prefix, secret) = ("p".to_owned(), Some("hush".to_owned()));
+            let profile = Profile { address: address(last), boot, prefix, secret, is_store: true };
+            let node = Arc::new(Node::new(profile, [address(1)]));
+            let task = tokio::spawn(Arc::clone(&node).run());
+            let mut settings = cluster::store::Settings::new(StoreKind::Gossip, vec!["127.0.0.1".to_owned()]);
+            settings.node = Some(node);
+            (settings.open().unwrap(), task)
+        };
+        let ((store, task), (other, _)) = (start(1, 1), start(2, 1));
+        let (session, _) = (store.open().await.unwrap(), other.open().await.unwrap());
+        let mut told = Told::new(&*other, "net/red/");
+        told.until("nothing", &[]).await;
+        let (host, station) = ("net/red/member/h1", "net/red/endpoint/h1/02:00:00:00:00:01");
+        store.commit(Some(&session), &[create("cluster/network/red", "1"), create("cluster/vni/5000", "red")]).await.unwrap();
+        store.commit(Some(&session), &[announce(host, "m"), announce(station, "s")]).await.unwrap();
+        told.until("what was announced", &[pair(host, "m"), pair(station, "s")]).await;
+        assert_eq!(
+            other.commit(None, &[create("cluster/network/red", "2"), announce("net/red/member/h2", "m")]).await,
+            Ok(Outcome::Refused)
+        );
+        assert_eq!(other.commit(None, &[create("net/red/block/10.0.0.0-26", "h2")]).await, Ok(Outcome::Refused));
+        other.commit(None, &[announce("net/red/member/h2", "m")]).await.unwrap();
+        store.commit(Some(&session), &[remove(station)]).await.unwrap();
+        told.until("what is left", &[pair(host, "m"), pair("net/red/member/h2", "m")]).await;
+        store.close(&session).await.unwrap();
+        told.until("what went with a host", &[pair("net/red/member/h2", "m")]).await;
+        let id = pair("cluster/id", "gossip of vswitch");
+        assert_eq!(
+            pairs(&*other, "cluster/").await,
+            [id, pair("cluster/network/red", "1")],
+            "who has a part in it keeps its record"
+        );
+        task.abort();
+        let _ = task.await;
+        drop(store);
+        let (again, _) = start(1, 2);
+        again.open().await.unwrap();
+        assert_eq!(pairs(&*again, "net/").await, [pair("net/red/member/h2", "m")], "it is ready when it has heard the others");
     });
 }
 

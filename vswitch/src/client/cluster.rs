@@ -92,19 +92,20 @@ fn show(status: &ClusterStatus) -> String {
     text
 }
 
+/// The port of tunnels, which is the same at all of them, is left out.
 fn list_hosts(hosts: &[ClusterHost]) -> String {
-    let mut table = Table::new(["HOST", "UNDERLAY", "PORT", "KEY", "VERSION", "STATIONS", "TUNNEL", "NETWORKS"]);
+    let mut table = Table::new(["HOST", "UNDERLAY", "KEY", "VERSION", "STATIONS", "TUNNEL", "PROBE", "NETWORKS"]);
     for host in hosts {
         let tunnel = if host.here { Some("this host".to_owned()) } else { host.tunnel.clone() };
         table.row([
             host.name.clone(),
             host.underlay.to_string(),
-            host.port.to_string(),
             // Enough to tell one from another by eye; --json has all of it.
             host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(5).collect()),
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
+            host.probe.clone().unwrap_or_else(|| "-".to_owned()),
             host.networks.join(","),
         ]);
     }
@@ -180,6 +181,7 @@ mod tests {
             networks: vec!["ov_net1".to_owned()],
             stations: 200,
             tunnel: Some("never heard".to_owned()),
+            probe: Some("silent".to_owned()),
         };
         let network = ClusterNetwork {
             name: "ov_net1".to_owned(),

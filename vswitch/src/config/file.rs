@@ -136,6 +136,7 @@ impl Reader<'_> {
         if !has_cluster {
             self.check_overlays(&bridges.list);
         }
+        cluster.iter().for_each(|cluster| self.check_given(&cluster.spec, &bridges.list));
         let warnings = self.warnings(&bridges.list, &ports.list);
         Config {
             switch: switch.map(|entry| entry.spec).unwrap_or_default(),
@@ -439,7 +440,15 @@ mod tests {
         let sound = format!("{BRIDGE}overlay = \"x\"\n{cluster}");
         assert_eq!(problems(&sound), [""; 0]);
         // What is wrong with the cluster is told, and not that there is none.
-        only(&sound.replace("etcd", "redis"), "f:5:1: `store`: \"redis\" is no store: use etcd, consul or zookeeper");
+        only(&sound.replace("etcd", "redis"), "f:5:1: `store`: \"redis\" is no store: use etcd, consul, zookeeper or gossip");
+        let gossip = sound
+            .replace("etcd", "gossip")
+            .replace("http://", "")
+            .replace(BRIDGE, &format!("{BRIDGE}dhcp = true\naddresses = [\"10.0.0.1/24\"]\n"));
+        only(
+            &gossip,
+            "f:3:1: bridge \"br0\" has overlay \"x\" and `dhcp`, and store = \"gossip\" shares out no addresses: give",
+        );
         only(&sound.replace("http://", ""), "f:8:1: endpoint \"192.0.2.9:2379\" has no scheme");
         let slip = problems(&sound.replace("store", "stores"));
         let unknown = "f:5:1: unknown key `stores` in [cluster]: did you mean `store`?";

@@ -129,6 +129,7 @@ impl Tabular for ClusterSettings {
         "underlay",
         "port",
         "wireguard-port",
+        "gossip-port",
         "prefix",
         "ttl",
         "required",
@@ -138,6 +139,7 @@ impl Tabular for ClusterSettings {
         "ca",
         "cert",
         "key",
+        "secret-file",
     ];
     const NEEDED: &'static [&'static str] = &["store", "underlay"];
     const IS_SINGLE: bool = true;

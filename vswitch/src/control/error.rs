@@ -3,6 +3,7 @@
 
 use crate::attach::AttachError;
 use crate::config::Problem;
+use crate::overlay::NO_BLOCKS;
 use api::{BridgeName, ForwardKey, NetworkError, OverlayName, PortName, SpecError, UplinkError, VxlanError};
 use plane::worker::Stopped;
 
@@ -114,6 +115,9 @@ pub enum ControlError {
     /// An encrypted network, and no key.
     #[error("vxlan \"{0}\" is that of an encrypted network, and this host has no key: {1}")]
     NoKey(PortName, String),
+    /// DHCP on an overlay network without a store.
+    #[error("bridge \"{0}\" has overlay \"{1}\" and `dhcp`, {end}", end = NO_BLOCKS)]
+    NoBlocks(BridgeName, OverlayName),
     /// No `[cluster]`.
     #[error("this host is in no cluster: add [cluster] to switch.toml, with `store`, `endpoints` and `underlay`")]
     NotInCluster,

@@ -70,7 +70,7 @@ mod vxlan;
 mod watchdog;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -194,7 +194,7 @@ impl Switch {
         let started = Instant::now();
         let views = Views::new(started, &workers);
         let mut switch = Self {
-            ledger: Ledger { path, file: config, state, state_file, tables: Arc::new(tables) },
+            ledger: Ledger { path, file: config, state, state_file, tables: Arc::new(tables), dead: BTreeSet::new() },
             inventory: Inventory::default(),
             plane: PlaneHandle { workers, sandbox, sockets: Sockets::default(), captures: Captures::default() },
             services,

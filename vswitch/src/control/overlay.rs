@@ -2,6 +2,7 @@
 //! thread hears.
 
 mod check;
+mod dead;
 mod desk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,11 @@ impl Switch {
     }
 
     fn note_happening(&mut self, happening: Happening) {
-        let ClusterWord { warning, summary, address } = self.overlay.hear(happening);
+        let word = self.overlay.hear(happening);
+        self.note_word(word);
+    }
+
+    fn note_word(&mut self, ClusterWord { warning, summary, address }: ClusterWord) {
         match warning {
             Some(warning) => tracing::warn!("{warning}"),
             None => tracing::info!("{summary}"),
@@ -59,6 +64,7 @@ impl Switch {
         if self.overlay.thread.is_none() || !self.life.started_up {
             return;
         }
+        self.follow_dead();
         let now = Instant::now();
         if self.overlay.takes_tunnels(now) {
             self.set_overlay_tunnels();
@@ -210,6 +216,7 @@ impl Switch {
         let note = match outcome {
             Ok((desk, tables, _)) => {
                 (self.overlay, self.ledger.tables) = (desk, Arc::new(tables));
+                self.ledger.dead.clear();
                 None
             }
             Err(error) => Some(error.to_string()),
@@ -219,19 +226,27 @@ impl Switch {
         note
     }
 
-    /// Bridges that are in overlay networks although the file has no cluster.
+    /// Bridges that are in overlay networks although the file has no cluster, or give addresses of them that are not this host's to give.
     pub(super) fn overlay_notes(&self) -> Vec<String> {
-        let lost = self.inventory.bridges.values().filter(|_| self.ledger.file.cluster.is_none());
-        lost.filter_map(|bridge| self.check_overlay(&bridge.spec).err()).map(|error| error.to_string()).collect()
+        self.inventory
+            .bridges
+            .values()
+            .filter_map(|bridge| self.check_overlay(&bridge.spec).err())
+            .map(|error| error.to_string())
+            .collect()
     }
 
     /// Whether a bridge may be in an overlay network.
     pub(super) fn check_overlay(&self, spec: &BridgeSpec) -> Result<(), ControlError> {
         match &spec.overlay {
-            Some(overlay) if self.ledger.file.cluster.is_none() => {
-                Err(ControlError::NoCluster(spec.name.clone(), overlay.clone()))
-            }
-            _ => Ok(()),
+            Some(overlay) => match &self.ledger.file.cluster {
+                None => Err(ControlError::NoCluster(spec.name.clone(), overlay.clone())),
+                Some(cluster) if spec.dhcp && !cluster.shares_addresses() => {
+                    Err(ControlError::NoBlocks(spec.name.clone(), overlay.clone()))
+                }
+                Some(_) => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 

@@ -16,7 +16,7 @@ use super::endpoint::hash;
 use super::ipam::overlap;
 use super::message::{self, CreateNetwork, Driver};
 use super::{DockerError, Network};
-use crate::overlay::{Elsewhere, KnownNetwork, NetworkTable};
+use crate::overlay::{Elsewhere, KnownNetwork, NO_BLOCKS, NetworkTable};
 use api::OverlayName;
 
 /// The option, of `-o` and of `--ipam-opt`, that says which overlay network is meant.
@@ -162,6 +162,8 @@ pub struct Part<'a> {
     pub known: Option<&'a KnownNetwork>,
     /// Whether this host's network is there. Before that, Docker asks for addresses that no container gets.
     pub is_made: bool,
+    /// Whether hosts share out its addresses; else each is the user's to give.
+    pub is_shared: bool,
 }
 
 impl Part<'_> {
@@ -173,8 +175,15 @@ impl Part<'_> {
     /// The first of this host's addresses in a subnet that may be given.
     ///
     /// # Errors
-    /// There is none yet.
+    /// There is none yet, or hosts share out no addresses.
     pub(super) fn free(&self, net: &IpNet, is_free: impl Fn(IpAddr) -> bool) -> Result<IpAddr, DockerError> {
+        if !self.is_shared {
+            let end = "and for that make the network with --subnet";
+            return Err(DockerError::Ipam(format!(
+                "overlay network \"{}\" gives no addresses, {NO_BLOCKS}; here, start the container with --ip, {end}",
+                self.name
+            )));
+        }
         let blocks = self.table.into_iter().flat_map(|table| &table.blocks).filter(|block| net.contains(*block));
         let is_elsewhere = |address: &IpAddr| self.holder(*address).is_some();
         let mut all = blocks.flat_map(|block| super::ipam::addresses(*block));
@@ -191,7 +200,7 @@ impl Part<'_> {
             return Err(DockerError::Ipam(format!("the address {address} is that of a station at host {host}: use another")));
         }
         let table = self.table;
-        if table.is_some_and(|table| table.blocks.iter().any(|block| block.contains(&address))) {
+        if !self.is_shared || table.is_some_and(|table| table.blocks.iter().any(|block| block.contains(&address))) {
             return Ok(());
         }
         let other = table.and_then(|table| table.others.iter().find(|(block, _)| block.contains(&address)));
@@ -310,7 +319,7 @@ mod tests {
             others: [(net("10.5.0.128/26"), "h2".to_owned())].into(),
         };
         let (name, record) = (red(), known(&["10.5.0.0/24"], &["10.5.0.66"]));
-        let part = Part { name: &name, table: Some(&table), known: Some(&record), is_made: true };
+        let part = Part { name: &name, table: Some(&table), known: Some(&record), is_made: true, is_shared: true };
         let mut pools = Pools::default();
         let id = pools.join(red(), net("10.5.0.0/24")).unwrap()["PoolID"].as_str().unwrap().to_owned();
         assert_eq!((id.as_str(), pools.overlay_of(&id)), ("red/10.5.0.0/24", Some(&name)));
@@ -328,9 +337,13 @@ mod tests {
         assert!(matches!(take("10.5.0.9", None, part), Err(DockerError::NotYet(..))), "its block may become this host's");
         let before = Part { table: None, is_made: false, ..part };
         assert_eq!(take("10.5.0.9", None, before).unwrap(), "10.5.0.9/24", "--aux-address");
-        assert_eq!(pools.given_of(&red()).len(), 4);
+        let alone = Part { is_shared: false, ..part };
+        refused(take("", None, alone), "start the container with --ip");
+        refused(take("10.5.0.65", None, alone), "is that of a station at host h2");
+        assert_eq!(take("10.5.0.200", None, alone).unwrap(), "10.5.0.200/24", "whose it is, is the user's to know");
+        assert_eq!(pools.given_of(&red()).len(), 5);
         pools.forget("10.5.0.64".parse().unwrap());
-        assert_eq!(pools.given_of(&red()).len(), 3);
+        assert_eq!(pools.given_of(&red()).len(), 4);
         refused(
             pools.join(red(), net("10.5.0.0/24")),
             "this host has a network of Docker's in overlay network \"red\" already",

@@ -32,6 +32,11 @@ pub(crate) fn rights(settings: &ClusterSettings) -> String {
                  setAcl /{prefix} world:anyone:cdrwa    # give `username` and `password-file` for less"
             ),
         },
+        StoreKind::Gossip => format!(
+            "No one is to be asked: hosts with the same `prefix` and `secret-file` take part.\n\
+             Let UDP port {} through between them.",
+            settings.gossip_port
+        ),
         StoreKind::Memory => String::new(),
     }
 }

@@ -34,13 +34,19 @@ impl Room {
             key: view.key().map(|key| key.to_string()),
             state: self.standing.state().word().to_owned(),
             since_seconds: self.now().saturating_sub(self.standing.since()).as_secs(),
-            problem: view.refusal().map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned)),
+            problem: self.problem().or_else(|| self.lives.problem()),
             cluster_id: view.id().map(str::to_owned),
             held: view.is_held(),
             hosts: self.tables.hosts.len(),
             networks: view.networks().count().max(self.tables.networks.len()),
             stations: self.tables.networks.values().map(|table| table.stations.len()).sum(),
         }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let view = self.agent.view();
+        let refusal = view.refusal().or_else(|| view.refused_networks().map(|(_, refusal)| refusal).next());
+        refusal.map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned))
     }
 
     fn hosts_known(&self) -> Vec<ClusterHost> {
@@ -60,6 +66,7 @@ impl Room {
                 networks: joined.iter().filter(has_part).map(ToString::to_string).collect(),
                 stations: stations.sum(),
                 tunnel: None,
+                probe: self.lives.of(row).filter(|_| !here).map(|life| life.word().to_owned()),
             }
         };
         self.tables.hosts.iter().map(host).collect()
@@ -78,7 +85,7 @@ impl Room {
         }
         let row = |(key, (vni, subnets, encrypt)): (Name, (Option<u32>, Vec<ipnet::IpNet>, bool))| {
             let local = key.as_str().parse::<OverlayName>().ok().and_then(|network| self.truth.networks.get(&network));
-            let refused = view.is_refused(&key).then(|| view.refusal().map(ToString::to_string)).flatten();
+            let refused = view.network_refusal(&key).or(view.refusal()).filter(|_| local.is_some()).map(ToString::to_string);
             ClusterNetwork {
                 name: key.to_string(),
                 docker: docker_line(key.as_str(), &subnets, encrypt),
@@ -116,7 +123,7 @@ impl Room {
     fn findings(&self) -> Vec<Finding> {
         let view = self.agent.view();
         let mut findings = Vec::new();
-        if let Some(problem) = view.refusal().map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned)) {
+        if let Some(problem) = self.problem() {
             findings.push(Finding { network: None, mac: None, host: None, sentence: problem });
         }
         for network in view.joined() {

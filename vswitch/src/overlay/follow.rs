@@ -10,8 +10,31 @@ use cluster::store::{News, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::run::{Follows, Room};
+use super::run::Room;
 use super::thread::Happening;
+
+/// What was heard of a prefix.
+pub(super) type Follows = (String, Result<News, StoreError>);
+
+/// The store, once it is open, and the tasks that follow it.
+pub(super) struct Lines {
+    pub(super) store: Option<Arc<dyn Store>>,
+    follows: BTreeMap<String, AbortHandle>,
+    news: mpsc::Sender<Follows>,
+}
+
+impl Lines {
+    /// Nothing is open. What is heard goes to `news`.
+    pub(super) const fn new(news: mpsc::Sender<Follows>) -> Self {
+        Self { store: None, follows: BTreeMap::new(), news }
+    }
+
+    /// The store is to be opened anew.
+    pub(super) fn close(&mut self) {
+        self.store = None;
+        std::mem::take(&mut self.follows).into_values().for_each(|task| task.abort());
+    }
+}
 
 /// Tells the news of a prefix, as long as the loop takes them.
 async fn follow(store: Arc<dyn Store>, prefix: String, news: mpsc::Sender<Follows>) {
@@ -33,27 +56,27 @@ async fn follow(store: Arc<dyn Store>, prefix: String, news: mpsc::Sender<Follow
 impl Room {
     /// Begins to follow what is to be followed, and ends the rest.
     pub(super) fn set_follows(&mut self) {
-        let Some(store) = &self.store else { return };
+        let Some(store) = &self.lines.store else { return };
         let wanted: BTreeSet<String> =
             std::iter::once(CLUSTER.to_owned()).chain(self.agent.view().joined().map(network_prefix)).collect();
-        let over: Vec<String> = self.follows.keys().filter(|prefix| !wanted.contains(*prefix)).cloned().collect();
+        let over: Vec<String> = self.lines.follows.keys().filter(|prefix| !wanted.contains(*prefix)).cloned().collect();
         for prefix in over {
             self.standing.forget(&prefix);
-            self.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
+            self.lines.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
         }
         for prefix in wanted {
             let begin = || {
-                let task = follow(Arc::clone(store), prefix.clone(), self.news.clone());
+                let task = follow(Arc::clone(store), prefix.clone(), self.lines.news.clone());
                 tokio::spawn(task).abort_handle()
             };
-            self.follows.entry(prefix.clone()).or_insert_with(begin);
+            self.lines.follows.entry(prefix.clone()).or_insert_with(begin);
         }
     }
 
     /// The store is back: what was lost of it is asked for at once.
     pub(super) fn follow_again(&mut self) {
         for prefix in self.standing.failing() {
-            self.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
+            self.lines.follows.remove(&prefix).iter().for_each(AbortHandle::abort);
         }
     }
 

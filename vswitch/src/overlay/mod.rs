@@ -6,6 +6,8 @@
 //!     └── Elsewhere: what the others have ┘──▶ overlay.json
 //! ```
 //!
+//! Beside the store, hosts ask each other whether they live ([`cluster::gossip`]), and `store = "gossip"` does without one.
+//!
 //! The crate `cluster` knows what hosts say to each other; this room is where it meets the switch. A thread of its own deals with the
 //! store, which may be slow or away. The control side tells it what is here: which bridges are in which networks, and their stations. It
 //! tells the control side what is elsewhere, as [`Elsewhere`], which is one more source of tunnels in `config`. Neither waits for the other, and a
@@ -25,6 +27,7 @@ mod answer;
 mod follow;
 mod identity;
 mod kept;
+mod lives;
 mod run;
 #[cfg(test)]
 mod scale;
@@ -34,6 +37,7 @@ mod tables;
 mod thread;
 mod truth;
 
+pub(crate) use settings::NO_BLOCKS;
 pub use settings::{Access, ClusterFault, ClusterSettings, ClusterTable};
 pub use tables::{Elsewhere, HostRow, KnownNetwork, NetworkTable, StationRow};
 

@@ -8,16 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::agent::{self, Agent, Carried, Errand};
+use cluster::gossip::Node;
 use cluster::key::PublicKey;
 use cluster::pace::Backoff;
 use cluster::record::{Host, Name};
-use cluster::store::{News, Store, StoreError, Trouble};
+use cluster::store::{Store, StoreKind, Trouble};
 use cluster::view::{Announced, Difference, View};
 use crossbeam_channel::Sender;
 use packet::Mac;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
+use super::follow::{Follows, Lines};
+use super::lives::Lives;
 use super::standing::{Standing, Turn};
 use super::thread::{Happening, OverlayInput, OverlayNews, name};
 use super::{ClusterSettings, Elsewhere, OverlayFile, StationRow, Truth};
@@ -48,9 +51,6 @@ pub(super) struct Ways {
     pub(super) key: Option<PublicKey>,
 }
 
-/// What was heard of a prefix.
-pub(super) type Follows = (String, Result<News, StoreError>);
-
 /// The loop's own.
 pub(super) struct Room {
     pub(super) settings: ClusterSettings,
@@ -60,18 +60,25 @@ pub(super) struct Room {
     pub(super) tables: Arc<Elsewhere>,
     ways: Ways,
     begun: Instant,
-    pub(super) store: Option<Arc<dyn Store>>,
-    pub(super) follows: BTreeMap<String, AbortHandle>,
-    pub(super) news: mpsc::Sender<Follows>,
+    pub(super) lines: Lines,
+    pub(super) lives: Lives,
     pub(super) pace: Due,
     /// Stations that are at another host now, and the tables that say so: what was seen here before those does not count.
     taken: BTreeMap<(Name, Mac), u64>,
-    /// Stations that were said to be at two hosts.
-    doubled: BTreeSet<(Name, Mac)>,
+    said: Said,
     /// Whether it was told what is here.
     is_told: bool,
     /// Whether the store has not known this host for so long that its blocks of addresses may be another's.
     is_away: bool,
+}
+
+/// What was said once, and is not said again while it is so.
+#[derive(Default)]
+struct Said {
+    /// Stations that are at two hosts.
+    doubled: BTreeSet<(Name, Mac)>,
+    /// Networks that this host has no part in, and why.
+    refused: BTreeMap<Name, String>,
 }
 
 /// What is due, and when.
@@ -112,6 +119,7 @@ pub(super) async fn run(settings: ClusterSettings, before: Elsewhere, ways: Ways
                 let rest = std::iter::from_fn(|| news_in.try_recv().ok());
                 std::iter::once(first).chain(rest).take(NEWS).for_each(|(prefix, news)| room.hear(&prefix, news));
             }
+            () = room.lives.heard() => {}
             done = finished(under_way.as_mut()) => {
                 under_way = None;
                 room.done(done);
@@ -126,8 +134,8 @@ type UnderWay = JoinHandle<Done>;
 
 /// What came of it.
 enum Done {
-    /// The store, if it can be asked at all.
-    Store(Result<Arc<dyn Store>, String>),
+    /// The store and the gossip, if the store can be asked at all.
+    Opened(Result<(Arc<dyn Store>, Arc<Node>), String>),
     /// What the store was asked for.
     Asked(Carried),
 }
@@ -144,8 +152,10 @@ impl Room {
     fn new(settings: ClusterSettings, before: Elsewhere, ways: Ways, news: mpsc::Sender<Follows>) -> Self {
         let random = || format!("{:016x}", rand::random::<u64>());
         let program = env!("CARGO_PKG_VERSION").to_owned();
-        let host = Host { underlay: settings.underlay, port: settings.port, boot: random(), program, key: ways.key };
+        let (underlay, port, gossip) = (settings.underlay, settings.port, Some(settings.gossip_port));
+        let host = Host { underlay, port, boot: random(), program, gossip, key: ways.key };
         let view = View::new(settings.node.clone(), host, before.cluster.clone(), random());
+        let view = if settings.store == StoreKind::Gossip { view.apart() } else { view };
         let pace = Due {
             backoff: Backoff::default(),
             not_before: Duration::ZERO,
@@ -164,12 +174,11 @@ impl Room {
             tables: Arc::new(before),
             ways,
             begun: Instant::now(),
-            store: None,
-            follows: BTreeMap::new(),
-            news,
+            lines: Lines::new(news),
+            lives: Lives::default(),
             pace,
             taken: BTreeMap::new(),
-            doubled: BTreeSet::new(),
+            said: Said::default(),
             is_told: false,
             is_away: false,
         }
@@ -186,9 +195,9 @@ impl Room {
         if now < self.pace.not_before {
             return None;
         }
-        let Some(store) = self.store.clone() else {
-            let settings = self.settings.clone();
-            let open = move || Done::Store(settings.store().and_then(|settings| settings.open()));
+        let Some(store) = self.lines.store.clone() else {
+            let (settings, node) = (self.settings.clone(), self.lives.node());
+            let open = move || Done::Opened(settings.open(node));
             return Some(tokio::task::spawn_blocking(open));
         };
         let errand = self.agent.errand(self.pace.eager, now);
@@ -209,8 +218,11 @@ impl Room {
     /// Takes note of what came of what was under way.
     fn done(&mut self, done: Option<Done>) {
         match done {
-            Some(Done::Store(Ok(store))) => self.store = Some(store),
-            Some(Done::Store(Err(sentence))) => self.failed(sentence),
+            Some(Done::Opened(Ok((store, node)))) => {
+                self.lines.store = Some(store);
+                self.lives.begin(node);
+            }
+            Some(Done::Opened(Err(sentence))) => self.failed(sentence),
             Some(Done::Asked(carried)) => self.asked(carried),
             // A task that panicked was carried out in part, or not at all; nothing is known of it.
             None => self.failed("what the store was asked ended early".to_owned()),
@@ -236,8 +248,7 @@ impl Room {
                     matches!(trouble, Trouble::WrongSecret(_) | Trouble::Anonymous | Trouble::Tls(_) | Trouble::CommonName)
                 };
                 if is_secret(&error.trouble) {
-                    self.store = None;
-                    std::mem::take(&mut self.follows).into_values().for_each(|task| task.abort());
+                    self.lines.close();
                 }
                 self.pace.eager = true;
                 self.failed(error.to_string());
@@ -277,7 +288,7 @@ impl Room {
                 }
                 self.taken.remove(&key);
                 let announced = view.announce(&key.0, *mac, station.ips.clone(), station.name.clone(), now);
-                if announced == Announced::Duplicate && self.doubled.insert(key) {
+                if announced == Announced::Duplicate && self.said.doubled.insert(key) {
                     let sentence = format!(
                         "{mac} in overlay \"{network}\" is at this host and at another in turn: have two stations one address? \
                          It stays at the other for now"
@@ -296,6 +307,7 @@ impl Room {
     fn advance(&mut self) {
         let now = self.now();
         self.set_follows();
+        self.follow_lives(now);
         for difference in self.agent.view_mut().differences(now) {
             if let Difference::Taken(network, mac, _) = &difference {
                 self.taken.insert((network.clone(), *mac), self.tables.generation + 1);
@@ -305,6 +317,10 @@ impl Room {
         let is_away = self.agent.view().is_away(now);
         self.pace.is_changed |= std::mem::replace(&mut self.is_away, is_away) != is_away;
         let view = self.agent.view();
+        let refused = view.refused_networks().map(|(name, refusal)| (name.clone(), refusal.to_string()));
+        let before = std::mem::replace(&mut self.said.refused, refused.collect());
+        let news = self.said.refused.iter().filter(|(name, sentence)| before.get(*name) != Some(sentence));
+        self.pace.happened.extend(news.map(|(_, sentence)| Happening::Note(sentence.clone())));
         let heard = self.agent.session().is_some() && view.is_heard();
         if let Some(turn) = self.standing.look(heard, view.refusal(), now) {
             self.turn(turn);
@@ -348,7 +364,8 @@ impl Room {
     /// The tables as the view has them now.
     fn elsewhere(&mut self, now: Duration) -> Elsewhere {
         let blocks = self.truth.blocks(self.agent.view_mut(), now);
-        Elsewhere::of(self.agent.view(), &self.tables, &blocks)
+        let silent = self.lives.silent();
+        Elsewhere { silent, ..Elsewhere::of(self.agent.view(), &self.tables, &blocks) }
     }
 
     /// Keeps the tables on another thread, for a disk may be slow.
@@ -386,11 +403,14 @@ impl Room {
                 let now = self.now();
                 let _ = self.agent.done(done, now);
             }
-            if let (true, Some(store), Some(session)) = (leave, self.store.take(), self.agent.leave()) {
+            if let (true, Some(store), Some(session)) = (leave, self.lines.store.take(), self.agent.leave()) {
                 let _ = store.close(&session).await;
             }
         };
         // A store that does not answer finds out by itself.
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        if leave {
+            self.lives.leave();
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Host {
             *heard.tables.lock().unwrap() = news.tables;
             heard.news.notify_all();
         };
-        self.thread = Some(Thread::start(self.settings(place), (kept, before), tell, Confinement::off()).unwrap());
+        self.thread = Some(Thread::start(self.settings(place), (kept, before, None), tell, Confinement::off()).unwrap());
         self.say();
     }
 

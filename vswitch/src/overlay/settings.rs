@@ -1,12 +1,14 @@
 //! The table `[cluster]` of `switch.toml`: its keys and defaults, and what it says to the store. The files that it names are read when the store is
 //! opened, so that a secret can be renewed without a restart.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use cluster::gossip::{self, Node, Profile};
 use cluster::record::Name;
-use cluster::store::{Settings, StoreKind};
+use cluster::store::{Settings, Store, StoreKind};
 use serde::{Deserialize, Serialize};
 
 use api::read::{Raw, Read, about, parsed, read, write_seconds};
@@ -27,6 +29,8 @@ pub struct ClusterSettings {
     pub port: u16,
     /// The UDP port of WireGuard, for encrypted networks; 51820 by default.
     pub wireguard_port: u16,
+    /// The UDP port at which hosts tell each other that they live; 7946 by default.
+    pub gossip_port: u16,
     /// What all keys of the cluster begin with.
     pub prefix: String,
     /// How long a host may be silent before the store takes it for dead, 2 s to 3600 s; 10 s by default.
@@ -52,6 +56,8 @@ pub struct Access {
     pub cert: Option<PathBuf>,
     /// The file of its key.
     pub key: Option<PathBuf>,
+    /// The file with what hosts that gossip share.
+    pub secret_file: Option<PathBuf>,
 }
 
 /// `[cluster]` as it is written: each value of its kind, but not yet whether they fit together.
@@ -68,8 +74,10 @@ pub struct ClusterTable {
     underlay: IpAddr,
     #[serde(default = "assigned_port", deserialize_with = "read")]
     port: i64,
-    #[serde(default = "usual_wireguard_port", deserialize_with = "read")]
+    #[serde(default = "wireguard_port", deserialize_with = "read")]
     wireguard_port: i64,
+    #[serde(default = "gossip_port", deserialize_with = "read")]
+    gossip_port: i64,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
     #[serde(default = "usual_ttl", deserialize_with = "read", serialize_with = "write_seconds")]
@@ -88,6 +96,8 @@ pub struct ClusterTable {
     cert: Option<PathBuf>,
     #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     key: Option<PathBuf>,
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
+    secret_file: Option<PathBuf>,
 }
 
 /// The word for a store.
@@ -96,7 +106,7 @@ struct Kind(StoreKind);
 
 impl Read for Kind {
     fn read(raw: Raw) -> Result<Self, String> {
-        parsed(raw, "a store: etcd, consul or zookeeper").map(Self)
+        parsed(raw, "a store: etcd, consul, zookeeper or gossip").map(Self)
     }
 }
 
@@ -106,13 +116,19 @@ impl Serialize for Kind {
     }
 }
 
+/// That of WireGuard's own examples.
+const WIREGUARD_PORT: u16 = 51_820;
+
 fn assigned_port() -> i64 {
     vxlan::UDP_PORT.into()
 }
 
-/// That of WireGuard's own examples.
-const fn usual_wireguard_port() -> i64 {
-    51_820
+fn wireguard_port() -> i64 {
+    WIREGUARD_PORT.into()
+}
+
+fn gossip_port() -> i64 {
+    gossip::UDP_PORT.into()
 }
 
 const fn usual_ttl() -> Duration {
@@ -142,10 +158,14 @@ impl ClusterTable {
         if underlay.is_unspecified() || underlay.is_multicast() || underlay.is_loopback() || is_link_local {
             return fault("underlay", &format!("is {underlay}: use an address of this host that the other hosts reach"));
         }
-        let port = udp_port("port", self.port, "4789")?;
-        let wireguard_port = udp_port("wireguard-port", self.wireguard_port, "51820")?;
-        if wireguard_port == port {
-            return fault("wireguard-port", &format!("is {port}, as `port` is: give one of them another"));
+        let port = udp_port("port", self.port, 4789)?;
+        let wireguard_port = udp_port("wireguard-port", self.wireguard_port, WIREGUARD_PORT)?;
+        let gossip_port = udp_port("gossip-port", self.gossip_port, gossip::UDP_PORT)?;
+        let ports = [("port", port), ("wireguard-port", wireguard_port), ("gossip-port", gossip_port)];
+        for (index, (key, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port) {
+                return fault(key, &format!("is {port}, as `{other}`: use another for each"));
+            }
         }
         if !(2..=3600).contains(&self.ttl.as_secs()) {
             return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
@@ -168,6 +188,7 @@ impl ClusterTable {
             ca: self.ca,
             cert: self.cert,
             key: self.key,
+            secret_file: self.secret_file,
         };
         let settings = ClusterSettings {
             store: self.store.0,
@@ -176,24 +197,23 @@ impl ClusterTable {
             underlay,
             port,
             wireguard_port,
+            gossip_port,
             prefix: self.prefix.unwrap_or_else(usual_prefix),
             ttl: self.ttl,
             required: self.required,
             access,
         };
         settings.shape().check()?;
+        if let Some(seed) = settings.seeds().find(|seed| seed.is_ipv4() != underlay.is_ipv4()) {
+            return fault("endpoints", &format!("has {}, and `underlay` is {underlay}: use one version of IP", seed.ip()));
+        }
         Ok(settings)
     }
 }
 
-fn udp_port(key: &'static str, number: i64, usual: &str) -> Result<u16, ClusterFault> {
-    let port = u16::try_from(number).ok().filter(|port| *port > 0);
-    port.ok_or_else(|| (key, about(key, &format!("is {number}: use {usual}, or another UDP port from 1 to 65535"))))
-}
-
 impl From<ClusterSettings> for ClusterTable {
     fn from(settings: ClusterSettings) -> Self {
-        let Access { username, password_file, token_file, ca, cert, key } = settings.access;
+        let Access { username, password_file, token_file, ca, cert, key, secret_file } = settings.access;
         Self {
             store: Kind(settings.store),
             endpoints: settings.endpoints,
@@ -201,6 +221,7 @@ impl From<ClusterSettings> for ClusterTable {
             underlay: settings.underlay,
             port: settings.port.into(),
             wireguard_port: settings.wireguard_port.into(),
+            gossip_port: settings.gossip_port.into(),
             prefix: Some(settings.prefix).filter(|prefix| *prefix != usual_prefix()),
             ttl: settings.ttl,
             required: settings.required,
@@ -210,7 +231,16 @@ impl From<ClusterSettings> for ClusterTable {
             ca,
             cert,
             key,
+            secret_file,
         }
+    }
+}
+
+/// A UDP port that a key has.
+fn udp_port(key: &'static str, port: i64, usual: u16) -> Result<u16, ClusterFault> {
+    match u16::try_from(port) {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err((key, about(key, &format!("is {port}: use {usual}, or another UDP port from 1 to 65535")))),
     }
 }
 
@@ -219,6 +249,12 @@ fn usual_prefix() -> String {
 }
 
 impl ClusterSettings {
+    /// Whether hosts share out the addresses of a network, which takes a store: hosts that only tell each other would, while they are apart, give one
+    /// address to two stations.
+    pub(crate) fn shares_addresses(&self) -> bool {
+        self.store != StoreKind::Gossip
+    }
+
     /// What the store needs to know, without secrets.
     fn shape(&self) -> Settings {
         let Access { username, token_file, ca, cert, key, .. } = &self.access;
@@ -233,6 +269,34 @@ impl ClusterSettings {
         }
     }
 
+    /// The hosts that gossip begins with, if that is the store.
+    pub(super) fn seeds(&self) -> impl Iterator<Item = SocketAddr> {
+        let seeds = self.endpoints.iter().filter(|_| self.store == StoreKind::Gossip);
+        seeds.filter_map(|endpoint| gossip::seed(endpoint, self.gossip_port).ok())
+    }
+
+    /// The store and this host's gossip, with the secrets as their files have them now. `node` is a gossip that runs already.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn open(&self, node: Option<Arc<Node>>) -> Result<(Arc<dyn Store>, Arc<Node>), String> {
+        let node = node.map_or_else(|| self.node().map(Arc::new), Ok)?;
+        let settings = Settings { node: Some(Arc::clone(&node)), ..self.store()? };
+        Ok((settings.open()?, node))
+    }
+
+    fn node(&self) -> Result<Node, String> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let profile = Profile {
+            address: SocketAddr::new(self.underlay, self.gossip_port),
+            boot: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            prefix: self.prefix.trim_matches('/').to_owned(),
+            secret: self.access.secret_file.as_deref().map(secret).transpose()?,
+            is_store: self.store == StoreKind::Gossip,
+        };
+        Ok(Node::new(profile, self.seeds()))
+    }
+
     /// What the store needs to know, with the secrets as their files have them now.
     ///
     /// # Errors
@@ -244,6 +308,10 @@ impl ClusterSettings {
         Ok(Settings { user: username.clone().zip(password), token, ..self.shape() })
     }
 }
+
+/// Why no addresses are given in an overlay network, as the end of a sentence.
+pub(crate) const NO_BLOCKS: &str =
+    "and store = \"gossip\" shares out no addresses: give stations fixed ones, or use etcd, Consul or ZooKeeper";
 
 /// The first line of a file.
 fn secret(path: &Path) -> Result<String, String> {
@@ -289,7 +357,9 @@ mod tests {
             (&format!("{MEMBERS}ttl = \"1s\""), "ttl", "use 2s to 3600s"),
             (&format!("{MEMBERS}port = 0"), "port", "use 4789"),
             (&format!("{MEMBERS}wireguard-port = 65536"), "wireguard-port", "use 51820"),
-            (&format!("{MEMBERS}wireguard-port = 4789"), "wireguard-port", "as `port` is"),
+            (&format!("{MEMBERS}wireguard-port = 4789"), "wireguard-port", "as `port`: use another"),
+            (&format!("{MEMBERS}gossip-port = 0"), "gossip-port", "use 7946"),
+            (&format!("{MEMBERS}gossip-port = 4789"), "gossip-port", "as `port`: use another"),
             (&format!("{MEMBERS}username = \"u\""), "username", "belong together"),
             (&format!("{MEMBERS}cert = \"/c\""), "cert", "belong together"),
             (&format!("{MEMBERS}token-file = \"/t\""), "token-file", "is for Consul"),

@@ -1,7 +1,7 @@
 //! What the cluster comes to for this host: the other hosts of its networks, and their stations.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use cluster::key::PublicKey;
 use cluster::record::Name;
@@ -26,6 +26,9 @@ pub struct Elsewhere {
     pub hosts: BTreeMap<String, HostRow>,
     /// The networks that this host has a part in and whose VNI is known.
     pub networks: BTreeMap<OverlayName, NetworkTable>,
+    /// Where the tunnels of hosts end that were heard to answer, and do not any more.
+    #[serde(skip)]
+    pub silent: BTreeSet<IpAddr>,
     /// All networks of the store, as it was last heard.
     #[serde(skip)]
     pub known: BTreeMap<OverlayName, KnownNetwork>,
@@ -54,6 +57,19 @@ pub struct HostRow {
     /// The key by which others encrypt for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PublicKey>,
+    /// The UDP port at which it says whether it lives; none of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<u16>,
+    /// Which of its starts it is.
+    #[serde(default)]
+    pub boot: String,
+}
+
+impl HostRow {
+    /// Where it says whether it lives.
+    pub(super) fn gossips_at(&self) -> Option<SocketAddr> {
+        self.gossip.map(|port| SocketAddr::new(self.underlay, port))
+    }
 }
 
 /// A network.
@@ -112,8 +128,8 @@ impl Elsewhere {
     /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
     pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
         let host = |(name, host): (&Name, &cluster::record::Host)| {
-            let cluster::record::Host { underlay, port, key, .. } = *host;
-            (name.to_string(), HostRow { underlay, port, version: host.program.clone(), key })
+            let cluster::record::Host { underlay, port, boot, program, key, gossip } = host.clone();
+            (name.to_string(), HostRow { underlay, port, version: program, key, gossip, boot })
         };
         let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
         let network = |name: &Name| {
@@ -138,6 +154,7 @@ impl Elsewhere {
             cluster: view.id().map(str::to_owned).or_else(|| before.cluster.clone()),
             hosts: if hosts.is_empty() { before.hosts.clone() } else { hosts },
             networks: view.joined().filter_map(network).collect(),
+            silent: BTreeSet::new(),
             known: view.networks().filter_map(known).collect(),
         }
     }
@@ -252,7 +269,8 @@ mod tests {
         let spec = encrypted.tunnel(&settings, &bridge).unwrap();
         assert_eq!((spec.reach.peers(), spec.stations.len(), spec.wireguard), (vec![], 0, Some(51_820)));
         let (underlay, key) = (ip("192.0.2.2"), Some(PublicKey([7; 32])));
-        encrypted.hosts.insert("b".to_owned(), HostRow { underlay, port: 4789, version: "x".to_owned(), key });
+        let host = HostRow { underlay, port: 4789, version: "x".to_owned(), key, gossip: None, boot: String::new() };
+        encrypted.hosts.insert("b".to_owned(), host);
         let spec = encrypted.tunnel(&settings, &bridge).unwrap();
         assert_eq!((spec.reach.peers(), spec.stations.len()), (vec![underlay], 3));
         let plain: BridgeSpec = toml::from_str("name = \"br0\"\noverlay = \"blue\"").unwrap();

@@ -59,6 +59,9 @@ pub enum Trouble {
     /// More than the store takes, or sends, at once.
     #[error("{0} is more than it takes at once")]
     TooMuch(String),
+    /// The port of gossip is not to be had, or something like it.
+    #[error("{0}")]
+    NoSocket(String),
     /// Something else, as the store says it.
     #[error("it says {0:?}")]
     Other(String),

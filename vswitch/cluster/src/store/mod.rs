@@ -8,6 +8,7 @@
 mod consul;
 mod error;
 mod etcd;
+mod gossip;
 mod http;
 pub mod memory;
 mod zookeeper;
@@ -18,6 +19,8 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::gossip::{Node, UDP_PORT, seed};
 
 pub use error::{StoreError, Trouble};
 
@@ -166,6 +169,8 @@ pub enum StoreKind {
     Consul,
     /// ZooKeeper 3.6 or later.
     ZooKeeper,
+    /// None: hosts tell each other.
+    Gossip,
 }
 
 impl StoreKind {
@@ -176,6 +181,7 @@ impl StoreKind {
             Self::Etcd => "etcd",
             Self::Consul => "consul",
             Self::ZooKeeper => "zookeeper",
+            Self::Gossip => "gossip",
         }
     }
 }
@@ -187,6 +193,7 @@ impl fmt::Display for StoreKind {
             Self::Etcd => "etcd",
             Self::Consul => "Consul",
             Self::ZooKeeper => "ZooKeeper",
+            Self::Gossip => "gossip",
         })
     }
 }
@@ -199,7 +206,8 @@ impl FromStr for StoreKind {
             "etcd" => Ok(Self::Etcd),
             "consul" => Ok(Self::Consul),
             "zookeeper" => Ok(Self::ZooKeeper),
-            _ => Err(format!("\"{}\" is no store: use etcd, consul or zookeeper", text.escape_debug())),
+            "gossip" => Ok(Self::Gossip),
+            _ => Err(format!("\"{}\" is no store: use etcd, consul, zookeeper or gossip", text.escape_debug())),
         }
     }
 }
@@ -209,7 +217,7 @@ impl FromStr for StoreKind {
 pub struct Settings {
     /// Which store it is.
     pub kind: StoreKind,
-    /// Its members, `http://ADDRESS:PORT` or `https://...`; of ZooKeeper `ADDRESS:PORT`.
+    /// Its members, `http://ADDRESS:PORT` or `https://...`; of ZooKeeper `ADDRESS:PORT`, of gossip `ADDRESS` as well.
     pub endpoints: Vec<String>,
     /// What all keys begin with; slashes around it mean nothing.
     pub prefix: String,
@@ -223,13 +231,15 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// The files of a client certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The gossip of this host, which with [`StoreKind::Gossip`] is its store.
+    pub node: Option<Arc<Node>>,
 }
 
 impl Settings {
     /// A store without passwords or TLS.
     pub fn new(kind: StoreKind, endpoints: Vec<String>) -> Self {
         let (prefix, ttl) = ("vswitch".to_owned(), Duration::from_secs(10));
-        Self { kind, endpoints, prefix, ttl, user: None, token: None, ca: None, identity: None }
+        Self { kind, endpoints, prefix, ttl, user: None, token: None, ca: None, identity: None, node: None }
     }
 
     /// The store. It is not asked for anything yet.
@@ -243,6 +253,10 @@ impl Settings {
             StoreKind::Etcd => Ok(Arc::new(etcd::Etcd::new(self)?)),
             StoreKind::Consul => Ok(Arc::new(consul::Consul::new(self)?)),
             StoreKind::ZooKeeper => Ok(Arc::new(zookeeper::ZooKeeper::new(self))),
+            StoreKind::Gossip => {
+                let node = self.node.as_ref().ok_or("this host does not gossip")?;
+                Ok(Arc::new(gossip::GossipStore::new(node, &self.prefix)))
+            }
         }
     }
 
@@ -267,7 +281,16 @@ impl Settings {
             StoreKind::ZooKeeper if self.ca.is_some() || self.identity.is_some() => {
                 return wrong("ca", "TLS to ZooKeeper is not built: remove `ca`, `cert` and `key`");
             }
-            StoreKind::Etcd | StoreKind::Consul | StoreKind::ZooKeeper => {}
+            StoreKind::Gossip if self.user.is_some() || self.token.is_some() => {
+                return wrong("username", "gossip has no users: give `secret-file` to all hosts");
+            }
+            StoreKind::Gossip if self.ca.is_some() || self.identity.is_some() => {
+                return wrong(
+                    "ca",
+                    "gossip is without TLS: remove `ca`, `cert` and `key`, and give `secret-file` to all hosts",
+                );
+            }
+            StoreKind::Etcd | StoreKind::Consul | StoreKind::ZooKeeper | StoreKind::Gossip => {}
         }
         let certificates = [("ca", self.ca.is_some()), ("cert", self.identity.is_some())];
         let plain = self.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"));
@@ -277,6 +300,7 @@ impl Settings {
         }
         let is_sound = |endpoint: &String| match self.kind {
             StoreKind::ZooKeeper => zookeeper::check_endpoint(endpoint),
+            StoreKind::Gossip => seed(endpoint, UDP_PORT).map(drop),
             _ => http::checked(endpoint, self).map(drop),
         };
         self.endpoints.iter().try_for_each(is_sound).map_err(|sentence| ("endpoints", sentence))

@@ -108,7 +108,8 @@ impl View {
     /// The blocks of any host that the store has lost, those that are claimed, and one more for this host if it wants one: each in a transaction of
     /// its own.
     pub(super) fn new_blocks(&self, name: &Name, segment: &Segment, now: Duration) -> Vec<Vec<Step>> {
-        if !segment.listed || segment.is_refused {
+        // Hosts that only tell each other cannot agree whose a block is.
+        if !segment.listed || segment.refusal.is_some() || self.is_apart {
             return Vec::new();
         }
         let key = |block: IpNet| Key::Block(name.clone(), block).to_string();

@@ -51,6 +51,18 @@ pub enum Refusal {
         /// Whether the store has it encrypted.
         encrypt: bool,
     },
+    /// Without a store, another network has the number that follows from a network's name.
+    #[error(
+        "networks \"{other}\" and \"{network}\" come to one number, {vni}: give network \"{network}\" another name, or use a store"
+    )]
+    Clash {
+        /// The network that takes no part.
+        network: Name,
+        /// The one that has the number.
+        other: Name,
+        /// The number.
+        vni: u32,
+    },
 }
 
 /// A station at another host.

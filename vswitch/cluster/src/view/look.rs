@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use packet::Mac;
 
-use super::{Station, View};
+use super::{Refusal, Station, View};
 use crate::key::PublicKey;
 use crate::record::{Endpoint, Host, Name, Network};
 
@@ -39,9 +39,14 @@ impl View {
         self.segments.get(network)?.vni
     }
 
-    /// Whether the store has a network otherwise than this host will have it: with other subnets, or encrypted, or not.
-    pub fn is_refused(&self, network: &Name) -> bool {
-        self.segments.get(network).is_some_and(|segment| segment.is_refused)
+    /// Why this host has no part in networks that it would have one in: the store has them otherwise.
+    pub fn refused_networks(&self) -> impl Iterator<Item = (&Name, &Refusal)> {
+        self.segments.iter().filter_map(|(name, segment)| Some((name, segment.refusal.as_ref()?)))
+    }
+
+    /// Why this host has no part in a network.
+    pub fn network_refusal(&self, network: &Name) -> Option<&Refusal> {
+        self.segments.get(network)?.refusal.as_ref()
     }
 
     /// Whether the store has a network as an encrypted one; `None`: it has none of that name, as far as is known.

@@ -10,6 +10,7 @@ mod address;
 mod cluster;
 mod difference;
 mod look;
+mod number;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use packet::Mac;
 
-use crate::record::{self, CLUSTER, Host, Key, Name, Network};
+use crate::record::{self, CLUSTER, Host, Key, Name};
 use crate::store::{Change, MOST_STEPS, News, Step};
 
 pub use address::NoAddress;
@@ -60,6 +61,8 @@ pub struct View {
     refusal: Option<Refusal>,
     /// When the store was last heard to know this host.
     renewed: Duration,
+    /// Whether hosts agree on nothing, so that a network's number is what follows from its name.
+    is_apart: bool,
 }
 
 impl View {
@@ -76,7 +79,14 @@ impl View {
             held: None,
             refusal: None,
             renewed: Duration::ZERO,
+            is_apart: false,
         }
+    }
+
+    /// A view of hosts that only tell each other: no number is taken, so that of a network is the one that follows from its name.
+    pub const fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
     }
 
     /// The host's name.
@@ -89,7 +99,7 @@ impl View {
         self.id.as_deref()
     }
 
-    /// Why the host takes no part, if so.
+    /// Why the host takes no part in the cluster, if so.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref()
     }
@@ -120,7 +130,7 @@ impl View {
     }
 
     /// What a network's tunnel was told before this host was started again. It stays until the store has been heard, and for [`HOLD`] what the
-    /// store lacks of it.
+    /// store lacks of it; where there is no store, for [`SETTLE`].
     pub fn recall(
         &mut self,
         network: &Name,
@@ -132,7 +142,8 @@ impl View {
         let Some(segment) = self.segments.get_mut(network) else { return };
         segment.vni = Some(vni);
         segment.told = segment::Told { peers, stations };
-        self.held = Some(now + HOLD);
+        // Where hosts only tell each other there is nothing to be put again, but for what was not heard at once.
+        self.held = Some(now + if self.is_apart { SETTLE } else { HOLD });
     }
 
     /// The host has no more ports in a network. Its tunnel goes with it, so there are no differences to come.
@@ -166,7 +177,7 @@ impl View {
     pub fn hear(&mut self, prefix: &str, news: &News, now: Duration) {
         if prefix == CLUSTER {
             self.hear_cluster(news, now);
-        } else if self.refusal.as_ref().is_none_or(|refusal| !matches!(refusal, Refusal::Foreign { .. })) {
+        } else if !matches!(self.refusal, Some(Refusal::Foreign { .. })) {
             self.hear_segment(prefix, news, now);
         }
         self.forget_what_is_gone(prefix, news);
@@ -196,10 +207,15 @@ impl View {
             self.refusal = Some(Refusal::NameTaken { name: self.me.clone(), underlay: other.underlay });
         }
         for (name, segment) in &mut self.segments {
-            let Some(network) = self.cluster.networks.get(name) else { continue };
-            let refusal = segment.differs_from(name, network);
-            segment.is_refused = refusal.is_some();
-            self.refusal = self.refusal.take().or(refusal);
+            match self.cluster.networks.get(name) {
+                Some(network) => segment.refusal = segment.differs_from(name, network),
+                None if self.is_apart => segment.refusal = None,
+                // What a store has lost comes again as it was.
+                None => {}
+            }
+        }
+        if self.is_apart {
+            self.refuse_clashes();
         }
     }
 
@@ -249,7 +265,7 @@ impl View {
     /// What the store lacks of this host's truth, as transactions in their order. One that is refused is due again after the next news, if at all.
     pub fn due(&self, now: Duration) -> Vec<Vec<Step>> {
         match (&self.refusal, &self.cluster.id) {
-            (Some(Refusal::Foreign { .. } | Refusal::NameTaken { .. }), _) => return Vec::new(),
+            (Some(_), _) => return Vec::new(),
             (_, None) => {
                 // Hosts that know of an older cluster put its id there again first.
                 let waits = self.id.is_none() && self.cluster.listed.is_some_and(|heard| now < heard + SETTLE);
@@ -261,7 +277,10 @@ impl View {
             }
             _ => {}
         }
-        let networks = self.segments.iter().filter(|(name, _)| !self.cluster.networks.contains_key(name));
+        let is_new = |name: &Name, segment: &Segment| {
+            !(self.cluster.networks.contains_key(name) || self.is_apart && segment.refusal.is_some())
+        };
+        let networks = self.segments.iter().filter(|(name, segment)| is_new(name, segment));
         let mut due: Vec<Vec<Step>> = networks.filter_map(|(name, segment)| self.new_network(name, segment)).collect();
         due.extend(self.segments.iter().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));
         let wanted = self.wanted();
@@ -279,7 +298,7 @@ impl View {
     fn wanted(&self) -> BTreeMap<String, String> {
         let mut wanted = BTreeMap::from([(Key::Host(self.me.clone()).to_string(), record::written(&self.host))]);
         let is_there = |name: &Name| self.cluster.networks.contains_key(name);
-        for (name, segment) in self.segments.iter().filter(|(name, segment)| is_there(name) && !segment.is_refused) {
+        for (name, segment) in self.segments.iter().filter(|(name, segment)| is_there(name) && segment.refusal.is_none()) {
             wanted.insert(Key::Member(name.clone(), self.me.clone()).to_string(), MEMBER.to_owned());
             for (mac, endpoint) in &segment.ours {
                 wanted.insert(Key::Endpoint(name.clone(), self.me.clone(), *mac).to_string(), record::written(endpoint));
@@ -294,19 +313,6 @@ impl View {
             let mine = segment.endpoints.keys().filter(|(mac, host)| *host == self.me && !segment.ours.contains_key(mac));
             mine.map(|(mac, host)| Key::Endpoint(name.clone(), host.clone(), *mac).to_string())
         })
-    }
-
-    /// A network and its VNI, taken together. The VNI is the one that it had, or else begins with the hash of its name.
-    fn new_network(&self, name: &Name, segment: &Segment) -> Option<Vec<Step>> {
-        let first = hash(name.as_str()) % VNIS;
-        let free = (0..VNIS).map(|step| FIRST_VNI + (first + step) % VNIS).find(|vni| !self.cluster.vnis.contains(vni));
-        let vni = segment.vni.filter(|vni| !self.cluster.vnis.contains(vni)).or(free)?;
-        let (wish, gateways) = (&segment.wish, segment.addresses.gateways.clone());
-        let network = Network { vni, subnets: wish.subnets.clone(), gateways, encrypt: wish.encrypt };
-        Some(vec![
-            Step::Create { key: Key::Network(name.clone()).to_string(), value: network.written() },
-            Step::Create { key: Key::Vni(vni).to_string(), value: name.to_string() },
-        ])
     }
 
     /// Takes note of a transaction that was carried out.
@@ -342,8 +348,7 @@ impl View {
             self.segments.values_mut().for_each(|segment| segment.pending = Pending::All);
         }
         self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);
-        if self.refusal.as_ref().is_some_and(|refusal| !matches!(refusal, Refusal::Subnets { .. } | Refusal::Encryption { .. }))
-        {
+        if self.refusal.is_some() {
             return Vec::new();
         }
         let mut differences = Vec::new();
@@ -353,7 +358,7 @@ impl View {
                 segment.vni = vni;
                 differences.extend(vni.map(|vni| Difference::Vni(name.clone(), vni)));
             }
-            if segment.listed && self.cluster.listed.is_some() && !segment.is_refused {
+            if segment.listed && self.cluster.listed.is_some() && segment.refusal.is_none() {
                 segment.differences(name, &self.me, &self.host, &self.cluster.hosts, self.held.is_some(), &mut differences);
             }
         }
@@ -362,7 +367,7 @@ impl View {
 }
 
 /// A number that is the same on every host (FNV-1a).
-fn hash(text: &str) -> u32 {
+pub(crate) fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -371,10 +376,6 @@ const UNKNOWN: &str = "";
 
 /// The record of a member: there is no more to say.
 const MEMBER: &str = r#"{"v":1}"#;
-
-/// The VNIs of networks: those below are left to tunnels that are configured by hand, as Docker and Kubernetes do.
-const FIRST_VNI: u32 = 4096;
-const VNIS: u32 = (1 << 24) - FIRST_VNI;
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ pub(super) struct Segment {
     /// What may differ from what the tunnel was told.
     pub(super) pending: Pending,
     /// Whether the network is not what this host wants it to be.
-    pub(super) is_refused: bool,
+    pub(super) refusal: Option<Refusal>,
     /// How often stations came here from other hosts, and since when that is counted.
     moves: BTreeMap<Mac, (u32, Duration)>,
 }

@@ -1,7 +1,7 @@
 //! What a view makes of news, step by step.
 
 use super::*;
-use crate::record::Endpoint;
+use crate::record::{Endpoint, Network};
 use crate::store::{Entry, Listing};
 
 const RED: &str = "net/red/";
@@ -19,7 +19,7 @@ fn vtep(last: u8) -> IpAddr {
 }
 
 fn host(last: u8) -> Host {
-    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned(), key: None }
+    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned(), key: None, gossip: None }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -270,7 +270,7 @@ fn a_network_has_the_subnets_that_it_was_made_with() {
     view.join(name("red"), &["10.9.0.1/24".parse().unwrap()], false);
     shelf.host(2);
     shelf.tell(&mut view, seconds(1));
-    let said = view.refusal().unwrap().to_string();
+    let said = view.network_refusal(&name("red")).unwrap().to_string();
     assert_eq!(
         said,
         "network \"red\" has 10.0.0.0/24 in the store, and 10.9.0.0/24 here: give the bridge addresses of the same subnets"
@@ -282,11 +282,11 @@ fn a_network_has_the_subnets_that_it_was_made_with() {
     );
     view.join(name("red"), &["10.0.0.2/24".parse().unwrap()], false);
     shelf.tell(&mut view, seconds(2));
-    assert_eq!(view.refusal(), None, "the host part is the gateway's");
+    assert_eq!(view.network_refusal(&name("red")), None, "the host part is the gateway's");
     view.join(name("red"), &["10.9.0.1/24".parse().unwrap()], false);
-    assert!(view.refusal().is_some());
+    assert!(view.network_refusal(&name("red")).is_some() && view.refusal().is_none());
     view.leave(&name("red"));
-    assert_eq!(view.refusal(), None, "it is no matter any more");
+    assert_eq!(view.network_refusal(&name("red")), None, "it is no matter any more");
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn an_encrypted_network_is_one_for_all_and_none_for_a_program_that_cannot_encryp
     assert!(Network::read(&kept).unwrap().encrypt && record::read::<Network>(&kept).is_none(), "{kept}");
     assert!(shelf.entries.contains_key("net/red/member/h1"));
     view.join(name("red"), &subnets(), false);
-    let said = view.refusal().unwrap().to_string();
+    let said = view.network_refusal(&name("red")).unwrap().to_string();
     assert!(
         said.starts_with("network \"red\" is encrypted in the store, and not here: give its bridge `encrypt = true`"),
         "{said}"
@@ -308,10 +308,10 @@ fn an_encrypted_network_is_one_for_all_and_none_for_a_program_that_cannot_encryp
     shelf.take(&mut view, seconds(2));
     assert!(!shelf.entries.contains_key("net/red/member/h1"), "it has left");
     view.join(name("red"), &subnets(), true);
-    assert_eq!(view.refusal(), None);
+    assert_eq!(view.network_refusal(&name("red")), None);
     let mut shelf = Shelf::with_network();
     shelf.tell(&mut view, seconds(3));
-    let said = view.refusal().unwrap().to_string();
+    let said = view.network_refusal(&name("red")).unwrap().to_string();
     assert!(said.starts_with("network \"red\" is not encrypted in the store, and to be here: leave out `encrypt`"), "{said}");
     assert!(
         !shelf
@@ -461,4 +461,48 @@ fn what_a_tunnel_knew_before_a_restart_stays_until_the_store_was_heard_for_a_whi
     shelf.tell(&mut view, seconds(1));
     let steps = shelf.take(&mut view, seconds(1));
     assert!(steps.iter().any(|step| matches!(step, Step::Create { key, .. } if key == "cluster/vni/5000")), "{steps:?}");
+}
+
+#[test]
+fn without_a_store_a_number_follows_from_the_name_and_the_later_of_two_that_clash_takes_no_part() {
+    let mut numbers = BTreeMap::new();
+    let (first, second) = (0..)
+        .find_map(|number| {
+            let network = name(&format!("n{number:06}"));
+            let before = numbers.insert(super::number::first_vni(&network), network.clone());
+            before.map(|before| (before, network))
+        })
+        .unwrap();
+    let mut view = View::new(name("h1"), host(1), Some("c1".to_owned()), String::new()).apart();
+    let mut shelf = Shelf::default();
+    shelf.put(&Key::Id, "c1");
+    view.join(second.clone(), &[], false);
+    shelf.tell(&mut view, seconds(1));
+    let steps = view.due(seconds(1)).remove(0);
+    let value = record::written(&Network {
+        vni: super::number::first_vni(&first),
+        subnets: Vec::new(),
+        gateways: Vec::new(),
+        encrypt: false,
+    });
+    assert_eq!(steps[0], Step::Create { key: Key::Network(second.clone()).to_string(), value: value.clone() });
+    assert_eq!(view.network_refusal(&second), None);
+    // No one can say whose a block of addresses is.
+    let subnet: IpNet = "10.5.0.0/24".parse().unwrap();
+    view.join(second.clone(), &[subnet], false);
+    shelf.put(&Key::Member(second.clone(), name("h2")), MEMBER);
+    let listing = Listing { entries: Vec::new(), revision: 1 };
+    view.hear(&record::network_prefix(&second), &News::All(listing), seconds(1));
+    assert!(view.blocks(&second, subnet, seconds(1)).is_empty());
+    let is_block = |step: &Step| matches!(step, Step::Create { key, .. } if matches!(Key::parse(key), Some(Key::Block(..))));
+    assert!(!view.due(seconds(1)).iter().flatten().any(is_block));
+    // One that is before it in the alphabet is heard of.
+    shelf.put(&Key::Network(second.clone()), &value);
+    shelf.put(&Key::Network(first.clone()), &value);
+    shelf.tell(&mut view, seconds(2));
+    let said = view.network_refusal(&second).unwrap().to_string();
+    assert!(said.contains(&format!("networks \"{first}\" and \"{second}\" come to one number")), "{said}");
+    shelf.remove(&Key::Network(first));
+    shelf.tell(&mut view, seconds(3));
+    assert_eq!(view.network_refusal(&second), None);
 }

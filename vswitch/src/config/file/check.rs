@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::{Entries, Entry, Reader, nearest};
 use crate::config::Problem;
 use crate::docker::DockerSettings;
+use crate::overlay::{ClusterSettings, NO_BLOCKS};
 use api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
     VxlanSpec,
@@ -31,6 +32,15 @@ impl Reader<'_> {
                 entry.spec.name
             );
             self.problem(entry.place("overlay"), sentence);
+        }
+    }
+
+    /// Addresses of an overlay network are given only where hosts share them out.
+    pub(super) fn check_given(&mut self, cluster: &ClusterSettings, bridges: &[Entry<BridgeSpec>]) {
+        for entry in bridges.iter().filter(|entry| entry.spec.dhcp && !cluster.shares_addresses()) {
+            let Some(overlay) = &entry.spec.overlay else { continue };
+            let sentence = format!("bridge \"{}\" has overlay \"{overlay}\" and `dhcp`, {NO_BLOCKS}", entry.spec.name);
+            self.problem(entry.place("dhcp"), sentence);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::docker::message::{CreateNetwork, Request, RequestAddress, RequestPool
 use crate::docker::overlay::{self, Part};
 use crate::docker::server::{Ask, Reply};
 use crate::docker::{self, DockerError, Network};
-use crate::overlay::Local;
+use crate::overlay::{ClusterSettings, Local};
 use api::OverlayName;
 
 /// How long Docker may wait for the store: a host that begins a cluster takes five seconds for that.
@@ -108,10 +108,11 @@ impl Switch {
     pub(super) fn request_address(&mut self, request: &RequestAddress) -> Result<Value, ControlError> {
         let tables = Arc::clone(&self.ledger.tables);
         let name = self.ledger.state.docker.pools.overlay_of(&request.pool).cloned();
+        let is_shared = self.ledger.file.cluster.as_ref().is_none_or(ClusterSettings::shares_addresses);
         let is_made = name.as_ref().is_some_and(|name| self.ledger.state.docker.network_in(name).is_some());
         let part = name.as_ref().map(|name| {
             let (table, known) = (tables.networks.get(name), tables.known.get(name));
-            Part { name, table, known, is_made }
+            Part { name, table, known, is_made, is_shared }
         });
         self.change_pools(|pools| pools.request_address(request, part))
     }

@@ -20,7 +20,8 @@ impl Switch {
                 continue;
             };
             let rows: BTreeMap<Mac, Row> = self.table(bridge)?.rows.into_iter().map(|row| (row.mac, row)).collect();
-            for (mac, station) in &table.stations {
+            let living = table.stations.iter().filter(|(_, station)| !self.ledger.dead.contains(&station.vtep));
+            for (mac, station) in living {
                 let row = rows.get(mac);
                 let port = row.and_then(|row| self.inventory.name_of(row.place.port));
                 let remote = row.zip(port).and_then(|(row, port)| self.inventory.remote(port, row.place.peer));
@@ -41,6 +42,12 @@ impl Switch {
                 sentence: "is known to the switch, and no host announces it".to_owned(),
             }));
         }
+        findings.extend(self.ledger.dead.iter().map(|vtep| Finding {
+            network: None,
+            mac: None,
+            host: self.ledger.tables.host_at(*vtep).map(str::to_owned),
+            sentence: "does not answer any more: its stations are left out until it does".to_owned(),
+        }));
         for (tunnel, live) in self.overlay_tunnels() {
             let quiet = live.remotes().into_iter().filter(|peer| peer.named && !["up", "never heard"].contains(&&*peer.state));
             findings.extend(quiet.map(|peer| Finding {
