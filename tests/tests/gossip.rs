@@ -68,6 +68,28 @@ fn probe(lab: &Lab, host: &str) -> String {
     row.and_then(|row| row["probe"].as_str()).unwrap_or("none").to_owned()
 }
 
+/// Pings from station `a`, five a second.
+struct Pings {
+    pid: u32,
+    said: PathBuf,
+}
+
+impl Pings {
+    fn start(lab: &mut Lab, address: &str) -> Self {
+        let said = lab.path("pings");
+        let line = format!("sh -c 'exec ping -n -i 0.2 -W 1 -O {address} > {} 2>&1'", said.display());
+        Self { pid: lab.spawn_in("a", &line), said }
+    }
+
+    /// Ends them, and says how many got no answer.
+    fn end(self, lab: &Lab) -> usize {
+        lab.sh(&format!("kill -INT {}", self.pid));
+        let said = std::fs::read_to_string(self.said).unwrap();
+        assert!(said.contains("bytes from"), "{said}");
+        said.matches("no answer yet").count()
+    }
+}
+
 fn problem(lab: &Lab) -> String {
     lab.json("cluster status")["problem"].as_str().unwrap_or_default().to_owned()
 }
@@ -115,9 +137,20 @@ fn three_hosts_find_each_other_from_one_address() {
     assert!(labs[2].stop().success());
     within(Duration::from_secs(2), &labs[1], "one that says goodbye is dropped at once", |lab| told(lab) == 0);
     labs[2].start();
-    labs[1].until("the others take it in again", |lab| told(lab) == 2);
+    labs[1].until("the others take it in again, with both its stations", |lab| told(lab) == 2);
     labs[0].start();
     labs.iter().for_each(|lab| lab.until("all know all", |lab| hosts(lab) == 3));
+
+    // A successor goes on with what is kept, once a second.
+    let kept = |lab: &Lab| std::fs::read_to_string(lab.path("state/overlay.json")).unwrap();
+    labs[1].until("what it knows is kept", |lab| kept(lab).matches("\"vtep\":\"192.0.2.1\"").count() == 1);
+    let pings = Pings::start(&mut labs[0], "10.0.0.2");
+    let old = labs[1].take_over();
+    labs[1].until("its successor has the cluster", |lab| lab.json("cluster status")["state"] == "up" && hosts(lab) == 3);
+    labs[0].until("it answers", |lab| probe(lab, "h2") == "up");
+    std::thread::sleep(DEATH);
+    assert_eq!(pings.end(&labs[0]), 0, "the others do not notice that one takes over");
+    drop(old);
 
     labs[1].sh("ip -n @host link set u0 down").ok();
     within(DEATH, &labs[0], "one that is cut off is dropped", |lab| hosts(lab) == 2);
@@ -162,10 +195,8 @@ fn only_those_with_the_secret_take_part() {
     assert!(ping(&labs[0], "a", "10.0.0.2") && !ping(&labs[0], "a", "10.0.0.3"));
 }
 
-#[test]
-fn a_death_is_known_long_before_the_lease_ends_and_a_closed_port_is_no_death() {
-    needs!("etcd", "ping", "nft");
-    let underlay = Underlay::new();
+/// A store of one member.
+fn etcd(underlay: &Underlay) -> Lab {
     let mut store = Lab::new();
     underlay.join(&store, 101);
     let data = store.path("data").display().to_string();
@@ -176,13 +207,45 @@ fn a_death_is_known_long_before_the_lease_ends_and_a_closed_port_is_no_death() {
              --listen-peer-urls http://192.0.2.101:2380 --unsafe-no-fsync --log-level error"
         ),
     );
-    let text = |number| file("Two hosts", number, "ttl = \"30s\"\nendpoints = [\"http://192.0.2.101:2379\"]");
+    store
+}
+
+/// The file of host `number` beside that store.
+fn beside(number: u8, ttl: &str) -> String {
+    file("Two hosts", number, &format!("ttl = \"{ttl}\"\nendpoints = [\"http://192.0.2.101:2379\"]"))
+}
+
+/// Closes the port of gossip.
+const CLOSE: &str = "nft add table inet wall && nft add chain inet wall in '{ type filter hook input priority 0; }' && \
+                     nft add rule inet wall in udp dport 7946 drop";
+
+#[test]
+fn a_host_that_the_store_still_has_after_its_lease_lives() {
+    needs!("etcd", "ping", "nft");
+    let underlay = Underlay::new();
+    let _store = etcd(&underlay);
+    let labs = [1, 2].map(|number| host(&underlay, number, &beside(number, "2s")));
+    labs.iter().for_each(|lab| lab.until("they know each other", |lab| told(lab) == 1));
+    labs[0].until("they probe each other", |lab| probe(lab, "h2") == "up");
+    labs[1].run_in("host", CLOSE).ok();
+    labs[0].until("it is taken for dead", |lab| told(lab) == 0);
+    labs[0].until("it lives after all", |lab| told(lab) == 1 && probe(lab, "h2") == "never");
+    labs[1].until("so does the other", |lab| told(lab) == 1);
+    labs[0].until("frames get there", |lab| ping(lab, "a", "10.0.0.2"));
+    std::thread::sleep(DEATH);
+    assert_eq!(told(&labs[0]), 1, "and it stays so");
+}
+
+#[test]
+fn a_death_is_known_long_before_the_lease_ends_and_a_closed_port_is_no_death() {
+    needs!("etcd", "ping", "nft");
+    let underlay = Underlay::new();
+    let _store = etcd(&underlay);
+    let text = |number| beside(number, "30s");
     let mut labs = [1, 2].map(|number| host(&underlay, number, &text(number)));
     let mut third = Lab::new();
     underlay.join(&third, 3);
-    let close = "nft add table inet wall && nft add chain inet wall in '{ type filter hook input priority 0; }' && \
-                 nft add rule inet wall in udp dport 7946 drop";
-    third.run_in("host", close).ok();
+    third.run_in("host", CLOSE).ok();
     third.write(&text(3));
     third.start();
     labs.iter().for_each(|lab| lab.until("it knows the two others", |lab| told(lab) == 2));
@@ -200,15 +263,10 @@ fn a_death_is_known_long_before_the_lease_ends_and_a_closed_port_is_no_death() {
     assert!(labs[0].ctl("events --kind cluster").ok().contains("host h2 is taken to live again"));
 
     // Its port is closed while frames go to and fro: nothing is withdrawn.
-    let pings = labs[0].path("pings");
-    let line = format!("sh -c 'exec ping -n -i 0.2 -W 1 -O 10.0.0.2 > {} 2>&1'", pings.display());
-    let pid = labs[0].spawn_in("a", &line);
-    labs[1].run_in("host", close).ok();
+    let pings = Pings::start(&mut labs[0], "10.0.0.2");
+    labs[1].run_in("host", CLOSE).ok();
     labs[0].until("it does not answer", |lab| probe(lab, "h2") == "silent");
     std::thread::sleep(DEATH);
-    let flowing = || std::fs::read_to_string(&pings).unwrap();
-    assert_eq!(told(&labs[0]), 2, "{} {}", flowing(), labs[0].json("list-vxlan br0"));
-    labs[0].sh(&format!("kill -INT {pid}"));
-    let said = flowing();
-    assert!(said.contains("bytes from") && !said.contains("no answer yet"), "{said}");
+    assert_eq!(told(&labs[0]), 2);
+    assert_eq!(pings.end(&labs[0]), 0);
 }

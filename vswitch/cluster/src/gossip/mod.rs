@@ -46,7 +46,7 @@ pub const MOST_HOSTS: usize = 1000;
 pub const ALONE: Duration = Duration::from_secs(5);
 
 /// What a host is to the gossip.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Profile {
     /// The address that its datagrams come from and go to.
     pub address: SocketAddr,
@@ -133,8 +133,8 @@ impl Gossip {
         }
     }
 
-    /// The hosts to look for, with a word for each start of them: of one that was started again it is not known whether it answers. It is told
-    /// at most [`MOST_HOSTS`].
+    /// The hosts to look for, with a word for each start of them: of one that was started again it is not known whether it answers. What is more
+    /// than [`MOST_HOSTS`] is left out.
     pub fn seek(&mut self, mut hosts: BTreeMap<SocketAddr, String>, now: Duration) {
         hosts.remove(&self.profile.address);
         for (address, _) in hosts.iter().filter(|(address, boot)| self.sought.get(address).is_some_and(|known| known != *boot))
@@ -216,9 +216,8 @@ impl Gossip {
 
     /// Asks a host for what is missing of its table.
     fn want(&mut self, host: SocketAddr) {
-        if let Some(replica) = self.replicas.get(&host).filter(|replica| !replica.is_complete()) {
-            let want = Said::Want { life: replica.life, after: replica.seen };
-            self.say(host, &want);
+        if let Some((life, after)) = self.replicas.get(&host).and_then(Replica::missing) {
+            self.say(host, &Said::Want { life, after });
         }
     }
 
@@ -245,12 +244,13 @@ impl Gossip {
         self.settle();
     }
 
-    /// Asks some of those that are missed, or were never heard to answer, tells some of those that are there how far this host's table has come, and asks again for what did not come.
+    /// Asks some of those that are missed, or were never heard to answer; tells some of those that are there how far this host's table has come; and
+    /// asks again for what did not come.
     fn round(&mut self) {
         self.rounds += 1;
         let members: BTreeSet<SocketAddr> = self.swim.members().collect();
         let wanted: BTreeSet<SocketAddr> =
-            self.sought.keys().copied().chain(self.swim.dead()).chain(self.swim.members()).collect();
+            self.sought.keys().copied().chain(self.swim.dead()).chain(members.iter().copied()).collect();
         let missed = wanted.iter().filter(|host| self.swim.lives(**host) != Some(true));
         let missed: Vec<SocketAddr> = in_turn(missed, self.rounds).collect();
         missed.into_iter().for_each(|host| self.swim.ask(host));

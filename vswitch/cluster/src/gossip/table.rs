@@ -102,7 +102,7 @@ impl Table {
 /// What this host has of another's table.
 #[derive(Default)]
 pub(super) struct Replica {
-    pub(super) life: u64,
+    life: Option<u64>,
     /// How far the other has come, as it was heard.
     wanted: u64,
     /// How far this copy has.
@@ -112,17 +112,17 @@ pub(super) struct Replica {
     size: usize,
     /// What the life before had, until all of this one is here.
     before: Records,
-    /// Whether all of this life was here once.
+    /// Whether all of this life was here once. One that has announced nothing yet does not count: its host is about to.
     is_whole: bool,
 }
 
 impl Replica {
     /// Takes in how far the other has come.
     pub(super) fn hear(&mut self, life: u64, version: u64) {
-        if life != self.life {
+        if self.life != Some(life) {
             let before = std::mem::take(self);
             let before = if before.is_whole { before.records } else { before.before };
-            *self = Self { life, before, ..Self::default() };
+            *self = Self { life: Some(life), before, ..Self::default() };
         }
         self.wanted = self.wanted.max(version);
         self.look();
@@ -130,7 +130,7 @@ impl Replica {
 
     /// Takes in a page, which must go on where this copy is, and grow. True if it was one that was missing.
     pub(super) fn take(&mut self, life: u64, after: u64, version: u64, items: Vec<Item>) -> bool {
-        if life != self.life || after != self.seen || items.is_empty() {
+        if self.life != Some(life) || after != self.seen || items.is_empty() {
             return false;
         }
         for item in items {
@@ -159,7 +159,7 @@ impl Replica {
     }
 
     fn look(&mut self) {
-        if self.seen >= self.wanted {
+        if self.wanted > 0 && self.seen >= self.wanted {
             self.is_whole = true;
             self.before.clear();
         }
@@ -167,7 +167,12 @@ impl Replica {
 
     /// Whether there is nothing to ask for.
     pub(super) const fn is_complete(&self) -> bool {
-        self.is_whole && self.seen >= self.wanted
+        self.life.is_some() && self.seen >= self.wanted
+    }
+
+    /// What is missing: of which life, and after which version.
+    pub(super) fn missing(&self) -> Option<(u64, u64)> {
+        self.life.filter(|_| !self.is_complete()).map(|life| (life, self.seen))
     }
 
     /// What the other has, as far as is known.
@@ -257,6 +262,9 @@ mod tests {
         assert_eq!(*replica.records(), whole(&table));
         fetch(&second, &mut replica);
         assert_eq!(*replica.records(), whole(&second));
+        replica.hear(3, 0);
+        assert!(replica.is_complete(), "there is nothing to ask for");
+        assert_eq!(*replica.records(), whole(&second), "a host that was started again has not said anything yet");
     }
 
     #[test]
