@@ -54,8 +54,10 @@ impl Place {
                 network == "red"
             )
         };
+        // The head of the file ends in [switch]. Workers of one host share its sessions.
+        let workers = if number == 2 { "workers = 2\n" } else { "" };
         format!(
-            "[cluster]\nstore = \"etcd\"\nendpoints = [\"http://192.0.2.9:2379\"]\nttl = \"3s\"\nnode = \"h{number}\"\n\
+            "{workers}[cluster]\nstore = \"etcd\"\nendpoints = [\"http://192.0.2.9:2379\"]\nttl = \"3s\"\nnode = \"h{number}\"\n\
              underlay = \"{}{number}\"\n{}{}",
             self.prefix,
             bridge("br0", "red", "a", 0),
@@ -129,7 +131,8 @@ fn nothing_of_an_encrypted_network_is_to_be_read_whatever_happens() {
     hosts[0].until("what is in the clear is seen", |_| watch.has_seen(OPEN.as_bytes()) && watch.has_seen(&blue));
     it_is_shown(&hosts[0]);
     across(&hosts[0], &hosts[1], "10.0.0.2", "-n 4M");
-    across(&hosts[1], &hosts[0], "10.0.0.1", "-n 4M -R");
+    across(&hosts[1], &hosts[0], "10.0.0.1", "-n 4M -P 4");
+    across(&hosts[1], &hosts[0], "10.0.0.1", "-n 4M -P 4 -R");
 
     hosts[1].kill();
     std::thread::sleep(Duration::from_secs(1));
@@ -142,6 +145,7 @@ fn nothing_of_an_encrypted_network_is_to_be_read_whatever_happens() {
     healed(&hosts[0], "a host that was taken over is reached", 2, Instant::now());
     old.ended();
     another_key_is_followed(hosts);
+    another_address_is_followed(hosts);
     one_who_wishes_otherwise_has_no_part(hosts);
 
     for lab in hosts.iter() {
@@ -191,6 +195,17 @@ fn another_key_is_followed(hosts: &mut [Lab]) {
     hosts[2].start();
     healed(&hosts[0], "a host with another key is reached", 3, Instant::now());
     assert_ne!(key(&hosts[2]), before);
+}
+
+/// A host moves to another address of the underlay.
+fn another_address_is_followed(hosts: &mut [Lab]) {
+    let (file, lab) = (hosts[2].file(), &mut hosts[2]);
+    assert!(lab.stop().success());
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("underlay = \"192.0.2.3\"", "underlay = \"192.0.2.33\"")).unwrap();
+    lab.sh("ip -n @host addr del 192.0.2.3/24 dev u0 && ip -n @host addr add 192.0.2.33/24 dev u0").ok();
+    lab.start();
+    healed(&hosts[0], "a host with another address is reached", 3, Instant::now());
 }
 
 /// One that would have the network in the clear has no part in it, and says so.

@@ -39,7 +39,7 @@ impl Bench {
         tunnel.set_peers(&[LOCAL]);
         let (changes, changes_in) = crossbeam_channel::unbounded();
         changes.send(Change::Add(PortId(9), Arc::new(tunnel))).unwrap();
-        let receiver = Receiver::new(socket, changes_in, Arc::new(UnderlayCounters::default()));
+        let receiver = Receiver::new(socket, changes_in, Arc::new(UnderlayCounters::default()), None);
         Self { source: bound(0).unwrap(), to: (LOCAL, port).into(), receiver, batch: Batch::new() }
     }
 

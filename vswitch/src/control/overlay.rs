@@ -107,12 +107,11 @@ impl Switch {
         bridge.zip(settings).and_then(has).as_ref() == Some(spec)
     }
 
-    /// Tells WireGuard which hosts there are: the peers of the tunnels of encrypted networks, with their keys.
+    /// Tells WireGuard which hosts there are: the peers in encrypted networks, with their keys.
     fn set_wireguard_hosts(&self) {
         let Some(wireguard) = self.plane.sockets.wireguard.upgrade() else { return };
-        let tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.spec.wireguard.is_some());
-        let peers = tunnels.flat_map(|tunnel| tunnel.spec.reach.peers());
-        wireguard.set_hosts(&peers.filter_map(|peer| Some((peer, self.ledger.tables.key_at(peer)?.0))).collect());
+        let keys = self.ledger.tables.networks.values().flat_map(|table| &table.keys);
+        wireguard.set_hosts(&keys.map(|(peer, key)| (*peer, key.0)).collect());
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.

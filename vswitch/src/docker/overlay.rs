@@ -311,12 +311,11 @@ mod tests {
             name: None,
         };
         let table = NetworkTable {
-            encrypt: false,
             vni: 5000,
-            peers: BTreeSet::new(),
             stations: BTreeMap::from([(Mac([2, 0, 0, 0, 0, 1]), station("10.5.0.65"))]),
             blocks: [net("10.5.0.64/30")].into(),
             others: [(net("10.5.0.128/26"), "h2".to_owned())].into(),
+            ..NetworkTable::default()
         };
         let (name, record) = (red(), known(&["10.5.0.0/24"], &["10.5.0.66"]));
         let part = Part { name: &name, table: Some(&table), known: Some(&record), is_made: true, is_shared: true };

@@ -73,7 +73,7 @@ impl HostRow {
 }
 
 /// A network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkTable {
     /// Its number in frames.
     pub vni: u32,
@@ -82,6 +82,9 @@ pub struct NetworkTable {
     pub encrypt: bool,
     /// Where the tunnels of the other hosts end.
     pub peers: BTreeSet<IpAddr>,
+    /// Of an encrypted one, the keys of those of them that have any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<IpAddr, PublicKey>,
     /// The stations at other hosts.
     pub stations: BTreeMap<Mac, StationRow>,
     /// The blocks out of which this host gives addresses. They are not kept: only the store knows whether they are still this host's.
@@ -132,12 +135,18 @@ impl Elsewhere {
             (name.to_string(), HostRow { underlay, port, version: program, key, gossip, boot })
         };
         let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
+        let keys: BTreeMap<IpAddr, Option<PublicKey>> = view.hosts().map(|(_, host)| (host.underlay, host.key)).collect();
         let network = |name: &Name| {
             let key: OverlayName = name.as_str().parse().ok()?;
-            let was_encrypted = || before.networks.get(&key).is_some_and(|table| table.encrypt);
+            let table = before.networks.get(&key);
+            let encrypt = view.is_encrypted(name).unwrap_or_else(|| table.is_some_and(|table| table.encrypt));
+            // A peer outlives its record while nothing is withdrawn, and so does its key.
+            let kept = |peer: &IpAddr| table.and_then(|table| table.keys.get(peer).copied());
+            let keyed = |peer: IpAddr| Some((peer, keys.get(&peer).copied().unwrap_or_else(|| kept(&peer))?));
             let table = NetworkTable {
                 vni: view.vni(name)?,
-                encrypt: view.is_encrypted(name).unwrap_or_else(was_encrypted),
+                encrypt,
+                keys: view.peers(name).filter(|_| encrypt).filter_map(keyed).collect(),
                 peers: view.peers(name).collect(),
                 stations: view.told(name).map(|(mac, station)| (mac, StationRow::from(station))).collect(),
                 blocks: blocks.get(&key).cloned().unwrap_or_default(),
@@ -164,17 +173,12 @@ impl Elsewhere {
         self.hosts.iter().find(|(_, row)| row.underlay == underlay).map(|(name, _)| name.as_str())
     }
 
-    /// The key of the host whose tunnels end there.
-    pub fn key_at(&self, underlay: IpAddr) -> Option<PublicKey> {
-        self.hosts.values().find(|row| row.underlay == underlay)?.key
-    }
-
     /// The tunnel of a bridge that is in an overlay network whose VNI is known. There is none if the one is to be encrypted and the other not; and an
     /// encrypted network has no peers without keys.
     pub fn tunnel(&self, settings: &ClusterSettings, bridge: &BridgeSpec) -> Option<VxlanSpec> {
         let table = self.networks.get(bridge.overlay.as_ref()?).filter(|table| table.encrypt == bridge.encrypt)?;
         let is_other = |peer: &IpAddr| *peer != settings.underlay && peer.is_ipv4() == settings.underlay.is_ipv4();
-        let is_peer = |peer: &IpAddr| is_other(peer) && (!table.encrypt || self.key_at(*peer).is_some());
+        let is_peer = |peer: &IpAddr| is_other(peer) && (!table.encrypt || table.keys.contains_key(peer));
         let peers: BTreeSet<IpAddr> = table.peers.iter().copied().filter(is_peer).collect();
         let known = table.stations.iter().filter(|(_, row)| peers.contains(&row.vtep));
         Some(VxlanSpec {
@@ -248,8 +252,7 @@ mod tests {
             (mac(3), row("192.0.2.9", &["10.0.0.8"])),
         ]);
         let peers = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into();
-        let table =
-            NetworkTable { vni: 5000, encrypt: false, peers, stations, blocks: BTreeSet::new(), others: BTreeMap::new() };
+        let table = NetworkTable { vni: 5000, peers, stations, ..NetworkTable::default() };
         let mut tables = Elsewhere::default();
         assert_eq!(tables.tunnel(&settings, &bridge), None, "the VNI is not known yet");
         tables.networks.insert("red".parse().unwrap(), table);
@@ -268,12 +271,44 @@ mod tests {
         assert_eq!(tables.tunnel(&settings, &bridge), None, "the network is in the clear");
         let spec = encrypted.tunnel(&settings, &bridge).unwrap();
         assert_eq!((spec.reach.peers(), spec.stations.len(), spec.wireguard), (vec![], 0, Some(51_820)));
-        let (underlay, key) = (ip("192.0.2.2"), Some(PublicKey([7; 32])));
-        let host = HostRow { underlay, port: 4789, version: "x".to_owned(), key, gossip: None, boot: String::new() };
-        encrypted.hosts.insert("b".to_owned(), host);
+        let peer = ip("192.0.2.2");
+        encrypted.networks.values_mut().for_each(|table| table.keys = [(peer, PublicKey([7; 32]))].into());
         let spec = encrypted.tunnel(&settings, &bridge).unwrap();
-        assert_eq!((spec.reach.peers(), spec.stations.len()), (vec![underlay], 3));
+        assert_eq!((spec.reach.peers(), spec.stations.len()), (vec![peer], 3));
         let plain: BridgeSpec = toml::from_str("name = \"br0\"\noverlay = \"blue\"").unwrap();
         assert_eq!(tables.tunnel(&settings, &plain), None);
+    }
+
+    /// The store has lost all, and hosts put their records there again one after the other.
+    #[test]
+    fn a_key_stays_as_long_as_its_peer_and_is_followed_when_it_is_another() {
+        use cluster::record::{CLUSTER, Host, Key, written};
+        use cluster::store::{Entry, Listing, News};
+        let host = |last: u8, key| Host {
+            underlay: [192, 0, 2, last].into(),
+            port: 4789,
+            boot: "1".to_owned(),
+            program: "x".to_owned(),
+            key,
+        };
+        let (red, peer): (Name, IpAddr) = ("red".parse().unwrap(), [192, 0, 2, 2].into());
+        let [old, new] = [7, 8].map(|byte| PublicKey([byte; 32]));
+        let mut view = View::new("a".parse().unwrap(), host(1, None), None, "c".to_owned());
+        view.join(red.clone(), &[], true);
+        view.recall(&red, 5000, [peer].into(), BTreeMap::new(), std::time::Duration::ZERO);
+        let kept = NetworkTable { vni: 5000, encrypt: true, keys: [(peer, old)].into(), ..NetworkTable::default() };
+        let before = Elsewhere { networks: [("red".parse().unwrap(), kept)].into(), ..Elsewhere::default() };
+        let keys = |view: &View| {
+            let table = Elsewhere::of(view, &before, &BTreeMap::new()).networks.into_values().next().unwrap();
+            (table.encrypt, table.keys.into_values().collect::<Vec<_>>())
+        };
+        assert_eq!(keys(&view), (true, vec![old]));
+        let mut hear = |key| {
+            let entry = Entry { key: Key::Host("b".parse().unwrap()).to_string(), value: written(&host(2, key)), version: 1 };
+            view.hear(CLUSTER, &News::All(Listing { entries: vec![entry], revision: 1 }), std::time::Duration::ZERO);
+            keys(&view)
+        };
+        assert_eq!(hear(Some(new)), (true, vec![new]));
+        assert_eq!(hear(None), (true, vec![]), "it cannot encrypt any more");
     }
 }
