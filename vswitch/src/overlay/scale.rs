@@ -1,6 +1,7 @@
 //! Many hosts in one network, each with a thread of its own, through a real store: that they come to know the same, and how long it takes.
 //!
-//! `VSWITCH_SCALE=1`, or the name of a store for that one alone, with `--nocapture`, prints a table of `docs/overlay.md` for 50 hosts of 200 stations.
+//! `VSWITCH_SCALE=1`, or the name of a store for that one alone, with `--nocapture`, prints a table of `docs/overlay.md` for 50 hosts of 200 stations, or
+//! as many as are named: `VSWITCH_SCALE=etcd:10x50`.
 
 #[path = "../../cluster/tests/servers/mod.rs"]
 #[expect(dead_code, reason = "the tests of the stores themselves use the rest")]
@@ -8,6 +9,7 @@ mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use servers::{Kind, Place, isolated};
 
 use super::{ClusterSettings, ClusterTable, Elsewhere, Local, LocalStation, OverlayFile, OverlayNews, Thread, Truth};
 use crate::confine::Confinement;
-use api::OverlayName;
+use api::{ClusterQuestion, OverlayName};
 
 /// What a host heard last.
 #[derive(Default)]
@@ -90,13 +92,11 @@ impl Host {
             }
             let waited;
             (tables, waited) = self.heard.news.wait_timeout(tables, Duration::from_secs(120)).unwrap();
-            let known = || tables.networks.get(&network()).map_or(0, |table| table.stations.len());
-            assert!(
-                !waited.timed_out(),
-                "h{}: {what}, and nothing was heard for two minutes, with {} stations known",
-                self.number,
-                known()
-            );
+            if waited.timed_out() {
+                let known = tables.networks.get(&network()).map_or(0, |table| table.stations.len());
+                let status = self.thread.as_ref().map(|thread| thread.ask(ClusterQuestion::Status));
+                panic!("h{}: {what}: {known} stations are known after two minutes of silence: {status:?}", self.number);
+            }
         }
     }
 }
@@ -154,6 +154,11 @@ fn cpu(process: u32) -> f64 {
 }
 
 fn begin(kind: Kind, hosts: u8, stations: u16) -> Cluster {
+    // Where hosts ask each other whether they live.
+    for number in 1..=hosts {
+        let given = Command::new("ip").args(["addr", "add", &format!("192.0.2.{number}/32"), "dev", "lo"]).status().unwrap();
+        assert!(given.success());
+    }
     let mut place = None;
     servers::run(async { place = Some(Place::new(kind).await) });
     let hosts = (1..=hosts).map(|number| Host::new(number, stations)).collect();
@@ -214,10 +219,11 @@ fn live(kind: Kind, count: u8, stations: u16) {
 
 fn many(kind: Kind, test: &str) {
     let asked = std::env::var("VSWITCH_SCALE").unwrap_or_default();
-    let is_asked = asked == "1" || asked.eq_ignore_ascii_case(&format!("{kind:?}"));
+    let (store, size) = asked.split_once(':').unwrap_or((&asked, "50x200"));
+    let is_asked = store == "1" || store.eq_ignore_ascii_case(&format!("{kind:?}"));
     if (is_asked || kind == Kind::Etcd) && isolated(test, kind) {
-        let (hosts, stations) = if is_asked { (50, 200) } else { (6, 20) };
-        live(kind, hosts, stations);
+        let (hosts, stations) = size.split_once('x').filter(|_| is_asked).unwrap_or(("6", "20"));
+        live(kind, hosts.parse().unwrap(), stations.parse().unwrap());
     }
 }
 

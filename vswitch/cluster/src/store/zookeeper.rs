@@ -3,15 +3,18 @@
 //! A key is a path of nodes, so those above it are made with it, and stay. What is announced is an ephemeral node. A recursive watch tells which
 //! node has changed but not to what, and nothing of what happened while there was no connection: then all is listed again.
 
+mod watch;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use zookeeper_client::{
-    Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error, EventType, MultiReadResult, MultiWriteError, MultiWriter,
-    PersistentWatcher, SessionState, Stat,
+    Acls, Client, CreateMode, CreateOptions, Error, MultiReadResult, MultiWriteError, MultiWriter, SessionState, Stat,
 };
+
+use watch::Watch;
 
 use super::{
     Answer, Change, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind,
@@ -86,15 +89,16 @@ impl Store for ZooKeeper {
 
     fn close<'a>(&'a self, session: &'a Session) -> Answer<'a, ()> {
         Box::pin(async {
-            let mut kept = self.0.writer.lock().await;
-            // The session ends with the last of its clients.
-            kept.take_if(|client| client.session_id().to_string() == session.0);
-            Ok(())
+            let ended = self.0.writer.lock().await.take_if(|client| client.session_id().to_string() == session.0);
+            let Some(mut watcher) = ended.map(|client| client.state_watcher()) else { return Ok(()) };
+            // The session ends with the last of its clients, which says so by a task that needs time for it.
+            let is_over = async { while !watcher.changed().await.is_terminated() {} };
+            self.0.answer(async { Ok(is_over.await) }, "end a session").await
         })
     }
 
     fn follow(&self, prefix: &str) -> Box<dyn Follow> {
-        Box::new(Watch { zookeeper: Arc::clone(&self.0), prefix: prefix.to_owned(), watched: None })
+        Box::new(Watch::new(Arc::clone(&self.0), prefix))
     }
 }
 
@@ -209,6 +213,30 @@ impl Inner {
         Ok(())
     }
 
+    /// What has become of nodes that have changed.
+    async fn changes(&self, client: &Client, paths: &BTreeSet<String>) -> Result<Vec<Change>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reader = client.new_multi_reader();
+        for path in paths {
+            reader.add_get_data(path).map_err(|error| self.failed(&error, "read"))?;
+        }
+        let results = self.answer(reader.commit(), "read").await?;
+        let mut changes = Vec::new();
+        for (path, result) in paths.iter().zip(results) {
+            match result {
+                MultiReadResult::Data { data, stat } => changes.extend(self.entry(path, &data, &stat).map(Change::Is)),
+                MultiReadResult::Error { err: Error::NoNode } => {
+                    changes.extend(path.strip_prefix(&self.root).map(|key| Change::Gone(key.to_owned())));
+                }
+                MultiReadResult::Error { err } => return Err(self.failed(&err, "read")),
+                _ => {}
+            }
+        }
+        Ok(changes)
+    }
+
     /// A node as an entry, unless it is only there to have others below it.
     fn entry(&self, path: &str, data: &[u8], stat: &Stat) -> Option<Entry> {
         let key = path.strip_prefix(&self.root).filter(|_| !data.is_empty())?;
@@ -317,71 +345,6 @@ impl Inner {
     async fn make(&self, client: &Client, path: &str) -> Result<(), StoreError> {
         let options = self.options(CreateMode::Persistent);
         self.answer(client.mkdir(path, &options), "make a node").await
-    }
-}
-
-/// A watch of a node and all that is below it.
-struct Watch {
-    zookeeper: Arc<Inner>,
-    prefix: String,
-    watched: Option<(Client, PersistentWatcher)>,
-}
-
-impl Follow for Watch {
-    fn next(&mut self) -> Answer<'_, News> {
-        Box::pin(async {
-            let news = self.read().await;
-            if news.is_err() {
-                self.watched = None;
-            }
-            news
-        })
-    }
-}
-
-impl Watch {
-    async fn read(&mut self) -> Result<News, StoreError> {
-        let zookeeper = Arc::clone(&self.zookeeper);
-        loop {
-            let Some((client, watcher)) = &mut self.watched else { return self.begin().await };
-            let event = watcher.changed().await;
-            match event.event_type {
-                EventType::Session if event.session_state.is_terminated() => {
-                    return Err(Trouble::SessionLost.at(StoreKind::ZooKeeper, &zookeeper.cluster));
-                }
-                // The client does not tell the member that it came to of watches that last (`resend_watches` in zookeeper-client 0.11).
-                EventType::Session if event.session_state == SessionState::SyncConnected => self.watched = None,
-                EventType::Session | EventType::NodeChildrenChanged => {}
-                _ => {
-                    let read = client.get_data(&event.path);
-                    match tokio::time::timeout(PATIENCE, read).await {
-                        Ok(Ok((data, stat))) => {
-                            if let Some(entry) = zookeeper.entry(&event.path, &data, &stat) {
-                                return Ok(News::Some(vec![Change::Is(entry)]));
-                            }
-                        }
-                        Ok(Err(Error::NoNode)) => {
-                            if let Some(key) = event.path.strip_prefix(&zookeeper.root) {
-                                return Ok(News::Some(vec![Change::Gone(key.to_owned())]));
-                            }
-                        }
-                        Ok(Err(error)) => return Err(zookeeper.failed(&error, "read")),
-                        Err(_) => return Err(zookeeper.failed(&Error::Timeout, "read")),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Watches, and then lists: what comes between the two is told twice rather than not at all.
-    async fn begin(&mut self) -> Result<News, StoreError> {
-        let client = self.zookeeper.client(&self.zookeeper.reader).await?;
-        let path = self.zookeeper.path(&self.prefix);
-        self.zookeeper.make(&client, &path).await?;
-        let watcher = self.zookeeper.answer(client.watch(&path, AddWatchMode::PersistentRecursive), "watch").await?;
-        let listing = self.zookeeper.list(&client, &self.prefix).await?;
-        self.watched = Some((client, watcher));
-        Ok(News::All(listing))
     }
 }
 
