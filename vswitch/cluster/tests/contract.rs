@@ -316,9 +316,8 @@ fn a_follower_that_lags_behind_misses_nothing_when_its_connection_ends() {
         place.restart().await;
         while told.holds.len() < all.len() {
             let heard = tokio::time::timeout(Duration::from_secs(5), told.follow.next()).await;
-            match heard.unwrap_or_else(|_| panic!("{} of {} were told", told.holds.len(), all.len())) {
-                Ok(news) => told.take(news),
-                Err(_) => {}
+            if let Ok(news) = heard.unwrap_or_else(|_| panic!("{} of {} were told", told.holds.len(), all.len())) {
+                told.take(news);
             }
         }
         assert_eq!(told.lists, 1, "it went on where it was");

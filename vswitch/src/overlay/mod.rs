@@ -24,13 +24,12 @@
 
 mod acl;
 mod answer;
+mod believe;
 mod follow;
 mod identity;
 mod kept;
 mod lives;
 mod run;
-#[cfg(test)]
-mod scale;
 mod settings;
 mod standing;
 mod tables;
@@ -47,3 +46,8 @@ pub(crate) use identity::{private_key, public_key};
 pub(crate) use kept::OverlayFile;
 pub(crate) use thread::{Happening, OverlayNews, Thread};
 pub(crate) use truth::{Local, LocalStation, Truth};
+
+#[cfg(test)]
+mod tests {
+    mod scale;
+}

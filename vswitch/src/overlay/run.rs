@@ -13,7 +13,7 @@ use cluster::key::PublicKey;
 use cluster::pace::Backoff;
 use cluster::record::{Host, Name};
 use cluster::store::{Store, StoreKind, Trouble};
-use cluster::view::{Announced, Difference, View};
+use cluster::view::{Difference, View};
 use crossbeam_channel::Sender;
 use packet::Mac;
 use tokio::sync::mpsc;
@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 use super::follow::{Follows, Lines};
 use super::lives::Lives;
 use super::standing::{Standing, Turn};
-use super::thread::{Happening, OverlayInput, OverlayNews, name};
-use super::{ClusterSettings, Elsewhere, OverlayFile, StationRow, Truth};
+use super::thread::{Happening, OverlayInput, OverlayNews};
+use super::{ClusterSettings, Elsewhere, OverlayFile, Truth};
 
 /// Shortest time between two tables that are told.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -64,19 +64,19 @@ pub(super) struct Room {
     pub(super) lives: Lives,
     pub(super) pace: Due,
     /// Stations that are at another host now, and the tables that say so: what was seen here before those does not count.
-    taken: BTreeMap<(Name, Mac), u64>,
-    said: Said,
+    pub(super) taken: BTreeMap<(Name, Mac), u64>,
+    pub(super) said: Said,
     /// Whether it was told what is here.
-    is_told: bool,
+    pub(super) is_told: bool,
     /// Whether the store has not known this host for so long that its blocks of addresses may be another's.
     is_away: bool,
 }
 
 /// What was said once, and is not said again while it is so.
 #[derive(Default)]
-struct Said {
+pub(super) struct Said {
     /// Stations that are at two hosts.
-    doubled: BTreeSet<(Name, Mac)>,
+    pub(super) doubled: BTreeSet<(Name, Mac)>,
     /// Networks that this host has no part in, and why.
     refused: BTreeMap<Name, String>,
 }
@@ -262,45 +262,6 @@ impl Room {
             OverlayInput::Ask(question, reply) => drop(reply.send(self.answer(&question))),
             OverlayInput::End { .. } => {}
         }
-    }
-
-    /// Takes on what is here now.
-    fn believe(&mut self, truth: Truth) {
-        let now = self.now();
-        let wanted: BTreeSet<Name> = truth.networks.keys().filter_map(name).collect();
-        let view = self.agent.view_mut();
-        let joined: Vec<Name> = view.joined().cloned().collect();
-        joined.iter().filter(|name| !wanted.contains(*name)).for_each(|name| view.leave(name));
-        for (network, local) in &truth.networks {
-            let Some(key) = name(network) else { continue };
-            view.join(key.clone(), &local.subnets, local.encrypt);
-            view.set_addresses(&key, local.handed_out.clone(), local.claims.clone());
-            if let Some(table) = self.tables.networks.get(network).filter(|_| !joined.contains(&key)) {
-                let stations = table.stations.iter().filter_map(|(mac, row)| Some((*mac, StationRow::station(row)?)));
-                view.recall(&key, table.vni, table.peers.clone(), stations.collect(), now);
-            }
-            let gone: Vec<Mac> = view.ours(&key).map(|(mac, _)| mac).filter(|mac| !local.stations.contains_key(mac)).collect();
-            gone.into_iter().for_each(|mac| view.withdraw(&key, mac));
-            for (mac, station) in &local.stations {
-                let key = (key.clone(), *mac);
-                if self.taken.get(&key).is_some_and(|since| truth.generation < *since) {
-                    continue;
-                }
-                self.taken.remove(&key);
-                let announced = view.announce(&key.0, *mac, station.ips.clone(), station.name.clone(), now);
-                if announced == Announced::Duplicate && self.said.doubled.insert(key) {
-                    let sentence = format!(
-                        "{mac} in overlay \"{network}\" is at this host and at another in turn: have two stations one address? \
-                         It stays at the other for now"
-                    );
-                    self.pace.happened.push(Happening::Note(sentence));
-                }
-            }
-        }
-        self.taken.retain(|(network, _), since| truth.generation < *since && wanted.contains(network));
-        self.truth = truth;
-        self.is_told = true;
-        (self.pace.eager, self.pace.is_changed) = (true, true);
     }
 
     /// Follows what is to be followed, and tells what has changed if it is time.

@@ -145,6 +145,7 @@ impl ClusterTable {
     /// What cannot be, or does not fit together.
     pub fn check(self) -> Result<ClusterSettings, ClusterFault> {
         let fault = |key: &'static str, sentence: &str| Err((key, about(key, sentence)));
+        let [port, wireguard_port, gossip_port] = self.ports()?;
         let (node, named) = match self.node {
             Some(node) => (node, true),
             None => (nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(), false),
@@ -158,29 +159,11 @@ impl ClusterTable {
         if underlay.is_unspecified() || underlay.is_multicast() || underlay.is_loopback() || is_link_local {
             return fault("underlay", &format!("is {underlay}: use an address of this host that the other hosts reach"));
         }
-        let port = udp_port("port", self.port, 4789)?;
-        let wireguard_port = udp_port("wireguard-port", self.wireguard_port, WIREGUARD_PORT)?;
-        let gossip_port = udp_port("gossip-port", self.gossip_port, gossip::UDP_PORT)?;
-        let ports = [("port", port), ("wireguard-port", wireguard_port), ("gossip-port", gossip_port)];
-        for (index, (key, port)) in ports.iter().enumerate() {
-            if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port) {
-                return fault(key, &format!("is {port}, as `{other}`: use another for each"));
-            }
-        }
         if !(2..=3600).contains(&self.ttl.as_secs()) {
             return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
         }
-        // What is there is what is told of.
-        match (&self.username, &self.password_file) {
-            (Some(_), None) => return fault("username", "and `password-file` belong together: give both, or none"),
-            (None, Some(_)) => return fault("password-file", "and `username` belong together: give both, or none"),
-            _ => {}
-        }
-        match (&self.cert, &self.key) {
-            (Some(_), None) => return fault("cert", "and `key` belong together: give both, or none"),
-            (None, Some(_)) => return fault("key", "and `cert` belong together: give both, or none"),
-            _ => {}
-        }
+        pair(("username", self.username.is_some()), ("password-file", self.password_file.is_some()))?;
+        pair(("cert", self.cert.is_some()), ("key", self.key.is_some()))?;
         let access = Access {
             username: self.username,
             password_file: self.password_file,
@@ -208,6 +191,31 @@ impl ClusterTable {
             return fault("endpoints", &format!("has {}, and `underlay` is {underlay}: use one version of IP", seed.ip()));
         }
         Ok(settings)
+    }
+
+    /// The UDP ports of tunnels, of WireGuard and of gossip.
+    fn ports(&self) -> Result<[u16; 3], ClusterFault> {
+        let ports = [
+            ("port", udp_port("port", self.port, vxlan::UDP_PORT)?),
+            ("wireguard-port", udp_port("wireguard-port", self.wireguard_port, WIREGUARD_PORT)?),
+            ("gossip-port", udp_port("gossip-port", self.gossip_port, gossip::UDP_PORT)?),
+        ];
+        for (index, (key, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..index].iter().find(|(_, other)| other == port) {
+                return Err((key, about(key, &format!("is {port}, as `{other}`: use another for each"))));
+            }
+        }
+        Ok(ports.map(|(_, port)| port))
+    }
+}
+
+/// Of two keys that need each other, both are there or none. What is there is what is told of.
+fn pair((one, has_one): (&'static str, bool), (two, has_two): (&'static str, bool)) -> Result<(), ClusterFault> {
+    let wrong = |key, other| Err((key, about(key, &format!("and `{other}` belong together: give both, or none"))));
+    match (has_one, has_two) {
+        (true, false) => wrong(one, two),
+        (false, true) => wrong(two, one),
+        _ => Ok(()),
     }
 }
 

@@ -290,6 +290,7 @@ mod tests {
             boot: "1".to_owned(),
             program: "x".to_owned(),
             key,
+            gossip: None,
         };
         let (red, peer): (Name, IpAddr) = ("red".parse().unwrap(), [192, 0, 2, 2].into());
         let [old, new] = [7, 8].map(|byte| PublicKey([byte; 32]));

@@ -65,3 +65,25 @@ const TIMES: NonZeroU8 = NonZeroU8::MIN.saturating_add(9);
 
 /// The longest message of SWIM, so that a datagram with its seal passes wherever IPv6 does (RFC 8200, section 5).
 const LONGEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1149);
+
+/// How it stands with a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It answers.
+    Up,
+    /// It has answered, and does not any more.
+    Silent,
+    /// It never answered, so nothing follows.
+    NeverHeard,
+}
+
+impl Life {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Silent => "silent",
+            Self::NeverHeard => "never",
+        }
+    }
+}

@@ -31,6 +31,7 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;
+pub use member::Life;
 pub use node::{Node, seed};
 use seal::{Seal, Unreadable};
 use swim::{Malformed, Swim};
@@ -58,28 +59,6 @@ pub struct Profile {
     pub secret: Option<String>,
     /// Whether hosts take in any other and share their tables, or only ask those that they are told of whether they live.
     pub is_store: bool,
-}
-
-/// How it stands with a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// It answers.
-    Up,
-    /// It has answered, and does not any more.
-    Silent,
-    /// It never answered, so nothing follows.
-    NeverHeard,
-}
-
-impl Life {
-    /// The word for it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Silent => "silent",
-            Self::NeverHeard => "never",
-        }
-    }
 }
 
 /// The gossip of one host.

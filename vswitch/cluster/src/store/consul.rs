@@ -19,7 +19,7 @@ use super::{
     Answer, Change, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind,
     Trouble,
 };
-use watch::{Watch, Word};
+use watch::{NewsWatch, Word};
 
 pub(super) struct Consul(Arc<Inner>);
 
@@ -86,7 +86,7 @@ impl Store for Consul {
     }
 
     fn follow(&self, prefix: &str) -> Box<dyn Follow> {
-        Box::new(Watch::new(Arc::clone(&self.0), prefix))
+        Box::new(NewsWatch::new(Arc::clone(&self.0), prefix))
     }
 }
 

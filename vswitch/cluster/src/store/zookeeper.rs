@@ -14,7 +14,7 @@ use zookeeper_client::{
     Acls, Client, CreateMode, CreateOptions, Error, MultiReadResult, MultiWriteError, MultiWriter, SessionState, Stat,
 };
 
-use watch::Watch;
+use watch::TreeWatch;
 
 use super::{
     Answer, Change, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind,
@@ -92,13 +92,16 @@ impl Store for ZooKeeper {
             let ended = self.0.writer.lock().await.take_if(|client| client.session_id().to_string() == session.0);
             let Some(mut watcher) = ended.map(|client| client.state_watcher()) else { return Ok(()) };
             // The session ends with the last of its clients, which says so by a task that needs time for it.
-            let is_over = async { while !watcher.changed().await.is_terminated() {} };
-            self.0.answer(async { Ok(is_over.await) }, "end a session").await
+            let is_over = async {
+                while !watcher.changed().await.is_terminated() {}
+                Ok(())
+            };
+            self.0.answer(is_over, "end a session").await
         })
     }
 
     fn follow(&self, prefix: &str) -> Box<dyn Follow> {
-        Box::new(Watch::new(Arc::clone(&self.0), prefix))
+        Box::new(TreeWatch::new(Arc::clone(&self.0), prefix))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a prefix is followed, although a blocking query of Consul's is given all that is below its prefix for each change.
 //!
-//! Whoever writes keys of a directory says so in a short one below `news/`, in the same transaction: which of them changed last, with a count of its
+//! A host that writes keys of a directory says so in a short one below `news/`, in the same transaction: which of them changed last, with a count of its
 //! transactions there. What is waited for are those; then only the keys that they name are read. Where a count has grown by more than a
 //! word of news holds, its directory is read again, and the whole prefix where those are many. A writer's news go with its session, and so has all that it
 //! announced.
@@ -57,7 +57,7 @@ impl Word {
 }
 
 /// A prefix that is followed, and what of it was told last.
-pub(super) struct Watch {
+pub(super) struct NewsWatch {
     consul: Arc<Inner>,
     prefix: String,
     known: Option<Known>,
@@ -83,7 +83,7 @@ struct Due {
     directories: BTreeSet<String>,
 }
 
-impl Follow for Watch {
+impl Follow for NewsWatch {
     fn next(&mut self) -> Answer<'_, News> {
         Box::pin(async {
             let news = self.read().await;
@@ -93,7 +93,7 @@ impl Follow for Watch {
     }
 }
 
-impl Watch {
+impl NewsWatch {
     pub(super) fn new(consul: Arc<Inner>, prefix: &str) -> Self {
         Self { consul, prefix: prefix.to_owned(), known: None, has_failed: false }
     }
@@ -217,7 +217,7 @@ const MOST_DIRECTORIES: usize = 8;
 mod tests {
     use super::*;
 
-    fn keys<'a>(word: &'a Word, before: u64) -> Option<Vec<&'a str>> {
+    fn keys(word: &Word, before: u64) -> Option<Vec<&str>> {
         word.since(before).map(Iterator::collect)
     }
 

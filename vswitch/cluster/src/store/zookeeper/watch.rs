@@ -10,13 +10,13 @@ use zookeeper_client::{AddWatchMode, Client, EventType, PersistentWatcher, Sessi
 use super::{Answer, Follow, Inner, News, PAGE, StoreError, StoreKind, Trouble};
 
 /// A watch of a node and all that is below it.
-pub(super) struct Watch {
+pub(super) struct TreeWatch {
     zookeeper: Arc<Inner>,
     prefix: String,
     watched: Option<(Client, PersistentWatcher)>,
 }
 
-impl Follow for Watch {
+impl Follow for TreeWatch {
     fn next(&mut self) -> Answer<'_, News> {
         Box::pin(async {
             let news = self.read().await;
@@ -28,7 +28,7 @@ impl Follow for Watch {
     }
 }
 
-impl Watch {
+impl TreeWatch {
     pub(super) fn new(zookeeper: Arc<Inner>, prefix: &str) -> Self {
         Self { zookeeper, prefix: prefix.to_owned(), watched: None }
     }

@@ -3,7 +3,7 @@
 //! `VSWITCH_SCALE=1`, or the name of a store for that one alone, with `--nocapture`, prints a table of `docs/overlay.md` for 50 hosts of 200 stations, or
 //! as many as are named: `VSWITCH_SCALE=etcd:10x50`.
 
-#[path = "../../cluster/tests/servers/mod.rs"]
+#[path = "../../../cluster/tests/servers/mod.rs"]
 #[expect(dead_code, reason = "the tests of the stores themselves use the rest")]
 mod servers;
 
@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use packet::Mac;
 use servers::{Kind, Place, isolated};
 
-use super::{ClusterSettings, ClusterTable, Elsewhere, Local, LocalStation, OverlayFile, OverlayNews, Thread, Truth};
+use super::super::{
+    ClusterSettings, ClusterTable, Elsewhere, Local, LocalStation, OverlayFile, OverlayNews, StationRow, Thread, Truth,
+};
 use crate::confine::Confinement;
 use api::{ClusterQuestion, OverlayName};
 
@@ -84,7 +86,7 @@ impl Host {
     }
 
     /// Waits until what is heard of the network is so; when that was.
-    fn until(&self, what: &str, holds: impl Fn(&BTreeMap<Mac, super::StationRow>) -> bool) -> Instant {
+    fn until(&self, what: &str, holds: impl Fn(&BTreeMap<Mac, StationRow>) -> bool) -> Instant {
         let mut tables = self.heard.tables.lock().unwrap();
         loop {
             if holds(tables.networks.get(&network()).map_or(&BTreeMap::new(), |table| &table.stations)) {
@@ -116,7 +118,7 @@ impl Cluster {
         what: &str,
         except: Option<usize>,
         work: impl FnOnce(&mut Self),
-        holds: impl Fn(&Host, &BTreeMap<Mac, super::StationRow>) -> bool + Sync,
+        holds: impl Fn(&Host, &BTreeMap<Mac, StationRow>) -> bool + Sync,
     ) -> Duration {
         (self.bytes, self.cpu) = (received(), cpu(self.place.child.id()));
         let begun = Instant::now();
@@ -191,12 +193,12 @@ fn live(kind: Kind, count: u8, stations: u16) {
         cluster.hosts[1].stations.insert(mac, moved);
         cluster.hosts[1].say();
     };
-    let at_new_host = |known: &BTreeMap<Mac, super::StationRow>| known.get(&mac).is_some_and(|row| row.host == "h2");
+    let at_new_host = |known: &BTreeMap<Mac, StationRow>| known.get(&mac).is_some_and(|row| row.host == "h2");
     let took = cluster.until("a station that moved is followed", Some(1), work, |_, known| at_new_host(known));
     cluster.row("a station moves, until all follow", took);
     cluster.hosts[0].stations.remove(&mac);
 
-    let is_of = |known: &BTreeMap<Mac, super::StationRow>, host: &str| known.values().any(|row| row.host == host);
+    let is_of = |known: &BTreeMap<Mac, StationRow>, host: &str| known.values().any(|row| row.host == host);
     let leave = |cluster: &mut Cluster| cluster.hosts[2].thread.take().unwrap().end(true);
     let took = cluster.until("a host leaves", Some(2), leave, |_, known| !is_of(known, "h3"));
     cluster.row("a host leaves, until all have dropped it", took);
@@ -229,15 +231,15 @@ fn many(kind: Kind, test: &str) {
 
 #[test]
 fn many_hosts_come_to_know_the_same_by_etcd() {
-    many(Kind::Etcd, "overlay::scale::many_hosts_come_to_know_the_same_by_etcd");
+    many(Kind::Etcd, "overlay::tests::scale::many_hosts_come_to_know_the_same_by_etcd");
 }
 
 #[test]
 fn many_hosts_come_to_know_the_same_by_consul() {
-    many(Kind::Consul, "overlay::scale::many_hosts_come_to_know_the_same_by_consul");
+    many(Kind::Consul, "overlay::tests::scale::many_hosts_come_to_know_the_same_by_consul");
 }
 
 #[test]
 fn many_hosts_come_to_know_the_same_by_zookeeper() {
-    many(Kind::ZooKeeper, "overlay::scale::many_hosts_come_to_know_the_same_by_zookeeper");
+    many(Kind::ZooKeeper, "overlay::tests::scale::many_hosts_come_to_know_the_same_by_zookeeper");
 }
