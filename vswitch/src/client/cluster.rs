@@ -101,7 +101,7 @@ fn list_hosts(hosts: &[ClusterHost]) -> String {
             host.name.clone(),
             host.underlay.to_string(),
             // Enough to tell one from another by eye; --json has all of it.
-            host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(5).collect()),
+            host.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.chars().take(3).collect()),
             host.version.clone(),
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),

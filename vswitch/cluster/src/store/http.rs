@@ -124,15 +124,33 @@ impl Members {
 
     async fn send(&self, endpoint: &str, ask: &Ask<'_>) -> Result<Response<Incoming>, StoreError> {
         let failed = |trouble: Trouble| trouble.at(self.kind, endpoint);
-        let mut request = Request::builder().method(&ask.method).uri(format!("{endpoint}{}", ask.path));
-        if let Some((name, value)) = &ask.header {
-            request = request.header(*name, value);
+        let mut attempts = 0;
+        loop {
+            let mut request = Request::builder().method(&ask.method).uri(format!("{endpoint}{}", ask.path));
+            if let Some((name, value)) = &ask.header {
+                request = request.header(*name, value);
+            }
+            let request = request.body(Full::new(Bytes::from(ask.body.clone())));
+            let request = request.map_err(|error| failed(Trouble::Other(error.to_string())))?;
+            attempts += 1;
+            match self.client.request(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) if attempts < ATTEMPTS && was_closed_at_once(&error) => {}
+                Err(error) => return Err(failed(unreachable(&error, self.has_certificate))),
+            }
         }
-        let request = request.body(Full::new(Bytes::from(ask.body.clone())));
-        let request = request.map_err(|error| failed(Trouble::Other(error.to_string())))?;
-        self.client.request(request).await.map_err(|error| failed(unreachable(&error, self.has_certificate)))
     }
 }
+
+/// Whether a connection was closed before anything was asked. With TLS 1.3 a member that does not take this host's certificate says so only when the
+/// connection is there already (RFC 8446, section 4.4.2.4), and its alert is not always read in time; then it is when all is tried again.
+fn was_closed_at_once(error: &(dyn Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled)
+}
+
+/// How often is asked where a connection is closed at once.
+const ATTEMPTS: usize = 4;
 
 /// The deepest cause of a request that came to nothing.
 fn unreachable(error: &(dyn Error + 'static), has_certificate: bool) -> Trouble {
