@@ -104,7 +104,7 @@ impl Switch {
         let Resource::Vxlan(spec) = resource else { return true };
         let (bridge, settings) = (self.inventory.bridges.get(&spec.bridge), self.ledger.file.cluster.as_ref());
         let has = |(bridge, settings): (&Bridge, _)| self.ledger.tables.tunnel(settings, &bridge.spec);
-        bridge.zip(settings).and_then(has).as_ref() == Some(spec)
+        bridge.zip(settings).and_then(has).is_some_and(|own| (own.vni, own.wireguard) == (spec.vni, spec.wireguard))
     }
 
     /// Tells WireGuard which hosts there are: the peers in encrypted networks, with their keys.
