@@ -65,7 +65,7 @@ pub(super) struct Room {
     pub(super) pace: Due,
     /// Stations that are at another host now, and the tables that say so: what was seen here before those does not count.
     pub(super) taken: BTreeMap<(Name, Mac), u64>,
-    pub(super) said: Said,
+    pub(super) said: SaidOnce,
     /// Whether it was told what is here.
     pub(super) is_told: bool,
     /// Whether the store has not known this host for so long that its blocks of addresses may be another's.
@@ -74,7 +74,7 @@ pub(super) struct Room {
 
 /// What was said once, and is not said again while it is so.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct SaidOnce {
     /// Stations that are at two hosts.
     pub(super) doubled: BTreeSet<(Name, Mac)>,
     /// Networks that this host has no part in, and why.
@@ -178,7 +178,7 @@ impl Room {
             lives: Lives::default(),
             pace,
             taken: BTreeMap::new(),
-            said: Said::default(),
+            said: SaidOnce::default(),
             is_told: false,
             is_away: false,
         }
