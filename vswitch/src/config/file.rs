@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -194,7 +192,7 @@ impl Reader<'_> {
         }
         loop {
             let value = Spanned::new(heading.start.clone(), DeValue::Table(fields.clone()));
-            let wrong = match T::Table::deserialize(value.into_deserializer()) {
+            let wrong = match T::read(value) {
                 Ok(table) => match T::check(table) {
                     Ok(spec) => return Some(spec),
                     Err(wrong) => wrong,

@@ -1,11 +1,14 @@
 //! The tables of `switch.toml`: what each becomes, and the keys that it has.
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use toml::Spanned;
+use toml::de::DeValue;
 
 use super::capture::CaptureSettings;
 use super::{NatSettings, SwitchSettings};
 use crate::docker::DockerSettings;
-use crate::overlay::{ClusterSettings, ClusterTable};
+use crate::overlay::{Access, ClusterSettings, ClusterTable};
 use crate::web::WebSettings;
 use api::read::about;
 use api::{
@@ -29,6 +32,14 @@ pub(super) trait Tabular: Sized {
     const IS_SINGLE: bool = false;
     /// Those that it cannot do without.
     const NEEDED: &'static [&'static str] = &[];
+
+    /// Reads its keys.
+    ///
+    /// # Errors
+    /// What the first of them cannot be, and its place.
+    fn read(value: Spanned<DeValue<'_>>) -> Result<Self::Table, toml::de::Error> {
+        Self::Table::deserialize(value.into_deserializer())
+    }
 
     /// Checks what its keys come to together.
     fn check(table: Self::Table) -> Result<Self, Wrong>;
@@ -143,6 +154,12 @@ impl Tabular for ClusterSettings {
     ];
     const NEEDED: &'static [&'static str] = &["store", "underlay"];
     const IS_SINGLE: bool = true;
+
+    fn read(value: Spanned<DeValue<'_>>) -> Result<ClusterTable, toml::de::Error> {
+        // Errors within what is flattened know no places: it is read by itself first.
+        Access::deserialize(value.clone().into_deserializer())?;
+        ClusterTable::deserialize(value.into_deserializer())
+    }
 
     fn check(table: ClusterTable) -> Result<Self, Wrong> {
         table.check().map_err(|(key, sentence)| Wrong { keys: vec![key], sentence })
@@ -271,7 +288,24 @@ mod tests {
         keys::<PortSpec>();
         keys::<VxlanSpec>();
         keys::<DockerSettings>();
-        keys::<ClusterSettings>();
+    }
+
+    /// A type that has another within it complains of no key that is unknown; what it does not know is lost on the way through it.
+    #[test]
+    fn the_keys_of_a_cluster_are_those_that_its_type_keeps() {
+        let value = |key: &&str| match *key {
+            "store" => "\"etcd\"".to_owned(),
+            "endpoints" => "[\"http://192.0.2.1:2379\"]".to_owned(),
+            "underlay" => "\"192.0.2.1\"".to_owned(),
+            "ttl" => "\"5s\"".to_owned(),
+            "required" => "true".to_owned(),
+            key if key.ends_with("port") => "1000".to_owned(),
+            key => format!("\"{key}\""),
+        };
+        let text: String = ClusterSettings::KEYS.iter().map(|key| format!("{key} = {}\n", value(key))).collect();
+        let kept = toml::Table::try_from(toml::from_str::<ClusterTable>(&text).unwrap()).unwrap();
+        let kept: std::collections::BTreeSet<&str> = kept.keys().map(String::as_str).collect();
+        assert_eq!(kept, ClusterSettings::KEYS.iter().copied().collect());
     }
 
     #[test]

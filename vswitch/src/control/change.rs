@@ -24,7 +24,11 @@ impl Switch {
             Resource::Port(spec) => Some(spec.name.clone()),
             _ => None,
         };
-        let steps = vec![step(resource.clone(), Origin::Runtime)];
+        let mut steps = match &resource {
+            Resource::Bridge(spec) if self.changes_overlay(spec) => self.without_overlay(&spec.name),
+            _ => Vec::new(),
+        };
+        steps.push(step(resource.clone(), Origin::Runtime));
         let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
         if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
             let all = self.inventory.network().warnings();

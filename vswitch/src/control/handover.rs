@@ -85,7 +85,7 @@ impl Switch {
         }
         self.plane.tell_all(|| Command::Resume)?;
         // What hosts answered before, the last vswitchd heard.
-        self.plane.sockets.wireguard.upgrade().filter(|_| is_heir).iter().for_each(|wireguard| wireguard.greet());
+        self.plane.sockets.wireguards().filter(|_| is_heir).for_each(|wireguard| wireguard.greet());
         Ok(())
     }
 

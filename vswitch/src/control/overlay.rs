@@ -109,9 +109,9 @@ impl Switch {
 
     /// Tells WireGuard which hosts there are: the peers in encrypted networks, with their keys.
     fn set_wireguard_hosts(&self) {
-        let Some(wireguard) = self.plane.sockets.wireguard.upgrade() else { return };
         let keys = self.ledger.tables.networks.values().flat_map(|table| &table.keys);
-        wireguard.set_hosts(&keys.map(|(peer, key)| (*peer, key.0)).collect());
+        let keys = keys.map(|(peer, key)| (*peer, key.0)).collect();
+        self.plane.sockets.wireguards().for_each(|wireguard| wireguard.set_hosts(&keys));
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
@@ -247,6 +247,12 @@ impl Switch {
             },
             None => Ok(()),
         }
+    }
+
+    /// Whether a bridge that runs gets into another network, or has its network encrypted from now on, or not.
+    pub(super) fn changes_overlay(&self, spec: &BridgeSpec) -> bool {
+        let running = self.inventory.bridges.get(&spec.name).map(|bridge| &bridge.spec);
+        running.is_some_and(|running| (&running.overlay, running.encrypt) != (&spec.overlay, spec.encrypt))
     }
 
     /// The steps that take the tunnel of a bridge's overlay network away.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::config::Layout;
 use api::{
-    ForwardKey, InterfaceName, Netns, Origin, PortSpec, Reach, Resource, ResourceKey, UplinkKindName, UplinkSpec, VxlanSpec,
+    BridgeSpec, ForwardKey, InterfaceName, Netns, Origin, PortSpec, Reach, Resource, ResourceKey, UplinkKindName, UplinkSpec,
+    VxlanSpec,
 };
 
 /// One step. Each has an inverse, so a list of them can be taken back.
@@ -69,11 +70,13 @@ fn predecessor(key: &ResourceKey) -> Option<ResourceKey> {
     }
 }
 
-/// Whether what runs is removed: it is not wanted, or is a forward, which only goes and comes.
+/// Whether what runs is removed: it is not wanted, or is a forward, which only goes and comes, or a tunnel that is encrypted and is not to be, or the other
+/// way round.
 fn is_removed(key: &ResourceKey, resource: (&Resource, Origin), other: &Layout) -> bool {
-    match other.get(key) {
-        Some(same) => matches!(key, ResourceKey::Forward(_)) && same != resource,
-        None => true,
+    match (other.get(key), resource) {
+        (None, _) => true,
+        (Some((Resource::Vxlan(same), _)), (Resource::Vxlan(spec), _)) => same.wireguard.is_some() != spec.wireguard.is_some(),
+        (Some(same), _) => matches!(key, ResourceKey::Forward(_)) && same != resource,
     }
 }
 
@@ -81,7 +84,14 @@ fn is_removed(key: &ResourceKey, resource: (&Resource, Origin), other: &Layout) 
 fn is_in_the_way(resource: &Resource, running: &Layout, wanted: &Layout) -> bool {
     match resource {
         Resource::Uplink(_) | Resource::Bridge(_) => false,
-        Resource::Vxlan(spec) => wanted.has_port(&spec.name) || wanted.all::<VxlanSpec>().any(|new| new.collides_with(spec)),
+        Resource::Vxlan(spec) => {
+            // What a bridge has to do with its next network does not leave by the tunnel of the last.
+            let network = |layout: &Layout| {
+                layout.find::<BridgeSpec>(&spec.bridge).map(|(bridge, _)| (bridge.overlay.clone(), bridge.encrypt))
+            };
+            let is_replaced = wanted.has_port(&spec.name) || wanted.find::<VxlanSpec>(&spec.name).is_some();
+            is_replaced || network(running) != network(wanted) || wanted.all::<VxlanSpec>().any(|new| new.collides_with(spec))
+        }
         Resource::Port(spec) => wanted.has_port(&spec.name) || wanted.all::<PortSpec>().any(|new| place(new) == place(spec)),
         // Another kind of uplink may not get the port, and need not if no source wants it any more.
         Resource::Forward(spec) => {

@@ -49,10 +49,15 @@ pub(super) struct Sockets {
     /// Tunnels that send in the same way share sockets, which are gone with the last of them.
     sources: BTreeMap<String, Weak<Sources>>,
     /// What the tunnels of encrypted networks share, gone with the last of them.
-    pub(super) wireguard: Weak<Wireguard>,
+    wireguard: BTreeMap<SocketAddr, Weak<Wireguard>>,
 }
 
 impl Sockets {
+    /// What the tunnels of encrypted networks have: one for each address and port, which are several while some have gone to another already.
+    pub(super) fn wireguards(&self) -> impl Iterator<Item = Arc<Wireguard>> {
+        self.wireguard.values().filter_map(Weak::upgrade)
+    }
+
     /// The sockets that hear hosts, once more. Those that hear groups are not among them: each process may have its own.
     pub(super) fn all(&self) -> std::io::Result<Vec<OwnedFd>> {
         let hosts = self.ears.iter().filter(|(ear, _)| matches!(ear, Ear::Host(_) | Ear::Sealed(_)));
@@ -157,13 +162,14 @@ impl Switch {
     ) -> Result<Option<Arc<Wireguard>>, ControlError> {
         let Some(port) = spec.wireguard else { return Ok(None) };
         let local = SocketAddr::new(spec.local, port);
-        let shared = self.plane.sockets.wireguard.upgrade().filter(|shared| shared.local() == local);
-        if shared.is_some() {
-            return Ok(shared);
+        let all = &mut self.plane.sockets.wireguard;
+        all.retain(|_, shared| shared.strong_count() > 0);
+        if let Some(shared) = all.get(&local).and_then(Weak::upgrade) {
+            return Ok(Some(shared));
         }
         let key = self.overlay.key().map_err(|why| ControlError::NoKey(spec.name.clone(), why))?;
         let wireguard = Arc::new(Wireguard::new(key.clone(), local, Arc::clone(sources)));
-        self.plane.sockets.wireguard = Arc::downgrade(&wireguard);
+        self.plane.sockets.wireguard.insert(local, Arc::downgrade(&wireguard));
         Ok(Some(wireguard))
     }
 

@@ -42,27 +42,35 @@ pub struct ClusterSettings {
 }
 
 /// How a host shows a store who it is. Secrets are in files of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Access {
     /// A user of etcd or ZooKeeper.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// The file with that user's password.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// The file with a token of Consul's.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
     /// The file of the certificates that a member's is checked by.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
     /// The file of a certificate of this host's.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub cert: Option<PathBuf>,
     /// The file of its key.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
     /// The file with what hosts that gossip share.
+    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
 }
 
 /// `[cluster]` as it is written: each value of its kind, but not yet whether they fit together.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct ClusterTable {
     #[serde(deserialize_with = "read")]
     store: Kind,
@@ -84,20 +92,8 @@ pub struct ClusterTable {
     ttl: Duration,
     #[serde(default, deserialize_with = "read")]
     required: bool,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    username: Option<String>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    password_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    token_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    ca: Option<PathBuf>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    cert: Option<PathBuf>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    key: Option<PathBuf>,
-    #[serde(default, deserialize_with = "read", skip_serializing_if = "Option::is_none")]
-    secret_file: Option<PathBuf>,
+    #[serde(flatten)]
+    access: Access,
 }
 
 /// The word for a store.
@@ -162,17 +158,9 @@ impl ClusterTable {
         if !(2..=3600).contains(&self.ttl.as_secs()) {
             return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
         }
-        pair(("username", self.username.is_some()), ("password-file", self.password_file.is_some()))?;
-        pair(("cert", self.cert.is_some()), ("key", self.key.is_some()))?;
-        let access = Access {
-            username: self.username,
-            password_file: self.password_file,
-            token_file: self.token_file,
-            ca: self.ca,
-            cert: self.cert,
-            key: self.key,
-            secret_file: self.secret_file,
-        };
+        let Access { username, password_file, cert, key, .. } = &self.access;
+        pair(("username", username.is_some()), ("password-file", password_file.is_some()))?;
+        pair(("cert", cert.is_some()), ("key", key.is_some()))?;
         let settings = ClusterSettings {
             store: self.store.0,
             endpoints: self.endpoints,
@@ -184,7 +172,7 @@ impl ClusterTable {
             prefix: self.prefix.unwrap_or_else(usual_prefix),
             ttl: self.ttl,
             required: self.required,
-            access,
+            access: self.access,
         };
         settings.shape().check()?;
         if let Some(seed) = settings.seeds().find(|seed| seed.is_ipv4() != underlay.is_ipv4()) {
@@ -221,7 +209,6 @@ fn pair((one, has_one): (&'static str, bool), (two, has_two): (&'static str, boo
 
 impl From<ClusterSettings> for ClusterTable {
     fn from(settings: ClusterSettings) -> Self {
-        let Access { username, password_file, token_file, ca, cert, key, secret_file } = settings.access;
         Self {
             store: Kind(settings.store),
             endpoints: settings.endpoints,
@@ -233,13 +220,7 @@ impl From<ClusterSettings> for ClusterTable {
             prefix: Some(settings.prefix).filter(|prefix| *prefix != usual_prefix()),
             ttl: settings.ttl,
             required: settings.required,
-            username,
-            password_file,
-            token_file,
-            ca,
-            cert,
-            key,
-            secret_file,
+            access: settings.access,
         }
     }
 }

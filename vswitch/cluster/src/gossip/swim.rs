@@ -50,7 +50,18 @@ impl Runtime<Member> for &mut World {
 
     fn submit_after(&mut self, event: Timer<Member>, after: Duration) {
         self.set += 1;
+        self.timers.retain(|_, timer| !supersedes(&event, timer));
         self.timers.insert((self.now + after, self.set), event);
+    }
+}
+
+/// Whether a timer makes another void. Those that are far in the future are there once, or for each host once, or what is said of hosts would fill memory.
+fn supersedes(new: &Timer<Member>, old: &Timer<Member>) -> bool {
+    match (new, old) {
+        (Timer::RemoveDown(new), Timer::RemoveDown(old)) => new.address == old.address,
+        (Timer::PeriodicAnnounce(_), Timer::PeriodicAnnounce(_))
+        | (Timer::PeriodicAnnounceDown(_), Timer::PeriodicAnnounceDown(_)) => true,
+        _ => false,
     }
 }
 
@@ -86,14 +97,16 @@ impl Swim {
         if !is_welcome(from) || third(&header.message).is_some_and(|third| !is_welcome(third.address)) {
             return Ok(());
         }
-        self.note_answer(&header);
         let head = &message[..message.len() - rest.len()];
         let is_ours = |address| address == self.foca.identity().address;
         let told = without_strangers(rest, |address| is_ours(address) || is_welcome(address))?;
         // What it says otherwise of a message is that it came late, or of this host's earlier starts.
         match self.foca.handle_data(&[head, &told].concat(), &mut self.world) {
             Err(foca::Error::Decode(_) | foca::Error::MalformedPacket | foca::Error::DataTooBig) => Err(Malformed),
-            _ => Ok(()),
+            _ => {
+                self.note_answer(&header);
+                Ok(())
+            }
         }
     }
 
@@ -102,9 +115,14 @@ impl Swim {
         if header.dst != *self.foca.identity() || header.message == Message::Announce {
             return;
         }
-        self.answered.insert(header.src.address);
-        if let Message::ForwardedAck { origin, .. } = &header.message {
-            self.answered.insert(origin.address);
+        let through = match &header.message {
+            Message::ForwardedAck { origin, .. } => Some(origin.address),
+            _ => None,
+        };
+        for address in std::iter::once(header.src.address).chain(through) {
+            if self.is_member(address) {
+                self.answered.insert(address);
+            }
         }
     }
 
@@ -198,4 +216,21 @@ fn without_strangers(told: &[u8], is_welcome: impl Fn(SocketAddr) -> bool) -> Re
         return Err(Malformed);
     }
     Ok([&kept.to_be_bytes()[..], &members].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_one_host_fills_no_memory() {
+        let mut world = World::default();
+        for boot in 0..10_000 {
+            for last in 1..=3 {
+                let member = Member { address: ([192, 0, 2, last], 7946).into(), boot };
+                (&mut world).submit_after(Timer::RemoveDown(member), Duration::from_secs(86_400));
+            }
+        }
+        assert_eq!(world.timers.len(), 3);
+    }
 }

@@ -118,7 +118,7 @@ impl Inner {
         }
         // A key that is not there would end the transaction, were it asked for as one and not as a tree.
         let trees = keys.iter().map(|key| json!({ "KV": { "Verb": "get-tree", "Key": format!("{}{key}", self.root) } }));
-        let reply = self.put("/v1/txn", &trees.collect()).await?;
+        let reply = self.put("/v1/txn?consistent", &trees.collect()).await?;
         if reply.status != 200 {
             return Err(self.error(&reply, "read"));
         }

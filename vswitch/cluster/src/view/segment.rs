@@ -183,9 +183,12 @@ impl Segment {
                 self.members.insert(host);
                 self.pending = Pending::All;
             }
-            Some(Key::Endpoint(_, host, mac)) if self.endpoints.len() < MOST_RECORDS && !mac.is_group() => {
-                drop(record::read(&entry.value).map(|endpoint| self.endpoints.insert((mac, host), endpoint)));
-                self.pending.add(mac);
+            Some(Key::Endpoint(_, host, mac)) if !mac.is_group() => {
+                let key = (mac, host);
+                if self.endpoints.len() < MOST_RECORDS || self.endpoints.contains_key(&key) {
+                    drop(record::read(&entry.value).map(|endpoint| self.endpoints.insert(key, endpoint)));
+                    self.pending.add(mac);
+                }
             }
             Some(Key::Block(_, subnet)) => {
                 let Some(Block { host }) = record::read(&entry.value) else { return };

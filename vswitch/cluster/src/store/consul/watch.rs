@@ -71,8 +71,10 @@ struct Known {
     counts: BTreeMap<String, u64>,
     /// How far the news had come.
     index: u64,
-    /// When all is read again, because a writer has gone: it, or who removed its keys by hand, may have left others.
-    check: Option<Instant>,
+    /// How long is waited before the next query.
+    pause: Duration,
+    /// When all is read again: now and then, for what is written by hand bears no news, and soon after a writer has gone, which may have left others' keys.
+    check: Instant,
 }
 
 /// What is to be read.
@@ -101,30 +103,31 @@ impl NewsWatch {
     async fn read(&mut self) -> Result<News, StoreError> {
         loop {
             let Some(known) = &mut self.known else { return self.begin().await };
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(known.pause).await;
             let index = Some(known.index.max(1)).filter(|_| !self.has_failed);
-            let wait = known.check.map_or(WAIT, |at| WAIT.min(at.duration_since(Instant::now()).max(Duration::from_secs(1))));
+            let wait = WAIT.min(known.check.duration_since(Instant::now()).max(Duration::from_secs(1)));
             let (words, index) = self.consul.words(&self.prefix, index.map(|index| (index, wait))).await?;
             // An index that goes backwards is another store's, or an older one's.
             if index < known.index {
                 self.known = None;
                 continue;
             }
-            let (mut changes, mut due) = known.take(&words);
-            let is_checked = known.check.take_if(|at| *at <= Instant::now()).is_some();
-            if is_checked || self.has_failed || due.directories.len() > MOST_DIRECTORIES {
+            known.index = index;
+            let (went, mut due) = known.take(&words);
+            let is_whole = known.check <= Instant::now() || self.has_failed || due.directories.len() > MOST_DIRECTORIES;
+            known.pause = if is_whole { LONG_PAUSE } else { PAUSE };
+            if is_whole {
+                known.check = soon(CHECK_ALWAYS);
                 due = Due { directories: BTreeSet::from([self.prefix.clone()]), ..Due::default() };
             }
-            // What could not be read is read with all the rest.
-            let check = &mut known.check;
-            let found = self.consul.find(&due.keys).await.inspect_err(|_| *check = Some(Instant::now()))?;
-            due.keys.iter().for_each(|key| changes.extend(known.set(key, found.get(key))));
-            for directory in &due.directories {
-                let check = &mut known.check;
-                let (entries, _) = self.consul.held(directory).await.inspect_err(|_| *check = Some(Instant::now()))?;
-                changes.extend(known.replace(directory, &entries));
-            }
-            known.index = index;
+            let changes = match known.read(&self.consul, &due).await {
+                Ok(changes) => [went, changes].concat(),
+                Err(error) => {
+                    // What was taken in and not told is told with all the rest.
+                    self.known = None;
+                    return Err(error);
+                }
+            };
             if self.has_failed || !changes.is_empty() {
                 return Ok(News::Some(changes));
             }
@@ -137,7 +140,7 @@ impl NewsWatch {
         let (entries, revision) = self.consul.held(&self.prefix).await?;
         let listing = Listing { entries: entries.values().map(|held| held.entry.clone()).collect(), revision };
         let counts = words.into_iter().map(|(writer, word)| (writer, word.count)).collect();
-        self.known = Some(Known { entries, counts, index, check: None });
+        self.known = Some(Known { entries, counts, index, pause: PAUSE, check: soon(CHECK_ALWAYS) });
         Ok(News::All(listing))
     }
 }
@@ -160,13 +163,23 @@ impl Known {
         let gone: BTreeSet<String> =
             self.counts.keys().filter(|writer| !words.contains_key(*writer)).filter_map(session).collect();
         if !gone.is_empty() {
-            let jitter = CHECK.mul_f64(rand::random());
-            self.check.get_or_insert_with(|| Instant::now() + CHECK + jitter);
+            self.check = self.check.min(soon(CHECK));
         }
         self.counts = words.iter().map(|(writer, word)| (writer.clone(), word.count)).collect();
         let went = |_: &String, held: &mut Held| held.session.as_ref().is_some_and(|session| gone.contains(session));
         let went: Vec<String> = self.entries.extract_if(.., went).map(|(key, _)| key).collect();
         (went.into_iter().map(Change::Gone).collect(), due)
+    }
+
+    /// Reads what is due, and says what of it is another thing.
+    async fn read(&mut self, consul: &Inner, due: &Due) -> Result<Vec<Change>, StoreError> {
+        let found = consul.find(&due.keys).await?;
+        let mut changes: Vec<Change> = due.keys.iter().filter_map(|key| self.set(key, found.get(key))).collect();
+        for directory in &due.directories {
+            let (entries, _) = consul.held(directory).await?;
+            changes.extend(self.replace(directory, &entries));
+        }
+        Ok(changes)
     }
 
     /// Takes in what a key holds now, and says whether that is another thing.
@@ -190,6 +203,11 @@ impl Known {
     }
 }
 
+/// After this time, or up to twice as long, so that not all hosts ask at once.
+fn soon(time: Duration) -> Instant {
+    Instant::now() + time + time.mul_f64(rand::random())
+}
+
 /// The directory of a key, with a slash at its end.
 fn directory(key: &str) -> String {
     key.rsplit_once('/').map_or_else(String::new, |(directory, _)| format!("{directory}/"))
@@ -201,8 +219,14 @@ const WAIT: Duration = Duration::from_secs(10);
 /// The least time between two queries of a watch.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long after a writer has gone all is read again, at least; it takes up to twice as long, so that not all hosts do so at once.
+/// The same after all was read, for where there is so much news there is more to come.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after a writer has gone all is read again, at least.
 const CHECK: Duration = Duration::from_secs(5);
+
+/// How often all is read again anyway, at most.
+const CHECK_ALWAYS: Duration = Duration::from_secs(300);
 
 /// Most keys that a word of news names.
 const MOST_KEYS: usize = 32;

@@ -112,7 +112,12 @@ impl Receiver {
                 Change::Add(port, tunnel) => {
                     drop(self.tunnels.insert(tunnel.vni, Member { port, tunnel, last: None, frames: 0 }))
                 }
-                Change::Remove(vni) => drop(self.tunnels.remove(&vni)),
+                Change::Remove(vni) => {
+                    self.tunnels.remove(&vni);
+                    // What was read and not taken yet may be of a port whose number is given away again.
+                    self.frames.clear();
+                    self.taken = 0;
+                }
             }
         }
     }
