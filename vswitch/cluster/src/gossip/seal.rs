@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The key follows from the secret and the prefix (HKDF, RFC 5869). A nonce is random: with 96 bits, four thousand million datagrams under one
-//! secret have one in common with a probability of one in eight thousand million. A datagram that is sent again by another is opened; what it
-//! says is old then, and SWIM and the tables know what is old by their numbers.
+//! secret have one in common with a probability of one in eight thousand million. A datagram that is sent again by another is opened. What it
+//! says of who lives is known to be old by its numbers; a table of an earlier life of its host may be taken for the newer, until that host says how far it
+//! is, twice a second.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf;
