@@ -247,6 +247,26 @@ mod tests {
     const TUNNEL: &str = "[[vxlan]]\nname = \"x\"\nbridge = \"br0\"\nvni = 7\nlocal = \"192.0.2.1\"\n";
 
     #[test]
+    fn a_bridge_has_left_its_overlay_network_before_it_is_in_the_next() {
+        let bridge = |rest: &str| format!("[[bridge]]\nname = \"br0\"\n{rest}");
+        let red = layout(&format!("{}{TUNNEL}", bridge("overlay = \"red\"\n")));
+        let port = "[[port]]\nname = \"a\"\nbridge = \"br0\"\n";
+        let green = format!("{}{port}", bridge("overlay = \"green\"\nencrypt = true\n"));
+        let steps_to = |wanted: &Layout| steps(&red, wanted);
+        let begins =
+            |steps: &[Step]| matches!(steps, [Step::Delete(ResourceKey::Vxlan(_)), Step::Set(Resource::Bridge(_), _), ..]);
+        let waiting = steps_to(&layout(&green));
+        assert!(begins(&waiting) && waiting.len() == 3, "{waiting:?}");
+        // An encrypted tunnel is never what became of one in the clear.
+        let (clear, _) = red.find::<VxlanSpec>(&"x".parse().unwrap()).unwrap();
+        let mut sealed = layout(&green);
+        sealed.insert(VxlanSpec { wireguard: Some(51_820), ..clear.clone() }, Origin::File);
+        let there = steps_to(&sealed);
+        let is_made = |step: &Step| matches!(step, Step::Add(Resource::Vxlan(_), _));
+        assert!(begins(&there) && there.iter().any(is_made), "{there:?}");
+    }
+
+    #[test]
     fn a_tunnel_in_the_way_goes_before_its_successor() {
         let renamed = TUNNEL.replace("\"x\"", "\"y\"");
         let steps = steps(&layout(&format!("{TWO}{TUNNEL}")), &layout(&format!("{TWO}{renamed}")));

@@ -73,7 +73,8 @@ struct Known {
     index: u64,
     /// How long is waited before the next query.
     pause: Duration,
-    /// When all is read again: now and then, for what is written by hand bears no news, and soon after a writer has gone, which may have left others' keys.
+    /// When the whole prefix is read again: every few minutes, because keys that are written by hand bear no news, and soon after a writer has gone,
+    /// because keys of other writers may have gone as well.
     check: Instant,
 }
 
