@@ -164,6 +164,14 @@ impl Swim {
             // What it says is that a timer came late, and that it goes on.
             let _ = self.foca.handle_timer(timer, &mut self.world);
         }
+        self.keep_asking();
+    }
+
+    /// Has foca look whether there is someone to ask. After it has taken another identity, because others took this host for dead, it asks no one until it
+    /// hears of a change, although it has members (`Foca::change_identity`, foca 2.0).
+    fn keep_asking(&mut self) {
+        // No updates are none that could be wrong.
+        let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.world);
     }
 
     /// When something is due.

@@ -211,7 +211,8 @@ fn seeds() -> u64 {
 
 #[test]
 fn whatever_happens_all_know_the_same_once_it_is_quiet() {
-    for seed in 0..seeds() {
+    // In the last one, hosts that had been taken for dead asked no one any more.
+    for seed in (0..seeds()).chain([372]) {
         let mut world = World::started(seed, 5);
         for _ in 0..2 {
             for _ in 0..world.random.random_range(10..40) {
