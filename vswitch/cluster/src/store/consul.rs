@@ -19,7 +19,7 @@ use super::{
     Answer, Change, Entry, Follow, Listing, News, Outcome, PATIENCE, Session, Settings, Step, Store, StoreError, StoreKind,
     Trouble,
 };
-use watch::{NewsWatch, Word};
+use watch::{NewsWatch, Word, directory, writer};
 
 pub(super) struct Consul(Arc<Inner>);
 
@@ -144,14 +144,14 @@ impl Inner {
 
     async fn commit(&self, session: Option<&Session>, steps: &[Step]) -> Result<Outcome, StoreError> {
         let mut operations = Vec::new();
+        let mut push = |verb: &str, key: &str, rest: Value| {
+            let mut operation = json!({ "Verb": verb, "Key": format!("{}{key}", self.root) });
+            if let (Some(operation), Value::Object(rest)) = (operation.as_object_mut(), rest) {
+                operation.extend(rest);
+            }
+            operations.push(json!({ "KV": operation }));
+        };
         for step in steps {
-            let mut push = |verb: &str, key: &str, rest: Value| {
-                let mut operation = json!({ "Verb": verb, "Key": format!("{}{key}", self.root) });
-                if let (Some(operation), Value::Object(rest)) = (operation.as_object_mut(), rest) {
-                    operation.extend(rest);
-                }
-                operations.push(json!({ "KV": operation }));
-            };
             match step {
                 // A key that an earlier session of this host holds is let go first.
                 Step::Announce { key, value } => {
@@ -169,14 +169,12 @@ impl Inner {
             }
         }
         let words = self.next_words(session, steps);
-        for (key, (word, _)) in &words {
-            let mut operation =
-                json!({ "Verb": "set", "Key": format!("{}{key}", self.root), "Value": BASE64.encode(json!(word).to_string()) });
-            if let Some(Session(id)) = session {
-                operation["Verb"] = "lock".into();
-                operation["Session"] = id.as_str().into();
+        for (key, word) in &words {
+            let value = BASE64.encode(json!(word).to_string());
+            match session {
+                Some(Session(id)) => push("lock", key, json!({ "Value": value, "Session": id })),
+                None => push("set", key, json!({ "Value": value })),
             }
-            operations.push(json!({ "KV": operation }));
         }
         let reply = self.put("/v1/txn", &Value::Array(operations)).await;
         let outcome = reply.and_then(|reply| match (reply.status, reply.text()) {
@@ -188,36 +186,32 @@ impl Inner {
         outcome
     }
 
-    /// What is to be said of the directories of these steps: each word as it is if they are carried out, and if that is not known.
-    fn next_words(&self, session: Option<&Session>, steps: &[Step]) -> BTreeMap<String, (Word, Word)> {
+    /// What is to be said of the directories of these steps.
+    fn next_words(&self, session: Option<&Session>, steps: &[Step]) -> BTreeMap<String, Word> {
         let writer = session.map_or(NO_SESSION, |session| &session.0);
         let mut keys: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for key in steps.iter().map(Step::key) {
-            let (directory, _) = key.rsplit_once('/').unwrap_or_default();
-            keys.entry(format!("{NEWS}{directory}/{writer}")).or_default().push(key);
+            keys.entry(format!("{NEWS}{}{writer}", directory(key))).or_default().push(key);
         }
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let none = Word::default();
         let next = |(name, keys): (String, Vec<&str>)| {
-            let before = said.get(&name).unwrap_or(&none);
-            let words = (before.and(keys.into_iter()), before.and_perhaps());
-            (name, words)
+            let word = said.get(&name).unwrap_or(&none).and(keys.into_iter());
+            (name, word)
         };
         keys.into_iter().map(next).collect()
     }
 
-    fn keep_words(&self, words: BTreeMap<String, (Word, Word)>, outcome: Option<&Outcome>) {
+    /// Takes note of what was said, if it was; `None`: that is not known.
+    fn keep_words(&self, words: BTreeMap<String, Word>, outcome: Option<&Outcome>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = |name: &str| name.rsplit('/').next().map(str::to_owned);
-        let writers: BTreeSet<String> = words.keys().filter_map(|name| session(name)).collect();
+        let writers: BTreeSet<&str> = words.keys().map(|name| writer(name)).collect();
         // Those of an earlier session went with it.
-        said.retain(|name, _| session(name).is_some_and(|writer| writer == NO_SESSION || writers.contains(&writer)));
-        for (name, (done, unknown)) in words {
-            match outcome {
-                Some(Outcome::Done) => drop(said.insert(name, done)),
-                Some(Outcome::Refused) => {}
-                None => drop(said.insert(name, unknown)),
-            }
+        said.retain(|name, _| writer(name) == NO_SESSION || writers.contains(writer(name)));
+        match outcome {
+            Some(Outcome::Done) => said.extend(words),
+            Some(Outcome::Refused) => {}
+            None => said.extend(words.into_iter().map(|(name, word)| (name, word.unnamed()))),
         }
     }
 

@@ -37,10 +37,10 @@ impl Word {
         Self { count, keys: all }
     }
 
-    /// A transaction of which it is not known whether it was carried out: its keys are not named.
+    /// The same after a transaction of which it is not known whether it was carried out: no keys are named.
     #[must_use]
-    pub(super) fn and_perhaps(&self) -> Self {
-        Self { count: self.count + 1, keys: Vec::new() }
+    pub(super) fn unnamed(self) -> Self {
+        Self::strange(self.count)
     }
 
     /// A word that cannot be read: that it is another than before is all that it says.
@@ -160,9 +160,8 @@ impl Known {
         if due.keys.len() > MOST_READ {
             due.directories.extend(std::mem::take(&mut due.keys).iter().map(|key| directory(key)));
         }
-        let session = |writer: &String| writer.rsplit('/').next().map(str::to_owned);
-        let gone: BTreeSet<String> =
-            self.counts.keys().filter(|writer| !words.contains_key(*writer)).filter_map(session).collect();
+        let gone = self.counts.keys().filter(|name| !words.contains_key(*name));
+        let gone: BTreeSet<String> = gone.map(|name| writer(name).to_owned()).collect();
         if !gone.is_empty() {
             self.check = self.check.min(soon(CHECK));
         }
@@ -209,8 +208,13 @@ fn soon(time: Duration) -> Instant {
     Instant::now() + time + time.mul_f64(rand::random())
 }
 
+/// The session of a writer, which is the last part of the name of its news.
+pub(super) fn writer(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, writer)| writer)
+}
+
 /// The directory of a key, with a slash at its end.
-fn directory(key: &str) -> String {
+pub(super) fn directory(key: &str) -> String {
     key.rsplit_once('/').map_or_else(String::new, |(directory, _)| format!("{directory}/"))
 }
 
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(keys(&word, 1), Some(vec!["c"]));
         assert_eq!(keys(&word, 2), Some(vec![]));
         assert_eq!(keys(&word, 3), None, "a writer that counts anew is another");
-        let lost = word.and_perhaps().and(["d"].into_iter());
+        let lost = word.and(["x"].into_iter()).unnamed().and(["d"].into_iter());
         assert_eq!(keys(&lost, 2), None);
         assert_eq!(keys(&lost, 3), Some(vec!["d"]));
     }
