@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cluster::gossip::{self, Node, Profile};
 use cluster::record::Name;
@@ -275,10 +275,9 @@ impl ClusterSettings {
     }
 
     fn node(&self) -> Result<Node, String> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let profile = Profile {
             address: SocketAddr::new(self.underlay, self.gossip_port),
-            boot: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            boot: gossip::milliseconds(),
             prefix: self.prefix.trim_matches('/').to_owned(),
             secret: self.access.secret_file.as_deref().map(secret).transpose()?,
             is_store: self.store == StoreKind::Gossip,

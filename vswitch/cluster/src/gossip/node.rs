@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
@@ -156,6 +156,12 @@ impl Node {
             let _ = socket.as_ref().map(|socket| socket.try_send_to(&datagram, to));
         }
     }
+}
+
+/// Milliseconds since 1970, by the clock of this host.
+pub fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A thread that panicked did so between two steps of the gossip.

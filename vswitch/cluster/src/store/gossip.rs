@@ -6,12 +6,12 @@
 //! that of a network, is kept by each host that has a part in it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{Answer, Change, Entry, Follow, Listing, News, Outcome, Session, Step, Store, StoreError, StoreKind, Trouble};
-use crate::gossip::Node;
+use crate::gossip::{Node, milliseconds};
 use crate::record::Key;
 
 pub(super) struct GossipStore {
@@ -79,12 +79,6 @@ async fn ready(node: &Node) {
     while !node.ask(crate::gossip::Gossip::is_ready) {
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// Milliseconds since 1970.
-fn milliseconds() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Store for GossipStore {
