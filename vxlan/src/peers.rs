@@ -41,8 +41,8 @@ struct Slot {
     heard: AtomicBool,
     received: AtomicU64,
     sent: AtomicU64,
-    /// Second in which something was last sent to it.
-    sent_at: AtomicU32,
+    /// Second in which something was last sent to it alone.
+    asked_at: AtomicU32,
     /// What the operating system last said about what was sent to it, and when; 0: nothing.
     error: AtomicI32,
     error_at: AtomicU32,
@@ -61,8 +61,8 @@ pub struct PeerRow {
     pub received: u64,
     /// Frames that were sent to it.
     pub sent: u64,
-    /// When the last of them was.
-    pub sent_at: u32,
+    /// When one was last sent to it alone. What is flooded to all asks for no answer of each: a router solicitation has none where no router is.
+    pub asked_at: u32,
     /// The last error number about what was sent to it, and when.
     pub error: Option<(i32, u32)>,
 }
@@ -162,11 +162,17 @@ impl Peers {
         }
     }
 
-    /// Counts frames that were sent to an endpoint in second `now`.
-    pub fn count_sent(&self, number: u16, frames: u64, now: u32) {
+    /// Counts frames that were sent to an endpoint.
+    pub fn count_sent(&self, number: u16, frames: u64) {
         if let Some(slot) = self.slot(number) {
             slot.sent.fetch_add(frames, Ordering::Relaxed);
-            slot.sent_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that frames were sent to this endpoint alone in second `now`, so that it should be heard.
+    pub fn note_asked(&self, number: u16, now: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.asked_at.store(now, Ordering::Relaxed);
         }
     }
 
@@ -189,7 +195,7 @@ impl Peers {
                 heard: slot.heard.load(Ordering::Relaxed).then(|| slot.seen.load(Ordering::Relaxed)),
                 received: slot.received.load(Ordering::Relaxed),
                 sent: slot.sent.load(Ordering::Relaxed),
-                sent_at: slot.sent_at.load(Ordering::Relaxed),
+                asked_at: slot.asked_at.load(Ordering::Relaxed),
                 error: (error != 0).then(|| (error, slot.error_at.load(Ordering::Relaxed))),
             }
         })
@@ -271,7 +277,7 @@ impl Slot {
         self.heard.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         self.sent.store(0, Ordering::Relaxed);
-        self.sent_at.store(0, Ordering::Relaxed);
+        self.asked_at.store(0, Ordering::Relaxed);
         self.error.store(0, Ordering::Relaxed);
     }
 
@@ -345,11 +351,12 @@ mod tests {
         peers.configure(&[address(1), address(2)], 5);
         peers.admit(address(1), 9);
         peers.count_received(1, 3);
-        peers.count_sent(2, 7, 8);
+        peers.count_sent(2, 7);
+        peers.note_asked(2, 8);
         peers.note_error(2, 113, 8);
         let rows: Vec<PeerRow> = peers.rows().collect();
         assert_eq!((rows[0].heard, rows[0].received, rows[0].error), (Some(9), 3, None));
-        assert_eq!((rows[1].heard, rows[1].sent, rows[1].sent_at, rows[1].error), (None, 7, 8, Some((113, 8))));
+        assert_eq!((rows[1].heard, rows[1].sent, rows[1].asked_at, rows[1].error), (None, 7, 8, Some((113, 8))));
     }
 
     #[test]

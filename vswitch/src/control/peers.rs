@@ -1,6 +1,6 @@
 //! The hosts at the other ends of tunnels: whether they are heard.
 //!
-//! VXLAN has no hello, so silence means something only while frames are sent there.
+//! VXLAN has no hello, so silence means something only while frames are sent there, and to that host alone.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,13 +13,13 @@ use super::links::NAMED;
 use super::vxlan::{Live, TunnelPort};
 use api::{EventFacts, EventKind, PeerInfo, PortName, PortState};
 
-/// For how many seconds a host may be silent while frames are sent to it.
+/// For how many seconds a host may be silent while frames are sent to it alone.
 const PATIENCE: u32 = 10;
 
 /// How it stands with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
-    /// It was heard, and has not been silent for long while frames were sent to it.
+    /// It was heard, and has not been silent for long while frames were sent to it alone.
     Up,
     /// Nothing came from it yet.
     NeverHeard,
@@ -36,7 +36,7 @@ impl PeerState {
                 Self::Unreachable(text(error))
             }
             (None, _) => Self::NeverHeard,
-            (Some(heard), _) if row.sent_at > heard.saturating_add(PATIENCE) => Self::Silent,
+            (Some(heard), _) if row.asked_at > heard.saturating_add(PATIENCE) => Self::Silent,
             (Some(_), _) => Self::Up,
         }
     }
@@ -156,13 +156,13 @@ mod tests {
     #[test]
     fn silence_means_something_only_while_frames_are_sent() {
         let address: IpAddr = "192.0.2.2".parse().unwrap();
-        let row = PeerRow { address, configured: true, heard: None, received: 0, sent: 0, sent_at: 0, error: None };
+        let row = PeerRow { address, configured: true, heard: None, received: 0, sent: 0, asked_at: 0, error: None };
         let heard = PeerRow { heard: Some(100), ..row };
         assert_eq!(PeerState::of(&row), PeerState::NeverHeard);
-        assert_eq!(PeerState::of(&PeerRow { sent: 9, sent_at: 500, ..row }), PeerState::NeverHeard);
+        assert_eq!(PeerState::of(&PeerRow { sent: 9, asked_at: 500, ..row }), PeerState::NeverHeard);
         assert_eq!(PeerState::of(&heard), PeerState::Up);
-        assert_eq!(PeerState::of(&PeerRow { sent_at: 110, ..heard }), PeerState::Up);
-        assert_eq!(PeerState::of(&PeerRow { sent_at: 111, ..heard }), PeerState::Silent);
+        assert_eq!(PeerState::of(&PeerRow { asked_at: 110, ..heard }), PeerState::Up);
+        assert_eq!(PeerState::of(&PeerRow { asked_at: 111, ..heard }), PeerState::Silent);
         let refused = PeerState::Unreachable("no route to host".to_owned());
         assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 101)), ..heard }), refused);
         assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 99)), ..heard }), PeerState::Up, "that is over");

@@ -104,12 +104,13 @@ impl Sender {
             if let Some(error) = outcome {
                 tunnel.peers.note_error(number, error.raw_os_error(), now);
             }
-            tunnel.peers.count_sent(number, count as u64, now);
+            tunnel.peers.count_sent(number, count as u64);
         };
         if !tunnel.destinations(key.peer, &mut send) {
             // It was taken out while the frame was on its way.
             losses.count(Sent::Down, count as u64);
         }
+        tunnel.peers.note_asked(key.peer, now);
     }
 
     /// A datagram with a frame, its checksum finished, put behind `bytes`.

@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use packet::{Batch, Checksum, Egress, Gso, GsoKind, Offload, Packet, Queued, Tag, TagEdit, checksum};
@@ -45,7 +46,8 @@ impl Pair {
         });
         let sources = Arc::new(Sources::new(sources.collect(), segmenting, SourceHeaders { hops: 64, is_summed: true }));
         let tunnel = || {
-            let tunnel = Tunnel::new(Vni::try_from(7).unwrap(), port, None, MTU);
+            let began = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+            let tunnel = Tunnel { epoch: began, ..Tunnel::new(Vni::try_from(7).unwrap(), port, None, MTU) };
             tunnel.set_peers(&[local]);
             Arc::new(tunnel)
         };
@@ -250,6 +252,18 @@ fn a_peer_that_is_taken_out_is_refused_at_once() {
     pair.inject(&[8, 0, 0, 0, 0, 0, 7, 0, 1]);
     assert_eq!(pair.receive().len(), 0);
     assert_eq!(pair.counters.read(UnderlayDrop::UnknownVni), 1);
+}
+
+/// A multicast packet, or a router solicitation, is answered by no host that has nothing to say to it.
+#[test]
+fn what_is_flooded_asks_no_peer_for_an_answer() {
+    let mut pair = Pair::new("127.0.0.1", true);
+    for (peer, asked) in [(0, false), (1, true)] {
+        pair.send(&[7; 60], peer);
+        pair.sender.flush();
+        let row = pair.near.peers.rows().next().unwrap();
+        assert_eq!((row.sent, row.asked_at >= 60), (u64::from(peer) + 1, asked), "{row:?}");
+    }
 }
 
 #[test]
