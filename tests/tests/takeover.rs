@@ -353,6 +353,9 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     std::fs::write(lab.path("brief"), "#!/bin/sh\nexit 0\n").unwrap();
     lab.sh(&format!("chmod +x {}", lab.path("brief").display())).ok();
     told(&lab, &lab.path("brief").display().to_string(), "has ended (exit status: 0) and taken over nothing");
+    let kept = lab.path("state/vswitchd").display().to_string();
+    std::fs::copy(program("vswitchd"), &kept).unwrap();
+    told(&lab, &kept, "is in `state-dir`, where programs are not started from");
     // The group of the control socket may change the network, but not run programs as root.
     let socket = lab.path("control.sock").display().to_string();
     lab.sh(&format!("chmod 666 {socket} && chmod 755 {}", lab.path("").display())).ok();

@@ -162,19 +162,17 @@ fn tap(mac: Mac) -> Box<dyn Device> {
         policy: api::PortPolicy::default(),
         offload: true,
     };
-    let gateways = ["10.10.0.1/24".parse().expect("an address")];
     let plan = Plan {
-        spec: &spec,
+        spec,
         first_mac: None,
         mtu: 1500,
         workers: 1,
-        held: &[],
-        gateways: &gateways,
-        netns_mark: "",
-        routes: &[],
-        watch: None,
+        held: Vec::new(),
+        gateways: vec!["10.10.0.1/24".parse().expect("an address")],
+        netns_mark: String::new(),
+        routes: Vec::new(),
     };
-    attach(&plan).expect("a TAP").devices.remove(0)
+    attach(&plan).expect("a TAP").queues.devices().remove(0)
 }
 
 fn bridge(devices: [Box<dyn Device>; 2]) -> Handle {

@@ -111,6 +111,11 @@ impl Directory {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| match errno {
             Errno::LOOP => io::Error::other("it is a symbolic link, which vswitchd does not follow: remove it"),
+            // Without rights another user's file is not opened, to be refused afterwards.
+            Errno::ACCESS => match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => check_owner(found.st_uid).err().unwrap_or_else(|| Errno::ACCESS.into()),
+                Err(errno) => errno.into(),
+            },
             errno => errno.into(),
         })?;
         let file = File::from(file);

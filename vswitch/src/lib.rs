@@ -1,6 +1,6 @@
 //! vswitch: a userspace virtual switch for containers, namespaces and VMs.
 //!
-//! One process, `vswitchd`, is a learning, VLAN-aware L2 switch with a gateway on each bridge that wants one; `vsctl` changes and
+//! `vswitchd` is a learning, VLAN-aware L2 switch with a gateway on each bridge that wants one; `vsctl` changes and
 //! explains it while it runs. The kernel only lends it devices: TAPs, veth ends, links. This page is the map; each module begins with
 //! its own theory of operation.
 //!
@@ -16,12 +16,17 @@
 //! The first worker routes, and so has all neighbours and sessions; the others hand over what goes to a gateway. What may take its
 //! time has a thread of its own: the [`services`], and each uplink that uses the [`host`]'s sockets.
 //!
+//! # Two processes
+//!
+//! The one that reads what others send holds no rights. What takes some, such as to make a device in a namespace, it asks its [`broker`] for, which
+//! reads nothing but that and what the kernel answers. Each room says beside the functions in question which of them are such requests.
+//!
 //! # Rooms, from the outside in
 //!
 //! Crates, so that Cargo keeps the arrows pointing down: `vswitch` needs [`plane`], that needs [`sys`] and [`api`], and those the bytes.
 //!
 //! ```text
-//!  vswitch   client, plugin ─▶ control ─▶ config, docker, containers ─▶ attach, services, host
+//!  vswitch   client, plugin ─▶ control ─▶ config, docker, containers ─▶ attach, services, host ─▶ broker
 //!  plane     worker ─▶ datapath (bridge, router), device, capture
 //!  lab       teaching labs, for vsctl: asks the others only as a user does, by running vswitchd and vsctl
 //!  sys       every unsafe block of the workspace
@@ -47,7 +52,8 @@
 //! - [`services`]: what the gateway does for its stations besides routing: DHCP, router advertisements, names; and the DHCP clients of
 //!   uplinks and of containers on a LAN.
 //! - `stp`: the thread that speaks RSTP for bridges; the protocol itself is the crate `rstp`.
-//! - [`confine`]: what threads that take in what others send give up before: capabilities, system calls, files.
+//! - [`confine`]: what the process gives up before it takes in what others send, and its threads besides: capabilities, system calls, files.
+//! - [`broker`]: the process that keeps the rights, and the way to it.
 //! - `view`: what others look at while the switch runs: events, counters, flows, metrics. Looking waits for no worker. [`web`]: the web view.
 //! - [`inherited`]: sockets that the vswitchd before this one left, for those that would else open the same.
 //! - `keep`: files that must outlive the process, safe from others' tricks.
@@ -55,6 +61,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod broker;
 pub mod client;
 pub mod config;
 pub mod confine;
@@ -74,3 +81,4 @@ pub mod services;
 mod stp;
 mod view;
 pub mod web;
+mod wire;

@@ -3,6 +3,8 @@
 
 use std::num::NonZeroU16;
 
+use serde::{Deserialize, Serialize};
+
 use crate::IpVersion;
 
 /// Bytes of `struct virtio_net_hdr` (linux/virtio_net.h; virtio 1.2, section 5.1.6) as TAPs and packet sockets use it.
@@ -85,7 +87,7 @@ pub struct UdpTunnel {
 }
 
 /// What a port's kernel side takes off the switch's hands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Capabilities {
     /// It completes partial checksums.
     pub checksum: bool,

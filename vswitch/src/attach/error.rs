@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use api::{Netns, PortName};
 
 /// Why a device could not be had, in one sentence that says what would be right.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum AttachError {
     /// The kernel refused.
     #[error("cannot {doing}: {source}{}", advice(source, needs))]
@@ -20,21 +21,27 @@ pub enum AttachError {
         /// What was tried.
         doing: String,
         /// The capability that it takes.
-        needs: &'static str,
+        needs: Right,
         /// What the kernel said.
+        #[serde(with = "crate::broker::system_error")]
         source: io::Error,
     },
     /// The tun driver is missing.
     #[error(
         "there is no /dev/net/tun: load the driver (modprobe tun), or hand the device to the container (--device /dev/net/tun)"
     )]
-    NoTun(#[source] io::Error),
+    NoTun(
+        #[source]
+        #[serde(with = "crate::broker::system_error")]
+        io::Error,
+    ),
     /// No such namespace.
     #[error("there is no network namespace {netns}: {}", missing(netns))]
     NoNetns {
         /// The namespace as it was asked for.
         netns: Netns,
         /// What opening its file said.
+        #[serde(with = "crate::broker::system_error")]
         source: io::Error,
     },
     /// The file is something else.
@@ -94,6 +101,7 @@ pub enum AttachError {
         /// Where.
         place: Place,
         /// What the kernel said.
+        #[serde(with = "crate::broker::system_error")]
         source: io::Error,
     },
     /// An address that the host does not have.
@@ -104,11 +112,11 @@ pub enum AttachError {
     PortInUse(SocketAddr),
     /// A change that needs another device.
     #[error("port \"{0}\" cannot change its {1} in place: remove it and add it again")]
-    NotInPlace(PortName, &'static str),
+    NotInPlace(PortName, String),
 }
 
 /// Where a device is, as a sentence says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place(pub Option<Netns>);
 
 impl fmt::Display for Place {
@@ -125,28 +133,46 @@ impl fmt::Display for Place {
 /// Turns what the kernel said into a sentence.
 pub(super) trait Doing<T> {
     /// `doing` continues "cannot"; `needs` is the capability without which it cannot be done.
-    fn doing(self, needs: &'static str, doing: impl FnOnce() -> String) -> Result<T, AttachError>;
+    fn doing(self, needs: Right, doing: impl FnOnce() -> String) -> Result<T, AttachError>;
 }
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
-    fn doing(self, needs: &'static str, doing: impl FnOnce() -> String) -> Result<T, AttachError> {
+    fn doing(self, needs: Right, doing: impl FnOnce() -> String) -> Result<T, AttachError> {
         self.map_err(|source| AttachError::Kernel { doing: doing(), needs, source: source.into() })
     }
 }
 
-/// Devices, addresses, routes.
-pub(super) const NET_ADMIN: &str = "CAP_NET_ADMIN";
-/// Packet sockets.
-pub(super) const NET_RAW: &str = "CAP_NET_RAW";
-/// Namespaces and mounts.
-pub(super) const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
+/// A capability that something takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Right {
+    /// For devices, addresses and routes.
+    NetAdmin,
+    /// For packet sockets.
+    NetRaw,
+    /// For namespaces and mounts.
+    SysAdmin,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::NetRaw => "CAP_NET_RAW",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+        })
+    }
+}
+
+pub(super) const NET_ADMIN: Right = Right::NetAdmin;
+pub(super) const NET_RAW: Right = Right::NetRaw;
+pub(super) const SYS_ADMIN: Right = Right::SysAdmin;
 
 /// Whether an error is this one.
 pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-fn advice(source: &io::Error, needs: &str) -> String {
+fn advice(source: &io::Error, needs: &Right) -> String {
     if is(source, Errno::PERM) || is(source, Errno::ACCESS) {
         format!("; vswitchd must run as root, or with {needs}")
     } else {

@@ -27,7 +27,7 @@ pub fn host_addresses(except: &BTreeSet<PortName>) -> Result<Vec<IpAddr>, Attach
 ///
 /// # Errors
 /// What the kernel says; some may be set then.
-pub fn set_host_routes(ifname: &str, wanted: &BTreeSet<IpAddr>) -> Result<(), AttachError> {
+pub(super) fn set_host_routes(ifname: &str, wanted: &BTreeSet<IpAddr>) -> Result<(), AttachError> {
     let own = Namespace::own();
     own.with_netlink(|netlink| {
         let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\""))?;

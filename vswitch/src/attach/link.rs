@@ -5,18 +5,18 @@ use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use super::{AttachError, Attachment, End, Place, Plan, netlink, sockets};
 
-pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
-    let (spec, place) = (plan.spec, &namespace.place);
+pub(super) fn attach(plan: &Plan, namespace: &Namespace) -> Result<Attachment, AttachError> {
+    let (spec, place) = (&plan.spec, &namespace.place);
     let ifname = spec.ifname.as_str();
     namespace.with_netlink(|netlink| {
         let link = look_up(netlink, ifname, place)?;
         let opened = || sockets::open((ifname, link.index), plan, place);
-        let (devices, features) = while_up(netlink, &link, place, opened)?;
+        let (queues, features) = while_up(netlink, &link, place, opened)?;
         // It may have been down before.
         let link = look_up(netlink, ifname, place)?;
         let ends = vec![End::of(&link, namespace)];
         let (ifname, ifindex, mac) = (link.name, link.index, link.mac);
-        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
+        Ok(Attachment { queues, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
     })
 }
 

@@ -14,10 +14,12 @@ use netlink_packet_route::link::LinkMessage;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place, SYS_ADMIN};
 use super::netlink::{self, Netlink};
-use super::watch::{NamespaceNumber, Watch};
+use super::requests;
+use super::watch::{self, NamespaceNumber};
 use api::Netns;
 use sys::netns;
 
@@ -30,7 +32,7 @@ const DIRECTORY: &str = "/run/netns";
 pub(super) const OWN: &str = "/proc/thread-self/ns/net";
 
 /// What tells a namespace from every other one that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
     inode: u64,
@@ -43,7 +45,9 @@ impl Identity {
 
     /// That of the namespace with this name now; `None`: there is none.
     pub fn now(netns: &Netns) -> Option<Self> {
-        Self::at(&netns.path())
+        let path = netns.path();
+        // Most can be seen by everybody, and the control loop looks often.
+        Self::at(&path).or_else(|| requests::identity(&path))
     }
 
     /// That of the namespace that a file stands for; `None`: there is no such file.
@@ -100,12 +104,8 @@ impl Namespace {
     }
 
     /// The same, with its number. A namespace that cannot get a number is not watched.
-    pub(super) fn watched(self, watch: Option<&Watch>) -> Self {
-        let number = match (&self.file, watch) {
-            (_, None) => None,
-            (None, Some(watch)) => watch.own(),
-            (Some(file), Some(watch)) => watch.number(file.as_fd()).ok(),
-        };
+    pub(super) fn numbered(self) -> Self {
+        let number = self.descriptor().ok().and_then(|file| watch::number(file.as_fd()).ok());
         Self { number, ..self }
     }
 
@@ -214,7 +214,7 @@ pub fn make_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
 ///
 /// # Errors
 /// A missing `CAP_SYS_ADMIN`.
-pub fn remove_netns(name: &str) -> Result<(), AttachError> {
+pub(super) fn remove_netns(name: &str) -> Result<(), AttachError> {
     where_names_are(|| unname(name))
 }
 
@@ -222,7 +222,7 @@ pub fn remove_netns(name: &str) -> Result<(), AttachError> {
 ///
 /// # Errors
 /// It is gone, or cannot be entered.
-pub fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
+pub(super) fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
     let namespace = Namespace::open(Some(&Netns::Name(name.to_owned())))?;
     let doing = || format!("mark the loopback {}", namespace.place);
     namespace.with_netlink(|netlink| netlink.change(loopback(mark)).doing(NET_ADMIN, doing))
@@ -232,7 +232,7 @@ pub fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
 ///
 /// # Errors
 /// It cannot be entered.
-pub fn is_marked_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
+pub(super) fn is_marked_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
     let namespace = match Namespace::open(Some(&Netns::Name(name.to_owned()))) {
         Err(AttachError::NoNetns { .. }) => return Ok(false),
         Err(AttachError::NotNetns(_)) => return Ok(true),
@@ -258,7 +258,7 @@ fn unname(name: &str) -> Result<(), AttachError> {
 
 /// A sentence for the user if namespaces that vswitchd makes could not be seen from outside: `ip netns exec` runs its command
 /// in a mount namespace of its own, which new mounts do not leave.
-pub fn netns_warning() -> Option<String> {
+pub(super) fn netns_warning() -> Option<String> {
     let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     let (ours, first) = (mounts("self")?, mounts("1")?);
     (ours != first && NAMED_IN.get().is_none()).then(|| {
@@ -291,6 +291,11 @@ fn shared_directory() -> Result<impl Drop, Errno> {
 
 /// The number of the namespace that a file stands for; `None`: it is not there, or is none.
 pub fn netns_inode(path: &Path) -> Option<u64> {
+    inode_at(path).or_else(|| requests::inode(path))
+}
+
+/// That of a file that this process can see.
+pub(super) fn inode_at(path: &Path) -> Option<u64> {
     let is_namespace = rustix::fs::statfs(path).is_ok_and(|stat| is_of_namespaces(&stat));
     std::fs::metadata(path).ok().filter(|_| is_namespace).map(|metadata| metadata.ino())
 }

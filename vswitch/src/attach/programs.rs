@@ -13,14 +13,20 @@ const NAMED: usize = 3;
 /// The processes that there were at one moment, by their network namespace. Those in vswitchd's own are left out: it does not depend on
 /// the switch.
 #[derive(Debug, Default)]
-pub struct Programs(BTreeMap<Identity, Vec<u32>>);
+struct Programs(BTreeMap<Identity, Vec<u32>>);
+
+/// The programs that run in each of these namespaces, such as "iperf3 (4711), sh (4712)"; `None`: no program does, or there is no such namespace.
+///
+/// # Errors
+/// There is no `/proc`.
+pub(super) fn programs_in(places: &[Netns]) -> Result<Vec<Option<String>>, String> {
+    let programs = Programs::look().map_err(|error| error.to_string())?;
+    Ok(places.iter().map(|netns| programs.in_netns(netns)).collect())
+}
 
 impl Programs {
     /// Looks at every process in `/proc`. One that has ended, or that vswitchd may not look at, counts as none.
-    ///
-    /// # Errors
-    /// There is no `/proc`.
-    pub fn look() -> io::Result<Self> {
+    fn look() -> io::Result<Self> {
         let mut programs: BTreeMap<Identity, Vec<u32>> = BTreeMap::new();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse().ok()) else { continue };
@@ -33,8 +39,7 @@ impl Programs {
         Ok(Self(programs))
     }
 
-    /// The programs that run in a namespace, such as "iperf3 (4711), sh (4712)"; `None`: no program does.
-    pub fn in_netns(&self, netns: &Netns) -> Option<String> {
+    fn in_netns(&self, netns: &Netns) -> Option<String> {
         let pids = self.0.get(&Identity::now(netns)?)?;
         let named: Vec<String> = pids.iter().take(NAMED).map(|pid| format!("{} ({pid})", name(*pid))).collect();
         let more = pids.len() - named.len();

@@ -2,33 +2,30 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use packet::{Capabilities, Mac};
 use rustix::io::Errno;
 
 use super::error::{Doing, NET_RAW, Place};
+use super::queues::{QueueKind, Queues, steering};
 use super::{AttachError, Plan, bulk_queues};
-use plane::device::{Device, PacketSocket, SteeringTable};
+use crate::broker::Descriptor;
+use plane::device::SteeringTable;
 use sys::packet as socket;
 
 /// Room for frames that wait, in each direction and socket: a few milliseconds at 10 Gb/s, for which a worker may be busy.
 const BUFFER: i32 = 8 << 20;
 /// No more frames fit into it: the kernel counts at least 512 bytes for each, and doubles the room (socket(7)).
-const MOST_FRAMES: usize = 2 * (8 << 20) / 512;
+pub(super) const MOST_FRAMES: usize = 2 * (8 << 20) / 512;
 
 /// What they can do.
 pub(super) type Features = Vec<String>;
 
 /// Opens sockets for the workers of `plan` on the interface, in the network namespace of the calling thread, and says what they can do. Those
 /// that the last vswitchd left are taken if they are as many.
-pub(super) fn open(
-    (ifname, index): (&str, u32),
-    plan: &Plan<'_>,
-    place: &Place,
-) -> Result<(Vec<Box<dyn Device>>, Features), AttachError> {
-    let Plan { workers, held, spec, .. } = *plan;
-    let plan = Sockets { index, offload: spec.offload, station: None, held };
+pub(super) fn open((ifname, index): (&str, u32), plan: &Plan, place: &Place) -> Result<(Queues, Features), AttachError> {
+    let workers = plan.workers;
+    let plan = Sockets { index, offload: plan.spec.offload, station: None, held: &plan.held };
     if let Ok(opened) = plan.open_steered(workers.max(1)) {
         return Ok(opened);
     }
@@ -37,21 +34,13 @@ pub(super) fn open(
     if workers > 1 {
         join(&sockets, false).doing(NET_RAW, || format!("share \"{ifname}\" {place} between workers"))?;
     }
-    let features = features(&sockets, false);
-    Ok((sockets.into_iter().map(|socket| Box::new(socket.into_device()) as Box<dyn Device>).collect(), features))
+    Ok(queues(sockets, None))
 }
 
 /// Opens sockets of one worker that get frames to `mac` and to groups only.
-pub(super) fn open_for(index: u32, mac: Mac, held: &[OwnedFd]) -> Result<(Box<dyn Device>, Features), Errno> {
+pub(super) fn open_for(index: u32, mac: Mac, held: &[Descriptor]) -> Result<(Queues, Features), Errno> {
     let plan = Sockets { index, offload: true, station: Some(mac), held };
-    if let Ok((mut devices, features)) = plan.open_steered(1)
-        && let Some(device) = devices.pop()
-    {
-        return Ok((device, features));
-    }
-    let socket = plan.open_one()?;
-    let features = features(std::slice::from_ref(&socket), false);
-    Ok((Box::new(socket.into_device()), features))
+    plan.open_steered(1).or_else(|_| Ok(queues(vec![plan.open_one()?], None)))
 }
 
 /// What all sockets of an interface have in common.
@@ -61,7 +50,7 @@ struct Sockets<'a> {
     /// Whose frames alone they get.
     station: Option<Mac>,
     /// Those that the last vswitchd left.
-    held: &'a [OwnedFd],
+    held: &'a [Descriptor],
 }
 
 struct Socket {
@@ -72,11 +61,11 @@ struct Socket {
 
 impl Sockets<'_> {
     /// Opens several for each worker, where the kernel lets the switch say which of them gets a flow.
-    fn open_steered(&self, workers: usize) -> Result<(Vec<Box<dyn Device>>, Features), Errno> {
-        let (table, each) = (Arc::new(SteeringTable::new(workers)?), bulk_queues(workers));
+    fn open_steered(&self, workers: usize) -> Result<(Queues, Features), Errno> {
+        let (table, each) = (SteeringTable::new(workers)?, bulk_queues(workers));
         let count = workers * (1 + each);
-        let left = self.held.iter().filter(|fd| socket::bound_to(fd.as_fd()) == Some(self.index));
-        let left = left.map(|fd| Ok(self.with_header(fd.try_clone().map_err(|_| Errno::MFILE)?)));
+        let left = self.held.iter().filter(|held| socket::bound_to(held.0.as_fd()) == Some(self.index));
+        let left = left.map(|held| Ok(self.with_header(held.0.try_clone().map_err(|_| Errno::MFILE)?)));
         let mut sparse = left.collect::<Result<Vec<_>, _>>()?;
         if sparse.len() != count {
             sparse = (0..count).map(|_| self.open_one()).collect::<Result<Vec<_>, _>>()?;
@@ -84,15 +73,9 @@ impl Sockets<'_> {
             // The first gets all from here on, so what the others have is what they got before that, and the first got as well.
             sparse.iter().skip(1).try_for_each(|socket| drain(&socket.fd))?;
         }
-        socket::steer_group(sparse[0].fd.as_fd(), table.program())?;
-        let mut bulk = sparse.split_off(workers).into_iter().map(|socket| socket.fd);
-        let features = features(&sparse, true);
-        let device = |(worker, socket): (usize, Socket)| {
-            let first = u32::try_from(workers + worker * each).map_err(|_| Errno::INVAL)?;
-            let others = bulk.by_ref().take(each).collect();
-            Ok(Box::new(socket.into_device().with_bulk(others, MOST_FRAMES, table.part(first, each))) as Box<dyn Device>)
-        };
-        Ok((sparse.into_iter().enumerate().map(device).collect::<Result<_, Errno>>()?, features))
+        socket::steer_group(sparse[0].fd.as_fd(), table.program.as_fd())?;
+        let bulk = sparse.split_off(workers);
+        Ok(queues(sparse, Some((bulk, table))))
     }
 
     /// Everything is set before the socket is bound, so that no frame arrives in another shape.
@@ -146,6 +129,23 @@ fn drain(fd: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
+/// One socket for each worker, and those for bulk flows with what places these. All are of one kind.
+fn queues(sparse: Vec<Socket>, bulk: Option<(Vec<Socket>, SteeringTable)>) -> (Queues, Features) {
+    let features = features(&sparse, bulk.is_some());
+    let (virtio_header, capabilities) =
+        sparse.first().map_or_else(Default::default, |first| (first.virtio_header, first.capabilities));
+    let (bulk, table) = bulk.unzip();
+    let descriptors = |sockets: Vec<Socket>| sockets.into_iter().map(|socket| Descriptor(socket.fd)).collect();
+    let queues = Queues {
+        kind: QueueKind::Sockets { virtio_header },
+        capabilities,
+        sparse: descriptors(sparse),
+        bulk: descriptors(bulk.unwrap_or_default()),
+        steering: table.map(steering),
+    };
+    (queues, features)
+}
+
 fn features(sockets: &[Socket], steered: bool) -> Features {
     let of_first = sockets.first().into_iter().flat_map(Socket::features);
     let of_all = [(sockets.len() > 1, "fanout"), (steered, "flow_queues")];
@@ -154,10 +154,6 @@ fn features(sockets: &[Socket], steered: bool) -> Features {
 }
 
 impl Socket {
-    fn into_device(self) -> PacketSocket {
-        PacketSocket::new(self.fd, self.capabilities, self.virtio_header)
-    }
-
     fn features(&self) -> impl Iterator<Item = &'static str> + use<> {
         let Capabilities { checksum, tcp4, udp, .. } = self.capabilities;
         let all = [(self.virtio_header, "vnet_hdr"), (checksum, "checksum"), (tcp4, "tso"), (udp, "uso")];

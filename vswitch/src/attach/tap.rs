@@ -11,7 +11,6 @@
 //! the queue of a network card is full.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use netlink_packet_route::link::InfoKind;
 use packet::Capabilities;
@@ -20,47 +19,49 @@ use rustix::io::Errno;
 use super::error::{Doing, NET_ADMIN};
 use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
+use super::queues::{QueueKind, Queues, steering};
 use super::station::{StationChange, StationSetup};
 use super::{AttachError, Attachment, End, Place, Plan, bulk_queues, claim, mark};
-use plane::device::{Device, Steering, SteeringTable, Tap, header_size};
+use crate::broker::Descriptor;
+use plane::device::{SteeringTable, header_size};
 use sys::tun::Offloads;
 use sys::{ethtool, tun};
 
 /// Frames that wait in each queue: 12 MB at MTU 1500. The kernel's default of 1000 overflows under one TCP connection with a
 /// large window, because a TAP drops what does not fit instead of making the sender wait (`tun_net_xmit`).
-const QUEUE_LENGTH: u32 = 8192;
+pub(super) const QUEUE_LENGTH: u32 = 8192;
 /// What the TAP says about its speed, in Mb/s: 10 by default, which routing and spanning tree protocols would believe.
 const SPEED: u32 = 10_000;
 
-pub(super) fn attach(plan: &Plan<'_>, namespace: &Namespace) -> Result<Attachment, AttachError> {
+pub(super) fn attach(plan: &Plan, namespace: &Namespace) -> Result<Attachment, AttachError> {
     let place = &namespace.place;
     namespace.with_netlink(|netlink| {
-        let device = plan.held.iter().find_map(|queue| tun::device_of(queue.as_fd()).ok());
+        let device = plan.held.iter().find_map(|queue| tun::device_of(queue.0.as_fd()).ok());
         let held = device.as_ref().map(|device| device.name.as_str());
-        let found = claim::claim(netlink, plan.spec, &InfoKind::Tun, held, place)?;
+        let found = claim::claim(netlink, &plan.spec, &InfoKind::Tun, held, place)?;
         let ifname = found.as_ref().map_or(plan.spec.ifname.as_str(), |link| &link.name);
-        let is_its_own = |queue: &&OwnedFd| tun::device_of(queue.as_fd()).is_ok_and(|device| device.name == ifname);
-        let held = plan.held.iter().filter(is_its_own).filter_map(|queue| queue.try_clone().ok());
-        let queues = Queues::open(ifname, plan.workers, held, place)?;
-        Opened { netlink, namespace, plan, ifname, reopened: found.is_some() }.finish(queues)
+        let is_its_own = |queue: &&Descriptor| tun::device_of(queue.0.as_fd()).is_ok_and(|device| device.name == ifname);
+        let held = plan.held.iter().filter(is_its_own).filter_map(|queue| queue.0.try_clone().ok());
+        let opened = OpenTap::open(ifname, plan.workers, held, place)?;
+        Opened { netlink, namespace, plan, ifname, reopened: found.is_some() }.finish(opened)
     })
 }
 
 /// The open queues of a TAP.
-struct Queues {
+struct OpenTap {
     /// The first of each worker.
     sparse: Vec<OwnedFd>,
     /// Whether each of those is a queue of its own; else they are the same one.
     many: bool,
-    /// Those of bulk flows of each worker, and what sends flows there; none where the kernel does not take that.
-    bulk: Vec<(Vec<OwnedFd>, Steering)>,
+    /// Those of bulk flows, of one worker after the other, and what sends flows there; none where the kernel does not take that.
+    bulk: Option<(Vec<OwnedFd>, SteeringTable)>,
 }
 
-impl Queues {
+impl OpenTap {
     /// For so many workers: first those queues that are held, all of this device.
     fn open(ifname: &str, workers: usize, held: impl Iterator<Item = OwnedFd>, place: &Place) -> Result<Self, AttachError> {
         let doing = || format!("open TAP \"{ifname}\" {place}");
-        let (mut held, table) = (held.fuse(), SteeringTable::new(workers).ok().map(Arc::new));
+        let (mut held, table) = (held.fuse(), SteeringTable::new(workers).ok());
         let (first, many) = match held.next() {
             Some(first) => {
                 let many = tun::device_of(first.as_fd()).doing(NET_ADMIN, doing)?.many;
@@ -82,43 +83,35 @@ impl Queues {
     /// Opens the queues of bulk flows, if the kernel takes what sends those there. Those that are `held` are taken if they are as many.
     fn open_bulk(
         ifname: &str,
-        table: Option<Arc<SteeringTable>>,
+        table: Option<SteeringTable>,
         sparse: &[OwnedFd],
         mut held: Vec<OwnedFd>,
         place: &Place,
-    ) -> Result<Vec<(Vec<OwnedFd>, Steering)>, AttachError> {
-        let doing = || format!("open TAP \"{ifname}\" {place}");
-        let set = |table: &Arc<SteeringTable>| tun::set_steering(sparse[0].as_fd(), Some(table.program())).is_ok();
+    ) -> Result<Option<(Vec<OwnedFd>, SteeringTable)>, AttachError> {
+        let set = |table: &SteeringTable| tun::set_steering(sparse[0].as_fd(), Some(table.program.as_fd())).is_ok();
         let table = table.filter(set);
-        let each = bulk_queues(sparse.len());
-        if table.is_none() || held.len() != sparse.len() * each {
+        let count = sparse.len() * bulk_queues(sparse.len());
+        if table.is_none() || held.len() != count {
             // Who left them holds them still, but the queues that follow are to have the numbers that follow.
             held.drain(..).for_each(|queue| tun::detach_queue(queue.as_fd()).unwrap_or_default());
         }
-        let Some(table) = table else { return Ok(Vec::new()) };
-        let mut held = held.into_iter();
-        let mut next = || match held.next() {
-            Some(queue) => Ok(queue),
-            None => open_queue(ifname, true, place)?.doing(NET_ADMIN, doing),
-        };
-        let mut part = |worker| {
-            let queues = (0..each).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
-            let first = u32::try_from(sparse.len() + worker * each).map_err(|_| Errno::INVAL).doing(NET_ADMIN, doing)?;
-            Ok((queues, table.part(first, each)))
-        };
-        (0..sparse.len()).map(&mut part).collect()
+        let Some(table) = table else { return Ok(None) };
+        let doing = || format!("open TAP \"{ifname}\" {place}");
+        while held.len() < count {
+            held.push(open_queue(ifname, true, place)?.doing(NET_ADMIN, doing)?);
+        }
+        Ok(Some((held, table)))
     }
 
-    fn devices(self, capabilities: Capabilities) -> Vec<Box<dyn Device>> {
-        let (many, mut bulk) = (self.many, self.bulk.into_iter());
-        let device = |(number, fd)| {
-            let tap = if many || number == 0 { Tap::new(fd, capabilities) } else { Tap::write_only(fd, capabilities) };
-            Box::new(match bulk.next() {
-                Some((queues, steering)) => tap.with_bulk(queues, QUEUE_LENGTH as usize, steering),
-                None => tap,
-            }) as Box<dyn Device>
-        };
-        self.sparse.into_iter().enumerate().map(device).collect()
+    fn queues(self, capabilities: Capabilities) -> Queues {
+        let (bulk, table) = self.bulk.unzip();
+        Queues {
+            kind: QueueKind::Tap { many: self.many },
+            capabilities,
+            sparse: self.sparse.into_iter().map(Descriptor).collect(),
+            bulk: bulk.into_iter().flatten().map(Descriptor).collect(),
+            steering: table.map(steering),
+        }
     }
 }
 
@@ -152,27 +145,27 @@ fn open_queue(ifname: &str, many: bool, place: &Place) -> Result<Result<OwnedFd,
 struct Opened<'a> {
     netlink: &'a Netlink,
     namespace: &'a Namespace,
-    plan: &'a Plan<'a>,
+    plan: &'a Plan,
     ifname: &'a str,
     reopened: bool,
 }
 
 impl Opened<'_> {
     /// A new TAP is not persistent before everything else has worked, so that a failure takes it away with its queues.
-    fn finish(&self, queues: Queues) -> Result<Attachment, AttachError> {
-        let first = queues.sparse[0].as_fd();
+    fn finish(&self, opened: OpenTap) -> Result<Attachment, AttachError> {
+        let first = opened.sparse[0].as_fd();
         let (capabilities, mut features) = self.set_offloads(first)?;
-        features.extend(queues.many.then(|| "multi_queue".to_owned()));
-        features.extend((!queues.bulk.is_empty()).then(|| "flow_queues".to_owned()));
+        features.extend(opened.many.then(|| "multi_queue".to_owned()));
+        features.extend(opened.bulk.is_some().then(|| "flow_queues".to_owned()));
         let link = self.look_up()?;
         self.set_properties(&link)?;
-        let mut wanted = StationSetup::wanted(self.plan.spec, self.plan.mtu, self.plan.gateways);
+        let mut wanted = StationSetup::wanted(&self.plan.spec, self.plan.mtu, &self.plan.gateways);
         if !self.reopened {
             wanted.mac = wanted.mac.or(self.plan.first_mac);
         }
         let change = StationChange { netlink: self.netlink, place: &self.namespace.place, link: &link, known: &[] };
         change.make_or_undo(&wanted)?;
-        change.add_routes(self.plan.routes)?;
+        change.add_routes(&self.plan.routes)?;
         if ethtool::set_speed(self.ifname, SPEED).is_ok() {
             features.push("speed".to_owned());
         }
@@ -181,7 +174,7 @@ impl Opened<'_> {
         let link = self.look_up()?;
         tun::set_persistent(first, true).doing(NET_ADMIN, || self.doing("make", "persistent"))?;
         Ok(Attachment {
-            devices: queues.devices(capabilities),
+            queues: opened.queues(capabilities),
             ifname: link.name.clone(),
             ifindex: link.index,
             mac: link.mac,

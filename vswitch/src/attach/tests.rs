@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use ::packet::{Batch, Capabilities, Packet};
 
+use super::netns::Namespace;
 use super::*;
-use api::VlanMode;
-use plane::device::{ReceiveStatus, Sent};
+use api::{Netns, PortKind, VlanMode};
+use plane::device::{Device, ReceiveStatus, Sent};
 use sys::{netns as own, packet};
 
 /// Puts the test's thread, and so what it calls "vswitchd's own namespace", into a new namespace. `None`: not on this machine.
@@ -76,22 +77,39 @@ fn port(kind: PortKind, netns: Option<&Name>) -> PortSpec {
     }
 }
 
-fn attach_with(spec: &PortSpec, mtu: u16, workers: usize) -> Result<Attachment, AttachError> {
-    let gateways = ["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()];
-    attach(&Plan {
-        spec,
+/// An open port with the devices of its workers.
+struct Open {
+    devices: Vec<Box<dyn Device>>,
+    made_netns: bool,
+    reopened: bool,
+    ifname: String,
+    ifindex: u32,
+    mac: Option<Mac>,
+    features: Vec<String>,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("ifname", &self.ifname).finish_non_exhaustive()
+    }
+}
+
+fn attach_with(spec: &PortSpec, mtu: u16, workers: usize) -> Result<Open, AttachError> {
+    let attached = attach(&Plan {
+        spec: spec.clone(),
         first_mac: None,
         mtu,
         workers,
-        held: &[],
-        gateways: &gateways,
-        netns_mark: "",
-        routes: &[],
-        watch: None,
-    })
+        held: Vec::new(),
+        gateways: vec!["10.10.0.1/24".parse().unwrap(), "fd10::1/64".parse().unwrap()],
+        netns_mark: String::new(),
+        routes: Vec::new(),
+    })?;
+    let Attachment { queues, made_netns, reopened, ifname, ifindex, mac, features, .. } = attached;
+    Ok(Open { devices: queues.devices(), made_netns, reopened, ifname, ifindex, mac, features })
 }
 
-fn plain(spec: &PortSpec) -> Attachment {
+fn plain(spec: &PortSpec) -> Open {
     attach_with(spec, 1500, 1).unwrap()
 }
 
@@ -150,7 +168,7 @@ fn heard(socket: &OwnedFd, wanted: impl Fn(&[u8]) -> bool) -> Option<(Vec<u8>, O
     None
 }
 
-fn exchange(spec: &PortSpec, attachment: &mut Attachment) {
+fn exchange(spec: &PortSpec, attachment: &mut Open) {
     let socket = station(spec, attachment.ifindex);
     let device = &mut attachment.devices[0];
     for tag in [None, Some([0x81, 0, 0x60, 10]), Some([0x88, 0xa8, 0, 20])] {
@@ -487,14 +505,14 @@ fn a_change_in_place_keeps_the_queue_and_undoes_itself() {
         let mut new = old.clone();
         new.mac = Some("02:00:00:00:00:0b".parse().unwrap());
         new.addresses = vec!["10.10.0.3/24".parse().unwrap()];
-        reconfigure(&old, &new, 1300, &gateways).unwrap();
+        reconfigure(&old, &new, &1300, &gateways).unwrap();
         let state = name.ip("addr show dev eth0");
         assert!(["mtu 1300", "02:00:00:00:00:0b", "10.10.0.3/24"].iter().all(|part| state.contains(part)), "{state}");
         assert!(!state.contains("10.10.0.2/") && !state.contains("fd10::2"), "{state}");
         assert!(name.ip("route").contains("default via 10.10.0.1 dev eth0"));
 
         name.exec("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
-        let error = reconfigure(&new, &old, 1400, &gateways).unwrap_err().to_string();
+        let error = reconfigure(&new, &old, &1400, &gateways).unwrap_err().to_string();
         assert!(error.contains("IPv6 is switched off"), "{error}");
         let after = name.ip("addr show dev eth0");
         assert!(["mtu 1300", "02:00:00:00:00:0b", "10.10.0.3/24"].iter().all(|part| after.contains(part)), "{after}");
@@ -604,7 +622,7 @@ fn a_device_that_is_handed_over_is_found_wherever_it_is() {
         let mut again = attach_with(&spec, 1400, 1).unwrap();
         assert!(again.reopened && again.ifname == "eth0", "{again:?}");
         exchange(&PortSpec { netns: Some(Netns::Name(name.0.clone())), ..spec.clone() }, &mut again);
-        reconfigure(&spec, &spec, 1300, &[]).unwrap();
+        reconfigure(&spec, &spec, &1300, &[]).unwrap();
         assert!(name.ip("route").contains("default via 10.10.0.1 dev eth0"));
         assert!(name.ip("addr show dev eth0").contains("inet 10.10.0.2/24"));
         assert!(name.ip("link show dev eth0").contains("mtu 1300"));

@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::AttachError;
 use super::error::{Doing, NET_ADMIN, NET_RAW};
 use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
+use crate::broker::Descriptor;
 use api::{Reach, VxlanSpec};
 use plane::device::{SourceHeaders, Sources};
 use sys::udp;
@@ -20,7 +22,7 @@ const SOURCES: usize = 16;
 const BUFFER: i32 = 8 << 20;
 
 /// What is known about the way to a tunnel's other hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Underlay {
     /// Index of the interface that groups are joined on and sent out of.
     pub interface: Option<u32>,
@@ -56,12 +58,12 @@ pub fn survey(spec: &VxlanSpec) -> Result<Underlay, AttachError> {
 ///
 /// # Errors
 /// Mostly too many open files.
-pub fn open_sources(spec: &VxlanSpec, underlay: &Underlay) -> Result<Sources, AttachError> {
+pub(super) fn open_sources(spec: &VxlanSpec, underlay: &Underlay) -> Result<OpenSources, AttachError> {
     let doing = || format!("open the sockets that vxlan \"{}\" sends from", spec.name);
     let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(spec, underlay)).collect() };
     let sockets = open().doing(NET_RAW, doing)?;
     let segmenting = spec.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
-    Ok(Sources::new(sockets, segmenting, SourceHeaders { hops: spec.ttl, is_summed: spec.udp_checksum }))
+    Ok(OpenSources { sockets: sockets.into_iter().map(Descriptor).collect(), segmenting })
 }
 
 fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> {
@@ -82,11 +84,27 @@ fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> 
     Ok(socket)
 }
 
+/// Open sockets that a tunnel's frames leave from.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OpenSources {
+    sockets: Vec<Descriptor>,
+    /// Whether the kernel cuts runs.
+    segmenting: bool,
+}
+
+impl OpenSources {
+    /// For the tunnels that send as `spec` says, which they were opened for.
+    pub fn of(self, spec: &VxlanSpec) -> Sources {
+        let sockets = self.sockets.into_iter().map(|socket| socket.0).collect();
+        Sources::new(sockets, self.segmenting, SourceHeaders { hops: spec.ttl, is_summed: spec.udp_checksum })
+    }
+}
+
 /// A socket that receives, and whether the kernel hands over runs.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Listening {
     /// The socket.
-    pub socket: OwnedFd,
+    pub socket: Descriptor,
     /// Whether `UDP_GRO` is on.
     pub runs: bool,
 }
@@ -96,16 +114,19 @@ pub struct Listening {
 ///
 /// # Errors
 /// Another process has the port.
-pub fn listen(address: SocketAddr, count: usize, left: Vec<OwnedFd>) -> Result<Vec<Listening>, AttachError> {
+pub(super) fn listen(address: &SocketAddr, count: &usize, left: &[Descriptor]) -> Result<Vec<Listening>, AttachError> {
+    let (address, count) = (*address, (*count).max(1));
     let doing = || format!("listen on UDP port {} of {}", address.port(), address.ip());
     let in_use = |error: Errno| match error {
         Errno::ADDRINUSE => AttachError::PortInUse(address),
         Errno::ADDRNOTAVAIL => AttachError::NotLocal(address.ip()),
         error => Err::<(), _>(error).doing(NET_RAW, doing).err().unwrap_or(AttachError::PortInUse(address)),
     };
-    if left.len() == count.max(1) {
-        let again = |socket: OwnedFd| prepare(&socket, address.ip()).map(|runs| Listening { socket, runs });
-        return left.into_iter().map(again).collect::<Result<_, _>>().doing(NET_RAW, doing);
+    if left.len() == count {
+        let again = |socket: &Descriptor| -> std::io::Result<Listening> {
+            Ok(Listening { socket: Descriptor::of(&socket.0)?, runs: prepare(&socket.0, address.ip())? })
+        };
+        return left.iter().map(again).collect::<Result<_, _>>().doing(NET_RAW, doing);
     }
     if count > 1 {
         // Sockets that share a port would also share it with those of another process.
@@ -118,23 +139,23 @@ pub fn listen(address: SocketAddr, count: usize, left: Vec<OwnedFd>) -> Result<V
         }
         let runs = prepare(&socket, address.ip())?;
         udp::bind(socket.as_fd(), address)?;
-        Ok(Listening { socket, runs })
+        Ok(Listening { socket: Descriptor(socket), runs })
     };
-    (0..count.max(1)).map(|_| open()).collect::<Result<_, _>>().map_err(in_use)
+    (0..count).map(|_| open()).collect::<Result<_, _>>().map_err(in_use)
 }
 
 /// Opens a socket that hears a group on an interface. One is enough: every socket would hear every datagram.
 ///
 /// # Errors
 /// The group cannot be joined.
-pub fn listen_to_group(group: SocketAddr, interface: u32) -> Result<Listening, AttachError> {
+pub(super) fn listen_to_group(group: &SocketAddr, interface: &u32) -> Result<Listening, AttachError> {
     let open = || -> Result<Listening, Errno> {
         let socket = udp::open(group.ip())?;
         udp::share_address(socket.as_fd())?;
         let runs = prepare(&socket, group.ip())?;
-        udp::join(socket.as_fd(), group.ip(), interface)?;
-        udp::bind(socket.as_fd(), group)?;
-        Ok(Listening { socket, runs })
+        udp::join(socket.as_fd(), group.ip(), *interface)?;
+        udp::bind(socket.as_fd(), *group)?;
+        Ok(Listening { socket: Descriptor(socket), runs })
     };
     open().doing(NET_RAW, || format!("join multicast group {} for UDP port {}", group.ip(), group.port()))
 }

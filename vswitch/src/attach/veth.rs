@@ -8,14 +8,14 @@ use super::error::{Doing, NET_ADMIN};
 use super::isolate::isolate;
 use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
+use super::queues::Queues;
 use super::station::{StationChange, StationSetup};
 use super::{AttachError, Attachment, End, Plan, claim, mark, sockets};
 use api::{PortName, PortSpec};
-use plane::device::Device;
 use sys::ethtool;
 
-pub(super) fn attach(plan: &Plan<'_>, station: &Namespace) -> Result<Attachment, AttachError> {
-    let pair = Pair { plan, station, switch: &Namespace::own().watched(plan.watch) };
+pub(super) fn attach(plan: &Plan, station: &Namespace) -> Result<Attachment, AttachError> {
+    let pair = Pair { plan, station, switch: &Namespace::own().numbered() };
     let reopened = pair.find()?;
     if !reopened {
         pair.make()?;
@@ -24,7 +24,7 @@ pub(super) fn attach(plan: &Plan<'_>, station: &Namespace) -> Result<Attachment,
     attached.inspect_err(|_| {
         if !reopened {
             // The error that counts is the first one.
-            let _ = delete_switch_end(plan.spec);
+            let _ = delete_switch_end(&plan.spec);
         }
     })
 }
@@ -61,15 +61,15 @@ pub(super) fn set_switch_mtu(spec: &PortSpec, mtu: u32) -> Result<u32, AttachErr
 ///
 /// # Errors
 /// The pair is gone, or `CAP_NET_ADMIN` is missing.
-pub fn set_switch_end(spec: &PortSpec, up: bool) -> Result<(), AttachError> {
+pub(super) fn set_switch_end(spec: &PortSpec, up: &bool) -> Result<(), AttachError> {
     let own = Namespace::own();
     own.with_netlink(|netlink| {
         let name = switch_name(&spec.name);
         let link = switch_link(netlink, &own, spec)?;
         let link = link.ok_or_else(|| AttachError::NoInterface { ifname: name.clone(), place: own.place.clone() })?;
         let message = netlink::change(link.index);
-        let message = if up { message.up() } else { message.down() };
-        let doing = || format!("set \"{name}\" {}", if up { "up" } else { "down" });
+        let message = if *up { message.up() } else { message.down() };
+        let doing = || format!("set \"{name}\" {}", if *up { "up" } else { "down" });
         netlink.change(message.build()).doing(NET_ADMIN, doing)
     })
 }
@@ -96,7 +96,7 @@ fn switch_mark(port: &PortName) -> String {
 }
 
 struct Pair<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a Plan,
     station: &'a Namespace,
     switch: &'a Namespace,
 }
@@ -104,7 +104,7 @@ struct Pair<'a> {
 impl Pair<'_> {
     /// Whether the pair is there as an earlier vswitchd left it. Half a pair, or one with another far end, is removed.
     fn find(&self) -> Result<bool, AttachError> {
-        let spec = self.plan.spec;
+        let spec = &self.plan.spec;
         let far =
             self.station.with_netlink(|netlink| claim::claim(netlink, spec, &InfoKind::Veth, None, &self.station.place))?;
         let near = self.switch.with_netlink(|netlink| switch_link(netlink, self.switch, spec))?;
@@ -126,7 +126,7 @@ impl Pair<'_> {
     }
 
     fn make(&self) -> Result<(), AttachError> {
-        let spec = self.plan.spec;
+        let spec = &self.plan.spec;
         let name = switch_name(&spec.name);
         let namespace = self.station.descriptor()?;
         self.switch.with_netlink(|netlink| {
@@ -141,7 +141,7 @@ impl Pair<'_> {
     }
 
     fn set_switch_mark(&self, netlink: &Netlink, name: &str) -> Result<(), AttachError> {
-        let spec = self.plan.spec;
+        let spec = &self.plan.spec;
         let Some(link) = switch_link(netlink, self.switch, spec)? else { return Ok(()) };
         let marked = netlink.change(netlink::change(link.index).alias(switch_mark(&spec.name)).build());
         marked.doing(NET_ADMIN, || format!("set the alias of \"{name}\""))
@@ -149,7 +149,7 @@ impl Pair<'_> {
 
     /// The switch listens before the station can speak.
     fn configure(&self) -> Result<Attachment, AttachError> {
-        let (devices, features) = self.open_switch_end()?;
+        let (queues, features) = self.open_switch_end()?;
         let far = self.configure_station()?;
         let name = switch_name(&self.plan.spec.name);
         let near = self.switch.with_netlink(|netlink| {
@@ -158,15 +158,15 @@ impl Pair<'_> {
                 netlink.settle(&name).doing(NET_ADMIN, || format!("wait for \"{name}\" {}", self.switch.place))?;
             }
             let gone = || AttachError::NoInterface { ifname: name.clone(), place: self.switch.place.clone() };
-            switch_link(netlink, self.switch, self.plan.spec)?.ok_or_else(gone)
+            switch_link(netlink, self.switch, &self.plan.spec)?.ok_or_else(gone)
         })?;
         let ends = vec![End::of(&far, self.station), End::of(&near, self.switch)];
         let (ifname, ifindex, mac) = (far.name, far.index, far.mac);
-        Ok(Attachment { devices, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
+        Ok(Attachment { queues, ifname, ifindex, mac, features, made_netns: false, reopened: false, ends, namespace: None })
     }
 
     fn configure_station(&self) -> Result<KernelLink, AttachError> {
-        let (spec, place) = (self.plan.spec, &self.station.place);
+        let (spec, place) = (&self.plan.spec, &self.station.place);
         self.station.with_netlink(|netlink| {
             let gone = || AttachError::NoInterface { ifname: spec.ifname.to_string(), place: place.clone() };
             let look_up =
@@ -180,18 +180,18 @@ impl Pair<'_> {
             // Where the switch asks for finished frames, the station's kernel has to finish them before they leave.
             let offload = ethtool::set_checksum_offload(&link.name, spec.offload);
             offload.doing(NET_ADMIN, || format!("set the checksum offload of \"{}\" {place}", link.name))?;
-            let wanted = StationSetup::wanted(spec, self.plan.mtu, self.plan.gateways);
+            let wanted = StationSetup::wanted(spec, self.plan.mtu, &self.plan.gateways);
             let change = StationChange { netlink, place, link: &link, known: &[] };
             change.make_or_undo(&wanted)?;
-            change.add_routes(self.plan.routes)?;
+            change.add_routes(&self.plan.routes)?;
             netlink.settle(&link.name).doing(NET_ADMIN, || format!("wait for \"{}\" {place}", link.name))?;
             look_up(&link.name)
         })
     }
 
     /// The switch's end is closed to the host before it is set up.
-    fn open_switch_end(&self) -> Result<(Vec<Box<dyn Device>>, sockets::Features), AttachError> {
-        let (spec, place) = (self.plan.spec, &self.switch.place);
+    fn open_switch_end(&self) -> Result<(Queues, sockets::Features), AttachError> {
+        let (spec, place) = (&self.plan.spec, &self.switch.place);
         self.switch.with_netlink(|netlink| {
             let name = switch_name(&spec.name);
             let link = switch_link(netlink, self.switch, spec)?;
@@ -202,9 +202,9 @@ impl Pair<'_> {
             let mtu = switch_mtu(self.plan.mtu);
             let message = netlink::change(link.index).mtu(mtu).up().build();
             netlink.change(message).doing(NET_ADMIN, || format!("set \"{name}\" {place} up with MTU {mtu}"))?;
-            let (devices, mut features) = sockets::open((&name, link.index), self.plan, place)?;
+            let (queues, mut features) = sockets::open((&name, link.index), self.plan, place)?;
             features.extend(isolated.then(|| "stack_isolated".to_owned()));
-            Ok((devices, features))
+            Ok((queues, features))
         })
     }
 }

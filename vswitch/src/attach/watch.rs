@@ -15,10 +15,13 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-use super::error::is;
+use super::error::{AttachError, Doing, NET_ADMIN, is};
 use super::netlink::KernelLink;
 use super::netns::Namespace;
+use super::requests;
+use crate::broker::Descriptor;
 use api::{Netns, PortName};
 use sys::{netlink, set_buffers};
 
@@ -30,11 +33,11 @@ const BUFFER: i32 = 8 << 20;
 const LONGEST: usize = 64 << 10;
 
 /// A network namespace as vswitchd's own one numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NamespaceNumber(pub(crate) i32);
 
 /// One device of those that a port's frames pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Where it is.
     pub namespace: Option<NamespaceNumber>,
@@ -53,7 +56,7 @@ impl End {
 }
 
 /// What the kernel says about a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct News {
     /// Where the link is, its index, and how it is.
     pub end: End,
@@ -85,46 +88,106 @@ pub enum Heard {
     Nothing,
 }
 
-/// The socket.
+/// What the kernel tells, as it comes in.
 pub struct Watch {
-    socket: Socket,
-    requests: Socket,
-    own: Option<NamespaceNumber>,
-    hears_others: bool,
+    open: WatchSocket,
     buffer: Box<[u8]>,
     /// Read, and not yet told.
     waiting: std::collections::VecDeque<News>,
 }
 
+/// An open socket by which the kernel tells of links, for another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WatchSocket {
+    socket: Descriptor,
+    /// The number of vswitchd's own namespace.
+    own: Option<NamespaceNumber>,
+    /// Whether links in other namespaces are told of.
+    hears_others: bool,
+}
+
+impl WatchSocket {
+    /// Listens in the network namespace of the calling thread. What the kernel tells of other namespaces depends on who opened the socket
+    /// (`do_one_broadcast`), not on who reads it.
+    pub(super) fn open() -> Result<Self, AttachError> {
+        let open = || -> io::Result<(OwnedFd, bool)> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            // A lost message is told by ENOBUFS, whatever the room.
+            let _ = set_buffers(socket.as_fd(), BUFFER);
+            socket.bind_auto()?;
+            let hears_others = socket.set_listen_all_namespaces(true).is_ok();
+            socket.add_membership(LINKS)?;
+            Ok((socket.as_fd().try_clone_to_owned()?, hears_others))
+        };
+        let (socket, hears_others) = open().doing(NET_ADMIN, || "hear of network interfaces".to_owned())?;
+        Ok(Self { socket: Descriptor(socket), own: Namespace::own().numbered().number, hears_others })
+    }
+}
+
+/// The number of a namespace in vswitchd's own, which is given one if it has none.
+pub(super) fn number(namespace: BorrowedFd<'_>) -> io::Result<NamespaceNumber> {
+    let mut requests = Socket::new(NETLINK_ROUTE)?;
+    requests.bind_auto()?;
+    requests.connect(&SocketAddr::new(0, 0))?;
+    let fd = NsidAttribute::Fd(u32::try_from(namespace.as_raw_fd()).map_err(|_| Errno::BADF)?);
+    let mut wish = NsidMessage::default();
+    // -1: whichever is free.
+    wish.attributes = vec![fd.clone(), NsidAttribute::Id(-1)];
+    match exchange(&requests, RouteNetlinkMessage::NewNsId(wish), NLM_F_REQUEST | NLM_F_ACK) {
+        Ok(_) => {}
+        Err(error) if is(&error, Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let mut question = NsidMessage::default();
+    question.attributes = vec![fd];
+    let answer = exchange(&requests, RouteNetlinkMessage::GetNsId(question), NLM_F_REQUEST)?;
+    let Some(RouteNetlinkMessage::NewNsId(answer)) = answer else { return Err(Errno::NODATA.into()) };
+    let id =
+        answer.attributes.iter().find_map(|attribute| if let NsidAttribute::Id(id) = attribute { Some(*id) } else { None });
+    id.filter(|id| *id >= 0).map(NamespaceNumber).ok_or_else(|| Errno::NODATA.into())
+}
+
+/// Sends a request, and waits for its one answer.
+fn exchange(requests: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    requests.send(&bytes, 0)?;
+    let (answer, _) = requests.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(None),
+    }
+}
+
+/// The number of the namespace with this name; `None`: there is none, or it gets none.
+pub(super) fn number_of(netns: &Netns) -> Option<NamespaceNumber> {
+    Namespace::open(Some(netns)).ok()?.numbered().number
+}
+
 impl Watch {
-    /// Listens in the network namespace of the calling thread.
+    /// Listens in vswitchd's network namespace.
     ///
     /// # Errors
     /// The kernel gives no socket.
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        // A lost message is told by ENOBUFS, whatever the room.
-        let _ = set_buffers(borrowed(&socket), BUFFER);
-        socket.bind_auto()?;
-        let hears_others = socket.set_listen_all_namespaces(true).is_ok();
-        socket.add_membership(LINKS)?;
-        let mut requests = Socket::new(NETLINK_ROUTE)?;
-        requests.bind_auto()?;
-        requests.connect(&SocketAddr::new(0, 0))?;
+    pub fn open() -> Result<Self, AttachError> {
         let (buffer, waiting) = (vec![0; LONGEST].into(), std::collections::VecDeque::new());
-        let mut watch = Self { socket, requests, own: None, hears_others, buffer, waiting };
-        watch.own = Namespace::own().descriptor().ok().and_then(|own| watch.number(own.as_fd()).ok());
-        Ok(watch)
+        Ok(Self { open: requests::open_watch()?, buffer, waiting })
     }
 
     /// Whether links in other namespaces are told of, which takes `CAP_NET_BROADCAST`.
     pub const fn hears_others(&self) -> bool {
-        self.hears_others
+        self.open.hears_others
     }
 
     /// The number of vswitchd's own namespace.
     pub const fn own(&self) -> Option<NamespaceNumber> {
-        self.own
+        self.open.own
     }
 
     /// The socket once more, for waiting until it is readable.
@@ -132,50 +195,7 @@ impl Watch {
     /// # Errors
     /// Too many open files.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        borrowed(&self.socket).try_clone_to_owned()
-    }
-
-    /// The number of the namespace that is called so, if it can be watched.
-    pub fn number_of(&self, netns: &Netns) -> Option<NamespaceNumber> {
-        Namespace::open(Some(netns)).ok()?.watched(Some(self)).number
-    }
-
-    /// The number of a namespace, which it gets if it has none.
-    pub(super) fn number(&self, namespace: BorrowedFd<'_>) -> io::Result<NamespaceNumber> {
-        let fd = NsidAttribute::Fd(u32::try_from(namespace.as_raw_fd()).map_err(|_| Errno::BADF)?);
-        let mut wish = NsidMessage::default();
-        // -1: whichever is free.
-        wish.attributes = vec![fd.clone(), NsidAttribute::Id(-1)];
-        match self.ask(RouteNetlinkMessage::NewNsId(wish), NLM_F_REQUEST | NLM_F_ACK) {
-            Ok(_) => {}
-            Err(error) if is(&error, Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
-        let mut question = NsidMessage::default();
-        question.attributes = vec![fd];
-        let answer = self.ask(RouteNetlinkMessage::GetNsId(question), NLM_F_REQUEST)?;
-        let Some(RouteNetlinkMessage::NewNsId(answer)) = answer else { return Err(Errno::NODATA.into()) };
-        let id =
-            answer.attributes.iter().find_map(|attribute| if let NsidAttribute::Id(id) = attribute { Some(*id) } else { None });
-        id.filter(|id| *id >= 0).map(NamespaceNumber).ok_or_else(|| Errno::NODATA.into())
-    }
-
-    /// Sends a request and waits for the kernel's answer, which it gives at once.
-    fn ask(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.requests.send(&bytes, 0)?;
-        let (answer, _) = self.requests.recv_from_full()?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
-        match answer.payload {
-            NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-            _ => Ok(None),
-        }
+        self.open.socket.0.as_fd().try_clone_to_owned()
     }
 
     /// Takes what waits, one thing at a time. Never waits itself.
@@ -184,7 +204,7 @@ impl Watch {
             if let Some(news) = self.waiting.pop_front() {
                 return Heard::News(news);
             }
-            match netlink::receive(borrowed(&self.socket), &mut self.buffer) {
+            match netlink::receive(self.open.socket.0.as_fd(), &mut self.buffer) {
                 Ok(reception) => self.read(reception),
                 Err(Errno::NOBUFS) => return Heard::Lost,
                 Err(Errno::INTR) => {}
@@ -194,7 +214,7 @@ impl Watch {
     }
 
     fn read(&mut self, reception: netlink::Heard) {
-        let namespace = reception.namespace.map(NamespaceNumber).or(self.own);
+        let namespace = reception.namespace.map(NamespaceNumber).or(self.open.own);
         let mut rest = self.buffer.get(..reception.length).unwrap_or_default();
         while let Some(length) = rest.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length) as usize) {
             let Some(message) = rest.get(..length).filter(|message| message.len() >= HEADER) else { return };
@@ -221,8 +241,4 @@ fn read_link(message: &[u8], namespace: Option<NamespaceNumber>) -> Option<News>
         return None;
     }
     Some(News { gone, ..News::of(&KernelLink::from(link), namespace) })
-}
-
-fn borrowed(socket: &Socket) -> BorrowedFd<'_> {
-    socket.as_fd()
 }

@@ -1,5 +1,6 @@
 //! `vswitchd`: a machine's whole container network in one process.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ struct Arguments {
     /// /proc/1/ns/mnt. A name in vswitchd's own would be seen by no other program.
     #[arg(long, value_name = "FILE")]
     mounts: Option<PathBuf>,
+    /// Is the process that keeps the rights of another vswitchd, by which alone it is started.
+    #[arg(long, hide = true)]
+    broker: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,18 +45,37 @@ fn main() -> ExitCode {
     if arguments.check {
         return check(&arguments);
     }
+    // Where there is a broker, that makes namespaces, and this process keeps none of it open.
+    let has_rights = arguments.broker || arguments.no_sandbox;
+    let open = |mounts| if has_rights { attach::name_namespaces_in(mounts) } else { File::open(mounts).map(drop) };
     if let Some(mounts) = &arguments.mounts
-        && let Err(error) = attach::name_namespaces_in(mounts)
+        && let Err(error) = open(mounts)
     {
         eprintln!("--mounts: {} cannot be opened: {error}", mounts.display());
         return ExitCode::FAILURE;
     }
     control::end_with_any_thread();
+    if arguments.broker {
+        return be_broker(&arguments);
+    }
     let mode = RunMode { confined: !arguments.no_sandbox, takeover: arguments.takeover };
     match control::run(&arguments.config, Log::start(), mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn be_broker(arguments: &Arguments) -> ExitCode {
+    // By this it is told from the vswitchd that it serves.
+    let _ = rustix::thread::set_name(c"vswitchd-broker");
+    let _log = Log::start();
+    match control::serve_as_broker(&arguments.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the process that keeps the rights of vswitchd ends: {error}");
             ExitCode::FAILURE
         }
     }

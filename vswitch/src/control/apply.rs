@@ -222,10 +222,10 @@ impl Switch {
             || self.inventory.all::<Port>().filter(|port| port.spec.bridge == *bridge && port.presence.state().has_device());
         for (done, port) in members().enumerate() {
             let spec = &port.spec;
-            if let Err(error) = attach::reconfigure(spec, spec, new.0, &self.gateways_of(spec, new.1)) {
+            if let Err(error) = attach::reconfigure(spec, spec, &new.0, &self.gateways_of(spec, new.1)) {
                 for port in members().take(done) {
                     let spec = &port.spec;
-                    if let Err(error) = attach::reconfigure(spec, spec, old.0, &self.gateways_of(spec, old.1)) {
+                    if let Err(error) = attach::reconfigure(spec, spec, &old.0, &self.gateways_of(spec, old.1)) {
                         tracing::error!(port = %spec.name, "its MTU and routes could not be set back: {error}");
                     }
                 }

@@ -21,7 +21,7 @@ impl Switch {
                 let set = tun::set_carrier(queue.as_fd(), !down);
                 set.map_err(|errno| ControlError::Carrier(spec.name.clone(), errno.into()))
             }
-            PortKind::Veth => attach::set_switch_end(spec, !down).map_err(failed),
+            PortKind::Veth => attach::set_switch_end(spec, &!down).map_err(failed),
             PortKind::Link => Ok(()),
         }
     }

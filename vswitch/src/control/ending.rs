@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::plan::Step;
 use super::vxlan::TunnelPort;
 use super::{Port, Switch};
-use crate::attach::Programs;
+use crate::attach;
 use api::{Ending, MadeKind, MadeThing, Netns, PortKind, PortName, ResourceKey};
 
 impl Switch {
@@ -63,13 +63,14 @@ impl Switch {
     /// The ports whose devices stay, with the reason: those in namespaces in which programs run, which would be without a network for
     /// good, and those in containers; or all.
     fn staying(&self, all: bool) -> BTreeMap<PortName, String> {
-        let programs = Programs::look();
+        let places: Vec<Netns> = self.inventory.all::<Port>().filter_map(|port| port.spec.netns.clone()).collect();
+        let programs = attach::programs_in(&places).map(|found| places.into_iter().zip(found).collect::<BTreeMap<_, _>>());
         let why = |port: &Port| match (&programs, &port.spec.netns) {
             _ if all => Some("as asked for".to_owned()),
             _ if port.spec.kind == PortKind::Link => None,
             _ if port.is_of_container() => Some("a container has it".to_owned()),
             (_, None) => None,
-            (Ok(programs), Some(netns)) => programs.in_netns(netns).map(|who| format!("{who} in its namespace")),
+            (Ok(programs), Some(netns)) => programs.get(netns)?.as_ref().map(|who| format!("{who} in its namespace")),
             (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {error}")),
         };
         self.inventory.named::<Port>().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()

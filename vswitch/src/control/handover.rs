@@ -16,6 +16,7 @@ use sd_notify::NotifyState;
 use super::socket::Passed;
 use super::takeover::Legacy;
 use super::{ControlError, Port, Switch, image};
+use crate::broker::Descriptor;
 use crate::inherited::Inherited;
 use api::{PortKind, PortName};
 use plane::worker::Command;
@@ -53,9 +54,9 @@ impl Handover {
         self.queues.entry(port).or_default().push(queue);
     }
 
-    /// The queues of a port.
-    pub(super) fn queues_of(&self, port: &PortName) -> &[OwnedFd] {
-        self.queues.get(port).map_or(&[], Vec::as_slice)
+    /// The queues of a port, once more.
+    pub(super) fn queues_of(&self, port: &PortName) -> Vec<Descriptor> {
+        self.queues.get(port).into_iter().flatten().filter_map(|queue| Descriptor::of(queue).ok()).collect()
     }
 
     /// Closes what was not taken, and lets the service manager close its copies of all queues.

@@ -16,6 +16,7 @@ use super::presence::{Presence, line};
 use super::uplink::bridge_settings;
 use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, End, Heard, Identity, NamespaceNumber, News};
+use crate::broker::Descriptor;
 use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
 use plane::datapath::{PortId, PortSettings};
 use plane::worker::{Command, Handle};
@@ -103,7 +104,7 @@ impl Switch {
     /// (`cleanup_net`).
     fn is_there_again(&mut self, name: &PortName, gone: &News) -> bool {
         let Some(port) = self.inventory.find_mut::<Port>(name) else { return false };
-        let Ok((_, found)) = attach::links_in(port.spec.netns.as_ref(), self.watch.as_ref()) else { return false };
+        let Ok((_, found)) = attach::links_in(&port.spec.netns) else { return false };
         let is_it = |news: &News| (news.end.namespace, news.end.index) == (gone.end.namespace, gone.end.index);
         let Some(news) = found.into_iter().find(is_it) else { return false };
         port.presence.hear(&news, None);
@@ -117,7 +118,7 @@ impl Switch {
         let places: HashSet<_> = ports.map(|port| port.spec.netns.clone()).chain([None]).collect();
         for place in places {
             // What was known of a namespace that cannot be entered stays.
-            let Ok((namespace, found)) = attach::links_in(place.as_ref(), self.watch.as_ref()) else { continue };
+            let Ok((namespace, found)) = attach::links_in(&place) else { continue };
             looked.insert(namespace);
             looks.extend(found.into_iter().map(|news| ((namespace, news.end.index), news)));
         }
@@ -193,7 +194,7 @@ impl Switch {
         let (id, spec) = (port.id, port.spec.clone());
         let duplicate = |worker: &Handle| worker.ask(|reply| Command::Duplicate(id, reply)).ok()?;
         let queue = self.plane.workers.first().and_then(duplicate).and_then(|device| device.queues.into_iter().next());
-        if let Err(error) = attach::abandon(&spec, queue) {
+        if let Err(error) = attach::abandon(&spec, &queue.map(Descriptor)) {
             tracing::warn!(port = %name, "{error}");
         }
         self.lose(name, PortState::NamespaceGone);
@@ -206,17 +207,19 @@ impl Switch {
     /// Has the kernel tell of containers' devices in their sandboxes too, which may have been made after the ports. Says whether there were any
     /// new ones.
     fn find_sandboxes(&mut self) -> bool {
-        let Some(watch) = &self.watch else { return false };
+        if self.watch.is_none() {
+            return false;
+        }
         let mut any = false;
         let unknown = |port: &&mut Port| {
             port.spec.is_handed_over() && port.presence.sandbox.is_none() && port.presence.state.has_device()
         };
         for port in self.inventory.all_mut::<Port>().filter(unknown) {
-            let Some(sandbox) = port.spec.netns.as_ref().and_then(|netns| watch.number_of(netns)) else { continue };
+            let Some(sandbox) = port.spec.netns.as_ref().and_then(attach::number_of) else { continue };
             port.presence.sandbox = Some(sandbox);
             any = true;
             // It may have come there before.
-            if let Some(end) = attach::moved_end(&port.spec, watch) {
+            if let Some(end) = attach::moved_end(&port.spec) {
                 port.presence.station = Some(end);
                 port.presence.look();
             }

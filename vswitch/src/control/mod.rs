@@ -78,7 +78,7 @@ use std::time::Instant;
 pub use error::ControlError;
 pub use log::Log;
 pub use refusal::ContainerRefusal;
-pub use run::{RunError, RunMode, run};
+pub use run::{RunError, RunMode, run, serve_as_broker};
 pub use takeover::TakeoverError;
 pub use workers::end_with_any_thread;
 

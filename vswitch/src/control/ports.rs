@@ -62,7 +62,7 @@ impl Switch {
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
         if touches_device {
-            attach::reconfigure(&old, &spec, mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
+            attach::reconfigure(&old, &spec, &mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
         }
         let mac = spec.mac.or(mac);
         let settings = self.settings(&spec, mac, seed)?;
@@ -142,7 +142,7 @@ impl Switch {
         self.journal(&spec)?;
         let attachment = self.open(&spec)?;
         let presence = Presence::of(&attachment);
-        let Attachment { devices, mac, features, made_netns, reopened, .. } = attachment;
+        let Attachment { queues, mac, features, made_netns, reopened, .. } = attachment;
         if let (true, Some(Netns::Name(netns))) = (made_netns, &spec.netns) {
             self.ledger.state.made.netns.insert(netns.clone());
             if let Err(error) = self.write_down(&Made { netns: [netns.clone()].into(), ..Made::default() }) {
@@ -152,7 +152,7 @@ impl Switch {
         }
         let seed = rand::random();
         let settings = self.settings(&spec, mac, seed)?;
-        for (worker, device) in self.plane.workers.iter().zip(devices) {
+        for (worker, device) in self.plane.workers.iter().zip(queues.devices()) {
             let attached = worker.ask(|reply| Command::Attach(id, settings.clone(), device, reply));
             let attached = attached.map_err(ControlError::from);
             let attached = attached.and_then(|done| done.map_err(|error| ControlError::Poll(spec.name.clone(), error)));
@@ -171,22 +171,16 @@ impl Switch {
     }
 
     fn open(&mut self, spec: &PortSpec) -> Result<Attachment, ControlError> {
-        let gateways = &self.gateways_of(spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses);
-        let routes = self.ledger.state.containers.of_port(&spec.name).map_or(&[][..], |(_, interface)| &interface.routes);
-        let first_mac = Some(self.ledger.state.station_mac(spec.name.as_str()));
-        let netns_mark = &self.ledger.state.netns_mark();
-        let mtu = self.inventory.port_mtu(&spec.bridge)?;
-        let (workers, held) = (self.plane.workers.len(), self.handover.queues_of(&spec.name));
+        let interface = self.ledger.state.containers.of_port(&spec.name);
         let opened = attach::attach(&Plan {
-            spec,
-            first_mac,
-            mtu,
-            workers,
-            held,
-            gateways,
-            netns_mark,
-            routes,
-            watch: self.watch.as_ref(),
+            spec: spec.clone(),
+            first_mac: Some(self.ledger.state.station_mac(spec.name.as_str())),
+            mtu: self.inventory.port_mtu(&spec.bridge)?,
+            workers: self.plane.workers.len(),
+            held: self.handover.queues_of(&spec.name),
+            gateways: self.gateways_of(spec, &self.inventory.bridge(&spec.bridge)?.spec.addresses),
+            netns_mark: self.ledger.state.netns_mark(),
+            routes: interface.map_or_else(Vec::new, |(_, interface)| interface.routes.clone()),
         });
         opened.map_err(|error| {
             self.ledger.state.made.ports.remove(&spec.name);

@@ -17,15 +17,20 @@ use super::doors::{Doors, Served};
 use super::exit::{Ended, Exit, hand_over};
 use super::handover::Handover;
 use super::server::Call;
-use super::takeover::{Takeover, TakeoverError};
-use super::upgrade::Upgrade;
+use super::socket;
+use super::takeover::{self, Takeover, TakeoverError};
+use super::upgrade::{self, Upgrade};
 use super::voices::{Hearing, Said, channels};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
-use crate::config;
+use crate::attach;
+use crate::broker::{self, Broker};
+use crate::config::{self, Config};
 use crate::confine::{Confinement, ConfinementError};
 use crate::docker::daemon::Found;
 use crate::docker::server::Ask;
+use crate::host;
+use crate::keep::Directory;
 use crate::stp::StpNews;
 use api::{Reply, Request};
 use plane::worker::Event;
@@ -83,7 +88,9 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
     let config = config::load(path).map_err(ControlError::File)?;
     workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
-    let sandbox = if mode.confined { Confinement::on(&config.switch.state_dir)? } else { Confinement::off() };
+    // The broker is to inherit none of them.
+    let passed = activation::passed();
+    let sandbox = if mode.confined { give_up_rights(&config)? } else { Confinement::off() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -100,7 +107,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
             let (takeover, handover, passed) = Takeover::begin(&config)?;
             (Some(takeover), handover, passed)
         } else {
-            let (handover, passed) = Handover::sort(activation::passed());
+            let (handover, passed) = Handover::sort(passed);
             (None, handover, passed)
         };
         let (trees, overlay) = (voices.trees.clone(), voices.overlay.clone());
@@ -133,6 +140,41 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
         ended.see_through().await;
         Ok(())
     })
+}
+
+/// Starts the broker, and gives up the rights of this process, which has no other threads yet.
+fn give_up_rights(config: &Config) -> Result<Confinement, RunError> {
+    let failed = |error| RunError::System("the process that keeps the rights cannot start", error);
+    let broker = Broker::start().map_err(failed)?;
+    let state_dir = &config.switch.state_dir;
+    upgrade::start_none_below(state_dir);
+    // A state that cannot be kept is told of later.
+    let _ = Directory::make(state_dir);
+    let sandbox = Confinement::on(state_dir)?;
+    sandbox.close_process()?;
+    broker.end_with_it().map_err(failed)?;
+    Ok(sandbox)
+}
+
+/// Is the broker of a vswitchd that the file at `path` describes: carries out what takes rights, until that one ends.
+///
+/// # Errors
+/// What it was asked for was no request.
+pub fn serve_as_broker(path: &Path) -> std::io::Result<()> {
+    // vswitchd ends at these, and then this process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let _signals = Signals::new()?;
+    raise_descriptor_limit();
+    config::own(path);
+    broker::serve(&[
+        attach::REQUESTS,
+        config::REQUESTS,
+        host::REQUESTS,
+        socket::REQUESTS,
+        takeover::REQUESTS,
+        upgrade::REQUESTS,
+    ])
 }
 
 /// The limit that a service starts with is low only for the sake of select(2), which nothing here calls.
@@ -289,7 +331,7 @@ fn answer(
             return hand_over(switch, &stream, (served, doors), upgrade.take());
         }
         Call::Request { request: Request::Upgrade(program), peer, reply } => {
-            let refusal = Upgrade::begin(upgrade, &program, switch.path(), peer, reply);
+            let refusal = Upgrade::begin(upgrade, &program, peer, reply);
             switch.record_change(&Request::Upgrade(program), peer, refusal.as_ref());
         }
         Call::Request { request: request @ Request::Shutdown { keep }, peer, reply } => {

@@ -5,7 +5,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+
+use crate::broker::{Descriptor, SystemError, requests};
 
 /// Longest path of a socket: `sun_path` (unix(7)) less its terminating zero.
 const LONGEST_PATH: usize = 107;
@@ -83,8 +86,11 @@ pub(super) struct Passed {
 pub(super) struct SocketFile {
     place: SocketPlace,
     /// Its device and inode, for the file that is there may be that of another socket. No other file has them for as long as the socket is open.
-    identity: (u64, u64),
+    identity: FileIdentity,
 }
+
+/// Of a file that is left to another process. No file has these.
+const LEFT: FileIdentity = (0, 0);
 
 /// Where a socket is, and for whom.
 #[derive(Clone, Debug)]
@@ -98,19 +104,18 @@ pub(super) struct SocketPlace {
 impl SocketFile {
     /// The file of a socket that is there; `None`: it was removed.
     fn at(place: &SocketPlace) -> Option<Self> {
-        Some(Self { place: place.clone(), identity: identity(&place.path).ok()? })
+        Some(Self { place: place.clone(), identity: identify(&place.path).ok()? })
     }
 
     /// Leaves the file to another process.
     pub(super) fn leave(mut self) {
-        // No file has these.
-        self.identity = (0, 0);
+        self.identity = LEFT;
     }
 
     /// The socket once more, if its file is gone; `None`: it is there.
     pub(super) fn remake(&self) -> Result<Option<Socket>, SocketError> {
         let refused = |source| SocketError::Refused(self.place.purpose, self.place.path.clone(), source);
-        match identity(&self.place.path) {
+        match identify(&self.place.path).map_err(|error| error.0) {
             Ok(identity) if identity == self.identity => Ok(None),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused(error)),
             // What another program put there is for `bind` to judge.
@@ -119,15 +124,10 @@ impl SocketFile {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.place.path).is_ok_and(|identity| identity == self.identity) {
-            // It may be removed by hand just now.
-            let _ = std::fs::remove_file(&self.place.path);
+        if self.identity != LEFT {
+            remove_socket(&self.place.path, &self.identity);
         }
     }
 }
@@ -153,40 +153,87 @@ pub(super) fn open(place: &SocketPlace, passed: &mut Vec<Passed>) -> Result<Sock
 }
 
 fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
-    let (path, purpose) = (&*place.path, place.purpose);
+    let SocketPlace { path, purpose, group } = place;
     if path.as_os_str().len() > LONGEST_PATH {
-        return Err(SocketError::TooLong(purpose, path.to_owned()));
+        return Err(SocketError::TooLong(*purpose, path.clone()));
     }
-    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(refused)?;
-    }
-    make_way(path, purpose)?;
-    let listener = UnixListener::bind(path).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => SocketError::InUse(purpose, path.to_owned()),
-        _ => refused(source),
+    let (Descriptor(listener), identity) = make_socket(path, &purpose.mode, group).map_err(|refusal| match refusal {
+        SocketRefusal::InUse => SocketError::InUse(*purpose, path.clone()),
+        SocketRefusal::NotASocket => SocketError::NotASocket(*purpose, path.clone()),
+        SocketRefusal::Refused(SystemError(source)) => SocketError::Refused(*purpose, path.clone(), source),
     })?;
-    let file = SocketFile { place: place.clone(), identity: identity(path).map_err(refused)? };
-    if place.group.is_some() {
-        std::os::unix::fs::chown(path, None, place.group).map_err(refused)?;
+    let listener = UnixListener::from_std(listener.into());
+    let listener = listener.map_err(|source| SocketError::Refused(*purpose, path.clone(), source))?;
+    Ok(Socket { listener, file: Some(SocketFile { place: place.clone(), identity }), adopts: None })
+}
+
+/// Device and inode of a file.
+type FileIdentity = (u64, u64);
+
+/// Why there is no socket at a path.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SocketRefusal {
+    InUse,
+    NotASocket,
+    Refused(SystemError),
+}
+
+impl From<io::Error> for SocketRefusal {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error.into())
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(purpose.mode)).map_err(refused)?;
-    Ok(Socket { listener, file: Some(file), adopts: None })
+}
+
+requests! {
+    /// Opens a socket that listens at a path, for a group if one is given, instead of one that a killed vswitchd left.
+    fn make_socket(path: &Path = PathBuf, mode: &u32 = u32, group: &Option<u32> = Option<u32>) -> Result<(Descriptor, FileIdentity), SocketRefusal>, by make;
+    /// Which file is at a path.
+    fn identify(path: &Path = PathBuf) -> Result<FileIdentity, SystemError>, by identity;
+    /// Removes a socket's file, if it is still this one.
+    fn remove_socket(path: &Path = PathBuf, identity: &FileIdentity = FileIdentity) -> (), by remove;
+}
+
+fn make(path: &Path, mode: &u32, group: &Option<u32>) -> Result<(Descriptor, FileIdentity), SocketRefusal> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    make_way(path)?;
+    let listener = BlockingListener::bind(path).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => SocketRefusal::InUse,
+        _ => source.into(),
+    })?;
+    listener.set_nonblocking(true)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, *group)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
+    Ok((Descriptor(listener.into()), identity(path).map_err(|error| error.0)?))
+}
+
+fn identity(path: &Path) -> Result<FileIdentity, SystemError> {
+    Ok(std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))?)
+}
+
+fn remove(path: &Path, known: &FileIdentity) {
+    let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if identity(path).is_ok_and(|identity| identity == *known) && is_socket() {
+        // It may be removed by hand just now.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Removes a socket on which no process listens.
-fn make_way(path: &Path, purpose: SocketPurpose) -> Result<(), SocketError> {
-    let refused = |source| SocketError::Refused(purpose, path.to_owned(), source);
+fn make_way(path: &Path) -> Result<(), SocketRefusal> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(purpose, path.to_owned())),
+        Err(error) => return Err(error.into()),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketRefusal::NotASocket),
         Ok(_) => {}
     }
     match BlockingStream::connect(path) {
-        Ok(_) => Err(SocketError::InUse(purpose, path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(refused),
-        Err(error) => Err(refused(error)),
+        Ok(_) => Err(SocketRefusal::InUse),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(std::fs::remove_file(path)?),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -13,8 +13,9 @@ use vxlan::Vni;
 
 use super::vxlan::Live;
 use super::{ControlError, Switch};
-use crate::attach::AttachError;
 use crate::attach::underlay::{self, Listening, Underlay};
+use crate::attach::{self, AttachError};
+use crate::broker::Descriptor;
 use api::{Origin, VxlanSpec};
 use plane::datapath::PortId;
 use plane::device::{Change, Device, Receiver, Sender, Sources, UnderlayCounters, Wireguard};
@@ -115,10 +116,11 @@ impl Switch {
         if !self.plane.sockets.ears.contains_key(&ear) {
             let listening = match ear {
                 Ear::Host(address) | Ear::Sealed(address) => {
-                    let left = self.handover.inherited.take(SocketType::DGRAM, address);
-                    underlay::listen(address, self.plane.workers.len(), left).map_err(failed)?
+                    let left: Vec<_> =
+                        self.handover.inherited.take(SocketType::DGRAM, address).into_iter().map(Descriptor).collect();
+                    attach::listen(&address, &self.plane.workers.len(), &left).map_err(failed)?
                 }
-                Ear::Group(group, interface) => vec![underlay::listen_to_group(group, interface).map_err(failed)?],
+                Ear::Group(group, interface) => vec![attach::listen_to_group(&group, &interface).map_err(failed)?],
             };
             let id = PortId(self.inventory.port_ids.vacancy());
             // No port has this number, whatever its name.
@@ -144,10 +146,11 @@ impl Switch {
         let (mut changes, mut sockets) = (Vec::new(), Vec::new());
         for (worker, listening) in self.plane.workers.iter().zip(listening) {
             let poll = |error| ControlError::Poll(spec.name.clone(), error);
-            sockets.push(listening.socket.try_clone().map_err(poll)?);
+            let socket = listening.socket.0;
+            sockets.push(socket.try_clone().map_err(poll)?);
             let (sender, receiver) = crossbeam_channel::unbounded();
             let (counters, wireguard) = (Arc::clone(&counters), live.wireguard.clone());
-            let device: Box<dyn Device> = Box::new(Receiver::new(listening.socket, receiver, counters, wireguard));
+            let device: Box<dyn Device> = Box::new(Receiver::new(socket, receiver, counters, wireguard));
             worker.ask(|reply| Command::Listen(id, device, reply))?.map_err(poll)?;
             changes.push(sender);
         }
@@ -178,7 +181,7 @@ impl Switch {
         if let Some(sources) = self.plane.sockets.sources.get(&key).and_then(Weak::upgrade) {
             return Ok(sources);
         }
-        let sources = Arc::new(underlay::open_sources(spec, underlay)?);
+        let sources = Arc::new(attach::open_sources(spec, underlay)?.of(spec));
         self.plane.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
         self.plane.sockets.sources.insert(key, Arc::downgrade(&sources));
         Ok(sources)

@@ -18,7 +18,7 @@ use crate::host::{self, HostUplink};
 use api::{BridgeName, BridgeSpec, ControlFrames, Origin, PortName, SessionInfo, UplinkInfo, UplinkKind, UplinkSpec};
 use plane::datapath::{BridgeId, BridgeSettings, GatewaySettings, PortId, PortSettings, Side, Translation};
 use plane::device::Device;
-use plane::worker::Command;
+use plane::worker::{Command, Stopped};
 
 /// MAC addresses that an uplink remembers: those of the routers and servers of its link.
 const MACS: u32 = 4096;
@@ -282,10 +282,12 @@ impl Switch {
     pub(super) fn open_uplink(&self, spec: &UplinkSpec, mac: Mac) -> Result<Opened, ControlError> {
         match &spec.kind {
             UplinkKind::Link { device, .. } => {
-                let attached =
-                    attach::attach_uplink(device.as_str(), mac, self.handover.queues_of(&spec.name), self.watch.as_ref());
+                let held = self.handover.queues_of(&spec.name);
+                let attached = attach::attach_uplink(device.as_str(), &mac, &held);
                 let attached = attached.map_err(|error| ControlError::AttachUplink(spec.name.clone(), error))?;
-                let attach::UplinkAttachment { device, mtu, features, end } = attached;
+                let attach::UplinkAttachment { queues, mtu, features, end } = attached;
+                // They are those of one worker.
+                let device = queues.devices().pop().ok_or(Stopped)?;
                 Ok(Opened { device, mtu, features, host: None, presence: Presence::at(end) })
             }
             UplinkKind::Host { .. } => {

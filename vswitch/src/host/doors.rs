@@ -1,18 +1,20 @@
-//! What takes rights that the uplink's own thread has given up: a thread beside it, in the same network namespace, that opens the sockets of forwards
+//! What takes rights that the uplink's own thread has given up: a thread beside it, in the same network namespace, that has the broker open the sockets of forwards
 //! below `net.ipv4.ip_unprivileged_port_start`, and raw ones for pings where ping sockets are not for its group (`net.ipv4.ping_group_range`).
 //!
 //! It is asked only where the kernel refused the uplink's thread, takes in nothing that a network sends, and ends with the uplink.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
+use nat::Protocol;
 use rustix::io::Errno;
 
 use super::forward::ListenPlace;
 use super::{echo, forward};
+use crate::broker::{Descriptor, requests};
 use crate::inherited::Inherited;
 
 /// A socket that may take rights.
@@ -25,6 +27,22 @@ pub(super) enum Wish {
 }
 
 type Opened = Result<OwnedFd, Errno>;
+
+requests! {
+    /// Opens a socket that listens, of TCP or UDP; else what the kernel said.
+    pub(crate) fn open_listener(address: &SocketAddr = SocketAddr, is_tcp: &bool = bool) -> Result<Descriptor, i32>, by listener;
+    /// Opens a raw socket that pings this address; else what the kernel said.
+    fn open_ping(target: &IpAddr = IpAddr) -> Result<Descriptor, i32>, by ping;
+}
+
+fn listener(address: &SocketAddr, is_tcp: &bool) -> Result<Descriptor, i32> {
+    let protocol = if *is_tcp { Protocol::Tcp } else { Protocol::Udp };
+    forward::open(ListenPlace { protocol, address: *address }).map(Descriptor).map_err(Errno::raw_os_error)
+}
+
+fn ping(target: &IpAddr) -> Result<Descriptor, i32> {
+    echo::open_raw(*target).map(Descriptor).map_err(Errno::raw_os_error)
+}
 
 /// The way to the thread, which ends with it.
 pub(super) struct Doorkeeper {
@@ -40,9 +58,10 @@ impl Doorkeeper {
         let open = move || {
             for (wish, reply) in wished {
                 let opened = match wish {
-                    Wish::Listen(place) => forward::open(place),
-                    Wish::Ping(target) => echo::open_raw(target),
+                    Wish::Listen(place) => open_listener(&place.address, &(place.protocol == Protocol::Tcp)),
+                    Wish::Ping(target) => open_ping(&target),
                 };
+                let opened = opened.map(|socket| socket.0).map_err(Errno::from_raw_os_error);
                 // Who asked waits, or has ended.
                 let _ = reply.send(opened);
             }

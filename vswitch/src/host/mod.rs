@@ -76,6 +76,7 @@ use plane::device::Device;
 use crate::confine::{Confinement, Role};
 use crate::inherited::Inherited;
 
+pub(crate) use doors::{REQUESTS, open_listener};
 pub use elder::{Elder, ElderSession, HostLoan, Relay, wire};
 pub use error::HostError;
 pub use forward::Forward;

@@ -190,18 +190,18 @@ fn tap(container: &Name, mac: Mac) -> Box<dyn Device> {
     };
     let gateways = [format!("{GATEWAY}/24").parse().unwrap(), "fd10::1/64".parse().unwrap()];
     attach(&Plan {
-        spec: &spec,
+        spec,
         first_mac: None,
         mtu: 1500,
         workers: 1,
-        held: &[],
-        gateways: &gateways,
-        netns_mark: "",
-        routes: &[],
-        watch: None,
+        held: Vec::new(),
+        gateways: gateways.to_vec(),
+        netns_mark: String::new(),
+        routes: Vec::new(),
     })
     .unwrap()
-    .devices
+    .queues
+    .devices()
     .remove(0)
 }
 

@@ -83,13 +83,24 @@ pub(crate) struct Shown {
     pub(crate) desk: Handle,
 }
 
+/// Listens at an address; at a port below 1024 by the broker, where that is for those with rights.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).or_else(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => match crate::host::open_listener(&address, &true) {
+            Ok(socket) => Ok(socket.0.into()),
+            Err(number) => Err(std::io::Error::from_raw_os_error(number)),
+        },
+        _ => Err(error),
+    })
+}
+
 impl Web {
     /// Listens, by the socket that the last vswitchd left if there is one. What comes before it is served waits.
     pub(crate) fn open(settings: &WebSettings, state_dir: &Path, inherited: &Inherited) -> Result<Self, WebError> {
         let place = state_dir.join(token::FILE).display().to_string();
         let token = token::token(state_dir).map_err(|error| WebError::Token(place.clone(), error))?;
         let left = inherited.take(SocketType::STREAM, settings.listen).into_iter().next();
-        let listener = left.map_or_else(|| TcpListener::bind(settings.listen), |socket| Ok(socket.into()));
+        let listener = left.map_or_else(|| listen(settings.listen), |socket| Ok(socket.into()));
         let listener = listener.and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)

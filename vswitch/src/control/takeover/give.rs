@@ -11,11 +11,13 @@ use rustix::fs::MemfdFlags;
 use rustix::net::sockopt;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Descriptors, FORMAT, Label, Message, PATIENCE, wire};
+use super::{Descriptors, FORMAT, Label, Message, PATIENCE};
+use crate::broker::{Descriptor, requests};
 use crate::config::StateError;
 use crate::control::inventory::Vport;
 use crate::control::{ControlError, Switch, Uplink};
 use crate::host::{self, HostLoan, Relay};
+use crate::wire;
 use api::{PortKind, PortName};
 use plane::device::{Inheritance, SteeringTable};
 use plane::worker::Command;
@@ -58,7 +60,7 @@ impl Lent {
             let _ = tun::attach_queue_again(queue.as_fd());
         }
         let Some((steering, first)) = self.steering.as_ref().zip(self.queues.first()) else { return };
-        let (first, program) = (first.as_fd(), steering.program());
+        let (first, program) = (first.as_fd(), steering.program.as_fd());
         let set = if self.is_tap { tun::set_steering(first, Some(program)) } else { packet::steer_group(first, program) };
         if let Err(error) = set {
             tracing::warn!("bulk flows are not told from others any more: {error}");
@@ -222,6 +224,11 @@ impl Switch {
     }
 }
 
+requests! {
+    /// Kills the process at the other end of a socket, which may be another user's.
+    fn kill_peer(socket: &Descriptor = Descriptor) -> (), by kill_here;
+}
+
 /// Waits for what the other one says. If it is not what is `expected`, says why this one goes on, and makes sure that only this one does.
 fn hear(stream: &UnixStream, expected: impl Fn(&Message) -> bool) -> Result<(), String> {
     match wire::receive(stream) {
@@ -235,11 +242,17 @@ fn hear(stream: &UnixStream, expected: impl Fn(&Message) -> bool) -> Result<(), 
 
 /// Kills what may still believe that it is to go on, for this reason.
 fn end(stream: &UnixStream, why: &str) -> String {
-    if let Some(process) = peer(stream) {
-        // It may be gone.
-        let _ = kill_process(process, Signal::KILL);
+    if let Ok(socket) = stream.as_fd().try_clone_to_owned().map(Descriptor) {
+        kill_peer(&socket);
     }
     why.to_owned()
+}
+
+fn kill_here(socket: &Descriptor) {
+    if let Ok(peer) = sockopt::socket_peercred(&socket.0) {
+        // It may be gone.
+        let _ = kill_process(peer.pid, Signal::KILL);
+    }
 }
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)).

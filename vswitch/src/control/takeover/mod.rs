@@ -26,7 +26,6 @@
 
 mod give;
 mod take;
-mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ElderSession;
 use api::PortName;
-pub(super) use give::Verdict;
+pub(super) use give::{REQUESTS, Verdict};
 pub use take::TakeoverError;
 pub(super) use take::{Legacy, Takeover};
 

@@ -7,13 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use super::{Ask, Descriptors, FORMAT, Label, Message, PATIENCE, wire};
+use super::{Ask, Descriptors, FORMAT, Label, Message, PATIENCE};
 use crate::config::Config;
 use crate::control::handover::Handover;
 use crate::control::image::{self, Image};
 use crate::control::socket::Passed;
 use crate::host::Elder;
 use crate::inherited::Inherited;
+use crate::wire;
 use api::PortName;
 
 /// Why nothing was taken over.

@@ -11,7 +11,7 @@
 //! - Buckets come back when their queue has not been a turn behind for a second or two and is empty.
 //! - What has no IP addresses where the kernel looks for them, such as ARP, is always sparse.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use packet::Batch;
@@ -24,8 +24,10 @@ const BUCKETS: u32 = 1024;
 /// The table of a device, and the program that looks it up.
 #[derive(Debug)]
 pub struct SteeringTable {
-    table: OwnedFd,
-    program: OwnedFd,
+    /// The table, a map of the kernel's.
+    pub table: OwnedFd,
+    /// The program, for [`tun::set_steering`](sys::tun::set_steering) or [`packet::steer_group`](sys::packet::steer_group).
+    pub program: OwnedFd,
 }
 
 impl SteeringTable {
@@ -38,11 +40,6 @@ impl SteeringTable {
         let workers = u32::try_from(workers).map_err(|_| Errno::INVAL)?;
         let program = bpf::load(&code::look_up(table.as_fd(), workers))?;
         Ok(Self { table, program })
-    }
-
-    /// The program, for [`tun::set_steering`](sys::tun::set_steering) or [`packet::steer_group`](sys::packet::steer_group).
-    pub fn program(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
     }
 
     /// The part of a worker that has `count` queues of bulk flows, of which the kernel calls the first `first`, and the others what follows.
@@ -384,7 +381,7 @@ mod tests {
 
     /// Where the kernel sends a frame.
     fn steered(table: &SteeringTable, frame: &[u8]) -> u32 {
-        bpf::run(table.program(), frame).unwrap()
+        bpf::run(table.program.as_fd(), frame).unwrap()
     }
 
     fn udp(source: u16, length: usize) -> Vec<u8> {

@@ -1,25 +1,32 @@
-//! What a thread gives up for ever before it takes in what others send.
+//! What the process gives up for ever before it takes in anything of others, and what its threads give up besides.
 //!
-//! vswitchd needs rights to make devices and namespaces. The threads that read frames, DNS, DHCP, BPDUs and the TCP of stations, HTTP of the
-//! web view, and what the store of overlay networks answers, need none: each of them calls `Confinement::enter` first, and from then on has
+//! vswitchd needs rights to make devices and namespaces; those are its [broker](crate::broker)'s, a process of its own. With
+//! `Confinement::close_process` the process that reads what others send gives up
 //!
-//! - no capability, in none of its sets, and no way to get one (`no_new_privs`);
-//! - a list of system calls by `Role`, any other of which ends the process (seccomp(2)). No thread of these may start a program or a thread,
-//!   make memory executable, or open sockets other than of IP; and to open a file is refused, but to the services;
-//! - no file at all, but for the services the directory in which leases are kept (landlock(7), where the kernel has it), and no signal for
-//!   other processes.
+//! - every capability, in all sets, and all ways to get one (`no_new_privs`);
+//! - system calls by which programs are started, namespaces entered, file systems mounted, other processes looked into or the kernel changed
+//!   (seccomp(2));
+//! - all files to write but those in `state-dir`, and signals for other processes (landlock(7), where the kernel has it).
+//!
+//! Its threads that read frames, DNS, DHCP, BPDUs and the TCP of stations, HTTP of the web view, and what the store of overlay networks answers, need
+//! far less: each of them calls `Confinement::enter` first, and from then on has
+//!
+//! - a list of system calls by `Role`, any other of which ends the process. No thread of these may start a thread, make memory executable, or open
+//!   sockets other than of IP; and to open a file is refused, but to the services;
+//! - no file at all, but for the services the directory in which leases are kept.
 //!
 //! What they cannot do themselves, the other threads do: those of the control side, which take in requests of `vsctl` and Docker, netlink's
-//! messages, and what these threads tell; one for each `host` uplink that opens ports below 1024 (`host/doors.rs`); and one that reads and writes files
-//! for overlay networks, and asks for the addresses of their store (`overlay/thread.rs`).
+//! messages, and what these threads tell; one for each `host` uplink that asks the broker for ports below 1024 (`host/doors.rs`); and one that reads
+//! and writes files for overlay networks, and asks for the addresses of their store (`overlay/thread.rs`).
 //!
-//! **What this is not.** Capabilities, seccomp and Landlock belong to a thread, memory to the process. A station that could make one of these
-//! threads run code of its own would have none of the rights above, but could write where the control side reads. It takes two processes to
-//! close that.
+//! **What this is not.** A station that could make one of these threads run code of its own could write where the control side reads, and so do what
+//! that may: speak as the switch, and ask the broker for what is on its list. It could start no program, and write no file elsewhere.
 //!
 //! **What it costs.** A system call of a filtered thread takes some 70 ns more (of 380, for the least of calls in a virtual machine of two
 //! processors), although the kernel looks it up in a bitmap. Super-frames do not notice; of small frames, each of which takes two calls, it was 5 % of
 //! a worker's time.
+
+mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,6 +120,16 @@ impl Confinement {
             tracing::error!("a thread ({role:?}) cannot be confined: {error}");
             std::process::exit(1);
         }
+    }
+
+    /// Gives up, for ever, what rights the whole process has: its capabilities, system calls that take some or lead to some, and files to write
+    /// outside `state_dir`. To be called before it starts another thread.
+    ///
+    /// # Errors
+    /// As of [`Confinement::on`].
+    pub(crate) fn close_process(&self) -> Result<(), ConfinementError> {
+        let Some(walls) = &self.walls else { return Ok(()) };
+        process::confine(&walls.state_dir).map_err(ConfinementError)
     }
 
     /// What it is made of, in a few words.
@@ -358,9 +375,9 @@ mod tests {
     use super::*;
 
     /// A name, and what tries it and says whether it was refused.
-    type Forbidden = (&'static str, fn() -> bool);
+    pub(super) type Forbidden = (&'static str, fn() -> bool);
 
-    const CHILD: &str = "VSWITCH_TEST_FORBIDDEN";
+    pub(super) const CHILD: &str = "VSWITCH_TEST_FORBIDDEN";
     const ROLES: [Role; 7] = [Role::Worker, Role::Services, Role::Trees, Role::Host, Role::Web, Role::Capture, Role::Overlay];
 
     /// What a station would have a thread do, if it could; each says whether it was refused.
@@ -376,7 +393,7 @@ mod tests {
         ("kill", || rustix::process::test_kill_process(rustix::process::Pid::INIT).is_err()),
     ];
 
-    fn socket(family: i32, kind: rustix::net::SocketType) -> bool {
+    pub(super) fn socket(family: i32, kind: rustix::net::SocketType) -> bool {
         let family = rustix::net::AddressFamily::from_raw(u16::try_from(family).unwrap());
         rustix::net::socket(family, kind, None).is_err()
     }

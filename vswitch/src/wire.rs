@@ -1,4 +1,5 @@
-//! Messages and descriptors on a Unix socket: each message behind its length, descriptors a few at a time beside one byte.
+//! Messages and descriptors between processes of vswitchd's on a Unix socket: each message behind its length, descriptors a few at a time beside
+//! one byte.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -9,8 +10,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
     sendmsg,
 };
-
-use super::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// No message is longer: an offer of 65,536 ports with 16 queues each.
 const LONGEST: usize = 64 << 20;
@@ -21,7 +22,7 @@ const TOGETHER: usize = 64;
 ///
 /// # Errors
 /// The other side has ended, or does not read.
-pub(super) fn send(mut stream: &UnixStream, message: &Message) -> io::Result<()> {
+pub(crate) fn send<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_le_bytes()[..], &text].concat())
@@ -31,7 +32,7 @@ pub(super) fn send(mut stream: &UnixStream, message: &Message) -> io::Result<()>
 ///
 /// # Errors
 /// The other side has ended, is silent for as long as the socket waits, or says something else.
-pub(super) fn receive(mut stream: &UnixStream) -> io::Result<Message> {
+pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
@@ -42,12 +43,11 @@ pub(super) fn receive(mut stream: &UnixStream) -> io::Result<Message> {
     stream.read_exact(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }
-
 /// Sends descriptors.
 ///
 /// # Errors
 /// As for [`send`].
-pub(super) fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     for some in descriptors.chunks(TOGETHER) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOGETHER))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -61,7 +61,7 @@ pub(super) fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_
 ///
 /// # Errors
 /// As for [`receive`], or this process may not open as many.
-pub(super) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut descriptors = Vec::new();
     while descriptors.len() < count {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOGETHER))];
@@ -87,27 +87,24 @@ pub(super) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::Label;
     use super::*;
 
     #[test]
     fn descriptors_arrive_in_their_order_behind_what_names_them() {
         let (one, other) = UnixStream::pair().unwrap();
         let files: Vec<OwnedFd> = (0..150).map(|_| tempfile::tempfile().unwrap().into()).collect();
-        let labels = vec![Label::Queue("a".parse().unwrap()), Label::Door { ours: true }, Label::Image, Label::Socket];
         let sent = std::thread::spawn(move || {
-            send(&one, &Message::Offer(labels)).unwrap();
+            send(&one, &["a", "b"]).unwrap();
             send_descriptors(&one, &files.iter().map(AsFd::as_fd).collect::<Vec<_>>()).unwrap();
-            send(&one, &Message::Alive).unwrap();
+            send(&one, &7).unwrap();
             files
         });
-        let Message::Offer(labels) = receive(&other).unwrap() else { panic!("not what was sent") };
-        assert_eq!(labels.len(), 4);
+        assert_eq!(receive::<Vec<String>>(&other).unwrap(), ["a", "b"]);
         let arrived = receive_descriptors(&other, 150).unwrap();
-        assert!(matches!(receive(&other).unwrap(), Message::Alive));
+        assert_eq!(receive::<u8>(&other).unwrap(), 7);
         let same = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         assert_eq!(arrived.iter().map(same).collect::<Vec<_>>(), sent.join().unwrap().iter().map(same).collect::<Vec<_>>());
-        assert!(receive(&other).is_err(), "the other side has ended");
+        assert!(receive::<u8>(&other).is_err(), "the other side has ended");
     }
 
     #[test]
@@ -116,7 +113,7 @@ mod tests {
             let (one, other) = UnixStream::pair().unwrap();
             (&one).write_all(bytes).unwrap();
             drop(one);
-            receive(&other).unwrap_err();
+            receive::<u8>(&other).unwrap_err();
         }
     }
 }

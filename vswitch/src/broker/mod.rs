@@ -1,0 +1,143 @@
+//! Two processes: one that has rights, and one that reads what others send.
+//!
+//! vswitchd starts itself once more as its *broker* before it does anything else, and then gives up every right that it has, for ever and with all its
+//! threads. What takes rights it asks the broker for: to make devices and namespaces and to work in them, to open sockets of kinds that not everybody may
+//! open, to start a successor. What the broker opens comes back as a descriptor.
+//!
+//! **What it reads.** The broker reads requests, on a socket that no other process has, and what the kernel answers. It reads no frame, no datagram, no file of
+//! others and nothing that `vsctl` or Docker say. A request is one of a list, by name, with arguments of its own types ([`requests!`]): there is
+//! none to run anything, to open any file, or to write one. Which of them there are is said by the rooms that need them, each beside the function that
+//! carries it out.
+//!
+//! **One way through.** Where there is no broker, as with `--no-sandbox` and in tests, a request is carried out where it is made, by the same function.
+//!
+//! **Both end together.** The broker ends when the socket is closed, and vswitchd when its broker has ended: devices stay as they are after a crash.
+//!
+//! **What bounds it.** One request is carried out at a time; who asks waits. Its control side asks for nearly all of them, and does one thing at a time
+//! itself.
+
+mod descriptor;
+mod process;
+pub(crate) mod system_error;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::wire;
+
+pub use descriptor::Descriptor;
+pub(crate) use process::serve;
+pub use process::{BROKER_WORD, Broker};
+pub(crate) use system_error::SystemError;
+
+/// The way to the broker; empty where this process has what rights there are.
+static BROKER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+
+/// Carries out a request, given its arguments, and returns its outcome, both as they are on the wire.
+pub(crate) type Handler = fn(Value) -> serde_json::Result<Value>;
+
+/// What a request says: its name, its arguments, and how many descriptors follow.
+type Envelope = (String, Value, usize);
+
+/// Makes a function of each request, which has it carried out by the broker if there is one, and `REQUESTS`, by which a broker carries them out.
+///
+/// Behind each argument stands, after `=`, the type that it has on its way, of which the argument is a borrow.
+macro_rules! requests {
+    ($($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $borrow:ty = $owned:ty),*) -> $outcome:ty, by $by:path;)*) => {
+        $($(#[$attribute])* $visibility fn $name($($argument: $borrow),*) -> $outcome {
+            match $crate::broker::ask(stringify!($name), &($($argument,)*)) {
+                Some(outcome) => outcome,
+                None => $by($($argument),*),
+            }
+        })*
+
+        /// What a broker carries out for this room.
+        pub(crate) const REQUESTS: &[(&str, $crate::broker::Handler)] = &[$((stringify!($name), |arguments| {
+            let ($($argument,)*): ($($owned,)*) = serde_json::from_value(arguments)?;
+            serde_json::to_value($by($(&$argument),*))
+        })),*];
+    };
+}
+pub(crate) use requests;
+
+/// Has the broker carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
+pub(crate) fn ask<T: DeserializeOwned>(name: &str, arguments: &impl Serialize) -> Option<T> {
+    let stream = BROKER.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+    match ask_by(&stream, name, arguments) {
+        Ok(outcome) => Some(outcome),
+        Err(error) => {
+            tracing::error!("the process that has the rights does not answer ({name}: {error}): vswitchd ends");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn ask_by<T: DeserializeOwned>(stream: &UnixStream, name: &str, arguments: &impl Serialize) -> io::Result<T> {
+    let (arguments, descriptors) = descriptor::collect(|| serde_json::to_value(arguments));
+    let envelope: Envelope = (name.to_owned(), arguments?, descriptors.len());
+    descriptor::send(stream, &envelope, &descriptors)?;
+    let (outcome, count): (Value, usize) = wire::receive(stream)?;
+    let descriptors = wire::receive_descriptors(stream, count)?;
+    Ok(descriptor::with(descriptors, || serde_json::from_value(outcome))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    requests! {
+        /// Adds.
+        fn add(a: &u32 = u32, b: &[u32] = Vec<u32>) -> u32, by sum;
+        /// Gives back what it got, the last first.
+        fn reverse(files: &[Descriptor] = Vec<Descriptor>) -> Result<Vec<Descriptor>, String>, by turn;
+    }
+
+    fn sum(a: &u32, b: &[u32]) -> u32 {
+        a + b.iter().sum::<u32>()
+    }
+
+    fn turn(files: &[Descriptor]) -> Result<Vec<Descriptor>, String> {
+        files.iter().rev().map(|file| Descriptor::of(&file.0).map_err(|error| error.to_string())).collect()
+    }
+
+    fn inode(descriptor: &Descriptor) -> u64 {
+        rustix::fs::fstat(&descriptor.0).unwrap().st_ino
+    }
+
+    #[test]
+    fn without_a_broker_a_request_is_carried_out_here() {
+        assert_eq!(add(&1, &[2, 3]), 6);
+        let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()].map(|file| Descriptor(file.into()));
+        assert!(reverse(&files).unwrap().iter().map(inode).eq(files.iter().rev().map(inode)));
+    }
+
+    #[test]
+    fn a_broker_carries_out_what_is_listed_and_ends_at_all_else() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let broker = std::thread::spawn(move || process::serve_on(&other, &[REQUESTS]));
+        assert_eq!(ask_by::<u32>(&one, "add", &(1, [2, 3])).unwrap(), 6);
+        let files: Vec<Descriptor> = (0..100).map(|_| Descriptor(OwnedFd::from(tempfile::tempfile().unwrap()))).collect();
+        let turned: Result<Vec<Descriptor>, String> = ask_by(&one, "reverse", &(&files,)).unwrap();
+        assert!(turned.unwrap().iter().map(inode).eq(files.iter().rev().map(inode)));
+        assert!(ask_by::<u32>(&one, "run", &("/bin/sh",)).is_err());
+        assert!(broker.join().unwrap().unwrap_err().to_string().contains("no request \"run\""));
+        let (one, other) = UnixStream::pair().unwrap();
+        let broker = std::thread::spawn(move || process::serve_on(&other, &[REQUESTS]));
+        assert!(ask_by::<u32>(&one, "add", &("a", [2, 3])).is_err(), "arguments of other types");
+        broker.join().unwrap().unwrap_err();
+    }
+
+    #[test]
+    fn a_broker_ends_with_the_other_side() {
+        let (one, other) = UnixStream::pair().unwrap();
+        drop(one);
+        process::serve_on(&other, &[REQUESTS]).unwrap();
+    }
+}

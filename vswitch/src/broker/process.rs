@@ -1,0 +1,71 @@
+//! The broker's process: how it is started, what it does, and how it ends.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::Mutex;
+
+use super::{BROKER, Envelope, Handler, descriptor};
+use crate::wire;
+
+/// The word by which this program is started as a broker.
+pub const BROKER_WORD: &str = "--broker";
+
+/// The broker of this process.
+#[derive(Debug)]
+pub struct Broker(Child);
+
+impl Broker {
+    /// Starts the broker, as this program with the words that this process was started with, and has it asked from now on.
+    ///
+    /// # Errors
+    /// No process or socket is to be had.
+    pub fn start() -> io::Result<Self> {
+        let (ours, its) = UnixStream::pair()?;
+        // What its own path leads to may be another program by now.
+        let mut broker = Command::new("/proc/self/exe");
+        let child =
+            broker.arg0("vswitchd").args(std::env::args_os().skip(1)).arg(BROKER_WORD).stdin(OwnedFd::from(its)).spawn()?;
+        BROKER.set(Mutex::new(ours)).map_err(|_| io::ErrorKind::AlreadyExists)?;
+        Ok(Self(child))
+    }
+
+    /// Ends this process if the broker ends before it.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn end_with_it(mut self) -> io::Result<()> {
+        let wait = move || {
+            let status = self.0.wait();
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            tracing::error!("the process that has the rights has ended ({status}): vswitchd ends");
+            std::process::exit(1);
+        };
+        std::thread::Builder::new().name("broker".to_owned()).spawn(wait).map(drop)
+    }
+}
+
+/// Carries out requests of these rooms that come by standard input, until the other side ends.
+///
+/// # Errors
+/// It says something that is no request.
+pub(crate) fn serve(rooms: &[&[(&str, Handler)]]) -> io::Result<()> {
+    let stream = UnixStream::from(rustix::io::dup(rustix::stdio::stdin())?);
+    serve_on(&stream, rooms)
+}
+
+pub(super) fn serve_on(stream: &UnixStream, rooms: &[&[(&str, Handler)]]) -> io::Result<()> {
+    loop {
+        let (name, arguments, count): Envelope = match wire::receive(stream) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            received => received?,
+        };
+        let descriptors = wire::receive_descriptors(stream, count)?;
+        let handler = rooms.iter().copied().flatten().find(|(known, _)| *known == name);
+        let (_, carry_out) = handler.ok_or_else(|| io::Error::other(format!("there is no request \"{name}\"")))?;
+        let (outcome, descriptors) = descriptor::collect(|| descriptor::with(descriptors, || carry_out(arguments)));
+        descriptor::send(stream, &(outcome?, descriptors.len()), &descriptors)?;
+    }
+}

@@ -1,0 +1,129 @@
+//! What the process gives up as a whole, before it has other threads.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+
+use super::{BPF_MAP_UPDATE_ELEM, Failure, drop_capabilities, masked, rule};
+
+/// Gives up capabilities, system calls, and files to write elsewhere than in `state_dir`.
+pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
+    let abi = ABI::V6;
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
+    let ruleset = ruleset.scope(Scope::Signal)?.create()?;
+    let ruleset = ruleset.add_rules(path_beneath_rules(["/"], AccessFs::from_read(abi)))?;
+    // A directory that cannot be made yet, as on a disk that is full, is made below this one later.
+    let open = state_dir.ancestors().find(|place| place.is_dir());
+    ruleset.add_rules(path_beneath_rules(open, AccessFs::from_all(abi)))?.restrict_self()?;
+    drop_capabilities()?;
+    let [refused, missing] = filters()?;
+    seccompiler::apply_filter(&refused)?;
+    Ok(seccompiler::apply_filter(&missing)?)
+}
+
+/// What no thread of the process may do: start programs, enter or make namespaces, mount, look into other processes, change the kernel. Any other
+/// call is left to the filters of roles. clone3(2), whose flags a filter cannot see, is said to be missing, and the C library uses clone(2) instead.
+fn filters() -> Result<[BpfProgram; 2], Failure> {
+    let architecture = || std::env::consts::ARCH.try_into();
+    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
+        OF_NO_THREAD.iter().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![rule([masked(0, libc::CLONE_NEWUSER, libc::CLONE_NEWUSER)])?]);
+    let update = u64::from(BPF_MAP_UPDATE_ELEM.cast_unsigned());
+    let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, update)?;
+    rules.insert(libc::SYS_bpf, vec![SeccompRule::new(vec![others])?]);
+    let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let refused = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture()?)?;
+    let rules = [(libc::SYS_clone3, Vec::new())].into();
+    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let missing = SeccompFilter::new(rules, SeccompAction::Allow, missing, architecture()?)?;
+    Ok([refused.try_into()?, missing.try_into()?])
+}
+
+/// What [`filters`] refuses, whatever the arguments.
+const OF_NO_THREAD: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_personality,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::super::Confinement;
+    use super::super::tests::{CHILD, Forbidden, socket};
+    use super::*;
+
+    /// What a process without rights would do, if it could; each says whether it was refused.
+    const OF_THE_PROCESS: [Forbidden; 8] = [
+        ("write", || std::fs::write("/var/tmp/vswitch-forbidden", "").is_err()),
+        ("execve", || Command::new("/bin/true").exec().raw_os_error() == Some(libc::EPERM)),
+        ("packet", || socket(libc::AF_PACKET, rustix::net::SocketType::RAW)),
+        ("raw", || socket(libc::AF_INET, rustix::net::SocketType::RAW)),
+        ("mount", || rustix::mount::mount_bind("/", "/mnt").is_err()),
+        ("namespace", || sys::netns::unshare().is_err()),
+        ("setuid", || rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(1)).is_err()),
+        ("bpf", || sys::bpf::array(1).is_err()),
+    ];
+
+    /// The test runs itself once more, as the process that gives all up.
+    #[test]
+    fn a_process_without_rights_that_tries_what_is_forbidden_is_refused() {
+        if let Ok(state_dir) = std::env::var(CHILD) {
+            Confinement::on(Path::new(&state_dir)).unwrap().close_process().unwrap();
+            let allowed = OF_THE_PROCESS.iter().filter(|(_, attempt)| !attempt()).map(|(name, _)| *name).collect::<Vec<_>>();
+            assert_eq!(allowed, Vec::<&str>::new());
+            // What it is for is there still: threads, files to read, and its own to write.
+            std::fs::write(Path::new(&state_dir).join("state.json"), "{}").unwrap();
+            std::thread::spawn(|| std::fs::read("/etc/passwd").unwrap()).join().unwrap();
+            return;
+        }
+        let name = "confine::process::tests::a_process_without_rights_that_tries_what_is_forbidden_is_refused";
+        let state_dir = tempfile::tempdir().unwrap();
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        let output = own.args(["--exact", name, "--nocapture"]).env(CHILD, state_dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
