@@ -121,8 +121,32 @@ impl DockerHost {
     /// If it does not become ready.
     #[track_caller]
     pub fn start_vswitchd(&mut self) {
+        self.start_vswitchd_by(&[]);
+    }
+
+    /// The same as a user of its own, with the capabilities that the unit in `dist/` gives it and the directories that systemd makes for it.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn start_vswitchd_as_service(&mut self) {
+        const USER: &str = "64124";
+        let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/vswitchd.service")).expect("a file");
+        let given = unit.lines().filter_map(|line| line.strip_prefix("AmbientCapabilities=")).flat_map(|line| line.split(' '));
+        let given: Vec<String> = given.map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+        let directories = "/run/vswitch /var/lib/vswitch";
+        self.sh(&format!("mkdir -p {directories} && chown -R {USER}:{USER} {directories}")).ok();
+        let ids = [format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()];
+        let capabilities = ["inh", "ambient"].map(|set| format!("--{set}-caps={}", given.join(",")));
+        let words: Vec<String> = ["setpriv".to_owned()].into_iter().chain(ids).chain(capabilities).collect();
+        self.start_vswitchd_by(&words);
+    }
+
+    #[track_caller]
+    fn start_vswitchd_by(&mut self, prefix: &[String]) {
         let _ = std::fs::remove_file(self.file("/run/vswitchd.out"));
-        let words = [program("vswitchd").display().to_string(), "--config".to_owned(), "/run/switch.toml".to_owned()];
+        let own = [program("vswitchd").display().to_string(), "--config".to_owned(), "/run/switch.toml".to_owned()];
+        let words: Vec<String> = prefix.iter().cloned().chain(own).collect();
         self.start("vswitchd", &words);
         self.until("vswitchd is ready", |host| host.read("/run/vswitchd.out") == "ready\n");
     }

@@ -30,6 +30,42 @@ fn containers_have_the_rates_of_their_network_or_their_own() {
     assert_eq!(rates, ["\"10mbit\" \"2mbit\"", "\"1gbit\" \"2mbit\""]);
 }
 
+/// The service is of a user that may neither look into Docker's directories nor ask its socket: its broker does.
+#[test]
+fn a_switch_of_a_user_of_its_own_serves_docker_as_one_of_roots_does() {
+    needs!("dockerd", "docker", "unshare", "busybox", "dnsmasq", "iptables", "curl", "nc", "setpriv");
+    let mut host = DockerHost::new();
+    host.write("/run/switch.toml", FILE);
+    host.sh("chmod 600 /run/switch.toml").ok();
+    host.start_vswitchd_as_service();
+    host.start_dockerd(&[]);
+    host.import();
+    host.sh(
+        "docker network create -d vswitch --subnet 10.95.0.0/24 net1
+        docker run -d --name web --network net1 -p 80:80 httpd && docker run -d --name box --network net1 busybox sleep 1000000",
+    )
+    .ok();
+    let works = |host: &mut DockerHost| {
+        host.until("the names are known", |host| column(&asked(host, "list-ports"), "container") == ["\"box\"", "\"web\""]);
+        host.sh("docker exec box ping -c 1 -W 5 web && outside curl -sSf http://192.0.2.1/cgi-bin/who").ok();
+    };
+    works(&mut host);
+    let held = host.sh("cat /proc/$(pgrep -xo vswitchd)/task/*/status").ok();
+    assert_eq!(held.matches("CapPrm:\t0000000000000000\n").count(), held.matches("Name:\t").count(), "{held}");
+    host.sh("vsctl reload").ok();
+    // Containers that run are not taken for dead by who may not see their sandboxes.
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        host.stop("vswitchd", signal);
+        host.start_vswitchd_as_service();
+        works(&mut host);
+    }
+    let said = host.sh(&format!("vsctl upgrade {}", vswitch_tests::program("vswitchd").display())).stderr;
+    assert!(said.contains(" has taken over from "), "{said}");
+    works(&mut host);
+    host.sh("docker rm -f web box && docker network rm net1 && vsctl shutdown").ok();
+    assert_eq!(host.sh("ip -o link | grep -c ep-").stdout, "0\n");
+}
+
 /// What stands in one column of all rows, in order.
 fn column(rows: &Value, key: &str) -> Vec<String> {
     let mut cells: Vec<String> = rows.as_array().unwrap().iter().map(|row| row[key].to_string()).collect();

@@ -180,6 +180,7 @@ mount --bind "$1" usr/local/bin
 rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires
 ln -sf /lib/systemd/system/basic.target etc/systemd/system/default.target
 cp "$2"/vswitchd.service etc/systemd/system/
+mkdir -p etc/sysusers.d && cp "$2"/vswitch.sysusers etc/sysusers.d/vswitch.conf && systemd-sysusers --root="$PWD" vswitch.conf
 rm -rf var/lib/vswitch && mkdir -p etc/vswitch
 cat > etc/vswitch/switch.toml
 mount --make-rprivate /
@@ -274,7 +275,12 @@ fn the_service_works_with_what_its_unit_leaves_it() {
     let shown = machine.ok("vsctl show");
     assert!(shown.contains("sandbox on") && shown.contains("flow_queues"), "{shown}");
     let held = machine.ok("pid=$(systemctl show -p MainPID --value vswitchd); cat /proc/$pid/task/*/status");
-    assert!(held.matches("NoNewPrivs:\t1").count() > 5 && !held.contains("CapEff:\t000001ffffffffff"), "{held}");
+    let (threads, user) = (held.matches("Name:\t").count(), machine.ok("id -u vswitch"));
+    for line in ["NoNewPrivs:\t1\n", "CapPrm:\t0000000000000000\n", "Seccomp:\t2\n", &format!("Uid:\t{0}\t{0}", user.trim())] {
+        assert_eq!(held.matches(line).count(), threads, "{line}: {held}");
+    }
+    // Who asked is told, though processes are hidden from it.
+    machine.ok("journalctl -u vswitchd -o cat | grep -q 'add-port br0 green, asked for by uid 0, vsctl ('");
     machine.ok("systemctl reload vswitchd && vsctl add-br br1 && vsctl del-port green && systemctl restart vswitchd");
     machine.ok("vsctl list-br | grep br1 && ip netns exec red ping -c 1 -W 5 10.10.0.3");
     assert_eq!(machine.ok("ip netns list | grep -c green; true"), "0\n");

@@ -27,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::broker::requests;
+
 /// How long it is waited where the kernel gives no connection, as without a free descriptor.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,6 +87,15 @@ impl Acceptor for TcpListener {
     }
 }
 
+requests! {
+    /// The name of a process.
+    fn process_name(pid: &i32 = i32) -> Option<String>, by name_of;
+}
+
+fn name_of(pid: &i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (uid, pid) = match self {
@@ -94,7 +105,8 @@ impl fmt::Display for Peer {
         };
         write!(f, "uid {uid}")?;
         let Some(pid) = pid else { return Ok(()) };
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        // Where processes of others are hidden (`hidepid=`, proc(5)), the broker sees them.
+        let name = name_of(pid).or_else(|| process_name(pid)).unwrap_or_default();
         write!(f, ", {} ({pid})", name.trim_end().escape_debug())
     }
 }

@@ -54,9 +54,9 @@ pub use netns::{Identity, make_netns, name_namespaces_in, netns_inode, netns_to_
 pub use queues::Queues;
 pub(crate) use requests::REQUESTS;
 pub use requests::{
-    abandon, attach, attach_uplink, detach, difference, has_arrived, is_marked_netns, links_in, listen, listen_to_group,
-    mark_netns, moved_end, netns_warning, number_of, open_sources, programs_in, reconfigure, remove_netns, restore,
-    set_host_routes, set_switch_end,
+    abandon, attach, attach_uplink, detach, difference, has_arrived, is_marked_netns, is_there, links_in, listen,
+    listen_to_group, mark_netns, moved_end, netns_warning, number_of, open_sources, programs_in, reconfigure, remove_netns,
+    restore, set_host_routes, set_switch_end,
 };
 pub use station::default_gateways;
 pub use uplink::UplinkAttachment;

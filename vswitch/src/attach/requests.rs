@@ -54,6 +54,8 @@ requests! {
     pub(super) fn identity(path: &Path = PathBuf) -> Option<Identity>, by Identity::at;
     /// See `netns::inode_at`.
     pub(super) fn inode(path: &Path = PathBuf) -> Option<u64>, by netns::inode_at;
+    /// Whether there is a file.
+    pub fn is_there(path: &Path = PathBuf) -> bool, by Path::exists;
     /// See `programs::programs_in`.
     pub fn programs_in(places: &[Netns] = Vec<Netns>) -> Result<Vec<Option<String>>, String>, by programs::programs_in;
     /// See `WatchSocket::open`.

@@ -27,8 +27,8 @@ struct Arguments {
     /// ends, and the other one goes on as if nothing had been.
     #[arg(long)]
     takeover: bool,
-    /// Leaves the threads that read what others send the rights that vswitchd was started with, for debuggers and tracers. By default they have no
-    /// capability, a few system calls, and no file but leases.
+    /// Runs as one process with all the rights that it was started with, for debuggers and tracers. By default the process that reads what others
+    /// send gives them up, and asks another one for devices and namespaces.
     #[arg(long)]
     no_sandbox: bool,
     /// The mount namespace in which network namespaces that vswitchd makes get their names, for a service that has one of its own:

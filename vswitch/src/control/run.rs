@@ -27,11 +27,11 @@ use crate::attach;
 use crate::broker::{self, Broker};
 use crate::config::{self, Config};
 use crate::confine::{Confinement, ConfinementError};
-use crate::docker::daemon::Found;
+use crate::docker::daemon::{self, Found};
 use crate::docker::server::Ask;
-use crate::host;
 use crate::keep::Directory;
 use crate::stp::StpNews;
+use crate::{host, http};
 use api::{Reply, Request};
 use plane::worker::Event;
 use sys::{activation, netlink};
@@ -170,7 +170,9 @@ pub fn serve_as_broker(path: &Path) -> std::io::Result<()> {
     broker::serve(&[
         attach::REQUESTS,
         config::REQUESTS,
+        daemon::REQUESTS,
         host::REQUESTS,
+        http::REQUESTS,
         socket::REQUESTS,
         takeover::REQUESTS,
         upgrade::REQUESTS,

@@ -8,6 +8,7 @@
 //! A socket that systemd holds starts dockerd when a client connects. So dockerd is not asked unless it spoke just now or its pid file says that
 //! it runs ([`is_running`]).
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,15 @@ use axum::http::StatusCode;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::Names;
+use crate::broker::{Descriptor, SystemError, requests};
+use crate::config;
 
 /// When to ask.
 struct Pace {
@@ -106,8 +110,35 @@ enum AskError {
     Json(#[from] serde_json::Error),
 }
 
+requests! {
+    /// Connects to the socket of Docker's own API, which is for root and Docker's group. It is the one that the file of the switch names; no other can
+    /// be asked for.
+    fn connect_to_docker() -> Result<Descriptor, SystemError>, by connect_as_broker;
+}
+
+fn connect_as_broker() -> Result<Descriptor, SystemError> {
+    let refused = || SystemError(io::ErrorKind::PermissionDenied.into());
+    let config = config::own_file().and_then(|file| config::load(file).ok()).ok_or_else(refused)?;
+    let address = SocketAddrUnix::new(&config.docker.api).map_err(io::Error::from)?;
+    // A dockerd that takes no connections is not waited for.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
+    rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
+    Ok(Descriptor(socket))
+}
+
+async fn connect(api: &Path) -> io::Result<UnixStream> {
+    match UnixStream::connect(api).await {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let socket = tokio::task::block_in_place(connect_to_docker).map_err(|error| error.0)?;
+            UnixStream::from_std(socket.0.into())
+        }
+        connected => connected,
+    }
+}
+
 async fn ask(api: &Path) -> Result<Names, AskError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(UnixStream::connect(api).await?)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(connect(api).await?)).await?;
     // What goes wrong with it comes out of the requests; it ends with them.
     tokio::spawn(connection);
     let networks = fetch(&mut sender, "/networks").await?;

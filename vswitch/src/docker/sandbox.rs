@@ -36,7 +36,7 @@ impl Sandbox {
     /// Whether it is still there.
     pub fn is_alive(&self) -> bool {
         // Where dockerd's mounts are not seen, the file is all there is.
-        self.inode.map_or_else(|| self.path.exists(), |known| attach::netns_inode(&self.path) == Some(known))
+        self.inode.map_or_else(|| attach::is_there(&self.path), |known| attach::netns_inode(&self.path) == Some(known))
     }
 }
 
