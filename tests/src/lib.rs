@@ -16,6 +16,7 @@ mod lab;
 mod measure;
 mod require;
 mod settings;
+pub mod soak;
 mod terminal;
 mod tour;
 mod underlay;

@@ -56,8 +56,8 @@ pub fn udp_is_well(lab: &Lab, [from, to]: [&str; 2], address: &str, extent: &str
     }
 }
 
-/// What a lab's vswitchd holds.
-#[derive(Clone, Copy, Debug)]
+/// What a lab's vswitchd holds, its broker with it.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Footprint {
     /// Open file descriptors.
     pub descriptors: usize,
@@ -73,7 +73,22 @@ impl Footprint {
     /// # Panics
     /// If it does not run.
     pub fn of(lab: &Lab) -> Self {
-        let place = format!("/proc/{}", lab.pid());
+        let pid = lab.pid().to_string();
+        let is_child = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&*pid);
+        let all = std::fs::read_dir("/proc").expect("processes").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let children =
+            all.filter(|process| std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_child(&stat)));
+        [pid.clone()].into_iter().chain(children).map(|process| Self::of_process(&process)).fold(Self::default(), |all, one| {
+            Self {
+                descriptors: all.descriptors + one.descriptors,
+                threads: all.threads + one.threads,
+                memory: all.memory + one.memory,
+            }
+        })
+    }
+
+    fn of_process(process: &str) -> Self {
+        let place = format!("/proc/{process}");
         let count = |what: &str| std::fs::read_dir(format!("{place}/{what}")).expect("vswitchd runs").count();
         let status = std::fs::read_to_string(format!("{place}/status")).expect("vswitchd runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");

@@ -263,7 +263,6 @@ if role == "server":
     peer, _ = listening.accept()
 else:
     peer = socket.create_connection(("192.0.2.1", port))
-peer.settimeout(20)
 def hear():
     while True:
         got = peer.recv(100)

@@ -148,7 +148,9 @@ pub(super) fn open(place: &SocketPlace, passed: &mut Vec<Passed>) -> Result<Sock
     let Some(number) = passed.iter().position(is_it) else { return bind(place) };
     let Passed { listener, ours } = passed.swap_remove(number);
     let refused = |source| SocketError::Refused(*purpose, path.clone(), source);
-    let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)).map_err(refused)?;
+    let listener =
+        listener.set_nonblocking(true).and_then(|()| if ours { listen(listener) } else { UnixListener::from_std(listener) });
+    let listener = listener.map_err(refused)?;
     Ok(Socket { listener, file: None, adopts: ours.then(|| place.clone()) })
 }
 
@@ -162,10 +164,19 @@ fn bind(place: &SocketPlace) -> Result<Socket, SocketError> {
         SocketRefusal::NotASocket => SocketError::NotASocket(*purpose, path.clone()),
         SocketRefusal::Refused(SystemError(source)) => SocketError::Refused(*purpose, path.clone(), source),
     })?;
-    let listener = UnixListener::from_std(listener.into());
-    let listener = listener.map_err(|source| SocketError::Refused(*purpose, path.clone(), source))?;
+    let listener = listen(listener.into()).map_err(|source| SocketError::Refused(*purpose, path.clone(), source))?;
     Ok(Socket { listener, file: Some(SocketFile { place: place.clone(), identity }), adopts: None })
 }
+
+/// Listens at a socket, once more if another process of vswitchd's did. Clients are told who they talk to by who did so last (`unix_listen`), and wait for
+/// the end of that process.
+fn listen(listener: BlockingListener) -> io::Result<UnixListener> {
+    rustix::net::listen(&listener, BACKLOG)?;
+    UnixListener::from_std(listener)
+}
+
+/// Clients that wait to be accepted; the kernel cuts it at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
 
 /// Device and inode of a file.
 type FileIdentity = (u64, u64);
