@@ -208,6 +208,15 @@ impl Lab {
         self.daemon.as_ref().expect("vswitchd runs").id()
     }
 
+    /// The process of its broker.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn broker(&self) -> u32 {
+        children_of(self.pid()).next().expect("vswitchd has a broker")
+    }
+
     /// vswitchd's process, if it runs.
     pub fn running(&self) -> Option<u32> {
         self.daemon.as_ref().map(Child::id)
@@ -367,6 +376,19 @@ impl Drop for Lab {
             let _ = writeln!(std::io::stderr(), "vswitchd said: {log}");
         }
     }
+}
+
+/// The processes that this one has started, and that still are.
+pub(crate) fn children_of(parent: u32) -> impl Iterator<Item = u32> {
+    let parent = parent.to_string();
+    let all = std::fs::read_dir("/proc")
+        .expect("processes")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    all.filter(move |process| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // Behind the name, which may be anything, come the state and the parent.
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&*parent)
+    })
 }
 
 /// A program that was built with the tests.

@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, children_of};
 
 /// What a transfer by iperf3 came to.
 #[derive(Clone, Copy, Debug)]
@@ -73,21 +73,15 @@ impl Footprint {
     /// # Panics
     /// If it does not run.
     pub fn of(lab: &Lab) -> Self {
-        let pid = lab.pid().to_string();
-        let is_child = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&*pid);
-        let all = std::fs::read_dir("/proc").expect("processes").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let children =
-            all.filter(|process| std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_child(&stat)));
-        [pid.clone()].into_iter().chain(children).map(|process| Self::of_process(&process)).fold(Self::default(), |all, one| {
-            Self {
-                descriptors: all.descriptors + one.descriptors,
-                threads: all.threads + one.threads,
-                memory: all.memory + one.memory,
-            }
+        let processes = [lab.pid()].into_iter().chain(children_of(lab.pid()));
+        processes.map(Self::of_process).fold(Self::default(), |all, one| Self {
+            descriptors: all.descriptors + one.descriptors,
+            threads: all.threads + one.threads,
+            memory: all.memory + one.memory,
         })
     }
 
-    fn of_process(process: &str) -> Self {
+    fn of_process(process: u32) -> Self {
         let place = format!("/proc/{process}");
         let count = |what: &str| std::fs::read_dir(format!("{place}/{what}")).expect("vswitchd runs").count();
         let status = std::fs::read_to_string(format!("{place}/status")).expect("vswitchd runs");

@@ -293,7 +293,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let how = self.chance.of(&["SIGKILL", "SIGKILL", "SIGTERM", "keep", "takeover", "takeover"]);
+        let how = self.chance.of(&["SIGKILL", "SIGKILL", "SIGKILL of the broker", "SIGTERM", "keep", "takeover", "takeover"]);
         self.history.push(format!("{how} and start"));
         match how {
             "takeover" => {
@@ -301,6 +301,10 @@ impl World {
                 return self.all_are_back();
             }
             "SIGKILL" => self.lab.kill(),
+            "SIGKILL of the broker" => {
+                self.lab.sh(&format!("kill -9 {}", self.lab.broker())).ok();
+                assert_eq!(self.lab.ended().code(), Some(1));
+            }
             "SIGTERM" => assert!(self.lab.stop().success()),
             _ => {
                 self.lab.ctl("shutdown --keep").ok();
@@ -312,10 +316,10 @@ impl World {
     }
 
     fn pause(&mut self) {
-        self.history.push("SIGSTOP, SIGCONT".to_owned());
-        self.lab.signal(libc::SIGSTOP);
-        std::thread::sleep(Duration::from_millis(200));
-        self.lab.signal(libc::SIGCONT);
+        let (who, process) = self.chance.of(&[("vswitchd", Lab::pid as fn(&Lab) -> u32), ("its broker", Lab::broker)]);
+        self.history.push(format!("SIGSTOP, SIGCONT of {who}"));
+        let process = process(&self.lab);
+        self.lab.sh(&format!("kill -STOP {process}; sleep 0.2; kill -CONT {process}")).ok();
     }
 
     fn flood(&mut self) {

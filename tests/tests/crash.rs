@@ -57,20 +57,19 @@ fn a_killed_switch_is_taken_over_without_touching_the_containers() {
 /// What keeps its rights, and what it is asked by, end together; the next vswitchd finds devices as after any crash.
 #[test]
 fn neither_process_outlives_the_other() {
-    needs!("ping", "pgrep");
+    needs!("ping");
     let mut lab = Lab::with(TWO);
-    let broker = |lab: &Lab| lab.sh(&format!("pgrep -P {}", lab.pid())).ok().trim().parse::<u32>().unwrap();
     // One that nobody waits for stays a zombie.
     let is_gone = |pid: u32| {
         std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
     };
-    let first = broker(&lab);
+    let first = lab.broker();
     lab.kill();
     lab.until("the broker has ended", |_| is_gone(first));
     lab.start();
     assert!(ping(&lab, "a", "10.0.0.2"));
-    lab.sh(&format!("kill -9 {}", broker(&lab))).ok();
+    lab.sh(&format!("kill -9 {}", lab.broker())).ok();
     assert_eq!(lab.ended().code(), Some(1));
     assert!(lab.log().contains("the process that has the rights has ended"), "{}", lab.log());
     lab.start();

@@ -125,9 +125,12 @@ const PANEL: f64 = 130.0;
 const LEFT: f64 = 60.0;
 const COLORS: [&str; 3] = ["#4a90c2", "#d9893f", "#5a9e5a"];
 
+/// A name, and a figure for each sample.
+type Line<'a> = (&'a str, Vec<f64>);
+
 /// Memory, descriptors and round trips over time, as SVG by hand, as the chart of benchmarks is.
 pub fn plot(report: &Report) -> String {
-    let panels: [(&str, Vec<(&str, Vec<f64>)>); 3] = [
+    let panels: [(&str, Vec<Line<'_>>); 3] = [
         ("Resident memory, MB", vec![("", figures(report, &|sample| megabytes(sample.held.memory)))]),
         ("Open descriptors", vec![("", figures(report, &|sample| count(sample.held.descriptors)))]),
         (
@@ -160,7 +163,7 @@ fn figures(report: &Report, figure: &dyn Fn(&Sample) -> f64) -> Vec<f64> {
     report.samples.iter().map(figure).collect()
 }
 
-fn panel(text: &mut String, top: f64, title: &str, lines: &[(&str, Vec<f64>)], report: &Report) {
+fn panel(text: &mut String, top: f64, title: &str, lines: &[Line<'_>], report: &Report) {
     let most = lines.iter().flat_map(|(_, figures)| figures).copied().filter(|figure| figure.is_finite()).fold(0.0, f64::max);
     let scale = if most > 0.0 { most * 1.1 } else { 1.0 };
     let (bottom, room) = (top + PANEL - 30.0, PANEL - 45.0);

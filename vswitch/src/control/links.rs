@@ -165,7 +165,7 @@ impl Switch {
         }
         for worker in &self.plane.workers {
             // The data plane has stopped, and vswitchd is about to.
-            let _ = worker.ask(|reply| Command::Close(id, reply));
+            let _ = worker.ask(|reply| Command::Take(id, reply));
         }
         self.tell_trees();
     }

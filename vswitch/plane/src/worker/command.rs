@@ -32,11 +32,10 @@ pub enum Command {
     Listen(PortId, Box<dyn Device>, Sender<std::io::Result<()>>),
     /// Change a port.
     SetPort(PortId, PortSettings),
-    /// Remove a port and close its device.
-    Detach(PortId, Sender<()>),
-    /// Close the device of a port, which stays.
-    Close(PortId, Sender<()>),
-    /// Close the device of a port, and give it away.
+    /// Remove a port, and give its device away: to close it may take long. The kernel waits for all its processors with each packet socket
+    /// (`packet_release`).
+    Detach(PortId, Sender<Option<Box<dyn Device>>>),
+    /// Give the device of a port away; the port stays.
     Take(PortId, Sender<Option<Box<dyn Device>>>),
     /// Say whether the port has a device.
     IsOpen(PortId, Sender<bool>),

@@ -310,14 +310,7 @@ impl Worker {
         match command {
             Command::Attach(id, settings, device, reply) => send(&reply, self.attach(id, &settings, device, now)),
             Command::Listen(id, device, reply) => send(&reply, self.open(id, device, true)),
-            Command::Detach(id, reply) => {
-                self.detach(id, now);
-                send(&reply, ());
-            }
-            Command::Close(id, reply) => {
-                self.close(id);
-                send(&reply, ());
-            }
+            Command::Detach(id, reply) => send(&reply, self.detach(id, now)),
             Command::Take(id, reply) => send(&reply, self.close(id)),
             Command::IsOpen(id, reply) => {
                 send(&reply, self.shares.get_mut(id.0).is_some_and(|share| share.device.is_some()));

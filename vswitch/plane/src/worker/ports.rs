@@ -51,14 +51,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes a port.
-    pub(super) fn detach(&mut self, id: PortId, now: Instant) {
-        self.close(id);
+    /// Removes a port, and returns its device.
+    pub(super) fn detach(&mut self, id: PortId, now: Instant) -> Option<Box<dyn Device>> {
+        let device = self.close(id);
         self.shares.remove(id.0);
         self.stops.remove(id, now);
         self.ready.retain(|ready| *ready != id);
         self.datapath.remove_port(id);
         self.watch.forget(id);
+        device
     }
 
     /// Takes the device of a port away.

@@ -178,7 +178,7 @@ fn what_is_lost_in_the_queue_of_a_port_is_in_the_capture() {
         let limits = PortLimits { receive: Some(limiter.clone()), ..PortLimits::default() };
         Command::SetPort(PortId(1), PortSettings { limits, ..PortSettings::on(BridgeId(0)) })
     });
-    plane.workers[0].ask(|reply| Command::Close(PortId(2), reply)).unwrap();
+    plane.workers[0].ask(|reply| Command::Take(PortId(2), reply)).unwrap();
     let big = |number: u8| {
         let mut bytes = frame(1, Mac::BROADCAST);
         bytes.resize(1500, number);
