@@ -50,6 +50,14 @@ pub enum Side {
         /// How stations appear there.
         translation: Translation,
     },
+    /// Hosts that route to subnets of one network, each behind a tunnel of its own; one of these subnets is that of a bridge here, and only between
+    /// that bridge and those hosts are packets routed. The static routes of such a side are these subnets.
+    Beyond {
+        /// The bridge.
+        of: BridgeId,
+        /// The network. What its stations send there leaves by no uplink, also where no host has it.
+        network: IpNet,
+    },
 }
 
 /// How the stations of bridges appear at an uplink.
@@ -170,6 +178,17 @@ pub(super) struct Interfaces {
     subnets: BTreeMap<IpAddr, (IpNet, BridgeId)>,
     /// Those behind stations that route.
     routes: Routes,
+    /// The networks of which a bridge has a part: mostly none.
+    networks: Vec<Part>,
+}
+
+/// A bridge's part in a network of several hosts.
+#[derive(Debug)]
+struct Part {
+    /// The side that leads to the others.
+    beyond: BridgeId,
+    of: BridgeId,
+    network: IpNet,
 }
 
 impl Interfaces {
@@ -190,18 +209,26 @@ impl Interfaces {
     }
 
     pub(super) fn insert(&mut self, bridge: BridgeId, interface: Interface) {
-        self.subnets.retain(|_, (_, owner)| *owner != bridge);
-        for net in &interface.settings.addresses {
-            self.subnets.insert(net.network(), (*net, bridge));
+        self.clear(bridge);
+        if let Side::Beyond { of, network } = interface.settings.side {
+            // Its address is one of the subnet of that bridge.
+            self.networks.push(Part { beyond: bridge, of, network });
+        } else {
+            self.subnets.extend(interface.settings.addresses.iter().map(|net| (net.network(), (*net, bridge))));
         }
         self.routes.set(bridge, &interface.settings.routes);
         self.by_bridge.insert(bridge.0, interface);
     }
 
     pub(super) fn remove(&mut self, bridge: BridgeId) -> Option<Interface> {
-        self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        self.clear(bridge);
         self.routes.set(bridge, &[]);
         self.by_bridge.remove(bridge.0)
+    }
+
+    fn clear(&mut self, bridge: BridgeId) {
+        self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        self.networks.retain(|part| part.beyond != bridge);
     }
 
     /// The subnet that holds the address, and its bridge.
@@ -228,7 +255,8 @@ impl Interfaces {
             let side = self.get(bridge).map(|interface| &interface.settings.side);
             !matches!(side, Some(Side::Inside { isolated: false, .. }))
         };
-        from == to || !isolated(from) && !isolated(to)
+        let is_part = |part: &Part| (part.beyond, part.of) == (from, to) || (part.beyond, part.of) == (to, from);
+        from == to || !isolated(from) && !isolated(to) || self.networks.iter().any(is_part)
     }
 
     /// Whether an uplink is that of a bridge.
@@ -239,13 +267,18 @@ impl Interfaces {
 
     /// The way of a packet from a station of bridge `from` to `destination`.
     pub(super) fn route(&self, from: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
-        let Side::Inside { uplink, .. } = self.get(from).ok_or(Refusal::NoRoute)?.settings.side else {
-            return self.route_inwards(from, destination);
+        let uplink = match self.get(from).ok_or(Refusal::NoRoute)?.settings.side {
+            Side::Inside { uplink, .. } => uplink,
+            Side::Outside { .. } => return self.route_inwards(from, destination),
+            Side::Beyond { of, .. } => return self.route_home(of, destination),
         };
         if let Some(way) = self.by_static_route(from, destination, |bridge| self.is_open(from, bridge)) {
             return Ok(way);
         }
         let Some((_, bridge)) = self.connected(destination) else {
+            if self.networks.iter().any(|part| part.of == from && part.network.contains(&destination)) {
+                return Err(Refusal::NoRoute);
+            }
             return self.default_way(uplink.ok_or(Refusal::NoRoute)?, destination);
         };
         if uplink == Some(bridge) || self.is_open(from, bridge) {
@@ -263,6 +296,15 @@ impl Interfaces {
         let (_, bridge) = self.connected(destination).ok_or(Refusal::NoSession)?;
         let inwards = self.is_uplink_of(from, bridge);
         if inwards { Ok(Way { egress: bridge, next_hop: destination }) } else { Err(Refusal::NoSession) }
+    }
+
+    /// The way of a packet from another host of a network in which bridge `of` has a part.
+    fn route_home(&self, of: BridgeId, destination: IpAddr) -> Result<Way, Refusal> {
+        if let Some(way) = self.by_static_route(of, destination, |bridge| bridge == of) {
+            return Ok(way);
+        }
+        let (_, bridge) = self.connected(destination).filter(|(_, bridge)| *bridge == of).ok_or(Refusal::NoRoute)?;
+        Ok(Way { egress: bridge, next_hop: destination })
     }
 
     /// The way to what is on no subnet of the switch.
@@ -283,6 +325,9 @@ impl Interfaces {
         match self.get(bridge) {
             Some(interface) if is_inside(interface) => {
                 interface.is_on_link(source) || self.by_static_route(bridge, source, |owner| owner == bridge).is_some()
+            }
+            Some(Interface { settings: GatewaySettings { side: Side::Beyond { .. }, .. }, .. }) => {
+                self.by_static_route(bridge, source, |owner| owner == bridge).is_some()
             }
             Some(_) => {
                 let is_ours = self.connected(source).and_then(|(_, owner)| self.get(owner)).is_some_and(is_inside);

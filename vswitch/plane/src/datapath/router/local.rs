@@ -231,7 +231,7 @@ impl Router {
         match self.interfaces.get(bridge).map(|interface| &interface.settings.side) {
             Some(Side::Inside { .. }) => is_for_services(protocol, port),
             Some(Side::Outside { .. }) => protocol == packet::protocol::UDP && port == DHCP_CLIENT,
-            None => false,
+            Some(Side::Beyond { .. }) | None => false,
         }
     }
 

@@ -313,7 +313,7 @@ impl Router {
         }));
         let (uplink, direction) = match interface.settings.side {
             Side::Inside { uplink: Some(uplink), .. } => (uplink, Direction::Outbound),
-            Side::Inside { uplink: None, .. } => return,
+            Side::Inside { uplink: None, .. } | Side::Beyond { .. } => return,
             Side::Outside { .. } => (bridge, Direction::Inbound),
         };
         let Some(nat) = self.nat(uplink) else { return };

@@ -58,6 +58,7 @@ impl Router {
         let is_host = interface.is_to_host();
         let inside = match interface.settings.side {
             Side::Inside { uplink, .. } => Some(uplink),
+            Side::Beyond { .. } => Some(None),
             Side::Outside { .. } => None,
         };
         // A unicast frame does not make a unicast packet (RFC 1122, section 3.3.6; RFC 6085).
@@ -245,6 +246,8 @@ impl Router {
     fn mac_of(&mut self, egress: BridgeId, next_hop: IpAddr, second: u32, dry: bool) -> Option<Mac> {
         match self.interfaces.get(egress)?.settings.side {
             Side::Outside { translation: Translation::Host(mac), .. } => Some(mac),
+            // It follows from what is known of the hosts, which may change.
+            Side::Beyond { .. } => None,
             _ if dry => self.neighbors.peek(egress, next_hop),
             _ => self.neighbors.find(egress, next_hop, second),
         }

@@ -9,6 +9,7 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetSlice, Pa
 use ipnet::IpNet;
 use packet::{Batch, Checksum, Gso, GsoKind, Offload, Queued};
 
+mod beyond;
 mod clients;
 mod conservation;
 mod gateway;
