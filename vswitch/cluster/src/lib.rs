@@ -7,6 +7,7 @@
 //!  key      the public key of a host, for encrypted networks
 //!  view     what one host knows: its own truth, what it heard, and the difference that makes for its tunnels
 //!  agent    one host's dealings with a store: a session, what is due, and when
+//!  flannel  another kind of network, whose records are flannel's: a host's part in it
 //! ```
 //!
 //! Each host writes its own records and reads all of them. It has one session; with it go the host, its memberships and its endpoints, so one that
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod flannel;
 pub mod gossip;
 pub mod key;
 pub mod pace;

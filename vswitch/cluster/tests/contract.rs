@@ -23,6 +23,10 @@ fn announce(key: &str, value: &str) -> Step {
     Step::Announce { key: key.to_owned(), value: value.to_owned() }
 }
 
+fn claim(key: &str, value: &str) -> Step {
+    Step::Claim { key: key.to_owned(), value: value.to_owned() }
+}
+
 fn replace(entry: &Entry, value: &str) -> Step {
     Step::Replace { key: entry.key.clone(), value: value.to_owned(), version: entry.version }
 }
@@ -136,6 +140,20 @@ async fn what_is_announced_goes_with_the_session(store: &dyn Store, other: &dyn 
     told.until("nothing is left", &[]).await;
 }
 
+async fn what_is_claimed_is_no_others_and_goes_with_the_session(store: &dyn Store, other: &dyn Store) {
+    let (first, second) = (store.open().await.unwrap(), other.open().await.unwrap());
+    assert_eq!(store.commit(Some(&first), &[claim("c/a", "1")]).await, Ok(Outcome::Done));
+    assert_eq!(other.commit(Some(&second), &[claim("c/a", "2")]).await, Ok(Outcome::Refused));
+    assert_eq!(pairs(other, "c/").await, [pair("c/a", "1")]);
+    let mut told = Told::new(other, "c/");
+    told.hear().await;
+    store.close(&first).await.unwrap();
+    told.until("it goes with its session", &[]).await;
+    assert_eq!(other.commit(Some(&second), &[claim("c/a", "2")]).await, Ok(Outcome::Done));
+    other.close(&second).await.unwrap();
+    told.until("nothing is left", &[]).await;
+}
+
 async fn a_session_that_is_not_renewed_ends(store: &dyn Store, wait: impl AsyncFn(Duration)) {
     let session = store.open().await.unwrap();
     store.commit(Some(&session), &[announce("e/a", "1")]).await.unwrap();
@@ -170,6 +188,7 @@ async fn contract(store: &dyn Store, other: &dyn Store) {
     prefixes_are_kept_apart(store).await;
     long_lists_are_whole(store).await;
     what_is_announced_goes_with_the_session(store, other).await;
+    what_is_claimed_is_no_others_and_goes_with_the_session(store, other).await;
     followers_are_told(store, other).await;
 }
 

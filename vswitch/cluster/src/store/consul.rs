@@ -153,6 +153,13 @@ impl Inner {
         };
         for step in steps {
             match step {
+                Step::Claim { key, value } => {
+                    let Some(Session(id)) = session else {
+                        return Err(Trouble::SessionLost.at(StoreKind::Consul, self.members.endpoint()));
+                    };
+                    push("cas", key, json!({ "Value": BASE64.encode(value), "Index": 0 }));
+                    push("lock", key, json!({ "Value": BASE64.encode(value), "Session": id }));
+                }
                 // A key that an earlier session of this host holds is let go first.
                 Step::Announce { key, value } => {
                     let Some(Session(id)) = session else {

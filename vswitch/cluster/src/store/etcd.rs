@@ -108,13 +108,17 @@ impl Inner {
         let (mut compare, mut success) = (Vec::new(), Vec::new());
         for step in steps {
             let key = |key: &String| encoded(format!("{}{key}", self.root));
+            let absent = |name| json!({ "target": "CREATE", "key": key(name), "createRevision": 0, "result": "EQUAL" });
             success.push(match step {
-                Step::Announce { key: name, value } => {
+                Step::Announce { key: name, value } | Step::Claim { key: name, value } => {
+                    if matches!(step, Step::Claim { .. }) {
+                        compare.push(absent(name));
+                    }
                     let lease = session.ok_or_else(|| self.failed(Trouble::SessionLost))?;
                     json!({ "requestPut": { "key": key(name), "value": encoded(value), "lease": lease.0 } })
                 }
                 Step::Create { key: name, value } => {
-                    compare.push(json!({ "target": "CREATE", "key": key(name), "createRevision": 0, "result": "EQUAL" }));
+                    compare.push(absent(name));
                     json!({ "requestPut": { "key": key(name), "value": encoded(value) } })
                 }
                 Step::Replace { key: name, value, version } => {

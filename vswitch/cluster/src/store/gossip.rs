@@ -38,7 +38,7 @@ impl GossipStore {
         self.node.tell(|gossip, _| {
             let is_refused = |step: &Step| match step {
                 Step::Create { key, .. } => gossip.has(key) || !matches!(Key::parse(key), Some(Key::Network(_) | Key::Vni(_))),
-                Step::Replace { .. } => true,
+                Step::Claim { .. } | Step::Replace { .. } => true,
                 Step::Announce { .. } | Step::Remove { .. } => false,
             };
             if steps.iter().any(is_refused) {
@@ -47,9 +47,10 @@ impl GossipStore {
             let written = |step: &Step| match step {
                 // A number is no one's but by the name.
                 Step::Create { key, .. } if matches!(Key::parse(key), Some(Key::Vni(_))) => None,
-                Step::Announce { key, value } | Step::Create { key, value } | Step::Replace { key, value, .. } => {
-                    Some((key.clone(), Some(value.clone())))
-                }
+                Step::Announce { key, value }
+                | Step::Claim { key, value }
+                | Step::Create { key, value }
+                | Step::Replace { key, value, .. } => Some((key.clone(), Some(value.clone()))),
                 Step::Remove { key } => Some((key.clone(), None)),
             };
             gossip.announce(steps.iter().filter_map(written), milliseconds());

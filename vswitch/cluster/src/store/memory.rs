@@ -108,12 +108,12 @@ impl State {
     }
 
     fn commit(&mut self, session: Option<u64>, steps: &[Step]) -> Result<Outcome, Trouble> {
-        let announces = steps.iter().any(|step| matches!(step, Step::Announce { .. }));
+        let announces = steps.iter().any(|step| matches!(step, Step::Announce { .. } | Step::Claim { .. }));
         if announces && !session.is_some_and(|session| self.sessions.contains_key(&session)) {
             return Err(Trouble::SessionLost);
         }
         let is_refused = |step: &Step| match step {
-            Step::Create { key, .. } => self.keys.contains_key(key),
+            Step::Create { key, .. } | Step::Claim { key, .. } => self.keys.contains_key(key),
             Step::Replace { key, version, .. } => self.keys.get(key).is_none_or(|held| held.version != *version),
             Step::Announce { .. } | Step::Remove { .. } => false,
         };
@@ -123,7 +123,7 @@ impl State {
         self.revision += 1;
         for step in steps {
             match step {
-                Step::Announce { key, value } => self.put(key, value, session),
+                Step::Announce { key, value } | Step::Claim { key, value } => self.put(key, value, session),
                 Step::Create { key, value } | Step::Replace { key, value, .. } => self.put(key, value, None),
                 Step::Remove { key } => self.remove(key),
             }

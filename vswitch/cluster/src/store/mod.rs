@@ -1,7 +1,7 @@
 //! What the cluster asks of a store, whichever it is: lists, transactions, a session that dies with the host, and news.
 //!
 //! A key is a path below the store's prefix, such as `cluster/host/a`; a value is a short JSON document. Two kinds of keys are kept apart by use:
-//! those that are *announced* belong to a session and go with it, and only their own host writes them; the others stay, and are written only by
+//! those that are *announced* or *claimed* belong to a session and go with it, and only their own host writes them; the others stay, and are written only by
 //! [`Step::Create`] and [`Step::Replace`], so that two hosts never take the same thing. What is compared by version is never removed: the
 //! versions of ZooKeeper begin again with each node.
 
@@ -113,6 +113,13 @@ pub enum Step {
         /// Its value.
         value: String,
     },
+    /// Writes a key that goes with the session, unless there is one.
+    Claim {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
     /// Writes a key that stays, unless there is one.
     Create {
         /// The key.
@@ -140,7 +147,11 @@ impl Step {
     /// The key that it is about.
     pub fn key(&self) -> &str {
         match self {
-            Self::Announce { key, .. } | Self::Create { key, .. } | Self::Replace { key, .. } | Self::Remove { key } => key,
+            Self::Announce { key, .. }
+            | Self::Claim { key, .. }
+            | Self::Create { key, .. }
+            | Self::Replace { key, .. }
+            | Self::Remove { key } => key,
         }
     }
 }

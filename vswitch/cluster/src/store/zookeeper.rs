@@ -299,6 +299,12 @@ impl Inner {
                 }
                 writer.add_create(&path, value.as_bytes(), &self.options(CreateMode::Ephemeral)).map_err(failed)
             }
+            Step::Claim { key, value } => {
+                if session.is_none() {
+                    return Err(failed(Error::SessionExpired));
+                }
+                writer.add_create(&self.path(key), value.as_bytes(), &self.options(CreateMode::Ephemeral)).map_err(failed)
+            }
             Step::Create { key, value } => {
                 writer.add_create(&self.path(key), value.as_bytes(), &self.options(CreateMode::Persistent)).map_err(failed)
             }
@@ -318,7 +324,7 @@ impl Inner {
     async fn is_refused(&self, client: &Client, steps: &[Step]) -> Result<bool, StoreError> {
         for step in steps {
             let (key, wanted) = match step {
-                Step::Create { key, .. } => (key, None),
+                Step::Create { key, .. } | Step::Claim { key, .. } => (key, None),
                 Step::Replace { key, version, .. } => (key, Some(*version)),
                 Step::Announce { .. } | Step::Remove { .. } => continue,
             };
@@ -333,7 +339,7 @@ impl Inner {
     async fn make_parents(&self, client: &Client, steps: &[Step]) -> Result<(), StoreError> {
         let mut parents = BTreeSet::new();
         for step in steps {
-            if let Step::Announce { key, .. } | Step::Create { key, .. } = step {
+            if let Step::Announce { key, .. } | Step::Claim { key, .. } | Step::Create { key, .. } = step {
                 parents.extend(
                     self.path(key).rsplit_once('/').map(|(parent, _)| parent.to_owned()).filter(|parent| !parent.is_empty()),
                 );

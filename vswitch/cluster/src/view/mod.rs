@@ -319,7 +319,7 @@ impl View {
     pub fn committed(&mut self, steps: &[Step]) {
         for step in steps {
             match step {
-                Step::Announce { key, value } => drop(self.put.insert(key.clone(), value.clone())),
+                Step::Announce { key, value } | Step::Claim { key, value } => drop(self.put.insert(key.clone(), value.clone())),
                 Step::Remove { key } => {
                     self.put.remove(key);
                     if let Some(Key::Endpoint(network, host, mac)) = Key::parse(key) {

@@ -85,7 +85,7 @@ impl Shelf {
             let due = view.due(now);
             for steps in &due {
                 let refused = |step: &Step| match step {
-                    Step::Create { key, .. } => self.entries.contains_key(key),
+                    Step::Create { key, .. } | Step::Claim { key, .. } => self.entries.contains_key(key),
                     Step::Replace { key, version, .. } => self.entries.get(key).is_none_or(|(_, at)| at != version),
                     _ => false,
                 };
@@ -96,7 +96,10 @@ impl Shelf {
                 for step in steps {
                     match step {
                         Step::Remove { key } => drop(self.entries.remove(key)),
-                        Step::Announce { key, value } | Step::Create { key, value } | Step::Replace { key, value, .. } => {
+                        Step::Announce { key, value }
+                        | Step::Claim { key, value }
+                        | Step::Create { key, value }
+                        | Step::Replace { key, value, .. } => {
                             self.entries.insert(key.clone(), (value.clone(), self.revision));
                         }
                     }
