@@ -46,6 +46,7 @@
 //!   of Docker's is carried out as a reload is.
 //! - [`overlay`]: bridges of several hosts that are one segment. A thread deals with the store through which the hosts hear of each other (the
 //!   crate `cluster`); what it hears is a source of tunnels.
+//! - [`flannel`]: a bridge that has a subnet of a network of flannel's, beside hosts that run flanneld. A thread deals with their etcd.
 //! - [`containers`]: the same for Podman and for whatever speaks CNI; [`plugin`]: the two programs that those call.
 //! - [`attach`]: the kernel's side of a port.
 //! - [`host`]: an uplink that reaches the outside world through the host's own sockets; a thread, and a device.
@@ -69,6 +70,7 @@ pub mod containers;
 pub mod control;
 pub mod docker;
 mod filter;
+pub mod flannel;
 mod frame;
 pub mod host;
 mod http;

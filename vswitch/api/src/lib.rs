@@ -13,6 +13,7 @@ mod container;
 mod docker;
 mod ending;
 mod event;
+mod flannel;
 mod flow;
 mod forward;
 mod gateway;
@@ -38,7 +39,7 @@ mod uplink;
 mod vxlan;
 
 pub use self::vxlan::VxlanTable;
-pub use self::vxlan::{Reach, StationSpec, VxlanChange, VxlanError, VxlanSpec};
+pub use self::vxlan::{Reach, RoutedTunnel, StationSpec, VxlanChange, VxlanError, VxlanSpec};
 pub use self::vxlan::{ReachInfo, UnderlayInfo, VxlanInfo};
 pub use capture::{
     CAPTURE_NUMBER, CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, DropInfo, FrameNote, Instruction,
@@ -53,6 +54,7 @@ pub use container::{
 pub use docker::DockerPlace;
 pub use ending::{Ending, MadeKind, MadeThing};
 pub use event::{EventFacts, EventInfo, EventKind};
+pub use flannel::{FlannelHost, FlannelInfo};
 pub use flow::{FlowEnd, LiveFlow};
 pub use forward::{ForwardKey, ForwardSpec, ForwardTable, protocol_name};
 pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, SessionInfo, UplinkInfo};

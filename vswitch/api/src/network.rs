@@ -250,6 +250,13 @@ impl Network<'_> {
         }
     }
 
+    /// What has a subnet of a network, but for one bridge: the subnet, and who has it.
+    pub fn overlap(&self, network: IpNet, except: &BridgeName) -> Option<String> {
+        let overlaps = |net: &IpNet| network.contains(&net.network()) || net.contains(&network.network());
+        let mut others = self.subnets().filter(|(owner, _)| *owner != Owner::Bridge(except));
+        others.find(|(_, net)| overlaps(net)).map(|(owner, net)| format!("{net} of {owner}"))
+    }
+
     fn subnets(&self) -> impl Iterator<Item = (Owner<'_>, IpNet)> {
         let bridges =
             self.bridges.iter().flat_map(|bridge| bridge.addresses.iter().map(|net| (Owner::Bridge(&bridge.name), *net)));

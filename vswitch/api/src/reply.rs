@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AddressConflictsInfo, BridgeName, BridgeSpec, ChangeInfo, ClusterAnswer, ContainerInfo, ControlFrames, DockerPlace, Ending,
-    EventInfo, ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, OverlayName, PoolInfo,
-    PortKind, PortName, PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState, TraceInfo,
-    UplinkInfo, VlanList, VlanMode, VxlanInfo,
+    EventInfo, FlannelInfo, ForwardInfo, InterfaceName, LeaseRow, LiveInfo, MacMovesInfo, NeighborInfo, Netns, OverlayName,
+    PoolInfo, PortKind, PortName, PortPolicy, PortSpec, PortState, RouteInfo, RouteSpec, SessionInfo, Stp, StpInfo, StpState,
+    TraceInfo, UplinkInfo, VlanList, VlanMode, VxlanInfo,
 };
 
 /// The answer to a [`Request`](super::Request).
@@ -55,6 +55,8 @@ pub enum Reply {
     Stp(Vec<StpInfo>),
     /// What the cluster is.
     Cluster(Box<ClusterAnswer>),
+    /// The network of flannel's.
+    Flannel(Box<FlannelInfo>),
     /// The way of a frame.
     Trace(Box<TraceInfo>),
     /// A `switch.toml`.
@@ -200,6 +202,8 @@ pub enum Origin {
     Container,
     /// The cluster, for the overlay network of a bridge.
     Cluster,
+    /// A network of flannel's, for the bridge that has a subnet of it.
+    Flannel,
 }
 
 impl Origin {

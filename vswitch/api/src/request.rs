@@ -73,6 +73,8 @@ pub enum Request {
     Stp(Option<BridgeName>),
     /// What the cluster of overlay networks is, as this host knows it.
     Cluster(ClusterQuestion),
+    /// The network of flannel's, as this host knows it.
+    Flannel,
     /// The whole switch.
     Show,
     /// One bridge, with what is on it.
@@ -168,6 +170,7 @@ impl Request {
             | Self::ListVxlans(_)
             | Self::Stp(_)
             | Self::Cluster(_)
+            | Self::Flannel
             | Self::Show
             | Self::Fdb(_)
             | Self::Stats(_)

@@ -6,12 +6,13 @@ mod info;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::{Deserialize, Serialize, Serializer};
 use vxlan::Vni;
 
 use super::read::{Raw, Read, about, read};
-use super::{BridgeName, InterfaceName, PortName, VlanList, VlanMode};
+use super::{BridgeName, InterfaceName, PortName, RouteSpec, VlanList, VlanMode};
 
 pub use error::VxlanError;
 pub use info::{ReachInfo, UnderlayInfo, VxlanInfo};
@@ -46,6 +47,23 @@ pub struct VxlanSpec {
     pub stations: Vec<StationSpec>,
     /// The UDP port of WireGuard, inside which frames go: only the tunnels of encrypted overlay networks have one.
     pub wireguard: Option<u16>,
+    /// Where it leads, if the hosts behind it route and none of its frames enters the bridge: only flannel's has this.
+    pub routed: Option<RoutedTunnel>,
+}
+
+/// A tunnel to hosts that route: each has a subnet of one network, and the bridge of the tunnel another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutedTunnel {
+    /// The MAC address of this end, to which the other hosts send.
+    pub mac: Mac,
+    /// The IP address of this end, which no station has.
+    pub address: IpAddr,
+    /// The network.
+    pub network: IpNet,
+    /// The subnets of the other hosts, each by an address that is a station's of the tunnel.
+    pub routes: Vec<RouteSpec>,
+    /// The longest packet that it carries, where the underlay would carry a longer one.
+    pub mtu: Option<u16>,
 }
 
 /// How flooded frames reach the other hosts.
@@ -256,6 +274,7 @@ impl TryFrom<VxlanTable> for VxlanSpec {
             bum_limit: Some(bum_limit).filter(|limit| *limit > 0),
             stations: table.r#static,
             wireguard: None,
+            routed: None,
         })
     }
 }

@@ -103,6 +103,7 @@ impl Arguments {
                 Action::Stats(Stats { request, how })
             }
             Command::Cluster(command) => Action::Ask(Request::Cluster(command.question())),
+            Command::Flannel => Action::Ask(Request::Flannel),
             Command::Extcap(command) => Action::Extcap(command),
             Command::Lab(command) => Action::Lab(command),
             Command::Capture(options) => Action::Capture(options.capture()),

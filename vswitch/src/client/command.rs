@@ -86,6 +86,8 @@ pub(super) enum Command {
     /// The overlay networks of several hosts, as this one knows them.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// The network of flannel's that this host has a subnet of, and its other hosts.
+    Flannel,
     #[command(subcommand)]
     Lab(LabCommand),
     /// Has another vswitchd take over from the one that runs, with every connection.

@@ -8,7 +8,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 7] = [
     ("Bridges", &["add-br", "set-br", "del-br", "list-br", "add-route", "del-route", "list-routes"]),
     ("Ports", &["add-port", "set-port", "del-port", "list-ports"]),
-    ("Tunnels to other hosts", &["add-vxlan", "set-vxlan", "del-vxlan", "list-vxlan", "cluster"]),
+    ("Tunnels to other hosts", &["add-vxlan", "set-vxlan", "del-vxlan", "list-vxlan", "cluster", "flannel"]),
     (
         "Uplinks and published ports",
         &["add-uplink", "set-uplink", "del-uplink", "list-uplinks", "add-forward", "del-forward", "list-forwards"],

@@ -11,6 +11,7 @@ mod complete;
 mod connection;
 mod events;
 mod extcap;
+mod flannel;
 mod gateway;
 mod help;
 mod impair;

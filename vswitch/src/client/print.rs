@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::Table;
-use super::{cluster, events, gateway, stp, symptoms};
+use super::{cluster, events, flannel, gateway, stp, symptoms};
 use api::{
     BridgeInfo, ChangeInfo, DockerPlace, Ending, FdbEntry, MadeThing, Origin, PeerInfo, PortInfo, PortKind, PortName,
     PortState, Reply, SwitchInfo, UnderlayInfo, VlanList, VxlanInfo,
@@ -34,6 +34,7 @@ pub(super) fn json(reply: &Reply) -> String {
         Reply::Routes(routes) => document(routes),
         Reply::Stp(trees) => document(trees),
         Reply::Cluster(answer) => cluster::document(answer),
+        Reply::Flannel(info) => document(info),
         Reply::Trace(trace) => document(trace),
         Reply::Export(text) => document(&json!({ "toml": text })),
         Reply::Changes(changes) => document(changes),
@@ -68,6 +69,7 @@ pub(super) fn text(reply: &Reply) -> String {
         Reply::Routes(rows) => gateway::routes(rows),
         Reply::Stp(trees) => stp::list(trees),
         Reply::Cluster(answer) => cluster::text(answer),
+        Reply::Flannel(info) => flannel::text(info),
         Reply::Trace(trace) => super::trace::text(trace),
         Reply::Export(text) => text.clone(),
         Reply::Changes(changes) => list_changes(changes),
@@ -345,6 +347,7 @@ pub(super) fn origin(origin: Origin) -> &'static str {
         Origin::Docker => " (Docker's)",
         Origin::Container => " (of a container's network)",
         Origin::Cluster => " (of an overlay)",
+        Origin::Flannel => " (flannel's)",
     }
 }
 
@@ -353,7 +356,7 @@ fn whose(from: Origin, name: &str) -> String {
     match from {
         _ if name.is_empty() => origin(from).to_owned(),
         Origin::Docker => format!(" (Docker's {name})"),
-        Origin::Container | Origin::Cluster => format!(" (of {name})"),
+        Origin::Container | Origin::Cluster | Origin::Flannel => format!(" (of {name})"),
         Origin::File | Origin::Runtime => format!("{} (with Docker's {name})", origin(from)),
     }
 }

@@ -133,7 +133,7 @@ impl Reader<'_> {
 
     fn config(&mut self, root: DeTable<'_>) -> Config {
         let (mut switch, mut nat, mut docker, mut web, mut capture) = (None, None, None, None, None);
-        let (mut cluster, mut has_cluster) = (None, self.damage.may_hide("cluster"));
+        let (mut cluster, mut has_cluster, mut flannel) = (None, self.damage.may_hide("cluster"), None);
         let (mut uplinks, mut forwards) = (Entries::default(), Entries::default());
         let (mut bridges, mut ports, mut vxlans) = (Entries::default(), Entries::default(), Entries::default());
         for (key, value) in root {
@@ -144,6 +144,7 @@ impl Reader<'_> {
                 "web" => web = self.entry(value),
                 "capture" => capture = self.entry(value),
                 "cluster" => (cluster, has_cluster) = (self.entry(value), true),
+                "flannel" => flannel = self.entry(value),
                 "bridge" => bridges = self.entries(value),
                 "port" => ports = self.entries(value),
                 "uplink" => uplinks = self.entries(value),
@@ -172,6 +173,7 @@ impl Reader<'_> {
             self.check_overlays(&bridges.list);
         }
         cluster.iter().for_each(|cluster| self.check_given(&cluster.spec, &bridges.list));
+        flannel.iter().for_each(|flannel| self.check_flannel(flannel, &bridges, &uplinks));
         let warnings = self.warnings(&bridges.list, &ports.list);
         Config {
             switch: switch.map(|entry| entry.spec).unwrap_or_default(),
@@ -180,6 +182,7 @@ impl Reader<'_> {
             web: web.map(|entry| entry.spec),
             capture: capture.map(|entry| entry.spec).unwrap_or_default(),
             cluster: cluster.map(|entry| entry.spec),
+            flannel: flannel.map(|entry| entry.spec),
             bridges: bridges.specs(),
             ports: ports.specs(),
             vxlans: vxlans.specs(),

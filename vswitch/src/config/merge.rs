@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use super::{Change, Config, Layout, State, source};
-use crate::overlay::Elsewhere;
+use super::source::{self, FromHosts};
+use super::{Change, Config, Layout, State};
 use api::{Origin, Part, ResourceKey};
 
 /// A resource that is not as its source wanted it, and why.
@@ -57,8 +57,8 @@ impl Display for Note {
 
 /// Puts the file, the changes of the run time and what containers' runtimes and the cluster ask for together, and says what the user should know about it. Where
 /// two name the same thing, the file wins; what was added at run time and does not fit the file any more is left out.
-pub fn merge(config: &Config, state: &State, tables: &Elsewhere) -> (Layout, Vec<Note>) {
-    let mut layout = source::merged(config, state, tables);
+pub fn merge(config: &Config, state: &State, heard: FromHosts<'_>) -> (Layout, Vec<Note>) {
+    let mut layout = source::merged(config, state, heard);
     let mut notes = overruled(&layout, state);
     // What does not fit is taken out before what depends on it is looked at.
     for part in [Part::Uplink, Part::Bridge, Part::Vxlan, Part::Port, Part::Forward] {
@@ -91,12 +91,15 @@ const fn who(origin: Origin) -> &'static str {
         Origin::Docker => "Docker asked for",
         Origin::Container => "a container's runtime asked for",
         Origin::Cluster => "an overlay network needs",
+        Origin::Flannel => "flannel's network needs",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flannel::FlannelTables;
+    use crate::overlay::Elsewhere;
     use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec};
 
     fn bridge(name: &str) -> BridgeSpec {
@@ -105,6 +108,10 @@ mod tests {
 
     fn port(name: &str, bridge: &str, rest: &str) -> PortSpec {
         toml::from_str(&format!("name = \"{name}\"\nbridge = \"{bridge}\"\n{rest}")).unwrap()
+    }
+
+    fn unheard(config: &Config, state: &State) -> (Layout, Vec<Note>) {
+        merge(config, state, FromHosts { overlay: &Elsewhere::default(), flannel: &FlannelTables::default() })
     }
 
     fn texts(notes: &[Note]) -> Vec<String> {
@@ -128,7 +135,7 @@ mod tests {
         let mut state = State::default();
         changed.into_iter().for_each(|spec| state.changes.set(spec));
         state.changes.0.insert(ResourceKey::Port("c".parse().unwrap()), Change::Deleted);
-        let (merged, notes) = merge(&config, &state, &Elsewhere::default());
+        let (merged, notes) = unheard(&config, &state);
         let expected = [("a", Origin::File), ("b", Origin::File), ("c", Origin::File), ("d", Origin::Runtime)];
         assert_eq!(origins(&merged, Part::Port), expected.map(|(name, origin)| (name.to_owned(), origin)));
         assert_eq!(merged.find::<PortSpec>(&"a".parse().unwrap()).unwrap().0, &config.ports[0]);
@@ -165,7 +172,7 @@ mod tests {
         }
         state.changes.set(forward);
         state.changes.set(uplink("more"));
-        let (merged, notes) = merge(&config, &state, &Elsewhere::default());
+        let (merged, notes) = unheard(&config, &state);
         assert_eq!(names(&merged, Part::Bridge), ["br0"]);
         assert_eq!((names(&merged, Part::Uplink).len(), names(&merged, Part::Forward).len(), notes.len()), (2, 0, 3));
         let notes = texts(&notes);
@@ -186,17 +193,17 @@ mod tests {
         let mut state = State::default();
         state.docker.networks = [network("a", "10.1.0.1/24"), network("b", "10.2.0.1/24")].into();
         let mut config = Config { bridges: vec![bridge("br0")], ..Config::default() };
-        assert_eq!(names(&merge(&config, &state, &Elsewhere::default()).0, Part::Bridge).len(), 1, "Docker is not served");
+        assert_eq!(names(&unheard(&config, &state).0, Part::Bridge).len(), 1, "Docker is not served");
 
         config.docker.enabled = true;
-        let (merged, notes) = merge(&config, &state, &Elsewhere::default());
+        let (merged, notes) = unheard(&config, &state);
         let expected = [("br0", Origin::File), ("docker-aaaaaaaa", Origin::Docker), ("docker-bbbbbbbb", Origin::Docker)];
         let expected = expected.map(|(name, origin)| (name.to_owned(), origin)).to_vec();
         assert_eq!((origins(&merged, Part::Bridge), notes.len()), (expected, 0));
         assert_eq!(origins(&merged, Part::Uplink), [("docker".to_owned(), Origin::Docker)]);
 
         config.bridges[0].addresses = vec!["10.2.0.9/16".parse().unwrap()];
-        let (merged, notes) = merge(&config, &state, &Elsewhere::default());
+        let (merged, notes) = unheard(&config, &state);
         assert_eq!(names(&merged, Part::Bridge), ["br0", "docker-aaaaaaaa"]);
         let notes = texts(&notes);
         assert!(notes[0].contains("bridge \"docker-bbbbbbbb\", which Docker asked for, is left out: "), "{notes:?}");

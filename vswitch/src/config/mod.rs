@@ -24,6 +24,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::docker::DockerSettings;
+use crate::flannel::FlannelSettings;
 use crate::overlay::ClusterSettings;
 use crate::web::WebSettings;
 use api::read::{Raw, Read, read};
@@ -37,6 +38,7 @@ pub use layout::Layout;
 pub use merge::{Fate, Note, merge};
 pub use nat::{FilteringName, MappingName, NatError, NatSettings};
 pub use problem::Problem;
+pub use source::FromHosts;
 pub use state::{Made, State, StateError, StateFile};
 
 /// Most data-plane threads.
@@ -57,6 +59,8 @@ pub struct Config {
     pub capture: CaptureSettings,
     /// `[cluster]`; `None`: this host has no part in overlay networks.
     pub cluster: Option<ClusterSettings>,
+    /// `[flannel]`; `None`: this host has no part in a network of flannel's.
+    pub flannel: Option<FlannelSettings>,
     /// Every `[[uplink]]`, in order; no name twice.
     pub uplinks: Vec<UplinkSpec>,
     /// Every `[[forward]]`, in order; no port twice.
@@ -147,6 +151,8 @@ pub fn export(config: &Config) -> String {
         capture: &'a CaptureSettings,
         #[serde(skip_serializing_if = "Option::is_none")]
         cluster: &'a Option<ClusterSettings>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flannel: &'a Option<FlannelSettings>,
         uplink: &'a [UplinkSpec],
         bridge: &'a [BridgeSpec],
         port: &'a [PortSpec],
@@ -156,7 +162,8 @@ pub fn export(config: &Config) -> String {
     fn is_default<T: Default + PartialEq>(table: &&T) -> bool {
         **table == T::default()
     }
-    let Config { switch, nat, docker, web, capture, cluster, uplinks, forwards, bridges, ports, vxlans, warnings: _ } = config;
+    let Config { switch, nat, docker, web, capture, cluster, flannel, uplinks, forwards, bridges, ports, vxlans, warnings: _ } =
+        config;
     // Strings, numbers and lists of them have no value that TOML cannot hold; a path that is not UTF-8 cannot come from a file.
     toml::to_string(&File {
         switch,
@@ -165,6 +172,7 @@ pub fn export(config: &Config) -> String {
         web,
         capture,
         cluster,
+        flannel,
         uplink: uplinks,
         bridge: bridges,
         port: ports,
@@ -185,6 +193,7 @@ mod tests {
             isolated = false\nuplink = \"wan\"\ngateway-vlan = 9\noverlay = \"red\"\n[[bridge]]\nname = \"br1\"\n[nat]\nudp = \"60s\"\n\
             [docker]\nenabled = true\nuplink = \"wan\"\n[web]\nlisten = \"[::1]:9\"\nhosts = [\"switch.lan\"]\n[capture]\nrecorder = \"64MiB\"\n\
             [cluster]\nstore = \"etcd\"\nendpoints = [\"http://192.0.2.9:2379\"]\nnode = \"a\"\nunderlay = \"192.0.2.1\"\nttl = \"5s\"\n\
+            [flannel]\nendpoints = [\"http://192.0.2.9:2379\"]\nunderlay = \"192.0.2.1\"\nbridge = \"br1\"\ndhcp = true\n\
             [[uplink]]\nname = \"wan\"\nkind = \"host\"\n\
             [[forward]]\nuplink = \"wan\"\nprotocol = \"tcp\"\nport = \"80-90\"\nto = \"10.1.0.2:80\"\n\
             [[port]]\nname = \"a\"\nbridge = \"br0\"\nnetns = \"a\"\nmac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.1/8\", \"fd00::1/64\"]\n\
@@ -202,7 +211,8 @@ mod tests {
         assert_eq!((&again.capture, again.capture.recorder_of(2)), (&config.capture, Some(32 << 20)));
         assert_eq!(config.web.unwrap().listen.to_string(), "[::1]:9");
         assert!(config.cluster.is_some());
-        assert_eq!((&again.bridges, &again.cluster), (&config.bridges, &config.cluster));
+        assert!(config.flannel.is_some());
+        assert_eq!((&again.bridges, &again.cluster, &again.flannel), (&config.bridges, &config.cluster, &config.flannel));
         assert_eq!(again.ports, config.ports);
         assert_eq!((&again.uplinks, &again.forwards, &again.nat), (&config.uplinks, &config.forwards, &config.nat));
         assert_eq!((&again.vxlans, config.vxlans.len()), (&config.vxlans, 1));

@@ -4,8 +4,9 @@
 use super::{Change, Changes, Config, Layout, State};
 use crate::containers::Containers;
 use crate::docker::{Docker, DockerSettings};
+use crate::flannel::{FlannelSettings, FlannelTables};
 use crate::overlay::{ClusterSettings, Elsewhere};
-use api::{BridgeName, BridgeSpec, Origin, PortName, Resource};
+use api::{BridgeName, BridgeSpec, Kind, Origin, PortName, Resource};
 
 /// A source of resources.
 pub(super) trait Source {
@@ -17,18 +18,29 @@ pub(super) trait Source {
 }
 
 /// What all sources come to: the first wins where two name the same resource.
-pub(super) fn merged(config: &Config, state: &State, tables: &Elsewhere) -> Layout {
+pub(super) fn merged(config: &Config, state: &State, heard: FromHosts<'_>) -> Layout {
     let docker = AskedByDocker { settings: &config.docker, docker: &state.docker };
     let containers = AskedByContainers { uplink: config.docker.uplink.as_ref(), containers: &state.containers };
-    let cluster = AskedByCluster { settings: config.cluster.as_ref(), tables };
-    let sources: [&dyn Source; 5] = [config, &state.changes, &docker, &containers, &cluster];
+    let cluster = AskedByCluster { settings: config.cluster.as_ref(), tables: heard.overlay };
+    let flannel = AskedByFlannel { settings: config.flannel.as_ref(), tables: heard.flannel };
+    let sources: [&dyn Source; 6] = [config, &state.changes, &docker, &containers, &cluster, &flannel];
     let mut layout = Layout::default();
     for source in sources {
         for resource in source.resources(&layout) {
             layout.insert_new(resource, source.origin());
         }
     }
+    flannel.give(&mut layout);
     layout
+}
+
+/// What is heard of other hosts.
+#[derive(Clone, Copy)]
+pub struct FromHosts<'a> {
+    /// Of overlay networks.
+    pub overlay: &'a Elsewhere,
+    /// Of flannel's network.
+    pub flannel: &'a FlannelTables,
 }
 
 /// `switch.toml`.
@@ -121,5 +133,41 @@ impl Source for AskedByCluster<'_> {
     fn resources(&self, before: &Layout) -> Vec<Resource> {
         let Some(settings) = self.settings else { return Vec::new() };
         before.all::<BridgeSpec>().filter_map(|bridge| self.tables.tunnel(settings, bridge)).map(Resource::from).collect()
+    }
+}
+
+/// The tunnel to the other hosts of flannel's network, and the subnet of the bridge that has one there.
+struct AskedByFlannel<'a> {
+    settings: Option<&'a FlannelSettings>,
+    tables: &'a FlannelTables,
+}
+
+impl AskedByFlannel<'_> {
+    /// The settings, if the bridge is there and nothing else has a subnet of the network.
+    fn sound(&self, layout: &Layout) -> Option<&FlannelSettings> {
+        let settings = self.settings.filter(|settings| layout.has(&BridgeSpec::key_of(settings.bridge.clone())))?;
+        self.tables.clash(settings, &layout.network()).is_none().then_some(settings)
+    }
+
+    /// Gives the bridge its subnet, which source it may be of.
+    fn give(&self, layout: &mut Layout) {
+        let bridge = self.sound(layout).and_then(|settings| {
+            let (bridge, origin) = layout.find::<BridgeSpec>(&settings.bridge)?;
+            Some((self.tables.given(settings, bridge), origin))
+        });
+        if let Some((bridge, origin)) = bridge {
+            layout.insert(bridge, origin);
+        }
+    }
+}
+
+impl Source for AskedByFlannel<'_> {
+    fn origin(&self) -> Origin {
+        Origin::Flannel
+    }
+
+    fn resources(&self, before: &Layout) -> Vec<Resource> {
+        let tunnel = self.sound(before).and_then(|settings| self.tables.tunnel(settings));
+        tunnel.into_iter().map(Resource::from).collect()
     }
 }

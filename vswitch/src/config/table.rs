@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::capture::CaptureSettings;
 use super::{NatSettings, SwitchSettings};
 use crate::docker::DockerSettings;
+use crate::flannel::{FlannelSection, FlannelSettings};
 use crate::overlay::{Access, ClusterSettings, ClusterTable};
 use crate::web::WebSettings;
 use api::read::about;
@@ -18,7 +19,7 @@ use api::{
 
 /// The tables that a file may have.
 pub(super) const TABLES: &[&str] =
-    &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web", "capture", "cluster"];
+    &["switch", "bridge", "port", "vxlan", "uplink", "forward", "nat", "docker", "web", "capture", "cluster", "flannel"];
 
 /// What a table of the file becomes.
 pub(super) trait Tabular: Sized {
@@ -162,6 +163,37 @@ impl Tabular for ClusterSettings {
     }
 
     fn check(table: ClusterTable) -> Result<Self, Wrong> {
+        table.check().map_err(|(key, sentence)| Wrong { keys: vec![key], sentence })
+    }
+}
+
+impl Tabular for FlannelSettings {
+    type Table = FlannelSection;
+    const NAME: &'static str = "flannel";
+    const KEYS: &'static [&'static str] = &[
+        "endpoints",
+        "underlay",
+        "bridge",
+        "prefix",
+        "dhcp",
+        "uplink",
+        "username",
+        "password-file",
+        "token-file",
+        "ca",
+        "cert",
+        "key",
+        "secret-file",
+    ];
+    const NEEDED: &'static [&'static str] = &["endpoints", "underlay", "bridge"];
+    const IS_SINGLE: bool = true;
+
+    fn read(value: Spanned<DeValue<'_>>) -> Result<FlannelSection, toml::de::Error> {
+        Access::deserialize(value.clone().into_deserializer())?;
+        FlannelSection::deserialize(value.into_deserializer())
+    }
+
+    fn check(table: FlannelSection) -> Result<Self, Wrong> {
         table.check().map_err(|(key, sentence)| Wrong { keys: vec![key], sentence })
     }
 }
@@ -327,5 +359,6 @@ mod tests {
         needed::<VxlanSpec>();
         needed::<DockerSettings>();
         needed::<ClusterSettings>();
+        needed::<FlannelSettings>();
     }
 }

@@ -16,8 +16,8 @@
 //! - no file at all, but for the services the directory in which leases are kept.
 //!
 //! What they cannot do themselves, the other threads do: those of the control side, which take in requests of `vsctl` and Docker, netlink's
-//! messages, and what these threads tell; one for each `host` uplink that asks the broker for ports below 1024 (`host/doors.rs`); and one that reads
-//! and writes files for overlay networks, and asks for the addresses of their store (`overlay/thread.rs`).
+//! messages, and what these threads tell; one for each `host` uplink that asks the broker for ports below 1024 (`host/doors.rs`); and those
+//! that read and write files for overlay networks and for flannel's, and ask for the addresses of their stores (`overlay/thread.rs`).
 //!
 //! **What this is not.** A station that could make one of these threads run code of its own could write where the control side reads, and so do what
 //! that may: speak as the switch, and ask the broker for what is on its list. It could start no program, and write no file elsewhere.

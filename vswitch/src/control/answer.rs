@@ -180,10 +180,11 @@ impl Switch {
             web: self.ledger.file.web.clone(),
             capture: self.ledger.file.capture.clone(),
             cluster: self.ledger.file.cluster.clone(),
+            flannel: self.ledger.file.flannel.clone(),
             warnings: Vec::new(),
             forwards: layout.all().filter(fits).cloned().collect(),
             uplinks: layout.all().cloned().collect(),
-            bridges: layout.all().cloned().collect(),
+            bridges: layout.all().map(|bridge| self.without_subnet(bridge)).collect(),
             ports: layout.all().cloned().collect(),
             vxlans: layout.all().cloned().collect(),
         })

@@ -110,7 +110,7 @@ impl Switch {
             return Err(ControlError::BridgeInUse(name.clone(), on_it.len(), first.spec.name.clone()));
         }
         self.check_unforwarded(name)?;
-        let mut tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.origin != Origin::Cluster);
+        let mut tunnels = self.inventory.all::<TunnelPort>().filter(|tunnel| tunnel.origin.is_of_users());
         match tunnels.find(|tunnel| tunnel.spec.bridge == *name) {
             Some(tunnel) => Err(ControlError::BridgeTunnelled(name.clone(), tunnel.spec.name.clone())),
             None => Ok(()),
@@ -143,6 +143,7 @@ impl Switch {
     pub(super) fn put_bridge(&mut self, spec: BridgeSpec) -> Result<Reply, ControlError> {
         self.check_own_bridge(&spec.name)?;
         self.check_overlay(&spec)?;
+        self.check_subnet(&spec)?;
         self.inventory.network().check_bridge(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
@@ -187,10 +188,11 @@ impl Switch {
     /// A tunnel that a user asked for.
     fn own_tunnel(&self, name: &PortName) -> Result<&TunnelPort, ControlError> {
         let tunnel = self.inventory.tunnel(name)?;
-        if tunnel.origin == Origin::Cluster {
-            return Err(ControlError::ClustersVxlan(name.clone(), tunnel.spec.bridge.clone()));
+        match tunnel.origin {
+            Origin::Cluster => Err(ControlError::ClustersVxlan(name.clone(), tunnel.spec.bridge.clone())),
+            Origin::Flannel => Err(ControlError::FlannelsVxlan(name.clone(), tunnel.spec.bridge.clone())),
+            _ => Ok(tunnel),
         }
-        Ok(tunnel)
     }
 
     /// Deletes a forward, whichever source asked for it: a container's runtime is not told.

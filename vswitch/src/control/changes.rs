@@ -3,7 +3,7 @@
 use super::plan::Step;
 use super::{ControlError, Switch};
 use crate::attach;
-use crate::config::{self, Change, Fate, Made, Note, State};
+use crate::config::{Change, Fate, Made, Note, State};
 use api::{ChangeInfo, ChangeKind, Reply, Resource, ResourceKey};
 
 impl Switch {
@@ -80,7 +80,7 @@ impl Switch {
     }
 
     fn list_changes(&self) -> Vec<ChangeInfo> {
-        let (_, notes) = config::merge(&self.ledger.file, &self.ledger.state, &self.ledger.tables);
+        let (_, notes) = self.ledger.merged();
         self.ledger.state.changes.0.iter().map(|(key, change)| row(key, change, &notes)).collect()
     }
 }

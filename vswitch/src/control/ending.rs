@@ -14,6 +14,7 @@ impl Switch {
     pub fn shut_down(mut self, keep: bool) -> Ending {
         // Other hosts stop sending here before the ports are gone.
         self.overlay.end(!keep);
+        self.flannel.end();
         self.plane.captures.stop_all(&self.plane.workers);
         self.write_image();
         let staying = self.staying(keep);

@@ -132,6 +132,24 @@ pub enum ControlError {
         "vxlan \"{0}\" is that of bridge \"{1}\" in its overlay network, and goes with it: change the bridge with set-br {1} --overlay"
     )]
     ClustersVxlan(PortName, BridgeName),
+    /// The thread for flannel's network cannot start.
+    #[error("[flannel]: {0}")]
+    Flannel(String),
+    /// No `[flannel]`.
+    #[error(
+        "this host has no part in a network of flannel's: add [flannel] to switch.toml, with `endpoints`, `underlay` and `bridge`"
+    )]
+    NoFlannel,
+    /// A tunnel that is flannel's.
+    #[error(
+        "vxlan \"{0}\" leads from bridge \"{1}\" to the other hosts of flannel's network, and goes with [flannel] of switch.toml"
+    )]
+    FlannelsVxlan(PortName, BridgeName),
+    /// The bridge that has a subnet of flannel's network.
+    #[error(
+        "bridge \"{0}\" has the subnet of this host in flannel's network, so its `{1}` cannot be changed: see [flannel] of switch.toml"
+    )]
+    FlannelsBridge(BridgeName, &'static str),
     /// A bridge without a spanning tree.
     #[error("bridge \"{0}\" is part of no spanning tree: switch one on with vsctl set-br {0} --stp rstp")]
     NoTree(BridgeName),

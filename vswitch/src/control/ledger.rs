@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ControlError;
-use crate::config::{self, Config, Layout, State, StateFile};
+use crate::config::{self, Config, FromHosts, Layout, Note, State, StateFile};
+use crate::flannel::FlannelTables;
 use crate::overlay::Elsewhere;
 use api::{Kind, Origin, Reach, VxlanSpec};
 
@@ -21,6 +22,8 @@ pub(super) struct Ledger {
     pub(super) state_file: StateFile,
     /// What is known of overlay networks.
     pub(super) tables: Arc<Elsewhere>,
+    /// What is known of flannel's network.
+    pub(super) flannel: Arc<FlannelTables>,
     /// Where the tunnels of hosts end that are dead.
     pub(super) dead: BTreeSet<IpAddr>,
 }
@@ -28,9 +31,14 @@ pub(super) struct Ledger {
 impl Ledger {
     /// What the file and the changes at run time come to, and what to say about it.
     pub(super) fn wanted(&self) -> (Layout, Vec<String>) {
-        let (mut layout, notes) = config::merge(&self.file, &self.state, &self.tables);
+        let (mut layout, notes) = self.merged();
         self.leave_out_dead(&mut layout);
         (layout, notes.iter().map(ToString::to_string).collect())
+    }
+
+    /// The same, with what is dead.
+    pub(super) fn merged(&self) -> (Layout, Vec<Note>) {
+        config::merge(&self.file, &self.state, FromHosts { overlay: &self.tables, flannel: &self.flannel })
     }
 
     /// What is dead is no peer of the tunnels of overlay networks, and no station is behind it.

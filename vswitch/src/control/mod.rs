@@ -34,6 +34,7 @@ mod doors;
 mod ending;
 mod error;
 mod exit;
+mod flannel;
 mod forward;
 mod handover;
 mod image;
@@ -52,6 +53,7 @@ mod ports;
 mod presence;
 mod recorder;
 mod refusal;
+mod routed;
 mod routes;
 mod run;
 pub(crate) mod server;
@@ -92,6 +94,7 @@ use api::{BridgeName, Origin, Reply, Request, Resource, ResourceKey};
 use capture::Captures;
 use crossbeam_channel::Receiver;
 use docker::{DockerDesk, Lans};
+use flannel::FlannelDesk;
 use handover::Handover;
 use image::ImageClock;
 use inventory::{Bridge, Inventory, Port};
@@ -118,6 +121,7 @@ pub struct Switch {
     trees: StpThread,
     docker: DockerDesk,
     overlay: OverlayDesk,
+    flannel: FlannelDesk,
     lans: Lans,
     symptoms: SymptomLog,
     views: Views,
@@ -128,16 +132,16 @@ pub struct Switch {
     watch: Option<attach::Watch>,
     /// When what the tables know is written down next.
     image: ImageClock,
-    log: Log,
 }
 
-/// Since when the switch runs, and who watches that it does.
+/// Since when the switch runs, who watches that it does, and what it says of that.
 struct Life {
     started: Instant,
     /// Whether the start is over, so that the services are told of changes; before that they would hear of half a switch.
     started_up: bool,
     /// The service manager's, if it has one for this process.
     watchdog: Option<Watchdog>,
+    log: Log,
 }
 
 /// What is most likely wrong with the network, as far as the log has told it.
@@ -170,6 +174,8 @@ pub struct Start {
     pub(crate) trees: (Receiver<Punt>, Box<dyn FnMut(StpNews) + Send>),
     /// Gets what is heard of overlay networks, for `Switch::hear_overlay`.
     pub(crate) overlay: tokio::sync::mpsc::UnboundedSender<crate::overlay::OverlayNews>,
+    /// Gets what is heard of flannel's network, for `Switch::hear_flannel`.
+    pub(crate) flannel: tokio::sync::mpsc::UnboundedSender<crate::flannel::FlannelNews>,
 }
 
 impl Switch {
@@ -183,7 +189,7 @@ impl Switch {
     /// A port of the file cannot be attached, or the state cannot be read. What this call made is removed again; what was there
     /// before stays. A state that cannot be kept is a note: the switch runs, and changes are refused.
     pub fn start(start: Start) -> Result<(Self, Vec<String>), ControlError> {
-        let Start { path, config, workers, sandbox, handover, log, output, trees, overlay } = start;
+        let Start { path, config, workers, sandbox, handover, log, output, trees, overlay, flannel } = start;
         let (state_file, state, read) = StateFile::open(&config.switch.state_dir).map_err(ControlError::State)?;
         let services = Services::new(&config.switch.state_dir, state.seed ^ u64::from(std::process::id()));
         let services = ServicesThread::start(services, output, sandbox.clone()).map_err(ControlError::Services)?;
@@ -191,24 +197,33 @@ impl Switch {
         let watch =
             attach::Watch::open().inspect_err(|error| tracing::warn!("what becomes of devices is not known: {error}")).ok();
         let (overlay, tables, lost) = OverlayDesk::start(&config, overlay, &sandbox)?;
+        let (flannel, known, unread) = FlannelDesk::start(&config, flannel, &sandbox).map_err(ControlError::Flannel)?;
         let started = Instant::now();
         let views = Views::new(started, &workers);
         let mut switch = Self {
-            ledger: Ledger { path, file: config, state, state_file, tables: Arc::new(tables), dead: BTreeSet::new() },
+            ledger: Ledger {
+                path,
+                file: config,
+                state,
+                state_file,
+                tables: Arc::new(tables),
+                flannel: Arc::new(known),
+                dead: BTreeSet::new(),
+            },
             inventory: Inventory::default(),
             plane: PlaneHandle { workers, sandbox, sockets: Sockets::default(), captures: Captures::default() },
             services,
             trees,
             docker: DockerDesk::default(),
             overlay,
+            flannel,
             lans: Lans::default(),
             symptoms: SymptomLog::default(),
             views,
-            life: Life { started, started_up: false, watchdog: Watchdog::from_environment() },
+            life: Life { started, started_up: false, watchdog: Watchdog::from_environment(), log },
             handover,
             watch,
             image: ImageClock::new(started),
-            log,
         };
         // What comes waits until the switch is whole and knows what the last one knew.
         switch.plane.workers.iter().try_for_each(|worker| worker.ask(Command::Pause))?;
@@ -224,20 +239,28 @@ impl Switch {
         switch.remove_leftovers(&wanted);
         let mut notes = read;
         notes.extend(lost);
+        notes.extend(unread);
         notes.extend(left_out);
         notes.extend(switch.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(switch.build(wanted)?);
         std::mem::take(&mut switch.handover).end();
-        switch.life.started_up = true;
-        switch.follow_resolvers();
-        switch.tell_services();
-        switch.tell_stations();
-        switch.follow_overlay();
-        notes.extend(switch.overlay_notes());
-        notes.extend(switch.mtu_notes());
-        notes.extend(switch.watch_note());
-        notes.extend(attach::netns_warning().filter(|_| !switch.ledger.state.made.netns.is_empty()));
+        notes.extend(switch.follow_all());
         Ok((switch, notes))
+    }
+
+    /// Begins to follow the world, and to tell others what is here. Returns what is to be said of that.
+    fn follow_all(&mut self) -> Vec<String> {
+        self.life.started_up = true;
+        self.follow_resolvers();
+        self.tell_services();
+        self.tell_stations();
+        self.follow_overlay();
+        self.follow_flannel();
+        let mut notes = self.overlay_notes();
+        notes.extend(self.mtu_notes());
+        notes.extend(self.watch_note());
+        notes.extend(attach::netns_warning().filter(|_| !self.ledger.state.made.netns.is_empty()));
+        notes
     }
 
     /// Carries out a request.
@@ -279,6 +302,7 @@ impl Switch {
             Request::ListPorts(bridge) => self.port_infos(bridge.as_ref()).map(Reply::Ports),
             Request::Stp(bridge) => self.stp(bridge.as_ref()).map(Reply::Stp),
             Request::Cluster(question) => self.cluster(question),
+            Request::Flannel => self.flannel_info().map(|info| Reply::Flannel(Box::new(info))),
             Request::Show => self.show(None),
             Request::ShowBridge(bridge) => self.show(Some(&bridge)),
             Request::Fdb(filter) => self.fdb(&filter).map(Reply::Fdb),
@@ -296,7 +320,7 @@ impl Switch {
             Request::Trace(request) => self.trace(&request),
             Request::Export => Ok(Reply::Export(self.export())),
             Request::Changes { forget } => self.changes(forget),
-            Request::SetLog(level) => Ok(self.log.set(level)),
+            Request::SetLog(level) => Ok(self.life.log.set(level)),
             // The caller starts or ends processes, and answers after that.
             Request::Upgrade(_) | Request::Shutdown { .. } => Ok(Reply::Done(Vec::new())),
         }
@@ -357,6 +381,7 @@ impl Switch {
             self.set_recorder();
         }
         notes.extend(self.change_cluster(&before));
+        notes.extend(self.change_flannel(&before));
         notes.extend(self.overlay_notes());
         self.ledger.state.forget_overruled(&self.ledger.file);
         notes.extend(self.ledger.save().err().map(|error| error.to_string()));

@@ -21,7 +21,7 @@ use api::{
     BridgeName, BridgeSpec, ClusterAnswer, ClusterHost, ClusterQuestion, EventFacts, EventKind, LiveCluster, Origin, PortName,
     PortState, Reply, Resource, ResourceKey, VlanMode,
 };
-use desk::ClusterWord;
+pub(super) use desk::ClusterWord;
 pub(super) use desk::OverlayDesk;
 use plane::datapath::{BridgeId, Fixed, Row};
 
@@ -50,7 +50,7 @@ impl Switch {
         self.note_word(word);
     }
 
-    fn note_word(&mut self, ClusterWord { warning, summary, address }: ClusterWord) {
+    pub(super) fn note_word(&mut self, ClusterWord { warning, summary, address }: ClusterWord) {
         match warning {
             Some(warning) => tracing::warn!("{warning}"),
             None => tracing::info!("{summary}"),
@@ -115,25 +115,29 @@ impl Switch {
     }
 
     /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
-    fn set_overlay_tunnel(&mut self, step: Step) -> Result<(), ControlError> {
-        let spec = match &step {
-            Step::Add(resource, _) | Step::Set(resource, _) => match resource {
-                api::Resource::Vxlan(spec) => spec.clone(),
+    pub(super) fn set_overlay_tunnel(&mut self, step: Step) -> Result<(), ControlError> {
+        let (spec, origin) = match &step {
+            Step::Add(resource, origin) | Step::Set(resource, origin) => match resource {
+                api::Resource::Vxlan(spec) => (spec.clone(), *origin),
                 _ => return Ok(()),
             },
             Step::Delete(_) => return self.apply(vec![step]).map(drop),
         };
         let is_down = self.inventory.find::<TunnelPort>(&spec.name).is_some_and(|tunnel| tunnel.live().is_none());
-        let steps = match step {
-            Step::Set(resource, origin) if is_down => vec![Step::Delete(resource.key()), Step::Add(resource, origin)],
-            step => vec![step],
+        let step = match step {
+            // There is nothing that could be taken back.
+            Step::Set(resource, origin) if is_down => {
+                self.drop_vxlan(&spec.name)?;
+                Step::Add(resource, origin)
+            }
+            step => step,
         };
-        let outcome = self.apply(steps).map(drop);
+        let outcome = self.apply(vec![step]).map(drop);
         if let Err(error) = &outcome
             && !self.inventory.has::<TunnelPort>(&spec.name)
             && self.check_free(&ResourceKey::Vxlan(spec.name.clone())).is_ok()
         {
-            self.add_vxlan_down(spec, Origin::Cluster, error);
+            self.add_vxlan_down(spec, origin, error);
         }
         outcome
     }
@@ -238,6 +242,7 @@ impl Switch {
     /// Whether a bridge may be in an overlay network.
     pub(super) fn check_overlay(&self, spec: &BridgeSpec) -> Result<(), ControlError> {
         match &spec.overlay {
+            Some(_) if self.is_of_flannel(&spec.name) => Err(ControlError::FlannelsBridge(spec.name.clone(), "overlay")),
             Some(overlay) => match &self.ledger.file.cluster {
                 None => Err(ControlError::NoCluster(spec.name.clone(), overlay.clone())),
                 Some(cluster) if spec.dhcp && !cluster.shares_addresses() => {
@@ -255,10 +260,11 @@ impl Switch {
         running.is_some_and(|running| (&running.overlay, running.encrypt) != (&spec.overlay, spec.encrypt))
     }
 
-    /// The steps that take the tunnel of a bridge's overlay network away.
+    /// The steps that take the tunnels of a bridge to other hosts away that no user asked for.
     pub(super) fn without_overlay(&self, bridge: &BridgeName) -> Vec<Step> {
         let tunnels = self.inventory.all::<TunnelPort>();
-        let its = tunnels.filter(|tunnel| tunnel.origin == Origin::Cluster && tunnel.spec.bridge == *bridge);
+        let its = tunnels
+            .filter(|tunnel| matches!(tunnel.origin, Origin::Cluster | Origin::Flannel) && tunnel.spec.bridge == *bridge);
         its.map(|tunnel| Step::Delete(ResourceKey::Vxlan(tunnel.spec.name.clone()))).collect()
     }
 
@@ -296,10 +302,14 @@ impl Switch {
         Some(LiveCluster { up, hosts: tables.hosts.len(), stations })
     }
 
-    /// The name of a host behind the tunnel of an overlay network.
+    /// The name of a host behind the tunnel of an overlay network; of flannel's, its subnet.
     pub(super) fn host_behind(&self, tunnel: &PortName, peer: u16) -> Option<String> {
-        self.inventory.find::<TunnelPort>(tunnel).filter(|tunnel| tunnel.origin == Origin::Cluster)?;
-        self.ledger.tables.host_at(self.inventory.remote(tunnel, peer)?).map(str::to_owned)
+        let (origin, remote) = (self.inventory.find::<TunnelPort>(tunnel)?.origin, self.inventory.remote(tunnel, peer)?);
+        match origin {
+            Origin::Cluster => self.ledger.tables.host_at(remote).map(str::to_owned),
+            Origin::Flannel => self.ledger.flannel.host_at(remote),
+            Origin::File | Origin::Runtime | Origin::Docker | Origin::Container => None,
+        }
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) fn needs_new_sockets(old: &VxlanSpec, new: &VxlanSpec) -> bool {
         Reach::Peers(_) => None,
         Reach::Group(group, device) => Some((*group, device.clone())),
     };
-    way(old) != way(new) || group(old) != group(new)
+    way(old) != way(new) || group(old) != group(new) || old.routed.is_some() != new.routed.is_some()
 }
 
 #[cfg(test)]

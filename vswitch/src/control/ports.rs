@@ -308,7 +308,7 @@ impl Port {
         match self.origin {
             Origin::Docker => self.spec.is_handed_over(),
             Origin::Container => true,
-            Origin::File | Origin::Runtime | Origin::Cluster => false,
+            Origin::File | Origin::Runtime | Origin::Cluster | Origin::Flannel => false,
         }
     }
 }

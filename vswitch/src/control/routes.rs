@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{Bridge, ControlError, Switch, Uplink};
 use crate::services::{Input, Lease, Listing};
-use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec};
+use api::{BridgeName, LeaseRow, NeighborInfo, PoolInfo, PortName, Reply, RouteInfo, RouteSpec, RoutedTunnel};
 use plane::datapath::{BridgeId, NeighborRow};
 use plane::worker::Command;
 
@@ -37,7 +37,7 @@ impl Switch {
 
     pub(super) fn route_infos(&self, bridge: Option<&BridgeName>) -> Result<Vec<RouteInfo>, ControlError> {
         let bridges = self.chosen(bridge)?;
-        Ok(bridges.into_iter().flat_map(routes).collect())
+        Ok(bridges.into_iter().flat_map(|bridge| routes(bridge, self.routed_tunnels(&bridge.spec.name))).collect())
     }
 
     /// The bridge of this name, or all.
@@ -122,12 +122,13 @@ impl Switch {
 }
 
 /// The ways of a bridge's stations, the longest prefix first.
-fn routes(bridge: &Bridge) -> Vec<RouteInfo> {
+fn routes<'a>(bridge: &Bridge, routed: impl Iterator<Item = &'a RoutedTunnel>) -> Vec<RouteInfo> {
     let spec = &bridge.spec;
     let info = |to, via, uplink, kind: &str| RouteInfo { bridge: spec.name.clone(), to, via, uplink, kind: kind.to_owned() };
     let connected = spec.addresses.iter().map(|net| info(net.trunc(), None, None, "connected"));
     let by_station = spec.routes.iter().map(|route| info(route.to, Some(route.via), None, "static"));
-    let mut all: Vec<RouteInfo> = connected.chain(by_station).collect();
+    let by_host = routed.flat_map(|tunnel| &tunnel.routes).map(|route| info(route.to, Some(route.via), None, "flannel"));
+    let mut all: Vec<RouteInfo> = connected.chain(by_station).chain(by_host).collect();
     for v6 in [false, true] {
         let Some(uplink) = spec.uplink.as_ref().filter(|_| spec.addresses.iter().any(|net| net.addr().is_ipv6() == v6)) else {
             continue;

@@ -110,14 +110,15 @@ pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
             let (handover, passed) = Handover::sort(passed);
             (None, handover, passed)
         };
-        let (trees, overlay) = (voices.trees.clone(), voices.overlay.clone());
+        let (trees, overlay, flannel) = (voices.trees.clone(), voices.overlay.clone(), voices.flannel.clone());
         let output = Box::new(move |output| voices.say(output));
         // What finds no room is missed by those who read events, and nothing else.
         let trees: (_, Box<dyn FnMut(StpNews) + Send>) = (bpdus, Box::new(move |news| drop(trees.try_send(news))));
         let (path, workers) = (path.to_owned(), plane.handles.clone());
         let built = tokio::task::block_in_place(|| {
             let doors = Doors::open(&config, passed, &handover.inherited)?;
-            let start = Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay };
+            let start =
+                Start { path, config, workers, sandbox: sandbox.clone(), handover, log, output, trees, overlay, flannel };
             let (mut switch, notes) = Switch::start(start)?;
             let legacy = takeover.as_mut().map(Takeover::go).transpose()?;
             switch.begin(legacy)?;
@@ -227,6 +228,7 @@ async fn serve(mut switch: Switch, (doors, sandbox): (Doors, Confinement), mut h
                 Said::Event(event) => tokio::task::block_in_place(|| switch.note(event)),
                 Said::Output(output) => tokio::task::block_in_place(|| switch.speak(output)),
                 Said::Overlay(news) => tokio::task::block_in_place(|| switch.hear_overlay(news)),
+                Said::Flannel(news) => tokio::task::block_in_place(|| switch.hear_flannel(news)),
             },
             news = readable(links.as_ref()) => tokio::task::block_in_place(|| follow_links(&mut switch, news)),
             () = tokio::time::sleep_until(switch.image_due().into()) => tokio::task::block_in_place(|| switch.write_image()),
@@ -267,6 +269,7 @@ fn call_roll(switch: &mut Switch) {
     switch.follow_symptoms(Instant::now());
     switch.follow_peers();
     switch.follow_overlay();
+    switch.follow_flannel();
     switch.answer_waiting();
     switch.show_to_viewers();
 }
@@ -346,6 +349,7 @@ fn answer(
             switch.record_change(&request, peer, outcome.as_ref().err());
             if is_change {
                 switch.follow_overlay();
+                switch.follow_flannel();
                 switch.show_to_viewers();
             }
             // The client that asked may have gone away.

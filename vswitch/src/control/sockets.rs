@@ -68,7 +68,7 @@ impl Sockets {
 
 impl Switch {
     pub(super) fn connect(&mut self, spec: &VxlanSpec, origin: Origin, live: &Live) -> Result<(), ControlError> {
-        let settings = self.prepare_tunnel(&live.shared, spec, origin)?;
+        let settings = self.prepare_tunnel((&live.shared, live.beyond), spec, origin)?;
         for worker in &self.plane.workers {
             let sender: Box<dyn Device> =
                 Box::new(Sender::new(Arc::clone(&live.shared), Arc::clone(&live.sources), live.wireguard.clone()));
@@ -85,7 +85,7 @@ impl Switch {
             }
         }
         self.plane.captures.add_tunnel(live.id, spec);
-        Ok(())
+        self.set_beyond(live.beyond, spec, live.shared.mtu())
     }
 
     pub(super) fn disconnect(&mut self, spec: &VxlanSpec, live: &Live) {

@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc;
 
+use crate::flannel::FlannelNews;
 use crate::overlay::OverlayNews;
 use crate::services::Output;
 use crate::stp::StpNews;
@@ -25,6 +26,7 @@ pub(super) struct Voices {
     bpdus: crossbeam_channel::Sender<Punt>,
     pub(super) trees: mpsc::Sender<StpNews>,
     pub(super) overlay: mpsc::UnboundedSender<OverlayNews>,
+    pub(super) flannel: mpsc::UnboundedSender<FlannelNews>,
 }
 
 /// The control side's end of it.
@@ -35,6 +37,7 @@ pub(super) struct Hearing {
     changed: mpsc::UnboundedReceiver<Output>,
     trees: mpsc::Receiver<StpNews>,
     overlay: mpsc::UnboundedReceiver<OverlayNews>,
+    flannel: mpsc::UnboundedReceiver<FlannelNews>,
 }
 
 /// What the control side hears.
@@ -45,6 +48,7 @@ pub(super) enum Said {
     Output(Output),
     Tree(StpNews),
     Overlay(OverlayNews),
+    Flannel(FlannelNews),
 }
 
 impl Hearing {
@@ -57,6 +61,7 @@ impl Hearing {
             Some(output) = self.said.recv() => Said::Output(output),
             Some(news) = self.trees.recv() => Said::Tree(news),
             Some(news) = self.overlay.recv() => Said::Overlay(news),
+            Some(news) = self.flannel.recv() => Said::Flannel(news),
             // Those who speak have ended, and so will who listens.
             else => std::future::pending().await,
         }
@@ -68,10 +73,17 @@ pub(super) fn channels(workers: usize) -> (Voices, Hearing, crossbeam_channel::R
     let ((punts, punts_in), (said, said_in)) = (mpsc::channel(FRAMES), mpsc::channel(FRAMES));
     let ((gone, gone_in), (changed, changed_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let ((trees, trees_in), (bpdus, bpdus_in)) = (mpsc::channel(FRAMES), crossbeam_channel::bounded(FRAMES * workers));
-    let (overlay, overlay_in) = mpsc::unbounded_channel();
-    let heard =
-        Hearing { punts: punts_in, gone: gone_in, said: said_in, changed: changed_in, trees: trees_in, overlay: overlay_in };
-    (Voices { punts, gone, said, changed, bpdus, trees, overlay }, heard, bpdus_in)
+    let ((overlay, overlay_in), (flannel, flannel_in)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let heard = Hearing {
+        punts: punts_in,
+        gone: gone_in,
+        said: said_in,
+        changed: changed_in,
+        trees: trees_in,
+        overlay: overlay_in,
+        flannel: flannel_in,
+    };
+    (Voices { punts, gone, said, changed, bpdus, trees, overlay, flannel }, heard, bpdus_in)
 }
 
 impl Voices {

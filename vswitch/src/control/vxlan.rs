@@ -15,7 +15,7 @@ use super::{ControlError, Switch};
 use crate::attach::AttachError;
 use crate::attach::underlay::{self, Underlay};
 use api::{BridgeName, FrameRate, Origin, PortName, PortPolicy, PortState, Reach, ResourceKey, VxlanInfo, VxlanSpec};
-use plane::datapath::{PortId, PortSettings, RemoteStation, TunnelSettings};
+use plane::datapath::{BridgeId, PortId, PortSettings, RemoteStation, TunnelSettings};
 use plane::device::{Sources, Tunnel, UnderlayDrop, Wireguard};
 use plane::worker::Command;
 
@@ -40,6 +40,8 @@ pub(super) struct Live {
     pub(super) sources: Arc<Sources>,
     /// Of an encrypted network.
     pub(super) wireguard: Option<Arc<Wireguard>>,
+    /// Of one that leads from the gateway of its bridge: the bridge that it is the only port of.
+    pub(super) beyond: Option<BridgeId>,
     underlay: Underlay,
     pub(super) ears: Vec<Ear>,
 }
@@ -88,13 +90,13 @@ impl Switch {
         let Some(live) = tunnel.live().filter(|_| !plan::needs_new_sockets(&old, &spec)) else {
             return self.replace_vxlan(spec, origin);
         };
-        let (id, shared) = (live.id, Arc::clone(&live.shared));
+        let (id, beyond, shared) = (live.id, live.beyond, Arc::clone(&live.shared));
         let underlay = underlay::survey(&spec).map_err(|error| ControlError::Attach(name.clone(), error))?;
         self.inventory.bridge(&spec.bridge)?;
         let places = BTreeSet::from([old.bridge.clone(), spec.bridge.clone()]);
         let before: Vec<_> = places.iter().map(|bridge| self.inventory.port_mtu(bridge)).collect::<Result<_, _>>()?;
         shared.set_mtu(inner_mtu(&spec, &underlay));
-        self.set_tunnel(id, &shared, (&spec, origin))?;
+        self.set_tunnel((id, beyond), &shared, (&spec, origin))?;
         if let Some(TunnelPort { spec: kept, origin: kept_origin, run: Run::Up(live) }) =
             self.inventory.find_mut::<TunnelPort>(&name)
         {
@@ -249,9 +251,11 @@ impl Switch {
             .collect();
         let id = PortId(self.inventory.port_ids.vacancy());
         self.inventory.port_ids.insert(id.0, spec.name.clone());
-        let live = Live { id, shared, sources, wireguard, underlay, ears };
+        let beyond = self.open_beyond(spec)?;
+        let live = Live { id, beyond, shared, sources, wireguard, underlay, ears };
         if let Err(error) = self.connect(spec, origin, &live) {
             self.disconnect(spec, &live);
+            self.close_beyond(&live);
             return Err(error);
         }
         Ok(live)
@@ -262,24 +266,30 @@ impl Switch {
             && let TunnelPort { spec, run: Run::Up(live), .. } = *tunnel
         {
             self.disconnect(&spec, &live);
+            self.close_beyond(&live);
         }
     }
 
     /// Tells every worker how a running tunnel is now, and to forget what was behind peers that are no more.
-    fn set_tunnel(&mut self, id: PortId, shared: &Tunnel, (spec, origin): (&VxlanSpec, Origin)) -> Result<(), ControlError> {
+    fn set_tunnel(
+        &mut self,
+        (id, beyond): (PortId, Option<BridgeId>),
+        shared: &Tunnel,
+        (spec, origin): (&VxlanSpec, Origin),
+    ) -> Result<(), ControlError> {
         let gone = shared.set_peers(&named(spec));
-        let settings = self.prepare_tunnel(shared, spec, origin)?;
+        let settings = self.prepare_tunnel((shared, beyond), spec, origin)?;
         self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?;
         for peer in gone {
             self.plane.tell_all(|| Command::ForgetPeer(id, peer))?;
         }
-        Ok(())
+        self.set_beyond(beyond, spec, shared.mtu())
     }
 
     /// Gives the peers their numbers; returns what the datapath needs to know.
     pub(super) fn prepare_tunnel(
         &self,
-        shared: &Tunnel,
+        (shared, beyond): (&Tunnel, Option<BridgeId>),
         spec: &VxlanSpec,
         origin: Origin,
     ) -> Result<PortSettings, ControlError> {
@@ -294,7 +304,7 @@ impl Switch {
         let told = origin == Origin::Cluster;
         let tunnel = Some(TunnelSettings { learn: spec.learn, mtu: shared.mtu(), stations: stations.into(), told });
         let policy = PortPolicy { broadcast_limit: spec.bum_limit.and_then(FrameRate::new), ..PortPolicy::default() };
-        let settings = PortSettings { vlans: spec.vlans.clone(), tunnel, ..PortSettings::on(bridge.id) };
+        let settings = PortSettings { vlans: spec.vlans.clone(), tunnel, ..PortSettings::on(beyond.unwrap_or(bridge.id)) };
         Ok(settings.under(policy, Instant::now()))
     }
 
@@ -325,5 +335,6 @@ fn inner_mtu(spec: &VxlanSpec, underlay: &Underlay) -> u16 {
     const LEAST: u16 = 68;
     let outer = u16::try_from(underlay.mtu).unwrap_or(u16::MAX);
     let sealed = if spec.wireguard.is_some() { plane::device::wireguard_overhead(spec.local) } else { 0 };
-    outer.saturating_sub(vxlan::overhead(spec.local)).saturating_sub(sealed).max(LEAST)
+    let most = spec.routed.as_ref().and_then(|routed| routed.mtu).unwrap_or(u16::MAX);
+    outer.saturating_sub(vxlan::overhead(spec.local)).saturating_sub(sealed).min(most).max(LEAST)
 }

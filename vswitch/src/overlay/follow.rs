@@ -14,7 +14,7 @@ use super::run::Room;
 use super::thread::Happening;
 
 /// What was heard of a prefix.
-pub(super) type Follows = (String, Result<News, StoreError>);
+pub(crate) type Follows = (String, Result<News, StoreError>);
 
 /// The store, once it is open, and the tasks that follow it.
 pub(super) struct Lines {
@@ -37,7 +37,7 @@ impl Lines {
 }
 
 /// Tells the news of a prefix, as long as the loop takes them.
-async fn follow(store: Arc<dyn Store>, prefix: String, news: mpsc::Sender<Follows>) {
+pub(crate) async fn follow(store: Arc<dyn Store>, prefix: String, news: mpsc::Sender<Follows>) {
     let (mut follow, mut backoff) = (store.follow(&prefix), Backoff::default());
     loop {
         let heard = follow.next().await;

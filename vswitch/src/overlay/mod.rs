@@ -42,9 +42,11 @@ pub use tables::{Elsewhere, HostRow, KnownNetwork, NetworkTable, StationRow};
 
 pub(crate) use acl::rights;
 pub(crate) use answer::GATEWAY;
+pub(crate) use follow::{Follows, follow};
 pub(crate) use identity::{private_key, public_key};
 pub(crate) use kept::OverlayFile;
-pub(crate) use thread::{Happening, OverlayNews, Thread};
+pub(crate) use standing::{Standing, Turn};
+pub(crate) use thread::{Happening, OverlayNews, Thread, runtime};
 pub(crate) use truth::{Local, LocalStation, Truth};
 
 #[cfg(test)]

@@ -68,6 +68,38 @@ pub struct Access {
     pub secret_file: Option<PathBuf>,
 }
 
+impl Access {
+    /// Whether what belongs together is there.
+    pub(crate) fn check(&self) -> Result<(), ClusterFault> {
+        let Self { username, password_file, cert, key, .. } = self;
+        pair(("username", username.is_some()), ("password-file", password_file.is_some()))?;
+        pair(("cert", cert.is_some()), ("key", key.is_some()))
+    }
+
+    /// What a store needs to know, with who asks, but without secrets.
+    pub(crate) fn shape(&self, settings: Settings) -> Settings {
+        let Self { username, token_file, ca, cert, key, .. } = self;
+        Settings {
+            user: username.clone().map(|name| (name, String::new())),
+            token: token_file.as_ref().map(|_| String::new()),
+            ca: ca.clone(),
+            identity: cert.clone().zip(key.clone()),
+            ..settings
+        }
+    }
+
+    /// The same with the secrets as their files have them now.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn complete(&self, settings: Settings) -> Result<Settings, String> {
+        let Self { username, password_file, token_file, .. } = self;
+        let password = password_file.as_deref().map(secret).transpose()?;
+        let token = token_file.as_deref().map(secret).transpose()?;
+        Ok(Settings { user: username.clone().zip(password), token, ..settings })
+    }
+}
+
 /// `[cluster]` as it is written: each value of its kind, but not yet whether they fit together.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -158,9 +190,7 @@ impl ClusterTable {
         if !(2..=3600).contains(&self.ttl.as_secs()) {
             return fault("ttl", &format!("is {}s: use 2s to 3600s", self.ttl.as_secs()));
         }
-        let Access { username, password_file, cert, key, .. } = &self.access;
-        pair(("username", username.is_some()), ("password-file", password_file.is_some()))?;
-        pair(("cert", cert.is_some()), ("key", key.is_some()))?;
+        self.access.check()?;
         let settings = ClusterSettings {
             store: self.store.0,
             endpoints: self.endpoints,
@@ -246,16 +276,8 @@ impl ClusterSettings {
 
     /// What the store needs to know, without secrets.
     fn shape(&self) -> Settings {
-        let Access { username, token_file, ca, cert, key, .. } = &self.access;
-        Settings {
-            prefix: self.prefix.clone(),
-            ttl: self.ttl,
-            user: username.clone().map(|name| (name, String::new())),
-            token: token_file.as_ref().map(|_| String::new()),
-            ca: ca.clone(),
-            identity: cert.clone().zip(key.clone()),
-            ..Settings::new(self.store, self.endpoints.clone())
-        }
+        let settings = Settings::new(self.store, self.endpoints.clone());
+        self.access.shape(Settings { prefix: self.prefix.clone(), ttl: self.ttl, ..settings })
     }
 
     /// The hosts that gossip begins with, if that is the store.
@@ -290,10 +312,7 @@ impl ClusterSettings {
     /// # Errors
     /// A file that cannot be read.
     pub fn store(&self) -> Result<Settings, String> {
-        let Access { username, password_file, token_file, .. } = &self.access;
-        let password = password_file.as_deref().map(secret).transpose()?;
-        let token = token_file.as_deref().map(secret).transpose()?;
-        Ok(Settings { user: username.clone().zip(password), token, ..self.shape() })
+        self.access.complete(self.shape())
     }
 }
 

@@ -11,7 +11,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How it stands with the store.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     state: StoreState,
     since: Duration,
     /// What keeps the store from being opened or asked, and since when.
@@ -25,7 +25,7 @@ pub(super) struct Standing {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum StoreState {
+pub(crate) enum StoreState {
     /// The store was not reached since the start.
     #[default]
     Waiting,
@@ -37,7 +37,7 @@ pub(super) enum StoreState {
 }
 
 impl StoreState {
-    pub(super) const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Up => "up",
@@ -49,7 +49,7 @@ impl StoreState {
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// The store is reached.
     Up {
         /// Not for the first time.
@@ -61,7 +61,7 @@ pub(super) enum Turn {
 
 impl Standing {
     /// Takes note of what came of asking. True if it works again.
-    pub(super) fn asked(&mut self, outcome: Result<(), String>, now: Duration) -> bool {
+    pub(crate) fn asked(&mut self, outcome: Result<(), String>, now: Duration) -> bool {
         let was_failing = self.asking.is_some();
         let since = self.asking.as_ref().map_or(now, |(_, since)| *since);
         self.asking = outcome.err().map(|sentence| (sentence, since));
@@ -69,11 +69,11 @@ impl Standing {
     }
 
     /// The prefixes that cannot be followed.
-    pub(super) fn failing(&self) -> Vec<String> {
+    pub(crate) fn failing(&self) -> Vec<String> {
         self.following.keys().cloned().collect()
     }
 
-    pub(super) fn followed(&mut self, prefix: &str, outcome: Result<(), &StoreError>, now: Duration) {
+    pub(crate) fn followed(&mut self, prefix: &str, outcome: Result<(), &StoreError>, now: Duration) {
         match outcome {
             Ok(()) => drop(self.following.remove(prefix)),
             Err(error) => {
@@ -87,7 +87,7 @@ impl Standing {
         self.following.remove(prefix);
     }
 
-    pub(super) const fn state(&self) -> StoreState {
+    pub(crate) const fn state(&self) -> StoreState {
         self.state
     }
 
@@ -96,12 +96,12 @@ impl Standing {
     }
 
     /// What is wrong now.
-    pub(super) fn problem(&self) -> Option<&str> {
+    pub(crate) fn problem(&self) -> Option<&str> {
         self.asking.iter().chain(self.following.values()).map(|(sentence, _)| sentence.as_str()).next()
     }
 
     /// Looks how it stands. `heard`: there is a session, and all was listed.
-    pub(super) fn look(&mut self, heard: bool, refusal: Option<&Refusal>, now: Duration) -> Option<Turn> {
+    pub(crate) fn look(&mut self, heard: bool, refusal: Option<&Refusal>, now: Duration) -> Option<Turn> {
         let first = self.asking.iter().chain(self.following.values()).min_by_key(|(_, since)| *since).cloned();
         let (state, sentence) = match (refusal, first) {
             (Some(refusal), _) => (StoreState::Refused, Some(refusal.to_string())),

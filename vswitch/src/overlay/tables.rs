@@ -196,6 +196,7 @@ impl Elsewhere {
             vlans: VlanMode::Access(VlanId::DEFAULT),
             bum_limit: Some(VxlanSpec::BUM_LIMIT),
             wireguard: table.encrypt.then_some(settings.wireguard_port),
+            routed: None,
         })
     }
 }

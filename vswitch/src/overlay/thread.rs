@@ -141,7 +141,7 @@ impl Drop for Thread {
 }
 
 /// A runtime whose one thread for what may block is there already, and stays: a confined thread could start none.
-fn runtime() -> std::io::Result<Runtime> {
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(1).thread_keep_alive(Duration::MAX).thread_name("overlay-files");
     let runtime = runtime.build()?;

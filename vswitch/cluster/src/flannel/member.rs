@@ -3,8 +3,8 @@
 //! **What it holds.** The network, this host's subnet, and the other hosts with theirs. All three outlive what etcd says, and the process: a start goes
 //! on with what was kept.
 //!
-//! **Who calls it.** The thread that deals with etcd, with news of all keys below the prefix ([`Member::hear`]), with what came of a step
-//! ([`Member::done`]), and once a second ([`Member::expire`]).
+//! **Who calls it.** The thread that deals with etcd, with news of all keys below the prefix ([`FlannelMember::hear`]), with what came of a step
+//! ([`FlannelMember::done`]), and once a second ([`FlannelMember::expire`]).
 //!
 //! **A subnet is never given up while it is in use.** Stations have addresses of it. What is missing in etcd is put there again; where another host has
 //! put itself there, or the network is another now, that is a sentence, and nothing is changed.
@@ -51,7 +51,7 @@ pub struct FlannelTable {
 
 /// One host of a flannel network.
 #[derive(Debug)]
-pub struct Member {
+pub struct FlannelMember {
     me: FlannelLease,
     /// What the prefix is, for sentences.
     prefix: String,
@@ -81,7 +81,7 @@ struct Stored {
     lease: Option<FlannelLease>,
 }
 
-impl Member {
+impl FlannelMember {
     /// A host that says this of itself, and goes on with what was known before.
     pub fn new(me: FlannelLease, prefix: &str, table: FlannelTable) -> Self {
         let prefix = if prefix.trim_matches('/').is_empty() { PREFIX } else { prefix }.trim_end_matches('/').to_owned();
@@ -202,7 +202,9 @@ impl Member {
             return;
         }
         let gone = self.missing.extract_if(.., |_, since| now >= *since + GRACE);
-        gone.for_each(|(subnet, _)| drop(self.table.hosts.remove(&subnet)));
+        for (subnet, _) in gone {
+            self.table.hosts.remove(&subnet);
+        }
     }
 
     /// What is to be put into etcd now. A subnet that is chosen is as `random` says.

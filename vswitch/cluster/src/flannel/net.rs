@@ -156,7 +156,7 @@ fn bound(record: &Value, name: &str, usual: u32, network: Ipv4Net, size: u32) ->
 }
 
 /// Whether packets can be sent to one host by this address.
-pub(super) fn is_of_one_host(address: Ipv4Addr) -> bool {
+pub fn is_of_one_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_broadcast() || IpAddr::V4(address).is_multicast())
 }
 
@@ -230,6 +230,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_numbers_are_a_panic(
+            network in (any::<u32>(), 0u8..=32),
+            length in 0u8..=40,
+            bounds in any::<(u32, u32)>(),
+            taken in any::<u32>(),
+            random in any::<u32>(),
+        ) {
+            let [address, first, last] = [network.0, bounds.0, bounds.1].map(Ipv4Addr::from);
+            let rest = format!(r#""SubnetLen":{length},"Backend":{{"Type":"vxlan"}}"#);
+            let bare = format!(r#"{{"Network":"{address}/{}",{rest}}}"#, network.1);
+            let bound = format!(r#"{{"Network":"{address}/{}","SubnetMin":"{first}","SubnetMax":"{last}",{rest}}}"#, network.1);
+            for net in [FlannelNet::read(&bare), FlannelNet::read(&bound)].into_iter().flatten() {
+                let taken = Ipv4Net::new(taken.into(), 32).unwrap();
+                let chosen = net.choose(std::iter::once(taken), random);
+                prop_assert!(chosen.is_none_or(|chosen| net.fits(chosen) && net.network.contains(&chosen) && !chosen.contains(&taken)));
+            }
+        }
+
         #[test]
         fn a_subnet_that_is_chosen_fits_and_is_free_and_any_may_be_chosen(
             length in 26u8..=30,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::{Entries, Entry, Reader, nearest};
 use crate::config::Problem;
 use crate::docker::DockerSettings;
+use crate::flannel::FlannelSettings;
 use crate::overlay::{ClusterSettings, NO_BLOCKS};
 use api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
@@ -20,6 +21,43 @@ impl Reader<'_> {
                 "`uplink` of [docker] is \"{name}\", which the file does not have: add an [[uplink]] with that name, or leave it out"
             );
             self.problem(docker.place("uplink"), sentence);
+        }
+    }
+
+    /// The bridge that gets its subnet from flannel's network has none of its own.
+    pub(super) fn check_flannel(
+        &mut self,
+        flannel: &Entry<FlannelSettings>,
+        bridges: &Entries<BridgeSpec>,
+        uplinks: &Entries<UplinkSpec>,
+    ) {
+        let FlannelSettings { bridge, uplink, .. } = &flannel.spec;
+        let missing = |name: &&PortName| uplinks.complete && uplinks.list.iter().all(|entry| entry.spec.name != **name);
+        if let Some(name) = uplink.as_ref().filter(missing) {
+            let sentence =
+                format!("`uplink` of [flannel] is \"{name}\", which the file does not have: add an [[uplink]] with that name");
+            self.problem(flannel.place("uplink"), sentence);
+        }
+        let Some(entry) = bridges.list.iter().find(|entry| entry.spec.name == *bridge) else {
+            if bridges.complete {
+                let sentence = format!(
+                    "`bridge` of [flannel] is \"{bridge}\", which the file does not have: add a [[bridge]] with that name"
+                );
+                self.problem(flannel.place("bridge"), sentence);
+            }
+            return;
+        };
+        let of_flannel = "the bridge of [flannel], which gets its subnet there";
+        if !entry.spec.addresses.is_empty() {
+            let sentence =
+                format!("bridge \"{bridge}\" is {of_flannel}: remove `addresses`, and write `dhcp` and `uplink` in [flannel]");
+            self.problem(entry.place("addresses"), sentence);
+        }
+        if entry.spec.overlay.is_some() {
+            self.problem(
+                entry.place("overlay"),
+                format!("bridge \"{bridge}\" is {of_flannel}: remove `overlay`, or use another bridge"),
+            );
         }
     }
 

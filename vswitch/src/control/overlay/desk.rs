@@ -41,11 +41,11 @@ pub(in crate::control) struct OverlayDesk {
 
 /// What is to be said of something that happened in the cluster.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ClusterWord {
+pub(in crate::control) struct ClusterWord {
     /// What the log says instead, as a warning.
-    pub(super) warning: Option<String>,
-    pub(super) summary: String,
-    pub(super) address: Option<IpAddr>,
+    pub(in crate::control) warning: Option<String>,
+    pub(in crate::control) summary: String,
+    pub(in crate::control) address: Option<IpAddr>,
 }
 
 impl OverlayDesk {

@@ -211,6 +211,7 @@ impl Switch {
     /// Ends and leaves everything to the one that has taken over, but for the sessions that are seen through by these wires.
     pub(in crate::control) fn make_way(mut self, wires: Vec<(PortName, OwnedFd)>) -> Vec<Relay> {
         self.overlay.end(false);
+        self.flannel.end();
         self.plane.captures.stop_all(&self.plane.workers);
         let relay = |(name, socket)| {
             let uplink = self.inventory.find_mut::<Uplink>(&name)?;

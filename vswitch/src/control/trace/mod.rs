@@ -110,7 +110,10 @@ impl Naming for Switch {
         let uplink = self.inventory.all::<Uplink>().find(|uplink| uplink.bridge == id);
         let bridge = self.inventory.bridges.values().find(|bridge| bridge.id == id);
         let bridge = bridge.map(|bridge| format!("bridge {}", bridge.spec.name));
+        let routed =
+            || self.inventory.all::<TunnelPort>().find(|tunnel| tunnel.live().is_some_and(|live| live.beyond == Some(id)));
         bridge
+            .or_else(|| routed().map(|tunnel| format!("tunnel {}", tunnel.spec.name)))
             .or_else(|| uplink.map(|uplink| format!("uplink {}", uplink.spec.name)))
             .unwrap_or_else(|| format!("bridge {}", id.0))
     }

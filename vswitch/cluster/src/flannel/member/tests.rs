@@ -18,8 +18,8 @@ fn lease(number: u8) -> FlannelLease {
 }
 
 /// Host 1.
-fn member(table: FlannelTable) -> Member {
-    Member::new(lease(1), PREFIX, table)
+fn member(table: FlannelTable) -> FlannelMember {
+    FlannelMember::new(lease(1), PREFIX, table)
 }
 
 fn entry(key: &str, value: &str) -> Entry {
@@ -34,12 +34,12 @@ fn all(revision: u64, entries: Vec<Entry>) -> News {
     News::All(Listing { entries, revision })
 }
 
-fn hosts(member: &Member) -> Vec<String> {
+fn hosts(member: &FlannelMember) -> Vec<String> {
     member.table().hosts.iter().map(|(subnet, lease)| format!("{subnet} {}", lease.host)).collect()
 }
 
 /// A host that has 10.244.5.0/24, and knows two others.
-fn settled() -> Member {
+fn settled() -> FlannelMember {
     let mut member = member(FlannelTable::default());
     member.hear(&all(9, vec![entry(CONFIG, NET), host(5, 1), host(6, 2), host(7, 3)]), seconds(0));
     let step = member.due(0).unwrap();

@@ -1,0 +1,351 @@
+//! The thread that deals with etcd: it has the clock, and one thing at a time under way. A task beside it follows what is below the prefix.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::flannel::lease::FlannelLease;
+use cluster::flannel::member::FlannelMember;
+use cluster::pace::Backoff;
+use cluster::store::{Outcome, Session, Step, Store, StoreError, Trouble};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::{FlannelFile, FlannelNews, FlannelSettings, FlannelTables};
+use crate::overlay::{Follows, Happening, Standing, Turn, follow};
+
+/// How often a subnet is renewed, which etcd keeps for a day.
+const RENEWAL: Duration = Duration::from_secs(3600);
+
+/// Shortest time between two tables that are told.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often is looked after what is due by itself.
+const TICK: Duration = Duration::from_secs(1);
+
+/// News of etcd that may wait.
+const NEWS: usize = 64;
+
+/// All of the prefix.
+const ALL: &str = "";
+
+/// The ways to the rest of the switch.
+pub(super) struct FlannelWays {
+    pub(super) ends: mpsc::Receiver<()>,
+    pub(super) tell: Box<dyn FnMut(FlannelNews) + Send>,
+    pub(super) kept: FlannelFile,
+}
+
+/// The loop's own.
+struct Room {
+    settings: FlannelSettings,
+    member: FlannelMember,
+    standing: Standing,
+    ways: FlannelWays,
+    begun: Instant,
+    store: Option<Arc<dyn Store>>,
+    follower: Option<AbortHandle>,
+    news: mpsc::Sender<Follows>,
+    /// With when it was renewed last.
+    session: Option<(Session, Duration)>,
+    pace: Pace,
+    /// What was told last.
+    told: FlannelNews,
+    /// What was said to be wrong, and is not said again while it is so.
+    said: Option<String>,
+    /// What was to be kept last.
+    keeping: Option<JoinHandle<()>>,
+}
+
+/// What is due, and when.
+#[derive(Default)]
+struct Pace {
+    backoff: Backoff,
+    /// Nothing is asked before.
+    not_before: Duration,
+    /// Whether there may be something to put.
+    eager: bool,
+    told: Duration,
+    happened: Vec<Happening>,
+}
+
+/// What is done beside the loop, one at a time.
+type UnderWay = JoinHandle<Done>;
+
+/// What came of it.
+enum Done {
+    Opened(Result<Arc<dyn Store>, String>),
+    Begun(Result<Session, StoreError>),
+    Renewed(Result<bool, StoreError>),
+    Put(Step, Result<Outcome, StoreError>),
+}
+
+/// Deals with etcd until the end is said. This host keeps its subnet then, until etcd forgets it.
+pub(super) async fn run(settings: FlannelSettings, before: FlannelTables, ways: FlannelWays) {
+    let (news, mut news_in) = mpsc::channel(NEWS);
+    let mut room = Room::new(settings, before, ways, news);
+    let mut under_way: Option<UnderWay> = None;
+    loop {
+        room.advance();
+        if under_way.is_none() {
+            under_way = room.errand();
+        }
+        let wait = room.wait();
+        tokio::select! {
+            _ = room.ways.ends.recv() => return room.end().await,
+            Some(first) = news_in.recv() => {
+                // What comes in a burst is looked at once.
+                let rest = std::iter::from_fn(|| news_in.try_recv().ok());
+                std::iter::once(first).chain(rest).take(NEWS).for_each(|news| room.hear(news));
+            }
+            done = finished(under_way.as_mut()) => {
+                under_way = None;
+                room.done(done);
+            }
+            () = tokio::time::sleep(wait) => room.pace.eager = true,
+        }
+    }
+}
+
+/// Waits for what is under way, for ever if that is nothing.
+async fn finished(under_way: Option<&mut UnderWay>) -> Option<Done> {
+    match under_way {
+        Some(handle) => handle.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+impl Room {
+    fn new(settings: FlannelSettings, before: FlannelTables, ways: FlannelWays, news: mpsc::Sender<Follows>) -> Self {
+        let me = FlannelLease { host: settings.underlay, mac: before.mac };
+        let standing = Standing::default();
+        let told = FlannelNews {
+            state: standing.state().word(),
+            problem: None,
+            is_held: false,
+            happened: Vec::new(),
+            tables: Arc::new(before.clone()),
+        };
+        Self {
+            member: FlannelMember::new(me, &settings.prefix, before.table),
+            settings,
+            standing,
+            ways,
+            begun: Instant::now(),
+            store: None,
+            follower: None,
+            news,
+            session: None,
+            pace: Pace { eager: true, ..Pace::default() },
+            told,
+            said: None,
+            keeping: None,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Begins what is next, if it is time.
+    fn errand(&mut self) -> Option<UnderWay> {
+        let now = self.now();
+        if now < self.pace.not_before {
+            return None;
+        }
+        let Some(store) = self.store.clone() else {
+            let settings = self.settings.clone();
+            return Some(tokio::task::spawn_blocking(move || Done::Opened(settings.open())));
+        };
+        let Some((session, renewed)) = self.session.clone() else {
+            return Some(tokio::spawn(async move { Done::Begun(store.open().await) }));
+        };
+        if now >= renewed + RENEWAL {
+            return Some(tokio::spawn(async move { Done::Renewed(store.renew(&session).await) }));
+        }
+        if !std::mem::take(&mut self.pace.eager) {
+            return None;
+        }
+        let step = self.member.due(rand::random())?;
+        Some(tokio::spawn(async move {
+            let outcome = store.commit(Some(&session), std::slice::from_ref(&step)).await;
+            Done::Put(step, outcome)
+        }))
+    }
+
+    /// Takes note of what came of what was under way.
+    fn done(&mut self, done: Option<Done>) {
+        let now = self.now();
+        match done {
+            Some(Done::Opened(Ok(store))) => {
+                let task = follow(Arc::clone(&store), ALL.to_owned(), self.news.clone());
+                self.follower = Some(tokio::spawn(task).abort_handle());
+                self.store = Some(store);
+            }
+            Some(Done::Opened(Err(sentence))) => self.failed(sentence),
+            Some(Done::Begun(Ok(session))) => {
+                self.session = Some((session, now));
+                self.worked(now);
+            }
+            Some(Done::Renewed(Ok(goes_on))) => {
+                self.session = self.session.take().filter(|_| goes_on).map(|(session, _)| (session, now));
+                if !goes_on {
+                    self.member.session_ended();
+                }
+                self.worked(now);
+            }
+            Some(Done::Put(step, Ok(outcome))) => {
+                self.member.done(&step, outcome, now);
+                self.worked(now);
+            }
+            Some(Done::Begun(Err(error)) | Done::Renewed(Err(error)) | Done::Put(_, Err(error))) => self.refused(error),
+            // A task that panicked was carried out in part, or not at all; nothing is known of it.
+            None => self.failed("what etcd was asked ended early".to_owned()),
+        }
+    }
+
+    fn worked(&mut self, now: Duration) {
+        self.pace.backoff.reset();
+        self.pace.eager = true;
+        let works_again = self.standing.asked(Ok(()), now);
+        if works_again && !self.standing.failing().is_empty() {
+            self.follow_again();
+        }
+    }
+
+    fn refused(&mut self, error: StoreError) {
+        self.pace.eager = true;
+        match &error.trouble {
+            // It is no failure: another is opened, and the record put again.
+            Trouble::SessionLost => {
+                self.session = None;
+                self.member.session_ended();
+                return;
+            }
+            // The files of secrets may have been renewed meanwhile.
+            Trouble::WrongSecret(_) | Trouble::Anonymous | Trouble::Tls(_) | Trouble::CommonName => {
+                self.store = None;
+                self.follower.take().iter().for_each(AbortHandle::abort);
+            }
+            _ => {}
+        }
+        self.failed(error.to_string());
+    }
+
+    fn failed(&mut self, sentence: String) {
+        let now = self.now();
+        self.standing.asked(Err(sentence), now);
+        self.pace.not_before = now + self.pace.backoff.wait(rand::random());
+    }
+
+    /// etcd is back: what was lost of it is asked for at once.
+    fn follow_again(&mut self) {
+        let Some(store) = self.store.clone() else { return };
+        self.follower.take().iter().for_each(AbortHandle::abort);
+        self.follower = Some(tokio::spawn(follow(store, ALL.to_owned(), self.news.clone())).abort_handle());
+    }
+
+    fn hear(&mut self, (prefix, news): Follows) {
+        let now = self.now();
+        self.standing.followed(&prefix, news.as_ref().map(drop), now);
+        if let Ok(news) = news {
+            self.member.hear(&news, now);
+            self.pace.eager = true;
+        }
+    }
+
+    /// Looks after what is due by itself, and tells what has changed if it is time.
+    fn advance(&mut self) {
+        let now = self.now();
+        self.member.expire(now);
+        match self.standing.look(self.member.is_in(), None, now) {
+            Some(Turn::Up { again }) => self.pace.happened.push(Happening::Up { again }),
+            Some(Turn::Down(_, sentence)) => self.pace.happened.push(Happening::Down(of_flannel(&sentence))),
+            None => {}
+        }
+        let wrong = self.member.problem();
+        if wrong != self.said {
+            self.pace.happened.extend(wrong.clone().map(Happening::Note));
+            self.said = wrong;
+        }
+        if now >= self.pace.told + PAUSE {
+            self.tell(now);
+        }
+    }
+
+    fn tell(&mut self, now: Duration) {
+        let (state, is_held) = (self.standing.state().word(), self.member.is_held());
+        let problem = self.standing.problem().map(of_flannel).or_else(|| self.member.problem());
+        let before = Arc::clone(&self.told.tables);
+        let has_changed = *self.member.table() != before.table;
+        let is_told = (state, is_held, &problem) == (self.told.state, self.told.is_held, &self.told.problem);
+        if is_told && !has_changed && self.pace.happened.is_empty() {
+            return;
+        }
+        let tables = if has_changed {
+            Arc::new(FlannelTables { table: self.member.table().clone(), ..(*before).clone() })
+        } else {
+            before
+        };
+        if has_changed {
+            self.note_hosts(&tables);
+            self.keep(&tables);
+        }
+        self.pace.told = now;
+        self.told = FlannelNews { tables, state, problem, is_held, happened: Vec::new() };
+        let happened = std::mem::take(&mut self.pace.happened);
+        (self.ways.tell)(FlannelNews { happened, ..self.told.clone() });
+    }
+
+    /// Takes note of which hosts have come and gone since they were told.
+    fn note_hosts(&mut self, tables: &FlannelTables) {
+        let hosts = |tables: &FlannelTables| -> Vec<(String, Ipv4Addr)> {
+            tables.table.hosts.iter().map(|(subnet, host)| (subnet.to_string(), host.host)).collect()
+        };
+        let (before, after) = (hosts(&self.told.tables), hosts(tables));
+        let gone = before
+            .iter()
+            .filter(|row| !after.contains(row))
+            .map(|(subnet, host)| Happening::Gone(subnet.clone(), (*host).into()));
+        let come = after
+            .iter()
+            .filter(|row| !before.contains(row))
+            .map(|(subnet, host)| Happening::Joined(subnet.clone(), (*host).into()));
+        self.pace.happened.extend(gone.chain(come));
+    }
+
+    /// Keeps what is known on another thread, for a disk may be slow.
+    fn keep(&mut self, tables: &Arc<FlannelTables>) {
+        let (kept, tables) = (self.ways.kept.clone(), Arc::clone(tables));
+        // One thread does this, so the last is written last.
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = kept.write(&tables) {
+                tracing::warn!("what is known of flannel's network cannot be kept for the next start: {error}");
+            }
+        }));
+    }
+
+    /// The end comes when what is known is kept.
+    async fn end(mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            let _ = keeping.await;
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn wait(&self) -> Duration {
+        let (now, mut next) = (self.now(), self.now() + TICK);
+        if self.pace.not_before > now {
+            next = next.min(self.pace.not_before);
+        }
+        if self.pace.told + PAUSE > now {
+            next = next.min(self.pace.told + PAUSE);
+        }
+        next.saturating_sub(now)
+    }
+}
+
+/// What is said of a store names the table in which it stands.
+fn of_flannel(sentence: &str) -> String {
+    sentence.replace("[cluster]", "[flannel]")
+}
