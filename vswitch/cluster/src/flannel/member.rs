@@ -122,7 +122,7 @@ impl FlannelMember {
                     match change {
                         Change::Is(entry) => self.take(entry, &mut config),
                         Change::Gone(key) if key == CONFIG => config = Some(None),
-                        Change::Gone(key) => drop(subnet_of(key).and_then(|subnet| self.stored.remove(&subnet))),
+                        Change::Gone(key) => self.forget(key),
                     }
                 }
             }
@@ -133,6 +133,13 @@ impl FlannelMember {
         self.refresh(now);
         if self.table.own.is_some_and(|own| !self.stored.contains_key(&own)) {
             self.held = Some(now + HOLD);
+        }
+    }
+
+    /// A subnet may have had another key before, with an IPv6 subnet behind it or without.
+    fn forget(&mut self, key: &str) {
+        if let Some(subnet) = subnet_of(key).filter(|subnet| self.stored.get(subnet).is_some_and(|stored| stored.key == key)) {
+            self.stored.remove(&subnet);
         }
     }
 
@@ -171,16 +178,16 @@ impl FlannelMember {
 
     /// Brings the hosts to what etcd has. Those that it does not have are looked at later.
     fn refresh(&mut self, now: Duration) {
-        let (Some(net), own) = (&self.table.net, self.table.own) else { return };
-        let is_other = |subnet: Ipv4Net| own.is_none_or(|own| !own.contains(&subnet) && !subnet.contains(&own));
+        let FlannelTable { net: Some(net), own, .. } = &self.table else { return };
+        let (network, own, me) = (net.network, *own, self.me);
+        let is_apart = |subnet: &Ipv4Net| own.is_none_or(|own| !own.contains(subnet) && !subnet.contains(&own));
+        let lease = |subnet: &Ipv4Net, stored: &Stored| {
+            let lease = stored.lease.filter(|lease| lease.host != me.host && lease.mac != me.mac)?;
+            (network.contains(subnet) && is_apart(subnet)).then_some(lease)
+        };
         self.is_full = false;
         for (subnet, stored) in &self.stored {
-            let Some(lease) = stored.lease.filter(|lease| lease.host != self.me.host && lease.mac != self.me.mac) else {
-                continue;
-            };
-            if !net.network.contains(subnet) || !is_other(*subnet) {
-                continue;
-            }
+            let Some(lease) = lease(subnet, stored) else { continue };
             if self.table.hosts.len() >= MOST_HOSTS && !self.table.hosts.contains_key(subnet) {
                 self.is_full = true;
                 continue;
@@ -188,8 +195,7 @@ impl FlannelMember {
             self.table.hosts.insert(*subnet, lease);
             self.missing.remove(subnet);
         }
-        let is_there =
-            |subnet: &Ipv4Net| self.stored.get(subnet).is_some_and(|stored| stored.lease.is_some()) && is_other(*subnet);
+        let is_there = |subnet: &Ipv4Net| self.stored.get(subnet).is_some_and(|stored| lease(subnet, stored).is_some());
         for subnet in self.table.hosts.keys().filter(|subnet| !is_there(subnet)) {
             self.missing.entry(*subnet).or_insert(now);
         }

@@ -109,6 +109,14 @@ fn a_host_that_goes_alone_is_withdrawn_and_one_that_comes_is_taken_in() {
     member.hear(&News::Some(vec![Change::Is(entry("subnets/10.244.7.0-24", host_gw))]), seconds(5));
     member.expire(seconds(9));
     assert_eq!(hosts(&member), ["10.244.8.0/24 192.0.2.4"], "it has another backend now");
+    // A host that gets an IPv6 subnet besides has another key, and the old one goes.
+    let both = entry("subnets/10.244.8.0-24&fd00:8::-64", &lease(4).written(1));
+    member.hear(&News::Some(vec![Change::Is(both), Change::Gone("subnets/10.244.8.0-24".to_owned())]), seconds(10));
+    member.expire(seconds(20));
+    assert_eq!(hosts(&member).len(), 1);
+    member.hear(&News::Some(vec![Change::Gone("subnets/10.244.8.0-24&fd00:8::-64".to_owned())]), seconds(20));
+    member.expire(seconds(22));
+    assert_eq!(hosts(&member).len(), 0);
 }
 
 #[test]

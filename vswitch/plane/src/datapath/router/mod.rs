@@ -2,7 +2,7 @@
 //!
 //! **What it holds.** For each bridge with a gateway its MAC address, addresses and side ([`GatewaySettings`]); the neighbours
 //! ([`neighbor`]); fragments that came [`early`]; for each uplink that translates, its [`nat::Nat`]. An uplink is a bridge too, with one
-//! port and a gateway: the router looks the same from all sides.
+//! port and a gateway, and so is a tunnel to hosts that route: the router looks the same from all sides.
 //!
 //! **Who calls it.** [`Datapath::forward`](super::Datapath::forward), with frames to a gateway's MAC address ([`Router::receive`]), and
 //! with broadcast and multicast frames, which also go their way across the bridge ([`Router::hear`]). Only the first worker
