@@ -183,13 +183,11 @@ fn a_port_detached_under_load_harms_nobody() {
 #[test]
 fn the_device_of_a_port_that_goes_is_closed_by_who_asked() {
     let plane = Plane::new(1, 2);
-    let ask = |command: fn(PortId, crossbeam_channel::Sender<Option<Box<dyn Device>>>) -> Command| {
-        plane.workers[0].ask(|reply| command(PortId(1), reply)).unwrap()
-    };
-    assert!(ask(Command::Take).is_some());
-    assert!(ask(Command::Detach).is_none(), "it was taken");
+    let worker = &plane.workers[0];
+    assert!(worker.ask(|reply| Command::Take(PortId(1), reply)).unwrap().is_some());
+    assert!(worker.ask(|reply| Command::Detach(PortId(1), reply)).unwrap().is_none(), "it was taken");
     drop(plane.attach(1));
-    assert!(ask(Command::Detach).is_some());
+    assert!(worker.ask(|reply| Command::Detach(PortId(1), reply)).unwrap().is_some());
 }
 
 #[test]
