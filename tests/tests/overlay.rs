@@ -381,6 +381,8 @@ fn names_are_shown(lab: &Lab) {
 /// Without the store all goes on, also after a restart; one that comes back empty is filled again, and nothing is withdrawn.
 fn store_is_away(labs: &mut [Lab], store: &mut Store) {
     let kind = store.kind;
+    // A host was just started again, of which not all may have heard.
+    labs.iter().for_each(|lab| lab.until("all know all", |lab| told(lab) == 2));
     let (first, rest) = labs.split_first_mut().unwrap();
     store.kill(0);
     let (lost, ()) = lost_meanwhile(first, "10.0.0.3", || {

@@ -29,7 +29,7 @@ pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
 fn filters() -> Result<[BpfProgram; 2], Failure> {
     let architecture = || std::env::consts::ARCH.try_into();
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        OF_NO_THREAD.iter().map(|call| (*call, Vec::new())).collect();
+        OF_NO_THREAD.iter().flat_map(|call| [*call, call | X32]).map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![rule([masked(0, libc::CLONE_NEWUSER, libc::CLONE_NEWUSER)])?]);
     let update = u64::from(BPF_MAP_UPDATE_ELEM.cast_unsigned());
     let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, update)?;
@@ -42,8 +42,30 @@ fn filters() -> Result<[BpfProgram; 2], Failure> {
     Ok([refused.try_into()?, missing.try_into()?])
 }
 
+/// Stands in the number of a call of the ABI x32, which kernels for x86-64 may have beside their own (arch/x86/include/uapi/asm/unistd.h).
+const X32: i64 = 0x4000_0000;
+/// Since Linux 6.6 (asm-generic/unistd.h).
+const FCHMODAT2: i64 = 452;
+
 /// What [`filters`] refuses, whatever the arguments.
 const OF_NO_THREAD: &[i64] = &[
+    // Whose a file is, and for whom: Landlock lets the owner change that.
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    FCHMODAT2,
+    // What it does passes no filter.
+    libc::SYS_io_uring_setup,
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -97,7 +119,7 @@ mod tests {
     use super::*;
 
     /// What a process without rights would do, if it could; each says whether it was refused.
-    const OF_THE_PROCESS: [Forbidden; 8] = [
+    const OF_THE_PROCESS: [Forbidden; 10] = [
         ("write", || std::fs::write("/var/tmp/vswitch-forbidden", "").is_err()),
         ("execve", || Command::new("/bin/true").exec().raw_os_error() == Some(libc::EPERM)),
         ("packet", || socket(libc::AF_PACKET, rustix::net::SocketType::RAW)),
@@ -106,6 +128,8 @@ mod tests {
         ("namespace", || sys::netns::unshare().is_err()),
         ("setuid", || rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(1)).is_err()),
         ("bpf", || sys::bpf::array(1).is_err()),
+        ("chmod", || std::fs::set_permissions("/var/tmp", std::os::unix::fs::PermissionsExt::from_mode(0o1777)).is_err()),
+        ("chown", || std::os::unix::fs::chown("/var/tmp", Some(0), None).is_err()),
     ];
 
     /// The test runs itself once more, as the process that gives all up.
