@@ -71,7 +71,7 @@ fn neither_process_outlives_the_other() {
     assert!(ping(&lab, "a", "10.0.0.2"));
     lab.sh(&format!("kill -9 {}", lab.broker())).ok();
     assert_eq!(lab.ended().code(), Some(1));
-    assert!(lab.log().contains("the process that has the rights has ended"), "{}", lab.log());
+    assert!(lab.log().contains("the process that keeps the rights has ended"), "{}", lab.log());
     lab.start();
     assert!(ping(&lab, "a", "10.0.0.2"));
 }

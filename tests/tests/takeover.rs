@@ -355,7 +355,7 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     told(&lab, &lab.path("brief").display().to_string(), "has ended (exit status: 0) and taken over nothing");
     let kept = lab.path("state/vswitchd").display().to_string();
     std::fs::copy(program("vswitchd"), &kept).unwrap();
-    told(&lab, &kept, "is in `state-dir`, where programs are not started from");
+    told(&lab, &kept, "is not started, for this vswitchd itself may have written it");
     // The group of the control socket may change the network, but not run programs as root.
     let socket = lab.path("control.sock").display().to_string();
     lab.sh(&format!("chmod 666 {socket} && chmod 755 {}", lab.path("").display())).ok();

@@ -63,7 +63,9 @@ pub(crate) fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_
 /// As for [`receive`], or this process may not open as many.
 pub(crate) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut descriptors = Vec::new();
-    while descriptors.len() < count {
+    // Where some do not come, the rest of the message is read all the same, so that what follows is understood.
+    let (mut left, mut missing) = (count, 0);
+    while left > 0 {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(TOGETHER))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
@@ -74,13 +76,16 @@ pub(crate) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Resu
                 descriptors.extend(some);
             }
         }
-        let expected = (count - before).min(TOGETHER);
-        if read.bytes == 0 || descriptors.len() - before != expected {
-            return Err(io::Error::other(format!(
-                "of {count} descriptors only {} came: raise the limit of open files",
-                descriptors.len()
-            )));
+        let (expected, came) = (left.min(TOGETHER), descriptors.len() - before);
+        if read.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        missing += expected - came.min(expected);
+        left -= expected;
+    }
+    if missing > 0 {
+        let sentence = format!("of {count} descriptors {missing} did not come: raise the limit of open files");
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, sentence));
     }
     Ok(descriptors)
 }

@@ -142,6 +142,13 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
+/// What is open cannot be passed on between the processes of vswitchd.
+impl From<io::Error> for AttachError {
+    fn from(source: io::Error) -> Self {
+        Self::Kernel { doing: "pass on what is open".to_owned(), needs: Right::NetAdmin, source }
+    }
+}
+
 /// A capability that something takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Right {

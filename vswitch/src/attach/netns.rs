@@ -174,6 +174,14 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, AttachError> + Send) 
     })
 }
 
+/// The namespace that is called so. What is no name of one leads to no other file.
+fn named(name: &str) -> Result<Netns, AttachError> {
+    match Netns::try_from(name.to_owned()) {
+        Ok(netns @ Netns::Name(_)) => Ok(netns),
+        _ => Err(AttachError::NotNetns(name.into())),
+    }
+}
+
 fn refused(errno: Errno, doing: String) -> AttachError {
     AttachError::Kernel { doing, needs: SYS_ADMIN, source: errno.into() }
 }
@@ -184,7 +192,7 @@ fn refused(errno: Errno, doing: String) -> AttachError {
 /// # Errors
 /// Mostly a missing `CAP_SYS_ADMIN`. Nothing is left behind then.
 pub fn make_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
-    let path = Path::new(DIRECTORY).join(name);
+    let path = named(name)?.path();
     let doing = || format!("make network namespace \"{name}\" at {}", path.display());
     where_names_are(|| {
         let _lock = shared_directory().doing(SYS_ADMIN, || format!("make {DIRECTORY} a place for namespaces"))?;
@@ -223,7 +231,7 @@ pub(super) fn remove_netns(name: &str) -> Result<(), AttachError> {
 /// # Errors
 /// It is gone, or cannot be entered.
 pub(super) fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
-    let namespace = Namespace::open(Some(&Netns::Name(name.to_owned())))?;
+    let namespace = Namespace::open(Some(&named(name)?))?;
     let doing = || format!("mark the loopback {}", namespace.place);
     namespace.with_netlink(|netlink| netlink.change(loopback(mark)).doing(NET_ADMIN, doing))
 }
@@ -233,7 +241,7 @@ pub(super) fn mark_netns(name: &str, mark: &str) -> Result<(), AttachError> {
 /// # Errors
 /// It cannot be entered.
 pub(super) fn is_marked_netns(name: &str, mark: &str) -> Result<bool, AttachError> {
-    let namespace = match Namespace::open(Some(&Netns::Name(name.to_owned()))) {
+    let namespace = match Namespace::open(Some(&named(name)?)) {
         Err(AttachError::NoNetns { .. }) => return Ok(false),
         Err(AttachError::NotNetns(_)) => return Ok(true),
         opened => opened?,
@@ -244,7 +252,7 @@ pub(super) fn is_marked_netns(name: &str, mark: &str) -> Result<bool, AttachErro
 }
 
 fn unname(name: &str) -> Result<(), AttachError> {
-    let path = Path::new(DIRECTORY).join(name);
+    let path = named(name)?.path();
     let removed = match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
         // EINVAL: a plain file, as a crash between making the file and mounting it leaves.
         Ok(()) | Err(Errno::INVAL) => rustix::fs::unlink(&path),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::netns::{Identity, OWN};
+use crate::broker::SystemError;
 use api::Netns;
 
 /// Programs that a sentence names; of more it tells the number.
@@ -19,8 +20,8 @@ struct Programs(BTreeMap<Identity, Vec<u32>>);
 ///
 /// # Errors
 /// There is no `/proc`.
-pub(super) fn programs_in(places: &[Netns]) -> Result<Vec<Option<String>>, String> {
-    let programs = Programs::look().map_err(|error| error.to_string())?;
+pub(super) fn programs_in(places: &[Netns]) -> Result<Vec<Option<String>>, SystemError> {
+    let programs = Programs::look()?;
     Ok(places.iter().map(|netns| programs.in_netns(netns)).collect())
 }
 

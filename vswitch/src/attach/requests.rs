@@ -14,7 +14,7 @@ use super::underlay::{self, Listening, OpenSources, Underlay};
 use super::uplink::{self, UplinkAttachment};
 use super::watch::{self, End, NamespaceNumber, News, WatchSocket};
 use super::{Attachment, Plan, lan, port, programs, veth};
-use crate::broker::{Descriptor, requests};
+use crate::broker::{Descriptor, SystemError, requests};
 use api::{Netns, PortSpec, VxlanSpec};
 
 requests! {
@@ -57,7 +57,7 @@ requests! {
     /// Whether there is a file.
     pub fn is_there(path: &Path = PathBuf) -> bool, by Path::exists;
     /// See `programs::programs_in`.
-    pub fn programs_in(places: &[Netns] = Vec<Netns>) -> Result<Vec<Option<String>>, String>, by programs::programs_in;
+    pub(crate) fn programs_in(places: &[Netns] = Vec<Netns>) -> Result<Vec<Option<String>>, SystemError>, by programs::programs_in;
     /// See `WatchSocket::open`.
     pub(super) fn open_watch() -> Result<WatchSocket, AttachError>, by WatchSocket::open;
     /// See `watch::number_of`.

@@ -1,4 +1,4 @@
-//! `vswitchd`: a machine's whole container network in one process.
+//! `vswitchd`: a machine's whole container network.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ fn be_broker(arguments: &Arguments) -> ExitCode {
     match control::serve_as_broker(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the process that keeps the rights of vswitchd ends: {error}");
+            tracing::error!("the process that keeps the rights ends: {error}");
             ExitCode::FAILURE
         }
     }

@@ -4,10 +4,11 @@
 //! threads. What takes rights it asks the broker for: to make devices and namespaces and to work in them, to open sockets of kinds that not everybody may
 //! open, to start a successor. What the broker opens comes back as a descriptor.
 //!
-//! **What it reads.** The broker reads requests, on a socket that no other process has, and what the kernel answers. It reads no frame, no datagram, no file of
-//! others and nothing that `vsctl` or Docker say. A request is one of a list, by name, with arguments of its own types ([`requests!`]): there is
-//! none to run anything, to open any file, or to write one. Which of them there are is said by the rooms that need them, each beside the function that
-//! carries it out.
+//! **What it reads.** The broker reads requests, on a socket that no other process has, the file of the switch, and what the kernel answers. It reads no
+//! frame, no datagram, and no connection of others. A request is one of a list, by name, with arguments of its own types ([`requests!`]); which of them there
+//! are is said by the rooms that need them, each beside the function that carries it out. A process that runs an attacker's code may ask for all of them,
+//! so each takes as little as it can: names of namespaces and not paths, the sockets and the file of the switch and no others, a successor that this
+//! process cannot have written.
 //!
 //! **One way through.** Where there is no broker, as with `--no-sandbox` and in tests, a request is carried out where it is made, by the same function.
 //!
@@ -38,8 +39,9 @@ pub(crate) use system_error::SystemError;
 /// The way to the broker; empty where this process has what rights there are.
 static BROKER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
-/// Carries out a request, given its arguments, and returns its outcome, both as they are on the wire.
-pub(crate) type Handler = fn(Value) -> serde_json::Result<Value>;
+/// Carries out a request, given its arguments, and returns its outcome, both as they are on the wire. The first error is about the arguments, the second
+/// about the outcome.
+pub(crate) type Handler = fn(Value) -> serde_json::Result<serde_json::Result<Value>>;
 
 /// What a request says: its name, its arguments, and how many descriptors follow.
 type Envelope = (String, Value, usize);
@@ -59,31 +61,68 @@ macro_rules! requests {
         /// What a broker carries out for this room.
         pub(crate) const REQUESTS: &[(&str, $crate::broker::Handler)] = &[$((stringify!($name), |arguments| {
             let ($($argument,)*): ($($owned,)*) = serde_json::from_value(arguments)?;
-            serde_json::to_value($by($(&$argument),*))
+            Ok(serde_json::to_value($by($(&$argument),*)))
         })),*];
     };
 }
 pub(crate) use requests;
 
+/// What a request comes to that cannot be passed on, as where no more descriptors may be open.
+pub(crate) trait Outcome: DeserializeOwned {
+    fn refused(error: io::Error) -> Self;
+}
+
+impl<T: DeserializeOwned, E: DeserializeOwned + From<io::Error>> Outcome for Result<T, E> {
+    fn refused(error: io::Error) -> Self {
+        Err(error.into())
+    }
+}
+
+impl<T: DeserializeOwned> Outcome for Option<T> {
+    fn refused(_: io::Error) -> Self {
+        None
+    }
+}
+
+impl Outcome for bool {
+    fn refused(_: io::Error) -> Self {
+        false
+    }
+}
+
+impl Outcome for () {
+    fn refused(_: io::Error) -> Self {}
+}
+
 /// Has the broker carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
-pub(crate) fn ask<T: DeserializeOwned>(name: &str, arguments: &impl Serialize) -> Option<T> {
+pub(crate) fn ask<T: Outcome>(name: &str, arguments: &impl Serialize) -> Option<T> {
     let stream = BROKER.get()?.lock().unwrap_or_else(PoisonError::into_inner);
     match ask_by(&stream, name, arguments) {
         Ok(outcome) => Some(outcome),
         Err(error) => {
-            tracing::error!("the process that has the rights does not answer ({name}: {error}): vswitchd ends");
+            tracing::error!("the process that keeps the rights does not answer ({name}: {error}): vswitchd ends");
             std::process::exit(1);
         }
     }
 }
 
-fn ask_by<T: DeserializeOwned>(stream: &UnixStream, name: &str, arguments: &impl Serialize) -> io::Result<T> {
+fn ask_by<T: Outcome>(stream: &UnixStream, name: &str, arguments: &impl Serialize) -> io::Result<T> {
     let (arguments, descriptors) = descriptor::collect(|| serde_json::to_value(arguments));
-    let envelope: Envelope = (name.to_owned(), arguments?, descriptors.len());
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => return Ok(T::refused(error.into())),
+    };
+    let envelope: Envelope = (name.to_owned(), arguments, descriptors.len());
     descriptor::send(stream, &envelope, &descriptors)?;
-    let (outcome, count): (Value, usize) = wire::receive(stream)?;
-    let descriptors = wire::receive_descriptors(stream, count)?;
-    Ok(descriptor::with(descriptors, || serde_json::from_value(outcome))?)
+    let (outcome, count): (Result<Value, String>, usize) = wire::receive(stream)?;
+    let descriptors = match wire::receive_descriptors(stream, count) {
+        Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => return Ok(T::refused(error)),
+        received => received?,
+    };
+    match outcome {
+        Ok(outcome) => Ok(descriptor::with(descriptors, || serde_json::from_value(outcome))?),
+        Err(why) => Ok(T::refused(io::Error::other(why))),
+    }
 }
 
 #[cfg(test)]
@@ -94,17 +133,17 @@ mod tests {
 
     requests! {
         /// Adds.
-        fn add(a: &u32 = u32, b: &[u32] = Vec<u32>) -> u32, by sum;
+        fn add(a: &u32 = u32, b: &[u32] = Vec<u32>) -> Option<u32>, by sum;
         /// Gives back what it got, the last first.
-        fn reverse(files: &[Descriptor] = Vec<Descriptor>) -> Result<Vec<Descriptor>, String>, by turn;
+        fn reverse(files: &[Descriptor] = Vec<Descriptor>) -> Result<Vec<Descriptor>, SystemError>, by turn;
     }
 
-    fn sum(a: &u32, b: &[u32]) -> u32 {
-        a + b.iter().sum::<u32>()
+    fn sum(a: &u32, b: &[u32]) -> Option<u32> {
+        Some(a + b.iter().sum::<u32>())
     }
 
-    fn turn(files: &[Descriptor]) -> Result<Vec<Descriptor>, String> {
-        files.iter().rev().map(|file| Descriptor::of(&file.0).map_err(|error| error.to_string())).collect()
+    fn turn(files: &[Descriptor]) -> Result<Vec<Descriptor>, SystemError> {
+        Ok(files.iter().rev().map(|file| Descriptor::of(&file.0)).collect::<io::Result<_>>()?)
     }
 
     fn inode(descriptor: &Descriptor) -> u64 {
@@ -113,7 +152,7 @@ mod tests {
 
     #[test]
     fn without_a_broker_a_request_is_carried_out_here() {
-        assert_eq!(add(&1, &[2, 3]), 6);
+        assert_eq!(add(&1, &[2, 3]), Some(6));
         let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()].map(|file| Descriptor(file.into()));
         assert!(reverse(&files).unwrap().iter().map(inode).eq(files.iter().rev().map(inode)));
     }
@@ -122,15 +161,15 @@ mod tests {
     fn a_broker_carries_out_what_is_listed_and_ends_at_all_else() {
         let (one, other) = UnixStream::pair().unwrap();
         let broker = std::thread::spawn(move || process::serve_on(&other, &[REQUESTS]));
-        assert_eq!(ask_by::<u32>(&one, "add", &(1, [2, 3])).unwrap(), 6);
+        assert_eq!(ask_by::<Option<u32>>(&one, "add", &(1, [2, 3])).unwrap(), Some(6));
         let files: Vec<Descriptor> = (0..100).map(|_| Descriptor(OwnedFd::from(tempfile::tempfile().unwrap()))).collect();
-        let turned: Result<Vec<Descriptor>, String> = ask_by(&one, "reverse", &(&files,)).unwrap();
+        let turned: Result<Vec<Descriptor>, SystemError> = ask_by(&one, "reverse", &(&files,)).unwrap();
         assert!(turned.unwrap().iter().map(inode).eq(files.iter().rev().map(inode)));
-        assert!(ask_by::<u32>(&one, "run", &("/bin/sh",)).is_err());
+        assert!(ask_by::<Option<u32>>(&one, "run", &("/bin/sh",)).is_err());
         assert!(broker.join().unwrap().unwrap_err().to_string().contains("no request \"run\""));
         let (one, other) = UnixStream::pair().unwrap();
         let broker = std::thread::spawn(move || process::serve_on(&other, &[REQUESTS]));
-        assert!(ask_by::<u32>(&one, "add", &("a", [2, 3])).is_err(), "arguments of other types");
+        assert!(ask_by::<Option<u32>>(&one, "add", &("a", [2, 3])).is_err(), "arguments of other types");
         broker.join().unwrap().unwrap_err();
     }
 

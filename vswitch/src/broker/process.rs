@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Mutex;
 
+use serde_json::Value;
+
 use super::{BROKER, Envelope, Handler, descriptor};
 use crate::wire;
 
@@ -27,7 +29,7 @@ impl Broker {
         // What its own path leads to may be another program by now.
         let mut broker = Command::new("/proc/self/exe");
         let child =
-            broker.arg0("vswitchd").args(std::env::args_os().skip(1)).arg(BROKER_WORD).stdin(OwnedFd::from(its)).spawn()?;
+            broker.arg0("vswitchd").arg(BROKER_WORD).args(std::env::args_os().skip(1)).stdin(OwnedFd::from(its)).spawn()?;
         BROKER.set(Mutex::new(ours)).map_err(|_| io::ErrorKind::AlreadyExists)?;
         Ok(Self(child))
     }
@@ -40,7 +42,7 @@ impl Broker {
         let wait = move || {
             let status = self.0.wait();
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            tracing::error!("the process that has the rights has ended ({status}): vswitchd ends");
+            tracing::error!("the process that keeps the rights has ended ({status}): vswitchd ends");
             std::process::exit(1);
         };
         std::thread::Builder::new().name("broker".to_owned()).spawn(wait).map(drop)
@@ -62,10 +64,17 @@ pub(super) fn serve_on(stream: &UnixStream, rooms: &[&[(&str, Handler)]]) -> io:
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             received => received?,
         };
-        let descriptors = wire::receive_descriptors(stream, count)?;
+        let descriptors = match wire::receive_descriptors(stream, count) {
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                descriptor::send(stream, &(Err::<Value, _>(error.to_string()), 0), &[])?;
+                continue;
+            }
+            received => received?,
+        };
         let handler = rooms.iter().copied().flatten().find(|(known, _)| *known == name);
         let (_, carry_out) = handler.ok_or_else(|| io::Error::other(format!("there is no request \"{name}\"")))?;
         let (outcome, descriptors) = descriptor::collect(|| descriptor::with(descriptors, || carry_out(arguments)));
-        descriptor::send(stream, &(outcome?, descriptors.len()), &descriptors)?;
+        let outcome = outcome?.map_err(|error| error.to_string());
+        descriptor::send(stream, &(outcome, descriptors.len()), &descriptors)?;
     }
 }

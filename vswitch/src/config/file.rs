@@ -36,13 +36,8 @@ pub(crate) fn own(path: &Path) {
     let _ = OWN.set(path.to_owned());
 }
 
-/// The file that vswitchd was started with, if this process is its broker.
-pub(crate) fn own_file() -> Option<&'static Path> {
-    OWN.get().map(PathBuf::as_path)
-}
-
 fn read_as_broker() -> Result<Vec<u8>, SystemError> {
-    let path = own_file().ok_or_else(|| SystemError(io::ErrorKind::PermissionDenied.into()))?;
+    let path = OWN.get().ok_or_else(|| SystemError(io::ErrorKind::PermissionDenied.into()))?;
     read(path).map_err(SystemError)
 }
 

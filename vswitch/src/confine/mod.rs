@@ -28,6 +28,8 @@
 
 mod process;
 
+pub(crate) use process::writable;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +61,7 @@ pub(crate) enum Role {
 
 /// Why threads cannot be confined.
 #[derive(Debug, thiserror::Error)]
-#[error("its threads cannot be confined ({0}): `vswitchd --no-sandbox` runs without")]
+#[error("vswitchd cannot give up its rights ({0}): `vswitchd --no-sandbox` runs with them")]
 pub struct ConfinementError(#[source] Failure);
 
 #[derive(Debug, thiserror::Error)]
@@ -291,7 +293,6 @@ const SERVICES: &[i64] = &[
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_ftruncate,
-    libc::SYS_fchmod,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_mkdir,
     #[cfg(target_arch = "x86_64")]

@@ -5,9 +5,11 @@ use std::path::Path;
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
+};
 
-use super::{BPF_MAP_UPDATE_ELEM, Failure, drop_capabilities, masked, rule};
+use super::{BPF_MAP_UPDATE_ELEM, Failure, drop_capabilities, equal_unsigned, masked, rule};
 
 /// Gives up capabilities, system calls, and files to write elsewhere than in `state_dir`.
 pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
@@ -15,13 +17,20 @@ pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
     let ruleset = ruleset.scope(Scope::Signal)?.create()?;
     let ruleset = ruleset.add_rules(path_beneath_rules(["/"], AccessFs::from_read(abi)))?;
-    // A directory that cannot be made yet, as on a disk that is full, is made below this one later.
-    let open = state_dir.ancestors().find(|place| place.is_dir());
+    let open = writable(state_dir);
     ruleset.add_rules(path_beneath_rules(open, AccessFs::from_all(abi)))?.restrict_self()?;
     drop_capabilities()?;
     let [refused, missing] = filters()?;
+    if cfg!(target_arch = "x86_64") {
+        seccompiler::apply_filter(&no_x32())?;
+    }
     seccompiler::apply_filter(&refused)?;
     Ok(seccompiler::apply_filter(&missing)?)
+}
+
+/// Where the process may write. A directory that cannot be made yet, as on a disk that is full, is made below this one later.
+pub(crate) fn writable(state_dir: &Path) -> Option<&Path> {
+    state_dir.ancestors().find(|place| place.is_dir())
 }
 
 /// What no thread of the process may do: start programs, enter or make namespaces, mount, look into other processes, change the kernel. Any other
@@ -29,11 +38,13 @@ pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
 fn filters() -> Result<[BpfProgram; 2], Failure> {
     let architecture = || std::env::consts::ARCH.try_into();
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        OF_NO_THREAD.iter().flat_map(|call| [*call, call | X32]).map(|call| (call, Vec::new())).collect();
+        OF_NO_THREAD.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![rule([masked(0, libc::CLONE_NEWUSER, libc::CLONE_NEWUSER)])?]);
     let update = u64::from(BPF_MAP_UPDATE_ELEM.cast_unsigned());
     let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, update)?;
     rules.insert(libc::SYS_bpf, vec![SeccompRule::new(vec![others])?]);
+    // What is put into a terminal is typed into the shell from which vswitchd was started.
+    rules.insert(libc::SYS_ioctl, vec![rule([equal_unsigned(1, TIOCSTI)])?, rule([equal_unsigned(1, TIOCLINUX)])?]);
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let refused = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture()?)?;
     let rules = [(libc::SYS_clone3, Vec::new())].into();
@@ -42,10 +53,27 @@ fn filters() -> Result<[BpfProgram; 2], Failure> {
     Ok([refused.try_into()?, missing.try_into()?])
 }
 
-/// Stands in the number of a call of the ABI x32, which kernels for x86-64 may have beside their own (arch/x86/include/uapi/asm/unistd.h).
-const X32: i64 = 0x4000_0000;
-/// Since Linux 6.6 (asm-generic/unistd.h).
-const FCHMODAT2: i64 = 452;
+/// Refuses every call of the ABI x32, which kernels for x86-64 may have beside their own: bit 30 stands in their numbers
+/// (arch/x86/include/uapi/asm/unistd.h).
+fn no_x32() -> BpfProgram {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let step = |code, jt, k| sock_filter { code, jt, jf: 0, k };
+    vec![
+        // The number is the first word of `struct seccomp_data`.
+        step(LOAD, 0, 0),
+        step(IF_AT_LEAST, 1, 0x4000_0000),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+    ]
+}
+
+/// Puts a character into a terminal's input, and its like for consoles (asm-generic/ioctls.h).
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+/// Calls that are younger than the C library's list: fchmodat2, setxattrat, removexattrat, open_tree_attr, file_setattr (asm-generic/unistd.h).
+const YOUNG: [i64; 5] = [452, 463, 466, 467, 469];
 
 /// What [`filters`] refuses, whatever the arguments.
 const OF_NO_THREAD: &[i64] = &[
@@ -63,7 +91,14 @@ const OF_NO_THREAD: &[i64] = &[
     libc::SYS_chown,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_lchown,
-    FCHMODAT2,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    YOUNG[0],
+    YOUNG[1],
+    YOUNG[2],
+    YOUNG[3],
+    YOUNG[4],
     // What it does passes no filter.
     libc::SYS_io_uring_setup,
     libc::SYS_execve,

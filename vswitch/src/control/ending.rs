@@ -72,7 +72,7 @@ impl Switch {
             _ if port.is_of_container() => Some("a container has it".to_owned()),
             (_, None) => None,
             (Ok(programs), Some(netns)) => programs.get(netns)?.as_ref().map(|who| format!("{who} in its namespace")),
-            (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {error}")),
+            (Err(error), Some(_)) => Some(format!("it cannot be seen whether programs run in its namespace: {}", error.0)),
         };
         self.inventory.named::<Port>().filter_map(|(name, port)| Some((name.clone(), why(port)?))).collect()
     }

@@ -1,10 +1,15 @@
 //! Unix sockets that others find by their path.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
+use std::os::unix::net::UnixListener as BlockingListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -195,6 +200,20 @@ impl From<io::Error> for SocketRefusal {
     }
 }
 
+/// Where a broker makes sockets: those that the file of the switch has. Empty where this process is none.
+static PLACES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+
+/// Says, in a broker, where sockets may be.
+pub(super) fn make_none_but(places: Vec<PathBuf>) {
+    // Said once.
+    let _ = PLACES.set(places);
+}
+
+fn is_allowed(path: &Path) -> io::Result<()> {
+    let is_known = PLACES.get().is_none_or(|places| places.iter().any(|place| place == path));
+    if is_known { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
 requests! {
     /// Opens a socket that listens at a path, for a group if one is given, instead of one that a killed vswitchd left.
     fn make_socket(path: &Path = PathBuf, mode: &u32 = u32, group: &Option<u32> = Option<u32>) -> Result<(Descriptor, FileIdentity), SocketRefusal>, by make;
@@ -205,6 +224,7 @@ requests! {
 }
 
 fn make(path: &Path, mode: &u32, group: &Option<u32>) -> Result<(Descriptor, FileIdentity), SocketRefusal> {
+    is_allowed(path)?;
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -214,14 +234,23 @@ fn make(path: &Path, mode: &u32, group: &Option<u32>) -> Result<(Descriptor, Fil
         _ => source.into(),
     })?;
     listener.set_nonblocking(true)?;
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, *group)?;
+    // Whatever has the path by now, this is the file that gets owner and mode.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
+    let found = rustix::fs::fstat(&file).map_err(io::Error::from)?;
+    if !FileType::from_raw_mode(found.st_mode).is_socket() {
+        return Err(SocketRefusal::NotASocket);
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
-    Ok((Descriptor(listener.into()), identity(path).map_err(|error| error.0)?))
+    let this = format!("/proc/self/fd/{}", file.as_raw_fd());
+    if group.is_some() {
+        std::os::unix::fs::chown(&this, None, *group)?;
+    }
+    std::fs::set_permissions(&this, std::fs::Permissions::from_mode(*mode & 0o666))?;
+    Ok((Descriptor(listener.into()), (found.st_dev, found.st_ino)))
 }
 
 fn identity(path: &Path) -> Result<FileIdentity, SystemError> {
+    is_allowed(path)?;
     Ok(std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))?)
 }
 
@@ -241,10 +270,14 @@ fn make_way(path: &Path) -> Result<(), SocketRefusal> {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketRefusal::NotASocket),
         Ok(_) => {}
     }
-    match BlockingStream::connect(path) {
-        Ok(_) => Err(SocketRefusal::InUse),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(std::fs::remove_file(path)?),
-        Err(error) => Err(error.into()),
+    // One who has no room for connections is there, and is not waited for.
+    let probe = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, probe, None).map_err(io::Error::from)?;
+    let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
+    match rustix::net::connect(&probe, &address) {
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketRefusal::InUse),
+        Err(Errno::CONNREFUSED) => Ok(std::fs::remove_file(path)?),
+        Err(errno) => Err(io::Error::from(errno).into()),
     }
 }
 

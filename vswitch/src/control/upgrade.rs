@@ -1,33 +1,51 @@
 //! `vsctl upgrade`: the vswitchd that runs starts its successor, which then takes over as any other ([`takeover`](super::takeover)).
 
-use std::io::Read;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::server::AnswerTo;
 use crate::broker::{BROKER_WORD, requests};
 use crate::http::Peer;
 
-/// How long a program may take to say whether it takes the file, and how often it is looked.
+/// How long a program may take to say whether it takes the file.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(5);
 /// No more of what it says is passed on.
 const LONGEST: u64 = 16 << 10;
 
-/// The successor that this process started.
-static SUCCESSOR: Mutex<Option<Child>> = Mutex::new(None);
-/// The only place where a process without rights may write.
+/// The successor that this process starts.
+static SUCCESSOR: Mutex<Option<Successor>> = Mutex::new(None);
+/// Where a process without rights may write. No program is started from there.
 static WRITABLE: OnceLock<PathBuf> = OnceLock::new();
 
 requests! {
-    /// Starts a program as the successor, which takes the file and the words that this vswitchd was started with.
-    fn start_successor(program: &Path = PathBuf) -> Result<(), String>, by start;
-    /// Says, before anything of others is read, below which directory no program is started. Later words change nothing.
-    pub(super) fn start_none_below(state_dir: &Path = PathBuf) -> (), by set_writable;
-    /// How the successor has ended, if it has.
-    fn successor_ended() -> Option<String>, by ended;
+    /// Asks a program whether it takes the file that this vswitchd was started with. If so it is started as the successor, with the other words of this one.
+    fn start_successor(program: &Path = PathBuf) -> Result<(), NotStarted>, by ask;
+    /// Goes on with that, and says why there is no successor, if it is over. To be called every now and then.
+    fn look_at_successor() -> Option<String>, by look;
+}
+
+/// Why a program is not started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NotStarted(String);
+
+impl From<io::Error> for NotStarted {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A program that may become the successor.
+enum Successor {
+    /// It is asked whether it takes the file, until then.
+    Asked(Child, PathBuf, Instant),
+    Started(Child),
 }
 
 /// An upgrade under way.
@@ -44,7 +62,7 @@ impl Upgrade {
         } else if under_way.is_some() {
             Err("an upgrade is under way: try again when it is over".to_owned())
         } else {
-            start_successor(program)
+            start_successor(program).map_err(|refusal| refusal.0)
         };
         match started {
             Ok(()) => {
@@ -61,7 +79,7 @@ impl Upgrade {
 
     /// Looks whether the successor has ended without taking over, which its client is told.
     pub(super) fn look(self) -> Option<Self> {
-        match successor_ended() {
+        match look_at_successor() {
             None => Some(self),
             Some(sentence) => {
                 let _ = self.asker.send(Err(sentence));
@@ -71,26 +89,14 @@ impl Upgrade {
     }
 }
 
-fn set_writable(state_dir: &Path) {
-    let _ = WRITABLE.set(state_dir.to_owned());
+/// Says, in a broker, where a process without rights may write.
+pub(super) fn start_none_below(writable: PathBuf) {
+    // Said once.
+    let _ = WRITABLE.set(writable);
 }
 
-fn ended() -> Option<String> {
-    let mut successor = SUCCESSOR.lock().unwrap_or_else(PoisonError::into_inner);
-    match successor.as_mut()?.try_wait() {
-        Ok(None) => None,
-        Ok(Some(status)) => Some(format!("the new vswitchd has ended ({status}) and taken over nothing: the log says why")),
-        Err(error) => Some(format!("what became of the new vswitchd is not known: {error}")),
-    }
-}
-
-/// Starts a program in the place of this one, after it was asked whether it understands the file.
-fn start(program: &Path) -> Result<(), String> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if WRITABLE.get().is_some_and(|writable| real(program).starts_with(real(writable))) {
-        return Err(format!("{} is in `state-dir`, where programs are not started from: put it elsewhere", program.display()));
-    }
-    // What this process was told besides, it is told too.
+/// The words that this process was started with and its successor gets, and the file among them.
+fn own_words() -> (PathBuf, Vec<OsString>) {
     let mut own = std::env::args_os().skip(1);
     let (mut words, mut file) = (Vec::new(), PathBuf::new());
     while let Some(word) = own.next() {
@@ -101,47 +107,95 @@ fn start(program: &Path) -> Result<(), String> {
             _ => words.push(word),
         }
     }
-    ask(program, &file)?;
+    (file, words)
+}
+
+/// Where a program really is, if a process without rights cannot have put it there.
+fn trusted(program: &Path) -> Result<PathBuf, String> {
+    let real = program.canonicalize().map_err(|error| not_started(program, &error))?;
+    let file = real.metadata().map_err(|error| not_started(program, &error))?;
+    let writable = WRITABLE.get().and_then(|writable| writable.canonicalize().ok());
+    let own = rustix::process::geteuid();
+    // Links below /proc lead to files that have no name any more, and a user's own files may be those of its other process.
+    let is_strange = real.starts_with("/proc") || !file.is_file() || !own.is_root() && file.uid() == own.as_raw();
+    if is_strange || writable.is_some_and(|writable| real.starts_with(writable)) {
+        return Err(format!(
+            "{} is not started, for this vswitchd itself may have written it: put it where only others may, such as /usr/local/bin",
+            program.display()
+        ));
+    }
+    Ok(real)
+}
+
+fn ask(program: &Path) -> Result<(), NotStarted> {
+    let program = trusted(program).map_err(NotStarted)?;
+    let mut asked = Command::new(&program);
+    asked.arg("--config").arg(own_words().0).arg("--check");
+    asked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let asked = asked.spawn().map_err(|error| NotStarted(not_started(&program, &error)))?;
+    set_successor(Some(Successor::Asked(asked, program, Instant::now() + PATIENCE)));
+    Ok(())
+}
+
+/// Takes note of a successor, and ends one that was asked before and has not said anything.
+fn set_successor(successor: Option<Successor>) {
+    let before = std::mem::replace(&mut *SUCCESSOR.lock().unwrap_or_else(PoisonError::into_inner), successor);
+    if let Some(Successor::Asked(mut child, ..)) = before {
+        // It may have ended just now.
+        let _ = child.kill().and_then(|()| child.wait());
+    }
+}
+
+fn look() -> Option<String> {
+    let mut successor = SUCCESSOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let over = match successor.as_mut()? {
+        Successor::Started(child) => match child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(format!("the new vswitchd has ended ({status}) and taken over nothing: the log says why")),
+            Err(error) => Some(format!("what became of the new vswitchd is not known: {error}")),
+        },
+        Successor::Asked(child, program, until) => match child.try_wait() {
+            Ok(None) if Instant::now() < *until => None,
+            Ok(Some(status)) if status.success() => match start(program) {
+                Ok(child) => {
+                    *successor = Some(Successor::Started(child));
+                    None
+                }
+                Err(why) => Some(why),
+            },
+            Ok(Some(_)) => Some(does_not_take(program, child)),
+            _ => {
+                let _ = child.kill().and_then(|()| child.wait());
+                let (seconds, file) = (PATIENCE.as_secs(), own_words().0);
+                let (program, file) = (program.display(), file.display());
+                Some(format!("{program} does not say within {seconds} seconds whether it takes {file}"))
+            }
+        },
+    };
+    if over.is_some() {
+        *successor = None;
+    }
+    over
+}
+
+fn does_not_take(program: &Path, asked: &mut Child) -> String {
+    let mut said = Vec::new();
+    // What cannot be read says nothing.
+    let _ = asked.stderr.take().map(|stderr| stderr.take(LONGEST).read_to_end(&mut said));
+    let file = own_words().0;
+    format!("{} does not take {}: {}", program.display(), file.display(), String::from_utf8_lossy(&said).trim_end())
+}
+
+/// Starts a program in the place of this one.
+fn start(program: &Path) -> Result<Child, String> {
+    let (file, words) = own_words();
     let mut successor = Command::new(program);
     successor.arg("--config").arg(file).args(words).arg("--takeover").stdin(Stdio::null());
     // The watchdog is to be the successor's; what was passed to this process was not passed to that one.
     for name in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         successor.env_remove(name);
     }
-    let child = successor.spawn().map_err(|error| not_started(program, &error))?;
-    *SUCCESSOR.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-    Ok(())
-}
-
-/// Asks a program whether it takes a file; a program that does not say so in time is ended.
-fn ask(program: &Path, file: &Path) -> Result<(), String> {
-    let mut asked = Command::new(program);
-    asked.arg("--config").arg(file).arg("--check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut asked = asked.spawn().map_err(|error| not_started(program, &error))?;
-    let until = Instant::now() + PATIENCE;
-    let status = loop {
-        match asked.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until => std::thread::sleep(PAUSE),
-            _ => {
-                // It may have ended just now.
-                let _ = asked.kill().and_then(|()| asked.wait());
-                let seconds = PATIENCE.as_secs();
-                return Err(format!(
-                    "{} does not say within {seconds} seconds whether it takes {}",
-                    program.display(),
-                    file.display()
-                ));
-            }
-        }
-    };
-    if status.success() {
-        return Ok(());
-    }
-    let mut said = Vec::new();
-    // What cannot be read says nothing.
-    let _ = asked.stderr.take().map(|stderr| stderr.take(LONGEST).read_to_end(&mut said));
-    Err(format!("{} does not take {}: {}", program.display(), file.display(), String::from_utf8_lossy(&said).trim_end()))
+    successor.spawn().map_err(|error| not_started(program, &error))
 }
 
 fn not_started(program: &Path, error: &std::io::Error) -> String {

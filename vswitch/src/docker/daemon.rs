@@ -10,7 +10,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -26,7 +26,6 @@ use tokio::time::{sleep, timeout};
 
 use super::Names;
 use crate::broker::{Descriptor, SystemError, requests};
-use crate::config;
 
 /// When to ask.
 struct Pace {
@@ -110,6 +109,15 @@ enum AskError {
     Json(#[from] serde_json::Error),
 }
 
+/// The socket of Docker's API, in the broker of a switch that serves Docker.
+static API: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says, in a broker, which socket is Docker's.
+pub(crate) fn connect_to_none_but(api: PathBuf) {
+    // Said once.
+    let _ = API.set(api);
+}
+
 requests! {
     /// Connects to the socket of Docker's own API, which is for root and Docker's group. It is the one that the file of the switch names; no other can
     /// be asked for.
@@ -118,8 +126,7 @@ requests! {
 
 fn connect_as_broker() -> Result<Descriptor, SystemError> {
     let refused = || SystemError(io::ErrorKind::PermissionDenied.into());
-    let config = config::own_file().and_then(|file| config::load(file).ok()).ok_or_else(refused)?;
-    let address = SocketAddrUnix::new(&config.docker.api).map_err(io::Error::from)?;
+    let address = SocketAddrUnix::new(API.get().ok_or_else(refused)?).map_err(io::Error::from)?;
     // A dockerd that takes no connections is not waited for.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;

@@ -1,4 +1,4 @@
-//! What takes rights that the uplink's own thread has given up: a thread beside it, in the same network namespace, that has the broker open the sockets of forwards
+//! What takes rights that the uplink's own thread has given up: a thread beside it, that has the broker open the sockets of forwards
 //! below `net.ipv4.ip_unprivileged_port_start`, and raw ones for pings where ping sockets are not for its group (`net.ipv4.ping_group_range`).
 //!
 //! It is asked only where the kernel refused the uplink's thread, takes in nothing that a network sends, and ends with the uplink.
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::forward::ListenPlace;
 use super::{echo, forward};
-use crate::broker::{Descriptor, requests};
+use crate::broker::{Descriptor, SystemError, requests};
 use crate::inherited::Inherited;
 
 /// A socket that may take rights.
@@ -30,18 +30,18 @@ type Opened = Result<OwnedFd, Errno>;
 
 requests! {
     /// Opens a socket that listens, of TCP or UDP; else what the kernel said.
-    pub(crate) fn open_listener(address: &SocketAddr = SocketAddr, is_tcp: &bool = bool) -> Result<Descriptor, i32>, by listener;
+    pub(crate) fn open_listener(address: &SocketAddr = SocketAddr, is_tcp: &bool = bool) -> Result<Descriptor, SystemError>, by listener;
     /// Opens a raw socket that pings this address; else what the kernel said.
-    fn open_ping(target: &IpAddr = IpAddr) -> Result<Descriptor, i32>, by ping;
+    fn open_ping(target: &IpAddr = IpAddr) -> Result<Descriptor, SystemError>, by ping;
 }
 
-fn listener(address: &SocketAddr, is_tcp: &bool) -> Result<Descriptor, i32> {
+fn listener(address: &SocketAddr, is_tcp: &bool) -> Result<Descriptor, SystemError> {
     let protocol = if *is_tcp { Protocol::Tcp } else { Protocol::Udp };
-    forward::open(ListenPlace { protocol, address: *address }).map(Descriptor).map_err(Errno::raw_os_error)
+    forward::open(ListenPlace { protocol, address: *address }).map(Descriptor).map_err(|errno| SystemError(errno.into()))
 }
 
-fn ping(target: &IpAddr) -> Result<Descriptor, i32> {
-    echo::open_raw(*target).map(Descriptor).map_err(Errno::raw_os_error)
+fn ping(target: &IpAddr) -> Result<Descriptor, SystemError> {
+    echo::open_raw(*target).map(Descriptor).map_err(|errno| SystemError(errno.into()))
 }
 
 /// The way to the thread, which ends with it.
@@ -61,7 +61,8 @@ impl Doorkeeper {
                     Wish::Listen(place) => open_listener(&place.address, &(place.protocol == Protocol::Tcp)),
                     Wish::Ping(target) => open_ping(&target),
                 };
-                let opened = opened.map(|socket| socket.0).map_err(Errno::from_raw_os_error);
+                let opened =
+                    opened.map(|socket| socket.0).map_err(|error| Errno::from_io_error(&error.0).unwrap_or(Errno::MFILE));
                 // Who asked waits, or has ended.
                 let _ = reply.send(opened);
             }

@@ -88,7 +88,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).or_else(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => match crate::host::open_listener(&address, &true) {
             Ok(socket) => Ok(socket.0.into()),
-            Err(number) => Err(std::io::Error::from_raw_os_error(number)),
+            Err(error) => Err(error.0),
         },
         _ => Err(error),
     })

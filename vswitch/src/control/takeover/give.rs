@@ -1,14 +1,17 @@
 //! The old one's side.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
-use rustix::net::sockopt;
+use rustix::net::{SocketAddrUnix, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Descriptors, FORMAT, Label, Message, PATIENCE};
@@ -226,7 +229,7 @@ impl Switch {
 }
 
 requests! {
-    /// Kills the process at the other end of a socket, which may be another user's.
+    /// Kills the process at the other end of a connection that came in at the socket for successors. Landlock keeps this process from that.
     fn kill_peer(socket: &Descriptor = Descriptor) -> (), by kill_here;
 }
 
@@ -249,7 +252,21 @@ fn end(stream: &UnixStream, why: &str) -> String {
     why.to_owned()
 }
 
+/// Where successors connect, in a broker.
+static PLACE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says, in a broker, at which socket the processes come in that it may kill.
+pub(in crate::control) fn kill_none_but_at(place: PathBuf) {
+    // Said once.
+    let _ = PLACE.set(place);
+}
+
 fn kill_here(socket: &Descriptor) {
+    let own = rustix::net::getsockname(&socket.0).ok().and_then(|own| SocketAddrUnix::try_from(own).ok());
+    let came_in = own.as_ref().and_then(SocketAddrUnix::path_bytes).map(|bytes| Path::new(OsStr::from_bytes(bytes)));
+    if PLACE.get().is_some_and(|place| came_in != Some(place)) {
+        return;
+    }
     if let Ok(peer) = sockopt::socket_peercred(&socket.0) {
         // It may be gone.
         let _ = kill_process(peer.pid, Signal::KILL);

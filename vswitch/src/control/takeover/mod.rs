@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ElderSession;
 use api::PortName;
-pub(super) use give::{REQUESTS, Verdict};
+pub(super) use give::{REQUESTS, Verdict, kill_none_but_at};
 pub use take::TakeoverError;
 pub(super) use take::{Legacy, Takeover};
 
