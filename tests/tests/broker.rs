@@ -74,7 +74,7 @@ fn a_broker_does_no_more_than_it_is_for_whoever_asks() {
     let found = std::fs::metadata(lab.path("other.sock")).unwrap();
     asked.ask("remove_socket", &json!([path("other.sock"), [found.dev(), found.ino()]]));
     assert!(lab.path("other.sock").exists() && lab.path("precious").exists());
-    is_refused(&asked.ask("connect_to_docker", &json!([])));
+    is_refused(&asked.ask("connect_to_docker", &Value::Null));
     // No program is started that the asker can have written: in its directory, without a name, or of no file at all.
     let opened = std::fs::File::open(lab.path("state/program")).unwrap();
     std::fs::copy(lab.path("state/program"), lab.path("state/gone")).unwrap();

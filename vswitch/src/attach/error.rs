@@ -110,6 +110,13 @@ pub enum AttachError {
     /// Another process has the UDP port.
     #[error("UDP port {} of {} is in use by another process, or by a VXLAN device of the kernel: stop that one, or use another `port`", .0.port(), .0.ip())]
     PortInUse(SocketAddr),
+    /// What the broker opened has not come here.
+    #[error("what is open cannot be passed on: {0}")]
+    NotPassed(
+        #[source]
+        #[serde(with = "crate::broker::system_error")]
+        io::Error,
+    ),
     /// A change that needs another device.
     #[error("port \"{0}\" cannot change its {1} in place: remove it and add it again")]
     NotInPlace(PortName, String),
@@ -142,10 +149,9 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// What is open cannot be passed on between the processes of vswitchd.
 impl From<io::Error> for AttachError {
     fn from(source: io::Error) -> Self {
-        Self::Kernel { doing: "pass on what is open".to_owned(), needs: Right::NetAdmin, source }
+        Self::NotPassed(source)
     }
 }
 

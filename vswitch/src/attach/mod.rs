@@ -54,9 +54,9 @@ pub use netns::{Identity, make_netns, name_namespaces_in, netns_inode, netns_to_
 pub use queues::Queues;
 pub(crate) use requests::{REQUESTS, programs_in};
 pub use requests::{
-    abandon, attach, attach_uplink, detach, difference, has_arrived, is_marked_netns, is_there, links_in, listen,
-    listen_to_group, mark_netns, moved_end, netns_warning, number_of, open_sources, reconfigure, remove_netns, restore,
-    set_host_routes, set_switch_end,
+    abandon, attach_uplink, detach, difference, has_arrived, is_marked_netns, is_there, links_in, listen, listen_to_group,
+    mark_netns, moved_end, netns_warning, number_of, open_sources, reconfigure, remove_netns, restore, set_host_routes,
+    set_switch_end,
 };
 pub use station::default_gateways;
 pub use uplink::UplinkAttachment;
@@ -81,6 +81,19 @@ pub struct Plan {
     pub netns_mark: String,
     /// Other routes by the device.
     pub routes: Vec<ContainerRoute>,
+}
+
+/// Makes or finds the port's device and opens it.
+///
+/// # Errors
+/// One sentence for the user. Nothing that this call made is left behind then.
+pub fn attach(plan: &Plan) -> Result<Attachment, AttachError> {
+    requests::open_port(plan).inspect_err(|error| {
+        if matches!(error, AttachError::NotPassed(_)) {
+            // It was made, and this process has none of it.
+            requests::let_go(&plan.spec, &plan.netns_mark);
+        }
+    })
 }
 
 /// How many queues of a device each worker has for bulk flows, besides the one for everything else. Of a TAP's queues, each takes 64 KiB of the

@@ -19,7 +19,9 @@ use api::{Netns, PortSpec, VxlanSpec};
 
 requests! {
     /// See `port::attach`.
-    pub fn attach(plan: &Plan = Plan) -> Result<Attachment, AttachError>, by port::attach;
+    pub(super) fn open_port(plan: &Plan = Plan) -> Result<Attachment, AttachError>, by port::attach;
+    /// See `port::let_go`.
+    pub(super) fn let_go(spec: &PortSpec = PortSpec, netns_mark: &str = String) -> (), by port::let_go;
     /// See `uplink::attach_uplink`.
     pub fn attach_uplink(ifname: &str = String, mac: &Mac = Mac, held: &[Descriptor] = Vec<Descriptor>) -> Result<UplinkAttachment, AttachError>, by uplink::attach_uplink;
     /// See `port::has_arrived`.
