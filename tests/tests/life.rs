@@ -293,6 +293,30 @@ fn too_few_threads_are_a_sentence() {
 }
 
 #[test]
+fn at_the_limit_of_open_files_a_port_is_refused_whole_and_the_switch_goes_on() {
+    needs!("prlimit", "ping");
+    let mut lab = Lab::new();
+    let place = lab.path("").display().to_string();
+    let head = format!("[switch]\ncontrol = \"{place}/control.sock\"\nstate-dir = \"{place}/state\"\nworkers = 2\n");
+    lab.write(&format!("{head}{BRIDGE}"));
+    start_through(&mut lab, "prlimit --nofile=100:100");
+    let add =
+        |lab: &Lab, number: u8| lab.ctl(&format!("add-port br0 p{number} --netns @p{number} --address 10.0.0.{number}/24"));
+    let refused = (1..20).find_map(|number| {
+        let outcome = add(&lab, number);
+        (outcome.code != Some(0)).then(|| (number, outcome.refused()))
+    });
+    let (number, sentence) = refused.unwrap();
+    assert!(number > 2 && sentence.contains("raise the limit of open files"), "{number}: {sentence}");
+    assert!(!lab.netns().contains(&format!("p{number}")), "{:?}", lab.netns());
+    assert!(ping(&lab, "p1", "10.0.0.2"));
+    lab.ctl("del-port p2").ok();
+    add(&lab, number).ok();
+    lab.ctl("shutdown").ok();
+    assert_eq!(lab.netns(), ["host"]);
+}
+
+#[test]
 fn half_open_connections_leave_room_for_vsctl() {
     needs!("prlimit");
     let mut lab = Lab::new();
