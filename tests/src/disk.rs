@@ -2,7 +2,7 @@
 
 use crate::lab::Lab;
 
-/// A file system of its own, of 256 KiB, on a directory of a lab, until this is dropped.
+/// A file system of its own, of 4 MiB, on a directory of a lab, until this is dropped.
 pub struct Mounted(String);
 
 impl Mounted {
@@ -13,7 +13,7 @@ impl Mounted {
     #[track_caller]
     pub fn new(lab: &Lab, name: &str) -> Self {
         let path = lab.path(name).display().to_string();
-        lab.sh(&format!("mkdir -p {path} && mount -t tmpfs -o size=256k,mode=700 life {path}")).ok();
+        lab.sh(&format!("mkdir -p {path} && mount -t tmpfs -o size=4m,mode=700 life {path}")).ok();
         Self(path)
     }
 

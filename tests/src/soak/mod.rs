@@ -74,7 +74,8 @@ impl Soak {
                 self.event(events);
                 events += 1;
             }
-            if Instant::now() >= next {
+            // Ports that come and go would make figures of their own.
+            if Instant::now() >= next && self.is_between_rounds() {
                 next += MINUTE;
                 let sample = self.sample(begun.elapsed());
                 eprintln!("{}", report::line(&sample));

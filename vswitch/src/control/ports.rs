@@ -161,8 +161,9 @@ impl Switch {
                 return Err(error);
             }
         }
-        if spec.policy.down
-            && let Err(error) = self.set_carrier(id, &spec, true)
+        // A device that was found may be as another configuration left it.
+        if (spec.policy.down || reopened)
+            && let Err(error) = self.set_carrier(id, &spec, spec.policy.down)
         {
             self.undo_attach(id, &spec, reopened);
             return Err(error);
