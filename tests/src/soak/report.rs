@@ -166,7 +166,7 @@ fn figures(report: &Report, figure: &dyn Fn(&Sample) -> f64) -> Vec<f64> {
 fn panel(text: &mut String, top: f64, title: &str, lines: &[Line<'_>], report: &Report) {
     let most = lines.iter().flat_map(|(_, figures)| figures).copied().filter(|figure| figure.is_finite()).fold(0.0, f64::max);
     let scale = if most > 0.0 { most * 1.1 } else { 1.0 };
-    let (bottom, room) = (top + PANEL - 30.0, PANEL - 45.0);
+    let (bottom, room, beside) = (top + PANEL - 30.0, PANEL - 45.0, LEFT - 6.0);
     let span = report.lived.as_secs_f64().max(1.0);
     let x = |since: Duration| LEFT + since.as_secs_f64() / span * (WIDTH - LEFT - 12.0);
     let _ = writeln!(
@@ -174,12 +174,12 @@ fn panel(text: &mut String, top: f64, title: &str, lines: &[Line<'_>], report: &
         "<text x=\"{LEFT}\" y=\"{:.0}\" font-weight=\"bold\">{title}</text>\
          <rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{room:.1}\" fill=\"#f2f2f2\"/>\
          <path d=\"M{LEFT} {bottom:.1}H{:.1}\" stroke=\"#999\"/>\
-         <text x=\"{:.0}\" y=\"{bottom:.0}\" text-anchor=\"end\">0</text><text x=\"{0:.0}\" y=\"{:.0}\" text-anchor=\"end\">{most:.1}</text>",
+         <text x=\"{beside:.0}\" y=\"{bottom:.0}\" text-anchor=\"end\">0</text>\
+         <text x=\"{beside:.0}\" y=\"{:.0}\" text-anchor=\"end\">{most:.1}</text>",
         top,
         bottom - room,
         x(report.turbulent) - LEFT,
         WIDTH - 12.0,
-        LEFT - 6.0,
         bottom - most / scale * room + 4.0
     );
     for (number, (name, figures)) in lines.iter().enumerate() {
