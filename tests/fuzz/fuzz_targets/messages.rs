@@ -7,9 +7,10 @@
 use libfuzzer_sys::fuzz_target;
 use api::{CaptureRequest, Request};
 use plane::capture::Program;
-use vswitch::config::{Config, State, merge};
+use vswitch::config::{Config, FromHosts, State, merge};
 use vswitch::docker::message::{self, DockerCall, Driver};
 use vswitch::docker::{Network, Pools, overlay};
+use vswitch::flannel::FlannelTables;
 use vswitch::overlay::Elsewhere;
 
 const METHODS: [&str; 14] = [
@@ -48,7 +49,8 @@ fn state(text: &[u8]) {
     if let Ok(state) = serde_json::from_slice::<State>(text) {
         let again = serde_json::to_vec(&state).unwrap();
         assert_eq!(serde_json::from_slice::<State>(&again).unwrap(), state);
-        let _ = merge(&Config::default(), &state, &Elsewhere::default());
+        let heard = FromHosts { overlay: &Elsewhere::default(), flannel: &FlannelTables::default() };
+        let _ = merge(&Config::default(), &state, heard);
     }
 }
 

@@ -9,7 +9,7 @@
 //!   finds and reopens them, and without which it touches nothing.
 //! - A namespace that is made has its mark too, the alias of its loopback ([`Plan::netns_mark`]), from before it has a name: so a start after a crash
 //!   tells one that the switch made from one that a user made since under the same name.
-//! - A device that is handed over ([`Netns::Sandbox`]) is made in vswitchd's own namespace and left down and without addresses: a
+//! - A device that is handed over ([`Netns::Sandbox`](api::Netns::Sandbox)) is made in vswitchd's own namespace and left down and without addresses: a
 //!   container's runtime takes it to the container's namespace, renames it, and sets the rest. The queues go with it. It is found again by its
 //!   alias, in either place. Queues that the last vswitchd left open ([`Plan::held`]) are taken as they are, so that its link stays up.
 //! - A link is an interface that the switch did not make: it is set up and listened to, and nothing is changed that would have to be

@@ -5,7 +5,7 @@
 //! open, to start a successor. What the broker opens comes back as a descriptor.
 //!
 //! **What it reads.** The broker reads requests, on a socket that no other process has, the file of the switch, and what the kernel answers. It reads no
-//! frame, no datagram, and no connection of others. A request is one of a list, by name, with arguments of its own types ([`requests!`]); which of them there
+//! frame, no datagram, and no connection of others. A request is one of a list, by name, with arguments of its own types (`requests!`); which of them there
 //! are is said by the rooms that need them, each beside the function that carries it out. A process that runs an attacker's code may ask for all of them,
 //! so each takes as little as it can: names of namespaces and not paths, the sockets and the file of the switch and no others, a successor that this
 //! process cannot have written.
