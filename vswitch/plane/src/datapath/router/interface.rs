@@ -227,8 +227,17 @@ impl Interfaces {
     }
 
     fn clear(&mut self, bridge: BridgeId) {
-        self.subnets.retain(|_, (_, owner)| *owner != bridge);
+        let gone: Vec<IpAddr> =
+            self.subnets.extract_if(.., |_, (_, owner)| *owner == bridge).map(|(network, _)| network).collect();
         self.networks.retain(|part| part.beyond != bridge);
+        // A subnet that moves from one bridge to another is both bridges' for a moment: the other's stays.
+        let others = self.by_bridge.iter().map(|(number, interface)| (BridgeId(number), &interface.settings));
+        let others = others.filter(|(other, settings)| *other != bridge && !matches!(settings.side, Side::Beyond { .. }));
+        for (other, settings) in others.filter(|_| !gone.is_empty()) {
+            for net in settings.addresses.iter().filter(|net| gone.contains(&net.network())) {
+                self.subnets.entry(net.network()).or_insert((*net, other));
+            }
+        }
     }
 
     /// The subnet that holds the address, and its bridge.

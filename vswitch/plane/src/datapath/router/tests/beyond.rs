@@ -75,6 +75,23 @@ fn what_is_for_another_hosts_subnet_goes_to_that_host_as_it_is_and_is_never_aske
 }
 
 #[test]
+fn a_subnet_that_moves_to_another_bridge_is_there_when_the_first_goes() {
+    let mut lab = Lab::new(false, nat());
+    // Bridge 0 has it before bridge 1 is gone.
+    let addresses = nets(&["10.0.1.1/24"]);
+    lab.datapath.set_gateway(BridgeId(0), Some(GatewaySettings { addresses, ..inside(0, false) }));
+    lab.datapath.set_gateway(BridgeId(1), Some(GatewaySettings { mtu: 1400, ..inside(1, false) }));
+    lab.datapath.set_gateway(BridgeId(1), None);
+    for (port, number) in [(A, 1), (B, 2)] {
+        let question = arp(ArpOperation::REQUEST, station(number), Mac::BROADCAST, [10, 0, 1, 10 + number], [10, 0, 1, 1]);
+        assert!(!lab.send(port, &question).is_empty());
+    }
+    let left = lab.send(A, &udp((station(1), [10, 0, 1, 11], 5000), (gateway(0), [10, 0, 1, 12], 80), 64, b"x"));
+    assert!(matches!(&left[..], [Left(B, _)]), "{left:?}");
+    assert_eq!(lab.drops(A, DropReason::NoRoute), 0);
+}
+
+#[test]
 fn what_comes_from_another_host_gets_to_the_bridge_of_the_network_and_to_no_other() {
     let mut lab = Lab::with_hosts();
     for source in [THERE, OTHER, [10, 0, 7, 2]] {
