@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::net::is_of_one_host;
+use super::net::{is_of_hosts, is_of_one_host};
 use super::{SUBNETS, field};
 
 /// A host of a flannel network with the backend vxlan.
@@ -19,11 +19,17 @@ pub struct FlannelLease {
     pub mac: Mac,
 }
 
-/// The subnet that a key is about. What follows it behind `&` is an IPv6 subnet, which is left alone.
+/// The subnet that a key is about; none, unless it reads as this host would write it, for two keys of one subnet would be two hosts that have it. What
+/// follows behind `&` is an IPv6 subnet, which is left alone.
 pub fn subnet_of(key: &str) -> Option<Ipv4Net> {
     let name = key.strip_prefix(SUBNETS)?;
-    let (address, length) = name.split_once('&').map_or(name, |(v4, _)| v4).split_once('-')?;
-    Some(Ipv4Net::new(address.parse().ok()?, length.parse().ok()?).ok()?.trunc())
+    let (v4, v6) = name.split_once('&').map_or((name, None), |(v4, v6)| (v4, Some(v6)));
+    if let Some((address, length)) = v6.map(|v6| v6.split_once('-').unwrap_or_default()) {
+        Ipv6Net::new(address.parse().ok()?, length.parse().ok()?).ok()?;
+    }
+    let (address, length) = v4.split_once('-')?;
+    let subnet = Ipv4Net::new(address.parse().ok()?, length.parse().ok()?).ok()?.trunc();
+    (key_of(subnet).strip_prefix(SUBNETS) == Some(v4) && is_of_hosts(subnet)).then_some(subnet)
 }
 
 /// The key of a subnet.
@@ -105,13 +111,23 @@ mod tests {
         {
             assert_eq!(subnet_of(key), None, "{key}");
         }
+        for end in [
+            "10.244.5.7-24",
+            "10.244.5.0-024",
+            "10.244.5.0-+24",
+            "10.244.5.0-24&",
+            "10.244.5.0-24&x",
+            "10.244.5.0-24&fd00::-129",
+        ] {
+            assert_eq!(subnet_of(&format!("subnets/{end}")), None, "{end}");
+        }
     }
 
     proptest! {
         #[test]
         fn every_subnet_has_a_key_of_its_own(address in any::<u32>(), length in 1u8..=32) {
             let subnet = Ipv4Net::new(address.into(), length).unwrap().trunc();
-            prop_assert_eq!(subnet_of(&key_of(subnet)), Some(subnet));
+            prop_assert_eq!(subnet_of(&key_of(subnet)), Some(subnet).filter(|subnet| is_of_hosts(*subnet)));
         }
 
         #[test]

@@ -51,6 +51,9 @@ pub enum NetFault {
 /// The UDP port of Linux's VXLAN, which flannel leaves as it is.
 pub const LINUX_PORT: u16 = 8472;
 
+/// The smallest MTU: 576 bytes and what VXLAN adds.
+const LEAST_MTU: u64 = 626;
+
 impl FlannelNet {
     /// Reads the record of a network, and completes it as flanneld does.
     ///
@@ -73,6 +76,12 @@ impl FlannelNet {
         }
         let network = field(&record, "Network").and_then(Value::as_str).and_then(|text| text.parse::<Ipv4Net>().ok());
         let network = network.ok_or_else(|| wrong("`Network` must be such as \"10.244.0.0/16\""))?.trunc();
+        if !is_of_hosts(network) {
+            return Err(NetFault::Unreadable(format!(
+                "`Network` is {network}: it must be a /8 or smaller, and have none of the addresses that are loopback, multicast, \
+                 link-local, or of 0.0.0.0/8"
+            )));
+        }
         let subnet_length = length(&record, network)?;
         let number = |value: Option<&Value>, usual: u64, most: u64, name: &str| match value.map(Value::as_u64) {
             None => Ok(usual),
@@ -82,6 +91,10 @@ impl FlannelNet {
         let vni = number(field(backend, "VNI"), 1, 0xff_ffff, "VNI")?;
         let port = number(field(backend, "Port"), 0, 65_535, "Port")?;
         let mtu = number(field(backend, "MTU"), 0, 65_535, "MTU")?;
+        // Inside of VXLAN, hosts must be able to send the 576 bytes that any takes.
+        if (1..LEAST_MTU).contains(&mtu) {
+            return Err(NetFault::Unreadable(format!("`MTU` is {mtu}: it must be at least {LEAST_MTU}")));
+        }
         let size = 1u32 << (32 - subnet_length);
         // A subnet with the first address of the network is nothing for a host.
         let [first, last] =
@@ -155,6 +168,15 @@ fn bound(record: &Value, name: &str, usual: u32, network: Ipv4Net, size: u32) ->
     if is_sound { Ok(address) } else { Err(wrong()) }
 }
 
+/// Whether a network may be one of hosts: not too large, and without addresses that lead to no other host.
+pub fn is_of_hosts(network: Ipv4Net) -> bool {
+    let special = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([169, 254, 0, 0], 16), ([224, 0, 0, 0], 3)];
+    let overlaps = |(address, length): ([u8; 4], u8)| {
+        Ipv4Net::new(address.into(), length).is_ok_and(|special| special.contains(&network) || network.contains(&special))
+    };
+    network.prefix_len() >= 8 && !special.into_iter().any(overlaps)
+}
+
 /// Whether packets can be sent to one host by this address.
 pub fn is_of_one_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_broadcast() || IpAddr::V4(address).is_multicast())
@@ -209,6 +231,16 @@ mod tests {
             (with(r#","SubnetMax":"10.244.0.7""#), "`SubnetMax` must be the first address"),
             (with(r#","SubnetMin":"10.244.9.0","SubnetMax":"10.244.8.0""#), "must not be above"),
             ("10.244.0.0/16".to_owned(), "is no network of flannel's"),
+            (
+                r#"{"Network":"10.0.0.0/16","Backend":{"Type":"vxlan","MTU":625}}"#.to_owned(),
+                "`MTU` is 625: it must be at least 626",
+            ),
+            (r#"{"Network":"0.0.0.0/0","Backend":{"Type":"vxlan"}}"#.to_owned(), "must be a /8 or smaller"),
+            (r#"{"Network":"10.0.0.0/7","Backend":{"Type":"vxlan"}}"#.to_owned(), "must be a /8 or smaller"),
+            (r#"{"Network":"0.9.0.0/16","Backend":{"Type":"vxlan"}}"#.to_owned(), "none of the addresses that are loopback"),
+            (r#"{"Network":"127.1.0.0/16","Backend":{"Type":"vxlan"}}"#.to_owned(), "none of the addresses that are loopback"),
+            (r#"{"Network":"169.0.0.0/8","Backend":{"Type":"vxlan"}}"#.to_owned(), "none of the addresses that are loopback"),
+            (r#"{"Network":"239.0.0.0/16","Backend":{"Type":"vxlan"}}"#.to_owned(), "none of the addresses that are loopback"),
         ] {
             let sentence = read(&text).unwrap_err();
             assert!(sentence.contains(part), "{text}: {sentence}");

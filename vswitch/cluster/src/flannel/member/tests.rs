@@ -182,13 +182,66 @@ fn no_record_takes_what_is_not_its_own() {
     ];
     member.hear(&News::Some(strange.into_iter().map(Change::Is).collect()), seconds(1));
     assert_eq!(hosts(&member).len(), 2, "{:?}", hosts(&member));
-    let many = (0..MOST_HOSTS + 5).map(|number| {
-        let address = Ipv4Addr::from(0x0af4_1000 + (u32::try_from(number).unwrap() << 4));
-        Change::Is(entry(&format!("subnets/{address}-28"), &lease(9).written(1)))
+    assert!(member.problem().unwrap().contains("10.244.5.0/24, which is this host's subnet, is leased to 192.0.2.9 as well"));
+    let many = (1..=MOST_HOSTS + 5).map(|number| {
+        let address = Ipv4Addr::from(0x0af4_0000 + (u32::try_from(number).unwrap() << 4));
+        entry(&format!("subnets/{address}-28"), &lease(9).written(1))
     });
-    member.hear(&News::Some(many.collect()), seconds(2));
+    let net = entry(CONFIG, r#"{"Network":"10.244.0.0/16","SubnetLen":28,"Backend":{"Type":"vxlan"}}"#);
+    let mut member = self::member(FlannelTable::default());
+    member.hear(&all(9, std::iter::once(net).chain(many).collect()), seconds(2));
     assert_eq!(hosts(&member).len(), MOST_HOSTS);
     assert!(member.problem().unwrap().contains("more than 1024 hosts"));
+}
+
+#[test]
+fn another_key_of_this_hosts_subnet_that_comes_and_goes_makes_no_step() {
+    for key in ["subnets/10.244.5.0-24&fd00:9::-64", "subnets/10.244.5.9-24"] {
+        let mut member = settled();
+        member.hear(&News::Some(vec![Change::Is(entry(key, &lease(9).written(1)))]), seconds(1));
+        assert_eq!((member.due(0), member.is_in(), member.problem().is_some()), (None, true, key.contains('&')), "{key}");
+        member.hear(&News::Some(vec![Change::Gone(key.to_owned())]), seconds(2));
+        assert_eq!((member.due(0), member.is_in(), member.problem()), (None, true, None), "{key}");
+    }
+}
+
+#[test]
+fn who_was_there_first_stays_and_who_is_refused_is_named() {
+    let mut member = settled();
+    let before = hosts(&member);
+    let same_mac = FlannelLease { host: [192, 0, 2, 9].into(), ..lease(2) }.written(1);
+    for (key, value, said) in [
+        (
+            "subnets/10.244.3.0-24",
+            &same_mac,
+            "10.244.3.0/24 of 192.0.2.9 is not reached: it has the MAC address 02:00:00:00:00:02 of 10.244.6.0/24 at 192.0.2.2",
+        ),
+        (
+            "subnets/10.244.6.0-30",
+            &lease(9).written(1),
+            "10.244.6.0/30 of 192.0.2.9 is not reached: it overlaps 10.244.6.0/24 of 192.0.2.2",
+        ),
+        ("subnets/10.244.6.128-25", &lease(9).written(1), "it overlaps 10.244.6.0/24"),
+        ("subnets/10.244.6.0-23", &lease(9).written(1), "it overlaps 10.244.6.0/24"),
+        (
+            "subnets/10.244.99.0-30",
+            &lease(9).written(1),
+            "a host's subnet of 10.244.0.0/16 is a /24 from 10.244.1.0 to 10.244.255.0",
+        ),
+        ("subnets/10.244.0.0-24", &lease(9).written(1), "from 10.244.1.0 to"),
+    ] {
+        member.hear(&News::Some(vec![Change::Is(entry(key, value))]), seconds(1));
+        assert!(member.problem().is_some_and(|problem| problem.contains(said)), "{key}: {:?}", member.problem());
+        member.expire(seconds(9));
+        assert_eq!(hosts(&member), before, "{key}");
+        member.hear(&News::Some(vec![Change::Gone(key.to_owned())]), seconds(1));
+        assert_eq!(member.problem(), None, "{key}");
+    }
+    // Who was refused comes when the other has gone.
+    let gone = Change::Gone("subnets/10.244.6.0-24".to_owned());
+    member.hear(&News::Some(vec![Change::Is(entry("subnets/10.244.3.0-24", &same_mac)), gone]), seconds(20));
+    member.expire(seconds(23));
+    assert_eq!((hosts(&member).len(), &*hosts(&member)[0], member.problem()), (2, "10.244.3.0/24 192.0.2.9", None));
 }
 
 #[test]
@@ -198,4 +251,25 @@ fn what_is_known_outlives_the_process() {
     assert_eq!(serde_json::from_str::<FlannelTable>(&text).unwrap(), table);
     let member = member(table);
     assert_eq!((hosts(&member).len(), member.due(0), member.is_in()), (2, None, false), "etcd is away");
+}
+
+#[test]
+fn records_that_are_too_long_or_take_the_underlay_have_no_part() {
+    let mut member = settled();
+    let long = format!("{}{}", lease(9).written(1), " ".repeat(LONGEST_VALUE));
+    let key = format!("subnets/10.244.98.0-24&fd00::-{}64", "0".repeat(LONGEST_KEY));
+    member.hear(
+        &News::Some(vec![Change::Is(entry("subnets/10.244.99.0-24", &long)), Change::Is(entry(&key, &lease(8).written(1)))]),
+        seconds(1),
+    );
+    assert_eq!((hosts(&member).len(), member.stored.len(), member.problem()), (2, 3, None));
+    let net = NET.replace("10.244", "192.0");
+    let mut member = self::member(FlannelTable::default());
+    member.hear(&all(9, vec![entry(CONFIG, &net)]), seconds(0));
+    assert!(
+        member.problem().is_some_and(|said| said.contains("in which this host's `underlay` 192.0.2.1 is")),
+        "{:?}",
+        member.problem()
+    );
+    assert_eq!((member.due(0), &member.table().net), (None, &None));
 }
