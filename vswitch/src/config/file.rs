@@ -126,7 +126,8 @@ impl Reader<'_> {
         self.problems.push(Problem::at(self.path, self.text, span.start, sentence));
     }
 
-    fn config(&mut self, root: DeTable<'_>) -> Config {
+    fn config(&mut self, mut root: DeTable<'_>) -> Config {
+        self.take_flannels(&mut root);
         let (mut switch, mut nat, mut docker, mut web, mut capture) = (None, None, None, None, None);
         let (mut cluster, mut has_cluster, mut flannel) = (None, self.damage.may_hide("cluster"), None);
         let (mut uplinks, mut forwards) = (Entries::default(), Entries::default());
@@ -490,6 +491,21 @@ mod tests {
             &format!("{sound}[[bridge]]\nname = \"br1\"\noverlay = \"x\"\n"),
             "f:11:1: bridge \"br1\" has overlay \"x\", as bridge \"br0\"",
         );
+    }
+
+    #[test]
+    fn the_bridge_of_flannel_is_told_to_give_no_subnet() {
+        let flannel = "[flannel]\nendpoints = [\"http://192.0.2.9:2379\"]\nunderlay = \"192.0.2.1\"\nbridge = \"br0\"\n";
+        for (line, advice) in [
+            ("dhcp = true", "write `dhcp` in [flannel]"),
+            ("uplink = \"wan\"", "write `uplink` in [flannel]"),
+            ("addresses = [\"10.0.0.1/24\"]", "remove `addresses`, and write `dhcp` and `uplink` in [flannel]"),
+            ("routes = [\"10.9.0.0/16 via 10.0.0.2\"]", "remove `routes`: those of the other hosts come with it"),
+        ] {
+            let said = format!("f:3:1: bridge \"br0\" is the bridge of [flannel], which gets its subnet there: {advice}");
+            only(&format!("{BRIDGE}{line}\n{flannel}"), &said);
+        }
+        assert_eq!(problems(&format!("{BRIDGE}dhcp = false\naddresses = []\n{flannel}")), [""; 0]);
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl SeenPeers {
     }
 }
 
+/// Up, unless there are hosts and none is. One that was never asked has not failed to answer.
+fn state_of(rows: impl Iterator<Item = PeerRow>) -> PortState {
+    let is_idle = |row: &PeerRow| row.heard.is_none() && row.error.is_none() && row.sent == 0;
+    let mut rows = rows.peekable();
+    let alone = rows.peek().is_some() && !rows.any(|row| is_idle(&row) || PeerState::of(&row) == PeerState::Up);
+    if alone { PortState::NoCarrier } else { PortState::Up }
+}
+
 impl Live {
     /// How it stands with each host.
     pub(super) fn remotes(&self) -> Vec<PeerInfo> {
@@ -96,11 +104,9 @@ impl Live {
         self.shared.peers.rows().map(info).collect()
     }
 
-    /// Up, unless there are hosts and none is.
+    /// How it stands with the tunnel.
     pub(super) fn state(&self) -> PortState {
-        let mut states = self.shared.peers.rows().map(|row| PeerState::of(&row)).peekable();
-        let alone = states.peek().is_some() && !states.any(|state| state == PeerState::Up);
-        if alone { PortState::NoCarrier } else { PortState::Up }
+        state_of(self.shared.peers.rows())
     }
 }
 
@@ -172,6 +178,23 @@ mod tests {
             "shorter ones get there"
         );
     }
+    #[test]
+    fn a_tunnel_over_which_nothing_was_sent_is_not_said_to_lead_nowhere() {
+        let address: IpAddr = "192.0.2.2".parse().unwrap();
+        let row = PeerRow { address, configured: true, heard: None, received: 0, sent: 0, asked_at: 0, error: None };
+        let asked = PeerRow { sent: 1, asked_at: 9, ..row };
+        let heard = PeerRow { heard: Some(9), ..asked };
+        for (rows, state) in [
+            (vec![], PortState::Up),
+            (vec![row], PortState::Up),
+            (vec![asked, row], PortState::Up),
+            (vec![asked, asked], PortState::NoCarrier),
+            (vec![asked, heard], PortState::Up),
+        ] {
+            assert_eq!(state_of(rows.into_iter()), state);
+        }
+    }
+
     #[test]
     fn a_peer_is_told_of_when_it_falls_silent_and_when_it_is_heard_again() {
         let mut seen = SeenPeers::default();

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
 use super::{Entries, Entry, Reader, nearest};
 use crate::config::Problem;
 use crate::docker::DockerSettings;
@@ -12,6 +15,9 @@ use api::{
     BridgeName, BridgeSpec, ForwardSpec, Netns, Network, NetworkError, NetworkWarning, PortName, PortSpec, UplinkSpec,
     VxlanSpec,
 };
+
+/// What the bridge is that [flannel] names.
+const OF_FLANNEL: &str = "the bridge of [flannel], which gets its subnet there";
 
 impl Reader<'_> {
     pub(super) fn check_docker(&mut self, docker: &Entry<DockerSettings>, uplinks: &[Entry<UplinkSpec>]) {
@@ -47,17 +53,40 @@ impl Reader<'_> {
             }
             return;
         };
-        let of_flannel = "the bridge of [flannel], which gets its subnet there";
-        if !entry.spec.addresses.is_empty() {
-            let sentence =
-                format!("bridge \"{bridge}\" is {of_flannel}: remove `addresses`, and write `dhcp` and `uplink` in [flannel]");
-            self.problem(entry.place("addresses"), sentence);
-        }
         if entry.spec.overlay.is_some() {
             self.problem(
                 entry.place("overlay"),
-                format!("bridge \"{bridge}\" is {of_flannel}: remove `overlay`, or use another bridge"),
+                format!("bridge \"{bridge}\" is {OF_FLANNEL}: remove `overlay`, or use another bridge"),
             );
+        }
+    }
+
+    /// Takes out what the bridge of [flannel] may not have, and says so: without a subnet, another sentence would advise to give it one.
+    pub(super) fn take_flannels(&mut self, root: &mut DeTable<'_>) {
+        let Some(DeValue::Table(flannel)) = root.get("flannel").map(Spanned::get_ref) else { return };
+        let Some(DeValue::String(bridge)) = flannel.get("bridge").map(Spanned::get_ref) else { return };
+        let bridge = bridge.to_string();
+        let Some(DeValue::Array(bridges)) = root.get_mut("bridge").map(Spanned::get_mut) else { return };
+        let is_it = |table: &DeTable<'_>| matches!(table.get("name").map(Spanned::get_ref), Some(DeValue::String(name)) if *name == bridge);
+        for entry in bridges.iter_mut() {
+            let DeValue::Table(table) = entry.get_mut() else { continue };
+            if !is_it(table) {
+                continue;
+            }
+            for (key, advice) in [
+                ("addresses", "remove `addresses`, and write `dhcp` and `uplink` in [flannel]"),
+                ("dhcp", "write `dhcp` in [flannel]"),
+                ("uplink", "write `uplink` in [flannel]"),
+                ("routes", "remove `routes`: those of the other hosts come with it"),
+            ] {
+                let is_said = match table.get(key).map(Spanned::get_ref) {
+                    Some(DeValue::Array(list)) => !list.is_empty(),
+                    value => !matches!(value, None | Some(DeValue::Boolean(false))),
+                };
+                if let Some((key, _)) = table.remove_entry(key).filter(|_| is_said) {
+                    self.problem(key.span(), format!("bridge \"{bridge}\" is {OF_FLANNEL}: {advice}"));
+                }
+            }
         }
     }
 
