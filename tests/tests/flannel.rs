@@ -449,7 +449,7 @@ fn what_is_wrong_is_said_in_a_sentence_and_mended_without_a_restart() {
     );
     says("no /24 of 10.244.0.0/22 is free");
     store.put("config", CONFIG);
-    says("flannel's network 10.244.0.0/16 overlaps 10.244.77.1/24 of bridge \"br1\": give that a subnet that is apart");
+    says("10.244.0.0/16 overlaps 10.244.77.1/24 of bridge \"br1\": give that a subnet that is apart");
     assert!(lab.json("list-br")[0]["addresses"].as_array().unwrap().is_empty());
     lab.ctl("set-br br1 --address none").ok();
     lab.until("it has its subnet", |lab| {

@@ -143,10 +143,10 @@ struct AskedByFlannel<'a> {
 }
 
 impl AskedByFlannel<'_> {
-    /// The settings, if the bridge is there and nothing else has a subnet of the network.
+    /// The settings, if the bridge is there and nothing else has this host's subnet.
     fn sound(&self, layout: &Layout) -> Option<&FlannelSettings> {
         let settings = self.settings.filter(|settings| layout.has(&BridgeSpec::key_of(settings.bridge.clone())))?;
-        self.tables.clash(settings, &layout.network()).is_none().then_some(settings)
+        self.tables.is_apart(settings, &layout.network()).then_some(settings)
     }
 
     /// Gives the bridge its subnet, which source it may be of.
@@ -167,7 +167,7 @@ impl Source for AskedByFlannel<'_> {
     }
 
     fn resources(&self, before: &Layout) -> Vec<Resource> {
-        let tunnel = self.sound(before).and_then(|settings| self.tables.tunnel(settings));
+        let tunnel = self.sound(before).and_then(|settings| self.tables.tunnel(settings, &before.network()));
         tunnel.into_iter().map(Resource::from).collect()
     }
 }

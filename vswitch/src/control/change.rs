@@ -64,6 +64,7 @@ impl Switch {
         if let Resource::Bridge(spec) = resource {
             self.check_overlay(spec)?;
         }
+        self.check_apart(resource)?;
         match resource {
             Resource::Bridge(spec) if self.inventory.bridges.contains_key(&spec.name) => {
                 return Err(ControlError::BridgeExists(spec.name.clone()));
@@ -144,6 +145,9 @@ impl Switch {
         self.check_own_bridge(&spec.name)?;
         self.check_overlay(&spec)?;
         self.check_subnet(&spec)?;
+        if self.inventory.bridge(&spec.name)?.spec.addresses != spec.addresses {
+            self.check_apart(&spec.clone().into())?;
+        }
         self.inventory.network().check_bridge(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)
@@ -155,6 +159,9 @@ impl Switch {
             return Err(ControlError::DockersUplink(name.clone()));
         }
         let spec: UplinkSpec = patch.apply(&uplink.spec)?;
+        if uplink.spec.addresses() != spec.addresses() {
+            self.check_apart(&spec.clone().into())?;
+        }
         self.inventory.network().check_uplink(&spec)?;
         self.check_forwards_with(spec.clone())?;
         self.put(spec.into(), Step::Set)

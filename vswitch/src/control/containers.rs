@@ -147,6 +147,7 @@ impl Switch {
             layout.network().check_uplink(&uplink)?;
             layout.insert_new(uplink, Origin::Container);
         }
+        self.check_apart(&spec.clone().into())?;
         layout.network().check_bridge(&spec)?;
         Ok(spec.checked()?)
     }

@@ -150,6 +150,9 @@ pub enum ControlError {
         "bridge \"{0}\" has the subnet of this host in flannel's network, so its `{1}` cannot be changed: see [flannel] of switch.toml"
     )]
     FlannelsBridge(BridgeName, &'static str),
+    /// A subnet of flannel's network.
+    #[error("flannel's network, in which [flannel] of switch.toml gives this host a part, {0}")]
+    FlannelsSubnet(String),
     /// A bridge without a spanning tree.
     #[error("bridge \"{0}\" is part of no spanning tree: switch one on with vsctl set-br {0} --stp rstp")]
     NoTree(BridgeName),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::overlay::ClusterWord;
 use super::plan::Step;
@@ -14,7 +16,7 @@ use crate::config::Config;
 use crate::confine::Confinement;
 use crate::flannel::{FlannelFile, FlannelNews, FlannelSettings, FlannelTables, FlannelThread};
 use crate::overlay::Happening;
-use api::{BridgeName, BridgeSpec, FlannelHost, FlannelInfo, Origin, PortName, Resource, ResourceKey};
+use api::{BridgeName, BridgeSpec, FlannelHost, FlannelInfo, Network, Origin, PortName, Resource, ResourceKey};
 
 /// What belongs to flannel's network.
 pub(super) struct FlannelDesk {
@@ -22,6 +24,8 @@ pub(super) struct FlannelDesk {
     thread: Option<FlannelThread>,
     /// Where the thread's news go.
     news: UnboundedSender<FlannelNews>,
+    /// The subnets that others have here, for the thread.
+    others: watch::Sender<Option<Vec<IpNet>>>,
     /// How it stood with etcd when it was last told.
     state: &'static str,
     problem: Option<String>,
@@ -40,14 +44,16 @@ impl FlannelDesk {
         news: UnboundedSender<FlannelNews>,
         sandbox: &Confinement,
     ) -> Result<(Self, FlannelTables, Option<String>), String> {
-        let mut desk = Self { thread: None, news, state: "waiting", problem: None, is_held: false, said: BTreeSet::new() };
+        let (others, others_in) = watch::channel(None);
+        let mut desk =
+            Self { thread: None, news, others, state: "waiting", problem: None, is_held: false, said: BTreeSet::new() };
         let Some(settings) = &config.flannel else { return Ok((desk, FlannelTables::default(), None)) };
         let kept = FlannelFile::new(&config.switch.state_dir);
         let (tables, note) = kept.read(&settings.prefix);
         let news = desk.news.clone();
         // At the end there is no receiver any more.
         let tell = move |heard| drop(news.send(heard));
-        desk.thread = Some(FlannelThread::start(settings.clone(), (kept, tables.clone()), tell, sandbox.clone())?);
+        desk.thread = Some(FlannelThread::start(settings.clone(), (kept, tables.clone()), (others_in, tell), sandbox.clone())?);
         Ok((desk, tables, note))
     }
 
@@ -76,6 +82,12 @@ impl Switch {
         if self.flannel.thread.is_none() || !self.life.started_up {
             return;
         }
+        let others = self.others();
+        self.flannel.others.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(&others);
+            *known = Some(others);
+            is_new
+        });
         let mut said: BTreeSet<String> = self.flannel_clash().into_iter().collect();
         for step in self.flannel_steps() {
             let done = match step.key() {
@@ -90,7 +102,32 @@ impl Switch {
         self.flannel.said = said;
     }
 
-    /// Why this host can have no part in the network, although etcd has one.
+    /// Whether what is new has no subnet of flannel's network, in which this host has a part already.
+    ///
+    /// # Errors
+    /// It has one.
+    pub(super) fn check_apart(&self, resource: &Resource) -> Result<(), ControlError> {
+        let Some(settings) = &self.ledger.file.flannel else { return Ok(()) };
+        let network = match resource {
+            Resource::Bridge(bridge) if bridge.name != settings.bridge => {
+                Network { bridges: vec![bridge], ..Network::default() }
+            }
+            Resource::Uplink(uplink) => Network { uplinks: vec![uplink], ..Network::default() },
+            _ => return Ok(()),
+        };
+        let clash = self.ledger.flannel.clash(settings, &network);
+        clash.map_or(Ok(()), |sentence| Err(ControlError::FlannelsSubnet(sentence)))
+    }
+
+    /// The subnets of other bridges and of uplinks, for the thread, which takes none in a network that overlaps one.
+    fn others(&self) -> Vec<IpNet> {
+        let own = self.ledger.file.flannel.as_ref().map(|settings| &settings.bridge);
+        let network = self.inventory.network();
+        let bridges = network.bridges.iter().filter(|bridge| Some(&bridge.name) != own).flat_map(|bridge| &bridge.addresses);
+        bridges.chain(network.uplinks.iter().flat_map(|uplink| uplink.addresses())).copied().collect()
+    }
+
+    /// Why this host can have no part in the whole network, although etcd has one.
     fn flannel_clash(&self) -> Option<String> {
         self.ledger.flannel.clash(self.ledger.file.flannel.as_ref()?, &self.inventory.network())
     }
@@ -104,7 +141,7 @@ impl Switch {
         let Some((settings, bridge)) = settings.and_then(|settings| Some((settings, bridge(settings)?))) else {
             return tunnels.map(|tunnel| Step::Delete(ResourceKey::Vxlan(tunnel.spec.name.clone()))).collect();
         };
-        if self.flannel_clash().is_some() {
+        if !self.ledger.flannel.is_apart(settings, &self.inventory.network()) {
             return Vec::new();
         }
         let (tables, mut steps) = (&self.ledger.flannel, Vec::new());
@@ -112,7 +149,7 @@ impl Switch {
         if wanted != bridge.spec {
             steps.push(Step::Set(wanted.into(), bridge.origin));
         }
-        let wanted = tables.tunnel(settings);
+        let wanted = tables.tunnel(settings, &self.inventory.network());
         let is_old = |tunnel: &&TunnelPort| wanted.as_ref().is_none_or(|wanted| wanted.name != tunnel.spec.name);
         steps.extend(tunnels.filter(is_old).map(|tunnel| Step::Delete(ResourceKey::Vxlan(tunnel.spec.name.clone()))));
         let Some(wanted) = wanted else { return steps };
@@ -213,7 +250,7 @@ fn word(happening: Happening) -> ClusterWord {
     let (warning, summary, address) = match happening {
         Happening::Joined(subnet, host) => (None, format!("a host of flannel's network has {subnet}"), Some(host)),
         Happening::Gone(subnet, host) => (None, format!("no host of flannel's network has {subnet} any more"), Some(host)),
-        Happening::Up { again: false } => (None, "this host is in flannel's network".to_owned(), None),
+        Happening::Up { again: false } => (None, "etcd of flannel's network is reached".to_owned(), None),
         Happening::Up { again: true } => (None, "etcd of flannel's network is reached again".to_owned(), None),
         Happening::Down(why) => {
             let rest = "packets are forwarded by what is known, and it is tried again";

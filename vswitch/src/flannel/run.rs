@@ -1,14 +1,16 @@
 //! The thread that deals with etcd: it has the clock, and one thing at a time under way. A task beside it follows what is below the prefix.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::flannel::lease::FlannelLease;
-use cluster::flannel::member::FlannelMember;
+use cluster::flannel::member::{FlannelMember, FlannelTable};
 use cluster::pace::Backoff;
 use cluster::store::{Outcome, Session, Step, Store, StoreError, Trouble};
-use tokio::sync::mpsc;
+use ipnet::{IpNet, Ipv4Net};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::{FlannelFile, FlannelNews, FlannelSettings, FlannelTables};
@@ -23,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often is looked after what is due by itself.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long nothing is put after a refusal, unless there is news that explains it.
+const AFTER_REFUSAL: Duration = Duration::from_secs(3);
+
 /// News of etcd that may wait.
 const NEWS: usize = 64;
 
@@ -33,6 +38,8 @@ const ALL: &str = "";
 pub(super) struct FlannelWays {
     pub(super) ends: mpsc::Receiver<()>,
     pub(super) tell: Box<dyn FnMut(FlannelNews) + Send>,
+    /// The subnets of other bridges and of uplinks; none: they are not told yet.
+    pub(super) others: watch::Receiver<Option<Vec<IpNet>>>,
     pub(super) kept: FlannelFile,
 }
 
@@ -65,7 +72,12 @@ struct Pace {
     not_before: Duration,
     /// Whether there may be something to put.
     eager: bool,
+    /// Nothing is put before: it was refused, and would be again.
+    not_put_before: Duration,
     told: Duration,
+    /// Whether the tables have changed since they were kept.
+    is_unkept: bool,
+    kept: Duration,
     happened: Vec<Happening>,
 }
 
@@ -163,14 +175,23 @@ impl Room {
         if now >= renewed + RENEWAL {
             return Some(tokio::spawn(async move { Done::Renewed(store.renew(&session).await) }));
         }
-        if !std::mem::take(&mut self.pace.eager) {
+        if now < self.pace.not_put_before || !std::mem::take(&mut self.pace.eager) {
             return None;
         }
-        let step = self.member.due(rand::random())?;
+        let step = self.member.due(rand::random()).filter(|_| self.may_take())?;
         Some(tokio::spawn(async move {
             let outcome = store.commit(Some(&session), std::slice::from_ref(&step)).await;
             Done::Put(step, outcome)
         }))
+    }
+
+    /// Whether a subnet may be taken, if there is none yet: nothing here has one of the network.
+    fn may_take(&self) -> bool {
+        let FlannelTable { net, own, .. } = self.member.table();
+        let (None, Some(net)) = (own, net) else { return true };
+        let network = IpNet::V4(net.network);
+        let overlaps = |other: &IpNet| network.contains(&other.network()) || other.contains(&network.network());
+        self.ways.others.borrow().as_ref().is_some_and(|others| !others.iter().any(overlaps))
     }
 
     /// Takes note of what came of what was under way.
@@ -195,6 +216,9 @@ impl Room {
                 self.worked(now);
             }
             Some(Done::Put(step, Ok(outcome))) => {
+                if outcome == Outcome::Refused {
+                    self.pace.not_put_before = now + AFTER_REFUSAL;
+                }
                 self.member.done(&step, outcome, now);
                 self.worked(now);
             }
@@ -250,7 +274,7 @@ impl Room {
         self.standing.followed(&prefix, news.as_ref().map(drop), now);
         if let Ok(news) = news {
             self.member.hear(&news, now);
-            self.pace.eager = true;
+            (self.pace.eager, self.pace.not_put_before) = (true, now);
         }
     }
 
@@ -258,7 +282,7 @@ impl Room {
     fn advance(&mut self) {
         let now = self.now();
         self.member.expire(now);
-        match self.standing.look(self.member.is_in(), None, now) {
+        match self.standing.look(self.session.is_some() && self.member.is_heard(), None, now) {
             Some(Turn::Up { again }) => self.pace.happened.push(Happening::Up { again }),
             Some(Turn::Down(_, sentence)) => self.pace.happened.push(Happening::Down(of_flannel(&sentence))),
             None => {}
@@ -270,6 +294,9 @@ impl Room {
         }
         if now >= self.pace.told + PAUSE {
             self.tell(now);
+        }
+        if self.pace.is_unkept && now >= self.pace.kept + TICK {
+            self.keep(now);
         }
     }
 
@@ -289,7 +316,7 @@ impl Room {
         };
         if has_changed {
             self.note_hosts(&tables);
-            self.keep(&tables);
+            self.pace.is_unkept = true;
         }
         self.pace.told = now;
         self.told = FlannelNews { tables, state, problem, is_held, happened: Vec::new() };
@@ -299,24 +326,19 @@ impl Room {
 
     /// Takes note of which hosts have come and gone since they were told.
     fn note_hosts(&mut self, tables: &FlannelTables) {
-        let hosts = |tables: &FlannelTables| -> Vec<(String, Ipv4Addr)> {
-            tables.table.hosts.iter().map(|(subnet, host)| (subnet.to_string(), host.host)).collect()
+        let hosts = |tables: &FlannelTables| -> BTreeSet<(Ipv4Net, Ipv4Addr)> {
+            tables.table.hosts.iter().map(|(subnet, host)| (*subnet, host.host)).collect()
         };
         let (before, after) = (hosts(&self.told.tables), hosts(tables));
-        let gone = before
-            .iter()
-            .filter(|row| !after.contains(row))
-            .map(|(subnet, host)| Happening::Gone(subnet.clone(), (*host).into()));
-        let come = after
-            .iter()
-            .filter(|row| !before.contains(row))
-            .map(|(subnet, host)| Happening::Joined(subnet.clone(), (*host).into()));
+        let gone = before.difference(&after).map(|(subnet, host)| Happening::Gone(subnet.to_string(), (*host).into()));
+        let come = after.difference(&before).map(|(subnet, host)| Happening::Joined(subnet.to_string(), (*host).into()));
         self.pace.happened.extend(gone.chain(come));
     }
 
     /// Keeps what is known on another thread, for a disk may be slow.
-    fn keep(&mut self, tables: &Arc<FlannelTables>) {
-        let (kept, tables) = (self.ways.kept.clone(), Arc::clone(tables));
+    fn keep(&mut self, now: Duration) {
+        (self.pace.is_unkept, self.pace.kept) = (false, now);
+        let (kept, tables) = (self.ways.kept.clone(), Arc::clone(&self.told.tables));
         // One thread does this, so the last is written last.
         self.keeping = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = kept.write(&tables) {
@@ -327,6 +349,9 @@ impl Room {
 
     /// The end comes when what is known is kept.
     async fn end(mut self) {
+        if self.pace.is_unkept {
+            self.keep(self.now());
+        }
         if let Some(keeping) = self.keeping.take() {
             let _ = keeping.await;
         }

@@ -50,10 +50,13 @@ impl FlannelTables {
         }
     }
 
-    /// The tunnel to the other hosts, if this one has a subnet.
-    pub(crate) fn tunnel(&self, settings: &FlannelSettings) -> Option<VxlanSpec> {
+    /// The tunnel to the other hosts, if this one has a subnet. A host whose subnet overlaps what another bridge or an uplink has is not reached.
+    pub(crate) fn tunnel(&self, settings: &FlannelSettings, all: &Network<'_>) -> Option<VxlanSpec> {
         let (net, own) = (self.table.net.as_ref()?, self.table.own?);
-        let hosts = self.reached();
+        let mut hosts = self.reached();
+        if self.clash(settings, all).is_some() {
+            hosts.retain(|subnet, _| all.overlap(IpNet::V4(*subnet), &settings.bridge).is_none());
+        }
         let hop = |subnet: &Ipv4Net| IpAddr::V4(subnet.network());
         let station = |(subnet, host): (&Ipv4Net, &FlannelLease)| StationSpec {
             mac: host.mac,
@@ -93,11 +96,16 @@ impl FlannelTables {
         hosts
     }
 
-    /// Why this host can have no part in the network: another bridge or an uplink has a subnet of it.
+    /// Whether nothing else has this host's subnet: the bridge that is to have it can.
+    pub(crate) fn is_apart(&self, settings: &FlannelSettings, all: &Network<'_>) -> bool {
+        self.table.own.is_none_or(|own| all.overlap(IpNet::V4(own), &settings.bridge).is_none())
+    }
+
+    /// Why this host can have no part in the whole network: another bridge or an uplink has a subnet of it.
     pub(crate) fn clash(&self, settings: &FlannelSettings, all: &Network<'_>) -> Option<String> {
         let network = IpNet::V4(self.table.net.as_ref()?.network);
         let overlap = all.overlap(network, &settings.bridge)?;
-        Some(format!("flannel's network {network} overlaps {overlap}: give that a subnet that is apart"))
+        Some(format!("{network} overlaps {overlap}: give that a subnet that is apart"))
     }
 
     /// The subnet of the host at an address.
@@ -134,7 +142,7 @@ mod tests {
         let bridge = tables.given(&settings, &bare);
         assert_eq!((bridge.addresses.len(), bridge.addresses[0].to_string().as_str()), (1, "10.244.5.1/24"));
         assert!(bridge.dhcp && bridge.uplink.is_some());
-        let spec = tables.tunnel(&settings).unwrap();
+        let spec = tables.tunnel(&settings, &Network::default()).unwrap();
         assert_eq!((spec.name.as_str(), spec.vni.number(), spec.port), ("flannel.1", 1, 8472));
         let routed = spec.routed.unwrap();
         let routes: Vec<String> = routed.routes.iter().map(ToString::to_string).collect();
@@ -145,7 +153,7 @@ mod tests {
         assert_eq!(tunnel_name(16_777_215).unwrap().as_str(), "fl.16777215");
         assert_eq!(tables.host_at("192.0.2.3".parse().unwrap()).as_deref(), Some("10.244.7.0/24"));
         let none = FlannelTables { table: FlannelTable::default(), ..tables };
-        assert_eq!((none.given(&settings, &bridge), none.tunnel(&settings)), (bare, None));
+        assert_eq!((none.given(&settings, &bridge), none.tunnel(&settings, &Network::default())), (bare, None));
     }
 
     #[test]
@@ -170,6 +178,16 @@ mod tests {
         let all = |bridges| Network { bridges, ..Network::default() };
         assert_eq!(tables.clash(&settings, &all(vec![&own, &apart])), None);
         let said = tables.clash(&settings, &all(vec![&own, &apart, &other])).unwrap();
-        assert!(said.contains("flannel's network 10.244.0.0/16 overlaps 10.244.200.1/24 of bridge \"br1\""), "{said}");
+        assert!(said.starts_with("10.244.0.0/16 overlaps 10.244.200.1/24 of bridge \"br1\""), "{said}");
+        // What runs stays, but for the hosts that are in the way.
+        let routes = |network: &Network<'_>| -> Vec<String> {
+            let routed = tables.tunnel(&settings, network).and_then(|spec| spec.routed);
+            routed.unwrap().routes.iter().map(|route| route.to.to_string()).collect()
+        };
+        let (far, near, taken) = (all(vec![&own, &other]), bridge("br3", "10.244.6.1/24"), bridge("br4", "10.244.5.9/30"));
+        assert!(tables.is_apart(&settings, &far) && tables.is_apart(&settings, &all(vec![&own, &near])));
+        assert_eq!(routes(&far), ["10.244.6.0/24", "10.244.7.0/24"]);
+        assert_eq!(routes(&all(vec![&own, &near])), ["10.244.7.0/24"]);
+        assert!(!tables.is_apart(&settings, &all(vec![&own, &taken])));
     }
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
 
 use super::run::{self, FlannelWays};
 use super::{FlannelFile, FlannelSettings, FlannelTables};
@@ -33,19 +34,20 @@ pub(crate) struct FlannelThread {
 }
 
 impl FlannelThread {
-    /// Starts the thread with what was kept. What it has to say goes to `tell`, which must not wait.
+    /// Starts the thread with what was kept. What it has to say goes to `tell`, which must not wait. `others`
+    /// are the subnets that are taken here; until they are told, it takes none.
     ///
     /// # Errors
     /// There is no thread to be had.
     pub(crate) fn start(
         settings: FlannelSettings,
         (kept, before): (FlannelFile, FlannelTables),
-        tell: impl FnMut(FlannelNews) + Send + 'static,
+        (others, tell): (watch::Receiver<Option<Vec<IpNet>>>, impl FnMut(FlannelNews) + Send + 'static),
         sandbox: Confinement,
     ) -> Result<Self, String> {
         let (end, ends) = mpsc::channel(1);
         let no_thread = |error: std::io::Error| format!("the thread for flannel's network cannot start: {error}");
-        let ways = FlannelWays { ends, tell: Box::new(tell), kept };
+        let ways = FlannelWays { ends, tell: Box::new(tell), others, kept };
         let runtime = runtime().map_err(no_thread)?;
         let run = move || {
             sandbox.enter(Role::Overlay);

@@ -131,7 +131,11 @@ impl Switch {
         docker.networks.insert(id.clone(), network.clone());
         let (uplinks, bridges) = docker.bridges(&self.ledger.file.docker);
         let (mut wanted, _) = self.ledger.wanted();
+        for spec in &bridges {
+            self.check_apart(&spec.clone().into())?;
+        }
         for spec in uplinks {
+            self.check_apart(&spec.clone().into())?;
             wanted.network().check_uplink(&spec)?;
             wanted.insert_new(spec, Origin::Docker);
         }
