@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 use super::net::{is_of_hosts, is_of_one_host};
 use super::{SUBNETS, field};
 
+/// Longest key that is looked at: that of a subnet of both versions has room in it.
+pub const LONGEST_KEY: usize = 80;
+
+/// Longest record that is looked at. flanneld's own have a few hundred bytes.
+pub const LONGEST_VALUE: usize = 4096;
+
 /// A host of a flannel network with the backend vxlan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlannelLease {

@@ -22,8 +22,8 @@ use ipnet::Ipv4Net;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
 
-use super::lease::{FlannelLease, key_of, subnet_of};
-use super::net::FlannelNet;
+use super::lease::{FlannelLease, LONGEST_KEY, LONGEST_VALUE, key_of, subnet_of};
+use super::net::{FlannelNet, overlap};
 use super::{CONFIG, PREFIX};
 use crate::store::{Change, Entry, News, Outcome, Step};
 use crate::view::HOLD;
@@ -36,12 +36,6 @@ pub const MOST_HOSTS: usize = 1024;
 
 /// Most records that are looked at. A network with a /30 for each host has room for more, and no etcd.
 pub const MOST_SUBNETS: usize = 1 << 16;
-
-/// Longest key that is looked at: that of a subnet of both versions has room in it.
-const LONGEST_KEY: usize = 80;
-
-/// Longest record that is looked at. flanneld's own have a few hundred bytes.
-const LONGEST_VALUE: usize = 4096;
 
 /// What is known of a network, and outlives the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -399,11 +393,6 @@ impl FlannelMember {
     pub const fn mac(&self) -> Mac {
         self.me.mac
     }
-}
-
-/// Whether two subnets have an address in common.
-fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 #[cfg(test)]

@@ -177,6 +177,11 @@ pub fn is_of_hosts(network: Ipv4Net) -> bool {
     network.prefix_len() >= 8 && !special.into_iter().any(overlaps)
 }
 
+/// Whether two subnets have an address in common.
+pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 /// Whether packets can be sent to one host by this address.
 pub fn is_of_one_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_broadcast() || IpAddr::V4(address).is_multicast())
