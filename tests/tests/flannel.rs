@@ -457,6 +457,17 @@ fn what_is_wrong_is_said_in_a_sentence_and_mended_without_a_restart() {
     });
     let kept = subnet(&lab).replace('/', "-");
 
+    // Who comes later with a subnet of the network takes nothing from what runs. No host has the network's first.
+    let sentence = lab.ctl("add-br zz --address 10.244.0.1/24").refused();
+    assert!(sentence.contains("10.244.0.0/16 overlaps 10.244.0.1/24 of bridge \"zz\""), "{sentence}");
+    for (rest, is_apart) in [("addresses = [\"10.244.0.1/24\"]\n", false), ("", true)] {
+        lab.write(&file(1, &format!("[[bridge]]\nname = \"br1\"\n{rest}")));
+        lab.ctl("reload").ok();
+        lab.until("what is there is said", |lab| problem(lab).is_empty() == is_apart);
+        assert_eq!((subnet(&lab).replace('/', "-"), status(&lab)["tunnel"].as_str()), (kept.clone(), Some("flannel.1")));
+        assert!(!lab.json("list-br")[0]["addresses"].as_array().unwrap().is_empty());
+    }
+
     // A host that has another address than the file says.
     let mut elsewhere = Lab::new();
     underlay.join(&elsewhere, 5);
