@@ -67,35 +67,35 @@ macro_rules! requests {
 }
 pub(crate) use requests;
 
-/// What a request comes to that cannot be passed on, as where no more descriptors may be open.
-pub(crate) trait Outcome: DeserializeOwned {
+/// What a request comes to, which may be that it cannot be passed on, as where no more descriptors may be open.
+pub(crate) trait Refusable: DeserializeOwned {
     fn refused(error: io::Error) -> Self;
 }
 
-impl<T: DeserializeOwned, E: DeserializeOwned + From<io::Error>> Outcome for Result<T, E> {
+impl<T: DeserializeOwned, E: DeserializeOwned + From<io::Error>> Refusable for Result<T, E> {
     fn refused(error: io::Error) -> Self {
         Err(error.into())
     }
 }
 
-impl<T: DeserializeOwned> Outcome for Option<T> {
+impl<T: DeserializeOwned> Refusable for Option<T> {
     fn refused(_: io::Error) -> Self {
         None
     }
 }
 
-impl Outcome for bool {
+impl Refusable for bool {
     fn refused(_: io::Error) -> Self {
         false
     }
 }
 
-impl Outcome for () {
+impl Refusable for () {
     fn refused(_: io::Error) -> Self {}
 }
 
 /// Has the broker carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
-pub(crate) fn ask<T: Outcome>(name: &str, arguments: &impl Serialize) -> Option<T> {
+pub(crate) fn ask<T: Refusable>(name: &str, arguments: &impl Serialize) -> Option<T> {
     let stream = BROKER.get()?.lock().unwrap_or_else(PoisonError::into_inner);
     match ask_by(&stream, name, arguments) {
         Ok(outcome) => Some(outcome),
@@ -106,7 +106,7 @@ pub(crate) fn ask<T: Outcome>(name: &str, arguments: &impl Serialize) -> Option<
     }
 }
 
-fn ask_by<T: Outcome>(stream: &UnixStream, name: &str, arguments: &impl Serialize) -> io::Result<T> {
+fn ask_by<T: Refusable>(stream: &UnixStream, name: &str, arguments: &impl Serialize) -> io::Result<T> {
     let (arguments, descriptors) = descriptor::collect(|| serde_json::to_value(arguments));
     let arguments = match arguments {
         Ok(arguments) => arguments,

@@ -53,6 +53,7 @@ mod ports;
 mod presence;
 mod recorder;
 mod refusal;
+mod rights;
 mod routed;
 mod routes;
 mod run;
@@ -73,14 +74,15 @@ mod watchdog;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::ControlError;
 pub use log::Log;
 pub use refusal::ContainerRefusal;
-pub use run::{RunError, RunMode, run, serve_as_broker};
+pub use rights::serve_as_broker;
+pub use run::{RunError, RunMode, run};
 pub use takeover::TakeoverError;
 pub use workers::end_with_any_thread;
 
@@ -390,10 +392,5 @@ impl Switch {
         notes.extend(self.state_notes());
         notes.extend(self.peer_notes());
         Ok(Reply::Done(notes))
-    }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.ledger.path
     }
 }

@@ -27,7 +27,8 @@ static WRITABLE: OnceLock<PathBuf> = OnceLock::new();
 requests! {
     /// Asks a program whether it takes the file that this vswitchd was started with. If so it is started as the successor, with the other words of this one.
     fn start_successor(program: &Path = PathBuf) -> Result<(), NotStarted>, by ask;
-    /// Goes on with that, and says why there is no successor, if it is over. To be called every now and then.
+    /// Starts the program that was asked, once it has said yes; if there is no successor to come any more, the outcome is why. The control loop calls
+    /// it at every `ROLL_CALL`.
     fn look_at_successor() -> Option<String>, by look;
 }
 
