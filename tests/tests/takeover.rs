@@ -5,70 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Child;
 use std::time::Duration;
 
-use vswitch_tests::{Lab, needs, ping, program};
-
-/// Every kind of port, uplink and tunnel: `a` and `b` are TAPs, `c` is a veth pair, `d` a link; `wan` leads to the world, where a kernel's VXLAN has
-/// 10.0.0.9.
-const FILE: &str = r#"
-[[bridge]]
-name = "br0"
-addresses = ["10.0.0.254/24"]
-uplink = "wan"
-[[uplink]]
-name = "wan"
-kind = "link"
-device = "wan"
-address = "192.0.2.10/24"
-[[forward]]
-uplink = "wan"
-protocol = "tcp"
-port = 5202
-to = "10.0.0.2:5201"
-[[port]]
-name = "a"
-bridge = "br0"
-netns = "@a"
-addresses = ["10.0.0.1/24"]
-[[port]]
-name = "b"
-bridge = "br0"
-netns = "@b"
-addresses = ["10.0.0.2/24"]
-[[port]]
-name = "c"
-bridge = "br0"
-kind = "veth"
-netns = "@c"
-addresses = ["10.0.0.3/24"]
-[[port]]
-name = "d"
-bridge = "br0"
-kind = "link"
-device = "d0"
-[[vxlan]]
-name = "vx0"
-bridge = "br0"
-vni = 7
-local = "198.51.100.1"
-peers = ["198.51.100.2"]
-"#;
-
-/// The lab, and the world around it.
-fn lab(file: &str) -> Lab {
-    let mut lab = Lab::new();
-    lab.add_netns("world");
-    lab.add_netns("d");
-    lab.run_in("host", "ip link add wan type veth peer name wan netns @world && ip link set wan up").ok();
-    lab.run_in("world", "ip link set wan up && ip addr add 192.0.2.1/24 dev wan && ip addr add 198.51.100.2/32 dev lo").ok();
-    lab.run_in("host", "ip addr add 198.51.100.1/32 dev lo && ip addr add 192.0.2.20/24 dev wan && ip route add 198.51.100.2 via 192.0.2.1 src 198.51.100.1").ok();
-    lab.run_in("world", "ip route add 198.51.100.1 via 192.0.2.20 src 198.51.100.2").ok();
-    lab.run_in("world", "ip link add vx0 type vxlan id 7 local 198.51.100.2 remote 198.51.100.1 dstport 4789 && ip link set vx0 up && ip addr add 10.0.0.9/24 dev vx0").ok();
-    lab.run_in("host", "ip link add d0 type veth peer name eth0 netns @d && ip link set d0 up").ok();
-    lab.run_in("d", "ip link set eth0 up && ip addr add 10.0.0.4/24 dev eth0").ok();
-    lab.write(file);
-    lab.start();
-    lab
-}
+use vswitch_tests::{EVERY_WAY, Lab, every_way, needs, ping, program};
 
 /// Connections that go on for so many seconds, by every kind of way: the stations' to `b`, out to the world, in by the published port.
 fn connect(lab: &mut Lab, seconds: u32, rate: &str) -> Vec<(String, Child)> {
@@ -101,7 +38,7 @@ fn connect(lab: &mut Lab, seconds: u32, rate: &str) -> Vec<(String, Child)> {
 #[test]
 fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
     needs!("iperf3", "ping");
-    let mut lab = lab(FILE);
+    let mut lab = every_way(EVERY_WAY);
     assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "a", "10.0.0.4") && ping(&lab, "a", "192.0.2.1"));
     // More of them, by hand: VSWITCH_TAKEOVERS=100, and the load with which they are to be had: VSWITCH_RATE="-b 0".
     let number = |name: &str| std::env::var(name).ok();
@@ -271,7 +208,7 @@ time.sleep(2)
 #[test]
 fn whoever_cannot_take_over_changes_nothing() {
     needs!("ping", "python3");
-    let mut lab = lab(FILE);
+    let mut lab = every_way(EVERY_WAY);
     assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "a", "192.0.2.1"));
     let log = lab.path("ping").display().to_string();
     let mut pings = lab.command_in("a", &format!("ping -i 0.01 -w 20 10.0.0.4 > {log} 2>&1")).spawn().unwrap();
@@ -281,14 +218,14 @@ fn whoever_cannot_take_over_changes_nothing() {
         lab.write(file);
         let said = lab.start_refused(&["--takeover"]);
         assert!(said.code == Some(1) && said.stderr.contains(part), "{said:?}");
-        lab.write(FILE);
+        lab.write(EVERY_WAY);
     };
-    told(&lab, &FILE.replace("veth", "vath"), "vath");
-    told(&lab, &format!("{FILE}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"), "e0");
+    told(&lab, &EVERY_WAY.replace("veth", "vath"), "vath");
+    told(&lab, &format!("{EVERY_WAY}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"), "e0");
     let head = |workers: u32, state: &str| {
         let directory = lab.path("").display().to_string();
         format!(
-            "[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{directory}/{state}\"\nworkers = {workers}\n{FILE}"
+            "[switch]\ncontrol = \"{directory}/control.sock\"\nstate-dir = \"{directory}/{state}\"\nworkers = {workers}\n{EVERY_WAY}"
         )
     };
     told(&lab, &head(2, "state"), "`workers` would be 2 instead of 1, which takes a restart");
@@ -333,7 +270,7 @@ fn whoever_cannot_take_over_changes_nothing() {
 #[test]
 fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     needs!("ping", "setpriv");
-    let mut lab = lab(FILE);
+    let mut lab = every_way(EVERY_WAY);
     let told = |lab: &Lab, program: &str, part: &str| {
         let said = lab.ctl(&format!("upgrade {program}")).refused();
         assert!(said.contains(part), "{said}");
@@ -343,12 +280,12 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     std::fs::write(lab.path("mute"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
     lab.sh(&format!("chmod +x {}", lab.path("mute").display())).ok();
     told(&lab, &lab.path("mute").display().to_string(), "does not say within 5 seconds");
-    lab.write(&FILE.replace("veth", "vath"));
+    lab.write(&EVERY_WAY.replace("veth", "vath"));
     let vswitchd = program("vswitchd").display().to_string();
     told(&lab, &vswitchd, "vath");
-    lab.write(&format!("{FILE}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"));
+    lab.write(&format!("{EVERY_WAY}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"));
     told(&lab, &vswitchd, "this one goes on: port \"e\": there is no interface \"e0\"");
-    lab.write(FILE);
+    lab.write(EVERY_WAY);
     // One that takes any file, and then ends.
     std::fs::write(lab.path("brief"), "#!/bin/sh\nexit 0\n").unwrap();
     lab.sh(&format!("chmod +x {}", lab.path("brief").display())).ok();

@@ -4,6 +4,7 @@
 //! are opened by their names in it (openat(2)) and never through a symbolic link, and what is read must be a plain file of the same
 //! owners. A file is written beside its place and renamed into it: a crash at any moment leaves it or the one before.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,6 +13,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// No file of ours is longer.
 const LONGEST: u64 = 64 << 20;
@@ -89,6 +92,27 @@ impl Directory {
     fn keep_old(&self, name: &str, old: &str) {
         let _ = self.remove(old);
         let _ = rustix::fs::linkat(&self.0, name, &self.0, old, AtFlags::empty());
+    }
+
+    /// What a file in the directory at `path` holds as JSON; `None`: it is not there.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Option<T>, String> {
+        let said = |why: &dyn Display| format!("{}: {why}", path.join(name).display());
+        match Self::open(path).and_then(|directory| directory.read(name)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| said(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(said(&error)),
+        }
+    }
+
+    /// Replaces what a file in the directory at `path` holds by this as JSON.
+    ///
+    /// # Errors
+    /// As of [`Directory::make`] and [`Directory::write`].
+    pub(crate) fn write_json(path: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+        Self::make(path)?.write(name, &serde_json::to_vec(value)?, None)
     }
 
     /// Removes a file. One that is gone is fine.

@@ -3,63 +3,22 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 
-use crate::Lab;
+use crate::{EVERY_WAY, Lab, every_way};
 
-/// `a` and `b` have TAPs, `c` a veth pair, `d` a link; `wan` leads to the world by NAT, and `host` by the host's own sockets, for `e`.
-const FILE: &str = r#"
-[[bridge]]
-name = "br0"
-addresses = ["10.0.0.254/24"]
-uplink = "wan"
+/// Besides every other way, station `e` goes out by the host's own sockets.
+const BY_THE_HOST: &str = r#"
 [[bridge]]
 name = "br1"
 addresses = ["10.1.0.254/24"]
 uplink = "host"
 [[uplink]]
-name = "wan"
-kind = "link"
-device = "wan"
-address = "192.0.2.10/24"
-[[uplink]]
 name = "host"
 kind = "host"
-[[forward]]
-uplink = "wan"
-protocol = "tcp"
-port = 5202
-to = "10.0.0.2:5201"
-[[port]]
-name = "a"
-bridge = "br0"
-netns = "@a"
-addresses = ["10.0.0.1/24"]
-[[port]]
-name = "b"
-bridge = "br0"
-netns = "@b"
-addresses = ["10.0.0.2/24"]
-[[port]]
-name = "c"
-bridge = "br0"
-kind = "veth"
-netns = "@c"
-addresses = ["10.0.0.3/24"]
-[[port]]
-name = "d"
-bridge = "br0"
-kind = "link"
-device = "d0"
 [[port]]
 name = "e"
 bridge = "br1"
 netns = "@e"
 addresses = ["10.1.0.1/24"]
-[[vxlan]]
-name = "vx0"
-bridge = "br0"
-vni = 7
-local = "198.51.100.1"
-peers = ["198.51.100.2"]
 "#;
 
 /// The namespaces of the place, without those of the switch's ports.
@@ -83,27 +42,7 @@ pub(super) const ASKED: [(&str, &str); 3] = [("TAP", "10.0.0.2"), ("VXLAN", "10.
 
 /// The place, with a switch that runs.
 pub(super) fn lab() -> Lab {
-    let mut lab = Lab::new();
-    ["world", "d"].iter().for_each(|name| lab.add_netns(name));
-    let both = |lab: &Lab, netns: &str, lines: &str| drop(lab.run_in(netns, lines).ok());
-    both(&lab, "host", "ip link add wan type veth peer name wan netns @world && ip link set wan up");
-    both(&lab, "world", "ip link set wan up && ip addr add 192.0.2.1/24 dev wan && ip addr add 198.51.100.2/32 dev lo");
-    both(
-        &lab,
-        "host",
-        "ip addr add 198.51.100.1/32 dev lo && ip addr add 192.0.2.20/24 dev wan && ip route add 198.51.100.2 via 192.0.2.1 src 198.51.100.1",
-    );
-    both(
-        &lab,
-        "world",
-        "ip route add 198.51.100.1 via 192.0.2.20 src 198.51.100.2 && \
-         ip link add vx0 type vxlan id 7 local 198.51.100.2 remote 198.51.100.1 dstport 4789 && ip link set vx0 up && ip addr add 10.0.0.9/24 dev vx0",
-    );
-    both(&lab, "host", "ip link add d0 type veth peer name eth0 netns @d && ip link set d0 up");
-    both(&lab, "d", "ip link set eth0 up && ip addr add 10.0.0.4/24 dev eth0");
-    lab.write(FILE);
-    lab.start();
-    lab
+    every_way(&format!("{EVERY_WAY}{BY_THE_HOST}"))
 }
 
 /// What of ports that were removed is there still, by its name.

@@ -52,12 +52,7 @@ pub use error::{AttachError, Place, Right};
 pub use lan::host_addresses;
 pub use netns::{Identity, make_netns, name_namespaces_in, netns_inode, netns_to_make, own_netns_inode};
 pub use queues::Queues;
-pub(crate) use requests::{REQUESTS, programs_in};
-pub use requests::{
-    abandon, attach_uplink, detach, difference, has_arrived, is_marked_netns, is_there, links_in, listen, listen_to_group,
-    mark_netns, moved_end, netns_warning, number_of, open_sources, reconfigure, remove_netns, restore, set_host_routes,
-    set_switch_end,
-};
+pub use requests::*;
 pub use station::default_gateways;
 pub use uplink::UplinkAttachment;
 pub use watch::{End, Heard, NamespaceNumber, News, Watch};

@@ -157,14 +157,18 @@ impl Tabular for ClusterSettings {
     const IS_SINGLE: bool = true;
 
     fn read(value: Spanned<DeValue<'_>>) -> Result<ClusterTable, toml::de::Error> {
-        // Errors within what is flattened know no places: it is read by itself first.
-        Access::deserialize(value.clone().into_deserializer())?;
-        ClusterTable::deserialize(value.into_deserializer())
+        read_with_access(value)
     }
 
     fn check(table: ClusterTable) -> Result<Self, Wrong> {
         table.check().map_err(|(key, sentence)| Wrong { keys: vec![key], sentence })
     }
+}
+
+/// Reads a table of which [`Access`] is a part. Errors within what is flattened know no places, so it is read by itself first.
+fn read_with_access<T: DeserializeOwned>(value: Spanned<DeValue<'_>>) -> Result<T, toml::de::Error> {
+    Access::deserialize(value.clone().into_deserializer())?;
+    T::deserialize(value.into_deserializer())
 }
 
 impl Tabular for FlannelSettings {
@@ -189,8 +193,7 @@ impl Tabular for FlannelSettings {
     const IS_SINGLE: bool = true;
 
     fn read(value: Spanned<DeValue<'_>>) -> Result<FlannelSection, toml::de::Error> {
-        Access::deserialize(value.clone().into_deserializer())?;
-        FlannelSection::deserialize(value.into_deserializer())
+        read_with_access(value)
     }
 
     fn check(table: FlannelSection) -> Result<Self, Wrong> {

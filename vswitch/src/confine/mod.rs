@@ -34,8 +34,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-    path_beneath_rules,
+    Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
@@ -159,12 +159,18 @@ fn confine(role: Role, state_dir: &Path) -> Result<bool, Failure> {
 
 /// Takes away files, as far as the kernel knows how; a directory that is not there needs no exception.
 fn close_files(role: Role, state_dir: &Path) -> Result<bool, Failure> {
-    let abi = ABI::V6;
     let open = Some(state_dir).filter(|_| role == Role::Services);
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
-    let ruleset = ruleset.scope(Scope::from_all(abi))?.create()?;
-    let status = ruleset.add_rules(path_beneath_rules(open, AccessFs::from_all(abi)))?.restrict_self()?;
-    Ok(status.ruleset != RulesetStatus::NotEnforced)
+    let ruleset = no_files(Scope::from_all(ABI))?.add_rules(path_beneath_rules(open, AccessFs::from_all(ABI)))?;
+    Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// What the kernels of 6.12 and later know; earlier ones do what they can.
+const ABI: landlock::ABI = landlock::ABI::V6;
+
+/// Rules by which there are no files, nor what is in these scopes.
+fn no_files(scopes: BitFlags<Scope>) -> Result<RulesetCreated, Failure> {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(ABI))?;
+    Ok(ruleset.scope(scopes)?.create()?)
 }
 
 fn drop_capabilities() -> Result<(), Failure> {

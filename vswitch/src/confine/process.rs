@@ -2,23 +2,17 @@
 
 use std::path::Path;
 
-use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
-};
+use landlock::{Access, AccessFs, RulesetCreatedAttr, Scope, path_beneath_rules};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
 };
 
-use super::{BPF_MAP_UPDATE_ELEM, Failure, drop_capabilities, equal_unsigned, masked, rule};
+use super::{ABI, BPF_MAP_UPDATE_ELEM, Failure, drop_capabilities, equal_unsigned, masked, no_files, rule};
 
 /// Gives up capabilities, system calls, and files to write elsewhere than in `state_dir`.
 pub(super) fn confine(state_dir: &Path) -> Result<(), Failure> {
-    let abi = ABI::V6;
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?;
-    let ruleset = ruleset.scope(Scope::Signal)?.create()?;
-    let ruleset = ruleset.add_rules(path_beneath_rules(["/"], AccessFs::from_read(abi)))?;
-    let open = writable(state_dir);
-    ruleset.add_rules(path_beneath_rules(open, AccessFs::from_all(abi)))?.restrict_self()?;
+    let ruleset = no_files(Scope::Signal.into())?.add_rules(path_beneath_rules(["/"], AccessFs::from_read(ABI)))?;
+    ruleset.add_rules(path_beneath_rules(writable(state_dir), AccessFs::from_all(ABI)))?.restrict_self()?;
     drop_capabilities()?;
     let [refused, missing] = filters()?;
     if cfg!(target_arch = "x86_64") {
@@ -38,7 +32,7 @@ pub(crate) fn writable(state_dir: &Path) -> Option<&Path> {
 fn filters() -> Result<[BpfProgram; 2], Failure> {
     let architecture = || std::env::consts::ARCH.try_into();
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        OF_NO_THREAD.iter().map(|call| (*call, Vec::new())).collect();
+        OF_NO_THREAD.iter().chain(&YOUNG).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![rule([masked(0, libc::CLONE_NEWUSER, libc::CLONE_NEWUSER)])?]);
     let update = u64::from(BPF_MAP_UPDATE_ELEM.cast_unsigned());
     let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, update)?;
@@ -94,11 +88,6 @@ const OF_NO_THREAD: &[i64] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
-    YOUNG[0],
-    YOUNG[1],
-    YOUNG[2],
-    YOUNG[3],
-    YOUNG[4],
     // What it does passes no filter.
     libc::SYS_io_uring_setup,
     libc::SYS_execve,

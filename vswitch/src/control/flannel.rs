@@ -92,7 +92,7 @@ impl Switch {
         for step in self.flannel_steps() {
             let done = match step.key() {
                 ResourceKey::Bridge(_) => self.apply(vec![step]).map(drop),
-                _ => self.set_overlay_tunnel(step),
+                _ => self.set_heard_tunnel(step),
             };
             said.extend(done.err().map(|error| error.to_string()));
         }

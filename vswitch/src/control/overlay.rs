@@ -92,7 +92,7 @@ impl Switch {
         let steps = plan::only_of(Origin::Cluster, steps, &running, &wanted);
         let mut said: BTreeSet<String> = notes.into_iter().filter(|note| note.contains("an overlay network needs")).collect();
         for step in steps {
-            said.extend(self.set_overlay_tunnel(step).err().map(|error| error.to_string()));
+            said.extend(self.set_heard_tunnel(step).err().map(|error| error.to_string()));
         }
         self.set_wireguard_hosts();
         self.overlay.say(said).iter().for_each(|sentence| tracing::warn!("overlay networks: {sentence}"));
@@ -114,8 +114,8 @@ impl Switch {
         self.plane.sockets.wireguards().for_each(|wireguard| wireguard.set_hosts(&keys));
     }
 
-    /// Makes, changes or removes a tunnel. One that cannot be made stays, down, and is tried again.
-    pub(super) fn set_overlay_tunnel(&mut self, step: Step) -> Result<(), ControlError> {
+    /// Makes, changes or removes a tunnel to other hosts that are heard of, of an overlay or of flannel's. One that cannot be made stays, down, and is tried again.
+    pub(super) fn set_heard_tunnel(&mut self, step: Step) -> Result<(), ControlError> {
         let (spec, origin) = match &step {
             Step::Add(resource, origin) | Step::Set(resource, origin) => match resource {
                 api::Resource::Vxlan(spec) => (spec.clone(), *origin),

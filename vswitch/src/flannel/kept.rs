@@ -21,21 +21,14 @@ impl FlannelFile {
     /// What was kept of the network with this prefix, and what is to be said. The first start keeps the MAC address that it chose.
     pub(crate) fn read(&self, prefix: &str) -> (FlannelTables, Option<String>) {
         let fresh = || FlannelTables::default().of(prefix);
-        let said = |why: String| format!("{}: {why}: etcd is asked for this host's subnet", self.0.join(FILE).display());
-        match Directory::open(&self.0).and_then(|directory| directory.read(FILE)) {
-            Ok(bytes) => match serde_json::from_slice::<FlannelTables>(&bytes) {
-                Ok(tables) => (tables.of(prefix), None),
-                Err(error) => (fresh(), Some(said(error.to_string()))),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match Directory::read_json::<FlannelTables>(&self.0, FILE) {
+            Ok(Some(tables)) => (tables.of(prefix), None),
+            Ok(None) => {
                 let tables = fresh();
-                let unkept = self
-                    .write(&tables)
-                    .err()
-                    .map(|error| format!("flannel's network cannot be kept for the next start: {error}"));
-                (tables, unkept)
+                let unkept = self.write(&tables).err();
+                (tables, unkept.map(|error| format!("flannel's network cannot be kept for the next start: {error}")))
             }
-            Err(error) => (fresh(), Some(said(error.to_string()))),
+            Err(why) => (fresh(), Some(format!("{why}: etcd is asked for this host's subnet"))),
         }
     }
 
@@ -44,7 +37,7 @@ impl FlannelFile {
     /// # Errors
     /// The disk is full or read-only.
     pub(crate) fn write(&self, tables: &FlannelTables) -> io::Result<()> {
-        Directory::make(&self.0)?.write(FILE, &serde_json::to_vec(tables)?, None)
+        Directory::write_json(&self.0, FILE, tables)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::{FlannelFile, FlannelNews, FlannelSettings, FlannelTables};
-use crate::overlay::{Follows, Happening, Standing, Turn, follow};
+use crate::overlay::{Follows, Happening, Standing, Turn, finished, follow};
 
 /// How often a subnet is renewed, which etcd keeps for a day.
 const RENEWAL: Duration = Duration::from_secs(3600);
@@ -116,14 +116,6 @@ pub(super) async fn run(settings: FlannelSettings, before: FlannelTables, ways: 
             }
             () = tokio::time::sleep(wait) => room.pace.eager = true,
         }
-    }
-}
-
-/// Waits for what is under way, for ever if that is nothing.
-async fn finished(under_way: Option<&mut UnderWay>) -> Option<Done> {
-    match under_way {
-        Some(handle) => handle.await.ok(),
-        None => std::future::pending().await,
     }
 }
 
@@ -246,8 +238,7 @@ impl Room {
                 self.member.session_ended();
                 return;
             }
-            // The files of secrets may have been renewed meanwhile.
-            Trouble::WrongSecret(_) | Trouble::Anonymous | Trouble::Tls(_) | Trouble::CommonName => {
+            trouble if trouble.is_of_secrets() => {
                 self.store = None;
                 self.follower.take().iter().for_each(AbortHandle::abort);
             }

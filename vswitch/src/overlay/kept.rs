@@ -20,14 +20,9 @@ impl OverlayFile {
 
     /// The tables that were kept, or none. What cannot be read is said, and forgotten: the store has it too.
     pub(crate) fn read(&self) -> (Elsewhere, Option<String>) {
-        let said = |why: String| {
-            let path = self.0.join(FILE);
-            (Elsewhere::default(), Some(format!("{}: {why}: what was known of overlay networks is forgotten", path.display())))
-        };
-        match Directory::open(&self.0).and_then(|directory| directory.read(FILE)) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_or_else(|error| said(error.to_string()), |tables| (tables, None)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Elsewhere::default(), None),
-            Err(error) => said(error.to_string()),
+        match Directory::read_json(&self.0, FILE) {
+            Ok(tables) => (tables.unwrap_or_default(), None),
+            Err(why) => (Elsewhere::default(), Some(format!("{why}: what was known of overlay networks is forgotten"))),
         }
     }
 
@@ -36,7 +31,7 @@ impl OverlayFile {
     /// # Errors
     /// The disk is full or read-only.
     pub(crate) fn write(&self, tables: &Elsewhere) -> io::Result<()> {
-        Directory::make(&self.0)?.write(FILE, &serde_json::to_vec(tables)?, None)
+        Directory::write_json(&self.0, FILE, tables)
     }
 }
 

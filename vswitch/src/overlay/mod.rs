@@ -45,6 +45,7 @@ pub(crate) use answer::GATEWAY;
 pub(crate) use follow::{Follows, follow};
 pub(crate) use identity::{private_key, public_key};
 pub(crate) use kept::OverlayFile;
+pub(crate) use run::finished;
 pub(crate) use standing::{Standing, Turn};
 pub(crate) use thread::{Happening, OverlayNews, Thread, runtime};
 pub(crate) use truth::{Local, LocalStation, Truth};

@@ -12,7 +12,7 @@ use cluster::gossip::Node;
 use cluster::key::PublicKey;
 use cluster::pace::Backoff;
 use cluster::record::{Host, Name};
-use cluster::store::{Store, StoreKind, Trouble};
+use cluster::store::{Store, StoreKind};
 use cluster::view::{Difference, View};
 use crossbeam_channel::Sender;
 use packet::Mac;
@@ -141,7 +141,7 @@ enum Done {
 }
 
 /// Waits for what is under way, for ever if that is nothing.
-async fn finished(under_way: Option<&mut UnderWay>) -> Option<Done> {
+pub(crate) async fn finished<T>(under_way: Option<&mut JoinHandle<T>>) -> Option<T> {
     match under_way {
         Some(handle) => handle.await.ok(),
         None => std::future::pending().await,
@@ -243,11 +243,7 @@ impl Room {
                 }
             }
             Err(error) => {
-                // The files of secrets may have been renewed meanwhile.
-                let is_secret = |trouble: &Trouble| {
-                    matches!(trouble, Trouble::WrongSecret(_) | Trouble::Anonymous | Trouble::Tls(_) | Trouble::CommonName)
-                };
-                if is_secret(&error.trouble) {
+                if error.trouble.is_of_secrets() {
                     self.lines.close();
                 }
                 self.pace.eager = true;

@@ -68,6 +68,11 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Whether the files of secrets may be why, which may have been renewed since they were read.
+    pub const fn is_of_secrets(&self) -> bool {
+        matches!(self, Self::WrongSecret(_) | Self::Anonymous | Self::Tls(_) | Self::CommonName)
+    }
+
     /// The error of a member.
     pub(super) fn at(self, store: StoreKind, endpoint: &str) -> StoreError {
         StoreError { store, endpoint: endpoint.to_owned(), trouble: self }
