@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// How long a packet may wait (RFC 8289, section 4.4), where a packet takes no longer than that.
 pub(crate) const TARGET: Duration = Duration::from_millis(5);
 /// For how long all of them must have waited longer, before one is dropped.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 /// With no more than a packet behind it, none is dropped.
 const PACKET: usize = 1514;
 

@@ -69,6 +69,11 @@ impl<T: Weighed> FairQueue<T> {
         self.cost == 0
     }
 
+    /// How many flows take turns.
+    pub(crate) fn flows(&self) -> usize {
+        self.fresh.len() + self.old.len()
+    }
+
     /// What all that waits takes of a limit on memory.
     pub(crate) const fn cost(&self) -> usize {
         self.cost

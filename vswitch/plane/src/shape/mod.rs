@@ -31,13 +31,14 @@ const WHOLE: u64 = 125_000;
 /// The longest packet on most ways, and the longest super-frame, with their Ethernet headers. A flow sends as much before it is another's turn.
 const PACKET: u32 = 1514;
 const SUPER_FRAME: u32 = 65_550;
-/// How many packets' time at the rate a packet may wait at least, for CoDel. With 1.5, as RFC 8290 has it (section 5.2.2), one TCP stream at 10 Mbit/s
+/// How many packets' time at its flow's part of the rate a packet may wait at least, for CoDel. With 1.5, as RFC 8290 has it (section 5.2.2), one TCP stream at 10 Mbit/s
 /// lost 800 of 6000 packets between two containers, with 8 of them 90, at the same rate and the same wait of a ping beside it.
 const UNDER_WAY: u32 = 8;
 /// How long packets that have to wait are left alone, so that not each of them wakes the worker.
 const PAUSE: Duration = Duration::from_micros(200);
-/// The time at the rate that the queues hold together, in bytes within these bounds.
-const HELD: Duration = Duration::from_millis(200);
+/// The time at the rate that the queues hold together, in bytes within these bounds. Streams that begin fill them until CoDel has waited for its
+/// interval and dropped some packets of each: of four at 20 Mbit/s, 200 ms were too short, and one packet in five was lost.
+const HELD: Duration = Duration::from_millis(400);
 const LEAST_HELD: u64 = 256 << 10;
 const MOST_HELD: u64 = 4 << 20;
 /// Most packets that a longest queue loses at once.
@@ -67,9 +68,9 @@ pub(crate) struct Shaper {
 struct Bounds {
     /// Most bytes that may wait.
     held: u64,
-    /// How long a packet may wait: CoDel's time, or what some of them take if that is longer. Between containers nothing but this queue makes a
-    /// round trip long, so the few packets that TCP always has under way are all here.
-    target: Duration,
+    /// How long some packets take. Between containers nothing but this queue makes a round trip long, so the few packets that TCP always has under
+    /// way are all here.
+    under_way: Duration,
     /// Whether super-frames stay whole.
     whole: bool,
 }
@@ -79,9 +80,16 @@ impl Bounds {
         let in_time = u32::try_from(limiter.bytes_in(codel::TARGET)).unwrap_or(u32::MAX);
         Self {
             held: limiter.bytes_in(HELD).clamp(LEAST_HELD, MOST_HELD),
-            target: codel::TARGET.max(codel::TARGET * (PACKET * UNDER_WAY) / in_time.max(1)),
+            under_way: codel::TARGET * (PACKET * UNDER_WAY) / in_time.max(1),
             whole: limiter.bytes_in(Duration::from_millis(1)) >= WHOLE,
         }
+    }
+
+    /// How long a packet may wait that shares the rate with so many flows: CoDel's time, or what those take that each of them has under way. Many
+    /// flows do not switch CoDel off.
+    fn target(self, flows: usize) -> Duration {
+        let shared = self.under_way.saturating_mul(u32::try_from(flows).unwrap_or(u32::MAX)).min(codel::INTERVAL);
+        codel::TARGET.max(self.under_way).max(shared)
     }
 
     /// What a flow sends before it is another's turn.
@@ -179,9 +187,10 @@ impl Stage for Shaper {
                 self.next = now + wait.max(PAUSE);
                 return None;
             }
+            let target = self.bounds.target(self.queue.flows());
             let (came, mut transit, behind, codel) = self.queue.pop()?;
             let waited = now.saturating_duration_since(came);
-            if !self.open && codel.decide((waited, self.bounds.target), behind, now) == Verdict::Drop {
+            if !self.open && codel.decide((waited, target), behind, now) == Verdict::Drop {
                 if vxlan::ecn::mark(&mut transit.bytes) {
                     self.treated.marked += 1;
                 } else {

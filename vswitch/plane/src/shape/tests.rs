@@ -124,6 +124,18 @@ fn flows_share_the_rate_whatever_the_length_of_their_packets_and_how_much_they_s
 }
 
 #[test]
+fn flows_with_a_few_packets_under_way_each_lose_none_and_many_flows_do_not_switch_codel_off() {
+    for (flows, loses) in [(4, false), (100, true)] {
+        let mut lab = Lab::new("20mbit");
+        (1..=flows).for_each(|flow| lab.flood(flow, 1514, 6));
+        lab.run(SECOND * 3, |lab, due| {
+            due.into_iter().for_each(|transit| _ = lab.send(u16::try_from(transit.ingress).unwrap(), 1514, 0));
+        });
+        assert_eq!(!lab.lost().is_empty(), loses, "{flows}");
+    }
+}
+
+#[test]
 fn what_is_too_much_is_taken_from_the_longest_queue_and_all_is_accounted_for() {
     let mut lab = Lab::new("1mbit");
     let few: Vec<u64> = (0..50).filter_map(|_| lab.send(1, 200, 0)).collect();
