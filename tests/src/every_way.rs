@@ -1,4 +1,8 @@
-//! A place with every kind of port, uplink and tunnel.
+//! A place with every kind of port, uplink and tunnel, and traffic by each of them.
+
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
 
 use crate::Lab;
 
@@ -66,4 +70,107 @@ pub fn every_way(file: &str) -> Lab {
     lab.write(file);
     lab.start();
     lab
+}
+
+/// TCP connections by every way of [`every_way`], and pings every 10 ms from `a`.
+pub struct Traffic {
+    /// What iperf3 says, and iperf3.
+    connections: Vec<(PathBuf, Child)>,
+    /// Whom ping asks, what it says, and ping.
+    pings: Vec<(&'static str, PathBuf, Child)>,
+}
+
+/// What came of the pings to one address.
+#[derive(Debug)]
+pub struct Pings {
+    /// The address.
+    pub to: &'static str,
+    /// How many were sent.
+    pub sent: usize,
+    /// How many were not answered.
+    pub missed: usize,
+    /// How long none was answered.
+    pub silence: Duration,
+    /// How long the slowest answer took.
+    pub slowest: Duration,
+}
+
+/// Between two pings.
+const PACE: Duration = Duration::from_millis(10);
+
+impl Traffic {
+    /// Connections that go on for so many seconds: the stations' to `b`, out to the world, in by the published port. `rate` is iperf3's option for
+    /// each. The pings end some seconds earlier.
+    ///
+    /// # Panics
+    /// If nothing flows within a minute.
+    pub fn begin(lab: &mut Lab, seconds: u32, rate: &str) -> Self {
+        let ways =
+            [("a", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2"), ("world", "10.0.0.2"), ("a", "192.0.2.1"), ("c", "10.0.0.9")];
+        for port in 5210..5210 + ways.len() {
+            for netns in ["b", "world"] {
+                lab.spawn_in(netns, &format!("iperf3 -s -p {port}"));
+            }
+        }
+        lab.spawn_in("b", "iperf3 -s");
+        lab.until("they listen", |lab| {
+            ["b", "world"].iter().all(|netns| {
+                lab.run_in(netns, "ss -Hltn | grep -c ':52'").stdout.trim().parse::<usize>().is_ok_and(|count| count >= ways.len())
+            })
+        });
+        let spawn = |lab: &mut Lab, name: String, from: &str, line: &str| {
+            let log = lab.path(&name);
+            let child = lab.command_in(from, &format!("{line} > {} 2>&1", log.display())).spawn().expect("a shell");
+            (log, child)
+        };
+        let connections = ways.into_iter().map(|(from, to)| (from, to, 5210)).zip(0..).map(|((from, to, port), number)| (from, to, port + number));
+        let connections: Vec<(PathBuf, Child)> = connections
+            .chain([("world", "192.0.2.10", 5202)])
+            .map(|(from, to, port)| spawn(lab, format!("way-{port}"), from, &format!("iperf3 -c {to} -p {port} {rate} -t {seconds}")))
+            .collect();
+        lab.until("traffic flows", |lab| lab.json("stats b")[0]["tx_frames"].as_u64().is_some_and(|frames| frames > 1000));
+        let (pace, seconds) = (PACE.as_secs_f64(), seconds.saturating_sub(3));
+        let pings = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.9", "192.0.2.1"].map(|to| {
+            let (log, child) = spawn(lab, format!("ping-{to}"), "a", &format!("ping -i {pace} -w {seconds} {to}"));
+            (to, log, child)
+        });
+        Self { connections, pings: pings.into() }
+    }
+
+    /// Waits until all have ended, and says what came of the pings.
+    ///
+    /// # Panics
+    /// If a connection was cut.
+    pub fn end(self) -> Vec<Pings> {
+        let said = |log: &PathBuf| std::fs::read_to_string(log).expect("a log");
+        for (log, mut child) in self.connections {
+            assert!(child.wait().expect("it ends").success(), "{}: {}", log.display(), said(&log));
+        }
+        let pings = self.pings.into_iter().map(|(to, log, mut child)| {
+            child.wait().expect("it ends");
+            Pings::of(to, &said(&log))
+        });
+        pings.collect()
+    }
+}
+
+impl Pings {
+    fn of(to: &'static str, said: &str) -> Self {
+        let number = |line: &str, key: &str| line.split(key).nth(1)?.split(' ').next()?.parse::<f64>().ok();
+        let sent = said.lines().find_map(|line| line.contains("packets transmitted").then(|| line.split(' ').next()?.parse().ok())?);
+        let sent: usize = sent.expect("what ping says at its end");
+        let answers = said.lines().filter(|line| !line.contains("DUP!"));
+        let answers: Vec<(f64, f64)> = answers.filter_map(|line| Some((number(line, "icmp_seq=")?, number(line, "time=")?))).collect();
+        let mut numbers: Vec<f64> = answers.iter().map(|(number, _)| *number).chain([0.0, sent as f64 + 1.0]).collect();
+        numbers.sort_by(f64::total_cmp);
+        let silence = numbers.windows(2).map(|pair| pair[1] - pair[0] - 1.0).fold(0.0, f64::max);
+        let slowest = answers.iter().map(|(_, time)| *time).fold(0.0, f64::max);
+        Self {
+            to,
+            sent,
+            missed: sent.saturating_sub(answers.len()),
+            silence: PACE.mul_f64(silence),
+            slowest: Duration::from_secs_f64(slowest / 1000.0),
+        }
+    }
 }

@@ -27,7 +27,7 @@ mod wire;
 pub use disk::Mounted;
 pub use docker::{DockerHost, FROM};
 pub use engine::Engine;
-pub use every_way::{EVERY_WAY, every_way};
+pub use every_way::{EVERY_WAY, Pings, Traffic, every_way};
 pub use lab::{Lab, Outcome, Predecessor, program};
 pub use measure::{AllowCubic, Footprint, Transfer, checksum_errors, iperf3, median, ping, tcp, udp, udp_is_well};
 pub use require::{missing, skipped};

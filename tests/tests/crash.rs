@@ -1,6 +1,8 @@
 //! Ends of vswitchd, wanted and unwanted, and what they leave.
 
-use vswitch_tests::{Lab, needs, ping, program, tcp};
+use std::time::Duration;
+
+use vswitch_tests::{EVERY_WAY, Lab, Traffic, every_way, needs, ping, program, tcp};
 
 const TWO: &str = r#"
 [[bridge]]
@@ -313,7 +315,7 @@ fn sessions_of_a_link_outlive_every_end_whoever_speaks_first() {
     };
     for (port, first) in [(1, "server"), (2, "client"), (3, "server")] {
         // What is new is written down within a second or two.
-        std::thread::sleep(std::time::Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(2500));
         if port == 3 {
             lab.stop();
         } else {
@@ -327,4 +329,24 @@ fn sessions_of_a_link_outlive_every_end_whoever_speaks_first() {
         });
     }
     assert_eq!(ports(&lab.json("sessions")), ports(&before));
+}
+
+#[test]
+fn a_crash_cuts_no_connection_by_any_way() {
+    needs!("iperf3", "ping");
+    let mut lab = every_way(EVERY_WAY);
+    assert!(ping(&lab, "a", "10.0.0.9") && ping(&lab, "a", "10.0.0.4") && ping(&lab, "a", "192.0.2.1"));
+    // More of them, by hand: VSWITCH_CRASHES=50.
+    let count: u32 = std::env::var("VSWITCH_CRASHES").map_or(3, |count| count.parse().unwrap());
+    let traffic = Traffic::begin(&mut lab, 12 + 3 * count, "-b 20M");
+    for _ in 0..count {
+        // What is new is written down within a second or two.
+        std::thread::sleep(Duration::from_millis(2500));
+        lab.kill();
+        lab.start();
+    }
+    let pings = traffic.end();
+    println!("{pings:#?}");
+    assert!(pings.iter().all(|pings| pings.missed < pings.sent / 4), "{pings:#?}");
+    assert!(lab.stop().success());
 }

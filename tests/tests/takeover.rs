@@ -2,38 +2,9 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::net::UnixDatagram;
-use std::process::Child;
 use std::time::Duration;
 
-use vswitch_tests::{EVERY_WAY, Lab, every_way, needs, ping, program};
-
-/// Connections that go on for so many seconds, by every kind of way: the stations' to `b`, out to the world, in by the published port.
-fn connect(lab: &mut Lab, seconds: u32, rate: &str) -> Vec<(String, Child)> {
-    let ways =
-        [("a", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2"), ("world", "10.0.0.2"), ("a", "192.0.2.1"), ("c", "10.0.0.9")];
-    for port in 5210..5210 + ways.len() {
-        for netns in ["b", "world"] {
-            lab.spawn_in(netns, &format!("iperf3 -s -p {port}"));
-        }
-    }
-    lab.spawn_in("b", "iperf3 -s");
-    lab.until("they listen", |lab| {
-        ["b", "world"].iter().all(|netns| {
-            lab.run_in(netns, "ss -Hltn | grep -c ':52'").stdout.trim().parse::<usize>().is_ok_and(|count| count >= ways.len())
-        })
-    });
-    let mut all = Vec::new();
-    for (number, (from, to)) in ways.into_iter().enumerate() {
-        let log = lab.path(&format!("way-{number}")).display().to_string();
-        let line = format!("iperf3 -c {to} -p {} {rate} -t {seconds} > {log} 2>&1", 5210 + number);
-        all.push((log, lab.command_in(from, &line).spawn().unwrap()));
-    }
-    let log = lab.path("published").display().to_string();
-    let line = format!("iperf3 -c 192.0.2.10 -p 5202 {rate} -t {seconds} > {log} 2>&1");
-    all.push((log, lab.command_in("world", &line).spawn().unwrap()));
-    lab.until("traffic flows", |lab| lab.json("stats b")[0]["tx_frames"].as_u64().unwrap() > 1000);
-    all
-}
+use vswitch_tests::{EVERY_WAY, Lab, Traffic, every_way, needs, ping, program};
 
 #[test]
 fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
@@ -43,15 +14,7 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
     // More of them, by hand: VSWITCH_TAKEOVERS=100, and the load with which they are to be had: VSWITCH_RATE="-b 0".
     let number = |name: &str| std::env::var(name).ok();
     let count: u32 = number("VSWITCH_TAKEOVERS").map_or(5, |count| count.parse().unwrap());
-    let connections = connect(&mut lab, 10 + count, number("VSWITCH_RATE").as_deref().unwrap_or("-b 20M"));
-    let pings: Vec<(String, Child)> = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.9", "192.0.2.1"]
-        .into_iter()
-        .map(|to| {
-            let log = lab.path(&format!("ping-{to}")).display().to_string();
-            let line = format!("ping -i 0.01 -w {} {to} > {log} 2>&1", 7 + count);
-            (log.clone(), lab.command_in("a", &line).spawn().unwrap())
-        })
-        .collect();
+    let traffic = Traffic::begin(&mut lab, 10 + count, number("VSWITCH_RATE").as_deref().unwrap_or("-b 20M"));
     let devices =
         |lab: &Lab| lab.run_in("a", "ip -o link show eth0; ip -o addr show eth0; ip route").ok().replace("tentative ", "");
     let before = devices(&lab);
@@ -62,16 +25,9 @@ fn a_vswitchd_takes_over_under_traffic_by_every_kind_of_way() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(devices(&lab), before, "nothing about the device has changed");
-    for (log, mut child) in connections {
-        assert!(child.wait().unwrap().success(), "{log}: {}", std::fs::read_to_string(&log).unwrap());
-    }
-    for (log, mut child) in pings {
-        child.wait().unwrap();
-        let said = std::fs::read_to_string(&log).unwrap();
-        let lost = said.split("received, ").nth(1).and_then(|rest| rest.split('%').next()).unwrap();
-        println!("{log}: {}", said.lines().rev().take(3).collect::<Vec<_>>().join(" "));
-        assert_eq!(lost, "0", "{said}");
-    }
+    let pings = traffic.end();
+    println!("{pings:#?}");
+    assert!(pings.iter().all(|pings| pings.missed == 0), "{pings:#?}");
     assert!(lab.stop().success());
 }
 
