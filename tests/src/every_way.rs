@@ -105,8 +105,14 @@ impl Traffic {
     /// # Panics
     /// If nothing flows within a minute.
     pub fn begin(lab: &mut Lab, seconds: u32, rate: &str) -> Self {
-        let ways =
-            [("a", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2"), ("world", "10.0.0.2"), ("a", "192.0.2.1"), ("c", "10.0.0.9")];
+        let ways = [
+            ("a", "10.0.0.2"),
+            ("c", "10.0.0.2"),
+            ("d", "10.0.0.2"),
+            ("world", "10.0.0.2"),
+            ("a", "192.0.2.1"),
+            ("c", "10.0.0.9"),
+        ];
         for port in 5210..5210 + ways.len() {
             for netns in ["b", "world"] {
                 lab.spawn_in(netns, &format!("iperf3 -s -p {port}"));
@@ -115,7 +121,11 @@ impl Traffic {
         lab.spawn_in("b", "iperf3 -s");
         lab.until("they listen", |lab| {
             ["b", "world"].iter().all(|netns| {
-                lab.run_in(netns, "ss -Hltn | grep -c ':52'").stdout.trim().parse::<usize>().is_ok_and(|count| count >= ways.len())
+                lab.run_in(netns, "ss -Hltn | grep -c ':52'")
+                    .stdout
+                    .trim()
+                    .parse::<usize>()
+                    .is_ok_and(|count| count >= ways.len())
             })
         });
         let spawn = |lab: &mut Lab, name: String, from: &str, line: &str| {
@@ -123,10 +133,16 @@ impl Traffic {
             let child = lab.command_in(from, &format!("{line} > {} 2>&1", log.display())).spawn().expect("a shell");
             (log, child)
         };
-        let connections = ways.into_iter().map(|(from, to)| (from, to, 5210)).zip(0..).map(|((from, to, port), number)| (from, to, port + number));
+        let connections = ways
+            .into_iter()
+            .map(|(from, to)| (from, to, 5210))
+            .zip(0..)
+            .map(|((from, to, port), number)| (from, to, port + number));
         let connections: Vec<(PathBuf, Child)> = connections
             .chain([("world", "192.0.2.10", 5202)])
-            .map(|(from, to, port)| spawn(lab, format!("way-{port}"), from, &format!("iperf3 -c {to} -p {port} {rate} -t {seconds}")))
+            .map(|(from, to, port)| {
+                spawn(lab, format!("way-{port}"), from, &format!("iperf3 -c {to} -p {port} {rate} -t {seconds}"))
+            })
             .collect();
         lab.until("traffic flows", |lab| lab.json("stats b")[0]["tx_frames"].as_u64().is_some_and(|frames| frames > 1000));
         let (pace, seconds) = (PACE.as_secs_f64(), seconds.saturating_sub(3));
@@ -157,10 +173,12 @@ impl Traffic {
 impl Pings {
     fn of(to: &'static str, said: &str) -> Self {
         let number = |line: &str, key: &str| line.split(key).nth(1)?.split(' ').next()?.parse::<f64>().ok();
-        let sent = said.lines().find_map(|line| line.contains("packets transmitted").then(|| line.split(' ').next()?.parse().ok())?);
+        let sent =
+            said.lines().find_map(|line| line.contains("packets transmitted").then(|| line.split(' ').next()?.parse().ok())?);
         let sent: usize = sent.expect("what ping says at its end");
         let answers = said.lines().filter(|line| !line.contains("DUP!"));
-        let answers: Vec<(f64, f64)> = answers.filter_map(|line| Some((number(line, "icmp_seq=")?, number(line, "time=")?))).collect();
+        let answers: Vec<(f64, f64)> =
+            answers.filter_map(|line| Some((number(line, "icmp_seq=")?, number(line, "time=")?))).collect();
         let mut numbers: Vec<f64> = answers.iter().map(|(number, _)| *number).chain([0.0, sent as f64 + 1.0]).collect();
         numbers.sort_by(f64::total_cmp);
         let silence = numbers.windows(2).map(|pair| pair[1] - pair[0] - 1.0).fold(0.0, f64::max);
