@@ -2,6 +2,7 @@
 
 mod check;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::syntax::{Damage, Stumble, repair};
 use super::table::{TABLES, Tabular};
-use super::{Config, Problem};
+use super::{Config, Problem, SwitchSettings};
 use crate::broker::{SystemError, requests};
 use api::read::about;
 use api::{BridgeSpec, ForwardSpec, PortSpec, UplinkSpec, VxlanSpec};
@@ -146,7 +147,7 @@ impl Reader<'_> {
                 "uplink" => uplinks = self.entries(value),
                 "forward" => forwards = self.entries(value),
                 "vxlan" => vxlans = self.entries(value),
-                name => self.unknown("table", name, "the file", TABLES, key.span()),
+                _ => self.stray(&key, value.get_ref()),
             }
         }
         bridges.complete &= !self.damage.may_hide("bridge");
@@ -186,6 +187,16 @@ impl Reader<'_> {
             forwards: forwards.specs(),
             warnings,
         }
+    }
+
+    /// Notes what stands in the file itself and is no table of it.
+    fn stray(&mut self, key: &Spanned<Cow<'_, str>>, value: &DeValue<'_>) {
+        let (name, span) = (&**key.get_ref(), key.span());
+        if matches!(value, DeValue::Table(_) | DeValue::Array(_)) {
+            return self.unknown("table", name, "the file", TABLES, span);
+        }
+        let place = if SwitchSettings::KEYS.contains(&name) { "[switch]" } else { "the table that it belongs to" };
+        self.problem(span, format!("`{}` is above all tables: write it below {place}", name.escape_debug()));
     }
 
     fn entries<T: Tabular>(&mut self, value: Spanned<DeValue<'_>>) -> Entries<T> {
@@ -330,7 +341,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{NatSettings, SwitchSettings};
+    use crate::config::NatSettings;
     use crate::docker::DockerSettings;
 
     fn problems(text: &str) -> Vec<String> {
@@ -395,6 +406,8 @@ mod tests {
         only("[[bridge]]\nname = \"br0\"\ncolour = 1\n", "f:3:1: unknown key `colour` in [bridge]: use name, mtu, ");
         only("[[bridge]]\nname = \"br0\"\nmax-mac = 1\n", "f:3:1: unknown key `max-mac` in [bridge]: did you mean `max-macs`?");
         only("[[brigde]]\nname = \"br0\"\n", "f:1:3: unknown table `brigde` in the file: did you mean `bridge`?");
+        only("workers = 2\n", "f:1:1: `workers` is above all tables: write it below [switch]");
+        only("mtu = 1500\n", "f:1:1: `mtu` is above all tables: write it below the table that it belongs to");
         only("[bridge]\nname = \"br0\"\n", "f:1:1: bridge is a list of tables: write [[bridge]] above each");
         only(
             "[[bridge]]\nname = \"a-name-of-18-chars\"\n",
