@@ -177,7 +177,13 @@ fn whoever_cannot_take_over_changes_nothing() {
         lab.write(EVERY_WAY);
     };
     told(&lab, &EVERY_WAY.replace("veth", "vath"), "vath");
-    told(&lab, &format!("{EVERY_WAY}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"), "e0");
+    let absent = "[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n";
+    told(&lab, &format!("{EVERY_WAY}{absent}"), "e0");
+    // Nor does what its file has no longer go before it has taken over.
+    let (first, rest) = EVERY_WAY.split_once("[[port]]\nname = \"c\"").unwrap();
+    let (_, others) = rest.split_once("[[port]]").unwrap();
+    told(&lab, &format!("{first}[[port]]{others}{absent}"), "e0");
+    assert!(ping(&lab, "a", "10.0.0.3"));
     let head = |workers: u32, state: &str| {
         let directory = lab.path("").display().to_string();
         format!(
@@ -240,8 +246,17 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     let vswitchd = program("vswitchd").display().to_string();
     told(&lab, &vswitchd, "vath");
     lab.write(&format!("{EVERY_WAY}[[port]]\nname = \"e\"\nbridge = \"br0\"\nkind = \"link\"\ndevice = \"e0\"\n"));
-    told(&lab, &vswitchd, "this one goes on: port \"e\": there is no interface \"e0\"");
+    for _ in 0..2 {
+        told(&lab, &vswitchd, "this one goes on: port \"e\": there is no interface \"e0\"");
+    }
+    let broker = lab.broker();
+    let left = std::fs::read_to_string(format!("/proc/{broker}/task/{broker}/children")).unwrap();
+    assert_eq!(left, "", "nobody has asked how they ended");
     lab.write(EVERY_WAY);
+    // One that leaves what it said to others, who go on.
+    std::fs::write(lab.path("lasting"), "#!/bin/sh\necho no >&2\nsleep 30 &\nexit 1\n").unwrap();
+    lab.sh(&format!("chmod +x {}", lab.path("lasting").display())).ok();
+    told(&lab, &lab.path("lasting").display().to_string(), "no");
     // One that takes any file, and then ends.
     std::fs::write(lab.path("brief"), "#!/bin/sh\nexit 0\n").unwrap();
     lab.sh(&format!("chmod +x {}", lab.path("brief").display())).ok();

@@ -120,6 +120,12 @@ impl VxlanSpec {
     /// The limit where none is given: far above what stations do, far below what a loop does.
     pub const BUM_LIMIT: u32 = 20_000;
 
+    /// Whether a tunnel of the host with the address `local` may have this peer. What a file says is refused with a reason instead.
+    pub fn may_have_peer(local: IpAddr, peer: IpAddr) -> bool {
+        let is_written_so = peer == peer.to_canonical() && peer.is_ipv4() == local.is_ipv4();
+        is_written_so && peer != local && is_of_one_host(peer) && !is_link_local(peer)
+    }
+
     /// Whether frames of both would arrive at the same place with the same VNI.
     pub fn collides_with(&self, other: &Self) -> bool {
         let same_ear = self.local == other.local
@@ -237,7 +243,7 @@ impl TryFrom<VxlanTable> for VxlanSpec {
     fn try_from(table: VxlanTable) -> Result<Self, VxlanError> {
         let name = table.name.clone();
         let local = table.local.to_canonical();
-        if local.is_unspecified() || local.is_multicast() || is_broadcast(local) {
+        if !is_of_one_host(local) {
             return Err(VxlanError::Local(name, local));
         }
         if is_link_local(local) {
@@ -295,7 +301,7 @@ impl VxlanTable {
             (None, None) => {
                 let mut peers = BTreeSet::new();
                 for peer in self.peers.iter().map(IpAddr::to_canonical) {
-                    if peer.is_unspecified() || peer.is_multicast() || is_broadcast(peer) {
+                    if !is_of_one_host(peer) {
                         return Err(VxlanError::Peer(name(), peer));
                     }
                     if is_link_local(peer) {
@@ -364,8 +370,9 @@ impl From<VxlanSpec> for VxlanTable {
     }
 }
 
-fn is_broadcast(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+fn is_of_one_host(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
 fn is_link_local(address: IpAddr) -> bool {

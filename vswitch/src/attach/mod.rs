@@ -39,6 +39,9 @@ mod uplink;
 mod veth;
 mod watch;
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use ipnet::IpNet;
 use packet::Mac;
 use serde::{Deserialize, Serialize};
@@ -83,13 +86,20 @@ pub struct Plan {
 /// # Errors
 /// One sentence for the user. Nothing that this call made is left behind then.
 pub fn attach(plan: &Plan) -> Result<Attachment, AttachError> {
-    requests::open_port(plan).inspect_err(|error| {
-        if matches!(error, AttachError::NotPassed(_)) {
-            // It was made, and this process has none of it.
-            requests::let_go(&plan.spec, &plan.netns_mark);
-        }
-    })
+    // What does not come here after it was made, nothing would remove.
+    has_room(plan.workers * (1 + bulk_queues(plan.workers)) + BESIDES)?;
+    requests::open_port(plan)
 }
+
+/// Whether this process may open so many files more.
+fn has_room(files: usize) -> io::Result<()> {
+    let more = || rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+    let all: Result<Vec<OwnedFd>, _> = (0..files).map(|_| more()).collect();
+    all.map(drop).map_err(|error| io::Error::other(format!("{error}: raise the limit of open files")))
+}
+
+/// Descriptors of a port besides its queues: what places flows, and what is open for a moment meanwhile.
+const BESIDES: usize = 6;
 
 /// How many queues of a device each worker has for bulk flows, besides the one for everything else. Of a TAP's queues, each takes 64 KiB of the
 /// kernel's memory.

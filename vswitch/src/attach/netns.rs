@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use netlink_packet_route::link::LinkMessage;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
@@ -28,6 +29,8 @@ static NAMED_IN: OnceLock<File> = OnceLock::new();
 
 /// Where `ip netns` looks for namespaces (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
+/// How often and how long it is waited for its lock, which `ip netns` holds for milliseconds.
+const LOCKED: (u32, Duration) = (100, Duration::from_millis(20));
 /// The namespace of the calling thread; `/proc/self` would be that of the process's first thread.
 pub(super) const OWN: &str = "/proc/thread-self/ns/net";
 
@@ -79,14 +82,9 @@ impl Namespace {
     pub(super) fn open(netns: Option<&Netns>) -> Result<Self, AttachError> {
         let Some(netns) = netns else { return Ok(Self::own()) };
         let path = netns.path();
-        // A FIFO, or a device, is not even opened: that may wait, or do something.
-        let opened = match rustix::fs::statfs(&path) {
-            Ok(stat) if !is_of_namespaces(&stat) => return Err(AttachError::NotNetns(path)),
-            Ok(_) => File::open(&path),
-            Err(errno) => Err(errno.into()),
-        };
-        match opened {
-            Ok(file) => Ok(Self { place: Place(Some(netns.clone())), file: Some(file), made: false, number: None }),
+        match open_namespace(&path) {
+            Ok(None) => Err(AttachError::NotNetns(path)),
+            Ok(Some(file)) => Ok(Self { place: Place(Some(netns.clone())), file: Some(file), made: false, number: None }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 Err(AttachError::NoNetns { netns: netns.clone(), source })
             }
@@ -279,15 +277,15 @@ pub(super) fn netns_warning() -> Option<String> {
 
 /// Makes the directory a shared mount, so that namespaces made here appear in every mount namespace that shares it. The file
 /// returned holds the lock under which `ip netns` does the same.
-fn shared_directory() -> Result<impl Drop, Errno> {
+fn shared_directory() -> io::Result<impl Drop> {
     match rustix::fs::mkdir(DIRECTORY, Mode::from_raw_mode(0o755)) {
         // Whatever the umask is: users list namespaces, too.
         Ok(()) => rustix::fs::chmod(DIRECTORY, Mode::from_raw_mode(0o755))?,
         Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+        Err(errno) => return Err(errno.into()),
     }
     let directory = rustix::fs::open(DIRECTORY, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+    lock(&directory)?;
     let share = || rustix::mount::mount_change(DIRECTORY, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
     match share() {
         // It is not a mount point yet.
@@ -295,6 +293,28 @@ fn shared_directory() -> Result<impl Drop, Errno> {
         result => result?,
     }
     Ok(directory)
+}
+
+/// Waits for the lock of a directory, but not for ever: any user may keep it.
+fn lock(directory: &OwnedFd) -> io::Result<()> {
+    let (turns, pause) = LOCKED;
+    for _ in 0..turns {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(pause),
+            outcome => return Ok(outcome?),
+        }
+    }
+    Err(io::Error::other(format!("another program keeps {DIRECTORY} locked: `lslocks` says which")))
+}
+
+/// Opens what a file stands for; `None`: that is no namespace. A FIFO, or a device, is not even opened: that may wait, or do something.
+fn open_namespace(path: &Path) -> io::Result<Option<File>> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if !is_of_namespaces(&rustix::fs::fstatfs(&found)?) {
+        return Ok(None);
+    }
+    // What the path leads to may be something else by now.
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map(Some)
 }
 
 /// The number of the namespace that a file stands for; `None`: it is not there, or is none.

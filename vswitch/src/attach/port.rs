@@ -127,18 +127,6 @@ pub(super) fn detach(spec: &PortSpec) -> Result<(), AttachError> {
     }
 }
 
-/// Removes the device of a port that was just opened, and its namespace if that has this mark and nothing else in it.
-pub(super) fn let_go(spec: &PortSpec, netns_mark: &str) {
-    // The error that counts is the one for which all this is.
-    let _ = detach(spec);
-    if let Some(Netns::Name(name)) = &spec.netns
-        && netns::is_marked_netns(name, netns_mark).unwrap_or(false)
-        && links_in(&spec.netns).is_ok_and(|(_, links)| links.len() <= 1)
-    {
-        let _ = netns::remove_netns(name);
-    }
-}
-
 /// Changes the MAC address, MTU, addresses and default routes of a port's device while frames go on. Whatever else differs
 /// between `old` and `new` and is no matter of the kernel is left to the caller.
 ///

@@ -10,18 +10,16 @@ use packet::Mac;
 
 use super::error::AttachError;
 use super::netns::{self, Identity};
-use super::underlay::{self, Listening, OpenSources, Underlay};
+use super::underlay::{self, Listening, OpenSources, SourcePlan};
 use super::uplink::{self, UplinkAttachment};
 use super::watch::{self, End, NamespaceNumber, News, WatchSocket};
 use super::{Attachment, Plan, lan, port, programs, veth};
 use crate::broker::{Descriptor, SystemError, requests};
-use api::{Netns, PortSpec, VxlanSpec};
+use api::{Netns, PortSpec};
 
 requests! {
     /// See `port::attach`.
     pub(super) fn open_port(plan: &Plan = Plan) -> Result<Attachment, AttachError>, by port::attach;
-    /// See `port::let_go`.
-    pub(super) fn let_go(spec: &PortSpec = PortSpec, netns_mark: &str = String) -> (), by port::let_go;
     /// See `uplink::attach_uplink`.
     pub fn attach_uplink(ifname: &str = String, mac: &Mac = Mac, held: &[Descriptor] = Vec<Descriptor>) -> Result<UplinkAttachment, AttachError>, by uplink::attach_uplink;
     /// See `port::has_arrived`.
@@ -65,7 +63,7 @@ requests! {
     /// See `watch::number_of`.
     pub fn number_of(netns: &Netns = Netns) -> Option<NamespaceNumber>, by watch::number_of;
     /// See `underlay::open_sources`.
-    pub fn open_sources(spec: &VxlanSpec = VxlanSpec, underlay: &Underlay = Underlay) -> Result<OpenSources, AttachError>, by underlay::open_sources;
+    pub fn open_sources(plan: &SourcePlan = SourcePlan) -> Result<OpenSources, AttachError>, by underlay::open_sources;
     /// See `underlay::listen`.
     pub fn listen(address: &SocketAddr = SocketAddr, count: &usize = usize, left: &[Descriptor] = Vec<Descriptor>) -> Result<Vec<Listening>, AttachError>, by underlay::listen;
     /// See `underlay::listen_to_group`.

@@ -11,7 +11,7 @@ use super::error::{Doing, NET_ADMIN, NET_RAW};
 use super::netlink::{KernelLink, Netlink};
 use super::netns::Namespace;
 use crate::broker::Descriptor;
-use api::{Reach, VxlanSpec};
+use api::{PortName, Reach, VxlanSpec};
 use plane::device::{SourceHeaders, Sources};
 use sys::udp;
 
@@ -28,6 +28,26 @@ pub struct Underlay {
     pub interface: Option<u32>,
     /// The smallest MTU on the way to any of the other hosts, as far as this host knows it.
     pub mtu: u32,
+}
+
+/// What the sockets that a tunnel sends from are like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePlan {
+    tunnel: PortName,
+    local: IpAddr,
+    ttl: u8,
+    udp_checksum: bool,
+    /// The index of the interface that groups are reached by.
+    interface: Option<u32>,
+}
+
+impl SourcePlan {
+    /// Those of a tunnel, whatever its peers are.
+    pub fn of(spec: &VxlanSpec, underlay: &Underlay) -> Self {
+        let VxlanSpec { name, local, ttl, udp_checksum, .. } = spec;
+        let Underlay { interface, .. } = *underlay;
+        Self { tunnel: name.clone(), local: *local, ttl: *ttl, udp_checksum: *udp_checksum, interface }
+    }
 }
 
 /// Looks at the way.
@@ -58,29 +78,29 @@ pub fn survey(spec: &VxlanSpec) -> Result<Underlay, AttachError> {
 ///
 /// # Errors
 /// Mostly too many open files.
-pub(super) fn open_sources(spec: &VxlanSpec, underlay: &Underlay) -> Result<OpenSources, AttachError> {
-    let doing = || format!("open the sockets that vxlan \"{}\" sends from", spec.name);
-    let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(spec, underlay)).collect() };
+pub(super) fn open_sources(plan: &SourcePlan) -> Result<OpenSources, AttachError> {
+    let doing = || format!("open the sockets that vxlan \"{}\" sends from", plan.tunnel);
+    let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(plan)).collect() };
     let sockets = open().doing(NET_RAW, doing)?;
-    let segmenting = spec.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
+    let segmenting = plan.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
     Ok(OpenSources { sockets: sockets.into_iter().map(Descriptor).collect(), segmenting })
 }
 
-fn open_source(spec: &VxlanSpec, underlay: &Underlay) -> Result<OwnedFd, Errno> {
-    let socket = udp::open(spec.local)?;
+fn open_source(plan: &SourcePlan) -> Result<OwnedFd, Errno> {
+    let socket = udp::open(plan.local)?;
     let fd = socket.as_fd();
     udp::deafen(fd)?;
     sys::set_buffers(fd, BUFFER)?;
-    udp::never_fragment(fd, spec.local)?;
-    udp::set_hops(fd, spec.local, spec.ttl)?;
-    udp::report_errors(fd, spec.local)?;
-    if !spec.udp_checksum {
-        udp::send_zero_checksum(fd, spec.local)?;
+    udp::never_fragment(fd, plan.local)?;
+    udp::set_hops(fd, plan.local, plan.ttl)?;
+    udp::report_errors(fd, plan.local)?;
+    if !plan.udp_checksum {
+        udp::send_zero_checksum(fd, plan.local)?;
     }
-    if let Some(interface) = underlay.interface {
-        udp::send_groups_out_of(fd, spec.local, interface)?;
+    if let Some(interface) = plan.interface {
+        udp::send_groups_out_of(fd, plan.local, interface)?;
     }
-    udp::bind(fd, SocketAddr::new(spec.local, 0))?;
+    udp::bind(fd, SocketAddr::new(plan.local, 0))?;
     Ok(socket)
 }
 

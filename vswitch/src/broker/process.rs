@@ -1,5 +1,6 @@
 //! The broker's process: how it is started, what it does, and how it ends.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -7,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Mutex;
 
+use rustix::event::{PollFd, PollFlags};
 use serde_json::Value;
 
 use super::{BROKER, Envelope, Handler, descriptor};
@@ -49,13 +51,28 @@ impl Broker {
     }
 }
 
-/// Carries out requests of these rooms that come by standard input, until the other side ends.
+/// Carries out requests of these rooms that come by standard input, until the other side ends. Then this process ends at once, whatever it is doing:
+/// what is half done is found as after any crash.
 ///
 /// # Errors
-/// It says something that is no request.
+/// It says something that is no request, or no thread is to be had.
 pub(crate) fn serve(rooms: &[&[(&str, Handler)]]) -> io::Result<()> {
-    let stream = UnixStream::from(rustix::io::dup(rustix::stdio::stdin())?);
+    let stream = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    // What this process starts reads nothing from there.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let other = stream.try_clone()?;
+    // A signal at the other one's end (PR_SET_PDEATHSIG) would not come: Landlock keeps that process from sending any (security_task_kill).
+    std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+        while !has_ended(&other) {}
+        std::process::exit(0);
+    })?;
     serve_on(&stream, rooms)
+}
+
+/// Waits until the other side has closed its end, or for nothing.
+fn has_ended(stream: &UnixStream) -> bool {
+    let mut poll = [PollFd::new(stream, PollFlags::empty())];
+    rustix::event::poll(&mut poll, None).is_ok() && poll.iter().any(|poll| poll.revents().contains(PollFlags::HUP))
 }
 
 pub(super) fn serve_on(stream: &UnixStream, rooms: &[&[(&str, Handler)]]) -> io::Result<()> {

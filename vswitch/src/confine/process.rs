@@ -37,6 +37,9 @@ fn filters() -> Result<[BpfProgram; 2], Failure> {
     let update = u64::from(BPF_MAP_UPDATE_ELEM.cast_unsigned());
     let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, update)?;
     rules.insert(libc::SYS_bpf, vec![SeccompRule::new(vec![others])?]);
+    // A limit is a way to end another process of the same user: Landlock does not know it.
+    let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![others])?]);
     // What is put into a terminal is typed into the shell from which vswitchd was started.
     rules.insert(libc::SYS_ioctl, vec![rule([equal_unsigned(1, TIOCSTI)])?, rule([equal_unsigned(1, TIOCLINUX)])?]);
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
@@ -131,6 +134,16 @@ const OF_NO_THREAD: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_quotactl,
     libc::SYS_personality,
+    // Of any process of the same user, too.
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_process_madvise,
 ];
 
 #[cfg(test)]
@@ -143,7 +156,7 @@ mod tests {
     use super::*;
 
     /// What a process without rights would do, if it could; each says whether it was refused.
-    const OF_THE_PROCESS: [Forbidden; 10] = [
+    const OF_THE_PROCESS: [Forbidden; 12] = [
         ("write", || std::fs::write("/var/tmp/vswitch-forbidden", "").is_err()),
         ("execve", || Command::new("/bin/true").exec().raw_os_error() == Some(libc::EPERM)),
         ("packet", || socket(libc::AF_PACKET, rustix::net::SocketType::RAW)),
@@ -152,6 +165,11 @@ mod tests {
         ("namespace", || sys::netns::unshare().is_err()),
         ("setuid", || rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(1)).is_err()),
         ("bpf", || sys::bpf::array(1).is_err()),
+        ("prlimit", || {
+            let (parent, none) = (rustix::process::getppid(), rustix::process::Rlimit { current: None, maximum: None });
+            rustix::process::prlimit(parent, rustix::process::Resource::Core, none).is_err()
+        }),
+        ("nice", || rustix::process::setpriority_process(rustix::process::getppid(), 19).is_err()),
         ("chmod", || std::fs::set_permissions("/var/tmp", std::os::unix::fs::PermissionsExt::from_mode(0o1777)).is_err()),
         ("chown", || std::os::unix::fs::chown("/var/tmp", Some(0), None).is_err()),
     ];

@@ -93,7 +93,7 @@ pub(super) fn hand_over(
     switch: &mut Switch,
     stream: &UnixStream,
     (served, doors): (&mut Served, Vec<(Label, OwnedFd)>),
-    upgrade: Option<Upgrade>,
+    upgrade: &mut Option<Upgrade>,
 ) -> ControlFlow<Exit> {
     match switch.hand_to(stream, doors) {
         Verdict::Taken(pid, wires) => {
@@ -102,14 +102,16 @@ pub(super) fn hand_over(
                 tracing::warn!("systemd could not be told that process {pid} has taken over: {error}");
             }
             let answer = Reply::Done(vec![format!("process {pid} has taken over from process {}", std::process::id())]);
-            ControlFlow::Break(Exit::TakenOver(wires, upgrade.map(|upgrade| (upgrade.asker, answer))))
+            ControlFlow::Break(Exit::TakenOver(wires, upgrade.take().map(|upgrade| (upgrade.asker, answer))))
         }
         Verdict::Kept(why) => {
             served.let_in_again();
             let sentence = format!("another vswitchd wanted to take over; this one goes on: {why}");
             tracing::warn!("{sentence}");
-            // The client that asked may have gone away.
-            let _ = upgrade.map(|upgrade| upgrade.asker.send(Err(sentence)));
+            // If it was the successor that is under way, it ends, and the client is told.
+            if let Some(upgrade) = upgrade {
+                upgrade.refused = Some(sentence);
+            }
             ControlFlow::Continue(())
         }
     }

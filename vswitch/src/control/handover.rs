@@ -85,6 +85,11 @@ impl Switch {
             host.go_on(elders.extract_if(.., |(of, _)| of == name).map(|(_, elder)| elder).collect())?;
         }
         self.plane.tell_all(|| Command::Resume)?;
+        if is_heir {
+            let (wanted, _) = self.ledger.wanted();
+            self.remove_leftovers(&wanted, false);
+            self.ledger.save().unwrap_or_else(|error| tracing::warn!("{error}"));
+        }
         // What hosts answered before, the last vswitchd heard.
         self.plane.sockets.wireguards().filter(|_| is_heir).for_each(|wireguard| wireguard.greet());
         Ok(())

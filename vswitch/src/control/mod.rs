@@ -238,7 +238,7 @@ impl Switch {
         }
         switch.set_recorder();
         let (wanted, left_out) = switch.ledger.wanted();
-        switch.remove_leftovers(&wanted);
+        switch.remove_leftovers(&wanted, switch.handover.is_complete);
         let mut notes = read;
         notes.extend(lost);
         notes.extend(unread);

@@ -234,20 +234,28 @@ impl Switch {
         made.netns.retain(|name| attach::is_marked_netns(name, &mark).unwrap_or(true));
     }
 
-    /// Removes devices that an earlier vswitchd made and left when it was killed, and that no port wants now.
-    pub(super) fn remove_leftovers(&mut self, wanted: &Layout) {
+    /// Removes devices that an earlier vswitchd made and left, and that no port wants now. While that one may go on, only those that are in the way of
+    /// others are removed.
+    pub(super) fn remove_leftovers(&mut self, wanted: &Layout, may_go_on: bool) {
         self.forget_lost_netns();
+        let is_in_the_way = |spec: &PortSpec| {
+            wanted.all::<PortSpec>().any(|now| now.name == spec.name || plan::place(now) == plan::place(spec))
+        };
         let kept = |spec: &PortSpec| {
             let same = |now: &PortSpec| now.kind == spec.kind && plan::place(now) == plan::place(spec);
             wanted.find(&spec.name).is_some_and(|(now, _)| same(now))
         };
-        let leftovers: Vec<PortSpec> = self.ledger.state.made.ports.values().filter(|spec| !kept(spec)).cloned().collect();
-        for spec in leftovers {
+        let made = self.ledger.state.made.ports.values();
+        let leftovers = made.filter(|spec| !kept(spec) && (!may_go_on || is_in_the_way(spec)));
+        for spec in leftovers.cloned().collect::<Vec<_>>() {
             tracing::info!(port = %spec.name, "removing what an earlier run left");
             if let Err(error) = attach::detach(&spec) {
                 tracing::warn!(port = %spec.name, "{error}");
             }
             self.ledger.state.made.ports.remove(&spec.name);
+        }
+        if may_go_on {
+            return;
         }
         let used: BTreeSet<&Netns> = wanted.all::<PortSpec>().filter_map(|spec| spec.netns.as_ref()).collect();
         let idle = |name: &&String| !used.contains(&Netns::Name((*name).clone()));

@@ -73,8 +73,6 @@ pub(super) fn give_up_rights(config: &Config) -> Result<Confinement, RunError> {
 /// # Errors
 /// What it was asked for was no request.
 pub fn serve_as_broker(path: &Path) -> std::io::Result<()> {
-    // It ends with vswitchd at once, whatever it is doing; what is half done is found as after any crash.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     // At these vswitchd ends, and then this process.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();

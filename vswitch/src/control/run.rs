@@ -292,7 +292,7 @@ fn answer(
             while let Ok(ask) = asks.try_recv() {
                 switch.answer_docker(ask);
             }
-            return hand_over(switch, &stream, (served, doors), upgrade.take());
+            return hand_over(switch, &stream, (served, doors), upgrade);
         }
         Call::Request { request: Request::Upgrade(program), peer, reply } => {
             let refusal = Upgrade::begin(upgrade, &program, peer, reply);

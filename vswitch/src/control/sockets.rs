@@ -181,7 +181,7 @@ impl Switch {
         if let Some(sources) = self.plane.sockets.sources.get(&key).and_then(Weak::upgrade) {
             return Ok(sources);
         }
-        let sources = Arc::new(attach::open_sources(spec, underlay)?.of(spec));
+        let sources = Arc::new(attach::open_sources(&underlay::SourcePlan::of(spec, underlay))?.of(spec));
         self.plane.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
         self.plane.sockets.sources.insert(key, Arc::downgrade(&sources));
         Ok(sources)

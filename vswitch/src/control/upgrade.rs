@@ -1,13 +1,15 @@
 //! `vsctl upgrade`: the vswitchd that runs starts its successor, which then takes over as any other ([`takeover`](super::takeover)).
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::server::AnswerTo;
@@ -44,8 +46,8 @@ impl From<io::Error> for NotStarted {
 
 /// A program that may become the successor.
 enum Successor {
-    /// It is asked whether it takes the file, until then.
-    Asked(Child, PathBuf, Instant),
+    /// It is asked whether it takes the file, until then. What it says of that is in the file.
+    Asked(Child, File, PathBuf, Instant),
     Started(Child),
 }
 
@@ -53,6 +55,8 @@ enum Successor {
 pub(super) struct Upgrade {
     /// The client that asked for it.
     pub(super) asker: AnswerTo,
+    /// Why something that came to take over did not; it may have been another than the one that is under way.
+    pub(super) refused: Option<String>,
 }
 
 impl Upgrade {
@@ -67,7 +71,7 @@ impl Upgrade {
         };
         match started {
             Ok(()) => {
-                *under_way = Some(Self { asker });
+                *under_way = Some(Self { asker, refused: None });
                 None
             }
             Err(why) => {
@@ -83,7 +87,7 @@ impl Upgrade {
         match look_at_successor() {
             None => Some(self),
             Some(sentence) => {
-                let _ = self.asker.send(Err(sentence));
+                let _ = self.asker.send(Err(self.refused.unwrap_or(sentence)));
                 None
             }
         }
@@ -132,9 +136,11 @@ fn ask(program: &Path) -> Result<(), NotStarted> {
     let program = trusted(program).map_err(NotStarted)?;
     let mut asked = Command::new(&program);
     asked.arg("--config").arg(own_words().0).arg("--check");
-    asked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // However much it says, it does not wait; and however long others have the file open, it can be read.
+    let said = File::from(rustix::fs::memfd_create("said", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
+    asked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
     let asked = asked.spawn().map_err(|error| NotStarted(not_started(&program, &error)))?;
-    set_successor(Some(Successor::Asked(asked, program, Instant::now() + PATIENCE)));
+    set_successor(Some(Successor::Asked(asked, said, program, Instant::now() + PATIENCE)));
     Ok(())
 }
 
@@ -155,7 +161,7 @@ fn look() -> Option<String> {
             Ok(Some(status)) => Some(format!("the new vswitchd has ended ({status}) and taken over nothing: the log says why")),
             Err(error) => Some(format!("what became of the new vswitchd is not known: {error}")),
         },
-        Successor::Asked(child, program, until) => match child.try_wait() {
+        Successor::Asked(child, said, program, until) => match child.try_wait() {
             Ok(None) if Instant::now() < *until => None,
             Ok(Some(status)) if status.success() => match start(program) {
                 Ok(child) => {
@@ -164,7 +170,7 @@ fn look() -> Option<String> {
                 }
                 Err(why) => Some(why),
             },
-            Ok(Some(_)) => Some(does_not_take(program, child)),
+            Ok(Some(_)) => Some(does_not_take(program, said)),
             _ => {
                 let _ = child.kill().and_then(|()| child.wait());
                 let (seconds, file) = (PATIENCE.as_secs(), own_words().0);
@@ -179,10 +185,10 @@ fn look() -> Option<String> {
     over
 }
 
-fn does_not_take(program: &Path, asked: &mut Child) -> String {
+fn does_not_take(program: &Path, file: &mut File) -> String {
     let mut said = Vec::new();
     // What cannot be read says nothing.
-    let _ = asked.stderr.take().map(|stderr| stderr.take(LONGEST).read_to_end(&mut said));
+    let _ = file.rewind().and_then(|()| file.take(LONGEST).read_to_end(&mut said));
     let file = own_words().0;
     format!("{} does not take {}: {}", program.display(), file.display(), String::from_utf8_lossy(&said).trim_end())
 }

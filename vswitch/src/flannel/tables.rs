@@ -53,7 +53,7 @@ impl FlannelTables {
     /// The tunnel to the other hosts, if this one has a subnet. A host whose subnet overlaps what another bridge or an uplink has is not reached.
     pub(crate) fn tunnel(&self, settings: &FlannelSettings, all: &Network<'_>) -> Option<VxlanSpec> {
         let (net, own) = (self.table.net.as_ref()?, self.table.own?);
-        let mut hosts = self.reached();
+        let mut hosts = self.reached(settings);
         if self.clash(settings, all).is_some() {
             hosts.retain(|subnet, _| all.overlap(IpNet::V4(*subnet), &settings.bridge).is_none());
         }
@@ -88,10 +88,12 @@ impl FlannelTables {
         })
     }
 
-    /// The hosts to which packets can be sent: of two that say that they have one MAC address, the first.
-    fn reached(&self) -> BTreeMap<Ipv4Net, FlannelLease> {
+    /// The hosts to which packets can be sent: of two that say that they have one MAC address, the first. This host may have the address of one by
+    /// now.
+    fn reached(&self, settings: &FlannelSettings) -> BTreeMap<Ipv4Net, FlannelLease> {
         let mut ends: BTreeMap<Mac, Ipv4Addr> = BTreeMap::new();
         let mut hosts = self.table.hosts.clone();
+        hosts.retain(|_, host| VxlanSpec::may_have_peer(settings.underlay.into(), host.host.into()));
         hosts.retain(|_, host| *ends.entry(host.mac).or_insert(host.host) == host.host);
         hosts
     }
@@ -150,6 +152,12 @@ mod tests {
         assert_eq!(routes, ["10.244.6.0/24 via 10.244.6.0", "10.244.7.0/24 via 10.244.7.0"]);
         assert_eq!((routed.mtu, routed.address.to_string().as_str(), spec.stations.len()), (Some(1350), "10.244.5.0", 2));
         assert_eq!(spec.reach.peers().len(), 2);
+        let moved = FlannelSettings { underlay: [192, 0, 2, 2].into(), ..settings.clone() };
+        assert_eq!(
+            tables.tunnel(&moved, &Network::default()).unwrap().stations.len(),
+            1,
+            "this host has the address of one now"
+        );
         assert_eq!(tunnel_name(16_777_215).unwrap().as_str(), "fl.16777215");
         assert_eq!(tables.host_at("192.0.2.3".parse().unwrap()).as_deref(), Some("10.244.7.0/24"));
         let none = FlannelTables { table: FlannelTable::default(), ..tables };

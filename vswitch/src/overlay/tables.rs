@@ -177,8 +177,8 @@ impl Elsewhere {
     /// encrypted network has no peers without keys.
     pub fn tunnel(&self, settings: &ClusterSettings, bridge: &BridgeSpec) -> Option<VxlanSpec> {
         let table = self.networks.get(bridge.overlay.as_ref()?).filter(|table| table.encrypt == bridge.encrypt)?;
-        let is_other = |peer: &IpAddr| *peer != settings.underlay && peer.is_ipv4() == settings.underlay.is_ipv4();
-        let is_peer = |peer: &IpAddr| is_other(peer) && (!table.encrypt || table.keys.contains_key(peer));
+        let may_be = |peer: &IpAddr| VxlanSpec::may_have_peer(settings.underlay, *peer);
+        let is_peer = |peer: &IpAddr| may_be(peer) && (!table.encrypt || table.keys.contains_key(peer));
         let peers: BTreeSet<IpAddr> = table.peers.iter().copied().filter(is_peer).collect();
         let known = table.stations.iter().filter(|(_, row)| peers.contains(&row.vtep));
         Some(VxlanSpec {
@@ -252,7 +252,10 @@ mod tests {
             (mac(2), row("192.0.2.2", &["10.0.0.9", "fd00::9"])),
             (mac(3), row("192.0.2.9", &["10.0.0.8"])),
         ]);
-        let peers = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into();
+        // Of what hosts say of themselves, one is this host and most are no host.
+        let peers =
+            ["192.0.2.1", "192.0.2.2", "2001:db8::1", "0.0.0.0", "224.0.0.9", "255.255.255.255", "::ffff:192.0.2.7", "fe80::1"];
+        let peers = peers.map(ip).into();
         let table = NetworkTable { vni: 5000, peers, stations, ..NetworkTable::default() };
         let mut tables = Elsewhere::default();
         assert_eq!(tables.tunnel(&settings, &bridge), None, "the VNI is not known yet");

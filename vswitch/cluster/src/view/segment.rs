@@ -183,7 +183,7 @@ impl Segment {
                 self.members.insert(host);
                 self.pending = Pending::All;
             }
-            Some(Key::Endpoint(_, host, mac)) if !mac.is_group() => {
+            Some(Key::Endpoint(_, host, mac)) if !mac.is_group() && mac != Mac::ZERO => {
                 let key = (mac, host);
                 if self.endpoints.len() < MOST_RECORDS || self.endpoints.contains_key(&key) {
                     drop(record::read(&entry.value).map(|endpoint| self.endpoints.insert(key, endpoint)));

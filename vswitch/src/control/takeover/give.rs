@@ -239,7 +239,8 @@ fn hear(stream: &UnixStream, expected: impl Fn(&Message) -> bool) -> Result<(), 
         Ok(message) if expected(&message) => Ok(()),
         Ok(Message::Failed(why)) => Err(why),
         Ok(_) => Err(end(stream, "it said something else than it should")),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(end(stream, "it ended without a word")),
+        // Its number may be another process's by now.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err("it ended without a word".to_owned()),
         Err(error) => Err(end(stream, &format!("it says nothing: {error}"))),
     }
 }
