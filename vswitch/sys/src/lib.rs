@@ -15,7 +15,7 @@ pub mod tun;
 pub mod udp;
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -26,6 +26,22 @@ fn check(result: libc::c_int) -> Result<libc::c_int, Errno> {
 
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// What the process that connected to a Unix socket is known by as long as it is open: no other process is meant by it, as with a number (Linux 6.5).
+///
+/// # Errors
+/// `ENOPROTOOPT` on older kernels; `ESRCH` or `EINVAL` where it has ended.
+pub fn peer_process(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    /// `SO_PEERPIDFD` (asm-generic/socket.h).
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let mut process: libc::c_int = -1;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    let value = std::ptr::from_mut(&mut process).cast();
+    // SAFETY: the descriptor is open; the kernel writes at most `length` bytes, the size of an int, to `process`.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, value, &raw mut length) })?;
+    // SAFETY: the kernel has just opened it for this process, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(process) })
 }
 
 /// Asks for room for `bytes` in each direction of a socket: beyond the system's limits with `CAP_NET_ADMIN`, else up to them.

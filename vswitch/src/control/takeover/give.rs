@@ -11,8 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, sockopt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
 use super::{Descriptors, FORMAT, Label, Message, PATIENCE};
 use crate::broker::{Descriptor, requests};
@@ -268,10 +269,12 @@ fn kill_here(socket: &Descriptor) {
     if PLACE.get().is_some_and(|place| came_in != Some(place)) {
         return;
     }
-    if let Ok(peer) = sockopt::socket_peercred(&socket.0) {
-        // It may be gone.
-        let _ = kill_process(peer.pid, Signal::KILL);
-    }
+    // It may be gone.
+    let _ = match sys::peer_process(socket.0.as_fd()) {
+        Ok(process) => pidfd_send_signal(process, Signal::KILL),
+        Err(Errno::NOPROTOOPT) => sockopt::socket_peercred(&socket.0).and_then(|peer| kill_process(peer.pid, Signal::KILL)),
+        Err(error) => Err(error),
+    };
 }
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)).
