@@ -226,6 +226,25 @@ fn of_what_is_refused_nothing_is_made() {
     call(&lab, "ADD", "box", &net(), &[]).ok();
 }
 
+/// A network's file was changed while containers are on it: they keep what they have.
+#[test]
+fn a_network_that_is_another_now_takes_nothing_from_its_containers() {
+    needs!("ping");
+    let lab = lab(&["web", "box"]);
+    let network = |bridge: &str, subnet: &str| json!({ "bridge": bridge, "subnets": [subnet] });
+    call(&lab, "ADD", "web", &network("cni0", "10.87.0.0/29"), &[]).ok();
+    let said = call(&lab, "ADD", "box", &network("cni0", "10.88.0.0/16"), &[]).refused().1;
+    assert!(said.contains("bridge \"cni0\" is there already, with other subnets"), "{said}");
+    call(&lab, "ADD", "box", &network("cni9", "10.99.0.0/24"), &[]).ok();
+    lab.run_in("web", "ping -c 1 -W 5 10.87.0.1").ok();
+    lab.run_in("box", "ping -c 1 -W 5 10.99.0.1").ok();
+    call(&lab, "DEL", "box", &network("cni9", "10.99.0.0/24"), &[]).ok();
+    call(&lab, "DEL", "web", &network("cni9", "10.99.0.0/24"), &[]).ok();
+    assert_eq!((rows(&lab, "list-ports"), rows(&lab, "list-br")), (0, 1));
+    // It comes anew when none is left.
+    call(&lab, "ADD", "web", &network("cni0", "10.88.0.0/16"), &[]).ok();
+}
+
 #[test]
 fn check_and_status_say_what_does_not_hold() {
     needs!("ip");

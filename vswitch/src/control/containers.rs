@@ -29,9 +29,10 @@ impl Switch {
         }
         let interface = self.new_interface(spec, &wanted, old.as_ref())?;
         let same = |other: &ContainerKey, network: &ContainerNetwork| {
-            other.runtime == runtime && network.name == interface.network.name
+            let here = &interface.network;
+            other.runtime == runtime && (&network.name, &network.bridge) == (&here.name, &here.bridge)
         };
-        // A network may have been changed since its other containers came to it.
+        // A network may have been changed since its other containers came to it, but for where it is: they stay on their bridge.
         for (_, other) in wanted.0.iter_mut().filter(|(other, known)| same(other, &known.network)) {
             other.network.make.clone_from(&interface.network.make);
         }
@@ -78,7 +79,7 @@ impl Switch {
         if attach::own_netns_inode() == Some(inode) {
             return Err(ContainerRefusal::OwnNetns(spec.netns).into());
         }
-        let bridge = self.network_bridge(spec.key.runtime, &spec.network, &layout)?;
+        let bridge = self.network_bridge((spec.key.runtime, Some(&spec.key)), &spec.network, &layout)?;
         layout.insert(bridge.clone(), Origin::Container);
         let addresses = self.container_addresses(&spec, &bridge, &layout, old)?;
         let mac = spec
@@ -123,14 +124,14 @@ impl Switch {
     /// The bridge of a network: one that is there, or one that is to be made and fits.
     fn network_bridge(
         &self,
-        runtime: Runtime,
+        asker: (Runtime, Option<&ContainerKey>),
         network: &ContainerNetwork,
         layout: &Layout,
     ) -> Result<BridgeSpec, ControlError> {
         if let Some((spec, origin)) = layout.find::<BridgeSpec>(&network.bridge) {
             let is_same = network.make.as_ref().is_none_or(|make| make.addresses == spec.addresses);
             match (is_same, origin) {
-                (false, Origin::Container) if self.is_alone(runtime, network) => {}
+                (false, Origin::Container) if self.is_free(asker, network) => {}
                 (false, _) => return Err(ContainerRefusal::OtherBridge(spec.name.clone()).into()),
                 (true, Origin::Container) if network.make.is_some() => {}
                 (true, _) => return Ok(spec.clone()),
@@ -152,10 +153,13 @@ impl Switch {
         Ok(spec.checked()?)
     }
 
-    /// Whether only this network of a runtime's is on its bridge, so that it may be made anew.
-    fn is_alone(&self, runtime: Runtime, network: &ContainerNetwork) -> bool {
+    /// Whether only this network of a runtime's is on its bridge, and no container that lives but this one, so that it may be made anew.
+    fn is_free(&self, (runtime, key): (Runtime, Option<&ContainerKey>), network: &ContainerNetwork) -> bool {
         let on_it = self.ledger.state.containers.0.iter().filter(|(_, interface)| interface.network.bridge == network.bridge);
-        on_it.into_iter().all(|(key, interface)| key.runtime == runtime && interface.network.name == network.name)
+        on_it.into_iter().all(|(other, interface)| {
+            let is_same = other.runtime == runtime && interface.network.name == network.name;
+            is_same && (Some(other) == key || !interface.is_alive())
+        })
     }
 
     fn container_addresses(
@@ -238,7 +242,7 @@ impl Switch {
     }
 
     pub(super) fn check_container_network(&self, runtime: Runtime, network: &ContainerNetwork) -> Result<Reply, ControlError> {
-        self.network_bridge(runtime, network, &self.inventory.layout()).map(|_| Reply::Done(Vec::new()))
+        self.network_bridge((runtime, None), network, &self.inventory.layout()).map(|_| Reply::Done(Vec::new()))
     }
 
     pub(super) fn detach_container(&mut self, key: &ContainerKey) -> Result<Reply, ControlError> {
