@@ -322,6 +322,11 @@ fn what_is_most_likely_a_mistake_is_said_by_check_start_change_and_show() {
     assert!(shown.contains("\nwarnings\n") && shown.contains("port \"c\" has address 10.0.0.1 as port \"a\""), "{shown}");
     lab.ctl("set-port c --address 10.0.0.3/24").ok();
     assert_eq!(lab.json("show")["warnings"].as_array().unwrap().len(), 2);
+    // The MAC address of a port that was given none counts too.
+    let own = lab.json("list-ports").as_array().unwrap().iter().find(|port| port["name"] == "c").unwrap()["mac"].clone();
+    let own = own.as_str().unwrap();
+    let added = lab.ctl(&format!("add-port br0 d --netns @d --mac {own} --address 10.0.0.4/24"));
+    assert!(added.stderr.contains(&format!("port \"d\" has MAC address {own} as port \"c\" has")), "{added:?}");
 }
 
 #[test]

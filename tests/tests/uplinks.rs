@@ -258,6 +258,16 @@ for host, port in zip(words[::2], words[1::2]):
 ";
 
 #[test]
+fn an_address_that_the_host_has_is_no_uplinks() {
+    needs!();
+    let lab = lab_with(&format!("{LINK}{BRIDGE}{}", station("a", 2)));
+    lab.run_in("host", "ip addr add 192.0.2.77/24 dev wan").ok();
+    let said = lab.ctl("set-uplink up --address 192.0.2.77/24 --address 2001:db8::10/64").refused();
+    assert!(said.contains("uplink \"up\": 192.0.2.77 is an address of this host itself"), "{said}");
+    lab.ctl("set-uplink up --address 192.0.2.78/24 --address 2001:db8::10/64").ok();
+}
+
+#[test]
 fn what_an_uplink_counted_is_shown_whichever_its_kind() {
     needs!("python3");
     let counted = |lab: &Lab| {

@@ -145,13 +145,13 @@ impl NetworkError {
 }
 
 impl Network<'_> {
-    /// What is most likely a mistake, in the order of the ports.
-    pub fn warnings(&self) -> Vec<NetworkWarning> {
+    /// What is most likely a mistake, in the order of the ports. `mac_of` says which MAC address the station of a port has, as far as that is known.
+    pub fn warnings(&self, mac_of: impl Fn(&PortSpec) -> Option<Mac>) -> Vec<NetworkWarning> {
         let bridges: HashMap<&BridgeName, &BridgeSpec> = self.bridges.iter().map(|bridge| (&bridge.name, *bridge)).collect();
         let (mut macs, mut addresses) = (HashMap::<_, Vec<&PortSpec>>::new(), HashMap::<_, Vec<&PortSpec>>::new());
         let mut warnings = Vec::new();
         for port in &self.ports {
-            if let Some(mac) = port.mac {
+            if let Some(mac) = mac_of(port) {
                 let others = macs.entry((&port.bridge, mac)).or_default();
                 let other = others.iter().find(|other| meets(other, port));
                 warnings.extend(other.map(|other| NetworkWarning::SameMac(port.name.clone(), mac, other.name.clone())));

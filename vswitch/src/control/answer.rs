@@ -31,7 +31,7 @@ impl Switch {
             ports: self.port_infos(bridge)?,
             vxlans: self.vxlan_infos(bridge)?,
             captures: self.plane.captures.count(),
-            warnings: self.inventory.network().warnings().iter().map(ToString::to_string).collect(),
+            warnings: self.inventory.warnings().iter().map(ToString::to_string).collect(),
         })))
     }
 

@@ -31,7 +31,7 @@ impl Switch {
         steps.push(step(resource.clone(), Origin::Runtime));
         let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
         if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
-            let all = self.inventory.network().warnings();
+            let all = self.inventory.warnings();
             notes.extend(all.iter().filter(|warning| warning.concerns(&name)).map(ToString::to_string));
         }
         Ok(reply)

@@ -1,9 +1,15 @@
-//! IP addresses that two have: shown and logged, with both of them.
+//! IP addresses that two have: shown and logged, with both of them; those of an uplink are refused.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::Switch;
-use api::{AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, EventFacts, EventKind, PortName};
+use ipnet::IpNet;
+
+use super::{ControlError, Switch};
+use crate::attach;
+use api::{
+    AddressConflictInfo, AddressConflictsInfo, AddressHolderInfo, BridgeName, EventFacts, EventKind, PortName, UplinkSpec,
+};
 use plane::datapath::{AddressConflict, AddressConflicts, Holder, PortId};
 
 /// The shortest time between two lines of the log about one bridge, and between two about the same conflict.
@@ -49,6 +55,19 @@ fn is_same(one: &AddressConflict, other: &AddressConflict) -> bool {
 }
 
 impl Switch {
+    /// Refuses addresses of an uplink that are in a range for leases, or that the host itself has: it answers ARP for them on each of its interfaces.
+    pub(super) fn check_addresses_of(&self, uplink: &UplinkSpec) -> Result<(), ControlError> {
+        let (name, addresses) = (&uplink.name, uplink.addresses());
+        self.inventory.check_leases(name.as_str(), &format!("uplink \"{name}\""), addresses)?;
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        // Where the kernel does not list them, the uplink is not done without.
+        let own = attach::host_addresses(&BTreeSet::new()).unwrap_or_default();
+        let both = addresses.iter().map(IpNet::addr).find(|address| own.contains(address));
+        both.map_or(Ok(()), |address| Err(ControlError::AddressOfHost(name.clone(), address)))
+    }
+
     pub(super) fn tell_of_conflict(&mut self, bridge: &BridgeName, conflict: &AddressConflict) {
         let name = |id: PortId| self.inventory.name_of(id).map_or("?", PortName::as_str);
         let AddressConflict { address, holder, claimant, .. } = conflict;

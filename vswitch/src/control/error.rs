@@ -1,6 +1,8 @@
 //! Why the control side refuses a request, in sentences for the log and for the one that asked: `vsctl`, Docker or a plugin.
 //! Touches nothing.
 
+use std::net::IpAddr;
+
 use crate::attach::AttachError;
 use crate::config::Problem;
 use crate::overlay::NO_BLOCKS;
@@ -98,6 +100,11 @@ pub enum ControlError {
     /// The kernel did not do it.
     #[error("uplink \"{0}\": {1}")]
     AttachUplink(PortName, #[source] AttachError),
+    /// An address that is there already.
+    #[error(
+        "uplink \"{0}\": {1} is an address of this host itself, so that both would answer for it: use another one of that network, or `kind = \"host\"`"
+    )]
+    AddressOfHost(PortName, IpAddr),
     /// The rules of NAT contradict themselves.
     #[error("[nat]: {0}")]
     Nat(String),

@@ -14,7 +14,9 @@ use super::presence::Presence;
 use super::uplink::Uplink;
 use super::vxlan::TunnelPort;
 use crate::config::Layout;
-use api::{BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, Origin, PortName, PortSpec, Resource, ResourceKey};
+use api::{
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, Network, NetworkWarning, Origin, PortName, PortSpec, Resource, ResourceKey,
+};
 use plane::datapath::{BridgeId, PortId, Slots};
 
 /// Everything that runs.
@@ -306,6 +308,11 @@ impl Inventory {
             uplinks: self.all::<Uplink>().map(|uplink| &uplink.spec).collect(),
             forwards: self.forwards.values().map(|(spec, _)| spec).collect(),
         }
+    }
+
+    /// What is most likely a mistake about what runs. Of a port that is given no MAC address its device has one.
+    pub(super) fn warnings(&self) -> Vec<NetworkWarning> {
+        self.network().warnings(|spec| spec.mac.or_else(|| self.find::<Port>(&spec.name)?.mac))
     }
 
     /// Everything that runs, to be changed or compared.

@@ -83,7 +83,7 @@ pub(super) struct Opened {
 
 impl Switch {
     pub(super) fn make_uplink(&mut self, spec: UplinkSpec, origin: Origin) -> Result<(), ControlError> {
-        self.inventory.check_leases(spec.name.as_str(), &format!("uplink \"{}\"", spec.name), spec.addresses())?;
+        self.check_addresses_of(&spec)?;
         let name = spec.name.clone();
         let mac = self.uplink_mac(&spec);
         let Opened { device, mtu, features, host, presence } = self.open_uplink(&spec, mac)?;
@@ -144,7 +144,7 @@ impl Switch {
         if old.spec == spec && matches!(spec.kind, UplinkKind::Link { .. }) && !old.presence.state().has_device() {
             return self.try_uplink(&name);
         }
-        self.inventory.check_leases(name.as_str(), &format!("uplink \"{name}\""), spec.addresses())?;
+        self.check_addresses_of(&spec)?;
         if same_device && old.spec.kind_name() == spec.kind_name() {
             if let Some(uplink) = self.inventory.find_mut::<Uplink>(&name) {
                 // A DHCP client that goes on says nothing until something changes.

@@ -163,7 +163,7 @@ impl Reader<'_> {
             let place = places.get(warning.port())?.place(warning.key());
             Some(Problem::at(self.path, self.text, place.start, format!("warning: {warning}")))
         };
-        network.warnings().iter().filter_map(warning).collect()
+        network.warnings(|port| port.mac).iter().filter_map(warning).collect()
     }
 
     /// Notes what a check found. Where not all of the file could be read, something that seems to be missing is not noted: it may be there.

@@ -71,7 +71,11 @@ const ADVICE: [(DropReason, &str); DropReason::ALL.len()] = [
     ),
     (R::HopLimit, "Send it with a higher TTL; if it has one, two routers send it to and fro."),
     (R::ExceedsMtu, "Send shorter packets: the sender is told the MTU by ICMP, which must not be filtered."),
-    (R::NoRoute, "Give {bridge} a way there: vsctl set-br {bridge} --uplink NAME, or vsctl add-route {bridge} CIDR via IP."),
+    (
+        R::NoRoute,
+        "Give {bridge} a way there: vsctl set-br {bridge} --uplink NAME, whose uplink has an address of this IP version \
+         (vsctl list-uplinks), or vsctl add-route {bridge} CIDR via IP. Loopback and link-local addresses are never routed to.",
+    ),
     (R::Isolated, "Let both bridges be routed between: vsctl set-br {bridge} --isolated off, and the other one's too."),
     (
         R::NeighborUnresolved,
