@@ -48,7 +48,7 @@ pub enum NetworkError {
     #[error("forward {0} is on uplink \"{uplink}\", which does not exist: add [[uplink]] with that name, or vsctl add-uplink", uplink = .0.uplink)]
     ForwardWithoutUplink(ForwardKey),
     /// A forward's target is on no bridge.
-    #[error("forward {0} goes to {1}, which is in no subnet of a bridge with uplink \"{uplink}\": use an address of a station there", uplink = .0.uplink)]
+    #[error("forward {0} goes to {1}, which is no station's in a subnet of a bridge with uplink \"{uplink}\": use one of a station there, or remove the forward first", uplink = .0.uplink)]
     TargetOutside(ForwardKey, IpAddr),
     /// A forward's target is the gateway itself.
     #[error("forward {0} goes to {1}, which is the gateway of bridge \"{2}\": use an address of a station there")]

@@ -3,7 +3,7 @@
 use super::inventory::Vport;
 use super::plan::{self, Step};
 use super::vxlan::TunnelPort;
-use super::{ControlError, Port, Switch};
+use super::{Bridge, ControlError, Port, Switch};
 use crate::config::{Change, State};
 use api::{
     BridgeName, BridgeSpec, ForwardKey, NetworkError, Origin, Patch, PortName, Reply, Resource, ResourceKey, UplinkSpec,
@@ -122,14 +122,15 @@ impl Switch {
         if !self.inventory.uplink(name)?.origin.is_of_users() {
             return Err(ControlError::DockersUplink(name.clone()));
         }
-        if let Some(bridge) = self.inventory.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
-            let advice = "remove the bridge first, or its `uplink` in switch.toml, then reload".to_owned();
-            return Err(ControlError::UplinkInUse(name.clone(), format!("bridge \"{}\"", bridge.spec.name), advice));
+        let in_use = |by: String, advice: String| Err(ControlError::UplinkInUse(name.clone(), by, advice));
+        // While there is a forward, no bridge can do without the uplink.
+        if let Some(key) = self.inventory.forwards.keys().find(|key| key.uplink == *name) {
+            return in_use(format!("forward {key}"), format!("remove it first with del-forward {key}"));
         }
-        match self.inventory.forwards.keys().find(|key| key.uplink == *name) {
-            Some(key) => {
-                let advice = format!("remove it first with del-forward {key}");
-                Err(ControlError::UplinkInUse(name.clone(), format!("forward {key}"), advice))
+        match self.inventory.bridges.values().find(|bridge| bridge.spec.uplink.as_ref() == Some(name)) {
+            Some(Bridge { spec, .. }) => {
+                let advice = format!("first give that another with set-br {} --uplink NAME, or none", spec.name);
+                in_use(format!("bridge \"{}\"", spec.name), advice)
             }
             None => Ok(()),
         }
