@@ -30,6 +30,9 @@ pub const VERSION: u32 = 1;
 /// The version of an encrypted network's record: a program that cannot encrypt leaves it alone, so it has no part in the network.
 const ENCRYPTED: u32 = 2;
 
+/// The version of the record of a host that takes no part: a program that does not know of such leaves it alone.
+const IDLE: u32 = 2;
+
 /// The name of a host or of a network: 1 to 63 letters, digits, `-`, `_` and `.`, which are what every store takes in a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -158,6 +161,26 @@ pub struct Host {
     /// The UDP port at which it says whether it lives; none of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gossip: Option<u16>,
+    /// Whether it takes no part, and is there to be named only. The version of the record says it, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
+}
+
+impl Host {
+    /// As it is kept.
+    pub fn written(&self) -> String {
+        written_as(self.version(), self)
+    }
+
+    /// One that was kept; `None` if it is none, or says one thing by its version and another by its fields.
+    pub fn read(text: &str) -> Option<Self> {
+        let Versioned { v, record } = serde_json::from_str::<Versioned<Self>>(text).ok()?;
+        (v == record.version()).then_some(record)
+    }
+
+    const fn version(&self) -> u32 {
+        if self.idle { IDLE } else { VERSION }
+    }
 }
 
 /// A network.

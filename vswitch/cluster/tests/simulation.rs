@@ -114,8 +114,15 @@ impl World {
             return;
         }
         let underlay = IpAddr::from([192, 0, 2, u8::try_from(machine.number).unwrap() + 1]);
-        let host =
-            Host { underlay, port: 4789, boot: self.boots.to_string(), program: "test".to_owned(), key: None, gossip: None };
+        let host = Host {
+            underlay,
+            port: 4789,
+            boot: self.boots.to_string(),
+            program: "test".to_owned(),
+            key: None,
+            gossip: None,
+            idle: false,
+        };
         let view = View::new(machine.name.clone(), host, machine.id.clone(), format!("id{}", self.boots));
         let agent = Agent::new(view, TTL);
         machine.running =

@@ -126,6 +126,7 @@ impl Room {
         if let Some(problem) = self.problem() {
             findings.push(Finding { network: None, mac: None, host: None, sentence: problem });
         }
+        findings.extend(self.shared_addresses());
         for network in view.joined() {
             let about = |mac: Mac, host: &Name, sentence: String| Finding {
                 network: Some(network.to_string()),
@@ -157,6 +158,17 @@ impl Room {
     /// Hosts that have a part in an encrypted network and no key.
     fn keyless(&self, network: &Name) -> Vec<Finding> {
         let view = self.agent.view();
+    /// Hosts that have one `underlay`.
+    fn shared_addresses(&self) -> Vec<Finding> {
+        let finding = |(underlay, hosts): (std::net::IpAddr, std::collections::BTreeSet<&Name>)| {
+            let hosts: Vec<String> = hosts.into_iter().map(ToString::to_string).collect();
+            let both = if hosts.len() == 2 { "both" } else { "all" };
+            let sentence = format!("hosts {} {both} say that their `underlay` is {underlay}: correct one", hosts.join(" and "));
+            Finding { network: None, mac: None, host: None, sentence }
+        };
+        self.agent.view().doubles().into_iter().map(finding).collect()
+    }
+
         let is_keyless = |member: &&Name| view.hosts().any(|(host, record)| host == *member && record.key.is_none());
         let members = view.members(network).filter(|_| view.is_encrypted(network) == Some(true)).filter(is_keyless);
         let finding = |host: &Name| Finding {

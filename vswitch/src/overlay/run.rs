@@ -153,7 +153,7 @@ impl Room {
         let random = || format!("{:016x}", rand::random::<u64>());
         let program = env!("CARGO_PKG_VERSION").to_owned();
         let (underlay, port, gossip) = (settings.underlay, settings.port, Some(settings.gossip_port));
-        let host = Host { underlay, port, boot: random(), program, gossip, key: ways.key };
+        let host = Host { underlay, port, boot: random(), program, gossip, key: ways.key, idle: false };
         let view = View::new(settings.node.clone(), host, before.cluster.clone(), random());
         let view = if settings.store == StoreKind::Gossip { view.apart() } else { view };
         let pace = Due {

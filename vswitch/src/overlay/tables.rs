@@ -131,7 +131,7 @@ impl Elsewhere {
     /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
     pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
         let host = |(name, host): (&Name, &cluster::record::Host)| {
-            let cluster::record::Host { underlay, port, boot, program, key, gossip } = host.clone();
+            let cluster::record::Host { underlay, port, boot, program, key, gossip, .. } = host.clone();
             (name.to_string(), HostRow { underlay, port, version: program, key, gossip, boot })
         };
         let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
@@ -299,6 +299,7 @@ mod tests {
         let (red, peer): (Name, IpAddr) = ("red".parse().unwrap(), [192, 0, 2, 2].into());
         let [old, new] = [7, 8].map(|byte| PublicKey([byte; 32]));
         let mut view = View::new("a".parse().unwrap(), host(1, None), None, "c".to_owned());
+            idle: false,
         view.join(red.clone(), &[], true);
         view.recall(&red, 5000, [peer].into(), BTreeMap::new(), std::time::Duration::ZERO);
         let kept = NetworkTable { vni: 5000, encrypt: true, keys: [(peer, old)].into(), ..NetworkTable::default() };

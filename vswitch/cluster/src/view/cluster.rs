@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::record::{self, Host, Key, Name, Network};
+use super::double;
+use crate::record::{Host, Key, Name, Network};
 use crate::store::{Change, Entry, News};
 
 /// What the store says of the whole cluster.
@@ -13,6 +14,9 @@ pub(super) struct Cluster {
     pub(super) listed: Option<Duration>,
     pub(super) revision: u64,
     pub(super) id: Option<String>,
+    /// Every host that has a record.
+    pub(super) records: BTreeMap<Name, Host>,
+    /// Those of them that take part.
     pub(super) hosts: BTreeMap<Name, Host>,
     pub(super) networks: BTreeMap<Name, Network>,
     pub(super) vnis: BTreeSet<u32>,
@@ -39,15 +43,16 @@ impl Cluster {
                 Change::Gone(key) => self.gone(key),
             }),
         }
-        let lost = self.confirmed && !self.hosts.contains_key(me);
-        self.confirmed = self.hosts.contains_key(me);
+        self.hosts = double::parted(&self.records);
+        let lost = self.confirmed && !self.records.contains_key(me);
+        self.confirmed = self.records.contains_key(me);
         older || lost
     }
 
     fn is(&mut self, entry: &Entry) {
         match Key::parse(&entry.key) {
             Some(Key::Id) => self.id = Some(entry.value.clone()),
-            Some(Key::Host(name)) => drop(record::read(&entry.value).map(|host| self.hosts.insert(name, host))),
+            Some(Key::Host(name)) => drop(Host::read(&entry.value).map(|host| self.records.insert(name, host))),
             Some(Key::Network(name)) => drop(Network::read(&entry.value).map(|network| self.networks.insert(name, network))),
             Some(Key::Vni(vni)) => drop(self.vnis.insert(vni)),
             _ => {}
@@ -57,7 +62,7 @@ impl Cluster {
     fn gone(&mut self, key: &str) {
         match Key::parse(key) {
             Some(Key::Id) => self.id = None,
-            Some(Key::Host(name)) => drop(self.hosts.remove(&name)),
+            Some(Key::Host(name)) => drop(self.records.remove(&name)),
             Some(Key::Network(name)) => drop(self.networks.remove(&name)),
             Some(Key::Vni(vni)) => drop(self.vnis.remove(&vni)),
             _ => {}

@@ -28,6 +28,14 @@ pub enum Refusal {
         /// The other's address.
         underlay: IpAddr,
     },
+    /// Another host has the same address.
+    #[error("host \"{other}\" of the cluster has the underlay {underlay} already: give this one its own `underlay`")]
+    UnderlayTaken {
+        /// The other host.
+        other: Name,
+        /// The address.
+        underlay: IpAddr,
+    },
     /// A network was made with other subnets.
     #[error("network \"{network}\" has {theirs} in the store, and {ours} here: give the bridge addresses of the same subnets")]
     Subnets {

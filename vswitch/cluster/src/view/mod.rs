@@ -9,6 +9,7 @@
 mod address;
 mod cluster;
 mod difference;
+mod double;
 mod look;
 mod number;
 mod segment;
@@ -65,6 +66,8 @@ pub struct View {
     is_apart: bool,
 }
 
+    /// Whether this host's address was none of it since the start.
+    is_nowhere: bool,
 impl View {
     /// The view of a host that knows nothing yet. `id` is the cluster that it remembers, `new_id` that of one which begins with it.
     pub fn new(me: Name, host: Host, id: Option<String>, new_id: String) -> Self {
@@ -83,6 +86,7 @@ impl View {
         }
     }
 
+            is_nowhere: false,
     /// A view of hosts that only tell each other: no number is taken, so that of a network is the one that follows from its name.
     pub const fn apart(mut self) -> Self {
         self.is_apart = true;
@@ -202,12 +206,14 @@ impl View {
             (Some(store), None) => self.id = Some(store.clone()),
             _ => {}
         }
-        let other = self.cluster.hosts.get(&self.me).filter(|other| other.underlay != self.host.underlay);
+        let other = self.cluster.records.get(&self.me).filter(|other| other.underlay != self.host.underlay);
         if let Some(other) = other {
             self.refusal = Some(Refusal::NameTaken { name: self.me.clone(), underlay: other.underlay });
         }
         for (name, segment) in &mut self.segments {
             match self.cluster.networks.get(name) {
+        } else {
+            self.refusal = self.rival();
                 Some(network) => segment.refusal = segment.differs_from(name, network),
                 None if self.is_apart => segment.refusal = None,
                 // What a store has lost comes again as it was.
@@ -265,7 +271,7 @@ impl View {
     /// What the store lacks of this host's truth, as transactions in their order. One that is refused is due again after the next news, if at all.
     pub fn due(&self, now: Duration) -> Vec<Vec<Step>> {
         match (&self.refusal, &self.cluster.id) {
-            (Some(_), _) => return Vec::new(),
+            (Some(refusal), _) if !matches!(refusal, Refusal::UnderlayTaken { .. }) => return Vec::new(),
             (_, None) => {
                 // Hosts that know of an older cluster put its id there again first.
                 let waits = self.id.is_none() && self.cluster.listed.is_some_and(|heard| now < heard + SETTLE);
@@ -280,9 +286,10 @@ impl View {
         let is_new = |name: &Name, segment: &Segment| {
             !(self.cluster.networks.contains_key(name) || self.is_apart && segment.refusal.is_some())
         };
-        let networks = self.segments.iter().filter(|(name, segment)| is_new(name, segment));
+        let parts = || self.segments.iter().filter(|_| !self.is_idle());
+        let networks = parts().filter(|(name, segment)| is_new(name, segment));
         let mut due: Vec<Vec<Step>> = networks.filter_map(|(name, segment)| self.new_network(name, segment)).collect();
-        due.extend(self.segments.iter().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));
+        due.extend(parts().flat_map(|(name, segment)| self.new_blocks(name, segment, now)));
         let wanted = self.wanted();
         let strays = self.strays().chain(self.put.keys().cloned()).filter(|key| !wanted.contains_key(key));
         let removes = strays.collect::<BTreeSet<String>>().into_iter().map(|key| Step::Remove { key });
@@ -296,7 +303,11 @@ impl View {
 
     /// All that this host announces.
     fn wanted(&self) -> BTreeMap<String, String> {
-        let mut wanted = BTreeMap::from([(Key::Host(self.me.clone()).to_string(), record::written(&self.host))]);
+        let host = Host { idle: self.is_idle(), ..self.host.clone() };
+        let mut wanted = BTreeMap::from([(Key::Host(self.me.clone()).to_string(), host.written())]);
+        if host.idle {
+            return wanted;
+        }
         let is_there = |name: &Name| self.cluster.networks.contains_key(name);
         for (name, segment) in self.segments.iter().filter(|(name, segment)| is_there(name) && segment.refusal.is_none()) {
             wanted.insert(Key::Member(name.clone(), self.me.clone()).to_string(), MEMBER.to_owned());

@@ -19,7 +19,15 @@ fn vtep(last: u8) -> IpAddr {
 }
 
 fn host(last: u8) -> Host {
-    Host { underlay: vtep(last), port: 4789, boot: "1".to_owned(), program: "0.1".to_owned(), key: None, gossip: None }
+    Host {
+        underlay: vtep(last),
+        port: 4789,
+        boot: "1".to_owned(),
+        program: "0.1".to_owned(),
+        key: None,
+        gossip: None,
+        idle: false,
+    }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -508,4 +516,65 @@ fn without_a_store_a_number_follows_from_the_name_and_the_later_of_two_that_clas
     shelf.remove(&Key::Network(first));
     shelf.tell(&mut view, seconds(3));
     assert_eq!(view.network_refusal(&second), None);
+}
+
+/// The view of a host whose file is a copy of host 2's, with another name.
+fn copy(of: &str) -> View {
+    let mut view = View::new(name(of), host(2), None, "c1".to_owned());
+    view.join(name("red"), &subnets(), false);
+    view
+}
+
+#[test]
+fn of_two_hosts_with_one_address_the_later_takes_no_part() {
+    // Also where the later comes first in the order of names.
+    for later in ["a", "h3"] {
+        let (mut view, mut shelf, mut later_view) = (view(), Shelf::with_network(), copy(later));
+        shelf.host(2);
+        shelf.tell(&mut later_view, seconds(1));
+        let refusal = later_view.refusal().map(ToString::to_string);
+        let expected = "host \"h2\" of the cluster has the underlay 192.0.2.2 already: give this one its own `underlay`";
+        assert_eq!(refusal.as_deref(), Some(expected));
+        later_view.announce(&name("red"), mac(9), BTreeSet::new(), None, seconds(1));
+        let taken = shelf.take(&mut later_view, seconds(1));
+        let value = Host { idle: true, ..host(2) }.written();
+        assert_eq!(taken, [Step::Announce { key: Key::Host(name(later)).to_string(), value }], "it is there to be named");
+        shelf.tell(&mut view, seconds(2));
+        assert_eq!(view.hosts().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["h2"]);
+        let names: Vec<&Name> = view.doubles().remove(&vtep(2)).unwrap().into_iter().collect();
+        assert_eq!(names, BTreeSet::from([&name(later), &name("h2")]).into_iter().collect::<Vec<_>>());
+        // It takes the place of one that is gone.
+        shelf.remove(&Key::Host(name("h2")));
+        shelf.remove(&Key::Member(name("red"), name("h2")));
+        shelf.tell(&mut later_view, seconds(3));
+        assert_eq!(later_view.refusal(), None);
+        assert_eq!(shelf.take(&mut later_view, seconds(3)).len(), 3);
+    }
+}
+
+#[test]
+fn of_two_hosts_that_came_at_once_with_one_address_all_keep_to_one() {
+    let (mut view, mut shelf, [mut first, mut second]) = (view(), Shelf::with_network(), ["h2", "h3"].map(copy));
+    let key = |byte| Host { key: Some(crate::key::PublicKey([byte; 32])), ..host(2) };
+    shelf.put(&Key::Host(name("h2")), &key(2).written());
+    shelf.put(&Key::Host(name("h3")), &key(3).written());
+    for view in [&mut view, &mut first, &mut second] {
+        shelf.tell(view, seconds(1));
+        assert_eq!(view.hosts().collect::<Vec<_>>(), [(&name("h2"), &key(2))]);
+    }
+    assert_eq!((first.refusal(), second.refusal().is_some()), (None, true));
+    shelf.take(&mut second, seconds(1));
+    assert!(shelf.entries["cluster/host/h3"].0.contains("\"idle\":true"));
+}
+
+#[test]
+fn a_host_whose_address_is_not_there_takes_part_as_soon_as_it_is() {
+    let (mut view, mut shelf) = (view(), Shelf::with_network());
+    view.set_nowhere(true);
+    shelf.tell(&mut view, seconds(1));
+    assert_eq!(shelf.take(&mut view, seconds(1)).len(), 1);
+    assert_eq!(view.hosts().count(), 0);
+    view.set_nowhere(false);
+    assert_eq!(shelf.take(&mut view, seconds(2)).len(), 2, "its record, and its part in a network");
+    assert_eq!(view.hosts().count(), 1);
 }
