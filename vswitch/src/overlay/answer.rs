@@ -45,8 +45,10 @@ impl Room {
 
     fn problem(&self) -> Option<String> {
         let view = self.agent.view();
-        let refusal = view.refusal().or_else(|| view.refused_networks().map(|(_, refusal)| refusal).next());
-        refusal.map(ToString::to_string).or_else(|| self.standing.problem().map(str::to_owned))
+        let network = || view.refused_networks().map(|(_, refusal)| refusal.to_string()).next();
+        let absent = || self.here.problem(self.settings.underlay);
+        let refusal = view.refusal().map(ToString::to_string).or_else(absent).or_else(network);
+        refusal.or_else(|| self.standing.problem().map(str::to_owned))
     }
 
     fn hosts_known(&self) -> Vec<ClusterHost> {
@@ -122,10 +124,10 @@ impl Room {
     /// What the store and this host's truth do not agree on.
     fn findings(&self) -> Vec<Finding> {
         let view = self.agent.view();
-        let mut findings = Vec::new();
-        if let Some(problem) = self.problem() {
-            findings.push(Finding { network: None, mac: None, host: None, sentence: problem });
-        }
+        let (absent, problem) = (self.here.problem(self.settings.underlay), self.problem());
+        let problem = problem.filter(|problem| absent.as_ref() != Some(problem));
+        let finding = |sentence| Finding { network: None, mac: None, host: None, sentence };
+        let mut findings: Vec<Finding> = absent.into_iter().chain(problem).map(finding).collect();
         findings.extend(self.shared_addresses());
         for network in view.joined() {
             let about = |mac: Mac, host: &Name, sentence: String| Finding {
@@ -155,9 +157,6 @@ impl Room {
         findings
     }
 
-    /// Hosts that have a part in an encrypted network and no key.
-    fn keyless(&self, network: &Name) -> Vec<Finding> {
-        let view = self.agent.view();
     /// Hosts that have one `underlay`.
     fn shared_addresses(&self) -> Vec<Finding> {
         let finding = |(underlay, hosts): (std::net::IpAddr, std::collections::BTreeSet<&Name>)| {
@@ -169,6 +168,9 @@ impl Room {
         self.agent.view().doubles().into_iter().map(finding).collect()
     }
 
+    /// Hosts that have a part in an encrypted network and no key.
+    fn keyless(&self, network: &Name) -> Vec<Finding> {
+        let view = self.agent.view();
         let is_keyless = |member: &&Name| view.hosts().any(|(host, record)| host == *member && record.key.is_none());
         let members = view.members(network).filter(|_| view.is_encrypted(network) == Some(true)).filter(is_keyless);
         let finding = |host: &Name| Finding {

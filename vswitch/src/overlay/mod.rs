@@ -26,6 +26,7 @@ mod acl;
 mod answer;
 mod believe;
 mod follow;
+mod here;
 mod identity;
 mod kept;
 mod lives;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::follow::{Follows, Lines};
+use super::here::Here;
 use super::lives::Lives;
 use super::standing::{Standing, Turn};
 use super::thread::{Happening, OverlayInput, OverlayNews};
@@ -62,6 +63,7 @@ pub(super) struct Room {
     begun: Instant,
     pub(super) lines: Lines,
     pub(super) lives: Lives,
+    pub(super) here: Here,
     pub(super) pace: Due,
     /// Stations that are at another host now, and the tables that say so: what was seen here before those does not count.
     pub(super) taken: BTreeMap<(Name, Mac), u64>,
@@ -176,6 +178,7 @@ impl Room {
             begun: Instant::now(),
             lines: Lines::new(news),
             lives: Lives::default(),
+            here: Here::default(),
             pace,
             taken: BTreeMap::new(),
             said: SaidOnce::default(),
@@ -263,6 +266,7 @@ impl Room {
     /// Follows what is to be followed, and tells what has changed if it is time.
     fn advance(&mut self) {
         let now = self.now();
+        self.look_here(now);
         self.set_follows();
         self.follow_lives(now);
         for difference in self.agent.view_mut().differences(now) {
@@ -322,7 +326,7 @@ impl Room {
     fn elsewhere(&mut self, now: Duration) -> Elsewhere {
         let blocks = self.truth.blocks(self.agent.view_mut(), now);
         let silent = self.lives.silent();
-        Elsewhere { silent, ..Elsewhere::of(self.agent.view(), &self.tables, &blocks) }
+        Elsewhere { silent, is_absent: self.here.is_absent, ..Elsewhere::of(self.agent.view(), &self.tables, &blocks) }
     }
 
     /// Keeps the tables on another thread, for a disk may be slow.

@@ -29,6 +29,9 @@ pub struct Elsewhere {
     /// Where the tunnels of hosts end that were heard to answer, and do not any more.
     #[serde(skip)]
     pub silent: BTreeSet<IpAddr>,
+    /// Whether this host does not have the address that its `underlay` names.
+    #[serde(skip)]
+    pub is_absent: bool,
     /// All networks of the store, as it was last heard.
     #[serde(skip)]
     pub known: BTreeMap<OverlayName, KnownNetwork>,
@@ -164,6 +167,7 @@ impl Elsewhere {
             hosts: if hosts.is_empty() { before.hosts.clone() } else { hosts },
             networks: view.joined().filter_map(network).collect(),
             silent: BTreeSet::new(),
+            is_absent: false,
             known: view.networks().filter_map(known).collect(),
         }
     }
@@ -295,11 +299,11 @@ mod tests {
             program: "x".to_owned(),
             key,
             gossip: None,
+            idle: false,
         };
         let (red, peer): (Name, IpAddr) = ("red".parse().unwrap(), [192, 0, 2, 2].into());
         let [old, new] = [7, 8].map(|byte| PublicKey([byte; 32]));
         let mut view = View::new("a".parse().unwrap(), host(1, None), None, "c".to_owned());
-            idle: false,
         view.join(red.clone(), &[], true);
         view.recall(&red, 5000, [peer].into(), BTreeMap::new(), std::time::Duration::ZERO);
         let kept = NetworkTable { vni: 5000, encrypt: true, keys: [(peer, old)].into(), ..NetworkTable::default() };

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;
 pub use member::Life;
-pub use node::{Node, milliseconds, seed};
+pub use node::{Node, milliseconds, not_here, seed};
 use seal::{Seal, Unreadable};
 use swim::{Malformed, Swim};
 use table::{Item, Record, Replica, Table};

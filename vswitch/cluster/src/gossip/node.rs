@@ -55,8 +55,7 @@ impl Node {
                 Ok(socket) => self.serve(Arc::new(socket)).await,
                 Err(error) => error,
             };
-            let rest = "another program may have it: give all hosts another `gossip-port`";
-            self.say(None, Some(format!("gossip at UDP {}: {error}: {rest}", self.address)));
+            self.say(None, Some(format!("gossip at UDP {}: {}", self.address, advised(&error, self.address.ip()))));
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -158,6 +157,20 @@ impl Node {
     }
 }
 
+/// Why there is no socket at an address of this host's, and what is to be done.
+fn advised(error: &io::Error, address: IpAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => not_here(address),
+        io::ErrorKind::AddrInUse => format!("{error}: another program may have it: give all hosts another `gossip-port`"),
+        _ => error.to_string(),
+    }
+}
+
+/// That the `underlay` of this host is no address of it.
+pub fn not_here(underlay: IpAddr) -> String {
+    format!("`underlay` {underlay} is not an address of this host: `ip address` lists those that are")
+}
+
 /// Milliseconds since 1970, by the clock of this host.
 pub fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -186,3 +199,16 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// The longest datagram there can be.
 const LONGEST: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_port_is_advised_only_where_the_port_is_anothers() {
+        let of = |kind: io::ErrorKind| advised(&kind.into(), IpAddr::from([192, 0, 2, 2]));
+        assert!(of(io::ErrorKind::AddrInUse).contains("give all hosts another `gossip-port`"));
+        assert!(of(io::ErrorKind::AddrNotAvailable).starts_with("`underlay` 192.0.2.2 is not an address of this host: "));
+        assert!(!of(io::ErrorKind::PermissionDenied).contains("gossip-port"));
+    }
+}

@@ -41,6 +41,10 @@ impl Switch {
                 host: None,
                 sentence: "is known to the switch, and no host announces it".to_owned(),
             }));
+        // A host that lacks its own address hears no other, whatever those do.
+        if self.ledger.tables.is_absent {
+            return Ok(findings);
+        }
         }
         findings.extend(self.ledger.dead.iter().map(|vtep| Finding {
             network: None,
