@@ -25,14 +25,16 @@ pub(super) enum PeerState {
     NeverHeard,
     /// It was heard, but not lately.
     Silent,
-    /// What was sent there last came back.
+    /// What was sent there last came back. It is over once nothing came back for [`PATIENCE`] of what was sent since.
     Unreachable(String),
 }
 
 impl PeerState {
     pub(super) fn of(row: &PeerRow) -> Self {
         match (row.heard, row.error) {
-            (heard, Some((error, at))) if is_final(error) && heard.is_none_or(|heard| at > heard) => {
+            (heard, Some((error, at)))
+                if is_final(error) && heard.is_none_or(|heard| at > heard) && row.asked_at <= at.saturating_add(PATIENCE) =>
+            {
                 Self::Unreachable(text(error))
             }
             (None, _) => Self::NeverHeard,
@@ -172,6 +174,12 @@ mod tests {
         let refused = PeerState::Unreachable("no route to host".to_owned());
         assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 101)), ..heard }), refused);
         assert_eq!(PeerState::of(&PeerRow { error: Some((libc::EHOSTUNREACH, 99)), ..heard }), PeerState::Up, "that is over");
+        let error = Some((libc::ECONNREFUSED, 101));
+        assert_eq!(
+            PeerState::of(&PeerRow { error, asked_at: 112, ..row }),
+            PeerState::NeverHeard,
+            "it is not refused any more"
+        );
         assert_eq!(
             PeerState::of(&PeerRow { error: Some((libc::EMSGSIZE, 101)), ..heard }),
             PeerState::Up,
