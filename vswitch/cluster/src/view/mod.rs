@@ -59,15 +59,17 @@ pub struct View {
     put: BTreeMap<String, String>,
     /// Until when nothing is withdrawn.
     held: Option<Duration>,
+    /// Whether that is because the store has lost something.
+    has_lost: bool,
     refusal: Option<Refusal>,
     /// When the store was last heard to know this host.
     renewed: Duration,
     /// Whether hosts agree on nothing, so that a network's number is what follows from its name.
     is_apart: bool,
-}
-
     /// Whether this host's address was none of it since the start.
     is_nowhere: bool,
+}
+
 impl View {
     /// The view of a host that knows nothing yet. `id` is the cluster that it remembers, `new_id` that of one which begins with it.
     pub fn new(me: Name, host: Host, id: Option<String>, new_id: String) -> Self {
@@ -80,13 +82,14 @@ impl View {
             segments: BTreeMap::new(),
             put: BTreeMap::new(),
             held: None,
+            has_lost: false,
             refusal: None,
             renewed: Duration::ZERO,
             is_apart: false,
+            is_nowhere: false,
         }
     }
 
-            is_nowhere: false,
     /// A view of hosts that only tell each other: no number is taken, so that of a network is the one that follows from its name.
     pub const fn apart(mut self) -> Self {
         self.is_apart = true;
@@ -115,7 +118,7 @@ impl View {
 
     /// Whether withdrawals wait, because the store has lost what this host had put there.
     pub fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.has_lost
     }
 
     /// The host has ports in a network from now on. If the network is new, it has these subnets, and the addresses in them as gateways, and is
@@ -209,11 +212,11 @@ impl View {
         let other = self.cluster.records.get(&self.me).filter(|other| other.underlay != self.host.underlay);
         if let Some(other) = other {
             self.refusal = Some(Refusal::NameTaken { name: self.me.clone(), underlay: other.underlay });
+        } else {
+            self.refusal = self.rival();
         }
         for (name, segment) in &mut self.segments {
             match self.cluster.networks.get(name) {
-        } else {
-            self.refusal = self.rival();
                 Some(network) => segment.refusal = segment.differs_from(name, network),
                 None if self.is_apart => segment.refusal = None,
                 // What a store has lost comes again as it was.
@@ -234,7 +237,7 @@ impl View {
     }
 
     fn hold(&mut self, now: Duration) {
-        self.held = Some(now + HOLD);
+        (self.held, self.has_lost) = (Some(now + HOLD), true);
     }
 
     /// What this host put into the store, and is not there any more, is put there again.
@@ -355,7 +358,7 @@ impl View {
     /// How the tunnels must change since this was asked last.
     pub fn differences(&mut self, now: Duration) -> Vec<Difference> {
         if self.held.is_some_and(|until| until <= now) {
-            self.held = None;
+            (self.held, self.has_lost) = (None, false);
             self.segments.values_mut().for_each(|segment| segment.pending = Pending::All);
         }
         self.cluster.note_absence(self.segments.values().flat_map(Segment::owners), now);

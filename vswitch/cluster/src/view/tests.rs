@@ -463,6 +463,7 @@ fn what_a_tunnel_knew_before_a_restart_stays_until_the_store_was_heard_for_a_whi
     shelf.endpoint(2, mac(7), 0);
     shelf.tell(&mut view, seconds(2));
     assert_eq!(view.differences(seconds(2)), [is(2, mac(7))], "host 3 may not have said it again");
+    assert!(!view.is_held(), "the store has lost nothing");
     let gone = [Difference::Gone(name("red"), mac(8)), Difference::Left(name("red"), vtep(3))];
     assert_eq!(view.differences(HOLD), gone);
     // A store that has lost the network is told its number again.
