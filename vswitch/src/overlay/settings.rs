@@ -94,8 +94,8 @@ impl Access {
     /// A file that cannot be read.
     pub(crate) fn complete(&self, settings: Settings) -> Result<Settings, String> {
         let Self { username, password_file, token_file, .. } = self;
-        let password = password_file.as_deref().map(secret).transpose()?;
-        let token = token_file.as_deref().map(secret).transpose()?;
+        let password = password_file.as_deref().map(|path| secret("password-file", path)).transpose()?;
+        let token = token_file.as_deref().map(|path| secret("token-file", path)).transpose()?;
         Ok(Settings { user: username.clone().zip(password), token, ..settings })
     }
 }
@@ -296,12 +296,21 @@ impl ClusterSettings {
         Ok((settings.open()?, node))
     }
 
+    /// What is most likely a mistake, at its key: a secret that can be guessed. A file that cannot be read is told of when the store is opened.
+    pub(crate) fn warning(&self) -> Option<ClusterFault> {
+        let path = self.access.secret_file.as_deref().filter(|path| path.is_file())?;
+        let length = secret("secret-file", path).ok()?.chars().count();
+        let rest = "`openssl rand -base64 32` makes a good one";
+        let sentence = || format!("the secret has {length} characters, so it can be guessed: use {SHORTEST} or more; {rest}");
+        (length < SHORTEST).then(|| ("secret-file", about("secret-file", &sentence())))
+    }
+
     fn node(&self) -> Result<Node, String> {
         let profile = Profile {
             address: SocketAddr::new(self.underlay, self.gossip_port),
             boot: gossip::milliseconds(),
             prefix: self.prefix.trim_matches('/').to_owned(),
-            secret: self.access.secret_file.as_deref().map(secret).transpose()?,
+            secret: self.access.secret_file.as_deref().map(|path| secret("secret-file", path)).transpose()?,
             is_store: self.store == StoreKind::Gossip,
         };
         Ok(Node::new(profile, self.seeds()))
@@ -320,12 +329,15 @@ impl ClusterSettings {
 pub(crate) const NO_BLOCKS: &str =
     "and store = \"gossip\" shares out no addresses: give stations fixed ones, or use etcd, Consul or ZooKeeper";
 
-/// The first line of a file.
-fn secret(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+/// The shortest secret of which nothing is said.
+const SHORTEST: usize = 16;
+
+/// The first line of the file that a key names.
+fn secret(key: &str, path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("`{key}` {}: {error}", path.display()))?;
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() {
-        return Err(format!("{} is empty: its first line must be the secret", path.display()));
+        return Err(format!("`{key}` {} is empty: its first line must be the secret", path.display()));
     }
     Ok(line.to_owned())
 }
@@ -383,10 +395,14 @@ mod tests {
         let path = place.path().join("password");
         let text = format!("{MEMBERS}username = \"u\"\npassword-file = \"{}\"", path.display());
         let settings = settings(&text).unwrap();
-        assert!(settings.store().unwrap_err().contains("No such file"));
+        assert!(settings.store().unwrap_err().starts_with(&format!("`password-file` {}: No such file", path.display())));
         std::fs::write(&path, "\n").unwrap();
         assert!(settings.store().unwrap_err().contains("is empty"));
         std::fs::write(&path, "hush\n").unwrap();
+        let secret = format!("{MEMBERS}secret-file = \"{}\"", path.display());
+        let warning = self::settings(&secret).unwrap().warning().unwrap().1;
+        assert!(warning.starts_with("`secret-file`: the secret has 4 characters, "), "{warning}");
+        assert_eq!(settings.warning(), None, "a store's password is none of this host's");
         assert_eq!(settings.store().unwrap().user, Some(("u".to_owned(), "hush".to_owned())));
     }
 }

@@ -352,7 +352,9 @@ impl Gossip {
         let is_lonely = self.profile.is_store && now >= ALONE && !self.sought.is_empty() && self.replicas.is_empty();
         is_lonely.then(|| {
             let seeds: Vec<String> = self.sought.keys().take(NAMED).map(ToString::to_string).collect();
-            format!("no other host answers at UDP {}: start one there, or correct `endpoints` of [cluster]", seeds.join(", "))
+            let rest = "or give this one the same `secret-file` as they have";
+            let seeds = seeds.join(", ");
+            format!("no other host answers at UDP {seeds}: start one there, or correct `endpoints` of [cluster], {rest}")
         })
     }
 }

@@ -365,6 +365,7 @@ fn hosts_with_different_secrets_know_nothing_of_each_other_and_say_why() {
     assert!(problem.contains("the last from 192.0.2.2: give all hosts the same `secret-file`"), "{problem}");
     let problem = world.gossip(1).problem(world.now).unwrap();
     assert!(problem.starts_with("no other host answers at UDP 192.0.2.1:7946: start one there"), "{problem}");
+    assert!(problem.ends_with("or give this one the same `secret-file` as they have"), "{problem}");
 }
 
 #[test]

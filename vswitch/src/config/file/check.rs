@@ -166,6 +166,12 @@ impl Reader<'_> {
         network.warnings(|port| port.mac).iter().filter_map(warning).collect()
     }
 
+    /// The same of [cluster].
+    pub(super) fn cluster_warning(&self, cluster: &Entry<ClusterSettings>) -> Option<Problem> {
+        let (key, sentence) = cluster.spec.warning()?;
+        Some(Problem::at(self.path, self.text, cluster.place(key).start, format!("warning: {sentence}")))
+    }
+
     /// Notes what a check found. Where not all of the file could be read, something that seems to be missing is not noted: it may be there.
     pub(super) fn note<T>(&mut self, entry: &Entry<T>, checked: Result<(), NetworkError>, complete: bool) {
         if let Err(error) = checked
