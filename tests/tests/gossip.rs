@@ -270,3 +270,42 @@ fn a_death_is_known_long_before_the_lease_ends_and_a_closed_port_is_no_death() {
     assert_eq!(told(&labs[0]), 2);
     assert_eq!(pings.end(&labs[0]), 0);
 }
+
+fn check(lab: &Lab) -> String {
+    let findings = lab.json("cluster check");
+    let sentences =
+        findings.as_array().unwrap().iter().map(|finding| finding["sentence"].as_str().unwrap_or_default().to_owned());
+    sentences.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_host_with_the_address_of_another_takes_no_part_and_harms_none() {
+    needs!("etcd", "ping");
+    let underlay = Underlay::new();
+    let _store = etcd(&underlay);
+    let labs = [1, 2].map(|number| host(&underlay, number, &beside(number, "10s")));
+    labs.iter().for_each(|lab| lab.until("they know each other", |lab| told(lab) == 1));
+    let copy = host(&underlay, 3, &beside(3, "10s").replace("\"192.0.2.3\"", "\"192.0.2.2\""));
+    let taken = "host \"h2\" of the cluster has the underlay 192.0.2.2 already: give this one its own `underlay`";
+    copy.until("it says so", |lab| problem(lab) == taken);
+    let both = "hosts h2 and h3 both say that their `underlay` is 192.0.2.2: correct one";
+    [&labs[0], &labs[1], &copy].iter().for_each(|lab| lab.until("all name both", |lab| check(lab).contains(both)));
+    assert!(check(&copy).starts_with("`underlay` 192.0.2.2 is not an address of this host: "), "{}", check(&copy));
+    assert_eq!((hosts(&labs[0]), told(&labs[0])), (2, 1));
+    assert!(ping(&labs[0], "a", "10.0.0.2"));
+}
+
+#[test]
+fn a_host_that_loses_its_address_says_so_and_blames_no_other() {
+    needs!("ip");
+    let underlay = Underlay::new();
+    let labs = [1, 2].map(|number| host(&underlay, number, &file(WITHOUT, number, "")));
+    labs.iter().for_each(|lab| lab.until("it knows the other", |lab| told(lab) == 1));
+    let lost = "`underlay` 192.0.2.2 is not an address of this host: `ip address` lists those that are";
+    labs[1].sh("ip -n @host addr del 192.0.2.2/24 dev u0").ok();
+    labs[1].until("it says so", |lab| problem(lab) == lost);
+    std::thread::sleep(DEATH);
+    assert!(check(&labs[1]).starts_with(lost) && !check(&labs[1]).contains("does not answer"), "{}", check(&labs[1]));
+    labs[1].sh("ip -n @host addr add 192.0.2.2/24 dev u0").ok();
+    labs.iter().for_each(|lab| lab.until("all is well again", |lab| told(lab) == 1 && problem(lab).is_empty()));
+}
