@@ -476,6 +476,35 @@ fn the_recorder_has_what_was_before() {
 }
 
 #[test]
+fn the_recorder_knows_whose_a_slot_was() {
+    needs!("ping", "tshark", "curl");
+    let lab = Lab::with(&format!("[capture]\nrecorder = \"4MiB\"\n[web]\nlisten = \"127.0.0.1:8080\"\n{TWO}"));
+    lab.ctl("add-port br0 oldp --netns @o --address 10.0.0.3/24 --vlan 1").ok();
+    lab.run_in("o", "ping -n -c 2 -i 0.05 -W 2 10.0.0.2").ok();
+    let wire = Wire::open(&lab, "o");
+    wire.send(&frame(BROADCAST, mac(1), &[0x81, 0, 0, 1, 0x88, 0xb6], &[]));
+    drop(wire);
+    lab.ctl("del-port oldp").ok();
+    let file = lab.path("before.pcapng");
+    let recall = |options: &str| {
+        lab.ctl(&format!("capture --last 60s --filter icmp {options} -w {}", file.display())).ok();
+        tshark(&lab, &file, "", &["frame.interface_name", "frame.comment"])
+    };
+    let senders = |rows: &[Vec<String>]| rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>();
+    assert_eq!(senders(&recall("")), ["oldp", "b", "oldp", "b"]);
+    lab.ctl("add-br br1").ok();
+    lab.ctl("add-port br1 newp --netns @n --address 10.0.1.3/24").ok();
+    let rows = recall("--port oldp");
+    assert_eq!(senders(&rows), ["oldp", "b", "oldp", "b"]);
+    assert!(rows.iter().filter(|row| row[0] == "b").all(|row| row[1].contains("out=oldp")), "{rows:?}");
+    assert!(recall("--port newp").is_empty());
+    let sentence = lab.ctl("capture --last 60s --port ghost -w /dev/null").refused();
+    assert!(sentence.contains("there is no port \"ghost\""), "{sentence}");
+    let drops = lab.run_in("host", "curl -sS -m 5 localhost:8080/api/last-drops").ok();
+    assert!(drops.contains("\"port\":\"oldp\",\"came_in\":\"oldp\",\"reason\":\"vlan-not-allowed\""), "{drops}");
+}
+
+#[test]
 fn without_a_recorder_nothing_is_recalled() {
     needs!();
     let lab = Lab::with(TWO);

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 
+use super::holders::Holders;
 use super::inventory::Vport;
 use super::{ControlError, Port, Switch};
 use crate::confine::Role;
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
-use plane::capture::{self, CapturedPort, Limits, Program, Selection, Stream};
+use plane::capture::{self, CapturedPort, Holder, Limits, Program, Selection, Stream};
 use plane::datapath::PortId;
 use plane::worker::{CaptureId, Command, Handle};
 
@@ -31,6 +32,8 @@ const PULSE: Duration = Duration::from_millis(200);
 pub(super) struct Captures {
     running: BTreeMap<CaptureId, Running>,
     next: u64,
+    /// Whose the frames are that the recorder has.
+    pub(super) holders: Holders,
     /// When the recorder wrote itself down last.
     pub(super) recorded: Option<Instant>,
 }
@@ -48,31 +51,33 @@ impl Captures {
     }
 
     /// Announces a port that was added.
-    pub(super) fn add_interface(&self, id: PortId, spec: &PortSpec) {
-        self.announce(&interface(id, spec));
+    pub(super) fn add_interface(&mut self, id: PortId, spec: &PortSpec) {
+        self.announce(interface(id, spec));
     }
 
     /// Announces an uplink that was added.
-    pub(super) fn add_uplink(&self, id: PortId, spec: &UplinkSpec) {
-        self.announce(&uplink_interface(id, spec));
+    pub(super) fn add_uplink(&mut self, id: PortId, spec: &UplinkSpec) {
+        self.announce(uplink_interface(id, spec));
     }
 
     /// Announces a tunnel that was added.
-    pub(super) fn add_tunnel(&self, id: PortId, spec: &VxlanSpec) {
-        self.announce(&tunnel_interface(id, spec));
+    pub(super) fn add_tunnel(&mut self, id: PortId, spec: &VxlanSpec) {
+        self.announce(tunnel_interface(id, spec));
     }
 
-    fn announce(&self, port: &CapturedPort) {
+    fn announce(&mut self, port: CapturedPort) {
         for capture in self.running.values() {
             match capture.ports {
                 None => capture.control.add_interface(port.clone()),
                 Some(_) => capture.control.name_port(port.clone()),
             }
         }
+        self.holders.came(port);
     }
 
     /// Ends what captured only this port, which was removed.
     pub(super) fn remove_interface(&mut self, id: PortId) {
+        self.holders.went(id);
         for capture in self.running.values_mut() {
             let Some(ports) = &mut capture.ports else { continue };
             let before = ports.len();
@@ -141,11 +146,18 @@ impl Switch {
         Ok(names)
     }
 
-    /// The slots of the ports that a request names; `None`: all.
-    pub(super) fn wanted_ports(&self, request: &CaptureRequest) -> Result<Option<Vec<u32>>, ControlError> {
+    /// The ports that a request names, also of those that were removed; `None`: all.
+    pub(super) fn wanted_holders(&self, request: &CaptureRequest) -> Result<Option<Vec<Holder>>, ControlError> {
         let names = self.named_ports(request)?;
-        let slots = names.iter().map(|name| self.inventory.port_id(name).map(|id| id.0)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(slots).filter(|slots| !slots.is_empty()))
+        let mut wanted = Vec::new();
+        for name in &names {
+            let before = wanted.len();
+            wanted.extend(self.plane.captures.holders.named(name).cloned());
+            if wanted.len() == before {
+                self.inventory.port_id(name)?;
+            }
+        }
+        Ok((!names.is_empty()).then_some(wanted))
     }
 
     /// The ports, tunnels and uplinks with these names; all, if there are none.

@@ -19,7 +19,7 @@
 //!   type of its own that is given what it needs, also the time, and returns what is to be done; [`Switch`] carries that out.
 //! - `views`: what others look at while the switch runs, as events and counters.
 //! - The loop: `run`, who speaks to it (`voices`), and how it ends (`exit`, `ending`).
-//! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `log`.
+//! - Faces: `doors`, `server`, `socket` (the control socket), `answer` and `sessions` (listings), `capture`, `holders` (of slots), `log`.
 
 mod answer;
 mod apply;
@@ -37,6 +37,7 @@ mod exit;
 mod flannel;
 mod forward;
 mod handover;
+mod holders;
 mod image;
 mod inventory;
 mod lease;

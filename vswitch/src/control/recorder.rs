@@ -12,8 +12,8 @@ use super::{ControlError, Switch};
 use crate::confine::Role;
 use crate::frame;
 use api::{CaptureRequest, DropInfo};
-use plane::capture::{self, Incident, Limits, Program, Recorded, Replay, Selection, Snapshot};
-use plane::datapath::{Fate, PortId};
+use plane::capture::{self, Holder, Incident, Limits, Program, Recorded, Replay, Selection, Snapshot};
+use plane::datapath::Fate;
 use plane::worker::Command;
 
 /// The folder in the state directory.
@@ -43,9 +43,9 @@ impl Switch {
         request: &CaptureRequest,
         selection: Selection,
     ) -> Result<mpsc::Receiver<Bytes>, ControlError> {
-        let ports = self.wanted_ports(request)?;
+        let passed = self.wanted_holders(request)?;
         let last = Duration::from_millis(request.last_milliseconds.unwrap_or_default());
-        let mut replay = self.replay(selection, ports.as_deref(), last, request.count)?;
+        let mut replay = self.replay(selection, passed.as_deref(), last, request.count)?;
         let (sender, receiver) = mpsc::channel(4);
         let sandbox = self.plane.sandbox.clone();
         std::thread::Builder::new().name("recall".to_owned()).spawn(move || {
@@ -65,9 +65,9 @@ impl Switch {
     /// There is no recorder.
     pub(super) fn last_drops(&self) -> Result<Vec<DropInfo>, ControlError> {
         let snapshots = self.snapshots()?;
-        let name = |id: u32| self.inventory.name_of(PortId(id)).cloned();
         let info = |frame: &Recorded| {
             let seen = frame.seen();
+            let name = |slot| self.plane.captures.holders.at(slot, seen.at)?.name.parse().ok();
             Some(DropInfo {
                 time: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(seen.at)).to_string(),
                 port: name(seen.port)?,
@@ -91,17 +91,18 @@ impl Switch {
     fn replay(
         &self,
         selection: Selection,
-        ports: Option<&[u32]>,
+        passed: Option<&[Holder]>,
         last: Duration,
         count: Option<u64>,
     ) -> Result<Replay, ControlError> {
         let snapshots = self.snapshots()?;
         let limits = Limits { count, seconds: None };
-        let (_, control, stream) = capture::open(selection.clone(), self.interfaces(&[])?, limits);
+        let (_, control, stream) = capture::open(selection.clone(), Vec::new(), limits);
         control.name_hosts(self.host_names()?);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(last);
         let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Replay::new(stream, selection, ports, since, snapshots))
+        let holders = self.plane.captures.holders.all().cloned().collect();
+        Ok(Replay::new(stream, selection, holders, passed, since, snapshots))
     }
 
     /// Writes down what came before an incident, unless it did so just now.

@@ -9,13 +9,15 @@
 //! Memory: as much as the recorder is given, and as long as a replay runs once more what has been replaced since it began.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use api::CapturePoint;
 use packet::Offload;
 
 use super::stream::Stream;
-use super::{Captured, Seen, Selection};
+use super::{Captured, CapturedPort, Seen, Selection};
 use crate::datapath::DropReason;
 
 /// Bytes that are kept of a frame.
@@ -194,32 +196,72 @@ impl Recorder {
     }
 }
 
+/// A port, and the time in which its slot was its own, in nanoseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The port.
+    pub port: CapturedPort,
+    /// The first moment.
+    pub since: u64,
+    /// The last one.
+    pub until: u64,
+}
+
+impl Holder {
+    /// Whether it had this slot at this time.
+    pub fn has(&self, slot: u32, time: u64) -> bool {
+        self.port.port == slot && self.held_at(time)
+    }
+
+    fn held_at(&self, time: u64) -> bool {
+        (self.since..=self.until).contains(&time)
+    }
+}
+
 /// A pcapng file of what recorders held.
 #[derive(Debug)]
 pub struct Replay {
     stream: Stream,
     selection: Selection,
+    /// Those that the file does not have yet, by when they began.
+    holders: Peekable<IntoIter<Holder>>,
     /// Chunks, and places in them, by time.
-    frames: std::vec::IntoIter<(Arc<Vec<Recorded>>, usize)>,
+    frames: IntoIter<(Arc<Vec<Recorded>>, usize)>,
     is_over: bool,
 }
 
 impl Replay {
-    /// Of what came since `since` (nanoseconds since the epoch) and passed one of `ports`, or any.
-    pub fn new(stream: Stream, selection: Selection, ports: Option<&[u32]>, since: u64, snapshots: Vec<Snapshot>) -> Self {
+    /// Of what came since `since` (nanoseconds since the epoch) and passed one of `passed`, or any port. The frames are those of whoever of
+    /// `holders` had their slots then; the stream has no interfaces yet.
+    pub fn new(
+        stream: Stream,
+        selection: Selection,
+        mut holders: Vec<Holder>,
+        passed: Option<&[Holder]>,
+        since: u64,
+        snapshots: Vec<Snapshot>,
+    ) -> Self {
         let is_wanted = |frame: &Recorded| {
             let seen = &frame.seen;
-            let passed = |ports: &[u32]| ports.iter().any(|port| *port == seen.port || seen.ways.has(*port));
+            let has_passed = |holder: &Holder| {
+                let port = holder.port.port;
+                holder.held_at(seen.at) && (port == seen.port || seen.ways.has(port))
+            };
             let is_point =
                 selection.is_once() || selection.takes(seen.point) || selection.takes(CapturePoint::Drop) && seen.is_dropped();
-            seen.at >= since && selection.goes(seen.direction) && is_point && ports.is_none_or(passed)
+            let is_there = seen.at >= since && selection.goes(seen.direction) && is_point;
+            is_there && passed.is_none_or(|passed| passed.iter().any(has_passed))
         };
         let chunks = snapshots.into_iter().flatten();
         let places = chunks.flat_map(|chunk| (0..chunk.len()).map(move |place| (Arc::clone(&chunk), place)));
-        let at = |chunk: &[Recorded], place: usize| chunk.get(place).map_or(0, |frame| frame.seen.at);
         let mut frames: Vec<_> = places.filter(|(chunk, place)| chunk.get(*place).is_some_and(is_wanted)).collect();
-        frames.sort_by_key(|(chunk, place)| at(chunk, *place));
-        Self { stream, selection, frames: frames.into_iter(), is_over: false }
+        frames.sort_by_key(|(chunk, place)| chunk.get(*place).map_or(0, |frame| frame.seen.at));
+        holders.retain(|holder| holder.until >= since);
+        holders.sort_by_key(|holder| holder.since);
+        let (holders, frames) = (holders.into_iter().peekable(), frames.into_iter());
+        let mut replay = Self { stream, selection, holders, frames, is_over: false };
+        replay.announce(since);
+        replay
     }
 
     /// The next bytes of the file; `None` is its end.
@@ -229,11 +271,14 @@ impl Replay {
         }
         while !self.stream.is_chunk_full() {
             let Some((chunk, place)) = self.frames.next() else {
+                self.announce(u64::MAX);
                 self.stream.finish();
                 self.is_over = true;
                 break;
             };
-            if let Some(captured) = chunk.get(place).and_then(|frame| frame.captured(&self.selection, &self.stream)) {
+            let Some(frame) = chunk.get(place) else { continue };
+            self.announce(frame.seen.at);
+            if let Some(captured) = frame.captured(&self.selection, &self.stream) {
                 self.stream.write(captured);
             }
             if self.stream.has_enough() {
@@ -242,6 +287,13 @@ impl Replay {
             }
         }
         Some(self.stream.take())
+    }
+
+    /// Adds the interfaces of all that had slots until then.
+    fn announce(&mut self, until: u64) {
+        while let Some(holder) = self.holders.next_if(|holder| holder.since <= until) {
+            self.stream.announce(&holder.port);
+        }
     }
 }
 
@@ -257,18 +309,28 @@ impl Recorded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CapturedPort, Direction, Limits, Program, open};
+    use super::super::{Direction, Limits, Program, open};
     use super::*;
 
     fn frame(at: u64, port: u32) -> Seen {
         Seen::at(at, port, Direction::In)
     }
 
+    fn holder(port: u32, name: &str, since: u64, until: u64) -> Holder {
+        Holder { port: CapturedPort { port, name: name.to_owned(), ..CapturedPort::default() }, since, until }
+    }
+
     fn replay(recorder: &Recorder, ports: Option<&[u32]>, since: u64) -> Vec<u8> {
+        let holders: Vec<_> = (0..3).map(|port| holder(port, &format!("p{port}"), 0, u64::MAX)).collect();
+        let wanted = ports.map(|ports| holders.iter().filter(|holder| ports.contains(&holder.port.port)).cloned().collect());
+        replay_of(recorder, holders, wanted, since)
+    }
+
+    fn replay_of(recorder: &Recorder, holders: Vec<Holder>, passed: Option<Vec<Holder>>, since: u64) -> Vec<u8> {
         let program = || Program::new(&[]).unwrap();
-        let ports_shown = (0..3).map(|port| CapturedPort { port, name: format!("p{port}"), ..CapturedPort::default() });
-        let (_, _, stream) = open(program(), ports_shown.collect(), Limits::default());
-        let mut replay = Replay::new(stream, program().into(), ports, since, vec![recorder.snapshot()]);
+        let (_, _, stream) = open(program(), Vec::new(), Limits::default());
+        let snapshots = vec![recorder.snapshot()];
+        let mut replay = Replay::new(stream, program().into(), holders, passed.as_deref(), since, snapshots);
         std::iter::from_fn(|| replay.next_chunk()).flatten().collect()
     }
 
@@ -310,6 +372,20 @@ mod tests {
         let file = replay(&recorder, None, 0);
         let position = |byte: u8| file.windows(10).position(|window| window == [byte; 10]).unwrap();
         assert!((1..99).all(|byte| position(byte) < position(byte + 1)));
+    }
+
+    #[test]
+    fn a_slot_that_went_to_another_port_is_two_interfaces() {
+        let mut recorder = Recorder::new(1 << 20);
+        (0..30).for_each(|at| recorder.record(&frame(at, 0), &[&[0; 60]], Offload::default()));
+        let (old, new) = (holder(0, "oldp", 0, 9), holder(0, "newp", 15, u64::MAX));
+        let of = |passed: &Holder| replay_of(&recorder, vec![new.clone(), old.clone()], Some(vec![passed.clone()]), 5);
+        assert_eq!((packets(&of(&old)), packets(&of(&new))), (5, 15));
+        let file = of(&old);
+        let position = |name: &str| file.windows(4).position(|window| window == name.as_bytes());
+        assert!(position("oldp") < position("newp"), "{:?} {:?}", position("oldp"), position("newp"));
+        let late = replay_of(&recorder, vec![old.clone(), new.clone()], None, 20);
+        assert!(packets(&late) == 10 && !late.windows(4).any(|window| window == b"oldp"), "the one before is not in it");
     }
 
     #[test]

@@ -118,10 +118,15 @@ impl Stream {
             phase: Phase::Running,
         };
         for interface in interfaces {
-            stream.shared.meet(&interface);
-            stream.add(&interface);
+            stream.announce(&interface);
         }
         stream
+    }
+
+    /// Adds the interface of a port, to which its slot belongs from here on.
+    pub(super) fn announce(&mut self, interface: &CapturedPort) {
+        self.shared.meet(interface);
+        self.add(interface);
     }
 
     /// The next bytes of the file, as many as are there but not many more than 256 KiB; the first are its headers, at once.
