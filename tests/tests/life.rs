@@ -601,3 +601,19 @@ fn what_no_longer_fits_is_listed_and_can_be_forgotten() {
     assert_eq!(listed(&lab), ["bridge br2 added in force", "port p added in force"], "what is in force stays");
     assert_eq!(lab.json("changes --forget"), Value::Array(Vec::new()));
 }
+
+#[test]
+fn what_vsctl_says_as_the_file_does_is_no_change() {
+    needs!();
+    let lab = Lab::with(&format!("{BRIDGE}mtu = 1500\n{}", port("one", "")));
+    let nothing = Value::Array(Vec::new());
+    lab.ctl("set-br br0 --mtu 1400").ok();
+    assert_eq!(lab.json("changes")[0]["change"], "changed");
+    lab.ctl("set-br br0 --mtu 1500").ok();
+    lab.ctl("set-port one").ok();
+    assert_eq!(lab.json("changes"), nothing);
+    assert!(!lab.ctl("show").ok().contains("by vsctl"));
+    lab.ctl("del-port one").ok();
+    lab.ctl(&lab.named("add-port br0 one --netns @one")).ok();
+    assert_eq!(lab.json("changes"), nothing, "as the file has it, again");
+}

@@ -28,7 +28,7 @@ use crate::flannel::FlannelSettings;
 use crate::overlay::ClusterSettings;
 use crate::web::WebSettings;
 use api::read::{Raw, Read, read};
-use api::{BridgeSpec, ForwardSpec, PortSpec, ResourceKey, UplinkSpec, VxlanSpec};
+use api::{BridgeSpec, ForwardSpec, PortSpec, Resource, ResourceKey, UplinkSpec, VxlanSpec};
 
 pub use capture::CaptureSettings;
 pub use changes::{Change, Changes};
@@ -84,6 +84,17 @@ impl Config {
             ResourceKey::Vxlan(name) => self.vxlans.iter().any(|spec| spec.name == *name),
             ResourceKey::Port(name) => self.ports.iter().any(|spec| spec.name == *name),
             ResourceKey::Forward(key) => self.forwards.iter().any(|spec| spec.key == *key),
+        }
+    }
+
+    /// Whether the file has a resource that is just this.
+    pub fn says(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Uplink(spec) => self.uplinks.contains(spec),
+            Resource::Bridge(spec) => self.bridges.contains(spec),
+            Resource::Vxlan(spec) => self.vxlans.contains(spec),
+            Resource::Port(spec) => self.ports.contains(spec),
+            Resource::Forward(spec) => self.forwards.contains(spec),
         }
     }
 }

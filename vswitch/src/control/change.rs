@@ -18,7 +18,7 @@ impl Switch {
         self.put(resource, Step::Add)
     }
 
-    /// Keeps what vsctl wants of a resource, and does it.
+    /// Keeps what vsctl wants of a resource, and does it. What the file says is no change of vsctl's.
     fn put(&mut self, resource: Resource, step: fn(Resource, Origin) -> Step) -> Result<Reply, ControlError> {
         let port = match &resource {
             Resource::Port(spec) => Some(spec.name.clone()),
@@ -28,8 +28,16 @@ impl Switch {
             Resource::Bridge(spec) if self.changes_overlay(spec) => self.without_overlay(&spec.name),
             _ => Vec::new(),
         };
-        steps.push(step(resource.clone(), Origin::Runtime));
-        let mut reply = self.with_mtu_notes(|switch| switch.remember(|state| state.changes.set(resource), steps))?;
+        let is_files = self.ledger.file.says(&resource);
+        steps.push(step(resource.clone(), if is_files { Origin::File } else { Origin::Runtime }));
+        let keep = |state: &mut State| {
+            if is_files {
+                state.changes.0.remove(&resource.key());
+            } else {
+                state.changes.set(resource);
+            }
+        };
+        let mut reply = self.with_mtu_notes(|switch| switch.remember(keep, steps))?;
         if let (Some(name), Reply::Done(notes)) = (port, &mut reply) {
             let all = self.inventory.warnings();
             notes.extend(all.iter().filter(|warning| warning.concerns(&name)).map(ToString::to_string));
