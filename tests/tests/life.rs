@@ -617,3 +617,22 @@ fn what_vsctl_says_as_the_file_does_is_no_change() {
     lab.ctl(&lab.named("add-port br0 one --netns @one")).ok();
     assert_eq!(lab.json("changes"), nothing, "as the file has it, again");
 }
+
+#[test]
+fn an_address_that_is_given_no_more_makes_room_for_the_first_one() {
+    needs!();
+    for kind in ["tap", "veth"] {
+        let lab = Lab::with(&format!("{BRIDGE}{}", port("p", &format!("kind = \"{kind}\"\n"))));
+        let mac = |lab: &Lab| {
+            let text = lab.run_in("p", "ip -o link show eth0").ok();
+            text.split_once("link/ether ").unwrap().1[..17].to_owned()
+        };
+        let shown = |lab: &Lab| lab.json("list-ports")[0]["mac"].as_str().unwrap().to_owned();
+        let first = mac(&lab);
+        lab.ctl("set-port p --mac 02:00:00:00:12:56").ok();
+        assert_eq!((mac(&lab).as_str(), shown(&lab).as_str()), ("02:00:00:00:12:56", "02:00:00:00:12:56"), "{kind}");
+        let outcome = lab.ctl("reload");
+        assert!(outcome.stderr.contains("is as switch.toml says"), "{outcome:?}");
+        assert_eq!((mac(&lab), shown(&lab)), (first.clone(), first), "{kind}");
+    }
+}

@@ -61,10 +61,15 @@ impl Switch {
             return self.replace_port(spec, origin);
         }
         let touches_device = old.mac != spec.mac || old.addresses != spec.addresses || old.bridge != spec.bridge;
+        // An address that is given no more makes room for the first one.
+        let first = || self.ledger.state.station_mac(name.as_str());
+        let is_bare = spec.mac.is_none() && old.mac.is_some() && spec.kind != PortKind::Link;
+        let station_mac = if is_bare { Some(first()) } else { spec.mac };
         if touches_device {
-            attach::reconfigure(&old, &spec, &mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
+            let station = PortSpec { mac: station_mac, ..spec.clone() };
+            attach::reconfigure(&old, &station, &mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
         }
-        let mac = spec.mac.or(mac);
+        let mac = station_mac.or(mac);
         let settings = self.settings(&spec, mac, seed)?;
         if old.policy.down != spec.policy.down {
             self.set_carrier(id, &spec, spec.policy.down || tripped)?;
