@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 
 use serde_json::{Value, json};
-use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs};
+use vswitch_tests::{BROADCAST, Lab, Wire, frame, mac, needs, program};
 
 const BRIDGE: &str = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.10.0.1/24\", \"fd10::1/64\"]\n";
 
@@ -462,4 +462,41 @@ fn every_problem_of_a_file_is_told_at_its_key() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert_eq!(told.lines().filter(|line| line.contains("switch.toml:")).count(), 5, "{told}");
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure_but_a_reader_that_has_seen_enough_is_none() {
+    needs!();
+    let lab = Lab::with(&two(""));
+    let full = |mut command: std::process::Command| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let outcome = command.stdout(full).output().unwrap();
+        (outcome.status.code(), String::from_utf8_lossy(&outcome.stderr).into_owned())
+    };
+    let sentence = "cannot write to stdout: No space left on device (os error 28)\n";
+    let lines = [
+        "export",
+        "show",
+        "--json stats",
+        "trace --port a --to 10.10.0.3",
+        "completions bash",
+        "--json events",
+        "--help",
+        "lab list",
+    ];
+    for words in lines {
+        let mut command = lab.ctl_command();
+        command.args(words.split_whitespace());
+        assert_eq!(full(command), (Some(1), sentence.to_owned()), "{words}");
+    }
+    for option in ["--help", "--version"] {
+        let mut command = std::process::Command::new(program("vswitchd"));
+        command.arg(option);
+        assert_eq!(full(command), (Some(1), sentence.to_owned()), "vswitchd {option}");
+    }
+    let mut command = lab.ctl_command();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let outcome = command.arg("show").stdout(writer).output().unwrap();
+    assert_eq!((outcome.status.code(), outcome.stderr.as_slice()), (Some(0), &b""[..]));
 }

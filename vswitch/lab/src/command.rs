@@ -188,18 +188,16 @@ fn named(host: &str) -> Result<HostName, LabError> {
     HostName::parse(host).map_err(LabError::Refused)
 }
 
-/// Prints to stdout; a reader that has seen enough is no failure.
-pub(crate) fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+pub(crate) fn print(text: &str) -> Result<(), LabError> {
+    crate::stdout::print(text.as_bytes()).map(drop).during(|| "cannot write to stdout".to_owned())
 }
 
-pub(crate) fn print_json(value: &impl serde::Serialize) {
-    print(&format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()));
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), LabError> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()))
 }
 
-pub(crate) fn print_course(text: &str) {
-    print(&course::for_terminal(text, std::io::stdout().is_terminal()));
+pub(crate) fn print_course(text: &str) -> Result<(), LabError> {
+    print(&course::for_terminal(text, std::io::stdout().is_terminal()))
 }
 
 fn list(as_json: bool) -> Result<(), LabError> {
@@ -207,13 +205,13 @@ fn list(as_json: bool) -> Result<(), LabError> {
         library::LABS.iter().map(|lab| read(&lab.source(), "1").map(|lab| lab.about)).collect::<Result<_, _>>()?;
     if as_json {
         let rows = labs.iter().map(|lab| json!({ "name": lab.name, "title": lab.title, "summary": lab.summary, "minutes": lab.minutes, "root": lab.root, "needs": lab.needs }));
-        print_json(&rows.collect::<Vec<_>>());
+        print_json(&rows.collect::<Vec<_>>())?;
         return Ok(());
     }
     let width = labs.iter().map(|lab| lab.name.len()).max().unwrap_or(0);
     let rows = labs.iter().map(|lab| format!("{:<width$}  {:>2} min  {}\n", lab.name, lab.minutes, lab.title));
-    print(&rows.collect::<String>());
-    print("\nvsctl lab start NAME begins one.\n");
+    print(&rows.collect::<String>())?;
+    print("\nvsctl lab start NAME begins one.\n")?;
     Ok(())
 }
 
@@ -226,12 +224,12 @@ fn start(name: &str, seed: Option<String>, web: WebAt, as_json: bool) -> Result<
     boot::start(&place, &source, &seed, web)?;
     let desk = Desk::at(place)?;
     if as_json {
-        print_json(&desk.status());
+        print_json(&desk.status())?;
         return Ok(());
     }
-    print_course(&desk.lab.introduction);
-    print_course(&desk.lab.stages[0].text);
-    print(&desk.how());
+    print_course(&desk.lab.introduction)?;
+    print_course(&desk.lab.stages[0].text)?;
+    print(&desk.how())?;
     Ok(())
 }
 
@@ -244,9 +242,9 @@ fn any_seed() -> String {
 fn status(as_json: bool) -> Result<(), LabError> {
     let desk = Desk::open()?;
     if as_json {
-        print_json(&desk.status());
+        print_json(&desk.status())?;
     } else {
-        print(&desk.how());
+        print(&desk.how())?;
     }
     Ok(())
 }
@@ -299,11 +297,11 @@ fn stop() -> Result<(), LabError> {
 fn grade_class(directory: &Path, csv: bool, as_json: bool) -> Result<(), LabError> {
     let (reports, wrong) = grade::reports(directory)?;
     if as_json {
-        print_json(&reports);
+        print_json(&reports)?;
     } else if csv {
-        print(&grade::csv(&reports));
+        print(&grade::csv(&reports))?;
     } else {
-        print(&grade::table(&reports));
+        print(&grade::table(&reports))?;
     }
     if reports.is_empty() && wrong.is_empty() {
         let sentence =
@@ -326,7 +324,7 @@ fn new(name: &str) -> Result<(), LabError> {
         let file = std::fs::File::options().write(true).create_new(true).open(path);
         file.and_then(|mut file| file.write_all(text.as_bytes())).during(|| format!("{} cannot be written", path.display()))?;
     }
-    print(&format!("{name}.toml and {name}.md are a lab that works: vsctl lab verify {name}.toml\n"));
+    print(&format!("{name}.toml and {name}.md are a lab that works: vsctl lab verify {name}.toml\n"))?;
     Ok(())
 }
 
@@ -338,9 +336,14 @@ fn verify_all(labs: &[String], seed: &str, wrong_may_take: Duration) -> Result<(
     let place = Place::at(own.root().join(format!("v{}", std::process::id())))?;
     verify::end_when_interrupted(place.clone())?;
     for name in labs {
-        let verified = library::find(name).and_then(|source| {
-            verify::verify(&place, &source, (seed, wrong_may_take), |line| print(&format!("{name}: {line}\n")))
-        });
+        let mut said = Ok(());
+        let mut say = |line: &str| {
+            if said.is_ok() {
+                said = print(&format!("{name}: {line}\n"));
+            }
+        };
+        let verified = library::find(name).and_then(|source| verify::verify(&place, &source, (seed, wrong_may_take), &mut say));
+        let verified = verified.and(said);
         // What an interrupted one says is about what was taken from it.
         let result = verify::check_interrupted().and(verified);
         let is_over = verify::check_interrupted().is_err();

@@ -122,13 +122,12 @@ impl Desk {
 
     pub(crate) fn text(&self, stage: Option<usize>) -> Result<(), LabError> {
         if let Some(number) = stage {
-            print_course(&self.lab.stages[self.stage(number)?].text);
+            print_course(&self.lab.stages[self.stage(number)?].text)?;
             return Ok(());
         }
-        print_course(&self.lab.introduction);
+        print_course(&self.lab.introduction)?;
         let reached = self.progress.current().map_or(self.lab.stages.len(), |current| current + 1);
-        self.lab.stages[..reached].iter().for_each(|stage| print_course(&stage.text));
-        Ok(())
+        self.lab.stages[..reached].iter().try_for_each(|stage| print_course(&stage.text))
     }
 
     pub(crate) fn answer(mut self, question: &str, answer: &str) -> Result<(), LabError> {
@@ -156,7 +155,7 @@ impl Desk {
             let passed = results.iter().all(|result| result.passed);
             seen = Some(passed);
             if !as_json {
-                print(&self.shown(number, &results));
+                print(&self.shown(number, &results))?;
             }
             let reached = &mut self.progress.stages[number];
             // What was earned stays, whatever a later stage undid.
@@ -167,9 +166,9 @@ impl Desk {
             self.save()?;
             next = self.progress.current().filter(|_| passed && only.is_none());
             if let Some(next) = next.filter(|_| !as_json) {
-                print("\n");
-                print_course(&self.lab.stages[next].text);
-                print("\n");
+                print("\n")?;
+                print_course(&self.lab.stages[next].text)?;
+                print("\n")?;
             }
         }
         if let Some(path) = report {
@@ -177,7 +176,7 @@ impl Desk {
             std::fs::write(path, text).during(|| format!("{} cannot be written", path.display()))?;
         }
         if as_json {
-            print_json(&self.progress.report(&self.lab, &self.meta));
+            print_json(&self.progress.report(&self.lab, &self.meta))?;
         }
         self.verdict(only.map(|stage| (stage, seen == Some(true))))
     }
@@ -224,7 +223,7 @@ impl Desk {
             let sentence = format!("stage {} has no more hints: `vsctl lab solve` does it and shows how", current + 1);
             return Err(LabError::Refused(sentence));
         };
-        print_course(&format!("{hint}\n"));
+        print_course(&format!("{hint}\n"))?;
         self.progress.stages[current].hints += 1;
         self.save()
     }
@@ -235,7 +234,7 @@ impl Desk {
         self.do_stage(current, true)?;
         self.progress.stages[current].solved = true;
         let results = check::stage(&self.entrance()?, &self.lab.stages[current], &self.progress.answers, PATIENCE)?;
-        print(&self.shown(current, &results));
+        print(&self.shown(current, &results))?;
         let passed = results.iter().all(|result| result.passed);
         let reached = &mut self.progress.stages[current];
         (reached.passed, reached.tasks) = (passed, results);
@@ -251,20 +250,16 @@ impl Desk {
 
     /// Does what a stage asks for.
     fn do_stage(&mut self, number: usize, aloud: bool) -> Result<(), LabError> {
-        let say = |text: String| {
-            if aloud {
-                print(&text)
-            }
-        };
+        let say = |text: String| if aloud { print(&text) } else { Ok(()) };
         let entrance = self.entrance()?;
         let mut answers = Vec::new();
         for step in &self.lab.stages[number].solve {
-            say(format!("{step}\n"));
+            say(format!("{step}\n"))?;
             entrance.run_all(std::slice::from_ref(step))?;
         }
         for question in self.lab.stages[number].questions() {
             let answer = check::answer(&entrance, question)?;
-            say(format!("{}: {answer}\n", question.name));
+            say(format!("{}: {answer}\n", question.name))?;
             answers.push((question.name.clone(), answer));
         }
         self.progress.answers.extend(answers);
@@ -302,8 +297,8 @@ impl Desk {
             *reached = StageProgress { hints: reached.hints, solved: reached.solved, ..StageProgress::default() };
         }
         self.save()?;
-        print_course(&self.lab.stages[stage].text);
-        print(&self.how());
+        print_course(&self.lab.stages[stage].text)?;
+        print(&self.how())?;
         Ok(())
     }
 }

@@ -33,10 +33,12 @@ mod namespace;
 mod place;
 mod progress;
 mod relay;
+mod stdout;
 mod step;
 mod verify;
 
 pub use command::LabCommand;
+pub use stdout::print;
 
 /// Why a command about labs failed, in one sentence or more.
 #[derive(Debug, thiserror::Error)]

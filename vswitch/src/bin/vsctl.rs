@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             eprintln!("{}", sentence.strip_prefix("error: ").unwrap_or(sentence));
             return ExitCode::FAILURE;
         }
-        Err(error) => error.exit(),
+        Err(error) => return client::explain(&error),
     };
     match client::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vswitch::attach;
+use vswitch::client;
 use vswitch::config;
 use vswitch::control::{self, Log, RunMode};
 
@@ -41,7 +42,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return client::explain(&error),
+    };
     if arguments.check {
         return check(&arguments);
     }

@@ -1,7 +1,5 @@
 //! `vsctl events`: what happened, and what happens, line by line.
 
-use std::io::{self, Write};
-
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -29,8 +27,7 @@ impl Events {
             return Err(ClientError::Answer("it has no events".to_owned()));
         };
         events.retain(|event| self.wants(event));
-        super::show(&Reply::Events(events), json);
-        Ok(())
+        super::show(&Reply::Events(events), json)
     }
 
     fn wants(&self, event: &EventInfo) -> bool {
@@ -52,9 +49,7 @@ impl Events {
                         continue;
                     }
                 };
-                let mut stdout = io::stdout().lock();
-                // A reader that has seen enough, as `head` has, is no failure.
-                if stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+                if !super::print(shown.as_bytes())? {
                     return Ok(());
                 }
             }

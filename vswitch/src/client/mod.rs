@@ -26,8 +26,9 @@ mod table;
 mod top;
 mod trace;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -138,13 +139,9 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
         match action {
             Action::Ask(request) => {
                 let reply = control.ask(&request).await?;
-                show(&reply, json);
-                Ok(())
+                show(&reply, json)
             }
-            Action::Shutdown { keep } => {
-                show(&control.shut_down(keep).await?, json);
-                Ok(())
-            }
+            Action::Shutdown { keep } => show(&control.shut_down(keep).await?, json),
             Action::Extcap(command) => command.run(control).await,
             Action::Capture(capture) => capture.run(control, json).await,
             Action::Stats(stats) => stats.run(control, json).await,
@@ -154,10 +151,7 @@ pub fn run(arguments: Arguments) -> Result<(), ClientError> {
             Action::Watch(watch) => watch.run(control, json).await,
             Action::Lab(command) => Ok(command.run(json)?),
             Action::Man(directory) => write_man(&directory),
-            Action::Print(text) => {
-                print(&text);
-                Ok(())
-            }
+            Action::Print(text) => print(&text).map(drop),
         }
     })
 }
@@ -180,17 +174,27 @@ fn write_man(directory: &Path) -> Result<(), ClientError> {
 }
 
 /// Prints an answer; its notes go to stderr, so that a script's output holds nothing that was not asked for.
-fn show(reply: &Reply, json: bool) {
+fn show(reply: &Reply, json: bool) -> Result<(), ClientError> {
     if let Reply::Done(notes) = reply {
         notes.iter().for_each(|note| eprintln!("{note}"));
-        return;
+        return Ok(());
     }
     let text = if json { print::json(reply) } else { print::text(reply) };
-    print(text.as_bytes());
+    print(text.as_bytes()).map(drop)
 }
 
-fn print(text: &[u8]) {
-    let mut stdout = io::stdout().lock();
-    // A reader that has seen enough, as `head` has, is no failure.
-    let _ = stdout.write_all(text).and_then(|()| stdout.flush());
+/// Prints to stdout, and returns whether there is still a reader.
+fn print(text: &[u8]) -> Result<bool, ClientError> {
+    lab::print(text).map_err(|source| ClientError::Write { what: "to stdout".to_owned(), source })
+}
+
+/// Prints what is said of a command line instead of carrying it out: help, the version, or what is wrong with it.
+pub fn explain(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Err(failure) if !error.use_stderr() && failure.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("cannot write to stdout: {failure}");
+            ExitCode::FAILURE
+        }
+        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }

@@ -47,15 +47,11 @@ struct Rate {
 impl Stats {
     pub(super) async fn run(self, control: Control, json: bool) -> Result<(), ClientError> {
         match &self.how {
-            How::Total => {
-                super::show(&Reply::Stats(self.ask(&control).await?), json);
-                Ok(())
-            }
+            How::Total => super::show(&Reply::Stats(self.ask(&control).await?), json),
             How::Since(path) => {
                 let before = saved(path)?;
                 let added = self.ask(&control).await?.iter().map(|now| difference(find(&before, now), now)).collect();
-                super::show(&Reply::Stats(added), json);
-                Ok(())
+                super::show(&Reply::Stats(added), json)
             }
             How::Rates(interval, count) => {
                 for _ in 0..*count {
@@ -64,7 +60,9 @@ impl Stats {
                     let after = self.ask(&control).await?;
                     let rates = rates(&before, &after, start.elapsed());
                     let shown = if json { print::document(&rates) } else { text(&rates) };
-                    print(shown.as_bytes());
+                    if !print(shown.as_bytes())? {
+                        break;
+                    }
                 }
                 Ok(())
             }

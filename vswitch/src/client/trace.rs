@@ -61,8 +61,7 @@ impl Trace {
             write_page(path, trace)?;
         }
         let text = if json { print::json(&reply) } else { print::text(&reply) };
-        super::print(text.as_bytes());
-        Ok(())
+        super::print(text.as_bytes()).map(drop)
     }
 }
 

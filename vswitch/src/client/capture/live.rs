@@ -21,7 +21,7 @@ const WIDEST: usize = 15;
 pub(super) struct LiveView {
     tcpdump: Child,
     heads: mpsc::Sender<String>,
-    printer: JoinHandle<()>,
+    printer: JoinHandle<Result<(), ClientError>>,
     /// Names of the file's interfaces.
     interfaces: Vec<String>,
 }
@@ -35,7 +35,7 @@ impl LiveView {
         let mut tcpdump = tcpdump.spawn().map_err(ClientError::Tcpdump)?;
         let (heads, coming) = mpsc::channel();
         let lines = tcpdump.stdout.take();
-        let printer = std::thread::spawn(move || lines.into_iter().for_each(|lines| print(lines, &coming)));
+        let printer = std::thread::spawn(move || lines.map_or(Ok(()), |lines| print(lines, &coming)));
         Ok(Self { tcpdump, heads, printer, interfaces: Vec::new() })
     }
 
@@ -60,9 +60,10 @@ impl LiveView {
     pub(super) fn close(mut self) -> Result<(), ClientError> {
         drop(self.tcpdump.stdin.take());
         drop(self.heads);
-        // It ends when tcpdump does, and has no result.
-        let _ = self.printer.join();
-        self.tcpdump.wait().map_err(ClientError::Tcpdump).map(drop)
+        // It ends when tcpdump does.
+        let printed = self.printer.join().unwrap_or(Ok(()));
+        self.tcpdump.wait().map_err(ClientError::Tcpdump)?;
+        printed
     }
 
     /// What vswitchd says about a packet.
@@ -103,21 +104,21 @@ fn tcpdump() -> Command {
 }
 
 /// Prints tcpdump's lines, each packet's first with what vswitchd says about the packet, until one of the two ends or stdout has no reader.
-fn print(lines: ChildStdout, heads: &mpsc::Receiver<String>) {
-    let mut stdout = io::stdout();
+fn print(lines: ChildStdout, heads: &mpsc::Receiver<String>) -> Result<(), ClientError> {
     for line in BufReader::new(lines).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         let line = if line.starts_with(char::is_whitespace) {
             line
         } else {
-            let Ok(head) = heads.recv() else { return };
+            let Ok(head) = heads.recv() else { break };
             let (time, rest) = line.split_once(' ').unwrap_or((&line, ""));
             format!("{time} {head} {rest}")
         };
-        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
-            return;
+        if !crate::client::print(format!("{line}\n").as_bytes())? {
+            break;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

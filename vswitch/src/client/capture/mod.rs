@@ -71,8 +71,7 @@ impl Capture {
         if json {
             let file = self.write.as_ref().map(|path| path.display().to_string());
             let summary = serde_json::json!({ "file": file, "packets": blocks.packets, "missed": blocks.missed });
-            super::print(super::print::document(&summary).as_bytes());
-            return Ok(());
+            return super::print(super::print::document(&summary).as_bytes()).map(drop);
         }
         if self.is_quiet {
             return Ok(());

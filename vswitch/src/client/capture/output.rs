@@ -56,18 +56,10 @@ impl CaptureOutput {
 
     /// Writes whole blocks, and returns whether there is still a reader.
     pub(super) fn write(&mut self, blocks: &[u8]) -> Result<bool, ClientError> {
-        let written = match self {
-            Self::Files(files) => return files.write(blocks),
-            Self::Live(live) => return live.write(blocks),
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(blocks).and_then(|()| stdout.flush())
-            }
-        };
-        match written {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(source) => Err(ClientError::Write { what: "to stdout".to_owned(), source }),
+        match self {
+            Self::Files(files) => files.write(blocks),
+            Self::Live(live) => live.write(blocks),
+            Self::Stdout => crate::client::print(blocks),
         }
     }
 

@@ -130,7 +130,7 @@ impl FrameWatch {
                 if (seen - 1) % self.sample == 0 {
                     shown += 1;
                     let way = if self.steps { way(&control, &packet).await? } else { None };
-                    crate::client::print(line(&packet, way.as_ref(), json).as_bytes());
+                    crate::client::print(line(&packet, way.as_ref(), json).as_bytes())?;
                 }
             }
         }

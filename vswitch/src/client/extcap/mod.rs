@@ -67,15 +67,15 @@ impl ExtcapCommand {
 async fn call(words: &Words, control: Control) -> Result<(), ClientError> {
     let interface = words.value("extcap-interface").unwrap_or(ALL);
     if words.has("extcap-interfaces") {
-        print(interfaces(&ports(&control).await).as_bytes());
+        print(interfaces(&ports(&control).await).as_bytes())?;
     } else if words.has("extcap-dlts") {
-        print(b"dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
+        print(b"dlt {number=1}{name=EN10MB}{display=Ethernet}\n")?;
     } else if words.has("extcap-config") {
-        print(options(interface, &ports(&control).await).as_bytes());
+        print(options(interface, &ports(&control).await).as_bytes())?;
     } else if words.has("capture") {
         return capture(words, interface, control).await;
     } else if let Some(Err(wrong)) = words.value("extcap-capture-filter").map(compile) {
-        print(format!("{wrong}\n").as_bytes());
+        print(format!("{wrong}\n").as_bytes())?;
     }
     Ok(())
 }

@@ -34,8 +34,7 @@ const SESSIONS: u64 = 2;
 pub(super) async fn run(control: Control, json: bool) -> Result<(), ClientError> {
     let live = counters(&control).await?;
     if json {
-        super::show(&Reply::Live(Box::new(live)), json);
-        return Ok(());
+        return super::show(&Reply::Live(Box::new(live)), json);
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let why = "top needs a terminal: `vsctl --json top` prints what it would show, `vsctl stats --interval 1s` the rates";
