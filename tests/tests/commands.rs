@@ -500,3 +500,17 @@ fn what_cannot_be_printed_is_a_failure_but_a_reader_that_has_seen_enough_is_none
     let outcome = command.arg("show").stdout(writer).output().unwrap();
     assert_eq!((outcome.status.code(), outcome.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+#[test]
+fn an_argument_that_is_wrong_is_told_with_its_own_name() {
+    needs!();
+    let lab = Lab::with(&two(""));
+    lab.ctl("add-uplink wan --kind host").ok();
+    let sentence = lab.ctl("add-forward wan tcp/8081 10.10.0.99").refused();
+    assert_eq!(sentence, "`to`: \"10.10.0.99\" is not an address with a port: write 10.10.0.2:80 or [fd10::2]:80");
+    let sentence = lab.ctl("set-port a --netns none").refused();
+    assert!(sentence.contains("a device is always in a namespace: leave --netns out"), "{sentence}");
+    lab.write("[[switch]]\nworkers = 1\n");
+    let sentence = lab.ctl("reload").refused();
+    assert!(sentence.ends_with("switch is a table: write its keys below [switch]"), "{sentence}");
+}

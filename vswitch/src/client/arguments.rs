@@ -1,5 +1,6 @@
 //! The command line, and what it comes to.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::help::arranged;
 use super::options::some;
 use super::stats::{How, Stats};
 use super::trace::Trace;
-use api::{FdbFilter, ForwardKey, PortName, Request, RouteSpec, VxlanChange, from_table, protocol_name};
+use api::{FdbFilter, ForwardKey, Netns, PortName, Request, RouteSpec, UplinkError, VxlanChange, from_table, protocol_name};
 
 /// Where vswitchd is asked if nothing else is said.
 pub(super) const DEFAULT_CONTROL: &str = "/run/vswitch/control.sock";
@@ -185,6 +186,9 @@ impl Routing {
             Self::DelUplink { name } => Request::DeleteUplink(name),
             Self::AddForward { uplink, port, to, listen } => {
                 let key = forward_key(uplink, &port, listen.as_deref())?;
+                if to.parse::<SocketAddr>().is_err() {
+                    return Err(ClientError::Argument(format!("`to`: {}", UplinkError::Target(to))));
+                }
                 let (protocol, port) = (protocol_name(key.protocol), key.ports.to_string());
                 let table = json!({ "uplink": key.uplink, "protocol": protocol, "port": port, "listen": key.listen, "to": to });
                 Request::AddForward(spec(table)?)
@@ -232,6 +236,16 @@ fn spec<T: DeserializeOwned>(table: Value) -> Result<T, ClientError> {
         _ => Map::new(),
     };
     from_table(said).map_err(ClientError::Argument)
+}
+
+/// A namespace for a device. Elsewhere `none` takes something away, which nothing does to a namespace.
+pub(super) fn netns(text: &str) -> Result<Netns, String> {
+    if text == "none" {
+        let advice =
+            "leave --netns out at add-port for a device on the host, or write /run/netns/none if a namespace is called so";
+        return Err(format!("a device is always in a namespace: {advice}"));
+    }
+    text.parse().map_err(|error: api::SpecError| error.to_string())
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct PortOptions {
     #[arg(long)]
     kind: Option<PortKind>,
     /// The namespace of its device: a name, a path, or pid:N.
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = super::arguments::netns)]
     netns: Option<Netns>,
     /// The name of its device there.
     #[arg(long, value_name = "IF")]

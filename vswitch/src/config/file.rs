@@ -216,7 +216,7 @@ impl Reader<'_> {
         let (before, start, table) = (self.problems.len(), value.span(), T::NAME);
         let damaged = self.damage.is_in_table(start.start);
         let DeValue::Table(mut fields) = value.into_inner() else {
-            self.problem(start, format!("{table} is a table: write its keys below [{table}] or [[{table}]]"));
+            self.problem(start, format!("{table} is a table: write its keys below {}", above::<T>()));
             return None;
         };
         let keys = fields.iter().map(|(key, _)| (key.get_ref().to_string(), key.span())).collect();
@@ -235,8 +235,7 @@ impl Reader<'_> {
         let missing: Vec<&str> = T::NEEDED.iter().copied().filter(|key| !heading.keys.contains_key(*key)).collect();
         if !missing.is_empty() && !heading.damaged {
             let list = missing.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and no ");
-            let name = if T::IS_SINGLE { format!("[{}]", T::NAME) } else { format!("[[{}]]", T::NAME) };
-            self.problem(heading.start.clone(), format!("{name} has no {list}"));
+            self.problem(heading.start.clone(), format!("{} has no {list}", above::<T>()));
         }
         loop {
             let value = Spanned::new(heading.start.clone(), DeValue::Table(fields.clone()));
@@ -311,6 +310,11 @@ impl Heading<'_> {
     fn place(&self, key: &str) -> Range<usize> {
         self.keys.get(key).unwrap_or(self.start).clone()
     }
+}
+
+/// What stands above the keys of a table.
+fn above<T: Tabular>() -> String {
+    if T::IS_SINGLE { format!("[{}]", T::NAME) } else { format!("[[{}]]", T::NAME) }
 }
 
 /// The key whose value an error is about.

@@ -74,6 +74,7 @@ impl From<VxlanError> for Wrong {
 impl Tabular for SwitchSettings {
     type Table = Self;
     const NAME: &'static str = "switch";
+    const IS_SINGLE: bool = true;
     const KEYS: &'static [&'static str] = &["control", "control-group", "state-dir", "workers"];
 
     fn check(table: Self) -> Result<Self, Wrong> {
@@ -84,6 +85,7 @@ impl Tabular for SwitchSettings {
 impl Tabular for NatSettings {
     type Table = Self;
     const NAME: &'static str = "nat";
+    const IS_SINGLE: bool = true;
     const KEYS: &'static [&'static str] = &[
         "mapping",
         "filtering",
@@ -111,6 +113,7 @@ impl Tabular for NatSettings {
 impl Tabular for DockerSettings {
     type Table = Self;
     const NAME: &'static str = "docker";
+    const IS_SINGLE: bool = true;
     const KEYS: &'static [&'static str] = &["enabled", "socket", "api", "uplink"];
 
     fn check(table: Self) -> Result<Self, Wrong> {
@@ -121,6 +124,7 @@ impl Tabular for DockerSettings {
 impl Tabular for CaptureSettings {
     type Table = Self;
     const NAME: &'static str = "capture";
+    const IS_SINGLE: bool = true;
     const KEYS: &'static [&'static str] = &["recorder"];
 
     fn check(table: Self) -> Result<Self, Wrong> {
@@ -204,6 +208,7 @@ impl Tabular for FlannelSettings {
 impl Tabular for WebSettings {
     type Table = Self;
     const NAME: &'static str = "web";
+    const IS_SINGLE: bool = true;
     const KEYS: &'static [&'static str] = &["listen", "remote", "hosts", "guide"];
 
     fn check(table: Self) -> Result<Self, Wrong> {
