@@ -36,7 +36,7 @@ pub fn peer_process(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     /// `SO_PEERPIDFD` (asm-generic/socket.h).
     const SO_PEERPIDFD: libc::c_int = 77;
     let mut process: libc::c_int = -1;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    let mut length = length_of::<libc::c_int>()?;
     let value = std::ptr::from_mut(&mut process).cast();
     // SAFETY: the descriptor is open; the kernel writes at most `length` bytes, the size of an int, to `process`.
     check(unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, value, &raw mut length) })?;
