@@ -171,8 +171,7 @@ impl Reader<'_> {
         }
         cluster.iter().for_each(|cluster| self.check_given(&cluster.spec, &bridges.list));
         flannel.iter().for_each(|flannel| self.check_flannel(flannel, &bridges, &uplinks));
-        let mut warnings = self.warnings(&bridges.list, &ports.list);
-        warnings.extend(cluster.iter().filter_map(|cluster| self.cluster_warning(cluster)));
+        let warnings = self.warnings(&bridges.list, &ports.list, cluster.as_ref());
         Config {
             switch: switch.map(|entry| entry.spec).unwrap_or_default(),
             nat: nat.map(|entry| entry.spec).unwrap_or_default(),

@@ -14,7 +14,7 @@ use super::inventory::Vport;
 use super::{ControlError, Port, Switch};
 use crate::confine::Role;
 use api::{CaptureRequest, PortName, PortSpec, Reply, UplinkSpec, VxlanSpec};
-use plane::capture::{self, CapturedPort, Holder, Limits, Program, Selection, Stream};
+use plane::capture::{self, CapturedPort, Limits, Program, Selection, SlotHolder, Stream};
 use plane::datapath::PortId;
 use plane::worker::{CaptureId, Command, Handle};
 
@@ -147,7 +147,7 @@ impl Switch {
     }
 
     /// The ports that a request names, also of those that were removed; `None`: all.
-    pub(super) fn wanted_holders(&self, request: &CaptureRequest) -> Result<Option<Vec<Holder>>, ControlError> {
+    pub(super) fn wanted_holders(&self, request: &CaptureRequest) -> Result<Option<Vec<SlotHolder>>, ControlError> {
         let names = self.named_ports(request)?;
         let mut wanted = Vec::new();
         for name in &names {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::PortName;
-use plane::capture::{CapturedPort, Holder};
+use plane::capture::{CapturedPort, SlotHolder};
 use plane::datapath::PortId;
 
 /// Most removed ports that are remembered. The frames of one that is forgotten are shown under its slot's number.
@@ -14,9 +14,9 @@ const MOST_GONE: usize = 4096;
 /// The ports by their slots, and those that had them before.
 #[derive(Default)]
 pub(super) struct Holders {
-    now: BTreeMap<u32, Holder>,
+    now: BTreeMap<u32, SlotHolder>,
     /// In the order in which they went.
-    gone: VecDeque<Holder>,
+    gone: VecDeque<SlotHolder>,
     /// When the last one went that is forgotten.
     forgotten: u64,
 }
@@ -26,7 +26,7 @@ impl Holders {
     pub(super) fn came(&mut self, port: CapturedPort) {
         let before = self.gone.iter().rev().find(|gone| gone.port.port == port.port);
         let since = before.map_or(self.forgotten, |gone| gone.until.saturating_add(1));
-        self.now.insert(port.port, Holder { port, since, until: u64::MAX });
+        self.now.insert(port.port, SlotHolder { port, since, until: u64::MAX });
     }
 
     /// The port that has a slot goes; the workers know it no more.
@@ -36,7 +36,7 @@ impl Holders {
 
     fn went_at(&mut self, id: PortId, until: u64) {
         let Some(holder) = self.now.remove(&id.0) else { return };
-        self.gone.push_back(Holder { until, ..holder });
+        self.gone.push_back(SlotHolder { until, ..holder });
         if self.gone.len() > MOST_GONE
             && let Some(oldest) = self.gone.pop_front()
         {
@@ -45,12 +45,12 @@ impl Holders {
     }
 
     /// All that are remembered.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Holder> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &SlotHolder> {
         self.gone.iter().chain(self.now.values())
     }
 
     /// Those with this name.
-    pub(super) fn named(&self, name: &PortName) -> impl Iterator<Item = &Holder> {
+    pub(super) fn named(&self, name: &PortName) -> impl Iterator<Item = &SlotHolder> {
         self.all().filter(move |holder| holder.port.name == name.as_str())
     }
 

@@ -12,7 +12,7 @@ use super::{ControlError, Switch};
 use crate::confine::Role;
 use crate::frame;
 use api::{CaptureRequest, DropInfo};
-use plane::capture::{self, Holder, Incident, Limits, Program, Recorded, Replay, Selection, Snapshot};
+use plane::capture::{self, Incident, Limits, Program, Recorded, Replay, Selection, SlotHolder, Snapshot};
 use plane::datapath::Fate;
 use plane::worker::Command;
 
@@ -91,7 +91,7 @@ impl Switch {
     fn replay(
         &self,
         selection: Selection,
-        passed: Option<&[Holder]>,
+        passed: Option<&[SlotHolder]>,
         last: Duration,
         count: Option<u64>,
     ) -> Result<Replay, ControlError> {

@@ -40,7 +40,7 @@ use packet::Offload;
 
 pub use api::CaptureDirection as Direction;
 pub use filter::{BadProgram, Program};
-pub use recorder::{Holder, Incident, Recorded, Recorder, Replay, Snapshot};
+pub use recorder::{Incident, Recorded, Recorder, Replay, SlotHolder, Snapshot};
 pub use seen::{Seen, Selection, Ways};
 pub use stream::{Control, Stream};
 pub use tap::CaptureTap;

@@ -198,7 +198,7 @@ impl Recorder {
 
 /// A port, and the time in which its slot was its own, in nanoseconds since the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct SlotHolder {
     /// The port.
     pub port: CapturedPort,
     /// The first moment.
@@ -207,7 +207,7 @@ pub struct Holder {
     pub until: u64,
 }
 
-impl Holder {
+impl SlotHolder {
     /// Whether it had this slot at this time.
     pub fn has(&self, slot: u32, time: u64) -> bool {
         self.port.port == slot && self.held_at(time)
@@ -224,26 +224,26 @@ pub struct Replay {
     stream: Stream,
     selection: Selection,
     /// Those that the file does not have yet, by when they began.
-    holders: Peekable<IntoIter<Holder>>,
+    holders: Peekable<IntoIter<SlotHolder>>,
     /// Chunks, and places in them, by time.
     frames: IntoIter<(Arc<Vec<Recorded>>, usize)>,
     is_over: bool,
 }
 
 impl Replay {
-    /// Of what came since `since` (nanoseconds since the epoch) and passed one of `passed`, or any port. The frames are those of whoever of
-    /// `holders` had their slots then; the stream has no interfaces yet.
+    /// Of what came since `since` (nanoseconds since the epoch) and passed one of `passed`, or any port. Each frame is of the port among `holders` that
+    /// had its slot then; the stream has no interfaces yet.
     pub fn new(
         stream: Stream,
         selection: Selection,
-        mut holders: Vec<Holder>,
-        passed: Option<&[Holder]>,
+        mut holders: Vec<SlotHolder>,
+        passed: Option<&[SlotHolder]>,
         since: u64,
         snapshots: Vec<Snapshot>,
     ) -> Self {
         let is_wanted = |frame: &Recorded| {
             let seen = &frame.seen;
-            let has_passed = |holder: &Holder| {
+            let has_passed = |holder: &SlotHolder| {
                 let port = holder.port.port;
                 holder.held_at(seen.at) && (port == seen.port || seen.ways.has(port))
             };
@@ -316,8 +316,8 @@ mod tests {
         Seen::at(at, port, Direction::In)
     }
 
-    fn holder(port: u32, name: &str, since: u64, until: u64) -> Holder {
-        Holder { port: CapturedPort { port, name: name.to_owned(), ..CapturedPort::default() }, since, until }
+    fn holder(port: u32, name: &str, since: u64, until: u64) -> SlotHolder {
+        SlotHolder { port: CapturedPort { port, name: name.to_owned(), ..CapturedPort::default() }, since, until }
     }
 
     fn replay(recorder: &Recorder, ports: Option<&[u32]>, since: u64) -> Vec<u8> {
@@ -326,7 +326,7 @@ mod tests {
         replay_of(recorder, holders, wanted, since)
     }
 
-    fn replay_of(recorder: &Recorder, holders: Vec<Holder>, passed: Option<Vec<Holder>>, since: u64) -> Vec<u8> {
+    fn replay_of(recorder: &Recorder, holders: Vec<SlotHolder>, passed: Option<Vec<SlotHolder>>, since: u64) -> Vec<u8> {
         let program = || Program::new(&[]).unwrap();
         let (_, _, stream) = open(program(), Vec::new(), Limits::default());
         let snapshots = vec![recorder.snapshot()];
@@ -379,7 +379,7 @@ mod tests {
         let mut recorder = Recorder::new(1 << 20);
         (0..30).for_each(|at| recorder.record(&frame(at, 0), &[&[0; 60]], Offload::default()));
         let (old, new) = (holder(0, "oldp", 0, 9), holder(0, "newp", 15, u64::MAX));
-        let of = |passed: &Holder| replay_of(&recorder, vec![new.clone(), old.clone()], Some(vec![passed.clone()]), 5);
+        let of = |passed: &SlotHolder| replay_of(&recorder, vec![new.clone(), old.clone()], Some(vec![passed.clone()]), 5);
         assert_eq!((packets(&of(&old)), packets(&of(&new))), (5, 15));
         let file = of(&old);
         let position = |name: &str| file.windows(4).position(|window| window == name.as_bytes());

@@ -151,8 +151,13 @@ impl Reader<'_> {
         }
     }
 
-    /// What is most likely a mistake, in the order of the file.
-    pub(super) fn warnings(&self, bridges: &[Entry<BridgeSpec>], ports: &[Entry<PortSpec>]) -> Vec<Problem> {
+    /// What is most likely a mistake: of ports, in the order of the file, and of [cluster].
+    pub(super) fn warnings(
+        &self,
+        bridges: &[Entry<BridgeSpec>],
+        ports: &[Entry<PortSpec>],
+        cluster: Option<&Entry<ClusterSettings>>,
+    ) -> Vec<Problem> {
         let network = Network {
             bridges: bridges.iter().map(|entry| &entry.spec).collect(),
             ports: ports.iter().map(|entry| &entry.spec).collect(),
@@ -163,13 +168,11 @@ impl Reader<'_> {
             let place = places.get(warning.port())?.place(warning.key());
             Some(Problem::at(self.path, self.text, place.start, format!("warning: {warning}")))
         };
-        network.warnings(|port| port.mac).iter().filter_map(warning).collect()
-    }
-
-    /// The same of [cluster].
-    pub(super) fn cluster_warning(&self, cluster: &Entry<ClusterSettings>) -> Option<Problem> {
-        let (key, sentence) = cluster.spec.warning()?;
-        Some(Problem::at(self.path, self.text, cluster.place(key).start, format!("warning: {sentence}")))
+        let of_cluster = cluster.and_then(|cluster| {
+            let (key, sentence) = cluster.spec.warning()?;
+            Some(Problem::at(self.path, self.text, cluster.place(key).start, format!("warning: {sentence}")))
+        });
+        network.warnings(|port| port.mac).iter().filter_map(warning).chain(of_cluster).collect()
     }
 
     /// Notes what a check found. Where not all of the file could be read, something that seems to be missing is not noted: it may be there.
