@@ -4,6 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let outcome = vswitch::plugin::cni::run(&|name| std::env::var_os(name), std::io::stdin());
-    print!("{}", outcome.text);
-    if outcome.is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    outcome.tell()
 }

@@ -5,6 +5,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = vswitch::plugin::netavark::run(&arguments, &|name| std::env::var_os(name), std::io::stdin());
-    print!("{}", outcome.text);
-    if outcome.is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    outcome.tell()
 }

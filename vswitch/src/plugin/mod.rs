@@ -10,6 +10,7 @@ pub mod netavark;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,6 +36,20 @@ pub struct Outcome {
     pub text: String,
     /// Whether it is done.
     pub is_done: bool,
+}
+
+impl Outcome {
+    /// Prints it. Where that cannot be, as on a full disk, the runtime knows nothing of what was done, and is told that it failed.
+    pub fn tell(&self) -> ExitCode {
+        match lab::print(self.text.as_bytes()) {
+            Ok(_) if self.is_done => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("cannot write to stdout: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
 }
 
 /// Why there is no answer, for the user of a runtime, who cannot pass options to the plugin.
