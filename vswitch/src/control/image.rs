@@ -1,8 +1,8 @@
 //! What the tables of the switch know, for the vswitchd that comes after this one, however this one ends: MAC addresses, neighbours, sessions of
 //! `link` uplinks, and what DHCP gave those.
 //!
-//! It is written once a second, and sooner where sessions have begun; less often where it is large, so that writing takes at most a hundredth of the
-//! time. Two files in `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
+//! It is written once a second, and sooner where sessions have begun; less often where it is large, so that writing takes at most a hundredth of a
+//! processor, and of the control side's time a fifth however slow the disk or busy the machine is. Two files in `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
 //! short leaves the other one. A start takes on what still fits, before any frame comes in.
 //!
 //! Ages and times left are as of [`Image::second`], of a clock that all processes share until the next boot.
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use rustix::fs::OFlags;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::inventory::Vport;
@@ -34,8 +35,9 @@ const FILES: [&str; 2] = ["tables-0.json", "tables-1.json"];
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same where sessions have begun.
 const HURRY: Duration = Duration::from_millis(20);
-/// How many times as long as a write took there is none after it.
+/// How many times as long as a write took of a processor there is none after it, and how many times as long as it was under way.
 const REST: u32 = 100;
+const BREATH: u32 = 4;
 /// For how many seconds an address that DHCP gave is used before its client has asked again.
 const FRESH: u64 = 300;
 /// No image is longer: that of a million sessions has 300 MB.
@@ -47,8 +49,10 @@ pub(super) struct Image {
     format: u32,
     /// Which boot of the machine `second` counts from.
     boot: String,
-    /// Seconds since the machine was started.
+    /// Seconds since the machine was started, and what was over of the last one.
     second: u64,
+    #[serde(default)]
+    nanosecond: u32,
     bridges: BTreeMap<BridgeName, Known>,
     uplinks: BTreeMap<PortName, Known>,
     /// What DHCP gave uplinks: addresses and gateways.
@@ -98,9 +102,10 @@ impl ImageClock {
         self.due = self.due.min(self.rested.max(now));
     }
 
-    /// Takes note that one was written: the longer it took, the rarer they are.
-    fn wrote(&mut self, begun: Instant, took: Duration) {
-        let rest = took * REST;
+    /// Takes note that one was written: the longer it took, the rarer they are. `worked` is what this thread worked for it, `took` how long it was
+    /// under way.
+    fn wrote(&mut self, begun: Instant, worked: Duration, took: Duration) {
+        let rest = (worked * REST).max(took * BREATH);
         *self = Self { due: begun + PAUSE.max(rest), rested: begun + HURRY.max(rest), file: 1 - self.file };
     }
 }
@@ -113,7 +118,7 @@ impl Image {
             let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Self>();
             values.next()?.ok().filter(|image| image.format == FORMAT && image.boot == boot)
         };
-        files.into_iter().filter_map(parse).max_by_key(|image| image.second)
+        files.into_iter().filter_map(parse).max_by_key(|image| (image.second, image.nanosecond))
     }
 
     /// Lets so many seconds pass.
@@ -153,7 +158,7 @@ pub(super) fn parse(bytes: Vec<u8>) -> Option<Image> {
 
 fn newest(files: impl IntoIterator<Item = Vec<u8>>) -> Option<Image> {
     let mut image = Image::newest(files, &boot())?;
-    image.age(second().saturating_sub(image.second));
+    image.age(moment().0.saturating_sub(image.second));
     Some(image)
 }
 
@@ -169,10 +174,15 @@ fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
-/// Seconds since the machine was started, also those that it slept.
-fn second() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0)
+/// Seconds since the machine was started, also those that it slept, and nanoseconds.
+fn moment() -> (u64, u32) {
+    let now = clock_gettime(ClockId::Boottime);
+    (u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// What the calling thread has worked so far.
+fn worked() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 impl Switch {
@@ -188,7 +198,7 @@ impl Switch {
 
     /// Writes down what is known.
     pub(super) fn write_image(&mut self) {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), worked());
         let file = self.image.file;
         // Where there is no directory, it is tried again as rarely.
         self.image.due = begun + PAUSE;
@@ -200,7 +210,7 @@ impl Switch {
         if let Err(error) = written {
             tracing::debug!("what the tables know is not written down: {error}");
         }
-        self.image.wrote(begun, begun.elapsed());
+        self.image.wrote(begun, worked().saturating_sub(before), begun.elapsed());
     }
 
     /// What the tables know now.
@@ -208,10 +218,12 @@ impl Switch {
         let bridges = self.inventory.bridges.iter().map(|(name, bridge)| Ok((name.clone(), self.known(bridge.id)?)));
         let uplinks = self.inventory.named::<Uplink>().map(|(name, uplink)| Ok((name.clone(), self.known(uplink.bridge)?)));
         let leases = self.inventory.named::<Uplink>().filter_map(|(name, uplink)| Some((name.clone(), uplink.lease.clone()?)));
+        let (second, nanosecond) = moment();
         Ok(Image {
             format: FORMAT,
             boot: boot(),
-            second: second(),
+            second,
+            nanosecond,
             bridges: bridges.collect::<Result<_, Stopped>>()?,
             uplinks: uplinks.collect::<Result<_, Stopped>>()?,
             leases: leases.collect(),
@@ -305,11 +317,17 @@ mod tests {
         let mut clock = ImageClock::new(start);
         clock.hurry(after(5));
         assert_eq!((clock.due, clock.file), (after(5), 0));
-        clock.wrote(after(5), Duration::from_micros(50));
+        let (little, long) = (Duration::from_micros(50), Duration::from_millis(30));
+        clock.wrote(after(5), little, little);
         assert_eq!((clock.due, clock.file), (after(1005), 1));
         clock.hurry(after(6));
         assert_eq!(clock.due, after(25), "not so soon after the last one");
-        clock.wrote(after(25), Duration::from_millis(30));
+        // On a busy machine it is under way for long, and the next one is soon all the same.
+        clock.wrote(after(25), little, long);
+        clock.hurry(after(26));
+        assert_eq!(clock.due, after(145));
+        clock.file = 1;
+        clock.wrote(after(25), long, long);
         assert_eq!((clock.due, clock.file), (after(3025), 0));
         clock.hurry(after(26));
         assert_eq!(clock.due, after(3025), "what took long is not hurried");
@@ -336,6 +354,9 @@ mod tests {
         let files = [bytes(&image(4)), behind, cut, other_boot, other_format, Vec::new()];
         assert_eq!(Image::newest(files, "b").map(|image| image.second), Some(5));
         assert!(Image::newest([bytes(&image(4))], "another").is_none());
+        // Several are written within a second.
+        let of = |nanosecond| Image { nanosecond, ..image(5) };
+        assert_eq!(Image::newest([2, 1].map(|nanosecond| bytes(&of(nanosecond))), "b").map(|image| image.nanosecond), Some(2));
     }
 
     #[test]
@@ -360,7 +381,7 @@ mod tests {
             overwrite(&directory, FILES[number], text.as_bytes()).unwrap();
         }
         assert_eq!(FILES.map(|name| std::fs::read_to_string(place.path().join(name)).unwrap()), ["short", "other"]);
-        let now = Image { boot: boot(), second: second(), ..image(0) };
+        let now = Image { boot: boot(), second: moment().0, ..image(0) };
         overwrite(&directory, FILES[1], &bytes(&now)).unwrap();
         assert_eq!(read(&directory).map(|image| image.boot), Some(boot()));
     }
