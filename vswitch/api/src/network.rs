@@ -402,7 +402,10 @@ mod tests {
         refused(listening("192.0.2.10", "10.0.0.2:80"), "wan tcp/80 --listen 192.0.2.10 has ports of forward wan tcp/80-90");
         refused(listening("192.0.2.11", "[fd00::2]:80"), "listens where uplink \"wan\" has no address: use 192.0.2.10");
         refused(listening("192.0.2.10", "[fd00::2]:80"), "of the other IP version than it listens on");
-        refused(network.check_forward(&forward("1", "10.1.0.2:1")), "which is no station's in a subnet of a bridge with uplink \"wan\"");
+        refused(
+            network.check_forward(&forward("1", "10.1.0.2:1")),
+            "which is no station's in a subnet of a bridge with uplink \"wan\"",
+        );
         refused(network.check_forward(&forward("1", "10.0.0.1:1")), "is the gateway of bridge \"br0\"");
         refused(network.check_forward(&forward("1", "10.0.0.255:1")), "use an address of a station");
         let named: PortSpec = toml::from_str("name = \"wan\"\nbridge = \"br0\"").unwrap();

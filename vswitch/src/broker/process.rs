@@ -78,7 +78,10 @@ fn has_ended(stream: &UnixStream) -> bool {
 pub(super) fn serve_on(stream: &UnixStream, rooms: &[&[(&str, Handler)]]) -> io::Result<()> {
     loop {
         let (name, arguments, count): Envelope = match wire::receive(stream) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            // It may have been killed before it read the last outcome.
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                return Ok(());
+            }
             received => received?,
         };
         let descriptors = match wire::receive_descriptors(stream, count) {
