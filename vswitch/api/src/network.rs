@@ -407,7 +407,7 @@ mod tests {
             "which is no station's in a subnet of a bridge with uplink \"wan\"",
         );
         refused(network.check_forward(&forward("1", "10.0.0.1:1")), "is the gateway of bridge \"br0\"");
-        refused(network.check_forward(&forward("1", "10.0.0.255:1")), "use an address of a station");
+        refused(network.check_forward(&forward("1", "10.0.0.255:1")), "use one of a station there");
         let named: PortSpec = toml::from_str("name = \"wan\"\nbridge = \"br0\"").unwrap();
         refused(network.check_port(&named), "has the name of an uplink");
         let taken: PortSpec = toml::from_str("name = \"b\"\nbridge = \"br0\"\naddresses = [\"10.0.0.1/24\"]").unwrap();
