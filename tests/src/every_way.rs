@@ -133,11 +133,7 @@ impl Traffic {
             let child = lab.command_in(from, &format!("{line} > {} 2>&1", log.display())).spawn().expect("a shell");
             (log, child)
         };
-        let connections = ways
-            .into_iter()
-            .map(|(from, to)| (from, to, 5210))
-            .zip(0..)
-            .map(|((from, to, port), number)| (from, to, port + number));
+        let connections = ways.into_iter().zip(5210..).map(|((from, to), port)| (from, to, port));
         let connections: Vec<(PathBuf, Child)> = connections
             .chain([("world", "192.0.2.10", 5202)])
             .map(|(from, to, port)| {

@@ -174,8 +174,7 @@ impl Host {
 
     /// One that was kept; `None` if it is none, or says one thing by its version and another by its fields.
     pub fn read(text: &str) -> Option<Self> {
-        let Versioned { v, record } = serde_json::from_str::<Versioned<Self>>(text).ok()?;
-        (v == record.version()).then_some(record)
+        read_as(Self::version, text)
     }
 
     const fn version(&self) -> u32 {
@@ -206,8 +205,7 @@ impl Network {
 
     /// One that was kept; `None` if it is none, or says one thing by its version and another by its fields.
     pub fn read(text: &str) -> Option<Self> {
-        let Versioned { v, record } = serde_json::from_str::<Versioned<Self>>(text).ok()?;
-        (v == record.version()).then_some(record)
+        read_as(Self::version, text)
     }
 
     const fn version(&self) -> u32 {
@@ -256,8 +254,13 @@ fn written_as<T: Serialize>(v: u32, record: &T) -> String {
 
 /// A record that was kept; `None` if it is none of this version.
 pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
-    let versioned: Versioned<T> = serde_json::from_str(text).ok()?;
-    (versioned.v == VERSION).then_some(versioned.record)
+    read_as(|_| VERSION, text)
+}
+
+/// The same of a record whose version is told by what it says.
+fn read_as<T: for<'de> Deserialize<'de>>(version: impl FnOnce(&T) -> u32, text: &str) -> Option<T> {
+    let Versioned { v, record } = serde_json::from_str::<Versioned<T>>(text).ok()?;
+    (v == version(&record)).then_some(record)
 }
 
 #[cfg(test)]

@@ -205,14 +205,12 @@ fn list(as_json: bool) -> Result<(), LabError> {
         library::LABS.iter().map(|lab| read(&lab.source(), "1").map(|lab| lab.about)).collect::<Result<_, _>>()?;
     if as_json {
         let rows = labs.iter().map(|lab| json!({ "name": lab.name, "title": lab.title, "summary": lab.summary, "minutes": lab.minutes, "root": lab.root, "needs": lab.needs }));
-        print_json(&rows.collect::<Vec<_>>())?;
-        return Ok(());
+        return print_json(&rows.collect::<Vec<_>>());
     }
     let width = labs.iter().map(|lab| lab.name.len()).max().unwrap_or(0);
     let rows = labs.iter().map(|lab| format!("{:<width$}  {:>2} min  {}\n", lab.name, lab.minutes, lab.title));
     print(&rows.collect::<String>())?;
-    print("\nvsctl lab start NAME begins one.\n")?;
-    Ok(())
+    print("\nvsctl lab start NAME begins one.\n")
 }
 
 fn start(name: &str, seed: Option<String>, web: WebAt, as_json: bool) -> Result<(), LabError> {
@@ -224,13 +222,11 @@ fn start(name: &str, seed: Option<String>, web: WebAt, as_json: bool) -> Result<
     boot::start(&place, &source, &seed, web)?;
     let desk = Desk::at(place)?;
     if as_json {
-        print_json(&desk.status())?;
-        return Ok(());
+        return print_json(&desk.status());
     }
     print_course(&desk.lab.introduction)?;
     print_course(&desk.lab.stages[0].text)?;
-    print(&desk.how())?;
-    Ok(())
+    print(&desk.how())
 }
 
 /// A seed for who names none: small enough to be told to a neighbour.
@@ -241,12 +237,7 @@ fn any_seed() -> String {
 
 fn status(as_json: bool) -> Result<(), LabError> {
     let desk = Desk::open()?;
-    if as_json {
-        print_json(&desk.status())?;
-    } else {
-        print(&desk.how())?;
-    }
-    Ok(())
+    if as_json { print_json(&desk.status()) } else { print(&desk.how()) }
 }
 
 fn shell(host: Option<&str>, words: &[String]) -> Result<(), LabError> {
@@ -324,8 +315,7 @@ fn new(name: &str) -> Result<(), LabError> {
         let file = std::fs::File::options().write(true).create_new(true).open(path);
         file.and_then(|mut file| file.write_all(text.as_bytes())).during(|| format!("{} cannot be written", path.display()))?;
     }
-    print(&format!("{name}.toml and {name}.md are a lab that works: vsctl lab verify {name}.toml\n"))?;
-    Ok(())
+    print(&format!("{name}.toml and {name}.md are a lab that works: vsctl lab verify {name}.toml\n"))
 }
 
 fn verify_all(labs: &[String], seed: &str, wrong_may_take: Duration) -> Result<(), LabError> {

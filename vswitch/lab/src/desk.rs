@@ -122,8 +122,7 @@ impl Desk {
 
     pub(crate) fn text(&self, stage: Option<usize>) -> Result<(), LabError> {
         if let Some(number) = stage {
-            print_course(&self.lab.stages[self.stage(number)?].text)?;
-            return Ok(());
+            return print_course(&self.lab.stages[self.stage(number)?].text);
         }
         print_course(&self.lab.introduction)?;
         let reached = self.progress.current().map_or(self.lab.stages.len(), |current| current + 1);
@@ -298,7 +297,6 @@ impl Desk {
         }
         self.save()?;
         print_course(&self.lab.stages[stage].text)?;
-        print(&self.how())?;
-        Ok(())
+        print(&self.how())
     }
 }

@@ -15,7 +15,7 @@ use super::uplink::{self, UplinkAttachment};
 use super::watch::{self, End, NamespaceNumber, News, WatchSocket};
 use super::{Attachment, Plan, lan, port, programs, veth};
 use crate::broker::{Descriptor, SystemError, requests};
-use api::{Netns, PortSpec};
+use api::{Netns, PortName, PortSpec};
 
 requests! {
     /// See `port::attach`.
@@ -63,7 +63,7 @@ requests! {
     /// See `watch::number_of`.
     pub fn number_of(netns: &Netns = Netns) -> Option<NamespaceNumber>, by watch::number_of;
     /// See `underlay::open_sources`.
-    pub fn open_sources(plan: &SourcePlan = SourcePlan) -> Result<OpenSources, AttachError>, by underlay::open_sources;
+    pub fn open_sources(tunnel: &PortName = PortName, plan: &SourcePlan = SourcePlan) -> Result<OpenSources, AttachError>, by underlay::open_sources;
     /// See `underlay::listen`.
     pub fn listen(address: &SocketAddr = SocketAddr, count: &usize = usize, left: &[Descriptor] = Vec<Descriptor>) -> Result<Vec<Listening>, AttachError>, by underlay::listen;
     /// See `underlay::listen_to_group`.

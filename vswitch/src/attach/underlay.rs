@@ -31,9 +31,8 @@ pub struct Underlay {
 }
 
 /// What the sockets that a tunnel sends from are like.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SourcePlan {
-    tunnel: PortName,
     local: IpAddr,
     ttl: u8,
     udp_checksum: bool,
@@ -42,11 +41,10 @@ pub struct SourcePlan {
 }
 
 impl SourcePlan {
-    /// Those of a tunnel, whatever its peers are.
-    pub fn of(spec: &VxlanSpec, underlay: &Underlay) -> Self {
-        let VxlanSpec { name, local, ttl, udp_checksum, .. } = spec;
-        let Underlay { interface, .. } = *underlay;
-        Self { tunnel: name.clone(), local: *local, ttl: *ttl, udp_checksum: *udp_checksum, interface }
+    /// Those of a tunnel, whatever its name and peers are.
+    pub const fn of(spec: &VxlanSpec, underlay: &Underlay) -> Self {
+        let VxlanSpec { local, ttl, udp_checksum, .. } = *spec;
+        Self { local, ttl, udp_checksum, interface: underlay.interface }
     }
 }
 
@@ -78,8 +76,8 @@ pub fn survey(spec: &VxlanSpec) -> Result<Underlay, AttachError> {
 ///
 /// # Errors
 /// Mostly too many open files.
-pub(super) fn open_sources(plan: &SourcePlan) -> Result<OpenSources, AttachError> {
-    let doing = || format!("open the sockets that vxlan \"{}\" sends from", plan.tunnel);
+pub(super) fn open_sources(tunnel: &PortName, plan: &SourcePlan) -> Result<OpenSources, AttachError> {
+    let doing = || format!("open the sockets that vxlan \"{tunnel}\" sends from");
     let open = || -> Result<Vec<OwnedFd>, Errno> { (0..SOURCES).map(|_| open_source(plan)).collect() };
     let sockets = open().doing(NET_RAW, doing)?;
     let segmenting = plan.udp_checksum && sockets.first().is_some_and(|socket| udp::can_segment(socket.as_fd()));
@@ -113,10 +111,10 @@ pub struct OpenSources {
 }
 
 impl OpenSources {
-    /// For the tunnels that send as `spec` says, which they were opened for.
-    pub fn of(self, spec: &VxlanSpec) -> Sources {
+    /// For the tunnels that send by this plan, by which they were opened.
+    pub fn of(self, plan: &SourcePlan) -> Sources {
         let sockets = self.sockets.into_iter().map(|socket| socket.0).collect();
-        Sources::new(sockets, self.segmenting, SourceHeaders { hops: spec.ttl, is_summed: spec.udp_checksum })
+        Sources::new(sockets, self.segmenting, SourceHeaders { hops: plan.ttl, is_summed: plan.udp_checksum })
     }
 }
 

@@ -13,7 +13,7 @@ use vxlan::Vni;
 
 use super::vxlan::Live;
 use super::{ControlError, Switch};
-use crate::attach::underlay::{self, Listening, Underlay};
+use crate::attach::underlay::{self, Listening, SourcePlan, Underlay};
 use crate::attach::{self, AttachError};
 use crate::broker::Descriptor;
 use api::{Origin, VxlanSpec};
@@ -48,7 +48,7 @@ pub(super) struct Open {
 pub(super) struct Sockets {
     pub(super) ears: BTreeMap<Ear, Open>,
     /// Tunnels that send in the same way share sockets, which are gone with the last of them.
-    sources: BTreeMap<String, Weak<Sources>>,
+    sources: BTreeMap<SourcePlan, Weak<Sources>>,
     /// What the tunnels of encrypted networks share, gone with the last of them.
     wireguard: BTreeMap<SocketAddr, Weak<Wireguard>>,
 }
@@ -177,13 +177,13 @@ impl Switch {
     }
 
     pub(super) fn sources(&mut self, spec: &VxlanSpec, underlay: &Underlay) -> Result<Arc<Sources>, AttachError> {
-        let key = format!("{} {} {} {:?}", spec.local, spec.udp_checksum, spec.ttl, underlay.interface);
-        if let Some(sources) = self.plane.sockets.sources.get(&key).and_then(Weak::upgrade) {
+        let plan = SourcePlan::of(spec, underlay);
+        if let Some(sources) = self.plane.sockets.sources.get(&plan).and_then(Weak::upgrade) {
             return Ok(sources);
         }
-        let sources = Arc::new(attach::open_sources(&underlay::SourcePlan::of(spec, underlay))?.of(spec));
+        let sources = Arc::new(attach::open_sources(&spec.name, &plan)?.of(&plan));
         self.plane.sockets.sources.retain(|_, sources| sources.strong_count() > 0);
-        self.plane.sockets.sources.insert(key, Arc::downgrade(&sources));
+        self.plane.sockets.sources.insert(plan, Arc::downgrade(&sources));
         Ok(sources)
     }
 }

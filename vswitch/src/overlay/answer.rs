@@ -127,8 +127,8 @@ impl Room {
         let (absent, problem) = (self.here.problem(self.settings.underlay), self.problem());
         let problem = problem.filter(|problem| absent.as_ref() != Some(problem));
         let finding = |sentence| Finding { network: None, mac: None, host: None, sentence };
-        let mut findings: Vec<Finding> = absent.into_iter().chain(problem).map(finding).collect();
-        findings.extend(self.shared_addresses());
+        let sentences = absent.into_iter().chain(problem).chain(self.shared_addresses());
+        let mut findings: Vec<Finding> = sentences.map(finding).collect();
         for network in view.joined() {
             let about = |mac: Mac, host: &Name, sentence: String| Finding {
                 network: Some(network.to_string()),
@@ -157,15 +157,13 @@ impl Room {
         findings
     }
 
-    /// Hosts that have one `underlay`.
-    fn shared_addresses(&self) -> Vec<Finding> {
-        let finding = |(underlay, hosts): (std::net::IpAddr, std::collections::BTreeSet<&Name>)| {
+    /// That hosts have one `underlay`.
+    fn shared_addresses(&self) -> impl Iterator<Item = String> {
+        self.agent.view().doubles().into_iter().map(|(underlay, hosts)| {
             let hosts: Vec<String> = hosts.into_iter().map(ToString::to_string).collect();
             let both = if hosts.len() == 2 { "both" } else { "all" };
-            let sentence = format!("hosts {} {both} say that their `underlay` is {underlay}: correct one", hosts.join(" and "));
-            Finding { network: None, mac: None, host: None, sentence }
-        };
-        self.agent.view().doubles().into_iter().map(finding).collect()
+            format!("hosts {} {both} say that their `underlay` is {underlay}: correct one", hosts.join(" and "))
+        })
     }
 
     /// Hosts that have a part in an encrypted network and no key.

@@ -31,8 +31,8 @@ const WHOLE: u64 = 125_000;
 /// The longest packet on most ways, and the longest super-frame, with their Ethernet headers. A flow sends as much before it is another's turn.
 const PACKET: u32 = 1514;
 const SUPER_FRAME: u32 = 65_550;
-/// How many packets' time at its flow's part of the rate a packet may wait at least, for CoDel. With 1.5, as RFC 8290 has it (section 5.2.2), one TCP stream at 10 Mbit/s
-/// lost 800 of 6000 packets between two containers, with 8 of them 90, at the same rate and the same wait of a ping beside it.
+/// How many packets' time at its flow's part of the rate a packet may wait at least, for CoDel. With 1.5, as RFC 8290 has it (section 5.2.2), one TCP
+/// stream at 10 Mbit/s lost 800 of 6000 packets between two containers, with 8 of them 90, at the same rate and the same wait of a ping beside it.
 const UNDER_WAY: u32 = 8;
 /// How long packets that have to wait are left alone, so that not each of them wakes the worker.
 const PAUSE: Duration = Duration::from_micros(200);
