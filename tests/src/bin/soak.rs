@@ -9,7 +9,7 @@ use clap::Parser;
 use vswitch_tests::soak::{Soak, drifts, plot, table};
 use vswitch_tests::{AllowCubic, interrupt, missing};
 
-/// Runs a switch for hours: traffic through every kind of port, uplink and tunnel, ten changes a second, and now and then a new configuration, an
+/// Runs a switch for hours: traffic through every kind of port, uplink and tunnel, changes without end, and now and then a new configuration, an
 /// upgrade and a crash. Says what memory, descriptors and latency did, and ends with 1 if one of them drifted, or traffic ended.
 ///
 /// Everything runs in namespaces of its own. Needs root, `iperf3` and `ping`. Nothing is left behind, also after Ctrl-C.
@@ -19,6 +19,9 @@ struct Arguments {
     /// For how long, in hours
     #[arg(value_name = "HOURS", default_value = "4", value_parser = hours)]
     hours: Duration,
+    /// How many changes are made a second
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
+    changes: u32,
     /// Writes a plot
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
     }
     interrupt::catch();
     let _cubic = AllowCubic::for_now();
-    let report = Soak::begin().run(arguments.hours);
+    let report = Soak::begin().run(arguments.hours, Duration::from_secs(1) / arguments.changes);
     print!("{}", table(&report));
     if let Some(path) = &arguments.svg
         && let Err(error) = std::fs::write(path, plot(&report))

@@ -14,8 +14,6 @@ use place::Traffic;
 
 pub use report::{Report, Sample, drifts, plot, table};
 
-/// Between two changes.
-const BEAT: Duration = Duration::from_millis(100);
 /// Between two samples.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -58,11 +56,11 @@ impl Soak {
         Self { lab, traffic, changes: 0, upgrades: 0, crashes: 0 }
     }
 
-    /// Lives for so long, or until it is interrupted.
+    /// Lives for so long, or until it is interrupted, with a change at each `beat` or as soon as the one before is made.
     ///
     /// # Panics
     /// If the switch does not do what it is told.
-    pub fn run(mut self, duration: Duration) -> Report {
+    pub fn run(mut self, duration: Duration, beat: Duration) -> Report {
         let (begun, turbulent) = (Instant::now(), duration / 4);
         let mut samples = Vec::new();
         let (mut next, mut events) = (begun + MINUTE, 0_u32);
@@ -81,7 +79,7 @@ impl Soak {
                 eprintln!("{}", report::line(&sample));
                 samples.push(sample);
             }
-            std::thread::sleep(BEAT.saturating_sub(turn.elapsed()));
+            std::thread::sleep(beat.saturating_sub(turn.elapsed()));
         }
         let lived = begun.elapsed();
         while !self.is_between_rounds() {
