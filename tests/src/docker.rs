@@ -124,14 +124,15 @@ impl DockerHost {
         self.start_vswitchd_by(&[]);
     }
 
-    /// The same as a user of its own, with the capabilities that the unit in `dist/` gives it and the directories that systemd makes for it.
+    /// The same as a user of its own, with the capabilities that the unit of the broker in `dist/` has, and the directories that systemd makes for it.
     ///
     /// # Panics
     /// If it does not become ready.
     #[track_caller]
     pub fn start_vswitchd_as_service(&mut self) {
         const USER: &str = "64124";
-        let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/vswitchd.service")).expect("a file");
+        let unit =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/vswitchd-broker@.service")).expect("a file");
         let given = unit.lines().filter_map(|line| line.strip_prefix("AmbientCapabilities=")).flat_map(|line| line.split(' '));
         let given: Vec<String> = given.map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
         let directories = "/run/vswitch /var/lib/vswitch";

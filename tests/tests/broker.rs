@@ -17,28 +17,41 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(lab: &Lab) -> Self {
+    /// One that its vswitchd starts is told what it is for, before that one reads anything of others; one that is a service finds it in the file, and
+    /// no words change it.
+    fn new(lab: &Lab, is_service: bool) -> Self {
         let (stream, its) = UnixStream::pair().unwrap();
         let mut broker = Command::new(program("vswitchd"));
-        let broker = broker.arg("--broker").arg("--config").arg(lab.file()).stdin(OwnedFd::from(its)).spawn().unwrap();
+        let word = if is_service { "--broker-service" } else { "--broker" };
+        let broker = broker.arg(word).arg("--config").arg(lab.file()).stdin(OwnedFd::from(its)).spawn().unwrap();
         let mut asked = Self { broker, stream };
         let path = |name: &str| lab.path(name).display().to_string();
-        let bounds = json!({ "sockets": [path("control.sock")], "successors": path("successors"), "docker": null, "writable": path("state") });
-        assert_eq!(asked.ask("settle", &json!([bounds])), json!({ "Ok": null }));
+        let own = json!({ "sockets": [path("control.sock")], "successors": path("successors"), "docker": null, "writable": path("state") });
+        let all = json!({ "sockets": [path("control.sock"), path("other.sock")], "successors": path("other.sock"), "docker": path("other.sock"), "writable": "/none" });
+        for bounds in if is_service { vec![all] } else { vec![own, all] } {
+            assert_eq!(asked.ask("settle", &json!([bounds])), json!({ "Ok": null }));
+        }
         asked
     }
 
     /// A request without descriptors, and its outcome.
     fn ask(&mut self, name: &str, arguments: &Value) -> Value {
-        let text = json!([name, arguments, 0]).to_string();
-        self.stream.write_all(&u32::try_from(text.len()).unwrap().to_le_bytes()).unwrap();
-        self.stream.write_all(text.as_bytes()).unwrap();
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).unwrap();
-        let mut text = vec![0; u32::from_le_bytes(length) as usize];
-        self.stream.read_exact(&mut text).unwrap();
-        serde_json::from_slice::<Value>(&text).unwrap()[0].clone()
+        say(&mut self.stream, &json!([name, arguments, 0]));
+        hear(&mut self.stream)[0].clone()
     }
+}
+
+fn say(stream: &mut UnixStream, what: &Value) {
+    let text = what.to_string();
+    stream.write_all(&[&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+}
+
+fn hear(stream: &mut UnixStream) -> Value {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut text = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut text).unwrap();
+    serde_json::from_slice(&text).unwrap()
 }
 
 impl Drop for Asked {
@@ -51,11 +64,21 @@ impl Drop for Asked {
 #[test]
 fn a_broker_does_no_more_than_it_is_for_whoever_asks() {
     needs!();
+    does_no_more_than_it_is_for(false);
+}
+
+#[test]
+fn a_broker_that_is_a_service_does_no_more_than_the_file_says_whoever_asks() {
+    needs!();
+    does_no_more_than_it_is_for(true);
+}
+
+fn does_no_more_than_it_is_for(is_service: bool) {
     let lab = Lab::new();
     lab.write("[[bridge]]\nname = \"br0\"\n");
-    let mut asked = Asked::new(&lab);
     let path = |name: &str| lab.path(name).display().to_string();
     std::fs::create_dir(lab.path("state")).unwrap();
+    let mut asked = Asked::new(&lab, is_service);
     for name in ["precious", "state/program"] {
         std::fs::write(lab.path(name), "#!/bin/sh\ntouch ran\n").unwrap();
         lab.sh(&format!("chmod 755 {}", path(name))).ok();
@@ -87,7 +110,47 @@ fn a_broker_does_no_more_than_it_is_for_whoever_asks() {
     }
     assert!(!lab.path("ran").exists() && !std::path::Path::new("ran").exists());
     // What is no request ends it.
-    let text = json!(["run", ["/bin/sh"], 0]).to_string();
-    asked.stream.write_all(&[&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+    say(&mut asked.stream, &json!(["run", ["/bin/sh"], 0]));
     assert_eq!(asked.broker.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_switch_takes_no_broker_of_another_version_or_file() {
+    needs!();
+    let lab = Lab::new();
+    lab.write("[[bridge]]\nname = \"br0\"\n");
+    let (place, file) = (lab.path("broker.sock"), lab.file().display().to_string());
+    let refused = |said: &str| {
+        let mut vswitchd = Command::new(program("vswitchd"));
+        let output = vswitchd.arg("--config").arg(lab.file()).arg("--broker-at").arg(&place).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && stderr.contains(said), "{said}: {stderr}");
+    };
+    refused("no process that keeps the rights is to be had at ");
+    let listener = UnixListener::bind(&place).unwrap();
+    // What its own broker would say.
+    let (mut own, its) = UnixStream::pair().unwrap();
+    let mut broker = Command::new(program("vswitchd"));
+    let mut broker = broker.args(["--broker-service", "--config", &file]).stdin(OwnedFd::from(its)).spawn().unwrap();
+    say(&mut own, &json!(["introduce", null, 0]));
+    let right = hear(&mut own);
+    drop(own);
+    broker.wait().unwrap();
+    let changed = |key: &str| {
+        let mut other = right.clone();
+        other[0]["Ok"][key] = json!("other");
+        other
+    };
+    for (introduction, said) in
+        [(changed("requests"), "is of another version of vswitchd"), (changed("file"), "reads other: it is")]
+    {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stream = listener.accept().unwrap().0;
+                assert_eq!(hear(&mut stream)[0], "introduce");
+                say(&mut stream, &introduction);
+            });
+            refused(said);
+        });
+    }
 }

@@ -18,7 +18,8 @@ fn systemd_finds_no_fault_with_the_units() {
     let directory = std::env::temp_dir().join(format!("vswitch-units-{}", std::process::id()));
     std::fs::create_dir_all(directory.join("docker.service.d")).unwrap();
     let built = program("vswitchd").parent().unwrap().display().to_string();
-    for name in ["vswitchd.service", "vswitchd-docker.socket", "docker.service.d/vswitch.conf"] {
+    let units = ["vswitchd.service", "vswitchd-broker.socket", "vswitchd-broker@.service", "vswitchd-docker.socket"];
+    for name in units.into_iter().chain(["docker.service.d/vswitch.conf"]) {
         // It looks whether the programs are there.
         let unit = std::fs::read_to_string(dist().join(name)).unwrap().replace("/usr/local/bin", &built);
         std::fs::write(directory.join(name), unit).unwrap();
@@ -30,7 +31,7 @@ fn systemd_finds_no_fault_with_the_units() {
     };
     // What it has to say about other units of the machine is not about these.
     let ours = |said: &str| said.lines().filter(|line| line.contains("vswitch")).map(str::to_owned).collect::<Vec<_>>();
-    for name in ["vswitchd.service", "vswitchd-docker.socket", "docker.service"] {
+    for name in units.into_iter().chain(["docker.service"]) {
         assert_eq!(ours(&verify(name)), Vec::<String>::new(), "{name}");
     }
     let wrong = directory.join("vswitch-wrong.service");
@@ -179,7 +180,7 @@ mount -t tmpfs none run && mount -t tmpfs none tmp && mount --rbind /dev dev
 mount --bind "$1" usr/local/bin
 rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires
 ln -sf /lib/systemd/system/basic.target etc/systemd/system/default.target
-cp "$2"/vswitchd.service etc/systemd/system/
+cp "$2"/vswitchd.service "$2"/vswitchd-broker.socket "$2"/vswitchd-broker@.service etc/systemd/system/
 mkdir -p etc/sysusers.d && cp "$2"/vswitch.sysusers etc/sysusers.d/vswitch.conf && systemd-sysusers --root="$PWD" vswitch.conf
 rm -rf var/lib/vswitch && mkdir -p etc/vswitch
 cat > etc/vswitch/switch.toml
@@ -286,9 +287,70 @@ fn the_service_works_with_what_its_unit_leaves_it() {
     assert_eq!(machine.ok("ip netns list | grep -c green; true"), "0\n");
     machine.ok("pkill busybox; systemctl stop vswitchd");
     assert_eq!(machine.ok("ip netns list; systemctl show -p Result --value vswitchd"), "success\n");
-    // Peers: dnsmasq, Docker and Open vSwitch have 9.5 and more.
-    let mut analyze = Command::new("systemd-analyze");
-    analyze.args(["security", "--offline=true", "--threshold=36", "--no-pager"]).arg(dist().join("vswitchd.service"));
-    let analyzed = analyze.output().unwrap();
-    assert!(analyzed.status.success(), "{}", String::from_utf8_lossy(&analyzed.stdout));
+    machine.until("its brokers have ended", "! systemctl list-units 'vswitchd-broker@*' | grep -q running");
+}
+
+#[test]
+fn as_a_service_it_is_replaced_killed_and_stopped_with_the_process_that_keeps_its_rights() {
+    needs!("unshare", "pivot_root", "systemctl", "pgrep", "ping");
+    let file = "[[bridge]]\nname = \"br0\"\naddresses = [\"10.10.0.1/24\"]\n[[port]]\nname = \"red\"\nbridge = \"br0\"\nnetns = \"red\"\naddresses = [\"10.10.0.2/24\"]\n";
+    let machine = Machine::boot(file);
+    machine.ok("ip link set lo up && systemctl start vswitchd");
+    let main = || machine.ok("systemctl show -p MainPID --value vswitchd").trim().to_owned();
+    let brokers =
+        || machine.ok("pgrep -x vswitchd-broker | wc -l; systemctl list-units --no-legend 'vswitchd-broker@*' | wc -l");
+    let works = || machine.ok("ip netns exec red ping -c 1 -W 5 10.10.0.1");
+    let restarts = || machine.ok("systemctl show -p NRestarts --value vswitchd");
+    works();
+    assert_eq!(brokers(), "1\n1\n");
+    // The unit holds nothing: neither the switch, nor what starts its successor. All rights are the broker's.
+    let held = machine.ok("for pid in $(systemctl show -p MainPID --value vswitchd) $(pgrep -x vswitchd-start); do grep -E 'Name|CapPrm|CapBnd' /proc/$pid/status; done");
+    assert_eq!(held.matches(":\t0000000000000000\n").count(), 4, "{held}");
+    let broker = machine.ok("grep CapEff /proc/$(pgrep -x vswitchd-broker)/status");
+    assert!(!broker.contains(":\t0000000000000000\n"), "{broker}");
+    // The successor is a process of the service, with a broker of its own, and no restart.
+    let before = main();
+    let said = machine.ok("vsctl upgrade /usr/local/bin/vswitchd 2>&1");
+    assert!(said.contains(&format!("has taken over from process {before}")), "{said}");
+    machine.until("systemd knows the successor", &format!("[ $(systemctl show -p MainPID --value vswitchd) != {before} ]"));
+    machine.until("the broker of the one before has ended", "[ $(pgrep -x vswitchd-broker | wc -l) = 1 ]");
+    works();
+    assert_eq!((brokers(), restarts()), ("1\n1\n".to_owned(), "0\n".to_owned()));
+    let group = machine.ok(&format!("cat /proc/{}/cgroup", main()));
+    assert!(group.ends_with("/vswitchd.service\n"), "{group}");
+    // Whichever process is killed, all end, and come back.
+    for (number, killed) in
+        ["$(systemctl show -p MainPID --value vswitchd)", "$(pgrep -x vswitchd-broker)", "$(pgrep -x vswitchd-start)"]
+            .into_iter()
+            .enumerate()
+    {
+        let before = main();
+        machine.ok(&format!("kill -9 {killed}"));
+        machine.until("it is there again", &format!("pid=$(systemctl show -p MainPID --value vswitchd); [ $pid != {before} ] && [ $pid != 0 ] && systemctl -q is-active vswitchd"));
+        machine.until("the old broker has ended", "[ $(pgrep -x vswitchd-broker | wc -l) = 1 ]");
+        works();
+        assert_eq!((brokers(), restarts()), ("1\n1\n".to_owned(), format!("{}\n", number + 1)), "{killed}");
+    }
+    // A file that only those with rights may read, and one with an error.
+    machine.ok("chmod 600 /etc/vswitch/switch.toml && systemctl restart vswitchd");
+    works();
+    machine.ok("echo '[[brigde]]' >> /etc/vswitch/switch.toml; vsctl reload 2>&1 | grep -q brigde");
+    works();
+    machine.ok("systemctl stop vswitchd && systemctl stop vswitchd-broker.socket");
+    assert_eq!(machine.ok("pgrep vswitchd; ls /run/vswitchd-broker.sock 2> /dev/null; ip netns list; true"), "");
+}
+
+/// What systemd says of how far a unit is shut in; peers: dnsmasq, Docker and Open vSwitch have 9.5 and more.
+#[test]
+fn the_units_are_shut_in() {
+    needs!("systemd-analyze");
+    let directory = tempfile::tempdir().unwrap();
+    for (unit, most) in [("vswitchd.service", 16), ("vswitchd-broker@.service", 33)] {
+        let copy = directory.path().join(unit.replace('@', ""));
+        std::fs::copy(dist().join(unit), &copy).unwrap();
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--offline=true", &format!("--threshold={most}"), "--no-pager"]).arg(copy);
+        let analyzed = analyze.output().unwrap();
+        assert!(analyzed.status.success(), "{unit}: {}", String::from_utf8_lossy(&analyzed.stdout));
+    }
 }

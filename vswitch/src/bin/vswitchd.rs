@@ -1,6 +1,8 @@
 //! `vswitchd`: a machine's whole container network.
 
+use std::ffi::CStr;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,6 +34,14 @@ struct Arguments {
     /// send gives them up, and asks another one for devices and namespaces.
     #[arg(long)]
     no_sandbox: bool,
+    /// Has another process keep the rights, from the start. The program that listens at this socket, such as systemd with `Accept=yes`, starts
+    /// vswitchd --broker-service for each connection.
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["no_sandbox", "mounts"])]
+    broker_at: Option<PathBuf>,
+    /// Keeps the rights of a vswitchd with --broker-at, which is at the other end of standard input, and ends with it. The file says for which sockets
+    /// it is.
+    #[arg(long, conflicts_with_all = ["broker_at", "no_sandbox", "takeover", "check"])]
+    broker_service: bool,
     /// The mount namespace in which network namespaces that vswitchd makes get their names, for a service that has one of its own:
     /// /proc/1/ns/mnt. A name in vswitchd's own would be seen by no other program.
     #[arg(long, value_name = "FILE")]
@@ -39,6 +49,9 @@ struct Arguments {
     /// Is the process that keeps the rights of another vswitchd, by which alone it is started.
     #[arg(long, hide = true)]
     broker: bool,
+    /// Is the process that starts the successor of another vswitchd, by which alone it is started.
+    #[arg(long, hide = true)]
+    starter: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,7 +63,8 @@ fn main() -> ExitCode {
         return check(&arguments);
     }
     // Where there is a broker, that makes namespaces, and this process keeps none of it open.
-    let has_rights = arguments.broker || arguments.no_sandbox;
+    let is_broker = arguments.broker || arguments.broker_service;
+    let has_rights = is_broker || arguments.no_sandbox;
     let open = |mounts| if has_rights { attach::name_namespaces_in(mounts) } else { File::open(mounts).map(drop) };
     if let Some(mounts) = &arguments.mounts
         && let Err(error) = open(mounts)
@@ -59,10 +73,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     control::end_with_any_thread();
-    if arguments.broker {
-        return be_broker(&arguments);
+    if arguments.starter {
+        return be_beside(c"vswitchd-start", control::serve_as_starter);
     }
-    let mode = RunMode { confined: !arguments.no_sandbox, takeover: arguments.takeover };
+    if is_broker {
+        return be_beside(c"vswitchd-broker", || control::serve_as_broker(&arguments.config, arguments.broker_service));
+    }
+    let Arguments { no_sandbox, takeover, broker_at, .. } = &arguments;
+    let mode = RunMode { confined: !no_sandbox, broker_at: broker_at.as_deref(), takeover: *takeover };
     match control::run(&arguments.config, Log::start(), mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,11 +90,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn be_broker(arguments: &Arguments) -> ExitCode {
-    // By this it is told from the vswitchd that it serves.
-    let _ = rustix::thread::set_name(c"vswitchd-broker");
+/// Is a process beside a vswitchd, from which it is told by this name.
+fn be_beside(name: &CStr, serve: impl FnOnce() -> io::Result<()>) -> ExitCode {
+    let _ = rustix::thread::set_name(name);
     let _log = Log::start();
-    match control::serve_as_broker(&arguments.config) {
+    match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("the process that keeps the rights ends: {error}");

@@ -4,6 +4,11 @@
 //! threads. What takes rights it asks the broker for: to make devices and namespaces and to work in them, to open sockets of kinds that not everybody may
 //! open, to start a successor. What the broker opens comes back as a descriptor.
 //!
+//! **As a service.** Where vswitchd is a service, its broker is another service: who listens at a socket (`--broker-at`) starts it, and neither needs what the
+//! other one has. A successor belongs to the service of vswitchd. So it is started by a process of that service, the *starter*, which carries out nothing
+//! else. Each connection to the socket gets a broker. So such a broker takes what bounds it from the file; and vswitchd asks first whether the broker
+//! is of the same version and for the same file.
+//!
 //! **What it reads.** The broker reads requests, on a socket that no other process has, the file of the switch, and what the kernel answers. It reads no
 //! frame, no datagram, and no connection of others. A request is one of a list, by name, with arguments of its own types (`requests!`); which of them there
 //! are is said by the rooms that need them, each beside the function that carries it out. A process that runs an attacker's code may ask for all of them,
@@ -33,15 +38,20 @@ use crate::wire;
 
 pub use descriptor::Descriptor;
 pub(crate) use process::serve;
-pub use process::{BROKER_WORD, Broker};
+pub use process::{Aide, Duty};
 pub(crate) use system_error::SystemError;
 
 /// The way to the broker; empty where this process has what rights there are.
 static BROKER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+/// The way to the starter, and what it is asked for instead of the broker; empty where the broker starts the successor.
+static STARTER: OnceLock<(Rooms, Mutex<UnixStream>)> = OnceLock::new();
 
 /// Carries out a request, given its arguments, and returns its outcome, both as they are on the wire. The first error is about the arguments, the second
 /// about the outcome.
 pub(crate) type Handler = fn(Value) -> serde_json::Result<serde_json::Result<Value>>;
+
+/// Lists of requests, each with its name, the types of its arguments and its outcome, and what carries it out.
+pub(crate) type Rooms = &'static [&'static [(&'static str, &'static str, Handler)]];
 
 /// What a request says: its name, its arguments, and how many descriptors follow.
 type Envelope = (String, Value, usize);
@@ -59,7 +69,7 @@ macro_rules! requests {
         })*
 
         /// What a broker carries out for this room.
-        pub(crate) const REQUESTS: &[(&str, $crate::broker::Handler)] = &[$((stringify!($name), |arguments| {
+        pub(crate) const REQUESTS: &[(&str, &str, $crate::broker::Handler)] = &[$((stringify!($name), stringify!($($owned),* => $outcome), |arguments| {
             let ($($argument,)*): ($($owned,)*) = serde_json::from_value(arguments)?;
             Ok(serde_json::to_value($by($(&$argument),*)))
         })),*];
@@ -94,9 +104,15 @@ impl Refusable for () {
     fn refused(_: io::Error) -> Self {}
 }
 
-/// Has the broker carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
+/// Who carries out a request of that name.
+fn carries_out(rooms: Rooms, name: &str) -> Option<Handler> {
+    rooms.iter().copied().flatten().find(|(known, ..)| *known == name).map(|(.., carry_out)| *carry_out)
+}
+
+/// Has the broker or the starter carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
 pub(crate) fn ask<T: Refusable>(name: &str, arguments: &impl Serialize) -> Option<T> {
-    let stream = BROKER.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+    let starter = STARTER.get().filter(|(rooms, _)| carries_out(rooms, name).is_some()).map(|(_, way)| way);
+    let stream = starter.or_else(|| BROKER.get())?.lock().unwrap_or_else(PoisonError::into_inner);
     match ask_by(&stream, name, arguments) {
         Ok(outcome) => Some(outcome),
         Err(error) => {

@@ -32,13 +32,18 @@ requests! {
 }
 
 /// Says which file this process reads for others.
-pub(crate) fn own(path: &Path) {
+pub(crate) fn set_own(path: &Path) {
     // Said once.
     let _ = OWN.set(path.to_owned());
 }
 
+/// Which file that is.
+pub(crate) fn own() -> Option<&'static Path> {
+    OWN.get().map(PathBuf::as_path)
+}
+
 fn read_as_broker() -> Result<Vec<u8>, SystemError> {
-    let path = OWN.get().ok_or_else(|| SystemError(io::ErrorKind::PermissionDenied.into()))?;
+    let path = own().ok_or_else(|| SystemError(io::ErrorKind::PermissionDenied.into()))?;
     read(path).map_err(SystemError)
 }
 

@@ -33,7 +33,7 @@ use api::{BridgeSpec, ForwardSpec, PortSpec, Resource, ResourceKey, UplinkSpec, 
 pub use capture::CaptureSettings;
 pub use changes::{Change, Changes};
 pub use file::load;
-pub(crate) use file::{REQUESTS, own};
+pub(crate) use file::{REQUESTS, own, set_own};
 pub use layout::Layout;
 pub use merge::{Fate, Note, merge};
 pub use nat::{FilteringName, MappingName, NatError, NatSettings};

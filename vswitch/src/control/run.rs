@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
@@ -16,7 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::doors::{Doors, Served};
 use super::exit::{Ended, Exit, hand_over};
 use super::handover::Handover;
-use super::rights::give_up_rights;
+use super::rights::{connect_to_broker, give_up_rights};
 use super::server::Call;
 use super::takeover::{Takeover, TakeoverError};
 use super::upgrade::Upgrade;
@@ -44,6 +44,19 @@ pub enum RunError {
     /// Nothing was taken over.
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
+    /// There is no broker where one should be.
+    #[error(
+        "no process that keeps the rights is to be had at {place}: {1}. Who listens there is to start `vswitchd --broker-service`, as \
+         vswitchd-broker.socket of systemd does",
+        place = .0.display()
+    )]
+    NoBroker(PathBuf, #[source] std::io::Error),
+    /// The broker is another program.
+    #[error("the process that keeps the rights, at {}, is of another version of vswitchd: it is to be this one", .0.display())]
+    OtherBroker(PathBuf),
+    /// The broker is for another switch.
+    #[error("the process that keeps the rights, at {}, reads {}: it is to have the same --config", .0.display(), .1.display())]
+    BrokerOfOtherFile(PathBuf, PathBuf),
     /// Threads that take in frames would keep rights.
     #[error(transparent)]
     Confinement(#[from] ConfinementError),
@@ -69,9 +82,11 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
-pub struct RunMode {
+pub struct RunMode<'a> {
     /// Without rights, which a broker keeps, and with threads in a [`Confinement`].
     pub confined: bool,
+    /// Where a broker is started for this process; else it starts one itself.
+    pub broker_at: Option<&'a Path>,
     /// In the place of the vswitchd that runs, which hands all over.
     pub takeover: bool,
 }
@@ -80,13 +95,15 @@ pub struct RunMode {
 ///
 /// # Errors
 /// Why it could not start; nothing that it made stays then.
-pub fn run(path: &Path, log: Log, mode: RunMode) -> Result<(), RunError> {
+pub fn run(path: &Path, log: Log, mode: RunMode<'_>) -> Result<(), RunError> {
+    // The file may be for those with rights.
+    let broker = mode.broker_at.map(|place| connect_to_broker(place, path)).transpose()?;
     let config = config::load(path).map_err(ControlError::File)?;
     workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
-    // The broker is to inherit none of them.
+    // No process beside this one is to inherit any of them.
     let passed = activation::passed();
-    let sandbox = if mode.confined { give_up_rights(&config)? } else { Confinement::off() };
+    let sandbox = if mode.confined { give_up_rights(&config, broker)? } else { Confinement::off() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -13,7 +13,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::server::AnswerTo;
-use crate::broker::{BROKER_WORD, requests};
+use crate::broker::{Duty, requests};
 use crate::http::Peer;
 
 /// How long a program may take to say whether it takes the file.
@@ -107,7 +107,8 @@ fn own_words() -> (PathBuf, Vec<OsString>) {
     while let Some(word) = own.next() {
         match word.to_str() {
             Some("--config") => file = own.next().unwrap_or_default().into(),
-            Some("--takeover" | BROKER_WORD) => {}
+            Some("--takeover") => {}
+            Some(word) if Duty::ALL.iter().any(|duty| duty.word() == word) => {}
             Some(word) if word.starts_with("--config=") => file = word["--config=".len()..].into(),
             _ => words.push(word),
         }

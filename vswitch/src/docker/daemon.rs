@@ -109,11 +109,11 @@ enum AskError {
     Json(#[from] serde_json::Error),
 }
 
-/// The socket of Docker's API, in the broker of a switch that serves Docker.
-static API: OnceLock<PathBuf> = OnceLock::new();
+/// The socket of Docker's API, in a broker; none where the switch does not serve Docker.
+static API: OnceLock<Option<PathBuf>> = OnceLock::new();
 
 /// Says, in a broker, which socket is Docker's.
-pub(crate) fn connect_to_none_but(api: PathBuf) {
+pub(crate) fn connect_to_none_but(api: Option<PathBuf>) {
     // Said once.
     let _ = API.set(api);
 }
@@ -126,7 +126,7 @@ requests! {
 
 fn connect_as_broker() -> Result<Descriptor, SystemError> {
     let refused = || SystemError(io::ErrorKind::PermissionDenied.into());
-    let address = SocketAddrUnix::new(API.get().ok_or_else(refused)?).map_err(io::Error::from)?;
+    let address = SocketAddrUnix::new(API.get().and_then(Option::as_ref).ok_or_else(refused)?).map_err(io::Error::from)?;
     // A dockerd that takes no connections is not waited for.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
