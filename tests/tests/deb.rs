@@ -46,7 +46,7 @@ there 'vswitchd --config /etc/vswitch/switch.toml --check' && echo 'file: good'
 echo "cni: $(there 'echo "{}" | CNI_COMMAND=VERSION /usr/lib/cni/vswitch-cni')"
 echo "netavark: $(there '/usr/libexec/netavark/vswitch info')"
 for page in man1/vsctl.1 man8/vswitchd.8 man8/vswitch-cni.8 man8/vswitch-netavark.8; do [ -f usr/share/man/$page.gz ] && echo "page: $page"; done
-grep -h ^ExecStart= usr/lib/systemd/system/vswitchd.service
+grep -h ^ExecStart= usr/lib/systemd/system/vswitchd.service usr/lib/systemd/system/vswitchd-broker@.service
 [ ! -x usr/bin/systemctl ] || [ -L etc/systemd/system/multi-user.target.wants/vswitchd.service ] && echo 'service: on'
 there 'bash -c ". /usr/share/bash-completion/completions/vsctl && complete -p vsctl"' | grep -o 'vsctl$'
 # It runs as it is installed, and Docker would find it.
@@ -83,6 +83,7 @@ fn the_package_is_installed_and_removed() {
         "./usr/bin/vswitchd",
         "./usr/bin/vsctl",
         "./usr/share/doc/vswitch/reference.md",
+        "./usr/lib/systemd/system/vswitchd-broker.socket",
         "./usr/lib/systemd/system/vswitchd-docker.socket",
     ] {
         assert!(listed.contains(path), "{path}: {listed}");
@@ -100,7 +101,8 @@ fn the_package_is_installed_and_removed() {
         "page: man8/vswitchd.8",
         "page: man8/vswitch-cni.8",
         "page: man8/vswitch-netavark.8",
-        "ExecStart=/usr/bin/vswitchd --config /etc/vswitch/switch.toml",
+        "ExecStart=/usr/bin/vswitchd --broker-at /run/vswitchd-broker.sock --config /etc/vswitch/switch.toml",
+        "ExecStart=/usr/bin/vswitchd --broker-service --mounts /proc/1/ns/mnt --config /etc/vswitch/switch.toml",
         "service: on",
         "vsctl",
         "it runs",
