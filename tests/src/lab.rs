@@ -106,8 +106,17 @@ impl Lab {
     /// If it does not become ready.
     #[track_caller]
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more words.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[track_caller]
+    pub fn start_with(&mut self, more: &[&str]) {
         assert!(self.daemon.is_none(), "vswitchd runs already");
-        self.launch(&[]);
+        self.launch(more);
     }
 
     /// Has another vswitchd take over from the one that runs, which is returned: it ends soon, but for connections that it sees through.
@@ -116,8 +125,17 @@ impl Lab {
     /// If the new one is not ready within a minute.
     #[track_caller]
     pub fn take_over(&mut self) -> Predecessor {
+        self.take_over_with(&[])
+    }
+
+    /// The same, with more words.
+    ///
+    /// # Panics
+    /// If the new one is not ready within a minute.
+    #[track_caller]
+    pub fn take_over_with(&mut self, more: &[&str]) -> Predecessor {
         let old = self.daemon.take().expect("vswitchd runs");
-        self.launch(&["--takeover"]);
+        self.launch(&[&["--takeover"], more].concat());
         Predecessor(old)
     }
 

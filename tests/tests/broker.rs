@@ -26,8 +26,8 @@ impl Asked {
         let broker = broker.arg(word).arg("--config").arg(lab.file()).stdin(OwnedFd::from(its)).spawn().unwrap();
         let mut asked = Self { broker, stream };
         let path = |name: &str| lab.path(name).display().to_string();
-        let own = json!({ "sockets": [path("control.sock")], "successors": path("successors"), "docker": null, "writable": path("state") });
-        let all = json!({ "sockets": [path("control.sock"), path("other.sock")], "successors": path("other.sock"), "docker": path("other.sock"), "writable": "/none" });
+        let own = json!({ "sockets": [path("control.sock")], "owner": null, "successors": path("successors"), "docker": null, "writable": path("state") });
+        let all = json!({ "sockets": [path("control.sock"), path("other.sock")], "owner": null, "successors": path("other.sock"), "docker": path("other.sock"), "writable": "/none" });
         for bounds in if is_service { vec![all] } else { vec![own, all] } {
             assert_eq!(asked.ask("settle", &json!([bounds])), json!({ "Ok": null }));
         }

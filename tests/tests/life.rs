@@ -274,6 +274,53 @@ fn the_process_that_reads_what_others_send_holds_no_right() {
 }
 
 #[test]
+fn a_switch_that_root_starts_becomes_the_user_that_it_is_given() {
+    needs!("ping");
+    const USER: &str = "64125";
+    let mut lab = Lab::new();
+    let directory = lab.path("").display().to_string();
+    lab.sh(&format!("chmod 711 {directory}")).ok();
+    lab.write(&format!("[[bridge]]\nname = \"br0\"\naddresses = [\"10.0.0.1/24\"]\n{}", port("a", &address(2))));
+    lab.sh(&format!("chmod 600 {}", lab.file().display())).ok();
+    let refused = |lab: &Lab, user: &str, said: &str| {
+        let outcome = lab.start_refused(&["--user", user]);
+        assert!(outcome.code != Some(0) && outcome.stderr.contains(said), "{outcome:?}");
+    };
+    refused(&lab, "root", "name a user that owns nothing else");
+    refused(&lab, "no-such-user", "there is no user of that name");
+    // What is kept is given to nobody else without being asked.
+    std::fs::create_dir(lab.path("state")).unwrap();
+    refused(&lab, USER, &format!("`chown -R {USER}: {directory}state`"));
+    std::fs::remove_dir(lab.path("state")).unwrap();
+    lab.start_with(&["--user", USER]);
+    let own = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapBnd:", "NoNewPrivs:"].map(line)
+    };
+    let ids = [USER; 4].join("\t");
+    let nothing = [&ids, &ids, "", "0000000000000000", "0000000000000000", "1"].map(str::to_owned);
+    assert_eq!(own(lab.pid()), nothing);
+    assert!(own(lab.broker())[0].starts_with("0\t"), "its broker is root's");
+    lab.ctl("add-port br0 b --netns @b --address 10.0.0.3/24").ok();
+    lab.run_in("b", "ping -c 1 -W 5 10.0.0.2").ok();
+    // The file is root's alone, and is read again; and what is made at run time survives a crash and an upgrade.
+    lab.ctl("reload").ok();
+    lab.kill();
+    lab.start_with(&["--user", USER]);
+    lab.run_in("b", "ping -c 1 -W 5 10.0.0.2").ok();
+    let program = program("vswitchd").display().to_string();
+    let theirs = lab.path("theirs").display().to_string();
+    lab.sh(&format!("cp {program} {theirs} && chown {USER} {theirs}")).ok();
+    assert!(lab.ctl(&format!("upgrade {theirs}")).stderr.contains("this vswitchd itself may have written it"));
+    let before = lab.pid();
+    lab.take_over_with(&["--user", USER]).ended();
+    assert!(lab.pid() != before && own(lab.pid()) == nothing);
+    lab.run_in("b", "ping -c 1 -W 5 10.0.0.2").ok();
+    assert!(lab.stop().success());
+}
+
+#[test]
 fn too_few_threads_are_a_sentence() {
     needs!("prlimit", "setpriv");
     let lab = Lab::new();

@@ -10,6 +10,7 @@ use clap::Parser;
 use vswitch::attach;
 use vswitch::client;
 use vswitch::config;
+use vswitch::confine::OwnUser;
 use vswitch::control::{self, Log, RunMode};
 
 /// A userspace virtual switch for containers, namespaces and VMs.
@@ -34,6 +35,10 @@ struct Arguments {
     /// send gives them up, and asks another one for devices and namespaces.
     #[arg(long)]
     no_sandbox: bool,
+    /// The user that the process which reads what others send becomes, by name or number, where root starts it. `state-dir` is to be that user's, and
+    /// so are files that the file names, for it to read them.
+    #[arg(long, value_name = "USER", value_parser = OwnUser::find, conflicts_with = "no_sandbox")]
+    user: Option<OwnUser>,
     /// Has another process keep the rights, from the start. The program that listens at this socket, such as systemd with `Accept=yes`, starts
     /// vswitchd --broker-service for each connection.
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["no_sandbox", "mounts"])]
@@ -79,8 +84,8 @@ fn main() -> ExitCode {
     if is_broker {
         return be_beside(c"vswitchd-broker", || control::serve_as_broker(&arguments.config, arguments.broker_service));
     }
-    let Arguments { no_sandbox, takeover, broker_at, .. } = &arguments;
-    let mode = RunMode { confined: !no_sandbox, broker_at: broker_at.as_deref(), takeover: *takeover };
+    let Arguments { no_sandbox, takeover, broker_at, user, .. } = &arguments;
+    let mode = RunMode { confined: !no_sandbox, broker_at: broker_at.as_deref(), user: user.as_ref(), takeover: *takeover };
     match control::run(&arguments.config, Log::start(), mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

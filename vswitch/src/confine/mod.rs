@@ -27,8 +27,10 @@
 //! a worker's time.
 
 mod process;
+mod user;
 
 pub(crate) use process::writable;
+pub use user::{OwnUser, UserError};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -173,11 +175,16 @@ fn no_files(scopes: BitFlags<Scope>) -> Result<RulesetCreated, Failure> {
     Ok(ruleset.scope(scopes)?.create()?)
 }
 
-fn drop_capabilities() -> Result<(), Failure> {
+/// Without CAP_SETPCAP the bounding set stays, from which `no_new_privs` lets nothing come.
+fn drop_bounding_set() {
     for capability in CapabilitySet::all().iter() {
-        // Without CAP_SETPCAP the bounding set stays, from which `no_new_privs` lets nothing come; a kernel may not know the last ones.
+        // A kernel may not know the last ones.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
+}
+
+fn drop_capabilities() -> Result<(), Failure> {
+    drop_bounding_set();
     rustix::thread::clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;

@@ -6,7 +6,7 @@ use super::run::{RunError, Signals, raise_descriptor_limit};
 use super::{socket, takeover, upgrade};
 use crate::broker::{self, Aide, Duty, Rooms, requests};
 use crate::config::{self, Config};
-use crate::confine::{self, Confinement};
+use crate::confine::{self, Confinement, OwnUser};
 use crate::docker::daemon;
 use crate::keep::Directory;
 use crate::{attach, host, http};
@@ -56,6 +56,8 @@ const OF_STARTER: Rooms = &[settling::REQUESTS, upgrade::REQUESTS];
 struct Bounds {
     /// Where it makes sockets.
     sockets: Vec<PathBuf>,
+    /// Whose they are, and who asks, if not this process's own user.
+    owner: Option<u32>,
     /// The one at which processes come in that it may kill.
     successors: PathBuf,
     /// To which it connects, if the switch serves Docker.
@@ -67,17 +69,18 @@ struct Bounds {
 impl Default for Bounds {
     /// Nothing.
     fn default() -> Self {
-        Self { sockets: Vec::new(), successors: PathBuf::new(), docker: None, writable: "/".into() }
+        Self { sockets: Vec::new(), owner: None, successors: PathBuf::new(), docker: None, writable: "/".into() }
     }
 }
 
 impl Bounds {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, user: Option<&OwnUser>) -> Self {
         let Config { switch, docker, .. } = config;
         let successors = takeover::place(&switch.control);
         let docker_sockets = docker.sockets().into_iter().map(|(_, place)| place).filter(|_| docker.enabled);
         Self {
             sockets: [switch.control.clone(), successors.clone()].into_iter().chain(docker_sockets).collect(),
+            owner: user.map(OwnUser::uid),
             successors,
             docker: docker.enabled.then(|| docker.api.clone()),
             writable: confine::writable(&switch.state_dir).unwrap_or(&switch.state_dir).to_owned(),
@@ -86,11 +89,11 @@ impl Bounds {
 }
 
 fn set_bounds(bounds: &Bounds) {
-    let Bounds { sockets, successors, docker, writable } = bounds;
-    socket::make_none_but(sockets.clone());
+    let Bounds { sockets, owner, successors, docker, writable } = bounds;
+    socket::make_none_but(sockets.clone(), *owner);
     takeover::kill_none_but_at(successors.clone());
     daemon::connect_to_none_but(docker.clone());
-    upgrade::start_none_below(writable.clone());
+    upgrade::start_none_below(writable.clone(), *owner);
 }
 
 fn own_requests() -> String {
@@ -114,16 +117,18 @@ pub(super) fn connect_to_broker(place: &Path, file: &Path) -> Result<Aide, RunEr
     }
 }
 
-/// Gives up the rights of this process, which has no other threads yet. Without a broker that is there it starts one; with it, a starter.
-pub(super) fn give_up_rights(config: &Config, broker: Option<Aide>) -> Result<Confinement, RunError> {
+/// Gives up the rights of this process, which has no other threads yet, and makes it `user`'s. Without a broker that is there it starts one; with it, a starter.
+pub(super) fn give_up_rights(config: &Config, user: Option<&OwnUser>, broker: Option<Aide>) -> Result<Confinement, RunError> {
     let failed =
         |error| RunError::System("the process that keeps the rights cannot start (vswitchd --no-sandbox runs without)", error);
     let (duty, rooms) = if broker.is_some() { (Duty::Starter, Some(OF_STARTER)) } else { (Duty::Broker, None) };
     let started = Aide::start(duty).and_then(|aide| aide.ask_for(rooms).map(|()| aide)).map_err(failed)?;
     let state_dir = &config.switch.state_dir;
+    user.map_or(Ok(()), |user| user.keep_in(state_dir))?;
     // A state that cannot be kept is told of later.
     let _ = Directory::make(state_dir);
-    settling::settle(&Bounds::of(config));
+    settling::settle(&Bounds::of(config, user));
+    user.map_or(Ok(()), OwnUser::become_it)?;
     let sandbox = Confinement::on(state_dir)?;
     sandbox.close_process()?;
     broker.into_iter().chain([started]).try_for_each(Aide::end_with_it).map_err(failed)?;
@@ -141,7 +146,7 @@ pub fn serve_as_broker(path: &Path, is_service: bool) -> std::io::Result<()> {
     config::set_own(path);
     if is_service {
         // What is wrong with it is told by vswitchd, and nothing is allowed until then.
-        set_bounds(&config::load(path).map(|config| Bounds::of(&config)).unwrap_or_default());
+        set_bounds(&config::load(path).map(|config| Bounds::of(&config, None)).unwrap_or_default());
     }
     serve(OF_BROKER)
 }

@@ -24,7 +24,7 @@ use super::voices::{Hearing, Said, channels};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
 use crate::config;
-use crate::confine::{Confinement, ConfinementError};
+use crate::confine::{Confinement, ConfinementError, OwnUser, UserError};
 use crate::docker::daemon::Found;
 use crate::docker::server::Ask;
 use crate::stp::StpNews;
@@ -57,6 +57,9 @@ pub enum RunError {
     /// The broker is for another switch.
     #[error("the process that keeps the rights, at {}, reads {}: it is to have the same --config", .0.display(), .1.display())]
     BrokerOfOtherFile(PathBuf, PathBuf),
+    /// It does not become the user that it is to be.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Threads that take in frames would keep rights.
     #[error(transparent)]
     Confinement(#[from] ConfinementError),
@@ -87,6 +90,8 @@ pub struct RunMode<'a> {
     pub confined: bool,
     /// Where a broker is started for this process; else it starts one itself.
     pub broker_at: Option<&'a Path>,
+    /// Whose the process becomes when it gives its rights up; else it stays that of the user that started it.
+    pub user: Option<&'a OwnUser>,
     /// In the place of the vswitchd that runs, which hands all over.
     pub takeover: bool,
 }
@@ -103,7 +108,7 @@ pub fn run(path: &Path, log: Log, mode: RunMode<'_>) -> Result<(), RunError> {
     raise_descriptor_limit();
     // No process beside this one is to inherit any of them.
     let passed = activation::passed();
-    let sandbox = if mode.confined { give_up_rights(&config, broker)? } else { Confinement::off() };
+    let sandbox = if mode.confined { give_up_rights(&config, mode.user, broker)? } else { Confinement::off() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -201,16 +201,21 @@ impl From<io::Error> for SocketRefusal {
 }
 
 /// Where a broker makes sockets: those that the file of the switch has. Empty where this process is none.
-static PLACES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+static PLACES: OnceLock<Places> = OnceLock::new();
 
-/// Says, in a broker, where sockets may be.
-pub(super) fn make_none_but(places: Vec<PathBuf>) {
+struct Places {
+    paths: Vec<PathBuf>,
+    owner: Option<u32>,
+}
+
+/// Says, in a broker, where sockets may be, and whose they are, if not its own user's.
+pub(super) fn make_none_but(paths: Vec<PathBuf>, owner: Option<u32>) {
     // Said once.
-    let _ = PLACES.set(places);
+    let _ = PLACES.set(Places { paths, owner });
 }
 
 fn is_allowed(path: &Path) -> io::Result<()> {
-    let is_known = PLACES.get().is_none_or(|places| places.iter().any(|place| place == path));
+    let is_known = PLACES.get().is_none_or(|places| places.paths.iter().any(|place| place == path));
     if is_known { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
@@ -242,8 +247,9 @@ fn make(path: &Path, mode: &u32, group: &Option<u32>) -> Result<(Descriptor, Fil
         return Err(SocketRefusal::NotASocket);
     }
     let this = format!("/proc/self/fd/{}", file.as_raw_fd());
-    if group.is_some() {
-        std::os::unix::fs::chown(&this, None, *group)?;
+    let owner = PLACES.get().and_then(|places| places.owner);
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::chown(&this, owner, *group)?;
     }
     std::fs::set_permissions(&this, std::fs::Permissions::from_mode(*mode & 0o666))?;
     Ok((Descriptor(listener.into()), (found.st_dev, found.st_ino)))

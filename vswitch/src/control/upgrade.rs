@@ -23,8 +23,8 @@ const LONGEST: u64 = 16 << 10;
 
 /// The successor that this process starts.
 static SUCCESSOR: Mutex<Option<Successor>> = Mutex::new(None);
-/// Where a process without rights may write. No program is started from there.
-static WRITABLE: OnceLock<PathBuf> = OnceLock::new();
+/// Where a process without rights may write, and as which user, if not this one's. No program is started from there, nor one of that user's.
+static WRITABLE: OnceLock<(PathBuf, Option<u32>)> = OnceLock::new();
 
 requests! {
     /// Asks a program whether it takes the file that this vswitchd was started with. If so it is started as the successor, with the other words of this one.
@@ -94,10 +94,10 @@ impl Upgrade {
     }
 }
 
-/// Says, in a broker, where a process without rights may write.
-pub(super) fn start_none_below(writable: PathBuf) {
+/// Says, in a broker, where a process without rights may write, and as which user, if not this one's.
+pub(super) fn start_none_below(writable: PathBuf, user: Option<u32>) {
     // Said once.
-    let _ = WRITABLE.set(writable);
+    let _ = WRITABLE.set((writable, user));
 }
 
 /// The words that this process was started with and its successor gets, and the file among them.
@@ -120,10 +120,10 @@ fn own_words() -> (PathBuf, Vec<OsString>) {
 fn trusted(program: &Path) -> Result<PathBuf, String> {
     let real = program.canonicalize().map_err(|error| not_started(program, &error))?;
     let file = real.metadata().map_err(|error| not_started(program, &error))?;
-    let writable = WRITABLE.get().and_then(|writable| writable.canonicalize().ok());
-    let own = rustix::process::geteuid();
+    let (writable, user) = WRITABLE.get().map_or((None, None), |(writable, user)| (writable.canonicalize().ok(), *user));
+    let user = user.unwrap_or(rustix::process::geteuid().as_raw());
     // Links below /proc lead to files that have no name any more, and a user's own files may be those of its other process.
-    let is_strange = real.starts_with("/proc") || !file.is_file() || !own.is_root() && file.uid() == own.as_raw();
+    let is_strange = real.starts_with("/proc") || !file.is_file() || user != 0 && file.uid() == user;
     if is_strange || writable.is_some_and(|writable| real.starts_with(writable)) {
         return Err(format!(
             "{} is not started, for this vswitchd itself may have written it: put it where only others may, such as /usr/local/bin",
