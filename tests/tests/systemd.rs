@@ -284,8 +284,18 @@ fn the_service_works_with_what_its_unit_leaves_it() {
     machine.ok("journalctl -u vswitchd -o cat | grep -q 'add-port br0 green, asked for by uid 0, vsctl ('");
     machine.ok("systemctl reload vswitchd && vsctl add-br br1 && vsctl del-port green && systemctl restart vswitchd");
     machine.ok("vsctl list-br | grep br1 && ip netns exec red ping -c 1 -W 5 10.10.0.3");
+    // Devices of the host, and a tunnel.
+    machine.ok("ip link add wan0 type veth peer name wan1 && ip link add lan0 type veth peer name lan1 && ip address add 192.0.2.1/24 dev wan1 && ip link set wan1 up && ip link set wan0 up && ip link set lan0 up && ip link set lan1 up");
+    machine.ok("vsctl add-uplink wan --kind link --device wan0 --address 192.0.2.2/24 --gateway 192.0.2.1 && vsctl set-br br1 --address 10.11.0.1/24 --uplink wan && vsctl add-port br1 lan --kind link --device lan0");
+    machine.ok("vsctl add-port br1 far --netns far --address 10.11.0.2/24 && ip netns exec far ping -c 1 -W 5 192.0.2.1");
+    machine.ok("vsctl add-vxlan br1 tun --vni 7 --local 127.0.0.1 --peer 127.0.0.2 && vsctl list-vxlan");
+    machine.ok("vsctl upgrade /usr/local/bin/vswitchd && ip netns exec far ping -c 1 -W 5 192.0.2.1");
+    machine.ok("vsctl del-port far && vsctl del-port lan && vsctl del-vxlan tun && vsctl set-br br1 --uplink none && vsctl del-uplink wan");
     assert_eq!(machine.ok("ip netns list | grep -c green; true"), "0\n");
     machine.ok("pkill busybox; systemctl stop vswitchd");
+    let log = machine.ok("journalctl -o cat -u 'vswitchd*'");
+    let complaints: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
     assert_eq!(machine.ok("ip netns list; systemctl show -p Result --value vswitchd"), "success\n");
     machine.until("its brokers have ended", "! systemctl list-units 'vswitchd-broker@*' | grep -q running");
 }
