@@ -17,18 +17,23 @@ struct Asked {
 }
 
 impl Asked {
-    /// One that its vswitchd starts is told what it is for, before that one reads anything of others; one that is a service finds it in the file, and
-    /// no words change it.
+    /// One that its vswitchd starts is told what it is for, before that one reads anything of others; one that is a service finds it in the file.
     fn new(lab: &Lab, is_service: bool) -> Self {
         let (stream, its) = UnixStream::pair().unwrap();
-        let mut broker = Command::new(program("vswitchd"));
         let word = if is_service { "--broker-service" } else { "--broker" };
-        let broker = broker.arg(word).arg("--config").arg(lab.file()).stdin(OwnedFd::from(its)).spawn().unwrap();
+        let broker = Command::new(program("vswitchd"))
+            .arg(word)
+            .arg("--config")
+            .arg(lab.file())
+            .stdin(OwnedFd::from(its))
+            .spawn()
+            .unwrap();
         let mut asked = Self { broker, stream };
         let path = |name: &str| lab.path(name).display().to_string();
         let own = json!({ "sockets": [path("control.sock")], "owner": null, "successors": path("successors"), "docker": null, "writable": path("state") });
         let all = json!({ "sockets": [path("control.sock"), path("other.sock")], "owner": null, "successors": path("other.sock"), "docker": path("other.sock"), "writable": "/none" });
-        for bounds in if is_service { vec![all] } else { vec![own, all] } {
+        // Later words change nothing.
+        for bounds in [own, all].iter().filter(|_| !is_service) {
             assert_eq!(asked.ask("settle", &json!([bounds])), json!({ "Ok": null }));
         }
         asked
@@ -105,13 +110,19 @@ fn does_no_more_than_it_is_for(is_service: bool) {
     std::fs::remove_file(lab.path("state/gone")).unwrap();
     let own = std::process::id();
     let of = |file: &std::fs::File| format!("/proc/{own}/fd/{}", file.as_raw_fd());
-    for program in [path("state/program"), of(&opened), of(&gone), format!("{}/../state/program", path("state"))] {
+    let programs = [path("state/program"), of(&opened), of(&gone), format!("{}/../state/program", path("state"))];
+    for program in programs.iter().filter(|_| !is_service) {
         is_refused(&asked.ask("start_successor", &json!([program])));
     }
     assert!(!lab.path("ran").exists() && !std::path::Path::new("ran").exists());
     // What is no request ends it.
-    say(&mut asked.stream, &json!(["run", ["/bin/sh"], 0]));
-    assert_eq!(asked.broker.wait().unwrap().code(), Some(1));
+    drop(asked);
+    let unknown: &[&str] = if is_service { &["run", "settle", "start_successor"] } else { &["run"] };
+    for name in unknown {
+        let mut asked = Asked::new(&lab, is_service);
+        say(&mut asked.stream, &json!([name, ["/bin/sh"], 0]));
+        assert_eq!(asked.broker.wait().unwrap().code(), Some(1), "{name}");
+    }
 }
 
 #[test]
@@ -153,4 +164,26 @@ fn a_switch_takes_no_broker_of_another_version_or_file() {
             refused(said);
         });
     }
+}
+
+#[test]
+fn a_broker_ends_with_its_process_though_the_socket_is_kept_open() {
+    needs!("python3");
+    let lab = Lab::new();
+    lab.write("[[bridge]]\nname = \"br0\"\n");
+    // The process that has the socket ends, and leaves it to another one.
+    let leave = "import socket, subprocess, sys\n\
+        own, its = socket.socketpair()\n\
+        broker = subprocess.Popen([sys.argv[1], '--broker-service', '--config', sys.argv[2]], stdin=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n\
+        keeper = subprocess.Popen(['sleep', '30'], pass_fds=[own.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n\
+        own.sendall(b'\\x14\\0\\0\\0[\"introduce\",null,0]')\n\
+        own.recv(1)\n\
+        print(broker.pid, keeper.pid)";
+    let output = Command::new("python3").args(["-c", leave]).arg(program("vswitchd")).arg(lab.file()).output().unwrap();
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let [broker, keeper] = [0, 1].map(|part| said.split_whitespace().nth(part).unwrap_or_else(|| panic!("{output:?}")));
+    let is_gone = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"));
+    lab.until("the broker has ended", |_| is_gone(broker));
+    assert!(!is_gone(keeper), "the socket is open");
+    lab.sh(&format!("kill {keeper}")).ok();
 }

@@ -238,9 +238,17 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
         assert!(said.contains(part), "{said}");
     };
     told(&lab, "/no/such/program", "cannot be started: No such file or directory");
-    told(&lab, "/bin/false", "/bin/false does not take");
-    std::fs::write(lab.path("mute"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
-    lab.sh(&format!("chmod +x {}", lab.path("mute").display())).ok();
+    told(&lab, "/bin/true", "/bin/true is not started: it is no vswitchd");
+    // What a vswitchd could be that is none.
+    let script = |lab: &Lab, name: &str, lines: &str| {
+        let text = format!("#!/bin/sh\n# A userspace virtual switch for containers, namespaces and VMs\n{lines}\n");
+        std::fs::write(lab.path(name), text).unwrap();
+        lab.sh(&format!("chmod +x {}", lab.path(name).display())).ok();
+    };
+    script(&lab, "false", "exit 1");
+    let other = lab.path("false").display().to_string();
+    told(&lab, &other, &format!("{other} does not take"));
+    script(&lab, "mute", "exec sleep 1000");
     told(&lab, &lab.path("mute").display().to_string(), "does not say within 5 seconds");
     lab.write(&EVERY_WAY.replace("veth", "vath"));
     let vswitchd = program("vswitchd").display().to_string();
@@ -254,12 +262,10 @@ fn vsctl_upgrade_starts_the_successor_and_says_how_it_went() {
     assert_eq!(left, "", "nobody has asked how they ended");
     lab.write(EVERY_WAY);
     // One that leaves what it said to others, who go on.
-    std::fs::write(lab.path("lasting"), "#!/bin/sh\necho no >&2\nsleep 30 &\nexit 1\n").unwrap();
-    lab.sh(&format!("chmod +x {}", lab.path("lasting").display())).ok();
+    script(&lab, "lasting", "echo no >&2\nsleep 30 &\nexit 1");
     told(&lab, &lab.path("lasting").display().to_string(), "no");
     // One that takes any file, and then ends.
-    std::fs::write(lab.path("brief"), "#!/bin/sh\nexit 0\n").unwrap();
-    lab.sh(&format!("chmod +x {}", lab.path("brief").display())).ok();
+    script(&lab, "brief", "exit 0");
     told(&lab, &lab.path("brief").display().to_string(), "has ended (exit status: 0) and taken over nothing");
     let kept = lab.path("state/vswitchd").display().to_string();
     std::fs::copy(program("vswitchd"), &kept).unwrap();

@@ -11,7 +11,7 @@ use vswitch::attach;
 use vswitch::client;
 use vswitch::config;
 use vswitch::confine::OwnUser;
-use vswitch::control::{self, Log, RunMode};
+use vswitch::control::{self, Keeper, Log, RunMode};
 
 /// A userspace virtual switch for containers, namespaces and VMs.
 ///
@@ -45,7 +45,7 @@ struct Arguments {
     broker_at: Option<PathBuf>,
     /// Keeps the rights of a vswitchd with --broker-at, which is at the other end of standard input, and ends with it. The file says for which sockets
     /// it is.
-    #[arg(long, conflicts_with_all = ["broker_at", "no_sandbox", "takeover", "check"])]
+    #[arg(long, conflicts_with_all = ["broker_at", "no_sandbox", "takeover", "check", "user", "broker", "starter"])]
     broker_service: bool,
     /// The mount namespace in which network namespaces that vswitchd makes get their names, for a service that has one of its own:
     /// /proc/1/ns/mnt. A name in vswitchd's own would be seen by no other program.
@@ -85,7 +85,12 @@ fn main() -> ExitCode {
         return be_beside(c"vswitchd-broker", || control::serve_as_broker(&arguments.config, arguments.broker_service));
     }
     let Arguments { no_sandbox, takeover, broker_at, user, .. } = &arguments;
-    let mode = RunMode { confined: !no_sandbox, broker_at: broker_at.as_deref(), user: user.as_ref(), takeover: *takeover };
+    let keeper = match broker_at {
+        Some(place) => Keeper::BrokerAt(place),
+        None if *no_sandbox => Keeper::Itself,
+        None => Keeper::Broker,
+    };
+    let mode = RunMode { keeper, user: user.as_ref(), takeover: *takeover };
     match control::run(&arguments.config, Log::start(), mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -102,13 +107,19 @@ fn be_beside(name: &CStr, serve: impl FnOnce() -> io::Result<()>) -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("the process that keeps the rights ends: {error}");
+            tracing::error!("{} ends: {error}", name.to_string_lossy());
             ExitCode::FAILURE
         }
     }
 }
 
 fn check(arguments: &Arguments) -> ExitCode {
+    // The file may be for those with rights.
+    let broker = arguments.broker_at.as_ref().map(|place| control::connect_to_broker(place, &arguments.config)).transpose();
+    if let Err(error) = broker {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     match config::load(&arguments.config) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| eprintln!("{warning}"));

@@ -1,15 +1,15 @@
 //! Two processes: one that has rights, and one that reads what others send.
 //!
-//! vswitchd starts itself once more as its *broker* before it does anything else, and then gives up every right that it has, for ever and with all its
+//! vswitchd starts itself once more as its *broker* before it takes in anything, and then gives up every right that it has, for ever and with all its
 //! threads. What takes rights it asks the broker for: to make devices and namespaces and to work in them, to open sockets of kinds that not everybody may
 //! open, to start a successor. What the broker opens comes back as a descriptor.
 //!
 //! **As a service.** Where vswitchd is a service, its broker is another service: who listens at a socket (`--broker-at`) starts it, and neither needs what the
 //! other one has. A successor belongs to the service of vswitchd. So it is started by a process of that service, the *starter*, which carries out nothing
-//! else. Each connection to the socket gets a broker. So such a broker takes what bounds it from the file; and vswitchd asks first whether the broker
-//! is of the same version and for the same file.
+//! else. Each connection to the socket gets a broker. So such a broker takes what bounds it from the file, and starts no program; and vswitchd asks first
+//! whether the broker is of the same version and for the same file.
 //!
-//! **What it reads.** The broker reads requests, on a socket that no other process has, the file of the switch, and what the kernel answers. It reads no
+//! **What it reads.** The broker reads requests, on a socket that no other program has, the file of the switch, and what the kernel answers. It reads no
 //! frame, no datagram, and no connection of others. A request is one of a list, by name, with arguments of its own types (`requests!`); which of them there
 //! are is said by the rooms that need them, each beside the function that carries it out. A process that runs an attacker's code may ask for all of them,
 //! so each takes as little as it can: names of namespaces and not paths, the sockets and the file of the switch and no others, a successor that this
@@ -17,7 +17,8 @@
 //!
 //! **One way through.** Where there is no broker, as with `--no-sandbox` and in tests, a request is carried out where it is made, by the same function.
 //!
-//! **Both end together.** The broker ends when the socket is closed, and vswitchd when its broker has ended: devices stay as they are after a crash.
+//! **Both end together.** The broker ends when the socket is closed or the process at its other end has ended, and vswitchd when its broker has ended:
+//! devices stay as they are after a crash.
 //!
 //! **What bounds it.** One request is carried out at a time; who asks waits. Its control side asks for nearly all of them, and does one thing at a time
 //! itself.
@@ -42,9 +43,23 @@ pub use process::{Aide, Duty};
 pub(crate) use system_error::SystemError;
 
 /// The way to the broker; empty where this process has what rights there are.
-static BROKER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+static BROKER: OnceLock<Way> = OnceLock::new();
 /// The way to the starter, and what it is asked for instead of the broker; empty where the broker starts the successor.
-static STARTER: OnceLock<(Rooms, Mutex<UnixStream>)> = OnceLock::new();
+static STARTER: OnceLock<(Rooms, Way)> = OnceLock::new();
+
+/// A way to a process beside this one.
+#[derive(Debug)]
+struct Way {
+    stream: Mutex<UnixStream>,
+    /// Who is there, for messages.
+    name: String,
+}
+
+impl Way {
+    fn ask<T: Refusable>(&self, name: &str, arguments: &impl Serialize) -> io::Result<T> {
+        ask_by(&self.stream.lock().unwrap_or_else(PoisonError::into_inner), name, arguments)
+    }
+}
 
 /// Carries out a request, given its arguments, and returns its outcome, both as they are on the wire. The first error is about the arguments, the second
 /// about the outcome.
@@ -109,14 +124,19 @@ fn carries_out(rooms: Rooms, name: &str) -> Option<Handler> {
     rooms.iter().copied().flatten().find(|(known, ..)| *known == name).map(|(.., carry_out)| *carry_out)
 }
 
-/// Has the broker or the starter carry out a request; `None`: there is no broker. Where it does not answer it has ended, and so does this process.
+/// Has the broker or the starter carry out a request; `None`: there is no broker. Where the broker does not answer it has ended, and so does this process;
+/// without the starter it goes on.
 pub(crate) fn ask<T: Refusable>(name: &str, arguments: &impl Serialize) -> Option<T> {
-    let starter = STARTER.get().filter(|(rooms, _)| carries_out(rooms, name).is_some()).map(|(_, way)| way);
-    let stream = starter.or_else(|| BROKER.get())?.lock().unwrap_or_else(PoisonError::into_inner);
-    match ask_by(&stream, name, arguments) {
+    if let Some((_, starter)) = STARTER.get().filter(|(rooms, _)| carries_out(rooms, name).is_some()) {
+        let refused =
+            |error| T::refused(io::Error::other(format!("{} does not answer ({error}): restart vswitchd", starter.name)));
+        return Some(starter.ask(name, arguments).unwrap_or_else(refused));
+    }
+    let broker = BROKER.get()?;
+    match broker.ask(name, arguments) {
         Ok(outcome) => Some(outcome),
         Err(error) => {
-            tracing::error!("the process that keeps the rights does not answer ({name}: {error}): vswitchd ends");
+            tracing::error!("{} does not answer ({name}: {error}): vswitchd ends", broker.name);
             std::process::exit(1);
         }
     }

@@ -82,8 +82,8 @@ use std::time::Instant;
 pub use error::ControlError;
 pub use log::Log;
 pub use refusal::ContainerRefusal;
-pub use rights::{serve_as_broker, serve_as_starter};
-pub use run::{RunError, RunMode, run};
+pub use rights::{connect_to_broker, serve_as_broker, serve_as_starter};
+pub use run::{Keeper, RunError, RunMode, run};
 pub use takeover::TakeoverError;
 pub use workers::end_with_any_thread;
 

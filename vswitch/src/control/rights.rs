@@ -35,10 +35,9 @@ mod settling {
     }
 }
 
-/// All that takes rights.
+/// All that takes rights; what comes last a broker that is a service leaves to the starter, and does not carry out.
 const OF_BROKER: Rooms = &[
     REQUESTS,
-    settling::REQUESTS,
     attach::REQUESTS,
     config::REQUESTS,
     daemon::REQUESTS,
@@ -46,6 +45,7 @@ const OF_BROKER: Rooms = &[
     http::REQUESTS,
     socket::REQUESTS,
     takeover::REQUESTS,
+    settling::REQUESTS,
     upgrade::REQUESTS,
 ];
 /// What is left to a starter.
@@ -106,7 +106,10 @@ fn own_introduction() -> Option<Introduction> {
 }
 
 /// Has the broker asked that is started by who listens at `place`, for the same file.
-pub(super) fn connect_to_broker(place: &Path, file: &Path) -> Result<Aide, RunError> {
+///
+/// # Errors
+/// There is none, or one of another version or for another file.
+pub fn connect_to_broker(place: &Path, file: &Path) -> Result<Aide, RunError> {
     let broker = Aide::at(place).and_then(|broker| broker.ask_for(None).map(|()| broker));
     let broker = broker.map_err(|error| RunError::NoBroker(place.to_owned(), error))?;
     let introduction = introduce().filter(|introduction| introduction.requests == own_requests());
@@ -119,9 +122,11 @@ pub(super) fn connect_to_broker(place: &Path, file: &Path) -> Result<Aide, RunEr
 
 /// Gives up the rights of this process, which has no other threads yet, and makes it `user`'s. Without a broker that is there it starts one; with it, a starter.
 pub(super) fn give_up_rights(config: &Config, user: Option<&OwnUser>, broker: Option<Aide>) -> Result<Confinement, RunError> {
-    let failed =
-        |error| RunError::System("the process that keeps the rights cannot start (vswitchd --no-sandbox runs without)", error);
-    let (duty, rooms) = if broker.is_some() { (Duty::Starter, Some(OF_STARTER)) } else { (Duty::Broker, None) };
+    let (duty, rooms, what) = match broker {
+        Some(_) => (Duty::Starter, Some(OF_STARTER), "the process that starts successors cannot start"),
+        None => (Duty::Broker, None, "the process that keeps the rights cannot start (vswitchd --no-sandbox runs without)"),
+    };
+    let failed = |error| RunError::System(what, error);
     let started = Aide::start(duty).and_then(|aide| aide.ask_for(rooms).map(|()| aide)).map_err(failed)?;
     let state_dir = &config.switch.state_dir;
     user.map_or(Ok(()), |user| user.keep_in(state_dir))?;
@@ -131,7 +136,8 @@ pub(super) fn give_up_rights(config: &Config, user: Option<&OwnUser>, broker: Op
     user.map_or(Ok(()), OwnUser::become_it)?;
     let sandbox = Confinement::on(state_dir)?;
     sandbox.close_process()?;
-    broker.into_iter().chain([started]).try_for_each(Aide::end_with_it).map_err(failed)?;
+    // Without a starter the switch goes on.
+    broker.unwrap_or(started).end_with_it().map_err(failed)?;
     Ok(sandbox)
 }
 
@@ -148,7 +154,7 @@ pub fn serve_as_broker(path: &Path, is_service: bool) -> std::io::Result<()> {
         // What is wrong with it is told by vswitchd, and nothing is allowed until then.
         set_bounds(&config::load(path).map(|config| Bounds::of(&config, None)).unwrap_or_default());
     }
-    serve(OF_BROKER)
+    serve(if is_service { &OF_BROKER[..OF_BROKER.len() - OF_STARTER.len()] } else { OF_BROKER })
 }
 
 /// Starts the successor of a vswitchd, until that one ends.

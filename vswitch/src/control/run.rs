@@ -23,6 +23,7 @@ use super::upgrade::Upgrade;
 use super::voices::{Hearing, Said, channels};
 use super::workers::{self, DataPlane};
 use super::{ControlError, Log, Start, Switch};
+use crate::broker::Aide;
 use crate::config;
 use crate::confine::{Confinement, ConfinementError, OwnUser, UserError};
 use crate::docker::daemon::Found;
@@ -45,14 +46,13 @@ pub enum RunError {
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
     /// There is no broker where one should be.
-    #[error(
-        "no process that keeps the rights is to be had at {place}: {1}. Who listens there is to start `vswitchd --broker-service`, as \
-         vswitchd-broker.socket of systemd does",
-        place = .0.display()
-    )]
+    #[error("no process that keeps the rights is to be had at {place}: {1}: {next}", place = .0.display(), next = next_step(.1))]
     NoBroker(PathBuf, #[source] std::io::Error),
     /// The broker is another program.
-    #[error("the process that keeps the rights, at {}, is of another version of vswitchd: it is to be this one", .0.display())]
+    #[error(
+        "the process that keeps the rights, at {}, is of another version of vswitchd: install this one where vswitchd-broker@.service has it",
+        .0.display()
+    )]
     OtherBroker(PathBuf),
     /// The broker is for another switch.
     #[error("the process that keeps the rights, at {}, reads {}: it is to have the same --config", .0.display(), .1.display())]
@@ -74,6 +74,13 @@ pub enum RunError {
     System(&'static str, #[source] std::io::Error),
 }
 
+fn next_step(refused: &std::io::Error) -> &'static str {
+    match refused.kind() {
+        std::io::ErrorKind::PermissionDenied => "it is for the user of the service, and for root",
+        _ => "`systemctl start vswitchd-broker.socket` listens there, or another program that starts vswitchd --broker-service",
+    }
+}
+
 /// Requests that may wait while one is carried out.
 const CALLS: usize = 64;
 /// How often the control loop looks at the underlay of tunnels and at the host's bridges and addresses, of which no events tell everything.
@@ -83,13 +90,32 @@ const ROLL_CALL: Duration = Duration::from_millis(400);
 /// How often the control loop looks whether containers are still there.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// Who keeps the rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper<'a> {
+    /// This process, whose threads are not in a [`Confinement`] either.
+    Itself,
+    /// A broker that it starts.
+    Broker,
+    /// A broker that is started by who listens there.
+    BrokerAt(&'a Path),
+}
+
+impl Keeper<'_> {
+    /// The broker for the file at `path`, if it is there before this process asks for it.
+    fn connect(self, path: &Path) -> Result<Option<Aide>, RunError> {
+        match self {
+            Self::BrokerAt(place) => connect_to_broker(place, path).map(Some),
+            Self::Broker | Self::Itself => Ok(None),
+        }
+    }
+}
+
 /// How to run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunMode<'a> {
-    /// Without rights, which a broker keeps, and with threads in a [`Confinement`].
-    pub confined: bool,
-    /// Where a broker is started for this process; else it starts one itself.
-    pub broker_at: Option<&'a Path>,
+    /// Who keeps the rights.
+    pub keeper: Keeper<'a>,
     /// Whose the process becomes when it gives its rights up; else it stays that of the user that started it.
     pub user: Option<&'a OwnUser>,
     /// In the place of the vswitchd that runs, which hands all over.
@@ -102,13 +128,13 @@ pub struct RunMode<'a> {
 /// Why it could not start; nothing that it made stays then.
 pub fn run(path: &Path, log: Log, mode: RunMode<'_>) -> Result<(), RunError> {
     // The file may be for those with rights.
-    let broker = mode.broker_at.map(|place| connect_to_broker(place, path)).transpose()?;
+    let broker = mode.keeper.connect(path)?;
     let config = config::load(path).map_err(ControlError::File)?;
     workers::check_threads(config.switch.workers).map_err(|(count, error)| RunError::Threads(count, error))?;
     raise_descriptor_limit();
     // No process beside this one is to inherit any of them.
     let passed = activation::passed();
-    let sandbox = if mode.confined { give_up_rights(&config, mode.user, broker)? } else { Confinement::off() };
+    let sandbox = if mode.keeper == Keeper::Itself { Confinement::off() } else { give_up_rights(&config, mode.user, broker)? };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
