@@ -61,7 +61,7 @@ pub use gateway::{ForwardInfo, LeaseRow, LeaseState, NeighborInfo, RouteInfo, Se
 pub use impair::{Burst, Delay, Distribution, Flap, Impair, ImpairError, Impairment, Loss, Percent, Reorder};
 pub use live::{LiveBridge, LiveCluster, LiveInfo, LiveKind, LivePort, LiveTunnel, LiveUplink};
 pub use name::{BridgeName, InterfaceName, NameError, OverlayName, PortName};
-pub use network::{Network, NetworkError, NetworkWarning};
+pub use network::{MOST_TAP_MTU, Network, NetworkError, NetworkWarning};
 pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{FrameRate, Rate, RateError};

@@ -8,8 +8,12 @@ use ipnet::IpNet;
 use packet::Mac;
 
 use super::{
-    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, OverlayName, PortName, PortSpec, UplinkKindName, UplinkSpec, VlanMode,
+    BridgeName, BridgeSpec, ForwardKey, ForwardSpec, OverlayName, PortKind, PortName, PortSpec, UplinkKindName, UplinkSpec,
+    VlanMode,
 };
+
+/// Most MTU of a TAP device: with its Ethernet header, a packet has 65535 bytes at most (the kernel's `tun_net_init`). A veth takes 65535 without.
+pub const MOST_TAP_MTU: u16 = 65_521;
 
 /// What must hold between bridges, ports, uplinks and forwards: the same rules for the file and for changes at run time.
 ///
@@ -73,6 +77,11 @@ pub enum NetworkError {
     /// A station with the gateway's address.
     #[error("port \"{0}\" has the address {1} of its bridge's gateway: use another")]
     AddressOfGateway(PortName, IpAddr),
+    /// A bridge with an MTU that a device of it cannot have.
+    #[error(
+        "bridge \"{0}\" would have MTU {1}, but port \"{2}\" is on it, a TAP, which takes at most {MOST_TAP_MTU}: use that or less, or kind veth for the port"
+    )]
+    MtuOfTap(BridgeName, u16, PortName),
     /// Two bridges in one overlay network.
     #[error(
         "bridge \"{0}\" has overlay \"{1}\", as bridge \"{2}\" has: a host has one bridge in it; put the ports on that one"
@@ -133,6 +142,7 @@ impl NetworkError {
             Self::NameOfPort(_) | Self::NameOfUplink(_) => "name",
             Self::SameDevice(..) => "device",
             Self::SameOverlay(..) => "overlay",
+            Self::MtuOfTap(..) => "mtu",
         }
     }
 }
@@ -173,7 +183,7 @@ impl Network<'_> {
     /// Whether a bridge fits.
     ///
     /// # Errors
-    /// A subnet that overlaps, an uplink that is missing, or a port with the gateway's address.
+    /// A subnet that overlaps, an uplink that is missing, a port with the gateway's address, or one that cannot have the bridge's MTU.
     pub fn check_bridge(&self, spec: &BridgeSpec) -> Result<(), NetworkError> {
         if let Some(uplink) = &spec.uplink
             && !self.uplinks.iter().any(|other| other.name == *uplink)
@@ -188,19 +198,19 @@ impl Network<'_> {
         }
         let others = self.subnets().filter(|(owner, _)| *owner != Owner::Bridge(&spec.name));
         check_subnets(&Owner::Bridge(&spec.name), &spec.addresses, others)?;
-        self.ports.iter().filter(|port| port.bridge == spec.name).try_for_each(|port| against_gateway(port, spec))
+        self.ports.iter().filter(|port| port.bridge == spec.name).try_for_each(|port| on_bridge(port, spec))
     }
 
     /// Whether a port fits.
     ///
     /// # Errors
-    /// The name of an uplink, or the address of its bridge's gateway.
+    /// The name of an uplink, the address of its bridge's gateway, or a device that cannot have the bridge's MTU.
     pub fn check_port(&self, spec: &PortSpec) -> Result<(), NetworkError> {
         if self.uplinks.iter().any(|uplink| uplink.name == spec.name) {
             return Err(NetworkError::NameOfUplink(spec.name.clone()));
         }
         let bridge = self.bridges.iter().find(|bridge| bridge.name == spec.bridge);
-        bridge.map_or(Ok(()), |bridge| against_gateway(spec, bridge))
+        bridge.map_or(Ok(()), |bridge| on_bridge(spec, bridge))
     }
 
     /// Whether an uplink fits.
@@ -313,7 +323,11 @@ fn check_subnets<'a>(
     Ok(())
 }
 
-fn against_gateway(port: &PortSpec, bridge: &BridgeSpec) -> Result<(), NetworkError> {
+/// Whether a port fits its bridge.
+fn on_bridge(port: &PortSpec, bridge: &BridgeSpec) -> Result<(), NetworkError> {
+    if port.kind == PortKind::Tap && bridge.mtu > MOST_TAP_MTU {
+        return Err(NetworkError::MtuOfTap(bridge.name.clone(), bridge.mtu, port.name.clone()));
+    }
     let shared = port.addresses.iter().find(|net| bridge.addresses.iter().any(|own| own.addr() == net.addr()));
     shared.map_or(Ok(()), |net| Err(NetworkError::AddressOfGateway(port.name.clone(), net.addr())))
 }
@@ -412,5 +426,30 @@ mod tests {
         refused(network.check_port(&named), "has the name of an uplink");
         let taken: PortSpec = toml::from_str("name = \"b\"\nbridge = \"br0\"\naddresses = [\"10.0.0.1/24\"]").unwrap();
         refused(network.check_port(&taken), "has the address 10.0.0.1 of its bridge's gateway");
+    }
+
+    #[test]
+    fn a_bridge_with_a_tap_has_no_mtu_that_a_tap_cannot_have() {
+        let port = |kind: &str| -> PortSpec {
+            let rest = if kind == "link" { "device = \"eth1\"" } else { "" };
+            toml::from_str(&format!("name = \"a\"\nbridge = \"br0\"\nkind = \"{kind}\"\n{rest}")).unwrap()
+        };
+        for (kind, most) in [("tap", 65_521), ("veth", 65_535), ("link", 65_535)] {
+            let port = port(kind);
+            for mtu in [65_521, 65_522, 65_535] {
+                let bridge = bridge("br0", &format!("mtu = {mtu}"));
+                let network = Network { bridges: vec![&bridge], ports: vec![&port], ..Network::default() };
+                for checked in [network.check_bridge(&bridge), network.check_port(&port)] {
+                    assert_eq!(checked.is_ok(), mtu <= most, "{kind}, {mtu}: {checked:?}");
+                    if let Err(error) = checked {
+                        let sentence = format!(
+                            "bridge \"br0\" would have MTU {mtu}, but port \"a\" is on it, a TAP, which takes at most 65521: use that or \
+                             less, or kind veth for the port"
+                        );
+                        assert_eq!(error.to_string(), sentence);
+                    }
+                }
+            }
+        }
     }
 }

@@ -122,7 +122,7 @@ pub(super) enum Bridging {
     /// Makes a bridge.
     AddBr {
         name: BridgeName,
-        /// Its MTU in bytes, 68 to 65535; 1500 by default.
+        /// Its MTU in bytes, 68 to 65535, with TAPs to 65521; 1500 by default.
         #[arg(long, value_name = "BYTES", value_parser = number)]
         mtu: Option<i64>,
         /// How long a MAC address is remembered, such as 300s or 5m.

@@ -206,7 +206,7 @@ impl VxlanOptions {
 /// What `set-br` changes.
 #[derive(Debug, Args)]
 pub(super) struct BridgeOptions {
-    /// Another MTU in bytes, 68 to 65535.
+    /// Another MTU in bytes, 68 to 65535, with TAPs to 65521.
     #[arg(long, value_name = "BYTES", value_parser = number)]
     mtu: Option<i64>,
     /// How long a MAC address is remembered, such as 300s or 5m.

@@ -642,6 +642,11 @@ mod tests {
             "f:3:1: `addresses` is \"10.0.0.1/24\", and a list is wanted: write it in brackets, [\"10.0.0.1/24\"]",
         );
         only(&format!("{BRIDGE}mtu = -5\n"), "f:3:1: MTU -5 of bridge \"br0\" is out of range: use 68 to 65535");
+        let taps = "[[port]]\nname = \"a\"\nbridge = \"br0\"\n[[port]]\nname = \"b\"\nbridge = \"br0\"\n";
+        only(
+            &format!("{BRIDGE}mtu = 65535\n{taps}"),
+            "f:3:1: bridge \"br0\" would have MTU 65535, but port \"a\" is on it, a TAP, which takes at most 65521: use that or less",
+        );
         only(&format!("{BRIDGE}mtu = \"1500\"\n"), "f:3:1: `mtu` is \"1500\": write the number without quotes");
         only(&format!("{BRIDGE}ageing = 300\n"), "f:3:1: `ageing`: 300 has no unit: write \"300s\" if seconds are meant");
         only(&format!("{BRIDGE}dhcp = \"yes\"\n"), "f:3:1: `dhcp` is \"yes\": write true or false, without quotes");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::DockerError;
 use super::message::{self, Driver, GENERIC, IFNAME};
 use super::overlay::{ENCRYPT, NET};
-use api::{BridgeName, InterfaceName, OverlayName, PortKind, PortName, Rate};
+use api::{BridgeName, InterfaceName, MOST_TAP_MTU, OverlayName, PortKind, PortName, Rate};
 
 /// As macvlan's.
 const PARENT: &str = "parent";
@@ -293,8 +293,12 @@ impl NetworkOptions {
         }
     }
 
-    /// A bridge of `switch.toml` is as `switch.toml` says.
+    /// A bridge of `switch.toml` is as `switch.toml` says, and no MTU more than that of what containers are attached by.
     fn check(self) -> Result<Self, DockerError> {
+        if let Some(mtu) = self.mtu.filter(|mtu| self.attach == Attach::Tap && *mtu > MOST_TAP_MTU) {
+            let what = format!("at most {MOST_TAP_MTU}, which is what a TAP takes, or `{ATTACH}=veth`");
+            return Err(wrong(MTU, &mtu.to_string(), what));
+        }
         let of_the_bridge = [(self.uplink.is_some(), UPLINK), (self.mtu.is_some(), MTU), (self.isolated.is_some(), ISOLATED)];
         match (&self.bridge, of_the_bridge.into_iter().find(|(given, _)| *given)) {
             (Some(bridge), Some((_, key))) => Err(DockerError::Option(format!(
@@ -344,6 +348,7 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
+        assert_eq!(read(json!({ MTU: "65535", ATTACH: "veth" })).unwrap().mtu, Some(65_535));
         let all = json!({ UPLINK: "wan", VLAN: "7", MTU: "1400", DRIVER_MTU: "1400", ISOLATED: "false", GUARD: "true", ATTACH: "veth", RECEIVE_RATE: "10mbit" });
         let options = read(all).unwrap();
         assert_eq!((options.vlan.map(VlanId::number), options.mtu, options.isolated), (Some(7), Some(1400), Some(false)));
@@ -360,6 +365,7 @@ mod tests {
             (json!({ "vswitch.colour": "red" }), "unknown option `vswitch.colour`: the driver vswitch knows vswitch.bridge,"),
             (json!({ VLAN: "0" }), "use a number from 1 to 4094"),
             (json!({ MTU: "9", DRIVER_MTU: "10" }), "differ"),
+            (json!({ MTU: "65535" }), "use at most 65521, which is what a TAP takes, or `vswitch.attach=veth`"),
             (json!({ ATTACH: "string" }), "use tap or veth"),
             (json!({ GUARD: 1 }), "use true or false"),
             (json!({ SEND_RATE: "fast" }), "use bits a second, such as 500kbit"),

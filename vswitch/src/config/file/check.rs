@@ -1,6 +1,6 @@
 //! What must hold between the entries of a file, each of which is sound for itself. Every fault is noted at the key that is wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -141,8 +141,17 @@ impl Reader<'_> {
             self.note(entry, network.check_bridge(&entry.spec), complete);
             network.bridges.push(&entry.spec);
         }
+        let mut too_long = HashSet::new();
         for entry in ports {
-            self.note(entry, network.check_port(&entry.spec), complete);
+            match network.check_port(&entry.spec) {
+                // The value that is wrong is the bridge's, and it is wrong once.
+                Err(error @ NetworkError::MtuOfTap(..)) => {
+                    let is_first = too_long.insert(&entry.spec.bridge);
+                    let bridge = bridges.list.iter().find(|bridge| is_first && bridge.spec.name == entry.spec.bridge);
+                    bridge.into_iter().for_each(|bridge| self.note(bridge, Err(error.clone()), complete));
+                }
+                checked => self.note(entry, checked, complete),
+            }
             network.ports.push(&entry.spec);
         }
         for entry in forwards {
