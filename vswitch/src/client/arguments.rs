@@ -395,6 +395,29 @@ mod tests {
     }
 
     #[test]
+    fn none_takes_addresses_from_a_port_which_may_then_be_a_link() {
+        let given = "mac = \"02:00:00:00:00:0a\"\naddresses = [\"10.0.0.2/24\", \"fd00::2/64\"]";
+        let port: PortSpec = toml::from_str(&format!("name = \"a\"\nbridge = \"br0\"\n{given}")).unwrap();
+        let changed = |line: &str| {
+            let Action::Ask(Request::SetPort(_, change)) = action(line) else { panic!() };
+            port.changed(&change).map_err(|error| error.to_string())
+        };
+        let bare = changed("set-port a --address none").unwrap();
+        assert_eq!((bare.addresses.len(), bare.mac), (0, port.mac));
+        assert_eq!(changed("set-port a --mac none").unwrap(), PortSpec { mac: None, ..port.clone() });
+        let link = changed("set-port a --kind link --device eth1 --mac none --address none").unwrap();
+        assert_eq!((link.kind, link.ifname.as_str(), link.mac), (api::PortKind::Link, "eth1", None));
+        let refused = changed("set-port a --kind link --device eth1 --mac none").unwrap_err();
+        let sentence =
+            "port \"a\" of kind link takes an interface as it is: leave out `addresses` (vsctl set-port: --address none)";
+        assert_eq!(refused, sentence);
+        let mixed = changed("set-port a --address none --address 10.0.0.3/24").unwrap_err();
+        assert!(mixed.contains("\"none\" is not an address with its prefix length"), "{mixed}");
+        let Action::Ask(Request::AddPort(spec)) = action("add-port br0 a --mac none --address none") else { panic!() };
+        assert_eq!((spec.mac, spec.addresses.len()), (None, 0));
+    }
+
+    #[test]
     fn a_change_of_a_bridge_or_uplink_holds_the_keys_that_were_said() {
         let Action::Ask(Request::SetBridge(_, patch)) = action("set-br br0 --mtu 9000 --uplink none --isolated off") else {
             panic!()

@@ -13,9 +13,10 @@ use super::cluster::ClusterCommand;
 use super::complete;
 use super::extcap::ExtcapCommand;
 use super::help::GLOSSARY;
-use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions, interval, on_or_off, station, whole};
+use super::options::{BridgeOptions, PortOptions, UplinkOptions, VxlanOptions};
 use super::stp::StpOptions;
 use super::trace::TraceOptions;
+use super::words::{interval, on_or_off, station, whole};
 use lab::LabCommand;
 
 use api::read::{address, cidr, number};

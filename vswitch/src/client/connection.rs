@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::ClientError;
-use super::options::interval;
+use super::words::interval;
 use api::read::number;
 use api::{CAPTURE_NUMBER, CaptureRequest, Reply, Request};
 

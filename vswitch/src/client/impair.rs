@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::options::{NONE, OrNone, whole};
+use super::words::{NONE, OrNone, whole};
 use api::{ImpairError, Impairment};
 
 /// What happens to the packets of a port on purpose.

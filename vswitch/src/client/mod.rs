@@ -25,6 +25,7 @@ mod symptoms;
 mod table;
 mod top;
 mod trace;
+mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};

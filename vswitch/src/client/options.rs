@@ -1,11 +1,8 @@
 //! The options of ports and tunnels.
 
 use std::net::IpAddr;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
-use ipnet::IpNet;
 use packet::{Mac, VlanId};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -13,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::complete;
 use super::impair::ImpairOptions;
 use super::stp::StpOptions;
-use api::read::{address, cidr, number, time};
+use super::words::{NONE, OrNone, cidr_or_none, frames_or_none, on_or_off, station};
+use api::read::{address, number};
 use api::{
     BridgeName, InterfaceName, Netns, Patch, PortKind, PortName, Rate, StationSpec, StpCost, StpEdge, StpPortPriority,
     UplinkKindName, VlanList,
@@ -47,12 +45,12 @@ pub(super) struct PortOptions {
     /// The interface that a link takes.
     #[arg(long, value_name = "IF")]
     device: Option<InterfaceName>,
-    /// Its device's MAC address.
+    /// Its device's MAC address, or none for one that vswitchd draws.
     #[arg(long)]
-    mac: Option<Mac>,
-    /// An address to set on its device, such as 10.0.0.2/24; may be repeated.
-    #[arg(long, value_name = "CIDR", value_parser = cidr)]
-    address: Vec<IpNet>,
+    mac: Option<OrNone<Mac>>,
+    /// An address to set on its device, such as 10.0.0.2/24, instead of those that it has; may be repeated. none takes them away.
+    #[arg(long, value_name = "CIDR", value_parser = cidr_or_none)]
+    address: Vec<String>,
     #[command(flatten)]
     vlans: VlanOptions,
     /// Unplugs it: its station sees no carrier, and nothing passes.
@@ -126,10 +124,10 @@ impl PortOptions {
         let VlanOptions { vlan, trunk, native } = self.vlans;
         let trunk = vlans(trunk);
         let mut keys = said(json!({
-            "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device, "mac": self.mac,
-            "addresses": some(self.address), "offload": self.offload,
-            "down": (self.down || self.up).then_some(self.down),
+            "kind": self.kind, "netns": self.netns, "ifname": self.ifname, "device": self.device,
+            "addresses": addresses(self.address), "offload": self.offload, "down": (self.down || self.up).then_some(self.down),
         }));
+        keys.extend(self.mac.map(|mac| ("mac".to_owned(), json!(mac))));
         if all_vlans || vlan.is_some() || trunk.is_some() {
             // The new VLANs take the place of all that it had.
             keys.extend(
@@ -248,13 +246,8 @@ impl BridgeOptions {
         let mut patch = said(json!({
             "mtu": self.mtu, "ageing": self.ageing, "max-macs": self.max_macs, "control-frames": self.control_frames,
             "gateway-vlan": self.gateway_vlan, "dhcp": self.dhcp, "isolated": self.isolated, "encrypt": self.encrypt,
-            "stp": self.tree.stp, "stp-priority": self.tree.stp_priority,
+            "stp": self.tree.stp, "stp-priority": self.tree.stp_priority, "addresses": addresses(self.address),
         }));
-        match &self.address[..] {
-            [] => {}
-            [none] if none == NONE => drop(patch.insert("addresses".to_owned(), json!([]))),
-            all => drop(patch.insert("addresses".to_owned(), json!(all))),
-        }
         if let Some(uplink) = self.uplink {
             patch.insert("uplink".to_owned(), if uplink == NONE { Value::Null } else { json!(uplink) });
         }
@@ -316,27 +309,6 @@ impl UplinkOptions {
     }
 }
 
-/// Stands for nothing where something was.
-pub(super) const NONE: &str = "none";
-
-/// A value, or [`NONE`].
-#[derive(Clone, Debug, Serialize)]
-#[serde(transparent)]
-pub(super) struct OrNone<T>(pub(super) Option<T>);
-
-impl<T: FromStr> FromStr for OrNone<T> {
-    type Err = T::Err;
-
-    fn from_str(text: &str) -> Result<Self, T::Err> {
-        if text == NONE { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
-    }
-}
-
-/// A number of frames, of which none is the same as 0.
-fn frames_or_none(text: &str) -> Result<OrNone<u32>, String> {
-    if text == NONE { Ok(OrNone(None)) } else { whole(text).map(|frames| OrNone(Some(frames).filter(|frames| *frames > 0))) }
-}
-
 /// The keys of a table whose values are not null.
 fn said(table: Value) -> Map<String, Value> {
     match table {
@@ -345,55 +317,20 @@ fn said(table: Value) -> Map<String, Value> {
     }
 }
 
+/// The addresses that were said: all that there are from now on.
+fn addresses(said: Vec<String>) -> Option<Vec<String>> {
+    match &said[..] {
+        [none] if none == NONE => Some(Vec::new()),
+        _ => some(said),
+    }
+}
+
 /// The VLANs of all lists, if there are any.
 fn vlans(lists: Vec<VlanList>) -> Option<VlanList> {
     some(lists).map(|lists| lists.into_iter().flat_map(VlanList::into_vec).collect())
 }
 
-pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "on" | "true" | "yes" | "y" | "1" => Ok(true),
-        "off" | "false" | "no" | "n" | "0" => Ok(false),
-        _ => Err(format!("\"{}\" is neither on nor off", text.escape_debug())),
-    }
-}
-
-/// A whole number as large as its type.
-pub(super) fn whole<T: TryFrom<i64> + Bound>(text: &str) -> Result<T, String> {
-    let number = number(text)?;
-    number.try_into().map_err(|_| format!("{number} is out of range: use a number from 0 to {}", T::MOST))
-}
-
-/// The largest number of a type that a command line can name.
-pub(super) trait Bound {
-    const MOST: u64;
-}
-
-impl Bound for u32 {
-    const MOST: u64 = u32::MAX as u64;
-}
-
-impl Bound for u64 {
-    const MOST: u64 = i64::MAX as u64;
-}
-
-/// A time that is waited, at most a day; a bare number is one of seconds.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
-    let waited = text.parse().map(Duration::from_secs).or_else(|_| time(text))?;
-    let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
-    if range.contains(&waited) { Ok(waited) } else { Err(format!("{text} is out of range: use 100ms to 1day")) }
-}
-
 /// A list, unless nothing is in it.
 pub(super) fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
-}
-
-pub(super) fn station(text: &str) -> Result<StationSpec, String> {
-    let mut parts = text.split('=');
-    let wrong = || format!("\"{text}\" is not a station: write MAC=PEER or MAC=PEER=IP");
-    let mac = parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong)?;
-    let peer = parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong)?;
-    let ip = parts.next().map(|part| part.parse().map_err(|_| wrong())).transpose()?;
-    if parts.next().is_some() { Err(wrong()) } else { Ok(StationSpec { mac, peer, ip }) }
 }

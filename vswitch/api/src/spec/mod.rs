@@ -90,7 +90,7 @@ pub enum SpecError {
     #[error("port \"{0}\" of kind {1} makes its own device: `device` is for kind link; use `ifname` for the name")]
     DeviceNotLink(PortName, PortKind),
     /// Something that belongs to the owner of a link.
-    #[error("port \"{0}\" of kind link takes an interface as it is: leave out `{1}`")]
+    #[error("port \"{0}\" of kind link takes an interface as it is: leave out `{1}`{by_vsctl}", by_vsctl = taken_away(.1))]
     NotForLink(PortName, &'static str),
     /// An address that no station may have.
     #[error("port \"{0}\" cannot have the address {1}: it is that of a subnet, a group or everybody; use one of a host in it")]
@@ -139,6 +139,16 @@ fn hint(addresses: &[IpNet]) -> String {
             let all = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             format!(": use a station's address in {all}")
         }
+    }
+}
+
+/// How vsctl takes from a port what a link cannot have.
+fn taken_away(key: &str) -> &'static str {
+    match key {
+        "addresses" => " (vsctl set-port: --address none)",
+        "mac" => " (vsctl set-port: --mac none)",
+        "guard" => " (vsctl set-port: --guard off)",
+        _ => "",
     }
 }
 

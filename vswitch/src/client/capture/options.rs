@@ -8,7 +8,7 @@ use clap::Args;
 use super::Capture;
 use super::rotate::{Rotate, Rotation};
 use crate::client::complete;
-use crate::client::options::whole;
+use crate::client::words::whole;
 use api::{CaptureDirection, CaptureFilter, CapturePoint, CaptureRequest, PortName};
 
 /// Which frames: the options that `vsctl capture` and `vsctl watch` have in common.
