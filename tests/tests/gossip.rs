@@ -278,6 +278,13 @@ fn check(lab: &Lab) -> String {
     sentences.collect::<Vec<_>>().join("\n")
 }
 
+/// The hosts that take no part.
+fn idle(lab: &Lab) -> Vec<String> {
+    let hosts = lab.json("cluster hosts");
+    let idle = hosts.as_array().unwrap().iter().filter(|host| host["idle"] == true);
+    idle.map(|host| host["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
 #[test]
 fn a_host_with_the_address_of_another_takes_no_part_and_harms_none() {
     needs!("etcd", "ping");
@@ -291,7 +298,11 @@ fn a_host_with_the_address_of_another_takes_no_part_and_harms_none() {
     let both = "hosts h2 and h3 both say that their `underlay` is 192.0.2.2: correct one";
     [&labs[0], &labs[1], &copy].iter().for_each(|lab| lab.until("all name both", |lab| check(lab).contains(both)));
     assert!(check(&copy).starts_with("`underlay` 192.0.2.2 is not an address of this host: "), "{}", check(&copy));
-    assert_eq!((hosts(&labs[0]), told(&labs[0])), (2, 1));
+    [&labs[0], &labs[1], &copy].iter().for_each(|lab| lab.until("all list the later as idle", |lab| idle(lab) == ["h3"]));
+    assert_eq!((hosts(&labs[0]), told(&labs[0])), (3, 1));
+    let listed = labs[0].json("cluster hosts");
+    let later = listed.as_array().unwrap().iter().find(|host| host["name"] == "h3").unwrap();
+    assert_eq!((&later["underlay"], &later["tunnel"], &later["probe"]), (&"192.0.2.2".into(), &().into(), &().into()));
     assert!(ping(&labs[0], "a", "10.0.0.2"));
 }
 

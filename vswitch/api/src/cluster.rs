@@ -95,6 +95,9 @@ pub struct ClusterHost {
     pub version: String,
     /// Whether it is this one.
     pub here: bool,
+    /// Whether it takes no part: its `underlay` is that of another host, or none of its own addresses.
+    #[serde(default)]
+    pub idle: bool,
     /// Those of this host's networks that it has a part in.
     pub networks: Vec<String>,
     /// Its stations in them.

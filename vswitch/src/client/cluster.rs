@@ -106,7 +106,7 @@ fn list_hosts(hosts: &[ClusterHost]) -> String {
             host.stations.to_string(),
             tunnel.unwrap_or_else(|| "-".to_owned()),
             host.probe.clone().unwrap_or_else(|| "-".to_owned()),
-            host.networks.join(","),
+            if host.idle { "no part".to_owned() } else { host.networks.join(",") },
         ]);
     }
     table.text()
@@ -178,11 +178,13 @@ mod tests {
             key: Some("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned()),
             version: "0.1.0".to_owned(),
             here: false,
+            idle: false,
             networks: vec!["ov_net1".to_owned()],
             stations: 200,
             tunnel: Some("never heard".to_owned()),
             probe: Some("silent".to_owned()),
         };
+        let idle = ClusterHost { idle: true, networks: Vec::new(), tunnel: None, probe: None, ..host.clone() };
         let network = ClusterNetwork {
             name: "ov_net1".to_owned(),
             vni: Some(16_777_215),
@@ -207,7 +209,7 @@ mod tests {
             Finding { network: Some("ov_net1".to_owned()), mac: None, host: Some("a".to_owned()), sentence: "x".to_owned() };
         let answers = [
             ClusterAnswer::Status(Box::new(ClusterStatus { state: "up".to_owned(), hosts: 1, ..ClusterStatus::default() })),
-            ClusterAnswer::Hosts(vec![host]),
+            ClusterAnswer::Hosts(vec![host, idle]),
             ClusterAnswer::Networks(vec![network]),
             ClusterAnswer::Endpoints(vec![station]),
             ClusterAnswer::Check(vec![finding]),
@@ -218,6 +220,7 @@ mod tests {
             assert!(document(answer).ends_with('\n'));
         }
         assert!(text(&answers[0]).contains("known      1 host, 0 networks, 0 remote stations"));
+        assert!(text(&answers[1]).ends_with(" -            -       no part\n"), "{}", text(&answers[1]));
         assert_eq!(text(&answers[4]), "ov_net1, host a: x\n");
         assert!(text(&ClusterAnswer::Check(Vec::new())).contains("agree"));
     }

@@ -285,8 +285,11 @@ impl Switch {
         tunnels.filter_map(|tunnel| Some((tunnel, tunnel.live()?)))
     }
 
-    /// How it stands with a host as a peer of tunnels: the worst, if it is one of several.
+    /// How it stands with a host as a peer of tunnels: the worst, if it is one of several. An idle one is the peer of none, whoever has its address.
     fn tunnel_state(&self, host: &ClusterHost) -> Option<String> {
+        if host.idle {
+            return None;
+        }
         let remotes = self.overlay_tunnels().flat_map(|(_, live)| live.remotes());
         let states: Vec<String> =
             remotes.filter(|peer| peer.address == host.underlay && peer.named).map(|peer| peer.state).collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cluster::record::{Endpoint, Name};
 use packet::Mac;
 
+use super::HostRow;
 use super::run::Room;
 use super::thread::name;
 use api::{ClusterAnswer, ClusterHost, ClusterNetwork, ClusterQuestion, ClusterStation, ClusterStatus, Finding, OverlayName};
@@ -54,7 +55,7 @@ impl Room {
     fn hosts_known(&self) -> Vec<ClusterHost> {
         let view = self.agent.view();
         let joined: Vec<&Name> = view.joined().collect();
-        let host = |(name, row): (&String, &super::HostRow)| {
+        let host = |(name, row): (&String, &HostRow), idle: bool| {
             let here = *name == self.settings.node.to_string();
             let has_part = |network: &&&Name| view.members(network).any(|member| member.as_str() == name);
             let stations = joined.iter().map(|network| view.endpoints(network).filter(|(of, ..)| of.as_str() == name).count());
@@ -65,13 +66,20 @@ impl Room {
                 key: row.key.map(|key| key.to_string()),
                 version: row.version.clone(),
                 here,
+                idle,
                 networks: joined.iter().filter(has_part).map(ToString::to_string).collect(),
                 stations: stations.sum(),
                 tunnel: None,
-                probe: self.lives.of(row).filter(|_| !here).map(|life| life.word().to_owned()),
+                // What answers at the address of an idle host is another one.
+                probe: self.lives.of(row).filter(|_| !here && !idle).map(|life| life.word().to_owned()),
             }
         };
-        self.tables.hosts.iter().map(host).collect()
+        let idle = view.idle().map(|(name, record)| (name.to_string(), HostRow::from(record)));
+        let idle: BTreeMap<String, HostRow> = idle.filter(|(name, _)| !self.tables.hosts.contains_key(name)).collect();
+        let known = self.tables.hosts.iter().map(|row| host(row, false));
+        let mut hosts: Vec<ClusterHost> = known.chain(idle.iter().map(|row| host(row, true))).collect();
+        hosts.sort_by(|one, other| one.name.cmp(&other.name));
+        hosts
     }
 
     fn networks_known(&self) -> Vec<ClusterNetwork> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use cluster::key::PublicKey;
-use cluster::record::Name;
+use cluster::record::{Host, Name};
 use cluster::view::{Station, View};
 use ipnet::IpNet;
 use packet::{Mac, VlanId};
@@ -66,6 +66,13 @@ pub struct HostRow {
     /// Which of its starts it is.
     #[serde(default)]
     pub boot: String,
+}
+
+impl From<&Host> for HostRow {
+    fn from(host: &Host) -> Self {
+        let Host { underlay, port, boot, program, key, gossip, .. } = host.clone();
+        Self { underlay, port, version: program, key, gossip, boot }
+    }
 }
 
 impl HostRow {
@@ -133,11 +140,7 @@ pub struct StationRow {
 impl Elsewhere {
     /// What a view has told the tunnels. Of networks that it knows nothing of yet, and of hosts until the store is heard, what was known `before`.
     pub(super) fn of(view: &View, before: &Self, blocks: &BTreeMap<OverlayName, BTreeSet<IpNet>>) -> Self {
-        let host = |(name, host): (&Name, &cluster::record::Host)| {
-            let cluster::record::Host { underlay, port, boot, program, key, gossip, .. } = host.clone();
-            (name.to_string(), HostRow { underlay, port, version: program, key, gossip, boot })
-        };
-        let hosts: BTreeMap<String, HostRow> = view.hosts().map(host).collect();
+        let hosts: BTreeMap<String, HostRow> = view.hosts().map(|(name, host)| (name.to_string(), host.into())).collect();
         let keys: BTreeMap<IpAddr, Option<PublicKey>> = view.hosts().map(|(_, host)| (host.underlay, host.key)).collect();
         let network = |name: &Name| {
             let key: OverlayName = name.as_str().parse().ok()?;

@@ -14,9 +14,14 @@ impl View {
         self.host.key
     }
 
-    /// The hosts that the store knows.
+    /// The hosts that the store knows, and that take part.
     pub fn hosts(&self) -> impl Iterator<Item = (&Name, &Host)> {
         self.cluster.hosts.iter()
+    }
+
+    /// The hosts that the store knows, and that take no part.
+    pub fn idle(&self) -> impl Iterator<Item = (&Name, &Host)> {
+        self.cluster.records.iter().filter(|(name, _)| !self.cluster.hosts.contains_key(*name))
     }
 
     /// The networks that the store knows.

@@ -542,6 +542,7 @@ fn of_two_hosts_with_one_address_the_later_takes_no_part() {
         assert_eq!(taken, [Step::Announce { key: Key::Host(name(later)).to_string(), value }], "it is there to be named");
         shelf.tell(&mut view, seconds(2));
         assert_eq!(view.hosts().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["h2"]);
+        assert_eq!(view.idle().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [later]);
         let names: Vec<&Name> = view.doubles().remove(&vtep(2)).unwrap().into_iter().collect();
         assert_eq!(names, BTreeSet::from([&name(later), &name("h2")]).into_iter().collect::<Vec<_>>());
         // It takes the place of one that is gone.
@@ -562,6 +563,8 @@ fn of_two_hosts_that_came_at_once_with_one_address_all_keep_to_one() {
     for view in [&mut view, &mut first, &mut second] {
         shelf.tell(view, seconds(1));
         assert_eq!(view.hosts().collect::<Vec<_>>(), [(&name("h2"), &key(2))]);
+        // Also before it says so of itself.
+        assert_eq!(view.idle().collect::<Vec<_>>(), [(&name("h3"), &key(3))]);
     }
     assert_eq!((first.refusal(), second.refusal().is_some()), (None, true));
     shelf.take(&mut second, seconds(1));
