@@ -393,6 +393,41 @@ fn the_underlays_mtu_is_followed() {
 }
 
 #[test]
+fn a_tunnel_whose_underlay_is_gone_says_so_until_it_is_back() {
+    needs!("ping");
+    let (underlay, hosts) = hosts(2);
+    let [one, _two] = &hosts[..] else { panic!() };
+    let group =
+        "[[vxlan]]\nname = \"vx7\"\nbridge = \"br0\"\nvni = 7\nlocal = \"192.0.2.9\"\ngroup = \"239.1.1.1\"\ndevice = \"u0\"\n";
+    let nine = underlay.host(9, group);
+    let state = |lab: &Lab| lab.json("list-vxlan")[0]["state"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((reaches(one, "10.0.0.2"), state(one).as_str(), state(&nine).as_str()), (true, "up", "up"));
+    let no_route = "there is no route to its peer: see `ip route get 192.0.2.2 from 192.0.2.1`";
+    let no_address = "`local` 192.0.2.1 is not an address of this host: `ip address` lists those that are";
+    for (line, back, sentence) in [
+        ("ip addr del 192.0.2.1/24 dev u0", "ip addr add 192.0.2.1/24 dev u0", no_address),
+        ("ip route del 192.0.2.0/24 dev u0", "ip route add 192.0.2.0/24 dev u0", no_route),
+    ] {
+        one.run_in("host", line).ok();
+        one.until("it says what is gone", |one| state(one) == sentence);
+        assert!(
+            one.ctl("show")
+                .ok()
+                .contains(&format!("  vx42: down, vxlan 42, 192.0.2.1 port 4789 to 192.0.2.2\n      {sentence}\n"))
+        );
+        assert!(one.ctl("list-vxlan").ok().contains(" down\n"));
+        let told = one.ctl("reload").stderr;
+        assert!(told.contains(&format!("vxlan \"vx42\": {sentence}")), "{told}");
+        one.run_in("host", back).ok();
+        one.until("it goes on by itself", |one| reaches(one, "10.0.0.2") && state(one) == "up");
+    }
+    nine.run_in("host", "ip link set u0 down").ok();
+    nine.until("it says that", |nine| state(nine) == "interface \"u0\", on which group 239.1.1.1 is, is down");
+    nine.run_in("host", "ip link set u0 up").ok();
+    nine.until("it goes on", |nine| state(nine) == "up");
+}
+
+#[test]
 fn static_entries_come_and_go_while_frames_pass() {
     needs!("ping");
     let underlay = Underlay::new();

@@ -28,6 +28,24 @@ pub struct Underlay {
     pub interface: Option<u32>,
     /// The smallest MTU on the way to any of the other hosts, as far as this host knows it.
     pub mtu: u32,
+    /// Whether a route leads to any of them, or the interface of their group is up.
+    pub has_way: bool,
+}
+
+impl Underlay {
+    /// Why nothing that a tunnel sends leaves this host.
+    pub fn trouble(&self, spec: &VxlanSpec) -> Option<String> {
+        let local = spec.local;
+        let sentence = || match (&spec.reach, &spec.reach.peers()[..]) {
+            (Reach::Group(group, device), _) => format!("interface \"{device}\", on which group {group} is, is down"),
+            (_, [peer]) => format!("there is no route to its peer: see `ip route get {peer} from {local}`"),
+            (_, peers) => {
+                let first = peers.first().map_or_else(String::new, |peer| format!(": see `ip route get {peer} from {local}`"));
+                format!("there is no route to any of its peers{first}")
+            }
+        };
+        (!self.has_way).then(sentence)
+    }
 }
 
 /// What the sockets that a tunnel sends from are like.
@@ -67,9 +85,11 @@ pub fn survey(spec: &VxlanSpec) -> Result<Underlay, AttachError> {
         Ok((here, device))
     })?;
     let here = here.ok_or(AttachError::NotLocal(spec.local))?;
-    let routes = spec.reach.peers().into_iter().filter_map(|peer| route_mtu(spec.local, SocketAddr::new(peer, spec.port)).ok());
-    let mtu = device.as_ref().map(|link| link.mtu).or(routes.min()).unwrap_or(here.mtu);
-    Ok(Underlay { interface: device.map(|link| link.index), mtu })
+    let peers = spec.reach.peers();
+    let routes = peers.iter().filter_map(|peer| route_mtu(spec.local, SocketAddr::new(*peer, spec.port)).ok()).min();
+    let has_way = device.as_ref().map_or(peers.is_empty() || routes.is_some(), |link| link.up);
+    let mtu = device.as_ref().map(|link| link.mtu).or(routes).unwrap_or(here.mtu);
+    Ok(Underlay { interface: device.map(|link| link.index), mtu, has_way })
 }
 
 /// Opens the sockets that a tunnel sends from.

@@ -391,6 +391,7 @@ impl Switch {
         notes.extend(self.ledger.file.warnings.iter().map(ToString::to_string));
         notes.extend(self.restore_stations());
         notes.extend(self.state_notes());
+        notes.extend(self.underlay_notes());
         notes.extend(self.peer_notes());
         Ok(Reply::Done(notes))
     }

@@ -108,7 +108,7 @@ impl Live {
 
     /// How it stands with the tunnel.
     pub(super) fn state(&self) -> PortState {
-        state_of(self.shared.peers.rows())
+        self.trouble.clone().map_or_else(|| state_of(self.shared.peers.rows()), PortState::Unusable)
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Live {
     /// Of one that leads from the gateway of its bridge: the bridge that it is the only port of.
     pub(super) beyond: Option<BridgeId>,
     underlay: Underlay,
+    /// Why nothing that it sends leaves this host, if so.
+    pub(super) trouble: Option<String>,
     pub(super) ears: Vec<Ear>,
 }
 
@@ -110,15 +112,28 @@ impl Switch {
         Ok(())
     }
 
-    /// Looks whether the MTUs of the underlay are what they were, and follows them.
+    /// Looks whether the underlay still carries what tunnels send, and whether its MTUs are what they were, and follows them.
     pub(super) fn follow_underlay(&mut self) {
-        let moved = |(name, tunnel): (&PortName, &TunnelPort)| {
-            let live = tunnel.live()?;
-            // An address or interface that is away for a moment is no news: what is sent then is counted.
-            let now = underlay::survey(&tunnel.spec).ok().filter(|now| now.mtu != live.underlay.mtu)?;
-            Some((name.clone(), now.mtu))
-        };
-        let moved: Vec<_> = self.inventory.named::<TunnelPort>().filter_map(moved).collect();
+        let (mut moved, mut told) = (Vec::new(), Vec::new());
+        for tunnel in self.inventory.all_mut::<TunnelPort>() {
+            let TunnelPort { spec, run: Run::Up(live), .. } = tunnel else { continue };
+            let now = underlay::survey(spec);
+            let trouble = match &now {
+                Ok(now) => now.trouble(spec),
+                Err(error @ (AttachError::NotLocal(_) | AttachError::NoInterface { .. })) => Some(error.to_string()),
+                // That it could not be looked at says nothing about it.
+                Err(_) => continue,
+            };
+            if trouble != live.trouble {
+                told.push((spec.name.clone(), trouble.clone()));
+                live.trouble = trouble;
+            }
+            // The MTU of a way that is gone is no news.
+            moved.extend(
+                now.ok().filter(|now| now.has_way && now.mtu != live.underlay.mtu).map(|now| (spec.name.clone(), now.mtu)),
+            );
+        }
+        told.into_iter().for_each(|(name, trouble)| self.tell_trouble(name, trouble));
         for (name, mtu) in moved {
             let Some(tunnel) = self.inventory.find::<TunnelPort>(&name) else { continue };
             let (spec, origin) = (tunnel.spec.clone(), tunnel.origin);
@@ -127,6 +142,21 @@ impl Switch {
                 Err(error) => tracing::warn!("the MTU of vxlan \"{name}\" cannot follow the underlay's: {error}"),
             }
         }
+    }
+
+    fn tell_trouble(&mut self, name: PortName, trouble: Option<String>) {
+        match &trouble {
+            Some(why) => tracing::warn!(vxlan = %name, "nothing that it sends leaves this host: {why}"),
+            None => tracing::info!(vxlan = %name, "what it sends leaves this host again"),
+        }
+        self.note_link(name, trouble.unwrap_or_else(|| "the underlay is there again".to_owned()));
+    }
+
+    /// What a reload says of tunnels whose frames do not leave this host.
+    pub(super) fn underlay_notes(&self) -> impl Iterator<Item = String> {
+        let trouble =
+            |tunnel: &TunnelPort| Some(format!("vxlan \"{}\": {}", tunnel.spec.name, tunnel.live()?.trouble.as_ref()?));
+        self.inventory.all::<TunnelPort>().filter_map(trouble)
     }
 
     pub(super) fn drop_vxlan(&mut self, name: &PortName) -> Result<(), ControlError> {
@@ -252,7 +282,8 @@ impl Switch {
         let id = PortId(self.inventory.port_ids.vacancy());
         self.inventory.port_ids.insert(id.0, spec.name.clone());
         let beyond = self.open_beyond(spec)?;
-        let live = Live { id, beyond, shared, sources, wireguard, underlay, ears };
+        let trouble = underlay.trouble(spec);
+        let live = Live { id, beyond, shared, sources, wireguard, underlay, trouble, ears };
         if let Err(error) = self.connect(spec, origin, &live) {
             self.disconnect(spec, &live);
             self.close_beyond(&live);
