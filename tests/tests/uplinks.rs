@@ -295,3 +295,21 @@ fn what_an_uplink_counted_is_shown_whichever_its_kind() {
     // A port has none of it.
     assert!(lab.json("stats a")[0].get("counters").is_none());
 }
+
+#[test]
+fn a_client_of_a_published_port_hears_within_seconds_that_its_station_does_not_answer() {
+    needs!("curl");
+    let forward =
+        |port: u32, to: &str| format!("[[forward]]\nuplink = \"up\"\nprotocol = \"tcp\"\nport = \"{port}\"\nto = \"{to}\"\n");
+    let lab = host_lab(&(forward(8080, "10.10.0.77:80") + &forward(8081, "[fd10::77]:80")));
+    for (from, url) in [
+        ("out", "http://192.0.2.9:8080/"),
+        ("out", "http://[2001:db8::9]:8081/"),
+        ("host", "http://127.0.0.1:8080/"),
+        ("host", "http://[::1]:8081/"),
+    ] {
+        let said = lab.run_in(from, &format!("curl -sS -m 20 {url}"));
+        assert!(said.stderr.contains("Connection reset by peer"), "{url} from {from}: {said:?}");
+    }
+    assert_eq!(lab.json("sessions").as_array().map(Vec::len), Some(0));
+}

@@ -4,7 +4,7 @@
 //! met with the ICMP error that fits. While no host out there answers, neither does the uplink, and the container's kernel gives up
 //! as it would on any network. A container that has forgotten a connection, having died without a word, and asks for it anew is reminded
 //! of it (RFC 9293, section 3.10.7.4), and then resets the old one. A forward's client has been accepted by the kernel before the
-//! container is asked, so a container that refuses shows as a reset.
+//! container is asked, so a container that refuses shows as a reset, as does one that the router does not find.
 //!
 //! **Work.** A packet, or a socket's readiness, touches one connection: it is found by hash and marked; after all packets that
 //! wait have been taken in, the marked connections are pumped, each once. Timers are a heap with one live entry a connection,

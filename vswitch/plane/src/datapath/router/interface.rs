@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use nat::Nat;
-use packet::{Mac, VlanId};
+use packet::{IpPacket, Mac, VlanId};
 
 use super::Refusal;
 use super::route::is_martian;
@@ -266,6 +266,17 @@ impl Interfaces {
         };
         let is_part = |part: &Part| (part.beyond, part.of) == (from, to) || (part.beyond, part.of) == (to, from);
         from == to || !isolated(from) && !isolated(to) || self.networks.iter().any(is_part)
+    }
+
+    /// The address from which the router tells the sender of a packet, which came in by bridge `from`, that it goes no further. The host's sockets
+    /// know the router by the gateways behind it, and an uplink to them has no address: there the gateway speaks that the packet would leave by.
+    pub(super) fn voice(&self, from: BridgeId, packet: &IpPacket) -> Option<IpAddr> {
+        let interface = self.get(from)?;
+        if !interface.is_to_host() {
+            return interface.source_towards(packet.source);
+        }
+        let way = self.route(from, packet.destination).ok()?;
+        self.get(way.egress)?.addresses().find(|own| own.is_ipv4() == packet.source.is_ipv4())
     }
 
     /// Whether an uplink is that of a bridge.

@@ -287,7 +287,7 @@ impl Router {
     /// 3.2.2; RFC 4443, section 2.4).
     pub(super) fn complain(&mut self, at: &Arrival, packet: &IpPacket, problem: Problem, paths: &mut Paths<'_, impl Observer>) {
         let Some(interface) = self.interfaces.get(at.bridge) else { return };
-        let Some(source) = interface.source_towards(packet.source) else { return };
+        let Some(source) = self.interfaces.voice(at.bridge, packet) else { return };
         let quotable = packet.has_transport() && !at.ethernet.destination.is_group() && !is_group(packet.destination);
         if !quotable || is_icmp_error(packet, paths.bytes(at.index)) {
             return;

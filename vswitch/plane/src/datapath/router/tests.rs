@@ -566,6 +566,32 @@ fn the_host_s_sockets_get_packets_as_they_are() {
 }
 
 #[test]
+fn the_host_s_sockets_are_told_by_a_gateway_that_a_station_does_not_answer() {
+    let far = station(8);
+    let mut lab = Lab::new(true, Translation::Host(far));
+    lab.datapath.set_gateway(UPLINK, Some(GatewaySettings { addresses: Vec::new(), ..outside(Translation::Host(far)) }));
+    let told = |lab: &mut Lab, frame: &[u8]| {
+        lab.send(WAN, frame);
+        let left: Vec<Left> = (0..4).flat_map(|_| lab.tick()).filter(|Left(port, _)| *port == WAN).collect();
+        let [Left(_, message)] = &left[..] else { panic!("{left:?}") };
+        let packet = IpPacket::parse(message, &Ethernet::parse(message).unwrap()).unwrap();
+        (packet.source.to_string(), packet.destination.to_string(), message[packet.transport], message[packet.transport + 1])
+    };
+    // A client elsewhere, and one on the host, which appears under the gateway's address.
+    for client in [HOST, [10, 0, 0, 1]] {
+        let frame = udp((far, client, 4000), (gateway(9), [10, 0, 0, 77], 80), 64, b"to nobody");
+        let client = std::net::Ipv4Addr::from(client).to_string();
+        assert_eq!(told(&mut lab, &frame), ("10.0.0.1".to_owned(), client, 3, 1));
+    }
+    let (client, nobody): (std::net::Ipv6Addr, std::net::Ipv6Addr) =
+        ("2001:db8:1::7".parse().unwrap(), "fd00::77".parse().unwrap());
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(far.0, gateway(9).0).ipv6(client.octets(), nobody.octets(), 64);
+    builder.udp(4000, 80).write(&mut frame, b"to nobody").unwrap();
+    assert_eq!(told(&mut lab, &frame), ("fd00::1".to_owned(), client.to_string(), 1, 3));
+}
+
+#[test]
 fn a_worker_that_does_not_route_hands_over() {
     let mut first = Lab::new(true, nat());
     first.introduce();
