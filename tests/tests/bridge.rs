@@ -290,6 +290,36 @@ fn icmp6(source: [u8; 6], address: &str, kind: u8, target: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_guarded_port_keeps_its_ipv6_whatever_its_station_calls_itself() {
+    needs!("ping");
+    let station = |name: &str, number: u8, more: &str| {
+        let addresses = format!("addresses = [\"10.0.0.{number}/24\", \"fd00::{number}/64\"]");
+        format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"@{name}\"\n{addresses}\n{more}")
+    };
+    for (kind, gateway) in [("tap", ""), ("veth", "addresses = [\"fd00::9/64\"]\n")] {
+        let a = station("a", 1, &format!("guard = true\nkind = \"{kind}\"\nmac = \"02:54:00:00:00:01\"\n"));
+        let lab = Lab::with(&format!("[[bridge]]\nname = \"br0\"\n{gateway}{a}{}", station("b", 2, "")));
+        let addresses = |lab: &Lab| lab.run_in("a", "ip -6 addr show dev eth0").ok();
+        let ready = |lab: &Lab, id: &str| {
+            let all = addresses(lab);
+            all.contains(&format!("fe80::{id}")) && (gateway.is_empty() || all.contains(&format!("fd00::{id}")))
+        };
+        let talks = |lab: &Lab| ping(lab, "a", "fd00::2") && ping(lab, "b", "fd00::1") && ping(lab, "b", "10.0.0.1");
+        // What the kernel made of the gateway's advertisement it prefers to what it was given.
+        lab.until("it has made its addresses", |lab| ready(lab, "54:ff:fe00:1") && talks(lab));
+        lab.run_in("a", "ip neigh flush dev eth0").ok();
+        assert_eq!((talks(&lab), drops(&lab, "a", "guard_ip")), (true, 0), "{kind}: {}", addresses(&lab));
+        lab.ctl("set-port a --mac 02:54:00:00:00:07").ok();
+        assert!(addresses(&lab).contains("fe80::54:ff:fe00:7"), "{kind}: {}", addresses(&lab));
+        assert!(!addresses(&lab).contains("54:ff:fe00:1"), "{kind}: {}", addresses(&lab));
+        assert!(talks(&lab), "{kind}");
+        lab.until("it has made the others", |lab| ready(lab, "54:ff:fe00:7"));
+        lab.run_in("a", "ip neigh flush dev eth0").ok();
+        assert_eq!((talks(&lab), drops(&lab, "a", "guard_ip")), (true, 0), "{kind}: {}", addresses(&lab));
+    }
+}
+
+#[test]
 fn a_guarded_port_speaks_only_as_itself() {
     needs!("ping");
     let lab = Lab::with(

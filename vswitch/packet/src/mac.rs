@@ -73,6 +73,12 @@ impl Mac {
             u16::from_be_bytes([e, f]),
         )
     }
+
+    /// The IPv6 address that a station with this MAC makes itself in a /64, of which any address is given (RFC 4862, section 5.5.3).
+    pub const fn address_in(self, subnet: std::net::Ipv6Addr) -> std::net::Ipv6Addr {
+        let host = self.link_local().to_bits() & u64::MAX as u128;
+        std::net::Ipv6Addr::from_bits(subnet.to_bits() >> 64 << 64 | host)
+    }
 }
 
 /// The group that a neighbour solicitation for an address goes to (RFC 4291, section 2.7.1).
@@ -164,5 +170,6 @@ mod tests {
     fn link_local_address_is_the_modified_eui_64() {
         let mac = Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55]);
         assert_eq!(mac.link_local().to_string(), "fe80::11:22ff:fe33:4455");
+        assert_eq!(mac.address_in("fd10:0:0:7::9".parse().unwrap()).to_string(), "fd10::7:11:22ff:fe33:4455");
     }
 }

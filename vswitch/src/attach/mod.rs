@@ -20,6 +20,7 @@
 mod bridges;
 mod claim;
 mod error;
+mod interface_id;
 mod isolate;
 mod lan;
 mod link;

@@ -120,14 +120,29 @@ impl StationChange<'_> {
     fn set_link(&self, wanted: &StationSetup, now: &StationSetup) -> Result<(), AttachError> {
         let index = self.link.index;
         if let Some(mac) = wanted.mac.filter(|_| wanted.mac != now.mac) {
-            let message = netlink::change(index).address(mac.0.to_vec()).build();
-            self.netlink.change(message).doing(NET_ADMIN, || format!("set MAC address {mac} on {}", self.whom()))?;
+            self.change_mac(now.mac, mac)?;
         }
         if wanted.mtu != now.mtu {
             let message = netlink::change(index).mtu(wanted.mtu).build();
             self.netlink.change(message).doing(NET_ADMIN, || format!("set MTU {} on {}", wanted.mtu, self.whom()))?;
         }
         Ok(())
+    }
+
+    /// Sets another MAC address, and with it what follows from the old one.
+    fn change_mac(&self, old: Option<Mac>, new: Mac) -> Result<(), AttachError> {
+        let index = self.link.index;
+        let of = |mac: Mac| format!("the IPv6 addresses that follow from {mac} on {}", self.whom());
+        let taken = old.map_or(Ok(false), |old| self.netlink.take_addresses_of(index, old));
+        let had_link_local = taken.doing(NET_ADMIN, || format!("take away {}", of(old.unwrap_or(new))))?;
+        let changed = telling_neighbors(&self.link.name, || {
+            let message = netlink::change(index).address(new.0.to_vec()).build();
+            self.netlink.change(message).doing(NET_ADMIN, || format!("set MAC address {new} on {}", self.whom()))
+        });
+        let now = if changed.is_ok() { Some(new) } else { old };
+        let added = now.filter(|_| had_link_local).map_or(Ok(()), |mac| self.netlink.add_link_local_of(index, mac));
+        // The error that counts is the first one.
+        changed.and(added.doing(NET_ADMIN, || format!("set {}", of(new))))
     }
 
     /// Old addresses go first: a new one in the same subnet would be secondary to the old one and vanish with it
@@ -182,6 +197,19 @@ pub(super) fn keep_neighbors(ifname: &str) {
     for key in ["ipv4/conf/{}/arp_evict_nocarrier", "ipv6/conf/{}/ndisc_evict_nocarrier"] {
         let _ = std::fs::write(format!("/proc/sys/net/{}", key.replace("{}", ifname)), "0");
     }
+}
+
+/// Has the kernel tell a device's neighbours of its new MAC address while `change` gives it one (`arp_notify`, `ndisc_notify`). Otherwise the neighbours
+/// send to the old one for half a minute. To be called in the device's namespace.
+fn telling_neighbors<T>(ifname: &str, change: impl FnOnce() -> T) -> T {
+    let keys = ["ipv4/conf/{}/arp_notify", "ipv6/conf/{}/ndisc_notify"].map(|key| key.replace("{}", ifname));
+    let paths = keys.map(|key| format!("/proc/sys/net/{key}"));
+    let before = paths.map(|path| (std::fs::read(&path).unwrap_or_default(), path));
+    // Where /proc/sys cannot be written, it takes that half minute.
+    before.iter().for_each(|(_, path)| drop(std::fs::write(path, "1")));
+    let changed = change();
+    before.iter().for_each(|(value, path)| drop(std::fs::write(path, value)));
+    changed
 }
 
 #[cfg(test)]

@@ -203,10 +203,15 @@ impl Switch {
         self.set_tunnels_ageing(&spec.name, settings.ageing);
         self.plane.tell_all(|| Command::SetBridge(id, settings.clone()))?;
         self.plane.tell_all(|| Command::SetGateway(id, gateway.clone()))?;
-        self.inventory.bridges.insert(spec.name.clone(), Bridge { id, spec, origin });
+        let (name, has_other_subnets) = (spec.name.clone(), spec.addresses != old.addresses);
+        self.inventory.bridges.insert(name.clone(), Bridge { id, spec, origin });
         self.tell_gateways()?;
         self.tell_services();
-        Ok(())
+        // What their stations make themselves addresses in.
+        let guarded = self.inventory.all::<Port>().filter(|port| port.spec.policy.guard && port.spec.bridge == name);
+        let guarded = guarded.filter(|port| has_other_subnets && port.presence.state().has_device());
+        let guarded: Vec<PortName> = guarded.map(|port| port.spec.name.clone()).collect();
+        guarded.iter().try_for_each(|port| self.follow_guard(port))
     }
 
     /// Gives the devices of a bridge another MTU; all or none.

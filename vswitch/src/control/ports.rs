@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::links;
 use super::plan;
 use super::presence::Presence;
-use super::{ControlError, Port, Switch, Uplink};
+use super::{Bridge, ControlError, Port, Switch, Uplink};
 use crate::attach::{self, Attachment, Plan};
 use crate::config::{Layout, Made};
 use api::{Netns, Origin, PortKind, PortName, PortPolicy, PortSpec};
@@ -67,7 +67,12 @@ impl Switch {
         let station_mac = if is_bare { Some(first()) } else { spec.mac };
         if touches_device {
             let station = PortSpec { mac: station_mac, ..spec.clone() };
-            attach::reconfigure(&old, &station, &mtu, &gateways).map_err(|error| ControlError::Attach(name.clone(), error))?;
+            // The station speaks from its new MAC address at once, and the guard is to know it by then.
+            self.set_guarded(id, &old, station_mac.or(mac), seed)?;
+            if let Err(error) = attach::reconfigure(&old, &station, &mtu, &gateways) {
+                self.set_guarded(id, &old, mac, seed)?;
+                return Err(ControlError::Attach(name, error));
+            }
         }
         let mac = station_mac.or(mac);
         let settings = self.settings(&spec, mac, seed)?;
@@ -81,6 +86,15 @@ impl Switch {
         }
         self.tell_services();
         Ok(())
+    }
+
+    /// Tells the workers that the station of a guarded port has this MAC address.
+    fn set_guarded(&self, id: PortId, spec: &PortSpec, mac: Option<packet::Mac>, seed: u32) -> Result<(), ControlError> {
+        if !spec.policy.guard {
+            return Ok(());
+        }
+        let settings = self.settings(spec, mac, seed)?;
+        Ok(self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?)
     }
 
     /// Plugs a port in or unplugs it, as its guard against BPDUs has it now.
@@ -303,17 +317,29 @@ impl Switch {
     fn settings(&self, spec: &PortSpec, mac: Option<packet::Mac>, seed: u32) -> Result<PortSettings, ControlError> {
         let guard = mac.or(spec.mac).filter(|_| spec.policy.guard);
         let addresses: Vec<_> = spec.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let bridge = self.inventory.bridge(&spec.bridge)?;
         let settings = PortSettings {
             vlans: spec.vlans.clone(),
-            guard: guard.map(|mac| Guard { mac, addresses: addresses.clone() }),
+            guard: guard.map(|mac| Guard { mac, addresses: guarded(&addresses, mac, bridge) }),
             addresses,
             owner: mac.filter(|_| spec.kind == PortKind::Link),
-            ..PortSettings::on(self.inventory.bridge(&spec.bridge)?.id)
+            ..PortSettings::on(bridge.id)
         };
         let down = spec.policy.down || self.inventory.find::<Port>(&spec.name).is_some_and(|port| port.tripped);
         let policy = PortPolicy { impair: spec.policy.impair.clone().or_seed(seed), down, ..spec.policy.clone() };
         Ok(settings.under(policy, Instant::now()))
     }
+}
+
+/// The addresses that a guarded station may speak from, where any are known: those that it was given, and those that its kernel makes of its MAC
+/// address from the gateway's advertisements, and prefers.
+fn guarded(given: &[IpAddr], mac: packet::Mac, bridge: &Bridge) -> Vec<IpAddr> {
+    let advertised = bridge.spec.addresses.iter().filter(|_| !given.is_empty() && bridge.origin.is_of_users());
+    let made = advertised.filter_map(|net| match net {
+        IpNet::V6(net) if net.prefix_len() == 64 => Some(IpAddr::V6(mac.address_in(net.addr()))),
+        _ => None,
+    });
+    given.iter().copied().chain(made).collect()
 }
 
 impl Port {

@@ -23,7 +23,7 @@ use super::claim::{Claim, behind_tags};
 pub struct Guard {
     /// Its MAC address.
     pub mac: Mac,
-    /// Its IP addresses; none means that they are not known and not checked.
+    /// Its IP addresses, but for the link-local one of its MAC address; none means that they are not known and not checked.
     pub addresses: Vec<IpAddr>,
 }
 
