@@ -397,3 +397,61 @@ fn a_pool_of_addresses_that_is_empty_says_so_in_show_and_once_in_the_log() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("got no address")).collect();
     assert!(lines.len() == 1 && lines[0].contains("give the bridge a larger subnet"), "{lines:?}");
 }
+
+#[test]
+fn a_device_that_its_station_calls_otherwise_is_said_to_be_until_a_reload_gives_it_its_name_again() {
+    needs!("ping");
+    let lab = four();
+    let port =
+        |name: &str| lab.json("list-ports").as_array().unwrap().iter().find(|port| port["name"] == *name).unwrap().clone();
+    let altered = |name: &str| port(name)["altered"].as_str().unwrap_or_default().to_owned();
+    // An interface that is a link belongs to somebody else.
+    lab.run_in("host", "ip link set lan name lan9").ok();
+    for (name, address) in [("tap", "10.0.0.1"), ("veth", "10.0.0.2")] {
+        let own = port(name)["mac"].as_str().unwrap().to_owned();
+        if lab.run_in(name, "ip link set eth0 name other").code != Some(0) {
+            // Linux before 6.2 renames no device that is up, and lets nobody else.
+            return;
+        }
+        lab.run_in(name, "ip link set other address 02:11:11:11:11:11").ok();
+        let said = "is called \"other\" and has MAC address 02:11:11:11:11:11 now: a reload makes it again what it was";
+        lab.until("it is said", |_| altered(name) == said);
+        assert!(lab.ctl("show").ok().contains(&format!("      its device {said}\n")));
+        // It is still the port's, and can be changed.
+        lab.ctl(&format!("set-port {name} --address {address}/24 --address 10.0.0.77/24")).ok();
+        assert!(lab.run_in(name, "ip addr show dev other").ok().contains("10.0.0.77/24"));
+        lab.ctl("reload").ok();
+        let shown = lab.run_in(name, "ip addr show dev eth0").ok();
+        assert!(shown.contains(&own) && shown.contains(address) && !shown.contains("10.0.0.77"), "{own}: {shown}");
+        lab.until("nothing is otherwise", |_| altered(name).is_empty());
+        assert!(ping(&lab, "lan", address), "{name}");
+        // Also what is called otherwise goes with its port.
+        lab.run_in(name, "ip link set eth0 name other").ok();
+        lab.ctl(&format!("del-port {name}")).ok();
+        assert!(lab.run_in(name, "ip link show other").code != Some(0), "{name}");
+    }
+    assert_eq!((altered("lan").as_str(), state(&lab, "lan").as_str()), ("", "up"));
+}
+
+#[test]
+fn a_device_that_its_station_calls_otherwise_is_found_after_a_crash_and_by_a_successor() {
+    needs!("ping");
+    let mut lab = four();
+    for is_crash in [true, false] {
+        if ["tap", "veth"].iter().any(|name| lab.run_in(name, "ip link set eth0 name other").code != Some(0)) {
+            // As above.
+            return;
+        }
+        if is_crash {
+            lab.kill();
+            lab.start();
+        } else {
+            lab.take_over().ended();
+        }
+        for name in ["tap", "veth"] {
+            let links = lab.run_in(name, "ip -o link").ok();
+            assert!(links.contains(" eth0") && links.lines().count() == 2, "{name}: {links}");
+        }
+        assert!(ping(&lab, "tap", "10.0.0.2") && ping(&lab, "veth", "10.0.0.1"), "{is_crash}");
+    }
+}

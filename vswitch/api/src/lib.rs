@@ -66,7 +66,8 @@ pub use patch::{Patch, PatchError, from_table};
 pub use port_state::PortState;
 pub use rate::{FrameRate, Rate, RateError};
 pub use reply::{
-    BetweenInfo, BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortStats, Reply, SwitchInfo, VlanInfo,
+    BetweenInfo, BridgeInfo, FdbEntry, GatewayInfo, LeaseInfo, Origin, PortInfo, PortNow, PortStats, Reply, SwitchInfo,
+    VlanInfo,
 };
 pub use request::{FdbFilter, LogLevel, Request};
 pub use resource::{Kind, Resource, ResourceKey};

@@ -285,11 +285,22 @@ pub struct PortInfo {
     /// The container that it belongs to.
     #[serde(flatten)]
     pub docker: DockerPlace,
+    /// What is so just now.
+    #[serde(flatten)]
+    pub now: PortNow,
+}
+
+/// What is so of a port just now, and follows from nothing that it was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortNow {
     /// The lease of its address, of a container on a LAN with DHCP.
     pub lease: Option<LeaseInfo>,
     /// What the spanning tree of its bridge lets pass; `None`: there is none.
     #[serde(default)]
     pub stp_state: Option<StpState>,
+    /// How its device differs from what the switch had made, in a sentence without a subject.
+    #[serde(default)]
+    pub altered: Option<String>,
 }
 
 /// The lease of a container's address.
@@ -320,8 +331,7 @@ impl PortInfo {
             features,
             origin,
             docker: DockerPlace::default(),
-            lease: None,
-            stp_state: None,
+            now: PortNow::default(),
         }
     }
 }

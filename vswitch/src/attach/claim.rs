@@ -1,11 +1,12 @@
 //! Which devices are the switch's: the alias by which it knows its own.
 
+use std::io;
 use std::time::Duration;
 
 use netlink_packet_route::link::InfoKind;
 
 use super::error::{AttachError, Doing, NET_ADMIN, Place};
-use super::netlink::{KernelLink, Netlink};
+use super::netlink::{self, KernelLink, Netlink};
 use super::netns::Namespace;
 use api::{Netns, PortName, PortSpec};
 
@@ -22,13 +23,14 @@ pub(super) fn marked_port(alias: &str) -> Option<PortName> {
     alias.strip_prefix("vswitch port ")?.parse().ok()
 }
 
-/// The device of a port in its namespace, by name and mark; in a container's namespace by its mark alone, because the
-/// container's runtime renames it.
+/// The device of a port in its namespace, by name and mark, or else by its mark alone: a container's runtime renames it, and so may anybody.
 pub(super) fn find(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Option<KernelLink>, AttachError> {
-    let ours = marked(netlink, spec, place)?;
+    let mut ours = marked(netlink, spec, place)?;
+    if ours.is_empty() && spec.netns.is_none() {
+        ours = with_mark(netlink.links(), spec, place)?;
+    }
     let named = ours.iter().find(|link| link.name == spec.ifname.as_str());
-    let renamed = if is_foreign(spec) { ours.first() } else { None };
-    Ok(named.or(renamed).cloned())
+    Ok(named.or(ours.first()).cloned())
 }
 
 /// The namespace that a port's device is in, or is to be made in. A device that is handed over is made in the namespace of
@@ -89,6 +91,8 @@ fn claim_now(
 ) -> Result<Option<KernelLink>, AttachError> {
     let ifname = spec.ifname.as_str();
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
+    let former = if link.is_none() && !is_foreign(spec) { call_again(netlink, spec, kind, held, place)? } else { None };
+    let held = if held.is_some() && held == former.as_deref() { Some(ifname) } else { held };
     if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
         return Err(AttachError::Taken { ifname: ifname.to_owned(), place: place.clone() });
     }
@@ -108,6 +112,25 @@ fn claim_now(
         }
     }
     Ok(reusable)
+}
+
+/// Gives a device that was made for the port its name again, if it was called otherwise. Returns the name that it had instead.
+fn call_again(
+    netlink: &Netlink,
+    spec: &PortSpec,
+    kind: &InfoKind,
+    held: Option<&str>,
+    place: &Place,
+) -> Result<Option<String>, AttachError> {
+    let mut ours = marked(netlink, spec, place)?;
+    if let (true, Some(held)) = (ours.is_empty(), held) {
+        ours = with_mark(netlink.link(held).map(|link| link.into_iter().collect()), spec, place)?;
+    }
+    let is_free = |link: &KernelLink| *kind != InfoKind::Tun || !link.carrier || held == Some(&link.name);
+    let found = ours.into_iter().find(|link| link.kind.as_ref() == Some(kind) && is_free(link));
+    // Linux before 6.2 renames no device that is up. Then another one is made.
+    let call = |link: &KernelLink| netlink.change(netlink::change(link.index).name(spec.ifname.as_str()).build());
+    Ok(found.filter(|link| call(link).is_ok()).map(|link| link.name))
 }
 
 /// Removes the port's device where it should be, or where a container that ended has put it back. A container's runtime may be moving it
@@ -150,12 +173,17 @@ fn marked(netlink: &Netlink, spec: &PortSpec, place: &Place) -> Result<Vec<Kerne
         Some(_) => netlink.links(),
         None => netlink.link(spec.ifname.as_str()).map(|link| link.into_iter().collect()),
     };
+    with_mark(found, spec, place)
+}
+
+/// Those of the links that are found which were made for a port.
+fn with_mark(found: io::Result<Vec<KernelLink>>, spec: &PortSpec, place: &Place) -> Result<Vec<KernelLink>, AttachError> {
     let mut links = found.doing(NET_ADMIN, || format!("list interfaces {place}"))?;
     links.retain(|link| link.alias.as_deref() == Some(&mark(&spec.name)));
     Ok(links)
 }
 
 /// Whether another program, such as a container's runtime, rules in the port's namespace.
-fn is_foreign(spec: &PortSpec) -> bool {
+pub(super) fn is_foreign(spec: &PortSpec) -> bool {
     matches!(spec.netns, Some(Netns::Path(_) | Netns::Pid(_) | Netns::Sandbox(_)))
 }

@@ -94,8 +94,8 @@ pub(super) fn abandon(spec: &PortSpec, queue: &Option<Descriptor>) -> Result<(),
     }
 }
 
-/// Sets the addresses and default routes of a port again that its station's device has lost, as a device does when it is set down. On a
-/// device that is down, nothing is done.
+/// Gives the device of a port's station its name and MAC address again, and the addresses and default routes that it has lost, as a device does
+/// when it is set down. On a device that is down, nothing is done.
 ///
 /// # Errors
 /// What the kernel said.
@@ -108,7 +108,8 @@ pub(super) fn restore(spec: &PortSpec, gateways: &[IpNet]) -> Result<(), AttachE
     namespace.with_netlink(|netlink| match claim::find(netlink, spec, place)? {
         Some(link) if link.up => {
             let wanted = StationSetup::wanted(spec, 0, gateways);
-            station::StationChange { netlink, place, link: &link, known: &spec.addresses }.restore(&wanted)
+            let ifname = Some(spec.ifname.as_str()).filter(|_| !claim::is_foreign(spec));
+            station::StationChange { netlink, place, link: &link, known: &spec.addresses }.restore(&wanted, ifname)
         }
         _ => Ok(()),
     })

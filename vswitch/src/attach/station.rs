@@ -62,10 +62,19 @@ impl StationChange<'_> {
         })
     }
 
-    /// Sets addresses and routes that are missing.
-    pub(super) fn restore(&self, wanted: &StationSetup) -> Result<(), AttachError> {
-        self.set_addresses(wanted, &self.now()?)?;
-        self.set_routes(wanted)
+    /// Sets addresses and routes that are missing, after the MAC address and the name, if it is to have a certain one.
+    pub(super) fn restore(&self, wanted: &StationSetup, ifname: Option<&str>) -> Result<(), AttachError> {
+        let now = self.now()?;
+        if let Some(mac) = wanted.mac.filter(|_| wanted.mac != now.mac) {
+            self.change_mac(now.mac, mac)?;
+        }
+        self.set_addresses(wanted, &now)?;
+        self.set_routes(wanted)?;
+        // Linux renames no device that is up before 6.2.
+        ifname.filter(|ifname| *ifname != self.link.name).map_or(Ok(()), |ifname| {
+            let message = netlink::change(self.link.index).name(ifname).build();
+            self.netlink.change(message).doing(NET_ADMIN, || format!("call {} \"{ifname}\" again", self.whom()))
+        })
     }
 
     /// Sets other routes, unless they are there.

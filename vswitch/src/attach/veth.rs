@@ -171,7 +171,8 @@ impl Pair<'_> {
             let gone = || AttachError::NoInterface { ifname: spec.ifname.to_string(), place: place.clone() };
             let look_up =
                 |name: &str| netlink.link(name).doing(NET_ADMIN, || format!("look up \"{name}\" {place}"))?.ok_or_else(gone);
-            let link = match claim::find(netlink, spec, place)? {
+            let is_named = |link: &KernelLink| link.name == spec.ifname.as_str() || claim::is_foreign(spec);
+            let link = match claim::find(netlink, spec, place)?.filter(is_named) {
                 Some(link) => link,
                 None => look_up(spec.ifname.as_str())?,
             };

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use packet::Mac;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
@@ -62,6 +63,8 @@ pub struct News {
     pub end: End,
     /// Its name.
     pub ifname: String,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
     /// The port that its alias names, if it is the station's end.
     pub port: Option<PortName>,
     /// Whether it is there no more.
@@ -73,7 +76,7 @@ impl News {
     pub(super) fn of(link: &KernelLink, namespace: Option<NamespaceNumber>) -> Self {
         let end = End { namespace, index: link.index, up: link.up, carrier: link.carrier };
         let port = link.alias.as_deref().and_then(super::claim::marked_port);
-        Self { end, ifname: link.name.clone(), port, gone: false }
+        Self { end, ifname: link.name.clone(), mac: link.mac, port, gone: false }
     }
 }
 

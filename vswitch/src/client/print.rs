@@ -196,11 +196,12 @@ fn show_port(text: &mut String, port: &PortInfo) {
         }
     };
     line(explanation(&port.state, port.kind == PortKind::Link).into_iter().collect());
+    line(port.now.altered.iter().map(|altered| format!("its device {altered}")).collect());
     if port.policy.down {
         line(vec![format!("unplugged: `vsctl set-port {} --up` plugs it in", port.name)]);
     }
     line(port.addresses.iter().map(ToString::to_string).collect());
-    if let Some(lease) = &port.lease {
+    if let Some(lease) = &port.now.lease {
         let grant = match lease.seconds {
             Some(seconds) => format!("for {seconds} s at a time"),
             None => "which does not grant it now and is asked again".to_owned(),

@@ -95,7 +95,7 @@ pub(super) fn between(between: &BetweenInfo) -> String {
 
 /// What stands behind the state of a port that is up, where the spanning tree lets not everything pass it.
 pub(super) fn note(port: &PortInfo) -> String {
-    match port.stp_state {
+    match port.now.stp_state {
         Some(StpState::Forwarding) | None => String::new(),
         Some(blocked) => format!(", {}", state(blocked)),
     }

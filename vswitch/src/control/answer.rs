@@ -7,7 +7,7 @@ use super::{Bridge, ControlError, Port, Switch, Uplink};
 use crate::config::{self, Config};
 use api::{
     BridgeInfo, BridgeName, BridgeSpec, DockerPlace, FdbEntry, FdbFilter, ForwardSpec, GatewayInfo, PortInfo, PortName,
-    PortStats, Reply, SwitchInfo,
+    PortNow, PortStats, Reply, SwitchInfo,
 };
 use plane::datapath::{Counters, FdbListing, Fixed, PortId, Row};
 use plane::worker::{Command, Stopped};
@@ -69,13 +69,12 @@ impl Switch {
             let state = port.state();
             let mut info = PortInfo::new(&port.spec, port.origin, mac, state, port.features.clone());
             info.policy.impair = info.policy.impair.or_seed(port.seed);
-            let lease = self.lease_info(&port.spec.name);
-            PortInfo {
-                docker: places.remove(&port.spec.name).unwrap_or_default(),
-                lease,
+            let now = PortNow {
+                lease: self.lease_info(&port.spec.name),
                 stp_state: states.get(&port.spec.name).copied(),
-                ..info
-            }
+                altered: port.altered(),
+            };
+            PortInfo { docker: places.remove(&port.spec.name).unwrap_or_default(), now, ..info }
         };
         let on_it = |port: &&Port| bridge.is_none_or(|name| port.spec.bridge == *name);
         Ok(self.inventory.all::<Port>().filter(on_it).map(info).collect())

@@ -17,7 +17,7 @@ use super::uplink::bridge_settings;
 use super::{ControlError, Port, Switch, Uplink};
 use crate::attach::{self, End, Heard, Identity, NamespaceNumber, News};
 use crate::broker::Descriptor;
-use api::{Netns, Origin, PortKind, PortName, PortState, UplinkKind};
+use api::{Netns, Origin, PortKind, PortName, PortSpec, PortState, UplinkKind};
 use plane::datapath::{PortId, PortSettings};
 use plane::worker::{Command, Handle};
 
@@ -128,7 +128,8 @@ impl Switch {
         };
         let is_gone = |end: &&End| looked.contains(&end.namespace) && !looks.contains_key(&(end.namespace, end.index));
         let gone = known.iter().filter(is_gone);
-        let gone: Vec<News> = gone.map(|end| News { end: *end, ifname: String::new(), port: None, gone: true }).collect();
+        let gone: Vec<News> =
+            gone.map(|end| News { end: *end, ifname: String::new(), mac: None, port: None, gone: true }).collect();
         for news in looks.values().chain(&gone) {
             self.hear(news, &mut Due::default());
         }
@@ -249,12 +250,15 @@ impl Switch {
         }
     }
 
-    /// Sets again what the switch had set on stations' devices and they have lost. Returns what could not be set, one sentence each.
+    /// Sets again what the switch had set on stations' devices and they have lost, or have otherwise. Returns what could not be set, one sentence each.
     pub(super) fn restore_stations(&mut self) -> Vec<String> {
         let up = self.inventory.all::<Port>().filter(|port| port.presence.state().has_device());
         let restored = up.filter_map(|port| {
             let gateways = self.gateways_of(&port.spec, &self.inventory.bridges.get(&port.spec.bridge)?.spec.addresses);
-            let error = attach::restore(&port.spec, &gateways).err()?;
+            // A MAC address that was drawn for it is its own as well. That of a container's device is its runtime's matter, and a link has none.
+            let mac = port.spec.mac.or(port.mac).filter(|_| port.spec.kind != PortKind::Link && !port.is_of_container());
+            let spec = PortSpec { mac, ..port.spec.clone() };
+            let error = attach::restore(&spec, &gateways).err()?;
             Some(ControlError::Attach(port.spec.name.clone(), error).to_string())
         });
         restored.collect()
@@ -382,7 +386,6 @@ fn is_namespace_gone(port: &Port) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::PortSpec;
 
     const OWN: Option<NamespaceNumber> = Some(NamespaceNumber(1));
 
@@ -391,7 +394,7 @@ mod tests {
     }
 
     fn news(index: u32, ifname: &str, gone: bool) -> News {
-        News { end: end(index), ifname: ifname.to_owned(), port: None, gone }
+        News { end: end(index), ifname: ifname.to_owned(), mac: None, port: None, gone }
     }
 
     /// A switch with these ports, whose devices have the indices 1, 2, ...

@@ -285,8 +285,8 @@ impl Switch {
         tunnels.filter_map(|tunnel| Some((tunnel, tunnel.live()?)))
     }
 
-    /// How it stands with a host as a peer of tunnels: the worst, if it is one of several. A host that takes no part is the peer of none, whoever has
-    /// its address.
+    /// How it stands with a host as a peer of tunnels: the worst, if it is one of several. A host that takes no part is the peer of none, also if
+    /// another has its address.
     fn tunnel_state(&self, host: &ClusterHost) -> Option<String> {
         if host.idle {
             return None;

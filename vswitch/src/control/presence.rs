@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::ControlError;
+use packet::Mac;
+
+use super::{ControlError, Port};
 use crate::attach::{Attachment, End, Identity, NamespaceNumber, News};
-use api::{PortName, PortState};
+use api::{Netns, PortKind, PortName, PortState};
 
 /// What is known of the device of a port or uplink.
 #[derive(Debug)]
@@ -12,6 +14,8 @@ pub(super) struct Presence {
     pub(super) state: PortState,
     /// The station's end, or the interface of a link. A container's runtime may have it in its hands, between two namespaces.
     pub(super) station: Option<End>,
+    /// What the station's end was last told to be called, and its MAC address.
+    pub(super) looks: Option<(String, Option<Mac>)>,
     /// The switch's end of a veth pair.
     pub(super) near: Option<End>,
     /// That of the station's device, where it can go away on its own.
@@ -41,7 +45,7 @@ impl Presence {
     /// Of an uplink that needs no device.
     pub(super) const fn without_device() -> Self {
         let told = (PortState::Up, None);
-        Self { state: PortState::Up, station: None, near: None, namespace: None, sandbox: None, told }
+        Self { state: PortState::Up, station: None, looks: None, near: None, namespace: None, sandbox: None, told }
     }
 
     /// Of what has no device, which the log or the client that asked was told already.
@@ -92,6 +96,7 @@ impl Presence {
             return false;
         } else if is_it(&self.station) || !news.gone && moving.is_some_and(comes) {
             self.station = Some(news.end);
+            self.looks = Some((news.ifname.clone(), news.mac)).filter(|_| !news.gone);
         } else {
             return false;
         }
@@ -108,6 +113,22 @@ impl Presence {
         }
         self.told = (self.state.clone(), Some(now));
         Some(&self.state)
+    }
+}
+
+impl Port {
+    /// How its device differs from what the switch had made. A container's runtime may change its device, and the owner of a link the interface.
+    pub(super) fn altered(&self) -> Option<String> {
+        let is_others = self.spec.kind == PortKind::Link || self.is_of_container();
+        let (ifname, mac) = self.presence.looks.as_ref().filter(|_| !is_others)?;
+        let is_named = matches!(self.spec.netns, None | Some(Netns::Name(_)));
+        let name =
+            (is_named && ifname != self.spec.ifname.as_str()).then(|| format!("is called \"{}\"", ifname.escape_debug()));
+        let mac = mac.filter(|mac| self.mac.is_some_and(|own| own != *mac)).map(|mac| format!("has MAC address {mac}"));
+        let words: Vec<String> = name.into_iter().chain(mac).collect();
+        let first = words.first()?;
+        let all = words.get(1).map_or_else(|| first.clone(), |second| format!("{first} and {second}"));
+        Some(format!("{all} now: a reload makes it again what it was"))
     }
 }
 
@@ -136,7 +157,7 @@ mod tests {
     }
 
     fn news(end: End, port: Option<&PortName>, gone: bool) -> News {
-        News { end, ifname: "eth0".to_owned(), port: port.cloned(), gone }
+        News { end, ifname: "eth0".to_owned(), mac: None, port: port.cloned(), gone }
     }
 
     #[test]
