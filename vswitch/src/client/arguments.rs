@@ -429,6 +429,8 @@ mod tests {
         assert_eq!(Value::Object(patch.0), json!({ "addresses": [] }));
         let Action::Ask(Request::SetUplink(_, patch)) = action("set-uplink wan --address dhcp") else { panic!() };
         assert_eq!(Value::Object(patch.0), json!({ "address": ["dhcp"], "gateway": null }));
+        let Action::Ask(Request::SetUplink(_, patch)) = action("set-uplink wan --mac none") else { panic!() };
+        assert_eq!(Value::Object(patch.0), json!({ "mac": null }));
         let Action::Ask(Request::SetUplink(_, patch)) = action("set-uplink wan --kind host") else { panic!() };
         assert_eq!(
             Value::Object(patch.0),

@@ -275,9 +275,9 @@ pub(super) struct UplinkOptions {
     /// The next hop of a link instead of the one that it has, or none.
     #[arg(long, value_name = "IP")]
     gateway: Vec<String>,
-    /// The MAC address of a link.
+    /// The MAC address of a link, or none for one that vswitchd draws.
     #[arg(long)]
-    mac: Option<Mac>,
+    mac: Option<OrNone<Mac>>,
     /// Of the host's own sockets, whether they do not lead into networks of the host's other containers.
     #[arg(long, value_name = "BOOL", value_parser = on_or_off)]
     isolate_bridges: Option<bool>,
@@ -289,8 +289,9 @@ impl UplinkOptions {
         let (kind, address) = (self.kind, some(self.address));
         let by_dhcp = address.as_ref().is_some_and(|address| address.iter().any(|address| address == "dhcp"));
         let mut patch = said(json!({
-            "kind": kind, "device": self.device, "address": address, "mac": self.mac, "isolate-bridges": self.isolate_bridges,
+            "kind": kind, "device": self.device, "address": address, "isolate-bridges": self.isolate_bridges,
         }));
+        patch.extend(self.mac.map(|mac| ("mac".to_owned(), json!(mac))));
         match &self.gateway[..] {
             [] if by_dhcp => drop(patch.insert("gateway".to_owned(), Value::Null)),
             [] => {}
