@@ -455,3 +455,25 @@ fn a_device_that_its_station_calls_otherwise_is_found_after_a_crash_and_by_a_suc
         assert!(ping(&lab, "tap", "10.0.0.2") && ping(&lab, "veth", "10.0.0.1"), "{is_crash}");
     }
 }
+
+#[test]
+fn a_port_that_is_made_anew_leaves_its_namespace_to_what_runs_there() {
+    needs!("ping");
+    let station = |name: &str, number: u8| {
+        format!("[[port]]\nname = \"{name}\"\nbridge = \"br0\"\nnetns = \"@{name}\"\naddresses = [\"10.0.0.{number}/24\"]\n")
+    };
+    let lab = Lab::with(&format!("[[bridge]]\nname = \"br0\"\n{}{}", station("a", 1), station("b", 2)));
+    let namespace = || lab.run_in("a", "readlink /proc/self/ns/net").ok();
+    let before = namespace();
+    for change in ["--kind veth", "--ifname lan0", "--kind tap", "--offload off"] {
+        lab.ctl(&format!("set-port a {change}")).ok();
+        assert_eq!(namespace(), before, "{change}");
+        assert!(ping(&lab, "b", "10.0.0.1"), "{change}");
+    }
+    lab.ctl("set-port a --kind link --device none-such --address none").refused();
+    assert_eq!(namespace(), before);
+    assert!(ping(&lab, "b", "10.0.0.1"));
+    // With the last port it goes, as ever.
+    lab.ctl("del-port a").ok();
+    assert!(lab.run_in("a", "true").code != Some(0));
+}

@@ -105,19 +105,22 @@ impl Switch {
         self.set_carrier(*id, spec, spec.policy.down || *tripped)
     }
 
-    /// Takes a port's device away and gives it another; if that fails, the first one comes back.
+    /// Takes a port's device away and gives it another; if that fails, the first one comes back. What runs in its namespace goes on there.
     fn replace_port(&mut self, spec: PortSpec, origin: Origin) -> Result<(), ControlError> {
         let name = spec.name.clone();
         self.check_place(&spec)?;
         let old = self.inventory.port(&name)?;
         let (old, old_origin) = (old.spec.clone(), old.origin);
-        self.drop_port(&name)?;
-        let Err(error) = self.make_port(spec, origin) else { return Ok(()) };
-        if let Err(again) = self.make_port(old.clone(), old_origin) {
+        self.drop_device(&name)?;
+        let replaced = self.make_port(spec, origin);
+        if replaced.is_err()
+            && let Err(again) = self.make_port(old.clone(), old_origin)
+        {
             tracing::error!("could not be taken back: {again}");
-            self.add_port_down(old, old_origin, &again);
+            self.add_port_down(old.clone(), old_origin, &again);
         }
-        Err(error)
+        self.remove_idle_netns(old.netns.as_ref());
+        replaced
     }
 
     /// Removes a port whose station is gone with it, and may soon give its addresses to another.
@@ -137,6 +140,15 @@ impl Switch {
     }
 
     fn drop_port(&mut self, name: &PortName) -> Result<(), ControlError> {
+        let netns = self.inventory.port(name)?.spec.netns.clone();
+        self.drop_device(name)?;
+        self.remove_idle_netns(netns.as_ref());
+        self.tell_services();
+        Ok(())
+    }
+
+    /// Removes a port, and leaves its namespace.
+    fn drop_device(&mut self, name: &PortName) -> Result<(), ControlError> {
         let port = self.inventory.port(name)?;
         let (id, spec) = (port.id, port.spec.clone());
         for worker in &self.plane.workers {
@@ -149,8 +161,6 @@ impl Switch {
             tracing::warn!(port = %name, "its device could not be removed: {error}");
         }
         self.ledger.state.made.ports.remove(name);
-        self.remove_idle_netns(spec.netns.as_ref());
-        self.tell_services();
         Ok(())
     }
 
