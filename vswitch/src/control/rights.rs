@@ -26,6 +26,7 @@ struct Introduction {
     file: PathBuf,
 }
 
+/// What a starter carries out as well.
 mod settling {
     use super::{Bounds, requests, set_bounds};
 
