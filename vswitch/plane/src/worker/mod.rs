@@ -61,6 +61,8 @@ use publish::Publisher;
 use stops::Stops;
 use timer::Timer;
 
+/// Batches of what was handed over that are routed before a pause: more than have room.
+const DRAIN: usize = 2048;
 /// How often tables expire.
 const EXPIRY: Duration = Duration::from_secs(1);
 /// How soon a device without a descriptor is asked again.
@@ -339,6 +341,8 @@ impl Worker {
                 send(&reply, ());
             }
             Command::Pause(reply) => {
+                // What the others handed over before they were paused has no other way on. There may be more of it than fits only while they go on.
+                let _ = (0..DRAIN).take_while(|_| self.route(now)).count();
                 self.open_rates(now);
                 self.inbox.paused = true;
                 send(&reply, ());

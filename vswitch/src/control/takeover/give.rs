@@ -130,7 +130,8 @@ impl Switch {
 
     /// Stops, and says what is known by now.
     fn let_go(&mut self, stream: &UnixStream, loan: &mut Loan) -> Result<(), ControlError> {
-        for worker in &self.plane.workers {
+        // The first one routes what the others hand over, so it is the last that stops.
+        for worker in self.plane.workers.iter().rev() {
             worker.ask(Command::Pause)?;
         }
         let mut sessions = Vec::new();

@@ -48,6 +48,18 @@ fn a_ping_does_not_wait_for_a_flood_that_was_handed_over_before() {
 }
 
 #[test]
+fn what_was_handed_over_goes_on_before_the_worker_stands_still() {
+    let mut still = routed();
+    assert!(still.far[0][1].push(&echo(), Offload::default()));
+    hand_over(&mut still);
+    let (reply, answer) = crossbeam_channel::bounded(1);
+    still.workers[0].execute(Command::Pause(reply), still.now);
+    answer.recv().unwrap();
+    let answers = still.drain(0).into_iter().filter(|(bytes, _)| bytes[23] == 1 && bytes[34] == 0).count();
+    assert_eq!(answers, 1, "the echo reply");
+}
+
+#[test]
 fn what_finds_no_room_is_lost_from_the_longest_queue_and_counted() {
     let mut still = routed();
     let few = |port: u16| datagram(port, [203, 0, 113, 9]);
