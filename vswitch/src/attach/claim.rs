@@ -91,13 +91,19 @@ fn claim_now(
 ) -> Result<Option<KernelLink>, AttachError> {
     let ifname = spec.ifname.as_str();
     let link = netlink.link(ifname).doing(NET_ADMIN, || format!("look up interface \"{ifname}\" {place}"))?;
-    let former = if link.is_none() && !is_foreign(spec) { call_again(netlink, spec, kind, held, place)? } else { None };
-    let held = if held.is_some() && held == former.as_deref() { Some(ifname) } else { held };
     if link.as_ref().is_some_and(|link| link.alias.as_deref() != Some(&mark(&spec.name))) {
         return Err(AttachError::Taken { ifname: ifname.to_owned(), place: place.clone() });
     }
+    let (mut ours, mut held) = (marked(netlink, spec, place)?, held);
+    if link.is_none()
+        && !is_foreign(spec)
+        && let Some(former) = call_again(netlink, spec, kind, held, &ours, place)?
+    {
+        held = held.map(|held| if held == former { ifname } else { held });
+        ours = marked(netlink, spec, place)?;
+    }
     let mut reusable = None;
-    for link in marked(netlink, spec, place)? {
+    for link in ours {
         let right_name = link.name == ifname || is_foreign(spec);
         // A multi-queue TAP lets a second process attach queues of its own and then shares out the frames between both, so
         // nothing but its carrier tells that it is in use.
@@ -114,23 +120,25 @@ fn claim_now(
     Ok(reusable)
 }
 
-/// Gives a device that was made for the port its name again, if it was called otherwise. Returns the name that it had instead.
+/// Gives a device that was made for the port its name again, if it was called otherwise: one of those that are found by their mark, or that which is
+/// held. Returns the name that it had instead.
 fn call_again(
     netlink: &Netlink,
     spec: &PortSpec,
     kind: &InfoKind,
     held: Option<&str>,
+    ours: &[KernelLink],
     place: &Place,
 ) -> Result<Option<String>, AttachError> {
-    let mut ours = marked(netlink, spec, place)?;
-    if let (true, Some(held)) = (ours.is_empty(), held) {
-        ours = with_mark(netlink.link(held).map(|link| link.into_iter().collect()), spec, place)?;
-    }
+    let open = match held {
+        Some(held) if ours.is_empty() => with_mark(netlink.link(held).map(|link| link.into_iter().collect()), spec, place)?,
+        _ => Vec::new(),
+    };
     let is_free = |link: &KernelLink| *kind != InfoKind::Tun || !link.carrier || held == Some(&link.name);
-    let found = ours.into_iter().find(|link| link.kind.as_ref() == Some(kind) && is_free(link));
+    let found = ours.iter().chain(&open).find(|link| link.kind.as_ref() == Some(kind) && is_free(link));
     // Linux before 6.2 renames no device that is up. Then another one is made.
     let call = |link: &KernelLink| netlink.change(netlink::change(link.index).name(spec.ifname.as_str()).build());
-    Ok(found.filter(|link| call(link).is_ok()).map(|link| link.name))
+    Ok(found.filter(|link| call(link).is_ok()).map(|link| link.name.clone()))
 }
 
 /// Removes the port's device where it should be, or where a container that ended has put it back. A container's runtime may be moving it

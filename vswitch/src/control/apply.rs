@@ -211,7 +211,7 @@ impl Switch {
         let guarded = self.inventory.all::<Port>().filter(|port| port.spec.policy.guard && port.spec.bridge == name);
         let guarded = guarded.filter(|port| has_other_subnets && port.presence.state().has_device());
         let guarded: Vec<PortName> = guarded.map(|port| port.spec.name.clone()).collect();
-        guarded.iter().try_for_each(|port| self.follow_guard(port))
+        guarded.iter().try_for_each(|port| self.follow_bridge(port))
     }
 
     /// Gives the devices of a bridge another MTU; all or none.

@@ -2,8 +2,9 @@
 //! `link` uplinks, and what DHCP gave those.
 //!
 //! It is written once a second, and sooner where sessions have begun; less often where it is large, so that writing takes at most a hundredth of a
-//! processor, and of the control side's time a fifth however slow the disk or busy the machine is. Two files in `state-dir` take turns, each overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut
-//! short leaves the other one. A start takes on what still fits, before any frame comes in.
+//! processor, and of the control side's time a fifth however slow the disk or busy the machine is. Two files in `state-dir` take turns, each
+//! overwritten in its place and never waited for: they outlive the process, not the machine, and a write that was cut short leaves the other one. A
+//! start takes on what still fits, before any frame comes in.
 //!
 //! Ages and times left are as of [`Image::second`], of a clock that all processes share until the next boot.
 

@@ -93,15 +93,24 @@ impl Switch {
         if !spec.policy.guard {
             return Ok(());
         }
+        self.tell_port(id, spec, mac, seed)
+    }
+
+    fn tell_port(&self, id: PortId, spec: &PortSpec, mac: Option<packet::Mac>, seed: u32) -> Result<(), ControlError> {
         let settings = self.settings(spec, mac, seed)?;
         Ok(self.plane.tell_all(|| Command::SetPort(id, settings.clone()))?)
     }
 
+    /// Tells the workers what a port is like, as its bridge has it now.
+    pub(super) fn follow_bridge(&self, name: &PortName) -> Result<(), ControlError> {
+        let Port { id, spec, mac, seed, .. } = self.inventory.port(name)?;
+        self.tell_port(*id, spec, spec.mac.or(*mac), *seed)
+    }
+
     /// Plugs a port in or unplugs it, as its guard against BPDUs has it now.
     pub(super) fn follow_guard(&self, name: &PortName) -> Result<(), ControlError> {
-        let Port { id, spec, mac, seed, tripped, .. } = self.inventory.port(name)?;
-        let settings = self.settings(spec, spec.mac.or(*mac), *seed)?;
-        self.plane.tell_all(|| Command::SetPort(*id, settings.clone()))?;
+        self.follow_bridge(name)?;
+        let Port { id, spec, tripped, .. } = self.inventory.port(name)?;
         self.set_carrier(*id, spec, spec.policy.down || *tripped)
     }
 

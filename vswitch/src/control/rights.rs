@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::run::{RunError, Signals, raise_descriptor_limit};
 use super::{socket, takeover, upgrade};
 use crate::broker::{self, Aide, Duty, Rooms, requests};
@@ -10,7 +12,6 @@ use crate::confine::{self, Confinement, OwnUser};
 use crate::docker::daemon;
 use crate::keep::Directory;
 use crate::{attach, host, http};
-use serde::{Deserialize, Serialize};
 
 requests! {
     /// What the broker is.
@@ -121,7 +122,8 @@ pub fn connect_to_broker(place: &Path, file: &Path) -> Result<Aide, RunError> {
     }
 }
 
-/// Gives up the rights of this process, which has no other threads yet, and makes it `user`'s. Without a broker that is there it starts one; with it, a starter.
+/// Gives up the rights of this process, which has no other threads yet, and makes it `user`'s. Without a broker that is there it starts one; with it,
+/// a starter.
 pub(super) fn give_up_rights(config: &Config, user: Option<&OwnUser>, broker: Option<Aide>) -> Result<Confinement, RunError> {
     let (duty, rooms, what) = match broker {
         Some(_) => (Duty::Starter, Some(OF_STARTER), "the process that starts successors cannot start"),
